@@ -1,0 +1,177 @@
+//! The scheduling cycle with the usual plugins: queue 2, KV cache 2, prefix cache 3, no-hit LRU 2, highest score.
+
+#![allow(missing_docs, reason = "criterion generates public items")]
+#![allow(clippy::unwrap_used, reason = "a bench may panic")]
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use fastrand::Rng;
+use pointsman::metrics::{ExtensionPoint, Metrics};
+use pointsman::plugins::{BuildCx, ColumnKey, PluginType, Roles, pickers, producers, profiles, scorers};
+use pointsman::pool::{EndpointId, EndpointSpec, Pool, Reading};
+use pointsman::request::{Headers, Inference, JsonStr, Piece};
+use pointsman::scheduling::{
+    Call, Candidates, Columns, DecidedCall, HeaderEdits, Profile, ProfilePlugin, RequestView, Scheduler,
+    WeightedScorer,
+};
+use pointsman::telemetry::Span;
+
+const ENDPOINTS: [usize; 4] = [10, 100, 1000, 5000];
+
+struct Plan {
+    scheduler: Scheduler,
+    producer: Roles,
+    scorers: Vec<Roles>,
+}
+
+fn plan() -> Plan {
+    let metrics = Arc::new(Metrics::new());
+    let mut columns: Vec<ColumnKey> = Vec::new();
+    let mut build = |plugin: &PluginType| {
+        (plugin.build)(&mut BuildCx::new(plugin.name, None, &metrics, &mut columns, 7)).unwrap()
+    };
+    let weighted = [
+        (&scorers::queue::TYPE, 2.0),
+        (&scorers::kv_cache_utilization::TYPE, 2.0),
+        (&scorers::prefix_cache::TYPE, 3.0),
+        (&scorers::no_hit_lru::TYPE, 2.0),
+    ];
+    let scorers: Vec<Roles> = weighted.iter().map(|(plugin, _)| build(plugin)).collect();
+    let producer = build(&producers::approx_prefix_cache::TYPE);
+    let (picker, handler) = (build(&pickers::max_score::TYPE), build(&profiles::single::TYPE));
+    let profile = Profile {
+        name: "default".into(),
+        filters: Vec::new(),
+        scorers: weighted
+            .iter()
+            .zip(&scorers)
+            .map(|((plugin, weight), roles)| WeightedScorer {
+                scorer: named(&metrics, plugin, ExtensionPoint::Scorer, roles.scorer.clone()),
+                weight: *weight,
+            })
+            .collect(),
+        picker: named(&metrics, &pickers::max_score::TYPE, ExtensionPoint::Picker, picker.picker),
+    };
+    let single = &profiles::single::TYPE;
+    let handler = named(&metrics, single, ExtensionPoint::ProfilePicker, handler.profile_handler);
+    let conclude = metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, single.name, single.name);
+    Plan { scheduler: Scheduler::new(vec![profile], handler, conclude), producer, scorers }
+}
+
+fn named<T: ?Sized>(
+    metrics: &Metrics,
+    plugin: &PluginType,
+    point: ExtensionPoint,
+    role: Option<Arc<T>>,
+) -> ProfilePlugin<T> {
+    let timer = metrics.plugin_timer(point, plugin.reports_as, plugin.name);
+    ProfilePlugin { name: plugin.name.into(), kind: plugin.name, timer, plugin: role.unwrap() }
+}
+
+fn pool(endpoints: usize) -> Pool {
+    let now = Instant::now();
+    let pool = Pool::new("default", "pool", now);
+    let spec = |number: usize| {
+        let address = SocketAddr::from(([10, 0, (number / 250) as u8, (number % 250) as u8], 8000));
+        EndpointSpec::new(
+            EndpointId::new("default", &format!("vllm-llama-6d5f8-{number:05}-rank-0")),
+            address,
+        )
+    };
+    pool.replace_endpoints((0..endpoints).map(spec).collect());
+    let mut rng = Rng::with_seed(9);
+    for endpoint in pool.snapshot().endpoints() {
+        let reading = Reading {
+            waiting: Some(rng.u64(..20)),
+            running: Some(rng.u64(..100)),
+            kv_usage: Some(rng.f64()),
+            ..Reading::default()
+        };
+        endpoint.load().record(reading, 0, now);
+    }
+    pool
+}
+
+/// A prompt of 800 bytes.
+fn request(number: u64) -> (Bytes, Inference) {
+    let body = format!("\"{number:0>800}\"");
+    let mut inference = Inference::opaque();
+    inference.prompt.pieces.push(Piece::Text(JsonStr { start: 1, end: 801, escaped: false }));
+    (body.into(), inference)
+}
+
+fn cycle(criterion: &mut Criterion) {
+    let mut group = criterion.benchmark_group("cycle");
+    for endpoints in ENDPOINTS {
+        let (pool, plan) = (pool(endpoints), plan());
+        let headers = Headers::new();
+        let mut rng = Rng::with_seed(1);
+        let mut decide = |number: u64, whole: bool, columns: &mut Option<Columns>| {
+            let (body, inference) = request(number);
+            let view = RequestView {
+                id: "request",
+                target_model: "model",
+                headers: &headers,
+                body: &body,
+                inference: &inference,
+                priority: 0,
+                fairness_id: "default",
+            };
+            let candidates = Candidates::all(pool.snapshot());
+            let now = Instant::now();
+            if whole || columns.is_none() {
+                let slots: Vec<u32> = (0..candidates.len() as u32).collect();
+                let empty = Columns::new();
+                let call = Call::new(view, now, &candidates, &slots, &empty);
+                let mut table = Columns::new();
+                for produced in plan.producer.producer.as_ref().unwrap().produce(&call).unwrap() {
+                    table.insert(produced);
+                }
+                *columns = Some(table);
+            }
+            let columns = columns.as_ref().unwrap();
+            let decision =
+                plan.scheduler.schedule(view, now, &candidates, columns, &mut rng, &Span::off()).unwrap();
+            if whole {
+                let call = Call::new(view, now, &candidates, &[], columns);
+                let decided =
+                    DecidedCall { call, decision: &decision, profiles: plan.scheduler.profile_names() };
+                let hooks = plan
+                    .scorers
+                    .iter()
+                    .chain([&plan.producer])
+                    .filter_map(|roles| roles.pre_request.as_ref());
+                for hook in hooks {
+                    hook.before_forward(&decided, &mut HeaderEdits::default()).unwrap();
+                }
+            }
+            black_box(decision);
+        };
+        let mut number = 0;
+        group.bench_function(BenchmarkId::new("produce, schedule, record; cold", endpoints), |bencher| {
+            bencher.iter(|| {
+                number += 1;
+                decide(number, true, &mut None);
+            });
+        });
+        group.bench_function(BenchmarkId::new("produce, schedule, record; warm", endpoints), |bencher| {
+            bencher.iter(|| decide(1, true, &mut None));
+        });
+        let mut warm = None;
+        group.bench_function(BenchmarkId::new("schedule; warm", endpoints), |bencher| {
+            bencher.iter(|| decide(1, false, &mut warm));
+        });
+        let mut cold = None;
+        group.bench_function(BenchmarkId::new("schedule; cold", endpoints), |bencher| {
+            bencher.iter(|| decide(u64::MAX, false, &mut cold));
+        });
+    }
+}
+
+criterion_group!(benches, cycle);
+criterion_main!(benches);

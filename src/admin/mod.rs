@@ -1,0 +1,15 @@
+//! What operators ask: metrics, debug pages and the level of logs over HTTP, health over gRPC.
+
+mod connections;
+mod debug;
+mod health;
+mod list;
+mod pages;
+#[cfg(test)]
+mod tests;
+
+pub use connections::{AdminListener, serve};
+pub use debug::PluginState;
+pub use health::{HealthService, HealthState};
+pub use list::{HealthRpc, ListRequest, ListResponse};
+pub use pages::AdminState;

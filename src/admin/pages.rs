@@ -1,0 +1,112 @@
+//! Paths of the admin server.
+
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Json, Response};
+use axum::routing::get;
+use serde_json::{Value, json};
+use tracing::info;
+
+use super::debug::{PluginState, plugin_states, pool_state};
+use crate::metrics::{Format, Metrics};
+use crate::pool::Pool;
+use crate::telemetry::{LogHandle, LogLevel};
+
+/// Longest body of a request; a log level needs a few bytes.
+const BODY: usize = 1024;
+
+/// What the pages show.
+#[derive(Clone)]
+pub struct AdminState {
+    /// Exported series.
+    pub metrics: Metrics,
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// State of the plugin instances, asked for at each request.
+    pub plugins: Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>,
+    /// The level of logs; without it the level can't be read or changed.
+    pub log: Option<LogHandle>,
+}
+
+impl std::fmt::Debug for AdminState {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("AdminState").field("pool", &self.pool.name()).finish_non_exhaustive()
+    }
+}
+
+pub(super) fn router(state: AdminState) -> Router {
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/healthz", get(async || "ok"))
+        .route("/debug/plugins/state", get(plugins))
+        .route("/debug/pool", get(pool))
+        .route("/debug/log-level", get(log_level).put(set_log_level))
+        .layer(DefaultBodyLimit::max(BODY))
+        .with_state(state)
+}
+
+async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> impl IntoResponse {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    let format = Format::negotiate(accept);
+    ([(header::CONTENT_TYPE, format.content_type())], state.metrics.encode(format))
+}
+
+async fn plugins(State(state): State<AdminState>) -> Json<Value> {
+    Json(plugin_states((state.plugins)(), SystemTime::now()))
+}
+
+async fn pool(State(state): State<AdminState>) -> Json<Value> {
+    Json(pool_state(&state.pool, Instant::now(), SystemTime::now()))
+}
+
+async fn log_level(State(state): State<AdminState>) -> Response {
+    match &state.log {
+        Some(log) => Json(json!({ "level": log.level().name() })).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+async fn set_log_level(State(state): State<AdminState>, body: Bytes) -> Response {
+    let Some(log) = &state.log else { return StatusCode::NOT_FOUND.into_response() };
+    let level = match read_level(&body) {
+        Ok(level) => level,
+        Err(message) => return (StatusCode::BAD_REQUEST, message).into_response(),
+    };
+    if !log.set_level(level) {
+        return (StatusCode::SERVICE_UNAVAILABLE, "logging has ended").into_response();
+    }
+    info!(level = level.name(), "log level changed");
+    Json(json!({ "level": level.name() })).into_response()
+}
+
+/// A level as plain text, a JSON string, or `{"level": …}`.
+fn read_level(body: &[u8]) -> Result<LogLevel, String> {
+    let value: Option<Value> = serde_json::from_slice(body).ok();
+    let named = value.as_ref().map(|value| value.get("level").unwrap_or(value));
+    let text = match named {
+        Some(Value::String(text)) => text.clone(),
+        Some(value) => value.to_string(),
+        None => String::from_utf8_lossy(body).into_owned(),
+    };
+    text.parse().map_err(|error: crate::telemetry::UnknownLevel| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_read_from_text_and_json() {
+        for body in ["debug", "\"debug\"", "{\"level\":\"debug\"}", "{\"level\":4}", "4", " debug\n"] {
+            assert_eq!(read_level(body.as_bytes()), Ok(LogLevel::Debug), "{body}");
+        }
+        for body in ["", "{}", "loud", "{\"level\":null}"] {
+            assert!(read_level(body.as_bytes()).is_err(), "{body}");
+        }
+    }
+}

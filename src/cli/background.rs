@@ -1,0 +1,171 @@
+//! What runs beside serving: discovery, scraping, and the pool's own figures. It has a thread of its own, so that reading pages never delays a
+//! request, nor a flood of requests the reading of pages.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::Context;
+use tokio_util::sync::CancellationToken;
+
+use super::ServeFlags;
+use super::settings::Settings;
+use crate::config::Plan;
+use crate::datalayer::exposition::Figures;
+use crate::datalayer::{self, DataLayer, Observer, ScrapeError, Variant};
+use crate::discovery::{Discovery, FileDiscovery};
+use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
+use crate::pool::{Age, Endpoint, Pool};
+
+/// Longest time after the start until the pool has figures.
+const FIRST_REFRESH: Duration = Duration::from_millis(500);
+
+/// The tasks beside serving.
+pub(super) struct Background {
+    pool: Arc<Pool>,
+    metrics: Arc<Metrics>,
+    discovery: FileDiscovery,
+    layer: Option<Arc<DataLayer>>,
+    collector: PoolCollector,
+    refresh: Duration,
+    staleness: Duration,
+}
+
+impl Background {
+    /// Sets the tasks up. Fails if the files of a scraping certificate cannot be used.
+    pub(super) fn new(
+        flags: &ServeFlags,
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+        plan: &Plan,
+        pool: &Arc<Pool>,
+        discovery: FileDiscovery,
+    ) -> anyhow::Result<Self> {
+        let layer = plan.metrics_source.clone().map(|source| {
+            let scraping = datalayer::Settings {
+                source,
+                engines: plan.engines.clone(),
+                interval: settings.refresh_interval,
+                filtered: flags.filtered_scrapes,
+                body_limit: usize::try_from(flags.max_metrics_page).unwrap_or(usize::MAX),
+                ..datalayer::Settings::default()
+            };
+            let observer = Arc::new(Counting { metrics: metrics.datalayer() });
+            DataLayer::new(Arc::clone(pool), scraping, observer)
+        });
+        Ok(Self {
+            collector: metrics.pool_collector(pool),
+            pool: Arc::clone(pool),
+            metrics: Arc::clone(metrics),
+            discovery,
+            layer: layer.transpose().context("metrics-data-source")?,
+            refresh: flags.refresh_prometheus_metrics_interval,
+            staleness: flags.metrics_staleness_threshold,
+        })
+    }
+
+    /// Runs all of it until told to stop.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let discovery = async {
+            if let Err(error) = self.discovery.run(Arc::clone(&self.pool), stop.clone()).await {
+                tracing::error!(%error, "discovery ended; the last good state stays in force");
+            }
+        };
+        let layer = self.layer.clone();
+        let scraping = async {
+            match layer {
+                Some(layer) => layer.run(stop.clone()).await,
+                None => stop.cancelled().await,
+            }
+        };
+        let figures = async {
+            // The first figures come soon: a pool that looks empty for seconds after each start alarms people.
+            let first = tokio::time::Instant::now() + self.refresh.min(FIRST_REFRESH);
+            let mut tick = tokio::time::interval_at(first, self.refresh);
+            loop {
+                tokio::select! {
+                    () = stop.cancelled() => return,
+                    _ = tick.tick() => {}
+                }
+                let now = Instant::now();
+                self.collector.refresh(now, self.staleness);
+                self.metrics.scheduler().prune_endpoints(&self.pool.snapshot());
+                if self.layer.is_some() {
+                    count_states(&self.pool, &self.metrics.datalayer(), now, self.staleness);
+                }
+            }
+        };
+        tokio::join!(discovery, scraping, figures);
+    }
+}
+
+fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness: Duration) {
+    let (mut fresh, mut stale, mut never) = (0, 0, 0);
+    for endpoint in pool.snapshot().endpoints() {
+        match endpoint.load().age(now) {
+            Age::Never => never += 1,
+            age if age.is_fresh(staleness) => fresh += 1,
+            Age::Since(_) => stale += 1,
+        }
+    }
+    metrics.set_state("fresh", fresh);
+    metrics.set_state("stale", stale);
+    metrics.set_state("never", never);
+}
+
+/// Turns what scraping met into series.
+struct Counting {
+    metrics: DataLayerMetrics,
+}
+
+/// Type strings of the two plugins that scraping is configured by.
+const SOURCE: &str = "metrics-data-source";
+const EXTRACTOR: &str = "core-metrics-extractor";
+
+impl Observer for Counting {
+    fn scraped(&self, _: &Endpoint, bytes: usize, took: Duration) {
+        self.metrics.scraped(took, bytes as u64);
+    }
+
+    fn poll_error(&self, endpoint: &Endpoint, error: &ScrapeError) {
+        self.metrics.poll_error(SOURCE);
+        tracing::debug!(endpoint = %endpoint.id(), %error, "scrape failed");
+    }
+
+    fn extract_error(&self, endpoint: &Endpoint, missing: Figures, malformed: u32) {
+        self.metrics.extract_error(SOURCE, EXTRACTOR);
+        tracing::debug!(endpoint = %endpoint.id(), ?missing, malformed, "metrics page lacks figures");
+    }
+
+    fn adopted(&self, endpoint: &Endpoint, variant: Variant) {
+        self.metrics.filter_probe("adopted");
+        tracing::debug!(endpoint = %endpoint.id(), ?variant, "asking for the needed series only");
+    }
+
+    fn refused(&self, endpoint: &Endpoint) {
+        self.metrics.filter_probe("refused");
+        tracing::debug!(endpoint = %endpoint.id(), "asking for the whole page");
+    }
+}
+
+/// A thread with a runtime of its own.
+pub(super) struct Thread {
+    handle: std::thread::JoinHandle<()>,
+}
+
+impl Thread {
+    /// Runs `work` on a thread called `name`.
+    pub(super) fn start(name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<Self> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let handle =
+            std::thread::Builder::new().name(name.to_owned()).spawn(move || runtime.block_on(work))?;
+        Ok(Self { handle })
+    }
+
+    /// Waits until the work is done.
+    pub(super) fn join(self) {
+        if self.handle.join().is_err() {
+            tracing::error!("a background thread panicked");
+        }
+    }
+}

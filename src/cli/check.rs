@@ -1,0 +1,156 @@
+//! `pointsman check`: loads a configuration the way serving does, and says what it comes to.
+//!
+//! On standard output: the effective configuration as a document, then warnings and notes as comments, so that the whole loads again. Exit
+//! code 0. If the configuration cannot be used: every problem, one a line, and exit code 1.
+
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::Args;
+
+use crate::config::{ConfigSource, LoadOptions, load};
+use crate::document::{Level, Problems};
+use crate::metrics::Metrics;
+
+/// Flags of `check`.
+#[derive(Args, Clone, Debug, Default)]
+pub(super) struct CheckArgs {
+    /// Configuration file (YAML or JSON)
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(super) config_file: PathBuf,
+    /// Configuration as text
+    #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
+    pub(super) config_text: String,
+    /// Accept plugin types that may still change
+    #[arg(long)]
+    pub(super) allow_experimental_plugins: bool,
+}
+
+/// Checks, and prints to standard output.
+pub(super) fn run(args: &CheckArgs) -> ExitCode {
+    let mut out = io::stdout().lock();
+    // Nobody left to read the output is no fault of the configuration.
+    let good = report(args, &mut out)
+        .and_then(|good| out.flush().map(|()| good))
+        .unwrap_or_else(|error| error.kind() == io::ErrorKind::BrokenPipe);
+    if good { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Checks, and prints to `out`. True if the configuration can be used.
+fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
+    let source = ConfigSource::from_flags(Some(args.config_file.clone()), Some(args.config_text.clone()));
+    let source = match source {
+        Ok(source) => source,
+        Err(message) => {
+            writeln!(out, "{message}")?;
+            return Ok(false);
+        }
+    };
+    let options = LoadOptions {
+        allow_experimental: args.allow_experimental_plugins,
+        ..LoadOptions::new(Arc::new(Metrics::new()))
+    };
+    match load(&source, &options) {
+        Ok(plan) => {
+            out.write_all(plan.effective_yaml().as_bytes())?;
+            for line in plan.problems.to_string().lines() {
+                writeln!(out, "# {line}")?;
+            }
+            writeln!(out, "# {} is good: {}", source.name(), summary(&plan.problems))?;
+            Ok(true)
+        }
+        Err(problems) => {
+            writeln!(out, "{problems}")?;
+            writeln!(out, "{} cannot be used: {}", source.name(), summary(&problems))?;
+            Ok(false)
+        }
+    }
+}
+
+fn summary(problems: &Problems) -> String {
+    let counted = |level: Level| {
+        let count = problems.of(level).count();
+        format!("{count} {}{}", level.name(), if count == 1 { "" } else { "s" })
+    };
+    if problems.has_errors() {
+        format!("{}, {}", counted(Level::Error), counted(Level::Warning))
+    } else {
+        format!("{}, {}", counted(Level::Warning), counted(Level::Note))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(args: &CheckArgs) -> (bool, String) {
+        let mut out = Vec::new();
+        let good = report(args, &mut out).unwrap();
+        (good, String::from_utf8(out).unwrap())
+    }
+
+    fn text(text: &str) -> (bool, String) {
+        check(&CheckArgs { config_text: text.to_owned(), ..CheckArgs::default() })
+    }
+
+    #[test]
+    fn the_built_in_default_is_good_and_what_is_printed_loads_again() {
+        let (good, printed) = check(&CheckArgs::default());
+        assert!(good, "{printed}");
+        assert!(printed.contains("# built-in default is good: 0 warnings"), "{printed}");
+        let (again, _) = text(&printed);
+        assert!(again);
+    }
+
+    #[test]
+    fn warnings_do_not_fail_the_check() {
+        let (good, printed) = text("apiVersion: config.x-k8s.io/v1alpha1\n");
+        assert!(good);
+        assert!(printed.contains("# warning: --config-text:1: apiVersion:"), "{printed}");
+    }
+
+    #[test]
+    fn each_kind_of_mistake_gives_its_line() {
+        let cases = [
+            ("plugins:\n- type: qeue-scorer\n", ":2: plugins[0].type: unknown plugin type"),
+            (
+                "plugins:\n- type: metrics-data-source\n  parameters:\n    pth: /m\n",
+                ":4: plugins[0].parameters.pth: unknown parameter",
+            ),
+            ("plugin: []\n", ":1: plugin: unknown field; did you mean `plugins`?"),
+            (
+                "schedulingProfiles:\n- name: a\n  plugins:\n  - pluginRef: nobody\n",
+                ":4: schedulingProfiles[0].plugins[0].pluginRef: there is no plugin",
+            ),
+            (
+                "plugins:\n- type: openai-parser\n- type: openai-parser\n",
+                ":3: plugins[1].name: the name \"openai-parser\" is taken",
+            ),
+            ("apiVersion: v2\n", ":1: apiVersion: got \"v2\", expected"),
+            ("plugins:\n\t- type: openai-parser\n", ":2: the line begins with a tab"),
+        ];
+        for (config, line) in cases {
+            let (good, printed) = text(config);
+            assert!(!good && printed.contains(line), "{printed}");
+        }
+    }
+
+    #[test]
+    fn a_negative_weight_is_a_warning_with_its_line() {
+        let config = "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: a\n  plugins:\n  - pluginRef: queue-scorer\n    weight: -1\n";
+        let (good, printed) = text(config);
+        assert!(
+            good && printed
+                .contains("# warning: --config-text:7: schedulingProfiles[0].plugins[0].weight: is -1"),
+            "{printed}"
+        );
+    }
+
+    #[test]
+    fn both_flags_at_once_are_refused() {
+        let args = CheckArgs { config_file: "a".into(), config_text: "b".into(), ..CheckArgs::default() };
+        assert!(!check(&args).0);
+    }
+}

@@ -1,0 +1,106 @@
+//! What the demo does, in order.
+
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context as _;
+
+use super::load::{self, PREFIXES, REQUESTS};
+use super::stack::{Envoy, Fleet, Folder, Picker};
+use super::table::{self, Run};
+
+/// Simulated servers.
+const SERVERS: usize = 4;
+
+/// A real Envoy, this program and simulated model servers on this machine.
+#[derive(Debug, Clone, clap::Args)]
+pub(crate) struct DemoArgs {
+    /// The Envoy program.
+    #[arg(long, default_value = "envoy")]
+    pub(crate) envoy: PathBuf,
+    /// Stops after the table instead of leaving everything running.
+    #[arg(long)]
+    pub(crate) once: bool,
+}
+
+/// Plays the demo. Fails when a program cannot be started or a request through Pointsman failed.
+pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
+    let program = std::env::current_exe().context("cannot tell where this program is")?;
+    let folder = Folder::make()?;
+    let bodies = Arc::new(load::plan());
+    say(&format!(
+        "{REQUESTS} chat requests, half of them streamed, with {PREFIXES} shared prefixes of 2000 tokens, go to {SERVERS} simulated vLLM servers.\n\
+         Each server remembers about a quarter of the prefixes; the last one is kept busy by other clients.\n\n\
+         1. by turns, straight to the servers ..."
+    ))?;
+    let by_turns = by_turns(&program, &bodies, folder.path()).await?;
+    say("2. through Envoy and Pointsman, to fresh servers ...")?;
+    let fleet = Fleet::start(&program, SERVERS, folder.path()).await?;
+    let picker = Picker::start(&program, &fleet, folder.path()).await?;
+    let envoy = Envoy::start(&args.envoy, &picker, folder.path()).await?;
+    let picked = measure("Pointsman", &fleet, &bodies, &[envoy.addr]).await?;
+
+    let names: Vec<String> = fleet.servers.iter().map(|(name, _)| name.clone()).collect();
+    let failed = picked.failed;
+    say(&format!("\n{}", table::write(&names, &[by_turns, picked])))?;
+    if !args.once {
+        say(&hints(&envoy, &picker, &fleet))?;
+        super::super::stop_signal().await;
+    }
+    anyhow::ensure!(failed == 0, "{failed} requests through Pointsman failed");
+    Ok(())
+}
+
+async fn by_turns(program: &Path, bodies: &Arc<Vec<String>>, folder: &Path) -> anyhow::Result<Run> {
+    let fleet = Fleet::start(program, SERVERS, folder).await?;
+    measure("round robin", &fleet, bodies, &fleet.addresses()).await
+}
+
+async fn measure(
+    name: &'static str,
+    fleet: &Fleet,
+    bodies: &Arc<Vec<String>>,
+    targets: &[std::net::SocketAddr],
+) -> anyhow::Result<Run> {
+    let others = fleet.servers.last().map(|(_, busy)| load::keep_busy(*busy));
+    let (looked_for_before, found_before) = fleet.cache_counts().await?;
+    let results = load::send(bodies, targets).await;
+    let (looked_for, found) = fleet.cache_counts().await?;
+    drop(others);
+    let mut run = Run { name, answered: Vec::new(), failed: 0, cached: 0.0 };
+    for result in results {
+        match result {
+            Ok(measured) => run.answered.push(measured),
+            Err(_) => run.failed += 1,
+        }
+    }
+    run.cached = (found - found_before) / (looked_for - looked_for_before).max(1.0);
+    Ok(run)
+}
+
+fn hints(envoy: &Envoy, picker: &Picker, fleet: &Fleet) -> String {
+    let entry = envoy.addr;
+    let server = fleet.servers.first().map(|(_, addr)| addr.to_string()).unwrap_or_default();
+    format!(
+        "Everything is still running; Ctrl-C stops it. To try:
+
+  curl -si http://{entry}/v1/chat/completions -H 'content-type: application/json' \\
+    -d '{{\"model\":\"sim-model\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}],\"max_tokens\":8}}'     # x-sim-server names who answered
+  curl -sN http://{entry}/v1/completions -H 'content-type: application/json' \\
+    -d '{{\"model\":\"sim-model\",\"prompt\":\"hello\",\"max_tokens\":20,\"stream\":true}}'
+  curl -s http://{entry}/v1/models
+  curl -s http://{}/metrics | grep ^llm_d_epp_
+  curl -s http://{server}/sim/faults -d '{{\"hang\":true,\"hang_metrics\":true}}'     # the first server stands still; false wakes it
+  curl -s http://{}/stats | grep ext_proc     # Envoy's own view
+",
+        picker.metrics, envoy.admin
+    )
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}

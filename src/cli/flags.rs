@@ -1,0 +1,205 @@
+//! Every flag of `serve`, as typed. The groups and names are the reference's; what is ours stands at the end of its group.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use clap::{ArgAction, Args};
+
+use crate::document::scalar;
+use crate::extproc::BodyMode;
+
+/// Flags of `pointsman serve`. `--flag value` and `--flag=value` mean the same, and so do `--flag`, `--flag=true` and `--flag true`.
+#[derive(Args, Clone, Debug)]
+#[command(next_help_heading = "Serving")]
+pub struct ServeFlags {
+    /// Port of the ext_proc service; 0 lets the system choose.
+    #[arg(long, default_value_t = 9002)]
+    pub grpc_port: u16,
+    /// Port of the gRPC health service; 0 lets the system choose.
+    #[arg(long, default_value_t = 9003)]
+    pub grpc_health_port: u16,
+    /// Port of metrics and debug pages; 0 lets the system choose.
+    #[arg(long, default_value_t = 9090)]
+    pub metrics_port: u16,
+    /// Address that all ports listen on; by default every address of the machine.
+    #[arg(long)]
+    pub bind_address: Option<IpAddr>,
+    /// Prints a line `SERVICE ADDRESS` on standard output for each port once all of them listen.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub print_addresses: bool,
+    /// Time for streams to finish after SIGTERM; 0s does not wait.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub drain_timeout: Duration,
+    /// Time for open streams to end after the drain; then they are cut off.
+    #[arg(long, default_value = "100s", value_parser = duration)]
+    pub linger_timeout: Duration,
+    /// Serve the health service on the ext_proc port too.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
+    pub health_checking: bool,
+    /// Largest gRPC message taken (quantity, as 10MiB); empty means 4MiB.
+    #[arg(long, default_value = "", value_parser = message_size)]
+    pub grpc_max_recv_msg_size: MessageSize,
+    /// Largest gRPC message sent (quantity); empty means no bound.
+    #[arg(long, default_value = "", value_parser = message_size)]
+    pub grpc_max_send_msg_size: MessageSize,
+    /// Largest request body (quantity); larger ones get 413. 0 means no bound.
+    #[arg(long, default_value = "64Mi", value_parser = bytes)]
+    pub max_request_body: u64,
+    /// Bytes of all request bodies being received (quantity); beyond it requests get 503. 0 means no bound.
+    #[arg(long, default_value = "1Gi", value_parser = bytes)]
+    pub max_buffered_bodies: u64,
+    /// Streams open at once; beyond it requests get 503. 0 means no bound.
+    #[arg(long, default_value_t = 100_000)]
+    pub max_concurrent_streams: u64,
+    /// Time without a message after which a stream is ended; 0s means never.
+    #[arg(long, default_value = "1h", value_parser = duration)]
+    pub stream_idle_timeout: Duration,
+    /// Request body mode of proxies that do not tell theirs: full-duplex-streamed, streamed, buffered, buffered-partial or none.
+    #[arg(long, default_value = "full-duplex-streamed")]
+    pub request_body_mode: BodyMode,
+    /// Response body mode of proxies that do not tell theirs.
+    #[arg(long, default_value = "full-duplex-streamed")]
+    pub response_body_mode: BodyMode,
+    /// Threads that serve; 0 means one a core.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+
+    /// TLS on the ext_proc port.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "TLS")]
+    pub secure_serving: bool,
+    /// Folder with tls.crt and tls.key; empty makes a self-signed certificate.
+    #[arg(long, default_value = "", help_heading = "TLS")]
+    pub cert_path: String,
+    /// Read the certificate again when its files change; needs --cert-path.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "TLS")]
+    pub enable_cert_reload: bool,
+    /// Oldest TLS version: VersionTLS12 or VersionTLS13 (VersionTLS10 and VersionTLS11 mean VersionTLS12).
+    #[arg(long, default_value = "", help_heading = "TLS")]
+    pub tls_min_version: String,
+    /// TLS 1.2 cipher suites by their Go names, with commas.
+    #[arg(long, value_delimiter = ',', help_heading = "TLS")]
+    pub tls_cipher_suites: Vec<String>,
+
+    /// Configuration file (EndpointPickerConfig, YAML or JSON).
+    #[arg(long, default_value = "", help_heading = "Configuration")]
+    pub config_file: String,
+    /// Configuration as text, instead of a file.
+    #[arg(long, default_value = "", help_heading = "Configuration")]
+    pub config_text: String,
+    /// Allow plugins of Alpha stability.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
+    pub allow_experimental_plugins: bool,
+    /// Seed of all random choices; 0 takes one from the system.
+    #[arg(long, default_value_t = 0, help_heading = "Configuration")]
+    pub seed: u64,
+
+    /// Name of the InferencePool.
+    #[arg(long, default_value = "", help_heading = "Pool")]
+    pub pool_name: String,
+    /// Namespace of the InferencePool; empty takes the environment's NAMESPACE, else "default".
+    #[arg(long, default_value = "", help_heading = "Pool")]
+    pub pool_namespace: String,
+    /// API group of the InferencePool.
+    #[arg(long, default_value = "inference.networking.k8s.io", help_heading = "Pool")]
+    pub pool_group: String,
+    /// Label selector of pods, in place of an InferencePool.
+    #[arg(long, default_value = "", help_heading = "Pool")]
+    pub endpoint_selector: String,
+    /// Ports of the selected pods, with commas.
+    #[arg(long, value_delimiter = ',', help_heading = "Pool")]
+    pub endpoint_target_ports: Vec<u16>,
+    /// Only the leader of several replicas serves.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Pool")]
+    pub ha_enable_leader_election: bool,
+
+    /// Choose among the whole pool whatever subset the proxy asks for.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
+    pub disable_endpoint_subset_filter: bool,
+    /// Send the scores of all candidates as dynamic metadata.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
+    pub emit_endpoint_scores: bool,
+    /// Remove control headers (fairness id, objective, routing) that clients send, before the model server sees them.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
+    pub strip_control_headers: bool,
+
+    /// Time between scrapes of an endpoint, at least 50ms.
+    #[arg(long, default_value = "50ms", value_parser = duration, help_heading = "Model server metrics")]
+    pub refresh_metrics_interval: Duration,
+    /// Time between updates of the pool's own metrics.
+    #[arg(long, default_value = "5s", value_parser = duration, help_heading = "Model server metrics")]
+    pub refresh_prometheus_metrics_interval: Duration,
+    /// Age from which an endpoint's metrics count as stale.
+    #[arg(long, default_value = "2s", value_parser = duration, help_heading = "Model server metrics")]
+    pub metrics_staleness_threshold: Duration,
+    /// Ask model servers for the needed series alone where they can give them.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Model server metrics")]
+    pub filtered_scrapes: bool,
+    /// Largest metrics page read (quantity).
+    #[arg(long, default_value = "8Mi", value_parser = bytes, help_heading = "Model server metrics")]
+    pub max_metrics_page: u64,
+
+    /// Log verbosity: 2 default, 3 verbose, 4 debug, 5 trace.
+    #[arg(
+        long,
+        short = 'v',
+        default_value_t = 2,
+        allow_negative_numbers = true,
+        help_heading = "Logs and traces"
+    )]
+    pub v: i32,
+    /// Log level, over --v: info, error, debug, or a number.
+    #[arg(long, help_heading = "Logs and traces")]
+    pub zap_log_level: Option<String>,
+    /// Log format: json or console.
+    #[arg(long, default_value = "json", help_heading = "Logs and traces")]
+    pub zap_encoder: String,
+    /// Accepted for the reference's sake; has no effect.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", hide = true)]
+    pub zap_devel: Option<bool>,
+    /// Accepted for the reference's sake; has no effect.
+    #[arg(long, hide = true)]
+    pub zap_stacktrace_level: Option<String>,
+    /// Accepted for the reference's sake; has no effect.
+    #[arg(long, hide = true)]
+    pub zap_time_encoding: Option<String>,
+    /// Take part in traces; exporting is set up by the OTEL_ variables of the environment.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Logs and traces")]
+    pub tracing: bool,
+
+    /// Demand a Kubernetes token for metrics; without Kubernetes there is nobody to ask, and metrics are open.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Metrics port")]
+    pub metrics_endpoint_auth: bool,
+    /// Folder with tls.crt and tls.key for the metrics port; empty serves plain HTTP.
+    #[arg(long, default_value = "", help_heading = "Metrics port")]
+    pub metrics_cert_dir: String,
+    /// Authorities of client certificates for the metrics port; needs --metrics-cert-dir.
+    #[arg(long, default_value = "", help_heading = "Metrics port")]
+    pub metrics_client_ca_file: String,
+    /// Count ext_proc streams by outcome and duration.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
+    pub enable_grpc_stream_metrics: bool,
+    /// Accepted for the reference's sake: profiles of a Go program do not exist here.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", hide = true)]
+    pub enable_pprof: bool,
+}
+
+/// A message size; `None` is the library's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageSize(pub(super) Option<usize>);
+
+fn duration(text: &str) -> Result<Duration, String> {
+    scalar::go_duration(text)
+}
+
+fn bytes(text: &str) -> Result<u64, String> {
+    // One trailing B, as in 10MiB, is no part of a Kubernetes quantity.
+    scalar::quantity(text.strip_suffix(['B', 'b']).unwrap_or(text))
+}
+
+fn message_size(text: &str) -> Result<MessageSize, String> {
+    if text.is_empty() {
+        return Ok(MessageSize(None));
+    }
+    let size = usize::try_from(bytes(text)?).map_err(|error| error.to_string())?;
+    Ok(MessageSize(Some(size)))
+}

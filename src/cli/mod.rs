@@ -1,0 +1,119 @@
+//! The command line: `serve` (the default), `check`, `sim`, `demo`.
+
+mod arguments;
+mod background;
+mod check;
+mod demo;
+mod drain;
+mod flags;
+mod overrides;
+mod serve;
+mod settings;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use flags::{MessageSize, ServeFlags};
+
+/// Exit code of a command line or configuration that cannot be used.
+const USAGE_ERROR: u8 = 64;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "pointsman",
+    version,
+    about = "Endpoint picker for LLM inference pools: Envoy asks, Pointsman picks the model server",
+    after_help = "Without a command, pointsman serves: see `pointsman serve --help` for its flags."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Serve ext_proc; what happens when no command is given.
+    Serve(Box<ServeFlags>),
+    /// Check a configuration without serving.
+    Check(check::CheckArgs),
+    /// Simulate vLLM servers.
+    Sim(crate::sim::SimArgs),
+    /// Show a real Envoy routing traffic through Pointsman to simulated servers.
+    Demo(demo::DemoArgs),
+}
+
+/// Names of the commands; anything else in their place is a flag of `serve`.
+const COMMANDS: [&str; 6] = ["serve", "check", "sim", "demo", "help", "--help"];
+
+/// Runs the program with these arguments, program name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    let first = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or("serve").to_owned();
+    if COMMANDS.contains(&first.as_str()) && first != "serve"
+        || matches!(first.as_str(), "--version" | "-V" | "-h")
+    {
+        return match Cli::parse_from(arguments).command {
+            Command::Serve(_) => ExitCode::from(USAGE_ERROR),
+            Command::Check(args) => check::run(&args),
+            Command::Sim(args) => run_async(async { crate::sim::run(args, stop_signal()).await }),
+            Command::Demo(args) => run_async(demo::run(args)),
+        };
+    }
+    if first == "serve" && arguments.len() > 1 {
+        arguments.remove(1);
+    }
+    serve(arguments)
+}
+
+fn serve(arguments: Vec<OsString>) -> ExitCode {
+    let command = ServeFlags::augment_args(Cli::command().name("pointsman serve").subcommand_required(false));
+    let readable = arguments::make_readable(arguments, &command);
+    let flags = match command.try_get_matches_from(readable.arguments) {
+        Ok(matches) => match ServeFlags::from_arg_matches(&matches) {
+            Ok(flags) => flags,
+            Err(error) => error.exit(),
+        },
+        Err(error) if !error.use_stderr() => error.exit(),
+        Err(error) => {
+            eprint!("{error}");
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    serve::run(&flags, &readable.dropped, &readable.warnings)
+}
+
+fn run_async(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("cannot start the runtime: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    match runtime.block_on(work) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Resolves at SIGTERM or SIGINT.
+async fn stop_signal() {
+    let terminate = async {
+        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+            Ok(mut signal) => {
+                signal.recv().await;
+            }
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = terminate => {}
+        // Without the handler the default action ends the process, which is what was asked for.
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}

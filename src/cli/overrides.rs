@@ -1,0 +1,69 @@
+//! Dropped flags that still do what they did: they change the plan that the configuration made.
+
+use crate::config::Plan;
+use crate::datalayer::{EngineSpecs, MetricSpec};
+
+use super::arguments::Dropped;
+
+/// Applies the values of dropped flags. `Err` names every one that cannot be used.
+pub(super) fn apply(dropped: &[(Dropped, String)], plan: &mut Plan) -> Result<(), Vec<String>> {
+    let mut problems = Vec::new();
+    for (flag, value) in dropped {
+        if let Err(problem) = apply_one(flag.name, value, plan) {
+            problems.push(format!("--{}: {problem}", flag.name));
+        }
+    }
+    if problems.is_empty() { Ok(()) } else { Err(problems) }
+}
+
+fn apply_one(name: &str, value: &str, plan: &mut Plan) -> Result<(), String> {
+    match name {
+        "total-queued-requests-metric" => set(plan, value, |engine| &mut engine.waiting),
+        "total-running-requests-metric" => set(plan, value, |engine| &mut engine.running),
+        "kv-cache-usage-percentage-metric" => set(plan, value, |engine| &mut engine.kv_usage),
+        "lora-info-metric" => set(plan, value, |engine| &mut engine.lora),
+        "cache-info-metric" => set(plan, value, |engine| &mut engine.cache_info),
+        "model-server-metrics-port" => {
+            let port =
+                value.parse().map_err(|_| format!("got {value:?}, expected a port from 0 to 65535"))?;
+            source(plan)?.port = (port != 0).then_some(port);
+            Ok(())
+        }
+        "model-server-metrics-path" => {
+            source(plan)?.path = format!("/{}", value.trim_start_matches('/'));
+            Ok(())
+        }
+        "model-server-metrics-scheme" => {
+            source(plan)?.https = match value {
+                "http" => false,
+                "https" => true,
+                _ => return Err(format!("got {value:?}, expected http or https")),
+            };
+            Ok(())
+        }
+        "model-server-metrics-https-insecure-skip-verify" => {
+            source(plan)?.insecure_skip_verify =
+                value.parse().map_err(|_| format!("got {value:?}, expected true or false"))?;
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+fn source(plan: &mut Plan) -> Result<&mut crate::datalayer::SourceSpec, String> {
+    plan.metrics_source.as_mut().ok_or_else(|| "no metrics are read with this configuration".to_owned())
+}
+
+/// Sets one series of the default engine; an empty value switches the figure off.
+fn set(
+    plan: &mut Plan,
+    value: &str,
+    field: impl Fn(&mut EngineSpecs) -> &mut Option<MetricSpec>,
+) -> Result<(), String> {
+    let spec = MetricSpec::parse(value)?;
+    let default = plan.engines.default_engine.clone();
+    if let Some(engine) = plan.engines.engines.get_mut(&default) {
+        *field(engine) = spec;
+    }
+    Ok(())
+}

@@ -1,0 +1,349 @@
+//! The wiring: the only file that sees everything. Start order, then what runs, then the order of the end.
+
+use std::net::{IpAddr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::arguments::Dropped;
+use super::background::{Background, Thread};
+use super::drain::Work;
+use super::settings::{self, Settings};
+use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
+use crate::admin::{self, AdminListener, AdminState, HealthRpc, HealthService, HealthState, PluginState};
+use crate::config::{self, LoadOptions, Plan};
+use crate::director::{Director, DirectorParts, Hook, TimedParser};
+use crate::discovery::{FileDiscovery, ReloadOutcome};
+use crate::document::Level;
+use crate::extproc::{self, Connections, ExtProc, Listening};
+use crate::metrics::Metrics;
+use crate::plugins::FileDiscoverySpec;
+use crate::pool::Pool;
+use crate::request::Parsers;
+use crate::telemetry::{LogFormat, LogHandle, LogLevel, Tracing, logs};
+
+/// Version of this build, as metrics and traces name it.
+const BUILD: &str = env!("CARGO_PKG_VERSION");
+/// Commit of this build, where the builder says it.
+const COMMIT: Option<&str> = option_env!("POINTSMAN_COMMIT");
+
+/// How metrics call the endpoints file.
+const ENDPOINTS_FILE: &str = "endpoints_file";
+
+/// Runs the server until it is told to stop.
+pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &[String]) -> ExitCode {
+    let log = match start_logs(flags) {
+        Ok(log) => log,
+        Err(problem) => {
+            eprintln!("{problem:#}");
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    let settings = match Settings::new(flags, std::env::var("NAMESPACE").ok()) {
+        Ok(settings) => settings,
+        Err(problems) => {
+            for problem in problems {
+                eprintln!("{problem}");
+            }
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
+    for warning in warnings.iter().chain(&settings.warnings) {
+        tracing::warn!(warning, "command line");
+    }
+    match start(flags, dropped, &settings, log) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            tracing::error!(error = format!("{problem:#}"), "pointsman stops");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_logs(flags: &ServeFlags) -> anyhow::Result<LogHandle> {
+    let level = match &flags.zap_log_level {
+        Some(text) => text.parse().map_err(|error| anyhow::anyhow!("--zap-log-level: {error}"))?,
+        None => LogLevel::from_verbosity(i64::from(flags.v)),
+    };
+    let format = if flags.zap_encoder == "console" { LogFormat::Console } else { LogFormat::Json };
+    Ok(logs::init(level, format)?)
+}
+
+/// Everything up to the first socket can fail for a wrong setting; nothing after it can.
+fn start(
+    flags: &ServeFlags,
+    dropped: &[(Dropped, String)],
+    settings: &Settings,
+    log: LogHandle,
+) -> anyhow::Result<()> {
+    let metrics = Arc::new(Metrics::new());
+    metrics.info(COMMIT.unwrap_or_default(), BUILD);
+    if flags.enable_grpc_stream_metrics {
+        metrics.enable_grpc_stream_metrics();
+    }
+    let mut plan = load(flags, settings, &metrics)?;
+    if let Err(problems) = overrides::apply(dropped, &mut plan) {
+        bail!("{}", problems.join("; "));
+    }
+    let Some(discovery) = plan.discovery.take() else {
+        bail!(
+            "no endpoint discovery: this version finds endpoints in a file only; list a file-discovery plugin and name it in dataLayer.discovery.pluginRef"
+        );
+    };
+    let pool = Arc::new(Pool::new(&settings.pool_namespace, &settings.pool_name, Instant::now()));
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if flags.threads > 0 {
+        runtime.worker_threads(flags.threads);
+    }
+    let runtime = runtime.enable_all().thread_name("serve").build().context("cannot start the runtime")?;
+    let outcome = runtime.block_on(serve(flags, settings, Parts { metrics, plan, pool, discovery, log }));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Plan> {
+    let options = LoadOptions {
+        allow_experimental: flags.allow_experimental_plugins,
+        seed: settings.seed,
+        ..LoadOptions::new(Arc::clone(metrics))
+    };
+    let plan = config::load(&settings.config, &options).map_err(|problems| {
+        for problem in problems.of(Level::Error) {
+            tracing::error!(problem = problem.to_string(), "configuration");
+        }
+        anyhow::anyhow!("the configuration has errors; `pointsman check` explains it without serving")
+    })?;
+    for problem in plan.problems.of(Level::Warning) {
+        tracing::warn!(problem = problem.to_string(), "configuration");
+    }
+    Ok(plan)
+}
+
+/// What serving needs.
+struct Parts {
+    metrics: Arc<Metrics>,
+    plan: Plan,
+    pool: Arc<Pool>,
+    discovery: FileDiscoverySpec,
+    log: LogHandle,
+}
+
+async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow::Result<()> {
+    let Parts { metrics, plan, pool, discovery, log } = parts;
+    let discovery = first_endpoints(discovery, &pool, &metrics).await?;
+    let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default())?;
+    let grpc = bind(&settings.bind, flags.grpc_port, "--grpc-port").await?;
+    let health_socket = bind(&settings.bind, flags.grpc_health_port, "--grpc-health-port").await?;
+    let metrics_socket = bind(&settings.bind, flags.metrics_port, "--metrics-port").await?;
+    let lines = [
+        ("grpc", grpc.local_addr()?),
+        ("health", health_socket.local_addr()?),
+        ("metrics", metrics_socket.local_addr()?),
+    ];
+
+    let background = Background::new(flags, settings, &metrics, &plan, &pool, discovery)?;
+    let draining = Arc::new(AtomicBool::new(false));
+    let health = HealthRpc::new(health_service(&pool, &draining));
+    let admin_listener = match &settings.metrics_cert {
+        Some(folder) => {
+            let config = extproc::metrics_tls(folder, settings.metrics_client_ca.as_deref())?;
+            AdminListener::tls(metrics_socket, config)
+        }
+        None => AdminListener::plain(metrics_socket),
+    };
+    let admin_state = AdminState {
+        metrics: (*metrics).clone(),
+        pool: Arc::clone(&pool),
+        plugins: plugin_states(&plan),
+        log: Some(log),
+    };
+    let service = ExtProc::new(
+        Arc::new(director(plan, &pool, &metrics, settings.director(flags))),
+        metrics.extproc(),
+        tracing.clone(),
+        settings::extproc(flags, &metrics),
+    );
+    let connections = Connections::default();
+    let work = Work { streams: service.open_streams(), connections: connections.clone() };
+
+    let background_stop = CancellationToken::new();
+    let background_thread = Thread::start("background", {
+        let stop = background_stop.clone();
+        async move { background.run(stop).await }
+    })?;
+    let admin_stop = CancellationToken::new();
+    let admin_thread = Thread::start("admin", {
+        let stop = admin_stop.clone();
+        async move { admin::serve(admin_listener, admin_state, stop.cancelled_owned()).await }
+    })?;
+    let stop = CancellationToken::new();
+    let health_server = serve_health(health_socket, health.clone(), stop.clone());
+    let address = grpc.local_addr()?;
+    let server = extproc::serve(
+        Listening { listener: grpc, address },
+        service,
+        flags.health_checking.then_some(health),
+        connections,
+        settings.server.clone(),
+        stop.clone().cancelled_owned(),
+    );
+    announce(flags, &lines);
+
+    let mut server = std::pin::pin!(server);
+    let mut health_server = std::pin::pin!(health_server);
+    tokio::select! {
+        result = &mut server => return result.context("ext_proc server"),
+        result = &mut health_server => return result.context("health server"),
+        () = stop_signal() => {}
+    }
+    draining.store(true, Relaxed);
+    let drain = drain(flags, &work, &stop);
+    tokio::select! {
+        () = drain => {}
+        result = &mut server => result.context("ext_proc server")?,
+        result = &mut health_server => result.context("health server")?,
+        () = stop_signal() => bail!("a second signal ended the drain"),
+    }
+    background_stop.cancel();
+    background_thread.join();
+    admin_stop.cancel();
+    admin_thread.join();
+    tracing.shutdown().await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+/// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in force.
+async fn first_endpoints(
+    spec: FileDiscoverySpec,
+    pool: &Arc<Pool>,
+    metrics: &Arc<Metrics>,
+) -> anyhow::Result<FileDiscovery> {
+    let report = {
+        let (pool, metrics) = (Arc::clone(pool), Arc::clone(metrics));
+        Arc::new(move |outcome: &ReloadOutcome| match outcome {
+            ReloadOutcome::Applied(_) => {
+                metrics.discovery().reloaded(ENDPOINTS_FILE, SystemTime::now());
+                metrics.pin_models(pool.rewrites().models());
+            }
+            ReloadOutcome::Refused(_) => metrics.discovery().reload_failed(ENDPOINTS_FILE),
+            ReloadOutcome::Unchanged => {}
+        })
+    };
+    let again = Arc::clone(&report);
+    let mut discovery = FileDiscovery::new(spec, move |outcome| again(outcome));
+    let first = discovery.look(pool).await;
+    report(&first);
+    match first {
+        ReloadOutcome::Refused(problem) => bail!("endpoints file refused: {problem}"),
+        ReloadOutcome::Applied(_) | ReloadOutcome::Unchanged => Ok(discovery),
+    }
+}
+
+/// Not ready at once; new requests are still served for the drain time, because balancers take a while to notice; then open streams finish.
+async fn drain(flags: &ServeFlags, work: &Work, stop: &CancellationToken) {
+    tracing::info!(timeout = ?flags.drain_timeout, streams = work.streams.load(Relaxed), "draining");
+    work.until_gone(flags.drain_timeout).await;
+    stop.cancel();
+    if !work.until_idle(flags.linger_timeout).await {
+        let streams = work.streams.load(Relaxed);
+        tracing::warn!(streams, timeout = ?flags.linger_timeout, "streams did not end in time and are cut off");
+    }
+}
+
+fn health_service(pool: &Arc<Pool>, draining: &Arc<AtomicBool>) -> HealthService {
+    let (pool, draining) = (Arc::clone(pool), Arc::clone(draining));
+    HealthService::new(move || HealthState {
+        live: pool.is_synced(),
+        leader_election: false,
+        leader: true,
+        protocol_matches: true,
+        plugins_ready: true,
+        draining: draining.load(Relaxed),
+    })
+}
+
+fn director(
+    plan: Plan,
+    pool: &Arc<Pool>,
+    metrics: &Arc<Metrics>,
+    settings: crate::director::DirectorSettings,
+) -> Director {
+    let mut responses = plan.response_headers;
+    let mut hooks: Vec<Hook> = Vec::new();
+    for before in plan.pre_request {
+        let same = responses.iter().position(|response| response.name == before.name);
+        let response = same.map(|index| responses.remove(index));
+        hooks.push(Hook { before: Some(before), response });
+    }
+    hooks.extend(responses.into_iter().map(|response| Hook { before: None, response: Some(response) }));
+    Director::new(DirectorParts {
+        pool: Arc::clone(pool),
+        scheduler: plan.scheduler,
+        producers: plan.producers,
+        hooks,
+        parsers: Parsers::new(plan.parsers.iter().map(|parser| parser.kind)),
+        timed_parsers: plan
+            .parsers
+            .into_iter()
+            .map(|parser| TimedParser { kind: parser.kind, timer: parser.request_timer })
+            .collect(),
+        prefix_match: plan.prefix_match,
+        admission: None,
+        metrics: Arc::clone(metrics),
+        settings,
+    })
+}
+
+fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync> {
+    let instances: Vec<(String, String)> =
+        plan.instances.iter().map(|instance| (instance.name.to_string(), instance.kind.to_owned())).collect();
+    Arc::new(move || {
+        instances
+            .iter()
+            .map(|(name, kind)| PluginState { name: name.clone(), kind: kind.clone(), state: Ok(None) })
+            .collect()
+    })
+}
+
+/// Listens on the first address that works.
+async fn bind(addresses: &[IpAddr], port: u16, flag: &str) -> anyhow::Result<TcpListener> {
+    let mut failure = None;
+    for &address in addresses {
+        match TcpListener::bind(SocketAddr::new(address, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => {
+                failure = Some(anyhow::Error::from(error).context(format!("cannot listen on {address}")))
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| anyhow::anyhow!("no address to listen on")))
+        .with_context(|| format!("{flag} {port}"))
+}
+
+async fn serve_health(
+    listener: TcpListener,
+    health: HealthRpc,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, stop.cancelled()).await
+}
+
+/// Says where the ports are: in the log, and for programs on standard output.
+fn announce(flags: &ServeFlags, lines: &[(&str, SocketAddr)]) {
+    for (name, address) in lines {
+        tracing::info!(service = name, %address, "listening");
+        if flags.print_addresses {
+            #[expect(clippy::print_stdout, reason = "that is what the flag asks for")]
+            {
+                println!("{name} {address}");
+            }
+        }
+    }
+}

@@ -1,0 +1,203 @@
+//! What the flags mean together: conflicts, clamps, and values that need the environment.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::config::ConfigSource;
+use crate::director::DirectorSettings;
+use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, ServerSettings, TlsSettings};
+use crate::metrics::Metrics;
+
+use super::ServeFlags;
+
+/// Shortest time between scrapes.
+const MIN_REFRESH: Duration = Duration::from_millis(50);
+/// Name of the pool where none is given and no Kubernetes is needed.
+const DEFAULT_POOL: &str = "epp";
+
+/// Flags that fit together.
+#[derive(Debug)]
+pub(super) struct Settings {
+    /// The configuration.
+    pub(super) config: ConfigSource,
+    /// Addresses to try to listen on, in this order.
+    pub(super) bind: Vec<IpAddr>,
+    /// Name of the pool.
+    pub(super) pool_name: String,
+    /// Namespace of the pool.
+    pub(super) pool_namespace: String,
+    /// Time between scrapes.
+    pub(super) refresh_interval: Duration,
+    /// Seed of random choices.
+    pub(super) seed: u64,
+    /// TLS of the ext_proc port.
+    pub(super) server: ServerSettings,
+    /// Folder of the metrics port's certificate.
+    pub(super) metrics_cert: Option<PathBuf>,
+    /// Authorities of the metrics port's clients.
+    pub(super) metrics_client_ca: Option<PathBuf>,
+    /// What the operator should know.
+    pub(super) warnings: Vec<String>,
+}
+
+impl Settings {
+    /// Checks the flags. All conflicts are reported at once.
+    pub(super) fn new(
+        flags: &ServeFlags,
+        environment_namespace: Option<String>,
+    ) -> Result<Self, Vec<String>> {
+        let mut problems = Vec::new();
+        let mut warnings = Vec::new();
+        let config = ConfigSource::from_flags(given(&flags.config_file), Some(flags.config_text.clone()));
+        let config = config.map_err(|problem| problems.push(problem)).unwrap_or_default();
+        let cert_path = given(&flags.cert_path);
+        if flags.enable_cert_reload && cert_path.is_none() {
+            problems.push("--enable-cert-reload needs --cert-path".to_owned());
+        }
+        let metrics_cert = given(&flags.metrics_cert_dir);
+        let metrics_client_ca = given(&flags.metrics_client_ca_file);
+        if metrics_client_ca.is_some() && metrics_cert.is_none() {
+            problems.push("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
+        }
+        if metrics_cert.is_some() && metrics_client_ca.is_none() && !flags.metrics_endpoint_auth {
+            problems.push(
+                "--metrics-cert-dir without --metrics-client-ca-file needs --metrics-endpoint-auth"
+                    .to_owned(),
+            );
+        }
+        if !flags.pool_name.is_empty() && !flags.endpoint_selector.is_empty() {
+            problems.push("--pool-name and --endpoint-selector exclude each other".to_owned());
+        }
+        if !matches!(flags.zap_encoder.as_str(), "json" | "console") {
+            problems.push(format!("--zap-encoder: got {:?}, expected json or console", flags.zap_encoder));
+        }
+        if flags.refresh_metrics_interval < MIN_REFRESH {
+            warnings.push(format!(
+                "--refresh-metrics-interval {:?} is below the minimum; {MIN_REFRESH:?} is used",
+                flags.refresh_metrics_interval
+            ));
+        }
+        if flags.refresh_prometheus_metrics_interval.is_zero() {
+            problems.push("--refresh-prometheus-metrics-interval: got 0s, expected more".to_owned());
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let tls = TlsSettings {
+            cert_path,
+            min_version: flags.tls_min_version.clone(),
+            cipher_suites: flags.tls_cipher_suites.clone(),
+        };
+        Ok(Self {
+            config,
+            bind: match flags.bind_address {
+                Some(address) => vec![address],
+                // One socket for both families; machines without IPv6 take the second.
+                None => vec![Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()],
+            },
+            pool_name: nonempty(&flags.pool_name).unwrap_or(DEFAULT_POOL).to_owned(),
+            pool_namespace: nonempty(&flags.pool_namespace)
+                .map(str::to_owned)
+                .or(environment_namespace.filter(|namespace| !namespace.is_empty()))
+                .unwrap_or_else(|| "default".to_owned()),
+            refresh_interval: flags.refresh_metrics_interval.max(MIN_REFRESH),
+            seed: if flags.seed == 0 { fastrand::u64(1..) } else { flags.seed },
+            server: ServerSettings {
+                tls: flags.secure_serving.then_some(tls),
+                reload: flags.enable_cert_reload,
+            },
+            metrics_cert,
+            metrics_client_ca,
+            warnings,
+        })
+    }
+
+    /// The director's choices.
+    pub(super) fn director(&self, flags: &ServeFlags) -> DirectorSettings {
+        DirectorSettings {
+            ignore_subset: flags.disable_endpoint_subset_filter,
+            emit_scores: flags.emit_endpoint_scores,
+            strip_control_headers: flags.strip_control_headers,
+            seed: self.seed,
+            ..DirectorSettings::default()
+        }
+    }
+}
+
+/// Bounds and modes of the ext_proc service.
+pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings {
+    let budget = BodyBudget::new(flags.max_buffered_bodies).with_metrics(metrics.extproc());
+    let defaults = ExtProcSettings::default();
+    ExtProcSettings {
+        machine: MachineSettings {
+            modes: Modes {
+                request: flags.request_body_mode,
+                response: flags.response_body_mode,
+                early_body: false,
+            },
+            body_limit: flags.max_request_body,
+            budget: Arc::new(budget),
+        },
+        max_streams: flags.max_concurrent_streams,
+        stream_idle_timeout: flags.stream_idle_timeout,
+        max_receive_bytes: flags.grpc_max_recv_msg_size.0.unwrap_or(defaults.max_receive_bytes),
+        max_send_bytes: flags.grpc_max_send_msg_size.0.unwrap_or(defaults.max_send_bytes),
+    }
+}
+
+fn given(path: &str) -> Option<PathBuf> {
+    nonempty(path).map(PathBuf::from)
+}
+
+fn nonempty(text: &str) -> Option<&str> {
+    (!text.is_empty()).then_some(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    fn flags(line: &str) -> ServeFlags {
+        let words = std::iter::once("pointsman").chain(line.split_whitespace());
+        let matches = ServeFlags::augment_args(Command::new("pointsman")).get_matches_from(words);
+        ServeFlags::from_arg_matches(&matches).unwrap()
+    }
+
+    #[test]
+    fn every_conflict_is_reported_at_once() {
+        let flags = flags(
+            "--config-file a --config-text b --enable-cert-reload --metrics-client-ca-file c --pool-name p --endpoint-selector s",
+        );
+        let problems = Settings::new(&flags, None).unwrap_err();
+        assert_eq!(problems.len(), 4, "{problems:?}");
+    }
+
+    #[test]
+    fn the_namespace_comes_from_the_flag_then_the_environment_then_the_default() {
+        let namespace = |line: &str, environment: Option<&str>| {
+            Settings::new(&flags(line), environment.map(str::to_owned)).unwrap().pool_namespace
+        };
+        assert_eq!(namespace("--pool-namespace a", Some("b")), "a");
+        assert_eq!(namespace("", Some("b")), "b");
+        assert_eq!(namespace("", None), "default");
+    }
+
+    #[test]
+    fn too_short_a_refresh_interval_is_raised_with_a_warning() {
+        let settings = Settings::new(&flags("--refresh-metrics-interval 10ms"), None).unwrap();
+        assert_eq!(settings.refresh_interval, MIN_REFRESH);
+        assert_eq!(settings.warnings.len(), 1);
+    }
+
+    #[test]
+    fn message_sizes_take_a_trailing_byte_sign() {
+        let size = |text: &str| flags(&format!("--grpc-max-recv-msg-size {text}")).grpc_max_recv_msg_size.0;
+        assert_eq!(size("10MiB"), Some(10 << 20));
+        assert_eq!(size("25MB"), Some(25_000_000));
+        assert_eq!(size("1Ki"), Some(1024));
+    }
+}

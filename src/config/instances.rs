@@ -1,0 +1,298 @@
+//! Plugin instances: one per row of `plugins`, and those that are added.
+
+use std::any::TypeId;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::known::{self, Purpose};
+use super::plan::{Origin, PlannedParser};
+use super::resolve::LoadOptions;
+use super::schema::{PluginEntry, near_name};
+use crate::document::Problems;
+use crate::metrics::{ExtensionPoint, Metrics};
+use crate::plugins::{BuildCx, BuildError, ColumnKey, Consumption, PluginType, Roles, Stability};
+use crate::scheduling::{
+    Column, Filter, Picker, PreRequest, Producer, ProfileHandler, ProfilePlugin, ResponseHeaderHook, Scorer,
+};
+
+/// A plugin instance.
+#[derive(Debug)]
+pub(super) struct Instance {
+    pub(super) name: Arc<str>,
+    /// Type string as configured.
+    pub(super) kind: &'static str,
+    /// Type string in metrics and traces.
+    pub(super) reports_as: &'static str,
+    pub(super) parameters: Option<Value>,
+    pub(super) origin: Origin,
+    pub(super) line: u32,
+    pub(super) path: String,
+    pub(super) roles: Roles,
+    pub(super) produced: Vec<ColumnKey>,
+    pub(super) consumed: Vec<Consumption>,
+    /// Set for a type that is accepted without effect.
+    pub(super) inactive: Option<Purpose>,
+    /// It could not be built, which has been said; nothing that follows from it needs saying.
+    pub(super) broken: bool,
+    /// Something refers to it in a role it has.
+    pub(super) used: bool,
+}
+
+/// A trait that has an extension point of its own.
+pub(super) trait Slot {
+    const POINT: ExtensionPoint;
+}
+
+macro_rules! slots {
+    ($($role:ident at $point:ident;)*) => {$(
+        impl Slot for dyn $role {
+            const POINT: ExtensionPoint = ExtensionPoint::$point;
+        }
+    )*};
+}
+
+slots! {
+    Filter at Filter;
+    Scorer at Scorer;
+    Picker at Picker;
+    ProfileHandler at ProfilePicker;
+    Producer at DataProducer;
+    PreRequest at PreRequest;
+    ResponseHeaderHook at ResponseReceived;
+}
+
+impl Instance {
+    /// The plugin in one role, with its name and timer.
+    pub(super) fn slot<T: ?Sized + Slot>(
+        &self,
+        metrics: &Metrics,
+        role: impl Fn(&Roles) -> Option<Arc<T>>,
+    ) -> Option<ProfilePlugin<T>> {
+        let plugin = role(&self.roles)?;
+        let timer = metrics.plugin_timer(T::POINT, self.reports_as, &self.name);
+        Some(ProfilePlugin { name: Arc::clone(&self.name), kind: self.reports_as, timer, plugin })
+    }
+
+    /// The parser, with its timers.
+    pub(super) fn parser(&self, metrics: &Metrics) -> Option<PlannedParser> {
+        let timer = |point| metrics.plugin_timer(point, self.reports_as, &self.name);
+        Some(PlannedParser {
+            name: Arc::clone(&self.name),
+            kind: self.roles.parser?,
+            request_timer: timer(ExtensionPoint::RequestParsing),
+            response_timer: timer(ExtensionPoint::ResponseParsing),
+        })
+    }
+
+    /// Path and text of a fault found while building it.
+    fn blame(&self, error: &BuildError) -> (String, String) {
+        let (name, message) = (&self.name, &error.message);
+        match (self.path.as_str(), error.path.as_str()) {
+            (at, "") => (at.to_owned(), format!("\"{name}\" cannot be built: {message}")),
+            ("", parameter) => (String::new(), format!("\"{name}\" cannot be built: {parameter}: {message}")),
+            (at, parameter) if parameter.starts_with('[') => {
+                (format!("{at}.parameters{parameter}"), message.clone())
+            }
+            (at, parameter) => (format!("{at}.parameters.{parameter}"), message.clone()),
+        }
+    }
+
+    /// What it can be, for error texts.
+    pub(super) fn abilities(&self) -> String {
+        match (self.inactive, self.roles.names().as_slice()) {
+            (Some(purpose), _) => format!("it is a {}", purpose.name()),
+            (None, []) => "it has no role at all".to_owned(),
+            (None, names) => format!("it is a {}", names.join(", ")),
+        }
+    }
+
+    /// True if a profile has a use for it.
+    pub(super) fn schedules(&self) -> bool {
+        self.roles.filter.is_some() || self.roles.scorer.is_some() || self.roles.picker.is_some()
+    }
+}
+
+/// All plugin instances: the listed ones in document order, then those added.
+#[derive(Debug)]
+pub(super) struct Instances<'o> {
+    options: &'o LoadOptions,
+    list: Vec<Instance>,
+    by_name: HashMap<Arc<str>, usize>,
+    columns: Vec<ColumnKey>,
+}
+
+impl<'o> Instances<'o> {
+    /// Builds every row of `plugins`.
+    pub(super) fn build(entries: &[PluginEntry], options: &'o LoadOptions, problems: &mut Problems) -> Self {
+        let mut instances = Self { options, list: Vec::new(), by_name: HashMap::new(), columns: Vec::new() };
+        for entry in entries {
+            instances.build_entry(entry, problems);
+        }
+        instances
+    }
+
+    pub(super) fn list(&self) -> &[Instance] {
+        &self.list
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(name).copied()
+    }
+
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|instance| &*instance.name)
+    }
+
+    /// The column of `T` that the instance `producer` writes, if there is one.
+    pub(super) fn column<T: 'static>(&self, producer: &str) -> Option<Column<T>> {
+        let written = |key: &ColumnKey| key.data == TypeId::of::<T>() && key.producer == producer;
+        let exists = self.list.iter().any(|instance| instance.produced.iter().any(written));
+        let index = self.columns.iter().position(written).filter(|_| exists)?;
+        Some(Column::new(index as u16))
+    }
+
+    pub(super) fn mark_used(&mut self, index: usize) {
+        if let Some(instance) = self.list.get_mut(index) {
+            instance.used = true;
+        }
+    }
+
+    fn build_entry(&mut self, entry: &PluginEntry, problems: &mut Problems) {
+        if let Some(first) = self.find(&entry.name) {
+            let line = self.list[first].line;
+            let message = format!("the name \"{}\" is taken by the plugin in line {line}", entry.name);
+            problems.error(entry.line, format!("{}.name", entry.path), message);
+            return;
+        }
+        let mut instance = Instance {
+            name: entry.name.as_str().into(),
+            kind: "",
+            reports_as: "",
+            parameters: entry.parameters.as_ref().map(crate::document::Node::to_json),
+            origin: Origin::Listed,
+            line: entry.line,
+            path: entry.path.clone(),
+            roles: Roles::default(),
+            produced: Vec::new(),
+            consumed: Vec::new(),
+            inactive: None,
+            broken: false,
+            used: false,
+        };
+        let line_of = |path: &str| entry.parameters.as_ref().map_or(entry.line, |node| node.line_of(path));
+        if let Some(row) = self.row(&entry.kind) {
+            self.construct(&mut instance, row, line_of, problems);
+        } else if let Some((kind, purpose)) = known::inactive(&entry.kind) {
+            (instance.kind, instance.reports_as) = (kind, kind);
+            instance.inactive = Some(purpose);
+        } else {
+            instance.broken = true;
+            let kind = &entry.kind;
+            let message = if known::in_reference(kind) {
+                format!("plugin type \"{kind}\" exists in the reference but not in this version")
+            } else {
+                let names = self.options.registry.iter().map(|row| row.name).chain(known::inactive_names());
+                format!("unknown plugin type \"{kind}\"{}", near_name(kind, names))
+            };
+            problems.error(entry.line, format!("{}.type", entry.path), message);
+        }
+        self.push(instance);
+    }
+
+    fn row(&self, kind: &str) -> Option<&'static PluginType> {
+        self.options.registry.iter().find(|row| row.name == kind).copied()
+    }
+
+    fn push(&mut self, instance: Instance) -> usize {
+        let index = self.list.len();
+        self.by_name.insert(Arc::clone(&instance.name), index);
+        self.list.push(instance);
+        index
+    }
+
+    /// Builds the plugin of `instance`. `line_of` finds the line of a parameter.
+    fn construct(
+        &mut self,
+        instance: &mut Instance,
+        row: &'static PluginType,
+        line_of: impl Fn(&str) -> u32,
+        problems: &mut Problems,
+    ) {
+        (instance.kind, instance.reports_as) = (row.name, row.reports_as);
+        let at_type =
+            if instance.path.is_empty() { String::new() } else { format!("{}.type", instance.path) };
+        if row.stability == Stability::Alpha && !self.options.allow_experimental {
+            let message = format!(
+                "plugin type \"{}\" is experimental; it needs --allow-experimental-plugins",
+                row.name
+            );
+            problems.error(instance.line, &at_type, message);
+            instance.broken = true;
+            return;
+        }
+        if let Some(superseded) = row.superseded {
+            let message = format!(
+                "plugin type \"{}\" is deprecated since {}; use \"{}\"",
+                row.name, superseded.since, superseded.replacement
+            );
+            problems.warning(instance.line, &at_type, message);
+        }
+        let seed = self.options.seed ^ xxhash_rust::xxh64::xxh64(instance.name.as_bytes(), 0);
+        let mut cx = BuildCx::new(
+            &instance.name,
+            instance.parameters.as_ref(),
+            &self.options.metrics,
+            &mut self.columns,
+            seed,
+        );
+        let built = (row.build)(&mut cx);
+        let (produced, consumed, warnings) = (cx.produced, cx.consumed, cx.warnings);
+        for text in warnings {
+            problems.warning(instance.line, &instance.path, format!("\"{}\" {text}", instance.name));
+        }
+        match built {
+            Ok(roles) => {
+                (instance.roles, instance.produced, instance.consumed) = (roles, produced, consumed);
+            }
+            Err(error) => {
+                let (path, message) = instance.blame(&error);
+                problems.error(line_of(&error.path), path, message);
+                instance.broken = true;
+            }
+        }
+    }
+
+    /// The instance named like its type, added without parameters if it does not exist. `None` if that type cannot be built.
+    pub(super) fn ensure(&mut self, kind: &str, reason: &str, problems: &mut Problems) -> Option<usize> {
+        if let Some(index) = self.find(kind) {
+            return Some(index);
+        }
+        let Some(row) = self.row(kind) else {
+            let message = format!("plugin type \"{kind}\" is needed ({reason}) but not in this version");
+            problems.error(0, "", message);
+            return None;
+        };
+        let mut instance = Instance {
+            name: row.name.into(),
+            kind: row.name,
+            reports_as: row.reports_as,
+            parameters: None,
+            origin: Origin::Injected(reason.to_owned()),
+            line: 0,
+            path: String::new(),
+            roles: Roles::default(),
+            produced: Vec::new(),
+            consumed: Vec::new(),
+            inactive: None,
+            broken: false,
+            used: true,
+        };
+        self.construct(&mut instance, row, |_| 0, problems);
+        if !instance.broken {
+            problems.note(0, "", format!("\"{}\" was added: {reason}", row.name));
+        }
+        Some(self.push(instance))
+    }
+}

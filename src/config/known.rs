@@ -1,0 +1,186 @@
+//! Plugin types of the reference that are not in the registry: some are accepted without effect, the others refused by name.
+
+/// What a type that is accepted without effect is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Says whether the pool is full.
+    SaturationDetector,
+    /// Shares between flows.
+    FairnessPolicy,
+    /// Orders requests within a flow.
+    OrderingPolicy,
+    /// Caps what a priority may use.
+    UsageLimitPolicy,
+    /// Counts requests in flight, which is done here in any case.
+    InFlightCounter,
+}
+
+impl Purpose {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::SaturationDetector => "saturation detector",
+            Self::FairnessPolicy => "fairness policy",
+            Self::OrderingPolicy => "ordering policy",
+            Self::UsageLimitPolicy => "usage limit policy",
+            Self::InFlightCounter => "data producer",
+        }
+    }
+
+    /// Why a plugin of this kind has no effect.
+    pub(super) fn idle_because(self) -> String {
+        match self {
+            Self::InFlightCounter => "requests in flight are always counted".to_owned(),
+            other => format!("this version has no use for a {}", other.name()),
+        }
+    }
+
+    /// The type that stands in for an absent reference, under its own name.
+    pub(super) fn default_type(self) -> &'static str {
+        match self {
+            Self::SaturationDetector => "utilization-detector",
+            Self::FairnessPolicy => "global-strict-fairness-policy",
+            Self::OrderingPolicy => "fcfs-ordering-policy",
+            Self::UsageLimitPolicy => "static-usage-limit-policy",
+            Self::InFlightCounter => "inflight-load-producer",
+        }
+    }
+}
+
+/// Types that only flow control uses, and what is done here without a plugin. Configurations that name them load.
+const INACTIVE: &[(&str, Purpose)] = &[
+    ("concurrency-detector", Purpose::SaturationDetector),
+    ("edf-ordering-policy", Purpose::OrderingPolicy),
+    ("fcfs-ordering-policy", Purpose::OrderingPolicy),
+    ("global-strict-fairness-policy", Purpose::FairnessPolicy),
+    ("inflight-load-producer", Purpose::InFlightCounter),
+    ("priority-holdback-policy", Purpose::UsageLimitPolicy),
+    ("program-aware-fairness", Purpose::FairnessPolicy),
+    ("round-robin-fairness-policy", Purpose::FairnessPolicy),
+    ("slo-deadline-ordering-policy", Purpose::OrderingPolicy),
+    ("soft-reflective-ceiling-policy", Purpose::UsageLimitPolicy),
+    ("static-usage-limit-policy", Purpose::UsageLimitPolicy),
+    ("utilization-detector", Purpose::SaturationDetector),
+];
+
+/// Every other type that the reference registers.
+const ELSEWHERE: &[&str] = &[
+    "active-request-scorer",
+    "agent-identity",
+    "always-disagg-multimodal-decider",
+    "always-disagg-pd-decider",
+    "anthropic-parser",
+    "approx-prefix-cache-producer",
+    "burst-prefix-cache-producer",
+    "by-label",
+    "by-label-selector",
+    "context-length-aware",
+    "core-metrics-extractor",
+    "data-parallel-profile-handler",
+    "dcgm-data-source",
+    "dcgm-extractor",
+    "decode-filter",
+    "destination-endpoint-served-verifier",
+    "disagg-headers-handler",
+    "disagg-profile-handler",
+    "disaggregatedset-rollout-screener",
+    "encode-filter",
+    "endpoint-attribute-filter",
+    "endpoint-attribute-scorer",
+    "endpoint-notification-source",
+    "file-discovery",
+    "header-based-testing-filter",
+    "header-label-affinity-scorer",
+    "header-profile-handler",
+    "k8s-notification-source",
+    "kv-cache-utilization-scorer",
+    "label-selector-filter",
+    "latency-scorer",
+    "latency-slo-admitter",
+    "load-aware-scorer",
+    "lora-affinity-scorer",
+    "max-score-picker",
+    "metrics-data-source",
+    "mm-embeddings-cache-producer",
+    "mm-embeddings-cache-scorer",
+    "models-data-extractor",
+    "models-data-source",
+    "multicluster-approx-prefix-cache-producer",
+    "multicluster-file-discovery",
+    "multicluster-kv-cache-utilization-scorer",
+    "multicluster-metrics-data-source",
+    "multicluster-metrics-extractor",
+    "multicluster-prefix-cache-scorer",
+    "multicluster-queue-scorer",
+    "multicluster-session-affinity-filter",
+    "no-hit-lru-scorer",
+    "openai-parser",
+    "p2p-source-producer",
+    "passthrough-parser",
+    "pd-profile-handler",
+    "precise-prefix-cache-producer",
+    "precise-prefix-cache-scorer",
+    "predicted-latency-producer",
+    "prefill-filter",
+    "prefill-header-handler",
+    "prefix-based-pd-decider",
+    "prefix-cache-affinity-filter",
+    "prefix-cache-scorer",
+    "priority-then-time-eviction-order-policy",
+    "probabilistic-admitter",
+    "queue-scorer",
+    "random-picker",
+    "request-attribute-reporter",
+    "running-requests-size-scorer",
+    "session-affinity-filter",
+    "session-affinity-scorer",
+    "session-id-producer",
+    "sglanghttp-parser",
+    "sheddable-eviction-filter",
+    "single-profile-handler",
+    "slo-headroom-tier-filter",
+    "token-load-scorer",
+    "token-producer",
+    "tokenizer",
+    "topology-affinity-filter",
+    "topology-affinity-scorer",
+    "topology-extractor",
+    "utilization-filter",
+    "vertexai-parser",
+    "vllmgrpc-parser",
+    "vllmhttp-parser",
+    "weighted-random-picker",
+];
+
+/// What the type `name` would be for, if it is accepted without effect; with the name as a constant.
+pub(super) fn inactive(name: &str) -> Option<(&'static str, Purpose)> {
+    INACTIVE.iter().find(|(known, _)| *known == name).copied()
+}
+
+/// True if the reference has the type `name`.
+pub(super) fn in_reference(name: &str) -> bool {
+    ELSEWHERE.contains(&name)
+}
+
+/// Names of the types that are accepted without effect.
+pub(super) fn inactive_names() -> impl Iterator<Item = &'static str> {
+    INACTIVE.iter().map(|(name, _)| *name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lists_are_sorted_and_share_no_name() {
+        assert!(INACTIVE.is_sorted_by(|a, b| a.0 < b.0));
+        assert!(ELSEWHERE.is_sorted_by(|a, b| a < b));
+        assert!(inactive_names().all(|name| !in_reference(name)));
+    }
+
+    #[test]
+    fn every_default_is_accepted_for_its_purpose() {
+        for (_, purpose) in INACTIVE {
+            assert_eq!(inactive(purpose.default_type()).map(|(_, purpose)| purpose), Some(*purpose));
+        }
+    }
+}

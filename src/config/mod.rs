@@ -1,0 +1,36 @@
+//! `EndpointPickerConfig`: what was written ([`Document`]), what will run ([`Plan`]), and everything wrong or suspicious on the way
+//! ([`Problems`](crate::document::Problems)).
+//!
+//! | file | what |
+//! |---|---|
+//! | `source` | the text: a file, a flag, or the built-in default |
+//! | `schema`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
+//! | `resolve` | [`Document`] → [`Plan`], in the steps below |
+//! | `instances`, `known` | plugin types → plugin instances |
+//! | `profiles`, `wiring`, `producers` | defaults and references: profiles, parsers and data layer, data producers and their order |
+//! | `unused` | what has no effect |
+//! | `explain` | the effective configuration as text |
+
+mod explain;
+mod flow_control;
+mod gates;
+mod instances;
+mod known;
+mod plan;
+mod producers;
+mod profiles;
+mod resolve;
+mod schema;
+mod source;
+mod unused;
+mod wiring;
+
+pub use flow_control::{FlowControl, PriorityBand};
+pub use gates::FeatureGates;
+pub use plan::{Origin, Plan, PlannedInstance, PlannedParser};
+pub use resolve::{LoadOptions, load};
+pub use schema::{DataLayer, Document, PluginEntry, ProfileEntry, ProfileRef, Reference, Source};
+pub use source::ConfigSource;
+
+#[cfg(test)]
+mod tests;

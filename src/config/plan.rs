@@ -1,0 +1,86 @@
+//! What will run.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+use super::{FeatureGates, FlowControl};
+use crate::datalayer::{EngineTable, SourceSpec};
+use crate::document::Problems;
+use crate::metrics::PluginTimer;
+use crate::plugins::FileDiscoverySpec;
+use crate::prefix::PrefixMatch;
+use crate::request::ParserKind;
+use crate::scheduling::{Column, PreRequest, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler};
+
+/// Why a plugin instance exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It is listed in `plugins`.
+    Listed,
+    /// It was added; the text says why.
+    Injected(String),
+}
+
+/// A plugin instance, for people.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PlannedInstance {
+    /// Instance name.
+    pub name: Arc<str>,
+    /// Type string as configured.
+    pub kind: &'static str,
+    /// Parameters as written.
+    pub parameters: Option<Value>,
+    /// Why it exists.
+    pub origin: Origin,
+    /// What it takes part in.
+    pub roles: Vec<&'static str>,
+    /// Columns it writes, each with the names of those who read it.
+    pub produces: Vec<(String, Vec<Arc<str>>)>,
+}
+
+/// A parser, with the timers of its two calls.
+#[derive(Clone, Debug)]
+pub struct PlannedParser {
+    /// Instance name.
+    pub name: Arc<str>,
+    /// Which parser.
+    pub kind: ParserKind,
+    /// Measures the reading of request bodies.
+    pub request_timer: PluginTimer,
+    /// Measures the reading of response bodies.
+    pub response_timer: PluginTimer,
+}
+
+/// Everything the server needs to run, with all references resolved and all defaults filled in.
+#[derive(Debug)]
+pub struct Plan {
+    /// Chooses endpoints.
+    pub scheduler: Scheduler,
+    /// Data producers, each after those it reads from; else in document order.
+    pub producers: Vec<ProfilePlugin<dyn Producer>>,
+    /// Pre-request hooks in document order.
+    pub pre_request: Vec<ProfilePlugin<dyn PreRequest>>,
+    /// Response header hooks in document order. One of a plugin that has a pre-request hook too carries the same name.
+    pub response_headers: Vec<ProfilePlugin<dyn ResponseHeaderHook>>,
+    /// Parsers in order.
+    pub parsers: Vec<PlannedParser>,
+    /// The column that tells whether a prompt is cached, for conditional requests; `None` if nobody produces it.
+    pub prefix_match: Option<Column<PrefixMatch>>,
+    /// Where metrics pages come from; `None` if none are read.
+    pub metrics_source: Option<SourceSpec>,
+    /// How metrics pages are read.
+    pub engines: EngineTable,
+    /// Where endpoints come from without Kubernetes; `None` with Kubernetes.
+    pub discovery: Option<FileDiscoverySpec>,
+    /// Optional features.
+    pub gates: FeatureGates,
+    /// The flow-control section; without effect while the gate is off.
+    pub flow_control: FlowControl,
+    /// All plugin instances: those listed in document order, then those added.
+    pub instances: Vec<PlannedInstance>,
+    /// Warnings and notes; no errors.
+    pub problems: Problems,
+    /// References of the data layer, for [`Plan::effective_yaml`].
+    pub(super) data_layer: super::wiring::DataLayerNames,
+}

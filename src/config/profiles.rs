@@ -1,0 +1,271 @@
+//! Scheduling profiles: references, defaults, weights.
+
+use std::sync::Arc;
+
+use super::instances::Instances;
+use super::schema::{ProfileEntry, Reference, near_name};
+use crate::document::Problems;
+use crate::metrics::{ExtensionPoint, Metrics};
+use crate::scheduling::{Profile, Scheduler, WeightedScorer};
+
+const DEFAULT_PICKER: &str = "max-score-picker";
+const DEFAULT_HANDLER: &str = "single-profile-handler";
+
+/// Profiles with everything resolved to instances.
+#[derive(Debug)]
+pub(super) struct ResolvedProfiles {
+    handler: usize,
+    profiles: Vec<Resolved>,
+}
+
+#[derive(Debug)]
+struct Resolved {
+    name: String,
+    line: u32,
+    path: String,
+    filters: Vec<usize>,
+    scorers: Vec<(usize, f64)>,
+    picker: Option<usize>,
+    /// A row of it is at fault, so nothing follows from what it lacks.
+    incomplete: bool,
+}
+
+/// Resolves `schedulingProfiles`; what is missing is filled in. `None` if no handler could be found, which has been said.
+pub(super) fn resolve(
+    entries: &[ProfileEntry],
+    instances: &mut Instances<'_>,
+    problems: &mut Problems,
+) -> Option<ResolvedProfiles> {
+    let mut profiles: Vec<Resolved> = Vec::new();
+    for entry in entries {
+        if let Some(first) =
+            profiles.iter().find(|profile| profile.name == entry.name && !entry.name.is_empty())
+        {
+            let message =
+                format!("the name \"{}\" is taken by the profile in line {}", entry.name, first.line);
+            problems.error(entry.line, format!("{}.name", entry.path), message);
+        }
+        profiles.push(listed(entry, instances, problems));
+    }
+    if entries.is_empty() {
+        profiles.push(of_everything(instances, problems));
+    }
+    default_pickers(&mut profiles, instances, problems);
+    for profile in profiles.iter().filter(|profile| profile.scorers.is_empty() && !profile.incomplete) {
+        let message = format!("profile \"{}\" has no scorer: all endpoints count the same", profile.name);
+        problems.note(profile.line, &profile.path, message);
+    }
+    let handler = handler(&profiles, instances, problems)?;
+    Some(ResolvedProfiles { handler, profiles })
+}
+
+/// The one profile that holds when none is listed.
+fn of_everything(instances: &mut Instances<'_>, problems: &mut Problems) -> Resolved {
+    let mut profile = Resolved::new("default", 0, "");
+    for index in 0..instances.list().len() {
+        if instances.list()[index].schedules() {
+            profile.add(index, None, None, instances, problems);
+        }
+    }
+    problems.note(0, "", "no profile is listed: one named \"default\" uses every filter, scorer and picker");
+    profile
+}
+
+fn listed(entry: &ProfileEntry, instances: &mut Instances<'_>, problems: &mut Problems) -> Resolved {
+    let mut profile = Resolved::new(&entry.name, entry.line, &entry.path);
+    for row in &entry.plugins {
+        let Some(index) = instances.find(&row.plugin.name) else {
+            let hint = near_name(&row.plugin.name, instances.names());
+            let message = format!("there is no plugin named \"{}\"{hint}", row.plugin.name);
+            problems.error(row.plugin.line, &row.plugin.path, message);
+            profile.incomplete = true;
+            continue;
+        };
+        let instance = &instances.list()[index];
+        if !instance.broken && !instance.schedules() {
+            let message =
+                format!("\"{}\" has no effect in a profile: {}", row.plugin.name, instance.abilities());
+            problems.warning(row.plugin.line, &row.plugin.path, message);
+        }
+        profile.add(index, Some(&row.plugin), row.weight, instances, problems);
+    }
+    profile
+}
+
+impl Resolved {
+    fn new(name: &str, line: u32, path: &str) -> Self {
+        let (filters, scorers) = (Vec::new(), Vec::new());
+        Self {
+            name: name.to_owned(),
+            line,
+            path: path.to_owned(),
+            filters,
+            scorers,
+            picker: None,
+            incomplete: false,
+        }
+    }
+
+    /// Puts the instance into each slot it fits.
+    fn add(
+        &mut self,
+        index: usize,
+        reference: Option<&Reference>,
+        weight: Option<(f64, u32)>,
+        instances: &mut Instances<'_>,
+        problems: &mut Problems,
+    ) {
+        let instance = &instances.list()[index];
+        let name = Arc::clone(&instance.name);
+        let (line, path) = match reference {
+            Some(reference) => (reference.line, reference.path.clone()),
+            None => (instance.line, instance.path.clone()),
+        };
+        let roles = &instance.roles;
+        let (filters, scores, picks) =
+            (roles.filter.is_some(), roles.scorer.is_some(), roles.picker.is_some());
+        let broken = instance.broken;
+        self.incomplete |= broken;
+        if filters {
+            self.filters.push(index);
+        }
+        if scores {
+            check_weight(&name, weight, &path, problems);
+            if self.scorers.iter().any(|(earlier, _)| *earlier == index) {
+                problems.warning(line, &path, format!("\"{name}\" is listed twice: its weights add up"));
+            }
+            self.scorers.push((index, weight.map_or(1.0, |(weight, _)| weight)));
+        } else if let Some((_, line)) = weight
+            && !broken
+        {
+            let message = format!("has no effect: \"{name}\" is no scorer");
+            problems.warning(line, weight_path(&path), message);
+        }
+        if picks {
+            match self.picker {
+                None => self.picker = Some(index),
+                Some(first) => {
+                    let first = &instances.list()[first].name;
+                    let message =
+                        format!("\"{name}\" is a second picker beside \"{first}\"; a profile has one");
+                    problems.error(line, &path, message);
+                }
+            }
+        }
+        instances.mark_used(index);
+    }
+}
+
+fn check_weight(name: &str, weight: Option<(f64, u32)>, path: &str, problems: &mut Problems) {
+    let Some((weight, line)) = weight else { return };
+    if weight == 0.0 {
+        problems.warning(line, weight_path(path), format!("is 0: \"{name}\" has no influence"));
+    } else if weight < 0.0 {
+        let message =
+            format!("is {weight}: below 0 makes \"{name}\" a penalty, and the endpoints it likes least win");
+        problems.warning(line, weight_path(path), message);
+    }
+}
+
+/// From the path of a `pluginRef` to that of the weight beside it.
+fn weight_path(path: &str) -> String {
+    path.strip_suffix("pluginRef").map_or_else(|| path.to_owned(), |row| format!("{row}weight"))
+}
+
+/// Each profile without a picker gets the first one there is, else the default one.
+fn default_pickers(profiles: &mut [Resolved], instances: &mut Instances<'_>, problems: &mut Problems) {
+    if profiles.iter().all(|profile| profile.picker.is_some()) {
+        return;
+    }
+    let is_picker = |index: &usize| instances.list()[*index].roles.picker.is_some();
+    let pickers: Vec<usize> = (0..instances.list().len()).filter(is_picker).collect();
+    let picker = match pickers.as_slice() {
+        [] => instances.ensure(DEFAULT_PICKER, "a profile names no picker", problems),
+        [first, rest @ ..] => {
+            let name = Arc::clone(&instances.list()[*first].name);
+            for profile in profiles.iter().filter(|profile| profile.picker.is_none()) {
+                let several = if rest.is_empty() { "" } else { ", the first of several" };
+                let message =
+                    format!("profile \"{}\" names no picker; it uses \"{name}\"{several}", profile.name);
+                if rest.is_empty() {
+                    problems.note(profile.line, &profile.path, message);
+                } else {
+                    problems.warning(profile.line, &profile.path, message);
+                }
+            }
+            Some(*first)
+        }
+    };
+    let Some(picker) = picker else { return };
+    instances.mark_used(picker);
+    for profile in profiles.iter_mut().filter(|profile| profile.picker.is_none()) {
+        profile.picker = Some(picker);
+    }
+}
+
+/// The one profile handler.
+fn handler(profiles: &[Resolved], instances: &mut Instances<'_>, problems: &mut Problems) -> Option<usize> {
+    let is_handler = |index: &usize| instances.list()[*index].roles.profile_handler.is_some();
+    let handlers: Vec<usize> = (0..instances.list().len()).filter(is_handler).collect();
+    let index = match handlers.as_slice() {
+        // A handler that failed to be built may have been meant.
+        [] if profiles.len() > 1 && instances.list().iter().any(|instance| instance.broken) => return None,
+        [] if profiles.len() > 1 => {
+            let message =
+                format!("{} profiles need a profile handler plugin, and there is none", profiles.len());
+            problems.error(profiles[1].line, "schedulingProfiles", message);
+            return None;
+        }
+        [] => instances.ensure(DEFAULT_HANDLER, "there is one profile and no profile handler", problems)?,
+        [one] => *one,
+        [first, others @ ..] => {
+            let first = Arc::clone(&instances.list()[*first].name);
+            for other in others {
+                let other = &instances.list()[*other];
+                let message = format!(
+                    "\"{}\" is a second profile handler beside \"{first}\"; there is one",
+                    other.name
+                );
+                problems.error(other.line, &other.path, message);
+            }
+            return None;
+        }
+    };
+    instances.mark_used(index);
+    let handler = &instances.list()[index];
+    if handler.kind == DEFAULT_HANDLER && profiles.len() > 1 {
+        let message = format!("\"{}\" runs one profile, and there are {}", handler.name, profiles.len());
+        problems.error(handler.line, &handler.path, message);
+    }
+    Some(index)
+}
+
+impl ResolvedProfiles {
+    /// The scheduler. `None` if something is missing, which has been said.
+    pub(super) fn build(self, instances: &Instances<'_>, metrics: &Metrics) -> Option<Scheduler> {
+        let list = instances.list();
+        let mut profiles = Vec::with_capacity(self.profiles.len());
+        for profile in self.profiles {
+            let filters = profile.filters.iter();
+            let scorers = profile.scorers.iter();
+            profiles.push(Profile {
+                name: profile.name.into(),
+                filters: filters
+                    .filter_map(|index| list[*index].slot(metrics, |roles| roles.filter.clone()))
+                    .collect(),
+                scorers: scorers
+                    .filter_map(|(index, weight)| {
+                        let scorer = list[*index].slot(metrics, |roles| roles.scorer.clone())?;
+                        Some(WeightedScorer { scorer, weight: *weight })
+                    })
+                    .collect(),
+                picker: list[profile.picker?].slot(metrics, |roles| roles.picker.clone())?,
+            });
+        }
+        let handler = &list[self.handler];
+        let conclude =
+            metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, handler.reports_as, &handler.name);
+        let handler = handler.slot(metrics, |roles| roles.profile_handler.clone())?;
+        Some(Scheduler::new(profiles, handler, conclude))
+    }
+}

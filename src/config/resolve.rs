@@ -1,0 +1,180 @@
+//! From what was written to what will run. All problems are gathered; a plugin that failed is not blamed twice.
+
+use std::sync::Arc;
+
+use super::instances::Instances;
+use super::known::{self, Purpose};
+use super::plan::{Plan, PlannedInstance};
+use super::schema::{self, Document, Reference};
+use super::source::ConfigSource;
+use super::{producers, profiles, unused, wiring};
+use crate::document::{Problems, SyntaxError, parse};
+use crate::metrics::Metrics;
+use crate::plugins::{PluginType, Roles};
+use crate::scheduling::ProfilePlugin;
+
+/// What the configuration does not say.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// Types that may still change are accepted.
+    pub allow_experimental: bool,
+    /// Feeds the random choices of plugins.
+    pub seed: u64,
+    /// Families that plugins take handles from.
+    pub metrics: Arc<Metrics>,
+    /// Plugin types there are.
+    pub registry: &'static [&'static PluginType],
+}
+
+impl LoadOptions {
+    /// Options over the built-in plugin types, without experimental ones.
+    pub fn new(metrics: Arc<Metrics>) -> Self {
+        Self { allow_experimental: false, seed: 0, metrics, registry: crate::plugins::REGISTRY }
+    }
+}
+
+/// Loads a configuration. `Err` holds at least one error, and the warnings beside it; the plan holds only warnings and notes.
+pub fn load(source: &ConfigSource, options: &LoadOptions) -> Result<Plan, Problems> {
+    let mut problems = Problems::new(&source.name());
+    let plan = source.text(&mut problems).and_then(|text| plan(&text, options, &mut problems));
+    problems.sort();
+    match plan {
+        Some(mut plan) if !problems.has_errors() => {
+            plan.problems = problems;
+            Ok(plan)
+        }
+        _ => {
+            if !problems.has_errors() {
+                problems.error(0, "", "gives no usable configuration");
+            }
+            // What was filled in is of no interest where nothing came of it.
+            problems.drop_notes();
+            Err(problems)
+        }
+    }
+}
+
+fn plan(text: &str, options: &LoadOptions, problems: &mut Problems) -> Option<Plan> {
+    let mut report = |fault: SyntaxError| problems.error(fault.line, "", fault.message);
+    let given = parse(text).map_err(&mut report).ok()?;
+    let root = if let Some(root) = given {
+        root
+    } else {
+        let root = parse(ConfigSource::built_in()).map_err(report).ok()??;
+        problems.note(0, "", "is empty; the built-in default holds");
+        root
+    };
+    let is_json = text.trim_start().starts_with('{');
+    let document = schema::read(&root, is_json, problems);
+    resolve(&document, options, problems)
+}
+
+fn resolve(document: &Document, options: &LoadOptions, problems: &mut Problems) -> Option<Plan> {
+    let mut instances = Instances::build(&document.plugins, options, problems);
+    let scheduler = profiles::resolve(&document.profiles, &mut instances, problems);
+    let parsers = wiring::parsers(&document.parsers, &mut instances, problems);
+    let data_layer = wiring::data_layer(&document.data_layer, &mut instances, problems);
+    producers::create_missing(&mut instances, problems);
+    let order = producers::order(&instances, problems);
+    flow_control(document, &instances, problems);
+    unused::report(&instances, problems);
+    if problems.has_errors() {
+        return None;
+    }
+    let metrics = &options.metrics;
+    let list = instances.list();
+    Some(Plan {
+        scheduler: scheduler?.build(&instances, metrics)?,
+        producers: order
+            .into_iter()
+            .filter_map(|index| list[index].slot(metrics, |roles| roles.producer.clone()))
+            .collect(),
+        pre_request: hooks(&instances, metrics, |roles| roles.pre_request.clone()),
+        response_headers: hooks(&instances, metrics, |roles| roles.response_headers.clone()),
+        parsers: parsers.into_iter().filter_map(|index| list[index].parser(metrics)).collect(),
+        prefix_match: instances.column(CONDITIONAL_PRODUCER),
+        metrics_source: data_layer.source_spec(&instances),
+        engines: data_layer.engines(&instances),
+        discovery: data_layer.discovery_spec(&instances),
+        gates: document.gates,
+        flow_control: document.flow_control.clone(),
+        instances: list.iter().map(|instance| planned(instance, &instances)).collect(),
+        problems: problems.clone(),
+        data_layer: data_layer.names(&instances),
+    })
+}
+
+/// The producer that conditional requests (`Prefer: if-available`) go by.
+const CONDITIONAL_PRODUCER: &str = "approx-prefix-cache-producer";
+
+/// One role of every instance that has it, in order.
+fn hooks<T>(
+    instances: &Instances<'_>,
+    metrics: &Metrics,
+    role: impl Fn(&Roles) -> Option<Arc<T>>,
+) -> Vec<ProfilePlugin<T>>
+where
+    T: ?Sized + super::instances::Slot,
+{
+    instances.list().iter().filter_map(|instance| instance.slot(metrics, &role)).collect()
+}
+
+fn planned(instance: &super::instances::Instance, instances: &Instances<'_>) -> PlannedInstance {
+    let readers = |column: &crate::plugins::ColumnKey| {
+        let reads =
+            |other: &&super::instances::Instance| other.consumed.iter().any(|used| used.key == *column);
+        instances.list().iter().filter(reads).map(|other| Arc::clone(&other.name)).collect()
+    };
+    PlannedInstance {
+        name: Arc::clone(&instance.name),
+        kind: instance.kind,
+        parameters: instance.parameters.clone(),
+        origin: instance.origin.clone(),
+        roles: instance.roles.names(),
+        produces: instance.produced.iter().map(|key| (key.data_name.to_owned(), readers(key))).collect(),
+    }
+}
+
+/// Flow control itself is not part of this version: its section is checked, and told to be without effect.
+fn flow_control(document: &Document, instances: &Instances<'_>, problems: &mut Problems) {
+    let section = &document.flow_control;
+    if document.gates.flow_control {
+        let message = "flow control is not part of this version; set `flowControl=false`";
+        problems.error(document.gates_line, "featureGates", message);
+    } else if section.has_settings() {
+        let message = "has no effect: the feature gate `flowControl` is off";
+        problems.warning(section.line, "flowControl", message);
+    }
+    let mut check = |reference: &Option<Reference>, purpose: Purpose| {
+        let Some(reference) = reference else { return false };
+        let found = instances.find(&reference.name).map(|index| &instances.list()[index]);
+        match found {
+            Some(instance) if instance.broken || instance.inactive == Some(purpose) => {}
+            Some(_) => {
+                let message = format!("\"{}\" is no {}", reference.name, purpose.name());
+                problems.error(reference.line, &reference.path, message);
+            }
+            None if reference.name == purpose.default_type() => {}
+            None => {
+                let hint = if known::inactive(&reference.name).is_some_and(|(_, kind)| kind == purpose) {
+                    format!("; add `- type: {}` to `plugins`", reference.name)
+                } else {
+                    schema::near_name(&reference.name, instances.names())
+                };
+                let message = format!("there is no plugin named \"{}\"{hint}", reference.name);
+                problems.error(reference.line, &reference.path, message);
+            }
+        }
+        true
+    };
+    check(&section.usage_limit_policy, Purpose::UsageLimitPolicy);
+    for band in section.bands() {
+        check(&band.fairness_policy, Purpose::FairnessPolicy);
+        check(&band.ordering_policy, Purpose::OrderingPolicy);
+    }
+    if check(&section.saturation_detector, Purpose::SaturationDetector)
+        && let Some(detector) = &section.saturation_detector
+    {
+        problems.warning(detector.line, &detector.path, "has no effect in this version");
+    }
+}

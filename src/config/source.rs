@@ -1,0 +1,102 @@
+//! Where the document comes from.
+
+use std::io::Read;
+use std::path::PathBuf;
+
+use crate::document::{MAX_DOCUMENT_BYTES, Problems};
+
+/// The configuration that holds when none is given; it stands in the repository as a file.
+const BUILT_IN: &str = include_str!("../../config/default.yaml");
+
+/// Where the document comes from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum ConfigSource {
+    /// The built-in default.
+    #[default]
+    BuiltIn,
+    /// A file, read once.
+    File(PathBuf),
+    /// Text on the command line.
+    Text(String),
+}
+
+impl ConfigSource {
+    /// From the values of `--config-file` and `--config-text`; an empty one counts as not given. Both at once is an error.
+    pub fn from_flags(file: Option<PathBuf>, text: Option<String>) -> Result<Self, String> {
+        let file = file.filter(|path| !path.as_os_str().is_empty());
+        let text = text.filter(|text| !text.is_empty());
+        match (file, text) {
+            (Some(_), Some(_)) => Err("--config-file and --config-text exclude each other".to_owned()),
+            (Some(path), None) => Ok(Self::File(path)),
+            (None, Some(text)) => Ok(Self::Text(text)),
+            (None, None) => Ok(Self::BuiltIn),
+        }
+    }
+
+    /// How findings call the document.
+    pub fn name(&self) -> String {
+        match self {
+            Self::BuiltIn => "built-in default".to_owned(),
+            Self::File(path) => path.display().to_string(),
+            Self::Text(_) => "--config-text".to_owned(),
+        }
+    }
+
+    /// The text; `None` if it could not be read, which `problems` then says.
+    pub(super) fn text(&self, problems: &mut Problems) -> Option<String> {
+        let path = match self {
+            Self::BuiltIn => return Some(BUILT_IN.to_owned()),
+            Self::Text(text) => return Some(text.clone()),
+            Self::File(path) => path,
+        };
+        let mut bytes = Vec::new();
+        let limit = MAX_DOCUMENT_BYTES as u64 + 1;
+        let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
+        if let Err(error) = read {
+            problems.error(0, "", format!("cannot be read: {error}"));
+            return None;
+        }
+        String::from_utf8(bytes)
+            .map_err(|error| {
+                let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+                let line = memchr::memchr_iter(b'\n', before).count() as u32 + 1;
+                problems.error(line, "", "holds bytes that are not UTF-8");
+            })
+            .ok()
+    }
+
+    /// The built-in default as text.
+    pub(super) fn built_in() -> &'static str {
+        BUILT_IN
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_flags_exclude_each_other_and_empty_ones_do_not_count() {
+        let from = |file: &str, text: &str| ConfigSource::from_flags(Some(file.into()), Some(text.into()));
+        assert!(from("a", "b").is_err());
+        assert_eq!(from("a", ""), Ok(ConfigSource::File("a".into())));
+        assert_eq!(from("", "b"), Ok(ConfigSource::Text("b".into())));
+        assert_eq!(from("", ""), Ok(ConfigSource::BuiltIn));
+    }
+
+    #[test]
+    fn bytes_that_are_not_utf8_are_told_with_their_line() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), b"a: 1\nb: \xff\n").unwrap();
+        let mut problems = Problems::new("f");
+        assert_eq!(ConfigSource::File(file.path().into()).text(&mut problems), None);
+        assert_eq!(problems.iter().map(|problem| problem.line).collect::<Vec<_>>(), [2]);
+    }
+
+    #[test]
+    fn a_missing_file_is_a_problem_not_a_panic() {
+        let mut problems = Problems::new("f");
+        assert_eq!(ConfigSource::File("/nowhere/at/all".into()).text(&mut problems), None);
+        assert!(problems.has_errors());
+    }
+}

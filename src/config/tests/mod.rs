@@ -1,0 +1,8 @@
+//! Tests of loading, over a small catalogue of stand-in plugins.
+
+mod any_text;
+mod defaults;
+mod fakes;
+mod faults;
+mod order;
+mod ready_files;

@@ -1,0 +1,46 @@
+//! What was configured and does nothing.
+
+use super::instances::{Instance, Instances};
+use super::plan::Origin;
+use crate::document::Problems;
+
+/// Warns about listed plugins that take part in nothing, or in less than their type suggests.
+pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
+    for instance in instances.list() {
+        if instance.broken || instance.origin != Origin::Listed {
+            continue;
+        }
+        let name = &instance.name;
+        if let Some(purpose) = instance.inactive {
+            let message = format!("\"{name}\" has no effect: {}", purpose.idle_because());
+            problems.warning(instance.line, &instance.path, message);
+        } else if instance.schedules() && !instance.used {
+            let rest = if is_hook(instance) { "; its hooks run all the same" } else { "" };
+            let message = format!("\"{name}\" is in no profile and neither filters, scores nor picks{rest}");
+            problems.warning(instance.line, &instance.path, message);
+        } else if is_idle_producer(instance, instances) {
+            let data: Vec<&str> = instance.produced.iter().map(|key| key.data_name).collect();
+            let message = format!("nobody reads what \"{name}\" produces ({})", data.join(", "));
+            problems.warning(instance.line, &instance.path, message);
+        } else if !instance.used && !is_hook(instance) && instance.roles.producer.is_none() {
+            let message = format!("\"{name}\" has no effect: nothing refers to it");
+            problems.warning(instance.line, &instance.path, message);
+        }
+    }
+}
+
+/// Hooks run for every plugin that has them, whether or not a profile names it.
+fn is_hook(instance: &Instance) -> bool {
+    instance.roles.pre_request.is_some() || instance.roles.response_headers.is_some()
+}
+
+fn is_idle_producer(instance: &Instance, instances: &Instances<'_>) -> bool {
+    let read = |key| {
+        let reads = |other: &Instance| other.consumed.iter().any(|used| used.key == key);
+        instances.list().iter().any(reads)
+    };
+    instance.roles.producer.is_some()
+        && !instance.used
+        && !instance.produced.is_empty()
+        && !instance.produced.iter().cloned().any(read)
+}

@@ -1,0 +1,206 @@
+//! The response side of a request, and what the request holds until it ends.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+
+use super::{Hook, Permit, Pieces, ResponseSide};
+use crate::metrics::{ProcessingMetrics, RequestMetrics, ResponseStats, RunningGuard};
+use crate::pool::Lease;
+use crate::request::{Api, Headers, ModelRestorer, ResponseReader};
+use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
+
+/// What an exchange is made of.
+pub(super) struct ExchangeParts {
+    pub(super) metrics: RequestMetrics,
+    #[expect(dead_code, reason = "held until the request ends")]
+    pub(super) running: RunningGuard,
+    pub(super) api: Api,
+    pub(super) streaming: bool,
+    /// Target and incoming model, if the body's model was replaced.
+    pub(super) restore: Option<(String, String)>,
+    pub(super) decision: Decision,
+    pub(super) profile_names: Arc<[Arc<str>]>,
+    pub(super) hooks: Arc<[Hook]>,
+    pub(super) states: Vec<PluginState>,
+    pub(super) lease: Lease,
+    #[expect(dead_code, reason = "held until the request ends")]
+    pub(super) permit: Permit,
+    pub(super) received: Instant,
+    pub(super) usage_limit: usize,
+    pub(super) processing: ProcessingMetrics,
+    pub(super) ends_with_request: bool,
+}
+
+/// A forwarded request. It holds the request's share of load; dropping it gives all of it back.
+pub struct Exchange {
+    parts: ExchangeParts,
+    reader: Option<ResponseReader>,
+    restorer: Option<ModelRestorer>,
+    first_byte: Option<Instant>,
+    last_chunk: Option<Instant>,
+    response_bytes: u64,
+    error: bool,
+    done: bool,
+    spent: Duration,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").field("done", &self.done).finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    pub(super) fn new(parts: ExchangeParts) -> Self {
+        let done = parts.ends_with_request;
+        Self {
+            parts,
+            reader: None,
+            restorer: None,
+            first_byte: None,
+            last_chunk: None,
+            response_bytes: 0,
+            error: false,
+            done,
+            spent: Duration::ZERO,
+        }
+    }
+
+    /// Takes what the headers say of the body that follows.
+    fn expect_body(&mut self, headers: &Headers) {
+        let event_stream = headers.get("content-type").is_some_and(|kind| {
+            kind.to_ascii_lowercase().windows(EVENT_STREAM.len()).any(|part| part == EVENT_STREAM)
+        });
+        self.parts.streaming |= event_stream;
+        let plain =
+            headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
+        if !plain || self.error {
+            return;
+        }
+        if self.parts.api != Api::Opaque {
+            self.reader = Some(ResponseReader::new(self.parts.api, event_stream, self.parts.usage_limit));
+        }
+        if let Some((target, incoming)) = &self.parts.restore {
+            self.restorer = Some(ModelRestorer::new(self.parts.api, event_stream, target, incoming));
+        }
+    }
+
+    fn run_hooks(&mut self, headers: &Headers, served: Option<&str>) -> HeaderEdits {
+        let mut edits = HeaderEdits::default();
+        let Some(endpoint) = self.parts.decision.targets().first() else { return edits };
+        let call = ResponseCall {
+            headers,
+            served,
+            endpoint,
+            decision: &self.parts.decision,
+            profiles: &self.parts.profile_names,
+        };
+        for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
+            if let Some(response) = &hook.response {
+                response.timer.time(|| response.plugin.on_response_headers(&call, state, &mut edits));
+            }
+        }
+        edits
+    }
+
+    fn note_chunk(&mut self, chunk: &Bytes, now: Instant) {
+        if chunk.is_empty() {
+            return;
+        }
+        self.response_bytes += chunk.len() as u64;
+        if self.first_byte.is_none() {
+            self.first_byte = Some(now);
+            self.parts.lease.release_tokens();
+        }
+        if let Some(last) = self.last_chunk.replace(now)
+            && self.parts.streaming
+        {
+            self.parts.metrics.inter_token(now.saturating_duration_since(last));
+        }
+    }
+
+    fn finish(&mut self) {
+        if std::mem::replace(&mut self.done, true) {
+            return;
+        }
+        let usage = self.reader.as_mut().and_then(|reader| {
+            reader.finish();
+            reader.usage()
+        });
+        self.parts.metrics.response_done(ResponseStats {
+            received: self.parts.received,
+            first_byte: self.first_byte,
+            completed: Instant::now(),
+            response_bytes: self.response_bytes,
+            usage,
+            streaming: self.parts.streaming,
+        });
+        if self.error {
+            self.parts.metrics.error("ModelServerError");
+        }
+        self.parts.processing.response(self.spent);
+    }
+}
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";
+
+impl ResponseSide for Exchange {
+    fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits {
+        let start = Instant::now();
+        let status = headers.get(":status").or_else(|| headers.get("status"));
+        self.error = status.is_some_and(|status| !status.starts_with(b"2"));
+        if !end {
+            self.expect_body(headers);
+        }
+        let mut edits = self.run_hooks(headers, served);
+        if self.restorer.is_some() && headers.get("content-length").is_some() {
+            // The body may change its length on the way back.
+            edits.remove("content-length");
+        }
+        self.spent += start.elapsed();
+        if end {
+            self.finish();
+        }
+        edits
+    }
+
+    fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces {
+        let start = Instant::now();
+        self.note_chunk(&chunk, start);
+        if let Some(reader) = &mut self.reader {
+            reader.feed(&chunk);
+        }
+        let pieces = match &mut self.restorer {
+            Some(restorer) => {
+                let mut pieces = restorer.feed(chunk);
+                if end {
+                    pieces.extend(restorer.finish());
+                }
+                pieces
+            }
+            None => [chunk].into_iter().collect(),
+        };
+        self.spent += start.elapsed();
+        if end {
+            self.finish();
+        }
+        pieces
+    }
+
+    fn on_end(&mut self) -> Pieces {
+        let rest = self.restorer.as_mut().and_then(ModelRestorer::finish).into_iter().collect();
+        self.finish();
+        rest
+    }
+}
+
+impl Drop for Exchange {
+    /// A stream that ends before its response does: the client or the server went away. The lease and the gauges go with the fields.
+    fn drop(&mut self) {
+        if !self.done && self.error {
+            self.parts.metrics.error("ModelServerError");
+        }
+    }
+}

@@ -1,0 +1,603 @@
+//! The way of a request, step by step.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use super::exchange::{Exchange, ExchangeParts};
+use super::{
+    Admission, AdmissionCall, Ask, BodySeen, DirectorSettings, Permit, Pieces, Reason, Refusal, Routed,
+    SubsetHint, control_headers, names, objective, rewrite,
+};
+use crate::metrics::{
+    ExtProcMetrics, Metrics, PluginTimer, ProcessingMetrics, RequestLabels, SchedulerMetrics,
+};
+use crate::pool::{Lease, Pool, Subset};
+use crate::prefix::PrefixMatch;
+use crate::request::{self, Headers, Inference, ParserKind, Parsers};
+use crate::scheduling::{
+    Call, Candidates, Column, Columns, DecidedCall, Decision, HeaderEdits, PluginState, PreRequest, Producer,
+    ProfilePlugin, RequestView, ResponseHeaderHook, ScheduleError, Scheduler,
+};
+use crate::telemetry::{Injected, Span};
+
+/// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// Acts before forwarding.
+    pub before: Option<ProfilePlugin<dyn PreRequest>>,
+    /// Acts on response headers.
+    pub response: Option<ProfilePlugin<dyn ResponseHeaderHook>>,
+}
+
+/// A configured parser and the measure of its calls.
+#[derive(Clone, Debug)]
+pub struct TimedParser {
+    /// Which.
+    pub kind: ParserKind,
+    /// Measures request parsing.
+    pub timer: PluginTimer,
+}
+
+/// Everything a director works with.
+pub struct DirectorParts {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// The scheduler.
+    pub scheduler: Scheduler,
+    /// Data producers in the order they run.
+    pub producers: Vec<ProfilePlugin<dyn Producer>>,
+    /// Plugins with hooks, in configuration order.
+    pub hooks: Vec<Hook>,
+    /// Parsers by path.
+    pub parsers: Parsers,
+    /// The same parsers with their measures.
+    pub timed_parsers: Vec<TimedParser>,
+    /// The column that tells whether a prompt is cached, for conditional requests.
+    pub prefix_match: Option<Column<PrefixMatch>>,
+    /// Holds requests; `None` admits all.
+    pub admission: Option<Arc<dyn Admission>>,
+    /// Exported series.
+    pub metrics: Arc<Metrics>,
+    /// Choices of the operator.
+    pub settings: DirectorSettings,
+}
+
+/// Decides requests of one pool.
+pub struct Director {
+    parts: DirectorParts,
+    hooks: Arc<[Hook]>,
+    profile_names: Arc<[Arc<str>]>,
+    /// Requests so far; with the seed it makes the random source of each.
+    sequence: AtomicU64,
+    scheduler_metrics: SchedulerMetrics,
+    processing: ProcessingMetrics,
+    extproc: ExtProcMetrics,
+}
+
+impl std::fmt::Debug for Director {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Director").field("scheduler", &self.parts.scheduler).finish_non_exhaustive()
+    }
+}
+
+/// What is known of a request once it is understood.
+struct Understood {
+    id: String,
+    id_is_new: bool,
+    inference: Inference,
+    target_model: String,
+    incoming_model: String,
+    priority: i32,
+    fairness_id: String,
+}
+
+impl Director {
+    /// A director over these parts.
+    pub fn new(parts: DirectorParts) -> Self {
+        let hooks = parts.hooks.clone().into();
+        let profile_names = parts.scheduler.profile_names().into();
+        let (scheduler_metrics, processing, extproc) =
+            (parts.metrics.scheduler(), parts.metrics.processing(), parts.metrics.extproc());
+        Self {
+            parts,
+            hooks,
+            profile_names,
+            sequence: AtomicU64::new(0),
+            scheduler_metrics,
+            processing,
+            extproc,
+        }
+    }
+
+    /// The pool it decides for.
+    pub fn pool(&self) -> &Arc<Pool> {
+        &self.parts.pool
+    }
+
+    /// Decides a request whose headers came at `received`, and reports how that went.
+    pub async fn handle(
+        &self,
+        ask: Ask,
+        received: Instant,
+        span: &mut Span,
+    ) -> Result<Routed<Exchange>, Refusal> {
+        let mut labels = LabelText::default();
+        let result = self.decide(ask, received, span, &mut labels).await;
+        self.processing.request(received.elapsed());
+        if let Err(refusal) = &result {
+            self.parts.metrics.request(labels.borrow()).error(refusal.reason.code().name());
+            span.error(&refusal.message);
+        }
+        result
+    }
+
+    /// The steps, in the order they happen.
+    async fn decide(
+        &self,
+        ask: Ask,
+        received: Instant,
+        span: &Span,
+        labels: &mut LabelText,
+    ) -> Result<Routed<Exchange>, Refusal> {
+        let Ask { headers, body, body_seen, hint } = ask;
+        let mut rng = self.rng();
+        let path = request::routing_path(&headers);
+        let (kind, inference) = self.parse(&path, &body, body_seen)?;
+        let request = self.understand(&headers, &body, inference, body_seen, &mut rng)?;
+        *labels = request.labels();
+        let mut orchestration = span.server_child(|| "gateway.request_orchestration");
+        if orchestration.is_recording() {
+            orchestration.attribute("target_model", request.target_model.clone());
+            orchestration.attribute("request_prio", i64::from(request.priority));
+        }
+        let subset = self.subset(hint)?;
+        let permit = self.admit(&request, body.len() as u64, received, subset.as_ref()).await?;
+        let candidates = self.candidates(subset.as_ref())?;
+        let now = Instant::now();
+        let view = request.view(&headers, &body);
+        let columns = self.produce(view, now, &candidates);
+        let decision = self.schedule(view, now, &candidates, &columns, &mut rng, &orchestration)?;
+        self.require_cached(&headers, &decision, &columns, &candidates)?;
+        let lease = take_lease(&decision, body.len())?;
+        let (edits, states) = self.before_forward(view, now, &candidates, &columns, &decision)?;
+        Ok(self.route(Chosen {
+            headers: &headers,
+            body: &body,
+            kind,
+            path: &path,
+            request,
+            decision,
+            candidates: &candidates,
+            edits,
+            states,
+            lease,
+            permit,
+            labels,
+            received,
+            trace: span.inject(),
+        }))
+    }
+
+    fn rng(&self) -> Rng {
+        let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
+        // An odd multiplier spreads neighbouring numbers over the whole range.
+        Rng::with_seed(self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// What the body asks for. Without a whole body nothing is demanded of it.
+    fn parse(
+        &self,
+        path: &str,
+        body: &Bytes,
+        seen: BodySeen,
+    ) -> Result<(Option<ParserKind>, Inference), Refusal> {
+        let kind = self.parts.parsers.resolve(path);
+        match seen {
+            BodySeen::None | BodySeen::Unseen => Ok((kind, Inference::opaque())),
+            BodySeen::Whole | BodySeen::Part => {
+                let Some(kind) = kind else {
+                    let text = format!("no parser registered matching path suffix for: {path}");
+                    return Err(Refusal::new(Reason::NoParser, text));
+                };
+                match self.timed_parse(kind, path, body) {
+                    Ok(inference) => Ok((Some(kind), inference)),
+                    // A part of a body that cannot be read is no fault of the client's.
+                    Err(_) if seen == BodySeen::Part => Ok((Some(kind), Inference::opaque())),
+                    Err(error) => Err(Refusal::new(Reason::InvalidBody, error.to_string())),
+                }
+            }
+        }
+    }
+
+    fn timed_parse(
+        &self,
+        kind: ParserKind,
+        path: &str,
+        body: &Bytes,
+    ) -> Result<Inference, request::ParseError> {
+        match self.parts.timed_parsers.iter().find(|parser| parser.kind == kind) {
+            Some(parser) => parser.timer.time(|| request::parse(kind, path, body)),
+            None => request::parse(kind, path, body),
+        }
+    }
+
+    fn understand(
+        &self,
+        headers: &Headers,
+        body: &Bytes,
+        inference: Inference,
+        seen: BodySeen,
+        rng: &mut Rng,
+    ) -> Result<Understood, Refusal> {
+        let incoming_model = inference.model.map_or(Cow::Borrowed(""), |model| model.text(body)).into_owned();
+        let required = inference.is_rewritable() && seen == BodySeen::Whole;
+        let target_model = rewrite::target_model(
+            &self.parts.pool,
+            headers,
+            &incoming_model,
+            required,
+            rng.f64(),
+            &self.parts.metrics,
+        )?;
+        let given = headers.first(names::REQUEST_ID).filter(|id| !id.is_empty());
+        let id = given.map_or_else(|| new_request_id(rng), |id| String::from_utf8_lossy(id).into_owned());
+        Ok(Understood {
+            id,
+            id_is_new: given.is_none(),
+            inference,
+            target_model,
+            incoming_model,
+            priority: objective::priority(&self.parts.pool, headers),
+            fairness_id: objective::fairness_id(headers),
+        })
+    }
+
+    /// A hint that cannot be understood never means the whole pool.
+    fn subset(&self, hint: SubsetHint) -> Result<Option<Subset>, Refusal> {
+        match hint {
+            _ if self.parts.settings.ignore_subset => Ok(None),
+            SubsetHint::Absent => Ok(None),
+            SubsetHint::Addresses(addresses) => Subset::parse(addresses.iter().map(String::as_str))
+                .map(Some)
+                .map_err(|error| Refusal::new(Reason::InvalidSubset, error.to_string())),
+            SubsetHint::Malformed(text) => {
+                let text = format!("subset hint x-gateway-destination-endpoint-subset is malformed: {text}");
+                Err(Refusal::new(Reason::InvalidSubset, text))
+            }
+        }
+    }
+
+    /// The one wait that can be long.
+    async fn admit(
+        &self,
+        request: &Understood,
+        size: u64,
+        received: Instant,
+        subset: Option<&Subset>,
+    ) -> Result<Permit, Refusal> {
+        let Some(admission) = &self.parts.admission else { return Ok(None) };
+        let call = AdmissionCall {
+            priority: request.priority,
+            fairness_id: &request.fairness_id,
+            target_model: &request.target_model,
+            size,
+            received,
+            subset,
+            pool: &self.parts.pool,
+        };
+        admission.admit(call).await
+    }
+
+    fn candidates(&self, subset: Option<&Subset>) -> Result<Candidates, Refusal> {
+        let snapshot = self.parts.pool.snapshot();
+        let candidates = match subset {
+            None => Candidates::all(snapshot),
+            Some(subset) => Candidates::within(snapshot, subset),
+        };
+        if candidates.is_empty() {
+            let text = "failed to find endpoint candidates for serving the request";
+            return Err(Refusal::new(Reason::NoEndpoints, text));
+        }
+        Ok(candidates)
+    }
+
+    /// Runs the producers. One that fails is reported, and the others run all the same.
+    fn produce(&self, view: RequestView<'_>, now: Instant, candidates: &Candidates) -> Columns {
+        let mut columns = Columns::new();
+        if self.parts.producers.is_empty() {
+            return columns;
+        }
+        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
+        for producer in &self.parts.producers {
+            let call = Call::new(view, now, candidates, &everyone, &columns);
+            match producer.timer.time(|| producer.plugin.produce(&call)) {
+                Ok(produced) => produced.into_iter().for_each(|column| columns.insert(column)),
+                Err(error) => {
+                    self.extproc.producer_error(producer.kind, &producer.name);
+                    tracing::debug!(producer = %producer.name, request_id = view.id, error, "data producer failed");
+                }
+            }
+        }
+        columns
+    }
+
+    fn schedule(
+        &self,
+        view: RequestView<'_>,
+        now: Instant,
+        candidates: &Candidates,
+        columns: &Columns,
+        rng: &mut Rng,
+        span: &Span,
+    ) -> Result<Decision, Refusal> {
+        let result = self.parts.scheduler.schedule(view, now, candidates, columns, rng, span);
+        self.scheduler_metrics.e2e_duration(now.elapsed());
+        match result {
+            Ok(decision) => {
+                if let Some(endpoint) = decision.targets().first() {
+                    self.scheduler_metrics.success(view.target_model, endpoint);
+                }
+                Ok(decision)
+            }
+            Err(error) => {
+                self.scheduler_metrics.failure(view.target_model);
+                Err(refuse(&error))
+            }
+        }
+    }
+
+    /// `Prefer: if-available`: the client would rather have an error than an endpoint that does not hold the prompt.
+    fn require_cached(
+        &self,
+        headers: &Headers,
+        decision: &Decision,
+        columns: &Columns,
+        candidates: &Candidates,
+    ) -> Result<(), Refusal> {
+        if !prefers_available(headers) {
+            return Ok(());
+        }
+        let matches = self.parts.prefix_match.and_then(|column| columns.slice(column));
+        let chosen = decision.targets().first();
+        let held = matches.zip(chosen).is_some_and(|(matches, chosen)| {
+            candidates
+                .iter()
+                .zip(matches)
+                .any(|(candidate, found)| Arc::ptr_eq(candidate, chosen) && found.matched > 0)
+        });
+        if held {
+            return Ok(());
+        }
+        Err(Refusal::new(Reason::NotCached, "no decode worker has the requested KV cache"))
+    }
+
+    /// Runs all pre-request hooks, even when one fails.
+    fn before_forward(
+        &self,
+        view: RequestView<'_>,
+        now: Instant,
+        candidates: &Candidates,
+        columns: &Columns,
+        decision: &Decision,
+    ) -> Result<(HeaderEdits, Vec<PluginState>), Refusal> {
+        let mut edits = HeaderEdits::default();
+        let mut states = Vec::with_capacity(self.hooks.len());
+        let mut failures: Vec<String> = Vec::new();
+        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
+        let call = Call::new(view, now, candidates, &everyone, columns);
+        let decided = DecidedCall { call, decision, profiles: &self.profile_names };
+        for hook in &*self.hooks {
+            let Some(before) = &hook.before else {
+                states.push(None);
+                continue;
+            };
+            match before.timer.time(|| before.plugin.before_forward(&decided, &mut edits)) {
+                Ok(state) => states.push(state),
+                Err(error) => {
+                    states.push(None);
+                    failures.push(format!("PreRequest {:?} failed: {error}", before.name));
+                }
+            }
+        }
+        if failures.is_empty() {
+            return Ok((edits, states));
+        }
+        Err(Refusal::new(Reason::PluginFailed, failures.join("\n")))
+    }
+
+    /// Puts the answer together.
+    fn route(&self, chosen: Chosen<'_>) -> Routed<Exchange> {
+        let Chosen { headers, body, request, decision, mut edits, labels, .. } = chosen;
+        if request.id_is_new {
+            edits.set(names::REQUEST_ID, request.id.clone());
+        }
+        edits.set.extend(chosen.trace);
+        if self.parts.settings.strip_control_headers {
+            control_headers::strip(headers, &mut edits);
+        }
+        let body_changed =
+            request.inference.is_rewritable() && request.target_model != request.incoming_model;
+        let forwarded: Pieces = if body_changed {
+            request::splice_model(body, &request.inference, &request.target_model)
+        } else {
+            [body.clone()].into_iter().filter(|body| !body.is_empty()).collect()
+        };
+        let size: usize = forwarded.iter().map(Bytes::len).sum();
+        let metrics = self.parts.metrics.request(labels.borrow());
+        metrics.requested(size as u64);
+        let destination = destination(&decision);
+        let scores =
+            if self.parts.settings.emit_scores { scores(&decision, chosen.candidates) } else { Vec::new() };
+        let api = match chosen.kind {
+            Some(kind) => request::api_of(kind, chosen.path),
+            None => request::Api::Opaque,
+        };
+        let skip_response = request.inference.skip_response;
+        let exchange = Exchange::new(ExchangeParts {
+            running: metrics.running_guard(),
+            metrics,
+            api,
+            streaming: request.inference.stream,
+            restore: body_changed.then_some((request.target_model, request.incoming_model)),
+            decision,
+            profile_names: Arc::clone(&self.profile_names),
+            hooks: Arc::clone(&self.hooks),
+            states: chosen.states,
+            lease: chosen.lease,
+            permit: chosen.permit,
+            received: chosen.received,
+            usage_limit: self.parts.settings.usage_limit,
+            processing: self.processing.clone(),
+            ends_with_request: skip_response,
+        });
+        Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, exchange }
+    }
+}
+
+/// All that a decided request carries into its answer.
+struct Chosen<'a> {
+    headers: &'a Headers,
+    body: &'a Bytes,
+    kind: Option<ParserKind>,
+    path: &'a str,
+    request: Understood,
+    decision: Decision,
+    candidates: &'a Candidates,
+    edits: HeaderEdits,
+    states: Vec<PluginState>,
+    lease: Lease,
+    permit: Permit,
+    labels: &'a LabelText,
+    received: Instant,
+    trace: Injected,
+}
+
+/// A request's labels, kept for the end.
+#[derive(Default)]
+struct LabelText {
+    model: String,
+    target_model: String,
+    fairness_id: String,
+    priority: i32,
+}
+
+impl LabelText {
+    fn borrow(&self) -> RequestLabels<'_> {
+        let fairness_id =
+            if self.fairness_id.is_empty() { objective::DEFAULT_FAIRNESS_ID } else { &self.fairness_id };
+        RequestLabels {
+            model: &self.model,
+            target_model: &self.target_model,
+            fairness_id,
+            priority: self.priority,
+        }
+    }
+}
+
+impl Understood {
+    fn labels(&self) -> LabelText {
+        LabelText {
+            model: self.incoming_model.clone(),
+            target_model: self.target_model.clone(),
+            fairness_id: self.fairness_id.clone(),
+            priority: self.priority,
+        }
+    }
+
+    fn view<'a>(&'a self, headers: &'a Headers, body: &'a Bytes) -> RequestView<'a> {
+        RequestView {
+            id: &self.id,
+            target_model: &self.target_model,
+            headers,
+            body,
+            inference: &self.inference,
+            priority: self.priority,
+            fairness_id: &self.fairness_id,
+        }
+    }
+}
+
+/// Estimated bytes of text in one token.
+const BYTES_PER_TOKEN: usize = 4;
+
+fn take_lease(decision: &Decision, body_bytes: usize) -> Result<Lease, Refusal> {
+    match decision.targets().first() {
+        Some(endpoint) => Ok(Lease::take(endpoint, (body_bytes / BYTES_PER_TOKEN) as u64)),
+        None => Err(Refusal::new(Reason::SchedulingFailed, "results must be greater than zero")),
+    }
+}
+
+fn refuse(error: &ScheduleError) -> Refusal {
+    if error.is_nothing_left() {
+        return Refusal::new(Reason::NothingLeft, ScheduleError::NothingLeft.to_string());
+    }
+    Refusal::new(Reason::SchedulingFailed, format!("failed to find target endpoint: {error}"))
+}
+
+fn destination(decision: &Decision) -> Bytes {
+    match decision.targets() {
+        [only] => Bytes::copy_from_slice(only.target().as_bytes()),
+        several => several.iter().map(|endpoint| endpoint.target()).collect::<Vec<_>>().join(",").into(),
+    }
+}
+
+fn scores(decision: &Decision, candidates: &Candidates) -> Vec<(String, f64)> {
+    let scored = decision.primary_result().map(|result| result.scored.as_slice()).unwrap_or_default();
+    scored.iter().map(|&(slot, total)| (candidates.at(slot).target().to_owned(), total)).collect()
+}
+
+/// True if a `Prefer` header holds the token `if-available`.
+fn prefers_available(headers: &Headers) -> bool {
+    headers.text("prefer").is_some_and(|text| {
+        text.split(',')
+            .map(|token| token.split(';').next().unwrap_or_default().trim())
+            .any(|token| token.eq_ignore_ascii_case("if-available"))
+    })
+}
+
+/// A random UUID, version 4.
+fn new_request_id(rng: &mut Rng) -> String {
+    let bits = (rng.u128(..) & !(0xf000_u128 << 64) & !(0xc000_u128 << 48))
+        | (0x4000_u128 << 64)
+        | (0x8000_u128 << 48);
+    let hex = format!("{bits:032x}");
+    let mut id = String::with_capacity(36);
+    for (index, digit) in hex.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            id.push('-');
+        }
+        id.push(digit);
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_request_id_is_a_version_4_uuid() {
+        let id = new_request_id(&mut Rng::with_seed(7));
+        let groups: Vec<_> = id.split('-').map(str::len).collect();
+        assert_eq!(groups, [8, 4, 4, 4, 12]);
+        assert_eq!(&id[14..15], "4");
+        assert!("89ab".contains(&id[19..20]), "{id}");
+    }
+
+    #[test]
+    fn prefer_is_a_list_of_tokens_with_parameters() {
+        for (value, expected) in [
+            ("if-available", true),
+            ("respond-async, If-Available; q=1", true),
+            ("if-available-later", false),
+            ("", false),
+        ] {
+            assert_eq!(prefers_available(&Headers::from([("prefer", value)])), expected, "{value}");
+        }
+    }
+}

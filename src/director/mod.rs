@@ -1,0 +1,17 @@
+//! One request, from its last body byte to its last response byte: [`Director::handle`] reads top to bottom.
+
+mod admission;
+mod control_headers;
+mod exchange;
+mod handle;
+mod names;
+mod objective;
+mod refusal;
+mod rewrite;
+mod types;
+
+pub use admission::{Admission, AdmissionCall, Permit};
+pub use exchange::Exchange;
+pub use handle::{Director, DirectorParts, Hook, TimedParser};
+pub use refusal::{Code, Reason, Refusal};
+pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

@@ -1,0 +1,153 @@
+//! Why a request is not forwarded: decided here, turned into an HTTP answer in `extproc`.
+
+/// Canonical error codes, as the `error_code` label and the error text name them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Code {
+    /// The request is at fault.
+    BadRequest,
+    /// The request is too large.
+    PayloadTooLarge,
+    /// A condition that the client set does not hold.
+    PreconditionFailed,
+    /// Too much load.
+    ResourceExhausted,
+    /// A fault of this process.
+    Internal,
+    /// Nobody can serve now.
+    ServiceUnavailable,
+}
+
+impl Code {
+    /// The code's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::BadRequest => "BadRequest",
+            Self::PayloadTooLarge => "PayloadTooLarge",
+            Self::PreconditionFailed => "PreconditionFailed",
+            Self::ResourceExhausted => "ResourceExhausted",
+            Self::Internal => "Internal",
+            Self::ServiceUnavailable => "ServiceUnavailable",
+        }
+    }
+}
+
+/// Every reason for which a request is refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// No configured parser takes the path.
+    NoParser,
+    /// The parser rejected the body.
+    InvalidBody,
+    /// Neither body, header nor rewrite rule names a model.
+    ModelMissing,
+    /// A request whose body ended without any byte of it and without its headers saying so, in a mode that has no answer for it.
+    MissingBody,
+    /// The body passes the bound of one request.
+    BodyTooLarge,
+    /// All buffered bodies together pass their bound.
+    BuffersFull,
+    /// More streams than allowed.
+    TooManyStreams,
+    /// The proxy sent nothing for too long.
+    StreamIdle,
+    /// The proxy's subset hint cannot be understood.
+    InvalidSubset,
+    /// The pool, or the subset of it, is empty.
+    NoEndpoints,
+    /// The filters of the scheduling profile left nothing.
+    NothingLeft,
+    /// The scheduler failed otherwise.
+    SchedulingFailed,
+    /// `Prefer: if-available`, and the prompt is cached nowhere.
+    NotCached,
+    /// A pre-request plugin failed.
+    PluginFailed,
+    /// This program has a bug.
+    Panic,
+}
+
+impl Reason {
+    /// All reasons.
+    pub const ALL: [Self; 15] = [
+        Self::NoParser,
+        Self::InvalidBody,
+        Self::ModelMissing,
+        Self::MissingBody,
+        Self::BodyTooLarge,
+        Self::BuffersFull,
+        Self::TooManyStreams,
+        Self::StreamIdle,
+        Self::InvalidSubset,
+        Self::NoEndpoints,
+        Self::NothingLeft,
+        Self::SchedulingFailed,
+        Self::NotCached,
+        Self::PluginFailed,
+        Self::Panic,
+    ];
+
+    /// Name for metrics, logs and the `code` of the error body.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::NoParser => "no_parser",
+            Self::InvalidBody => "invalid_body",
+            Self::ModelMissing => "model_missing",
+            Self::MissingBody => "missing_body",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BuffersFull => "buffers_full",
+            Self::TooManyStreams => "too_many_streams",
+            Self::StreamIdle => "stream_idle",
+            Self::InvalidSubset => "invalid_subset",
+            Self::NoEndpoints => "no_endpoints",
+            Self::NothingLeft => "nothing_left",
+            Self::SchedulingFailed => "scheduling_failed",
+            Self::NotCached => "not_cached",
+            Self::PluginFailed => "plugin_failed",
+            Self::Panic => "panic",
+        }
+    }
+
+    /// Canonical code.
+    pub fn code(self) -> Code {
+        match self {
+            Self::NoParser | Self::InvalidBody | Self::ModelMissing | Self::MissingBody => Code::BadRequest,
+            Self::BodyTooLarge => Code::PayloadTooLarge,
+            Self::BuffersFull
+            | Self::TooManyStreams
+            | Self::StreamIdle
+            | Self::InvalidSubset
+            | Self::NoEndpoints => Code::ServiceUnavailable,
+            Self::NothingLeft | Self::SchedulingFailed => Code::ResourceExhausted,
+            Self::NotCached => Code::PreconditionFailed,
+            Self::PluginFailed | Self::Panic => Code::Internal,
+        }
+    }
+
+    /// Value of `x-llm-d-request-dropped-reason`, for requests that load or an empty pool turned away.
+    pub fn dropped(self) -> Option<&'static str> {
+        match self {
+            Self::NoEndpoints | Self::InvalidSubset => Some("rejected-no-endpoints"),
+            Self::NothingLeft => Some("rejected-saturated"),
+            Self::BuffersFull => Some("rejected-buffers-full"),
+            Self::TooManyStreams => Some("rejected-too-many-streams"),
+            _ => None,
+        }
+    }
+}
+
+/// A request that is not forwarded.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("inference error: {} - {message}", reason.code().name())]
+pub struct Refusal {
+    /// Why.
+    pub reason: Reason,
+    /// Text for the client, without the code in front.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal with this text.
+    pub fn new(reason: Reason, message: impl Into<String>) -> Self {
+        Self { reason, message: message.into() }
+    }
+}

@@ -1,0 +1,109 @@
+//! What a request brings with it.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use smallvec::SmallVec;
+
+use crate::request::Headers;
+use crate::scheduling::HeaderEdits;
+
+/// The proxy's hint that only some endpoints may serve.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum SubsetHint {
+    /// The whole pool may serve.
+    #[default]
+    Absent,
+    /// Only these addresses may; an empty list admits none.
+    Addresses(Vec<String>),
+    /// There is a hint that cannot be understood; the text says why.
+    Malformed(String),
+}
+
+/// How much of the body was seen when the request must be decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BodySeen {
+    /// The request has none.
+    None,
+    /// There may be one, but the proxy does not show it in time.
+    Unseen,
+    /// All of it.
+    Whole,
+    /// The beginning, or all of it: the proxy does not say.
+    Part,
+}
+
+/// A request to decide.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Request headers.
+    pub headers: Headers,
+    /// Body, as far as it was seen.
+    pub body: Bytes,
+    /// How far that is.
+    pub body_seen: BodySeen,
+    /// Subset hint.
+    pub hint: SubsetHint,
+}
+
+/// Choices of the operator.
+#[derive(Clone, Debug)]
+pub struct DirectorSettings {
+    /// Ignore subset hints.
+    pub ignore_subset: bool,
+    /// Send the scores of all candidates as metadata.
+    pub emit_scores: bool,
+    /// Remove control headers of the client, so that model servers do not see them.
+    pub strip_control_headers: bool,
+    /// Seed of all random choices.
+    pub seed: u64,
+    /// Most bytes kept of a response while looking for its token usage.
+    pub usage_limit: usize,
+    /// Age up to which metrics count as fresh.
+    pub staleness: Duration,
+}
+
+impl Default for DirectorSettings {
+    fn default() -> Self {
+        Self {
+            ignore_subset: false,
+            emit_scores: false,
+            strip_control_headers: true,
+            seed: 0,
+            usage_limit: 64 << 10,
+            staleness: Duration::from_secs(2),
+        }
+    }
+}
+
+/// Pieces of a body as they go on.
+pub type Pieces = SmallVec<[Bytes; 3]>;
+
+/// A request that goes on. `X` is its response side.
+#[derive(Debug)]
+pub struct Routed<X> {
+    /// `ip:port` of the chosen endpoint, then those of fallbacks, with commas.
+    pub destination: Bytes,
+    /// Scores of all candidates by `ip:port`, where the operator wants them.
+    pub scores: Vec<(String, f64)>,
+    /// Header changes beside the destination.
+    pub edits: HeaderEdits,
+    /// The body to forward.
+    pub body: Pieces,
+    /// True if it differs from the body that came.
+    pub body_changed: bool,
+    /// The response is of no interest.
+    pub skip_response: bool,
+    /// The response side.
+    pub exchange: X,
+}
+
+/// The response side of a routed request. Dropping it ends the request, whatever was seen of the response.
+pub trait ResponseSide {
+    /// Response headers came. `end` if no body will be seen.
+    fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits;
+    /// A piece of the response body came; returns what the client gets. `end` if it is the last.
+    fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces;
+    /// The body ended by trailers; returns what was held back.
+    fn on_end(&mut self) -> Pieces;
+}

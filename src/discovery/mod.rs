@@ -1,0 +1,12 @@
+//! Finding endpoints: whoever knows where model servers are writes it into the [`Pool`](crate::pool::Pool).
+//!
+//! [`Discovery`] is the seam. [`FileDiscovery`] reads a file; what the file means is decided by the pure [`FileState::parse`].
+
+mod discover;
+mod file;
+mod file_state;
+mod timestamp;
+
+pub use discover::{Discovery, DiscoveryError};
+pub use file::{FileDiscovery, ReloadOutcome};
+pub use file_state::{FileObjective, FileRewrite, FileState};

@@ -1,0 +1,205 @@
+//! The gRPC service on top of the streams.
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use http::{Request as HttpRequest, Response as HttpResponse};
+use tonic::body::Body;
+use tonic::codec::CompressionEncoding;
+use tonic::server::{Grpc, NamedService, StreamingService};
+use tonic::{Request, Response, Status, Streaming};
+use tower_service::Service;
+
+use super::codec::{PROCESS_PATH, SERVICE_NAME, server_codec};
+use super::machine::MachineSettings;
+use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
+use super::wire::{ProcessingRequest, ProcessingResponse};
+use super::{BodyBudget, Modes, refusal};
+use crate::director::{Director, Reason, Refusal};
+use crate::metrics::{ExtProcMetrics, StreamGuard};
+use crate::telemetry::Tracing;
+
+/// Bounds and modes of the service.
+#[derive(Clone, Debug)]
+pub struct ExtProcSettings {
+    /// Bounds and modes of each stream.
+    pub machine: MachineSettings,
+    /// Streams open at once, 0 = no bound.
+    pub max_streams: u64,
+    /// Time without a message after which a stream is ended, 0 = never.
+    pub stream_idle_timeout: Duration,
+    /// Largest message taken, in bytes.
+    pub max_receive_bytes: usize,
+    /// Largest message sent, in bytes.
+    pub max_send_bytes: usize,
+}
+
+impl Default for ExtProcSettings {
+    fn default() -> Self {
+        Self {
+            machine: MachineSettings {
+                modes: Modes::default(),
+                body_limit: 64 << 20,
+                budget: Arc::new(BodyBudget::new(1 << 30)),
+            },
+            max_streams: 100_000,
+            stream_idle_timeout: DEFAULT_STREAM_IDLE,
+            max_receive_bytes: 4 << 20,
+            max_send_bytes: usize::MAX,
+        }
+    }
+}
+
+/// `envoy.service.ext_proc.v3.ExternalProcessor`.
+#[derive(Clone)]
+pub struct ExtProc {
+    shared: Arc<Shared>,
+    open: Arc<AtomicU64>,
+}
+
+impl std::fmt::Debug for ExtProc {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExtProc").field("open", &self.open).finish_non_exhaustive()
+    }
+}
+
+impl ExtProc {
+    /// A service that asks `director`.
+    pub fn new(
+        director: Arc<Director>,
+        metrics: ExtProcMetrics,
+        tracing: Tracing,
+        settings: ExtProcSettings,
+    ) -> Self {
+        let shared = Arc::new(Shared { director, metrics, tracing, settings });
+        Self { shared, open: Arc::default() }
+    }
+
+    /// Streams open now.
+    pub fn open_streams(&self) -> Arc<AtomicU64> {
+        Arc::clone(&self.open)
+    }
+
+    fn converse(&self, inbound: Streaming<ProcessingRequest>) -> Answers {
+        let before = self.open.fetch_add(1, Relaxed);
+        let count = StreamCount {
+            open: Arc::clone(&self.open),
+            guard: Some(self.shared.metrics.stream_started(Instant::now())),
+        };
+        let limit = self.shared.settings.max_streams;
+        if limit != 0 && before >= limit {
+            let refusal = Refusal::new(Reason::TooManyStreams, format!("more than {limit} streams are open"));
+            self.shared.count_refusal(refusal.reason);
+            let answer = refusal::immediate(&refusal, false);
+            return Answers::Refused(Some(Box::new(answer)), count);
+        }
+        Answers::Conversation(Box::new(Conversation::new(Arc::clone(&self.shared), inbound, count)))
+    }
+}
+
+/// Counts a stream as long as it lives.
+#[derive(Debug)]
+pub(super) struct StreamCount {
+    open: Arc<AtomicU64>,
+    guard: Option<StreamGuard>,
+}
+
+impl StreamCount {
+    /// Ends the stream with this code.
+    pub(super) fn finish(mut self, code: tonic::Code) {
+        if let Some(guard) = self.guard.take() {
+            guard.finish(go_name(code));
+        }
+    }
+}
+
+impl Drop for StreamCount {
+    fn drop(&mut self) {
+        self.open.fetch_sub(1, Relaxed);
+    }
+}
+
+/// Name of a gRPC code as Go's library prints it.
+fn go_name(code: tonic::Code) -> &'static str {
+    match code {
+        tonic::Code::Ok => "OK",
+        tonic::Code::Cancelled => "Canceled",
+        tonic::Code::InvalidArgument => "InvalidArgument",
+        tonic::Code::DeadlineExceeded => "DeadlineExceeded",
+        tonic::Code::ResourceExhausted => "ResourceExhausted",
+        tonic::Code::OutOfRange => "OutOfRange",
+        tonic::Code::Internal => "Internal",
+        tonic::Code::Unavailable => "Unavailable",
+        _ => "Unknown",
+    }
+}
+
+/// The answers of one stream.
+enum Answers {
+    Conversation(Box<Conversation<Streaming<ProcessingRequest>>>),
+    /// Too many streams: one answer and out.
+    Refused(
+        Option<Box<ProcessingResponse>>,
+        #[expect(dead_code, reason = "held until the stream ends")] StreamCount,
+    ),
+}
+
+impl Stream for Answers {
+    type Item = Result<ProcessingResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match self.get_mut() {
+            Self::Conversation(conversation) => Pin::new(&mut **conversation).poll_next(cx),
+            Self::Refused(answer, _) => Poll::Ready(answer.take().map(|answer| Ok(*answer))),
+        }
+    }
+}
+
+/// The one method.
+struct Process(ExtProc);
+
+impl StreamingService<ProcessingRequest> for Process {
+    type Response = ProcessingResponse;
+    type ResponseStream = Answers;
+    type Future = std::future::Ready<Result<Response<Answers>, Status>>;
+
+    fn call(&mut self, request: Request<Streaming<ProcessingRequest>>) -> Self::Future {
+        ready(Ok(Response::new(self.0.converse(request.into_inner()))))
+    }
+}
+
+impl NamedService for ExtProc {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+impl Service<HttpRequest<Body>> for ExtProc {
+    type Response = HttpResponse<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
+        if request.uri().path() != PROCESS_PATH {
+            return Box::pin(ready(Ok(
+                Status::unimplemented("the service has one method, Process").into_http()
+            )));
+        }
+        let service = Process(self.clone());
+        let settings = &self.shared.settings;
+        let mut grpc = Grpc::new(server_codec())
+            .accept_compressed(CompressionEncoding::Gzip)
+            .send_compressed(CompressionEncoding::Gzip)
+            .max_decoding_message_size(settings.max_receive_bytes)
+            .max_encoding_message_size(settings.max_send_bytes);
+        Box::pin(async move { Ok(grpc.streaming(service, request).await) })
+    }
+}

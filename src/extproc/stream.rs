@@ -1,0 +1,244 @@
+//! One gRPC stream: messages in, machine, director, messages out. No task is spawned and no channel lies between; the stream of answers
+//! does the work when it is polled, and dropping it ends the request.
+
+use std::collections::VecDeque;
+use std::future::Future;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use futures_util::Stream;
+use tokio::time::{Sleep, sleep};
+use tonic::{Code as GrpcCode, Status};
+
+use super::machine::{Effect, Effects, Machine};
+use super::refusal;
+use super::service::{ExtProcSettings, StreamCount};
+use super::wire::{ProcessingRequest, ProcessingResponse, Request};
+use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed};
+use crate::metrics::ExtProcMetrics;
+use crate::telemetry::{Span, Tracing};
+
+type Decision = Result<Routed<Exchange>, Refusal>;
+type Deciding = Pin<Box<dyn Future<Output = (Decision, Span)> + Send>>;
+
+/// What all streams share.
+pub(super) struct Shared {
+    pub(super) director: Arc<Director>,
+    pub(super) metrics: ExtProcMetrics,
+    pub(super) tracing: Tracing,
+    pub(super) settings: ExtProcSettings,
+}
+
+impl Shared {
+    /// Counts a refusal, and the bound that caused it.
+    pub(super) fn count_refusal(&self, reason: Reason) {
+        let extproc = &self.metrics;
+        extproc.refusal(reason.label(), refusal::http_status(reason.code()));
+        match reason {
+            Reason::BodyTooLarge => extproc.bound_hit("request_body"),
+            Reason::BuffersFull => extproc.bound_hit("buffered_bodies"),
+            Reason::TooManyStreams => extproc.bound_hit("streams"),
+            _ => {}
+        }
+    }
+}
+
+/// The answers to one stream of messages.
+pub(super) struct Conversation<S> {
+    shared: Arc<Shared>,
+    inbound: S,
+    machine: Machine<Exchange>,
+    deciding: Option<Deciding>,
+    outbox: VecDeque<Result<ProcessingResponse, Status>>,
+    /// When the request headers came.
+    received: Instant,
+    /// When the last message came or went.
+    active: Instant,
+    idle: Option<Pin<Box<Sleep>>>,
+    inbound_ended: bool,
+    finished: bool,
+    span: Span,
+    /// How the stream ends.
+    ended: GrpcCode,
+    guard: Option<StreamCount>,
+}
+
+impl<S> Conversation<S> {
+    pub(super) fn new(shared: Arc<Shared>, inbound: S, guard: StreamCount) -> Self {
+        let now = Instant::now();
+        let machine = Machine::new(shared.settings.machine.clone());
+        let timeout = shared.settings.stream_idle_timeout;
+        Self {
+            shared,
+            inbound,
+            machine,
+            deciding: None,
+            outbox: VecDeque::new(),
+            received: now,
+            active: now,
+            idle: (!timeout.is_zero()).then(|| Box::pin(sleep(timeout))),
+            inbound_ended: false,
+            finished: false,
+            span: Span::off(),
+            ended: GrpcCode::Ok,
+            guard: Some(guard),
+        }
+    }
+
+    /// Runs a step of the machine. A panic in it ends this stream with a 500 and harms no other.
+    fn step(&mut self, step: impl FnOnce(&mut Machine<Exchange>) -> Effects) {
+        let machine = &mut self.machine;
+        match catch_unwind(AssertUnwindSafe(|| step(machine))) {
+            Ok(effects) => self.perform(effects),
+            Err(_) => self.panicked(),
+        }
+    }
+
+    fn panicked(&mut self) {
+        self.shared.metrics.stream_panicked();
+        tracing::error!("a bug: handling a request panicked; its stream ends with an error");
+        let refusal = Refusal::new(Reason::Panic, "internal error while handling the request");
+        let effects = self.machine.refuse(&refusal);
+        self.perform(effects);
+    }
+
+    fn perform(&mut self, effects: Effects) {
+        for effect in effects {
+            match effect {
+                Effect::Send(message) => self.outbox.push_back(Ok(message)),
+                Effect::Refused(reason) => self.shared.count_refusal(reason),
+                Effect::Decide(ask) => self.decide(*ask),
+                Effect::Finish => self.finished = true,
+                Effect::Fail(text) => {
+                    self.ended = GrpcCode::InvalidArgument;
+                    self.outbox.push_back(Err(Status::invalid_argument(text)));
+                    self.finished = true;
+                }
+            }
+        }
+    }
+
+    fn decide(&mut self, ask: Ask) {
+        let director = Arc::clone(&self.shared.director);
+        let received = self.received;
+        let mut span = self.shared.tracing.request_span(&ask.headers);
+        self.deciding = Some(Box::pin(async move {
+            let decision = director.handle(ask, received, &mut span).await;
+            (decision, span)
+        }));
+    }
+
+    fn poll_deciding(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(deciding) = &mut self.deciding else { return Poll::Ready(()) };
+        match catch_unwind(AssertUnwindSafe(|| deciding.as_mut().poll(cx))) {
+            Ok(Poll::Pending) => Poll::Pending,
+            Ok(Poll::Ready((decision, span))) => {
+                self.deciding = None;
+                self.span = span;
+                self.step(|machine| machine.decided(decision));
+                Poll::Ready(())
+            }
+            Err(_) => {
+                self.deciding = None;
+                self.panicked();
+                Poll::Ready(())
+            }
+        }
+    }
+
+    /// True if the stream has been idle for too long. The timer is set once and moved only when it fires.
+    fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
+        let timeout = self.shared.settings.stream_idle_timeout;
+        let Some(idle) = &mut self.idle else { return false };
+        while idle.as_mut().poll(cx).is_ready() {
+            let quiet = self.active.elapsed();
+            if quiet >= timeout {
+                return true;
+            }
+            idle.as_mut().reset(tokio::time::Instant::now() + timeout.saturating_sub(quiet));
+        }
+        false
+    }
+
+    fn on_idle(&mut self) {
+        let text = format!("no message for {:?}", self.shared.settings.stream_idle_timeout);
+        self.shared.metrics.bound_hit("idle");
+        let effects = self.machine.refuse(&Refusal::new(Reason::StreamIdle, text));
+        self.perform(effects);
+    }
+
+    fn on_message(&mut self, message: ProcessingRequest) {
+        self.active = Instant::now();
+        if matches!(message.request, Some(Request::RequestHeaders(_))) {
+            self.received = self.active;
+        }
+        self.step(|machine| machine.on_message(message));
+    }
+}
+
+impl<S> Stream for Conversation<S>
+where
+    S: Stream<Item = Result<ProcessingRequest, Status>> + Unpin + Send,
+{
+    type Item = Result<ProcessingResponse, Status>;
+
+    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let this = self.get_mut();
+        loop {
+            if let Some(message) = this.outbox.pop_front() {
+                return Poll::Ready(Some(message));
+            }
+            if this.finished || this.inbound_ended {
+                return Poll::Ready(None);
+            }
+            if this.poll_deciding(cx).is_pending() {
+                return Poll::Pending;
+            }
+            if !this.outbox.is_empty() || this.finished {
+                continue;
+            }
+            match Pin::new(&mut this.inbound).poll_next(cx) {
+                Poll::Ready(Some(Ok(message))) => this.on_message(message),
+                // The proxy is done with the stream, or it is gone: either way nobody reads an answer.
+                Poll::Ready(None) => this.inbound_ended = true,
+                Poll::Ready(Some(Err(status))) => {
+                    this.inbound_ended = true;
+                    this.on_receive_error(status);
+                }
+                Poll::Pending => {
+                    if !this.poll_idle(cx) {
+                        return Poll::Pending;
+                    }
+                    this.on_idle();
+                }
+            }
+        }
+    }
+}
+
+impl<S> Conversation<S> {
+    fn on_receive_error(&mut self, status: Status) {
+        self.ended = status.code();
+        if status.code() != GrpcCode::Cancelled {
+            tracing::debug!(%status, "cannot receive from the proxy");
+            self.outbox.push_back(Err(status));
+        }
+    }
+}
+
+impl<S> Drop for Conversation<S> {
+    fn drop(&mut self) {
+        if !self.inbound_ended && !self.finished {
+            self.ended = GrpcCode::Cancelled;
+        }
+        if let Some(guard) = self.guard.take() {
+            guard.finish(self.ended);
+        }
+    }
+}
+
+/// Time without messages after which a stream is ended, by default.
+pub(super) const DEFAULT_STREAM_IDLE: Duration = Duration::from_hours(1);

@@ -1,0 +1,223 @@
+//! The serving certificate: self-signed by default, or from files that may be renewed while running.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use rustls::crypto::CryptoProvider;
+use rustls::crypto::aws_lc_rs::{self, cipher_suite};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
+use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+
+/// Why TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TlsError {
+    /// A file is missing or unreadable.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: rustls::pki_types::pem::Error,
+    },
+    /// The certificate and key do not go together, or are of no known kind.
+    #[error("cannot use certificate: {0}")]
+    Rustls(#[from] rustls::Error),
+    /// The self-signed certificate could not be made.
+    #[error("cannot make a self-signed certificate: {0}")]
+    SelfSigned(#[from] rcgen::Error),
+    /// A setting has a value that does not exist.
+    #[error("--{flag}: got {value:?}, expected {expected}")]
+    Setting {
+        /// The flag.
+        flag: &'static str,
+        /// What was given.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+/// TLS choices of the operator.
+#[derive(Clone, Debug, Default)]
+pub struct TlsSettings {
+    /// Folder with `tls.crt` and `tls.key`; `None` makes a self-signed certificate.
+    pub cert_path: Option<PathBuf>,
+    /// `VersionTLS12`, `VersionTLS13`; empty means 1.2 and later.
+    pub min_version: String,
+    /// Go names of TLS 1.2 cipher suites; empty means all that are safe.
+    pub cipher_suites: Vec<String>,
+}
+
+/// The certificate that new connections get.
+#[derive(Debug)]
+pub struct Identity {
+    current: ArcSwap<CertifiedKey>,
+}
+
+impl Identity {
+    /// Reads the certificate that the settings name, or makes one.
+    pub fn load(settings: &TlsSettings) -> Result<Arc<Self>, TlsError> {
+        let key = match &settings.cert_path {
+            Some(folder) => from_files(folder)?,
+            None => self_signed()?,
+        };
+        Ok(Arc::new(Self { current: ArcSwap::from_pointee(key) }))
+    }
+
+    /// Reads the files again. On an error the certificate in use stays.
+    pub fn reload(&self, folder: &Path) -> Result<(), TlsError> {
+        self.current.store(Arc::new(from_files(folder)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for Identity {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
+
+fn from_files(folder: &Path) -> Result<CertifiedKey, TlsError> {
+    let certificates = folder.join("tls.crt");
+    let chain = CertificateDer::pem_file_iter(&certificates)
+        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+        .map_err(|source| TlsError::Read { path: certificates, source })?;
+    let key_file = folder.join("tls.key");
+    let key = PrivateKeyDer::from_pem_file(&key_file)
+        .map_err(|source| TlsError::Read { path: key_file, source })?;
+    Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
+}
+
+/// A certificate without names, as clients that verify nothing accept it. Its key is on a curve, so that making it takes no time.
+fn self_signed() -> Result<CertifiedKey, TlsError> {
+    let mut params = rcgen::CertificateParams::new(Vec::<String>::new())?;
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::OrganizationName, "Inference Ext");
+    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    params.key_usages =
+        vec![rcgen::KeyUsagePurpose::DigitalSignature, rcgen::KeyUsagePurpose::KeyEncipherment];
+    let pair = rcgen::KeyPair::generate()?;
+    let certificate = params.self_signed(&pair)?;
+    let key = PrivateKeyDer::try_from(pair.serialize_der())
+        .map_err(|text| TlsError::Rustls(rustls::Error::General(text.to_owned())))?;
+    Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, &aws_lc_rs::default_provider())?)
+}
+
+/// The server's TLS configuration: HTTP/2 by ALPN, no client certificates.
+pub(super) fn server_config(
+    settings: &TlsSettings,
+    identity: Arc<Identity>,
+) -> Result<Arc<ServerConfig>, TlsError> {
+    let provider =
+        CryptoProvider { cipher_suites: suites(&settings.cipher_suites)?, ..aws_lc_rs::default_provider() };
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+        .with_protocol_versions(&versions(&settings.min_version)?)?
+        .with_no_client_auth()
+        .with_cert_resolver(identity);
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// TLS configuration of an HTTP port: TLS 1.2 and later, with client certificates if `client_ca` names their authorities.
+pub fn metrics_tls(folder: &Path, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, TlsError> {
+    let identity =
+        Identity::load(&TlsSettings { cert_path: Some(folder.to_owned()), ..TlsSettings::default() })?;
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder =
+        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
+    let builder = match client_ca {
+        None => builder.with_no_client_auth(),
+        Some(file) => {
+            let read = |source| TlsError::Read { path: file.to_owned(), source };
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in CertificateDer::pem_file_iter(file).map_err(read)? {
+                roots.add(certificate.map_err(read)?)?;
+            }
+            let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|error| TlsError::Rustls(rustls::Error::General(error.to_string())))?;
+            builder.with_client_cert_verifier(verifier)
+        }
+    };
+    Ok(Arc::new(builder.with_cert_resolver(identity)))
+}
+
+/// Protocol versions from the named one on. TLS 1.0 and 1.1 are accepted as names, but 1.2 is the oldest spoken.
+fn versions(min: &str) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
+    match min {
+        "" | "VersionTLS10" | "VersionTLS11" | "VersionTLS12" => Ok(rustls::ALL_VERSIONS.to_vec()),
+        "VersionTLS13" => Ok(vec![&rustls::version::TLS13]),
+        _ => Err(TlsError::Setting {
+            flag: "tls-min-version",
+            value: min.to_owned(),
+            expected: "VersionTLS10, VersionTLS11, VersionTLS12 or VersionTLS13",
+        }),
+    }
+}
+
+/// Suites by their Go names. TLS 1.3 suites are always on, as in Go.
+fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, TlsError> {
+    if names.is_empty() {
+        return Ok(aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec());
+    }
+    let mut suites = vec![
+        cipher_suite::TLS13_AES_256_GCM_SHA384,
+        cipher_suite::TLS13_AES_128_GCM_SHA256,
+        cipher_suite::TLS13_CHACHA20_POLY1305_SHA256,
+    ];
+    for name in names {
+        suites.push(match name.as_str() {
+            "TLS_AES_128_GCM_SHA256" | "TLS_AES_256_GCM_SHA384" | "TLS_CHACHA20_POLY1305_SHA256" => continue,
+            "TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256" => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,
+            "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384" => cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,
+            "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256" | "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305" => {
+                cipher_suite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256
+            }
+            "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256" => cipher_suite::TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,
+            "TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384" => cipher_suite::TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,
+            "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256" | "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305" => {
+                cipher_suite::TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256
+            }
+            _ => {
+                return Err(TlsError::Setting {
+                    flag: "tls-cipher-suites",
+                    value: name.clone(),
+                    expected: "a TLS 1.3 suite or TLS_ECDHE_{ECDSA,RSA}_WITH_{AES_128_GCM_SHA256,AES_256_GCM_SHA384,CHACHA20_POLY1305_SHA256}",
+                });
+            }
+        });
+    }
+    Ok(suites)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_self_signed_identity_needs_no_files() {
+        let settings = TlsSettings::default();
+        let identity = Identity::load(&settings).unwrap();
+        assert_eq!(server_config(&settings, identity).unwrap().alpn_protocols, [b"h2"]);
+    }
+
+    #[test]
+    fn an_unknown_suite_or_version_is_named() {
+        let text = suites(&["TLS_RSA_WITH_RC4_128_SHA".to_owned()]).unwrap_err().to_string();
+        assert!(text.contains("tls-cipher-suites") && text.contains("RC4"), "{text}");
+        assert!(versions("TLS13").unwrap_err().to_string().contains("VersionTLS13"));
+    }
+
+    #[test]
+    fn a_failed_reload_keeps_the_certificate() {
+        let identity = Identity::load(&TlsSettings::default()).unwrap();
+        let before = identity.current.load_full();
+        let folder = tempfile::tempdir().unwrap();
+        assert!(identity.reload(folder.path()).unwrap_err().to_string().contains("tls.crt"));
+        assert!(Arc::ptr_eq(&before, &identity.current.load_full()));
+    }
+}

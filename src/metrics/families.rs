@@ -1,0 +1,173 @@
+//! All series of one process, and the way to their handles.
+
+use std::sync::Arc;
+
+use prometheus::Registry;
+use prometheus::process_collector::ProcessCollector;
+
+use super::cardinality::{Limiter, VALUES};
+use super::datalayer::DataLayerMetrics;
+use super::discovery::DiscoveryMetrics;
+use super::encode::Format;
+use super::extproc::ExtProcMetrics;
+use super::family::{Definition, Family};
+use super::inflight::{InflightFamilies, InflightMetrics};
+use super::label_sets::{LabelSets, RequestLabels};
+use super::pool::{PoolCollector, PoolFamilies};
+use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
+use super::processing::{DirectFamilies, ProcessingMetrics};
+use super::request::{LabelSet, RequestFamilies, RequestMetrics};
+use super::scheduler::SchedulerMetrics;
+use super::timer::{ExtensionPoint, PluginTimer, TimerFamily};
+use crate::pool::Pool;
+
+const FOLDED: Definition<1> = Definition::new(
+    "pointsman_metric_labels_folded_total",
+    "Times that a label value was replaced by \"other\" because the bound of distinct values was reached, by label.",
+    ["label"],
+);
+
+/// All families of one process. Cheap to clone; clones share the series.
+#[derive(Clone)]
+pub struct Metrics {
+    families: Arc<Families>,
+}
+
+struct Families {
+    registry: Registry,
+    request: Arc<RequestFamilies>,
+    label_sets: LabelSets,
+    models: Arc<Limiter>,
+    timers: TimerFamily,
+    prefix: PrefixFamilies,
+    inflight: InflightFamilies,
+    scheduler: SchedulerMetrics,
+    processing: ProcessingMetrics,
+    direct: DirectFamilies,
+    datalayer: DataLayerMetrics,
+    extproc: ExtProcMetrics,
+    discovery: DiscoveryMetrics,
+    pool: Arc<PoolFamilies>,
+}
+
+impl Metrics {
+    /// Families with a registry of their own, and the figures of this process (`process_*`).
+    pub fn new() -> Self {
+        let registry = Registry::new();
+        // Nothing else registers these names, and a process without them still serves.
+        let _ = registry.register(Box::new(ProcessCollector::for_self()));
+        let folded = Family::<prometheus::IntCounterVec, 1>::register(FOLDED, &registry);
+        let folded = |label: &str| folded.child([label]).into_current();
+        let models = Arc::new(Limiter::new(VALUES, folded("model_name")));
+        let fairness = Limiter::new(VALUES, folded("fairness_id"));
+        let label_sets = LabelSets::new(Arc::clone(&models), fairness, folded("label_set"));
+        let families = Families {
+            request: Arc::new(RequestFamilies::register(&registry)),
+            label_sets,
+            timers: TimerFamily::register(&registry),
+            prefix: PrefixFamilies::register(&registry),
+            inflight: InflightFamilies::register(&registry),
+            scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models)),
+            processing: ProcessingMetrics::register(&registry),
+            direct: DirectFamilies::register(&registry),
+            datalayer: DataLayerMetrics::register(&registry),
+            extproc: ExtProcMetrics::register(&registry),
+            discovery: DiscoveryMetrics::register(&registry),
+            pool: Arc::new(PoolFamilies::register(&registry)),
+            models,
+            registry,
+        };
+        Self { families: Arc::new(families) }
+    }
+
+    /// The series of a request with these labels. One hash lookup once the labels are known.
+    pub fn request(&self, labels: RequestLabels<'_>) -> RequestMetrics {
+        RequestMetrics::new(self.families.label_sets.get(labels, |labels| self.label_set(labels)))
+    }
+
+    pub(super) fn label_set(&self, labels: RequestLabels<'_>) -> LabelSet {
+        LabelSet::new(Arc::clone(&self.families.request), labels)
+    }
+
+    /// Model names that are never folded into `other`: those of model rewrites. They stay pinned.
+    pub fn pin_models<'m>(&self, models: impl IntoIterator<Item = &'m str>) {
+        self.families.models.pin(models);
+    }
+
+    /// The timer of one plugin at one extension point.
+    pub fn plugin_timer(&self, point: ExtensionPoint, kind: &str, name: &str) -> PluginTimer {
+        self.families.timers.timer(point, kind, name)
+    }
+
+    /// Handles of a prefix index plugin.
+    pub fn prefix_index(&self, kind: &str, name: &str) -> PrefixIndexMetrics {
+        self.families.prefix.index(kind, name)
+    }
+
+    /// Handles of an in-flight load producer called `producer`.
+    pub fn inflight(&self, producer: &str) -> InflightMetrics {
+        InflightMetrics::new(self.families.inflight.clone(), producer)
+    }
+
+    /// Handles of scheduling.
+    pub fn scheduler(&self) -> SchedulerMetrics {
+        self.families.scheduler.clone()
+    }
+
+    /// Handles of the two phases of a stream.
+    pub fn processing(&self) -> ProcessingMetrics {
+        self.families.processing.clone()
+    }
+
+    /// Says which build runs. Empty texts are fine.
+    pub fn info(&self, commit: &str, build_ref: &str) {
+        self.families.direct.info.child([commit, build_ref]).set(1);
+    }
+
+    /// Counts a request for `model` that the rewrite resource `name` sent to `target`.
+    pub fn model_rewrite(&self, name: &str, model: &str, target: &str) {
+        self.families.direct.rewrites.child([name, self.families.models.admit(model), target]).inc();
+    }
+
+    /// Handles of the data layer.
+    pub fn datalayer(&self) -> DataLayerMetrics {
+        self.families.datalayer.clone()
+    }
+
+    /// Handles of the ext_proc server.
+    pub fn extproc(&self) -> ExtProcMetrics {
+        self.families.extproc.clone()
+    }
+
+    /// Adds the stream series of the reference (`llm_d_epp_extproc_*`), which are off by default.
+    pub fn enable_grpc_stream_metrics(&self) {
+        self.families.extproc.enable_streams(&self.families.registry);
+    }
+
+    /// Handles of discovery.
+    pub fn discovery(&self) -> DiscoveryMetrics {
+        self.families.discovery.clone()
+    }
+
+    /// Exports `pool` from now on. The collector keeps its averages; call [`PoolCollector::refresh`] at the refresh interval.
+    pub fn pool_collector(&self, pool: &Arc<Pool>) -> PoolCollector {
+        self.families.pool.watch(pool)
+    }
+
+    /// The metrics page.
+    pub fn encode(&self, format: Format) -> String {
+        format.encode(&self.families.registry.gather())
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl std::fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,111 @@
+//! Series of an in-flight load producer.
+
+use std::collections::HashSet;
+
+use prometheus::{IntGauge, IntGaugeVec, Registry};
+
+use super::family::{Definition, Family, Twin};
+use crate::pool::{Endpoint, Snapshot};
+
+const LABELS: [&str; 5] = ["endpoint_name", "namespace", "producer_name", "fairness_id", "priority"];
+
+const REQUESTS: Definition<5> = Definition::new(
+    "llm_d_epp_inflight_requests",
+    "Requests that were sent to an endpoint and are not finished.",
+    LABELS,
+);
+
+const TOKENS: Definition<5> = Definition::new(
+    "llm_d_epp_inflight_tokens",
+    "Estimated tokens of the requests in flight on an endpoint.",
+    LABELS,
+);
+
+/// The families, shared by all producers.
+#[derive(Clone)]
+pub(super) struct InflightFamilies {
+    requests: Family<IntGaugeVec, 5>,
+    tokens: Family<IntGaugeVec, 5>,
+}
+
+impl InflightFamilies {
+    pub(super) fn register(registry: &Registry) -> Self {
+        Self { requests: Family::register(REQUESTS, registry), tokens: Family::register(TOKENS, registry) }
+    }
+}
+
+/// Handles of one producer.
+#[derive(Clone)]
+pub struct InflightMetrics {
+    families: InflightFamilies,
+    producer: Box<str>,
+}
+
+impl InflightMetrics {
+    pub(super) fn new(families: InflightFamilies, producer: &str) -> Self {
+        Self { families, producer: producer.into() }
+    }
+
+    /// Counts a request of about `tokens` tokens on `endpoint` until the share is dropped. The labels of a request bound its fairness id:
+    /// pass [`super::RequestMetrics::fairness_id`].
+    pub fn begin(&self, endpoint: &Endpoint, fairness_id: &str, priority: i32, tokens: u64) -> InflightShare {
+        let priority = priority.to_string();
+        let id = endpoint.id();
+        let labels = [id.name(), id.namespace(), &*self.producer, fairness_id, &*priority];
+        let share = InflightShare {
+            requests: self.families.requests.child(labels),
+            tokens: self.families.tokens.child(labels),
+            count: i64::try_from(tokens).unwrap_or(i64::MAX),
+        };
+        share.requests.add(1);
+        share.tokens.add(share.count);
+        share
+    }
+
+    /// Drops the series of endpoints that are not in `snapshot`. Call it when the pool has changed.
+    pub fn prune_endpoints(&self, snapshot: &Snapshot) {
+        let live: HashSet<[&str; 2]> = snapshot
+            .endpoints()
+            .iter()
+            .map(|endpoint| [endpoint.id().name(), endpoint.id().namespace()])
+            .collect();
+        for labels in self.families.requests.children() {
+            let values = LABELS.map(|label| {
+                labels.iter().find(|(name, _)| name == label).map_or("", |(_, value)| value.as_str())
+            });
+            if values[2] == &*self.producer && !live.contains(&[values[0], values[1]]) {
+                self.families.requests.remove(values);
+                self.families.tokens.remove(values);
+            }
+        }
+    }
+}
+
+impl std::fmt::Debug for InflightMetrics {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("InflightMetrics").field("producer", &self.producer).finish_non_exhaustive()
+    }
+}
+
+/// A request's share of the gauges. Dropping it gives the share back, once.
+#[derive(Debug)]
+#[must_use = "dropping the share gives it back"]
+pub struct InflightShare {
+    requests: Twin<IntGauge>,
+    tokens: Twin<IntGauge>,
+    count: i64,
+}
+
+impl InflightShare {
+    /// Gives the tokens back early; the request still counts.
+    pub fn release_tokens(&mut self) {
+        self.tokens.add(-std::mem::take(&mut self.count));
+    }
+}
+
+impl Drop for InflightShare {
+    fn drop(&mut self) {
+        self.release_tokens();
+        self.requests.add(-1);
+    }
+}

@@ -1,0 +1,38 @@
+//! Exported series. Families are made once and handed down as handles; the request path touches atomics only.
+//!
+//! Each series is defined in one place: the constants at the top of the file of its group. Series of the reference keep their names, labels and
+//! buckets, and are written under the legacy name as well; series that only this program has begin with `pointsman_`.
+
+mod buckets;
+mod cardinality;
+mod datalayer;
+mod discovery;
+mod encode;
+mod endpoints;
+mod extproc;
+mod families;
+mod family;
+mod inflight;
+mod label_sets;
+mod pool;
+mod prefix;
+mod processing;
+mod request;
+mod scheduler;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+pub use datalayer::DataLayerMetrics;
+pub use discovery::DiscoveryMetrics;
+pub use encode::Format;
+pub use extproc::{ExtProcMetrics, StreamGuard};
+pub use families::Metrics;
+pub use inflight::{InflightMetrics, InflightShare};
+pub use label_sets::RequestLabels;
+pub use pool::PoolCollector;
+pub use prefix::PrefixIndexMetrics;
+pub use processing::ProcessingMetrics;
+pub use request::{RequestMetrics, ResponseStats, RunningGuard};
+pub use scheduler::SchedulerMetrics;
+pub use timer::{ExtensionPoint, PluginTimer};

@@ -1,0 +1,104 @@
+//! Series of a prefix index.
+
+use prometheus::{Gauge, GaugeVec, Histogram, HistogramVec, Registry};
+
+use super::buckets::{PREFIX_BYTES, RATIO};
+use super::family::{Definition, Family, Twin};
+
+const LABELS: [&str; 2] = ["plugin_name", "plugin_type"];
+
+const SIZE: Definition<2> = Definition::new(
+    "llm_d_epp_prefix_indexer_size",
+    "Entries of a prefix index, over all endpoints.",
+    LABELS,
+)
+.legacy("inference_extension_prefix_indexer_size", &[]);
+
+const HIT_RATIO: Definition<2> = Definition::new(
+    "llm_d_epp_prefix_indexer_hit_ratio",
+    "Share of a prompt that the index attributes to the chosen endpoint.",
+    LABELS,
+)
+.legacy("inference_extension_prefix_indexer_hit_ratio", &[])
+.buckets(RATIO);
+
+const HIT_BYTES: Definition<2> = Definition::new(
+    "llm_d_epp_prefix_indexer_hit_bytes",
+    "Bytes of a prompt that the index attributes to the chosen endpoint, an estimate.",
+    LABELS,
+)
+.legacy("inference_extension_prefix_indexer_hit_bytes", &[])
+.buckets(PREFIX_BYTES);
+
+const MEMORY: Definition<2> =
+    Definition::new("pointsman_prefix_index_memory_bytes", "Memory of a prefix index, in bytes.", LABELS);
+
+const MEMORY_LIMIT: Definition<2> = Definition::new(
+    "pointsman_prefix_index_memory_limit_bytes",
+    "Bound of the memory of a prefix index, in bytes.",
+    LABELS,
+);
+
+/// The families, shared by all indexes.
+pub(super) struct PrefixFamilies {
+    size: Family<GaugeVec, 2>,
+    hit_ratio: Family<HistogramVec, 2>,
+    hit_bytes: Family<HistogramVec, 2>,
+    memory: Family<GaugeVec, 2>,
+    memory_limit: Family<GaugeVec, 2>,
+}
+
+impl PrefixFamilies {
+    pub(super) fn register(registry: &Registry) -> Self {
+        Self {
+            size: Family::register(SIZE, registry),
+            hit_ratio: Family::register(HIT_RATIO, registry),
+            hit_bytes: Family::register(HIT_BYTES, registry),
+            memory: Family::register(MEMORY, registry),
+            memory_limit: Family::register(MEMORY_LIMIT, registry),
+        }
+    }
+
+    pub(super) fn index(&self, kind: &str, name: &str) -> PrefixIndexMetrics {
+        let labels = [name, kind];
+        PrefixIndexMetrics {
+            size: self.size.child(labels),
+            hit_ratio: self.hit_ratio.child(labels),
+            hit_bytes: self.hit_bytes.child(labels),
+            memory_bytes: self.memory.child(labels),
+            memory_limit_bytes: self.memory_limit.child(labels),
+        }
+    }
+}
+
+/// Handles of one prefix index, under the current and the legacy names.
+#[derive(Clone, Debug)]
+pub struct PrefixIndexMetrics {
+    size: Twin<Gauge>,
+    hit_ratio: Twin<Histogram>,
+    hit_bytes: Twin<Histogram>,
+    memory_bytes: Twin<Gauge>,
+    memory_limit_bytes: Twin<Gauge>,
+}
+
+impl PrefixIndexMetrics {
+    /// Sets the number of (block, endpoint) entries in the index. The legacy series has no labels, so of several indexes the last writer shows.
+    pub fn set_size(&self, entries: u64) {
+        self.size.set(entries as f64);
+    }
+
+    /// Sets the memory the index uses, and its bound, in bytes.
+    pub fn set_memory(&self, bytes: u64, limit: u64) {
+        self.memory_bytes.set(bytes as f64);
+        self.memory_limit_bytes.set(limit as f64);
+    }
+
+    /// Records what the chosen endpoint held: `matched` of `total` blocks of `block_bytes` bytes each. Nothing if `total` is 0.
+    pub fn observe_hit(&self, matched: u64, total: u64, block_bytes: u64) {
+        if total == 0 {
+            return;
+        }
+        self.hit_ratio.observe(matched as f64 / total as f64);
+        self.hit_bytes.observe(matched.saturating_mul(block_bytes) as f64);
+    }
+}

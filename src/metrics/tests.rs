@@ -1,0 +1,264 @@
+//! What the page looks like once every handle was used.
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::{Duration, Instant, UNIX_EPOCH};
+
+use super::*;
+use crate::pool::{EndpointId, EndpointSpec, Pool, Reading};
+use crate::request::Usage;
+
+const LABELS: RequestLabels<'_> =
+    RequestLabels { model: "m", target_model: "t", fairness_id: "default-flow", priority: 0 };
+
+fn stats(received: Instant) -> ResponseStats {
+    ResponseStats {
+        received,
+        first_byte: Some(received + Duration::from_secs(1)),
+        completed: received + Duration::from_secs(5),
+        response_bytes: 100,
+        usage: Some(Usage {
+            prompt_tokens: 10,
+            completion_tokens: 5,
+            total_tokens: 15,
+            cached_tokens: Some(0),
+        }),
+        streaming: true,
+    }
+}
+
+/// Touches every series that exists. The endpoints show for as long as the pool lives.
+fn exercised() -> (Metrics, Arc<Pool>) {
+    let now = Instant::now();
+    let metrics = Metrics::new();
+    metrics.enable_grpc_stream_metrics();
+    metrics.info("abc", "v1");
+    metrics.model_rewrite("rewrite", "m", "t");
+    let request = metrics.request(LABELS);
+    request.requested(300);
+    drop(request.running_guard());
+    request.response_done(stats(now));
+    request.inter_token(Duration::from_millis(20));
+    request.error("Internal");
+    metrics.plugin_timer(ExtensionPoint::Scorer, "queue-scorer", "queue").time(|| ());
+    let prefix = metrics.prefix_index("approx-prefix-cache-producer", "prefix");
+    prefix.observe_hit(1, 2, 64);
+    prefix.set_size(1);
+    prefix.set_memory(1, 2);
+    let pool = Arc::new(Pool::new("ns", "pool", now));
+    let spec = EndpointSpec::new(EndpointId::new("ns", "a"), SocketAddr::from(([10, 0, 0, 1], 8000)));
+    pool.replace_endpoints(vec![spec]);
+    let snapshot = pool.snapshot();
+    let endpoint = &snapshot.endpoints()[0];
+    endpoint.load().record(Reading { waiting: Some(1), ..Reading::default() }, 0, now);
+    metrics.pool_collector(&pool).refresh(now, Duration::from_secs(2));
+    drop(metrics.inflight("load").begin(endpoint, "default-flow", 0, 5));
+    metrics.scheduler().success("t", endpoint);
+    metrics.scheduler().failure("t");
+    metrics.scheduler().e2e_duration(Duration::from_micros(100));
+    metrics.processing().request(Duration::from_millis(1));
+    metrics.processing().response(Duration::from_millis(1));
+    let datalayer = metrics.datalayer();
+    datalayer.poll_error("metrics-data-source");
+    datalayer.extract_error("metrics-data-source", "core-metrics-extractor");
+    datalayer.scraped(Duration::from_millis(1), 100);
+    datalayer.set_state("healthy", 1);
+    datalayer.filter_probe("adopted");
+    datalayer.set_filtered_endpoints(1);
+    let extproc = metrics.extproc();
+    extproc.stream_started(now).finish("OK");
+    extproc.refusal("rejected-saturated", 429);
+    extproc.add_buffered_bytes(10);
+    extproc.set_buffered_bytes_limit(100);
+    extproc.bound_hit("request_body");
+    extproc.stream_panicked();
+    extproc.producer_error("approx-prefix-cache-producer", "prefix");
+    metrics.discovery().reloaded("file", UNIX_EPOCH);
+    metrics.discovery().reload_failed("file");
+    (metrics, pool)
+}
+
+/// One line for each family: type, name, labels, buckets.
+fn shapes(metrics: &Metrics) -> String {
+    let page = metrics.encode(Format::Text);
+    let mut shapes = String::new();
+    let mut lines = page.lines().peekable();
+    while let Some(line) = lines.next() {
+        let Some((name, kind)) = line.strip_prefix("# TYPE ").and_then(|rest| rest.split_once(' ')) else {
+            continue;
+        };
+        if name.starts_with("process_") {
+            continue;
+        }
+        let sample = lines.peek().copied().unwrap_or_default();
+        let labels: Vec<&str> = sample
+            .split_once('{')
+            .map_or("", |(_, rest)| rest.rsplit_once('}').map_or("", |(labels, _)| labels))
+            .split("\",")
+            .filter_map(|pair| pair.split_once('=').map(|(label, _)| label))
+            .filter(|label| *label != "le")
+            .collect();
+        let mut bounds = String::new();
+        while let Some((_, rest)) = lines.peek().and_then(|line| line.split_once("le=\"")) {
+            let bound = rest.split_once('"').map_or("", |(bound, _)| bound);
+            bounds = format!("{bounds} {bound}");
+            lines.next();
+        }
+        writeln!(shapes, "{kind} {name}{{{}}}{bounds}", labels.join(",")).unwrap();
+    }
+    shapes
+}
+
+#[test]
+fn names_labels_and_buckets_are_the_recorded_ones() {
+    let golden = include_str!("../../tests/data/metrics_golden.txt");
+    let (metrics, _pool) = exercised();
+    let shapes = shapes(&metrics);
+    let missing: Vec<&str> =
+        golden.lines().filter(|line| !shapes.lines().any(|shape| shape == *line)).collect();
+    let new: Vec<&str> = shapes.lines().filter(|line| !golden.lines().any(|shape| shape == *line)).collect();
+    assert!(missing.is_empty() && new.is_empty(), "missing: {missing:#?}\nnew: {new:#?}\nall:\n{shapes}");
+}
+
+#[test]
+fn help_texts_carry_the_stage_and_point_from_legacy_to_current_names() {
+    let (metrics, _pool) = exercised();
+    let page = metrics.encode(Format::Text);
+    for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+        let (name, help) = line.split_once(' ').unwrap();
+        if name.starts_with("pointsman_") || name.starts_with("process_") {
+            assert!(!help.starts_with('['), "{line}");
+        } else if name.starts_with("llm_d_epp_") || name.ends_with("_info") || name.contains("model_rewrite")
+        {
+            assert!(help.starts_with("[ALPHA] ") && !help.contains("Deprecated"), "{line}");
+        } else {
+            assert!(help.starts_with("[ALPHA] [Deprecated: Use llm_d_epp_"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn nothing_about_requests_shows_before_the_first_one() {
+    let metrics = Metrics::new();
+    metrics.request(LABELS);
+    let page = metrics.encode(Format::Text);
+    assert!(!page.contains("_request_total"), "{page}");
+    assert!(!page.contains("llm_d_epp_extproc_"), "{page}");
+    assert!(page.contains("process_resident_memory_bytes "), "{page}");
+}
+
+fn value(metrics: &Metrics, series: &str) -> Option<f64> {
+    let page = metrics.encode(Format::Text);
+    page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' ')?.parse().ok())
+}
+
+const MFP: &str = "{fairness_id=\"default-flow\",model_name=\"m\",priority=\"0\",target_model_name=\"t\"}";
+const M: &str = "{model_name=\"m\",target_model_name=\"t\"}";
+
+#[test]
+fn a_streamed_response_is_recorded_under_both_names() {
+    let metrics = Metrics::new();
+    metrics.request(LABELS).response_done(stats(Instant::now()));
+    let expected = [
+        (format!("llm_d_epp_request_duration_seconds_sum{MFP}"), 5.0),
+        (format!("inference_objective_request_duration_seconds_sum{M}"), 5.0),
+        (format!("llm_d_epp_response_size_bytes_sum{MFP}"), 100.0),
+        (format!("llm_d_epp_request_input_tokens_sum{MFP}"), 10.0),
+        (format!("inference_objective_output_tokens_sum{M}"), 5.0),
+        (format!("inference_objective_prompt_cached_tokens_count{M}"), 1.0),
+        (format!("llm_d_epp_request_ntpot_seconds_sum{MFP}"), 1.0),
+        (format!("llm_d_epp_request_streaming_tpot_seconds_sum{MFP}"), 1.0),
+        (
+            "llm_d_epp_request_ttft_seconds_sum{fairness_id=\"default-flow\",model_name=\"m\",priority=\"0\",\
+             streaming=\"true\",target_model_name=\"t\"}"
+                .to_owned(),
+            1.0,
+        ),
+    ];
+    for (series, expected) in expected {
+        assert_eq!(value(&metrics, &series), Some(expected), "{series}");
+    }
+}
+
+#[test]
+fn a_response_without_usage_or_body_records_neither_tokens_nor_first_byte() {
+    let metrics = Metrics::new();
+    let now = Instant::now();
+    let stats =
+        ResponseStats { usage: None, first_byte: None, completed: now, streaming: false, ..stats(now) };
+    metrics.request(LABELS).response_done(stats);
+    let page = metrics.encode(Format::Text);
+    for absent in ["tokens", "ttft", "tpot", "request_duration"] {
+        assert!(!page.contains(absent), "{absent}: {page}");
+    }
+}
+
+#[test]
+fn running_requests_return_to_zero_and_unnamed_models_are_not_counted() {
+    let metrics = Metrics::new();
+    let request = metrics.request(LABELS);
+    let guards = [request.running_guard(), request.running_guard()];
+    assert_eq!(value(&metrics, "inference_objective_running_requests{model_name=\"m\"}"), Some(2.0));
+    drop(guards);
+    assert_eq!(value(&metrics, &format!("llm_d_epp_request_running{MFP}")), Some(0.0));
+    drop(metrics.request(RequestLabels { model: "", ..LABELS }).running_guard());
+    assert!(!metrics.encode(Format::Text).contains("running_requests{model_name=\"\"}"));
+}
+
+#[test]
+fn the_thousand_and_first_model_is_other_and_pinned_ones_are_not() {
+    let metrics = Metrics::new();
+    metrics.pin_models(["pinned"]);
+    for index in 0..1001 {
+        let model = format!("model-{index}");
+        metrics.request(RequestLabels { model: &model, target_model: &model, ..LABELS }).error("NotFound");
+    }
+    metrics.request(RequestLabels { model: "pinned", target_model: "", ..LABELS }).error("NotFound");
+    let errors = |model: &str, target: &str| {
+        value(
+            &metrics,
+            &format!(
+                "inference_objective_request_error_total{{error_code=\"NotFound\",model_name=\"{model}\",target_model_name=\"{target}\"}}"
+            ),
+        )
+    };
+    assert_eq!(errors("model-999", "model-999"), Some(1.0));
+    assert_eq!(errors("other", "other"), Some(1.0));
+    assert_eq!(errors("pinned", ""), Some(1.0));
+    assert_eq!(value(&metrics, "pointsman_metric_labels_folded_total{label=\"model_name\"}"), Some(2.0));
+}
+
+#[test]
+fn a_dropped_stream_counts_as_cancelled() {
+    let metrics = Metrics::new();
+    metrics.enable_grpc_stream_metrics();
+    metrics.enable_grpc_stream_metrics();
+    let extproc = metrics.extproc();
+    let guard = extproc.stream_started(Instant::now());
+    assert_eq!(value(&metrics, "llm_d_epp_extproc_streams_inflight"), Some(1.0));
+    drop(guard);
+    assert_eq!(value(&metrics, "llm_d_epp_extproc_streams_total{code=\"Canceled\"}"), Some(1.0));
+    assert_eq!(value(&metrics, "pointsman_streams"), Some(0.0));
+}
+
+#[test]
+fn in_flight_shares_return_to_zero_and_their_series_leave_with_the_endpoint() {
+    let metrics = Metrics::new();
+    let pool = Pool::new("ns", "pool", Instant::now());
+    let spec = EndpointSpec::new(EndpointId::new("ns", "a"), SocketAddr::from(([10, 0, 0, 1], 8000)));
+    pool.replace_endpoints(vec![spec]);
+    let inflight = metrics.inflight("load");
+    let mut share = inflight.begin(&pool.snapshot().endpoints()[0], "f", 1, 9);
+    let labels =
+        "{endpoint_name=\"a\",fairness_id=\"f\",namespace=\"ns\",priority=\"1\",producer_name=\"load\"}";
+    let read =
+        || ["requests", "tokens"].map(|what| value(&metrics, &format!("llm_d_epp_inflight_{what}{labels}")));
+    assert_eq!(read(), [Some(1.0), Some(9.0)]);
+    share.release_tokens();
+    assert_eq!(read(), [Some(1.0), Some(0.0)]);
+    drop(share);
+    assert_eq!(read(), [Some(0.0), Some(0.0)]);
+    inflight.prune_endpoints(&Pool::new("ns", "pool", Instant::now()).snapshot());
+    assert_eq!(read(), [None, None]);
+}

@@ -1,0 +1,101 @@
+//! Durations of plugin calls.
+
+use std::time::Instant;
+
+use prometheus::{Histogram, HistogramVec, Registry};
+
+use super::buckets::SCHEDULING_SECONDS;
+use super::family::{Definition, Family};
+
+const DURATION: Definition<3> = Definition::new(
+    "llm_d_epp_plugin_duration_seconds",
+    "Time of one call of a plugin, in seconds.",
+    ["extension_point", "plugin_type", "plugin_name"],
+)
+.legacy(
+    "inference_extension_plugin_duration_seconds",
+    &[("extension_point", "extension_point"), ("plugin_type", "plugin_type"), ("plugin_name", "plugin_name")],
+)
+.buckets(SCHEDULING_SECONDS);
+
+/// The family of all timers.
+pub(super) struct TimerFamily(Family<HistogramVec, 3>);
+
+impl TimerFamily {
+    pub(super) fn register(registry: &Registry) -> Self {
+        Self(Family::register(DURATION, registry))
+    }
+
+    pub(super) fn timer(&self, point: ExtensionPoint, kind: &str, name: &str) -> PluginTimer {
+        let (current, legacy) = self.0.child([point.label(), kind, name]).split();
+        let legacy = legacy.unwrap_or_else(|| current.clone());
+        PluginTimer::new(current, legacy)
+    }
+}
+
+/// Measures the calls of one plugin at one extension point, under the current and the legacy series.
+#[derive(Clone, Debug)]
+pub struct PluginTimer {
+    current: Histogram,
+    legacy: Histogram,
+}
+
+impl PluginTimer {
+    /// Observes into these two.
+    pub fn new(current: Histogram, legacy: Histogram) -> Self {
+        Self { current, legacy }
+    }
+
+    /// Runs `call` and records how long it took, in seconds.
+    pub fn time<R>(&self, call: impl FnOnce() -> R) -> R {
+        let start = Instant::now();
+        let result = call();
+        let seconds = start.elapsed().as_secs_f64();
+        self.current.observe(seconds);
+        self.legacy.observe(seconds);
+        result
+    }
+}
+
+/// Where in the life of a request a plugin is called; the value of the `extension_point` label.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ExtensionPoint {
+    /// Profile handler, choosing profiles.
+    ProfilePicker,
+    /// Filter.
+    Filter,
+    /// Scorer.
+    Scorer,
+    /// Picker.
+    Picker,
+    /// Profile handler, choosing the primary profile.
+    ProcessProfilesResults,
+    /// Parser, request body.
+    RequestParsing,
+    /// Parser, response body.
+    ResponseParsing,
+    /// Data producer.
+    DataProducer,
+    /// Pre-request hook.
+    PreRequest,
+    /// Response header hook.
+    ResponseReceived,
+}
+
+impl ExtensionPoint {
+    /// Label value.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ProfilePicker => "ProfilePicker",
+            Self::Filter => "Filter",
+            Self::Scorer => "Scorer",
+            Self::Picker => "Picker",
+            Self::ProcessProfilesResults => "ProcessProfilesResults",
+            Self::RequestParsing => "RequestParsing",
+            Self::ResponseParsing => "ResponseParsing",
+            Self::DataProducer => "DataProducer",
+            Self::PreRequest => "PreRequest",
+            Self::ResponseReceived => "ResponseReceived",
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! How a configured plugin comes to life: what it is given, and what it turns out to be.
+
+use std::any::TypeId;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::metrics::Metrics;
+use crate::request::ParserKind;
+use crate::scheduling::{
+    Column, Filter, Picker, PreRequest, Producer, ProfileHandler, ResponseHeaderHook, Scorer,
+};
+
+/// How settled a plugin type is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// May change; needs `--allow-experimental-plugins`.
+    Alpha,
+    /// Usable without a flag.
+    Beta,
+}
+
+/// A type that another one replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// Version of the reference that deprecated it.
+    pub since: &'static str,
+    /// What to use instead.
+    pub replacement: &'static str,
+}
+
+/// One row of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginType {
+    /// Type string, the reference's letter for letter.
+    pub name: &'static str,
+    /// What the `plugin_type` label says; nearly always `name`.
+    pub reports_as: &'static str,
+    /// How settled it is.
+    pub stability: Stability,
+    /// What replaces it, if anything does.
+    pub superseded: Option<Superseded>,
+    /// Builds an instance.
+    pub build: fn(&mut BuildCx<'_>) -> Result<Roles, BuildError>,
+}
+
+/// Why a plugin could not be built.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct BuildError {
+    /// Path of the offending parameter below `parameters`, as `a.b[0]`; empty if the fault is not one parameter's.
+    pub path: String,
+    /// What is wrong, and what would be right.
+    pub message: String,
+}
+
+impl BuildError {
+    /// An error that concerns the parameter at `path`.
+    pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { path: path.into(), message: message.into() }
+    }
+
+    /// An error that concerns the plugin as a whole.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self::at("", message)
+    }
+}
+
+/// Identity of a column: a type of data and the name of the plugin instance that produces it.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ColumnKey {
+    /// Rust type of the cells.
+    pub data: TypeId,
+    /// Name of that type, for people.
+    pub data_name: &'static str,
+    /// Instance name of the producer.
+    pub producer: String,
+}
+
+/// A column a plugin reads.
+#[derive(Clone, Debug)]
+pub struct Consumption {
+    /// Which.
+    pub key: ColumnKey,
+    /// True if the plugin cannot work without it.
+    pub required: bool,
+    /// Plugin type that is created under its own name when nobody produces a required column.
+    pub default_producer: Option<&'static str>,
+}
+
+/// What a plugin is given while it is built. Nothing in it is global.
+#[derive(Debug)]
+pub struct BuildCx<'a> {
+    name: &'a str,
+    params: Option<&'a Value>,
+    metrics: &'a Arc<Metrics>,
+    columns: &'a mut Vec<ColumnKey>,
+    seed: u64,
+    /// Columns this plugin writes.
+    pub produced: Vec<ColumnKey>,
+    /// Columns this plugin reads.
+    pub consumed: Vec<Consumption>,
+    /// What the operator should know, though it is no error.
+    pub warnings: Vec<String>,
+}
+
+impl<'a> BuildCx<'a> {
+    /// A context for the instance `name`. `columns` is the table of all columns so far; `seed` feeds random choices.
+    pub fn new(
+        name: &'a str,
+        params: Option<&'a Value>,
+        metrics: &'a Arc<Metrics>,
+        columns: &'a mut Vec<ColumnKey>,
+        seed: u64,
+    ) -> Self {
+        let (produced, consumed, warnings) = (Vec::new(), Vec::new(), Vec::new());
+        Self { name, params, metrics, columns, seed, produced, consumed, warnings }
+    }
+
+    /// Instance name.
+    pub fn name(&self) -> &str {
+        self.name
+    }
+
+    /// Seed for a plugin's own random source.
+    pub fn seed(&self) -> u64 {
+        self.seed
+    }
+
+    /// Metric families, to take handles from.
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        self.metrics
+    }
+
+    /// The parameters, strictly: an unknown field is an error. Keys match in any letter case, `null` means the default.
+    pub fn params<P: DeserializeOwned + Default>(&self) -> Result<P, BuildError> {
+        super::params::decode(self.params)
+    }
+
+    /// For a type without parameters: whatever is given is ignored, with a warning.
+    pub fn no_params(&mut self) {
+        if self
+            .params
+            .is_some_and(|value| !value.is_null() && value.as_object().is_none_or(|map| !map.is_empty()))
+        {
+            self.warnings.push("takes no parameters; those given have no effect".to_owned());
+        }
+    }
+
+    /// Notes something the operator should know.
+    pub fn warn(&mut self, text: impl Into<String>) {
+        self.warnings.push(text.into());
+    }
+
+    /// Declares that this plugin writes a column of `T` under its own name.
+    pub fn produces<T: Send + Sync + 'static>(&mut self) -> Column<T> {
+        let key = Self::key::<T>(self.name);
+        self.produced.push(key.clone());
+        self.column(key)
+    }
+
+    /// Declares that this plugin needs the column of `T` that the instance `producer` writes. If no such instance is configured and
+    /// `producer` equals `default_producer`, one of that type is created.
+    pub fn consumes<T: Send + Sync + 'static>(
+        &mut self,
+        producer: &str,
+        default_producer: Option<&'static str>,
+    ) -> Column<T> {
+        self.consume(producer, true, default_producer)
+    }
+
+    /// Declares that this plugin reads the column of `T` that `producer` writes, if there is one.
+    pub fn may_consume<T: Send + Sync + 'static>(&mut self, producer: &str) -> Column<T> {
+        self.consume(producer, false, None)
+    }
+
+    fn consume<T: Send + Sync + 'static>(
+        &mut self,
+        producer: &str,
+        required: bool,
+        default_producer: Option<&'static str>,
+    ) -> Column<T> {
+        let key = Self::key::<T>(producer);
+        let default_producer = default_producer.filter(|kind| *kind == producer);
+        self.consumed.push(Consumption { key: key.clone(), required, default_producer });
+        self.column(key)
+    }
+
+    fn key<T: 'static>(producer: &str) -> ColumnKey {
+        let data_name = std::any::type_name::<T>().rsplit("::").next().unwrap_or_default();
+        ColumnKey { data: TypeId::of::<T>(), data_name, producer: producer.to_owned() }
+    }
+
+    fn column<T>(&mut self, key: ColumnKey) -> Column<T> {
+        let index = self.columns.iter().position(|known| *known == key).unwrap_or_else(|| {
+            self.columns.push(key);
+            self.columns.len() - 1
+        });
+        Column::new(index as u16)
+    }
+}
+
+/// Where endpoints come from without Kubernetes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FileDiscoverySpec {
+    /// The endpoints file.
+    pub path: PathBuf,
+    /// Reload it when it changes.
+    pub watch: bool,
+}
+
+/// The extension points one configured plugin takes part in.
+#[derive(Default)]
+pub struct Roles {
+    /// Rules candidates out.
+    pub filter: Option<Arc<dyn Filter>>,
+    /// Prefers candidates.
+    pub scorer: Option<Arc<dyn Scorer>>,
+    /// Chooses.
+    pub picker: Option<Arc<dyn Picker>>,
+    /// Runs profiles.
+    pub profile_handler: Option<Arc<dyn ProfileHandler>>,
+    /// Gathers data before scheduling.
+    pub producer: Option<Arc<dyn Producer>>,
+    /// Acts before forwarding.
+    pub pre_request: Option<Arc<dyn PreRequest>>,
+    /// Acts on response headers.
+    pub response_headers: Option<Arc<dyn ResponseHeaderHook>>,
+    /// Reads request bodies.
+    pub parser: Option<ParserKind>,
+    /// Fetches metrics pages.
+    pub metrics_source: Option<crate::datalayer::SourceSpec>,
+    /// Reads metrics pages.
+    pub metrics_extractor: Option<crate::datalayer::EngineTable>,
+    /// Finds endpoints.
+    pub discovery: Option<FileDiscoverySpec>,
+}
+
+impl std::fmt::Debug for Roles {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.names()).finish()
+    }
+}
+
+impl Roles {
+    /// Names of the roles it has, for error texts.
+    pub fn names(&self) -> Vec<&'static str> {
+        [
+            (self.filter.is_some(), "filter"),
+            (self.scorer.is_some(), "scorer"),
+            (self.picker.is_some(), "picker"),
+            (self.profile_handler.is_some(), "profile handler"),
+            (self.producer.is_some(), "data producer"),
+            (self.pre_request.is_some(), "pre-request"),
+            (self.response_headers.is_some(), "response header"),
+            (self.parser.is_some(), "parser"),
+            (self.metrics_source.is_some(), "data source"),
+            (self.metrics_extractor.is_some(), "extractor"),
+            (self.discovery.is_some(), "endpoint discovery"),
+        ]
+        .into_iter()
+        .filter_map(|(has, name)| has.then_some(name))
+        .collect()
+    }
+
+    /// With this filter.
+    #[must_use]
+    pub fn filter(mut self, plugin: Arc<dyn Filter>) -> Self {
+        self.filter = Some(plugin);
+        self
+    }
+
+    /// With this scorer.
+    #[must_use]
+    pub fn scorer(mut self, plugin: Arc<dyn Scorer>) -> Self {
+        self.scorer = Some(plugin);
+        self
+    }
+
+    /// With this picker.
+    #[must_use]
+    pub fn picker(mut self, plugin: Arc<dyn Picker>) -> Self {
+        self.picker = Some(plugin);
+        self
+    }
+
+    /// With this profile handler.
+    #[must_use]
+    pub fn profile_handler(mut self, plugin: Arc<dyn ProfileHandler>) -> Self {
+        self.profile_handler = Some(plugin);
+        self
+    }
+
+    /// With this data producer.
+    #[must_use]
+    pub fn producer(mut self, plugin: Arc<dyn Producer>) -> Self {
+        self.producer = Some(plugin);
+        self
+    }
+
+    /// With this pre-request hook.
+    #[must_use]
+    pub fn pre_request(mut self, plugin: Arc<dyn PreRequest>) -> Self {
+        self.pre_request = Some(plugin);
+        self
+    }
+
+    /// With this response header hook.
+    #[must_use]
+    pub fn response_headers(mut self, plugin: Arc<dyn ResponseHeaderHook>) -> Self {
+        self.response_headers = Some(plugin);
+        self
+    }
+}

@@ -1,0 +1,66 @@
+//! `file-discovery`: endpoints, objectives and model rewrites from one file.
+//!
+//! | parameter | default | meaning |
+//! |---|---|---|
+//! | `path` | required | the file, YAML or JSON |
+//! | `watchFile` | `false` | load it again when it changes |
+
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+use crate::plugins::build::FileDiscoverySpec;
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+
+/// The row.
+pub static TYPE: PluginType = PluginType {
+    name: "file-discovery",
+    reports_as: "file-discovery",
+    stability: Stability::Beta,
+    superseded: None,
+    build,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Params {
+    path: PathBuf,
+    watch_file: bool,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let params: Params = cx.params()?;
+    if params.path.as_os_str().is_empty() {
+        return Err(BuildError::at("path", "is required: the file that lists the endpoints"));
+    }
+    let discovery = FileDiscoverySpec { path: params.path, watch: params.watch_file };
+    Ok(Roles { discovery: Some(discovery), ..Roles::default() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn spec(params: Option<&Value>) -> Result<FileDiscoverySpec, BuildError> {
+        let (metrics, mut columns) = (Arc::new(Metrics::new()), Vec::new());
+        build(&mut BuildCx::new("d", params, &metrics, &mut columns, 0)).map(|roles| roles.discovery.unwrap())
+    }
+
+    #[test]
+    fn a_path_is_required() {
+        assert_eq!(spec(None).unwrap_err().path, "path");
+    }
+
+    #[test]
+    fn the_file_is_watched_on_request_only() {
+        let path = PathBuf::from("/e.yaml");
+        assert!(!spec(Some(&json!({"path": "/e.yaml"}))).unwrap().watch);
+        let watched = spec(Some(&json!({"path": "/e.yaml", "watchFile": true}))).unwrap();
+        assert_eq!(watched, FileDiscoverySpec { path, watch: true });
+    }
+}

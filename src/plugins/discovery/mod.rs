@@ -1,0 +1,5 @@
+//! Where endpoints come from without Kubernetes.
+
+mod file;
+
+pub use file::TYPE as FILE_DISCOVERY;

@@ -1,0 +1,80 @@
+//! `by-label` (deprecated): keeps endpoints whose pod label has one of the listed values.
+//!
+//! An absent label reads as the empty value, so listing `""` admits pods without it too, as `allowsNoLabel` does. Cost: one label look-up an endpoint.
+//! Consumes nothing but what discovery knows.
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::scheduling::{Call, Filter, Mask};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "by-label",
+    reports_as: "by-label",
+    stability: Stability::Beta,
+    superseded: Some(Superseded { since: "v0.9.0", replacement: "label-selector-filter" }),
+    build,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Params {
+    /// Label key; required.
+    label: String,
+    /// Values to keep; required unless `allowsNoLabel`.
+    valid_values: Vec<String>,
+    /// Keep pods that lack the label.
+    allows_no_label: bool,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let Params { label, valid_values, allows_no_label } = cx.params()?;
+    if label.is_empty() {
+        return Err(BuildError::at("label", "must name a pod label"));
+    }
+    if valid_values.is_empty() && !allows_no_label {
+        return Err(BuildError::at("validValues", "must list a value unless allowsNoLabel is true"));
+    }
+    Ok(Roles::default().filter(Arc::new(ByLabel { label, valid_values, allows_no_label })))
+}
+
+#[derive(Debug)]
+struct ByLabel {
+    label: String,
+    valid_values: Vec<String>,
+    allows_no_label: bool,
+}
+
+impl Filter for ByLabel {
+    fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
+        keep.retain(call.endpoints(), |endpoint| {
+            let value = endpoint.label(&self.label);
+            (value.is_none() && self.allows_no_label)
+                || self.valid_values.iter().any(|valid| valid == value.unwrap_or_default())
+        });
+    }
+}
+
+/// Pod label that names what a model server does in a disaggregated deployment.
+const ROLE_LABEL: &str = "llm-d.ai/role";
+
+/// Keeps endpoints whose role is listed; what the three role filters are made of.
+#[derive(Debug)]
+pub(super) struct ByRole {
+    /// Roles to keep.
+    pub(super) roles: &'static [&'static str],
+    /// Keep pods that name no role. An empty role is a role.
+    pub(super) allows_no_role: bool,
+}
+
+impl Filter for ByRole {
+    fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
+        keep.retain(call.endpoints(), |endpoint| match endpoint.label(ROLE_LABEL) {
+            Some(role) => self.roles.contains(&role),
+            None => self.allows_no_role,
+        });
+    }
+}

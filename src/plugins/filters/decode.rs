@@ -1,0 +1,23 @@
+//! `decode-filter`: keeps endpoints that can generate tokens, by the pod label `llm-d.ai/role`.
+//!
+//! A pod without the label can do everything. Takes no parameters.
+
+use std::sync::Arc;
+
+use super::by_label::ByRole;
+use crate::plugins::{PluginType, Roles, Stability};
+
+/// Registry row. Its metrics carry the type it is made of, as the reference's do.
+pub static TYPE: PluginType = PluginType {
+    name: "decode-filter",
+    reports_as: "by-label",
+    stability: Stability::Beta,
+    superseded: None,
+    build: |cx| {
+        cx.no_params();
+        Ok(Roles::default().filter(Arc::new(ByRole { roles: ROLES, allows_no_role: true })))
+    },
+};
+
+/// `both` is an old spelling of `prefill-decode`.
+const ROLES: &[&str] = &["decode", "prefill-decode", "both", "encode-prefill-decode"];

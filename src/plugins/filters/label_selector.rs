@@ -1,0 +1,205 @@
+//! `label-selector-filter`: keeps endpoints whose pod labels match a Kubernetes label selector.
+//!
+//! `matchLabels` and `matchExpressions` (`In`, `NotIn`, `Exists`, `DoesNotExist`) must all hold; no requirement matches every pod. `NotIn` holds for pods
+//! without the label. A selector that Kubernetes would not accept is an error at start-up. Cost: one label look-up a requirement and endpoint.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::pool::Endpoint;
+use crate::scheduling::{Call, Filter, Mask};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "label-selector-filter",
+    reports_as: "label-selector-filter",
+    stability: Stability::Beta,
+    superseded: None,
+    build,
+};
+
+/// Registry row of the old name.
+pub static BY_LABEL_SELECTOR: PluginType = PluginType {
+    name: "by-label-selector",
+    superseded: Some(Superseded { since: "v0.9.0", replacement: "label-selector-filter" }),
+    ..TYPE
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Params {
+    /// Labels and the values they must have.
+    match_labels: BTreeMap<String, String>,
+    /// Further requirements.
+    match_expressions: Vec<Expression>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct Expression {
+    /// Label key.
+    key: String,
+    /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
+    operator: String,
+    /// What `In` and `NotIn` compare with; empty for the others.
+    values: Vec<String>,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let params: Params = cx.params()?;
+    let mut requirements = Vec::new();
+    for (key, value) in params.match_labels {
+        check_key(&key, || format!("matchLabels.{key}"))?;
+        check_value(&value, || format!("matchLabels.{key}"))?;
+        requirements.push(Requirement { key, test: Test::In(vec![value]) });
+    }
+    for (index, expression) in params.match_expressions.into_iter().enumerate() {
+        requirements.push(requirement(expression, &format!("matchExpressions[{index}]"))?);
+    }
+    Ok(Roles::default().filter(Arc::new(LabelSelector { requirements })))
+}
+
+fn requirement(expression: Expression, path: &str) -> Result<Requirement, BuildError> {
+    let Expression { key, operator, values } = expression;
+    check_key(&key, || format!("{path}.key"))?;
+    for (index, value) in values.iter().enumerate() {
+        check_value(value, || format!("{path}.values[{index}]"))?;
+    }
+    let listed = !values.is_empty();
+    let test = match (operator.as_str(), listed) {
+        ("In", true) => Test::In(values),
+        ("NotIn", true) => Test::NotIn(values),
+        ("Exists", false) => Test::Exists,
+        ("DoesNotExist", false) => Test::DoesNotExist,
+        ("In" | "NotIn", false) => {
+            return Err(BuildError::at(
+                format!("{path}.values"),
+                format!("{operator} needs at least one value"),
+            ));
+        }
+        ("Exists" | "DoesNotExist", true) => {
+            return Err(BuildError::at(format!("{path}.values"), format!("{operator} takes no values")));
+        }
+        _ => {
+            let message = format!("{operator:?} is none of In, NotIn, Exists, DoesNotExist");
+            return Err(BuildError::at(format!("{path}.operator"), message));
+        }
+    };
+    Ok(Requirement { key, test })
+}
+
+/// A label key: a name, behind a DNS subdomain and a slash if it has a prefix.
+fn check_key(key: &str, path: impl Fn() -> String) -> Result<(), BuildError> {
+    let (prefix, name) = match key.split_once('/') {
+        Some((prefix, name)) => (Some(prefix), name),
+        None => (None, key),
+    };
+    let prefix_is_valid = prefix.is_none_or(|prefix| {
+        let label = |label: &str| {
+            is_framed(label, |byte| byte == b'-') && !label.bytes().any(|byte| byte.is_ascii_uppercase())
+        };
+        prefix.len() <= 253 && prefix.split('.').all(label)
+    });
+    if prefix_is_valid && !name.is_empty() && is_name(name) {
+        return Ok(());
+    }
+    Err(BuildError::at(path(), format!("{key:?} is no label key")))
+}
+
+fn check_value(value: &str, path: impl Fn() -> String) -> Result<(), BuildError> {
+    if value.is_empty() || is_name(value) {
+        return Ok(());
+    }
+    Err(BuildError::at(path(), format!("{value:?} is no label value")))
+}
+
+fn is_name(text: &str) -> bool {
+    text.len() <= 63 && is_framed(text, |byte| matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// True if `text` is letters, digits and `inner` bytes, and begins and ends with a letter or digit.
+fn is_framed(text: &str, inner: impl Fn(u8) -> bool) -> bool {
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || inner(byte))
+}
+
+#[derive(Debug)]
+struct LabelSelector {
+    requirements: Vec<Requirement>,
+}
+
+#[derive(Debug)]
+struct Requirement {
+    key: String,
+    test: Test,
+}
+
+#[derive(Debug)]
+enum Test {
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Exists,
+    DoesNotExist,
+}
+
+impl Requirement {
+    fn holds(&self, endpoint: &Endpoint) -> bool {
+        let value = endpoint.label(&self.key);
+        let listed = |values: &[String]| value.is_some_and(|value| values.iter().any(|known| known == value));
+        match &self.test {
+            Test::In(values) => listed(values),
+            Test::NotIn(values) => !listed(values),
+            Test::Exists => value.is_some(),
+            Test::DoesNotExist => value.is_none(),
+        }
+    }
+}
+
+impl Filter for LabelSelector {
+    fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
+        keep.retain(call.endpoints(), |endpoint| {
+            self.requirements.iter().all(|requirement| requirement.holds(endpoint))
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::plugins::fixture::Fleet;
+
+    #[test]
+    fn a_selector_that_kubernetes_would_refuse_names_the_offending_part() {
+        let cases = [
+            (json!({"matchLabels": {"a b": "c"}}), "matchLabels.a b"),
+            (json!({"matchLabels": {"a": "-c"}}), "matchLabels.a"),
+            (json!({"matchLabels": {"Example.com/a": "c"}}), "matchLabels.Example.com/a"),
+            (json!({"matchExpressions": [{"key": "", "operator": "Exists"}]}), "matchExpressions[0].key"),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "in", "values": ["x"]}]}),
+                "matchExpressions[0].operator",
+            ),
+            (json!({"matchExpressions": [{"key": "a", "operator": "In"}]}), "matchExpressions[0].values"),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "Exists", "values": ["x"]}]}),
+                "matchExpressions[0].values",
+            ),
+            (
+                json!({"matchExpressions": [{"key": "a", "operator": "NotIn", "values": ["x", "y/z"]}]}),
+                "matchExpressions[0].values[1]",
+            ),
+        ];
+        for (params, path) in cases {
+            let error = Fleet::new([]).build(&TYPE, Some(params.clone())).map(|_| ()).unwrap_err();
+            assert_eq!(error.path, path, "{params}: {error}");
+        }
+        let accepted = json!({"matchLabels": {"example.com/a_b.C": ""}, "matchExpressions": []});
+        assert!(Fleet::new([]).build(&TYPE, Some(accepted)).is_ok());
+    }
+}

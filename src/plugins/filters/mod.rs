@@ -1,0 +1,8 @@
+//! Filters: one file a plugin.
+
+pub mod by_label;
+pub mod decode;
+pub mod encode;
+pub mod header_based_testing;
+pub mod label_selector;
+pub mod prefill;

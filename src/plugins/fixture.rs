@@ -1,0 +1,300 @@
+//! A fleet of endpoints with given figures, to try plugins on.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use serde_json::Value;
+use smallvec::SmallVec;
+
+use super::{BuildCx, BuildError, ColumnKey, Consumption, PluginType, Roles};
+use crate::metrics::Metrics;
+use crate::pool::{EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot};
+use crate::prefix::PrefixMatch;
+use crate::request::{Headers, Inference};
+use crate::scheduling::{
+    Call, Candidates, Column, Columns, DecidedCall, Decision, HeaderEdits, Mask, Produced, ProfileResult,
+    RequestView,
+};
+
+/// An endpoint `default/<name>` with what its last scrape said.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    spec: EndpointSpec,
+    reading: Reading,
+    in_flight: usize,
+}
+
+/// An endpoint at `10.0.0.<last letter>:8000` that was never scraped.
+pub(crate) fn pod(name: &str) -> Pod {
+    let last = name.bytes().last().unwrap_or_default();
+    let address = SocketAddr::from(([10, 0, 0, last], 8000));
+    Pod {
+        spec: EndpointSpec::new(EndpointId::new("default", name), address),
+        reading: Reading::default(),
+        in_flight: 0,
+    }
+}
+
+impl Pod {
+    /// The same figures under another name and address.
+    pub(crate) fn named(self, name: &str) -> Self {
+        let Pod { reading, in_flight, .. } = self;
+        Pod { reading, in_flight, ..pod(name) }
+    }
+
+    pub(crate) fn at(mut self, address: &str) -> Self {
+        self.spec.address = address.parse().unwrap();
+        self
+    }
+
+    pub(crate) fn waiting(mut self, waiting: u64) -> Self {
+        self.reading.waiting = Some(waiting);
+        self
+    }
+
+    pub(crate) fn running(mut self, running: u64) -> Self {
+        self.reading.running = Some(running);
+        self
+    }
+
+    pub(crate) fn kv(mut self, usage: f64) -> Self {
+        self.reading.kv_usage = Some(usage);
+        self
+    }
+
+    pub(crate) fn cache(mut self, block_size: u32, num_blocks: u32) -> Self {
+        (self.reading.block_size, self.reading.num_blocks) = (Some(block_size), Some(num_blocks));
+        self
+    }
+
+    pub(crate) fn lora(mut self, active: &[&str], waiting: &[&str], max_active: u64) -> Self {
+        let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        self.reading.lora = Some(LoraReading { active: names(active), waiting: names(waiting), max_active });
+        self
+    }
+
+    pub(crate) fn label(mut self, key: &str, value: &str) -> Self {
+        Arc::make_mut(&mut self.spec.labels).insert(key.to_owned(), value.to_owned());
+        self
+    }
+
+    pub(crate) fn in_flight(mut self, count: usize) -> Self {
+        self.in_flight = count;
+        self
+    }
+}
+
+/// A request, as far as plugins look at it.
+#[derive(Clone, Debug)]
+pub(crate) struct Request {
+    pub(crate) model: String,
+    pub(crate) headers: Headers,
+    pub(crate) body: Bytes,
+    pub(crate) inference: Inference,
+}
+
+/// A request for `model` without body or headers.
+pub(crate) fn request(model: &str) -> Request {
+    Request {
+        model: model.to_owned(),
+        headers: Headers::new(),
+        body: Bytes::new(),
+        inference: Inference::opaque(),
+    }
+}
+
+impl Request {
+    pub(crate) fn header(mut self, name: &str, value: &str) -> Self {
+        let bytes = |text: &str| Bytes::copy_from_slice(text.as_bytes());
+        self.headers.push(bytes(name), bytes(value));
+        self
+    }
+
+    /// With a prompt of one string, which is the whole body.
+    pub(crate) fn prompt(mut self, text: &str) -> Self {
+        let string = crate::request::JsonStr { start: 0, end: text.len() as u32, escaped: false };
+        self.body = Bytes::copy_from_slice(text.as_bytes());
+        self.inference.prompt.pieces = SmallVec::from_iter([crate::request::Piece::Text(string)]);
+        self
+    }
+
+    pub(crate) fn view(&self) -> RequestView<'_> {
+        RequestView {
+            id: "request",
+            target_model: &self.model,
+            headers: &self.headers,
+            body: &self.body,
+            inference: &self.inference,
+            priority: 0,
+            fairness_id: "default",
+        }
+    }
+}
+
+/// What a build gave.
+#[derive(Debug)]
+pub(crate) struct Built {
+    pub(crate) roles: Roles,
+    pub(crate) warnings: Vec<String>,
+    pub(crate) consumed: Vec<Consumption>,
+}
+
+/// A pool, and the columns of the plugins built for it.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    pub(crate) pool: Pool,
+    pub(crate) now: Instant,
+    keys: Vec<ColumnKey>,
+    metrics: Arc<Metrics>,
+    /// Requests in flight, for as long as the fleet lives.
+    _leases: Vec<Lease>,
+}
+
+impl Fleet {
+    pub(crate) fn new(pods: impl IntoIterator<Item = Pod>) -> Self {
+        let now = Instant::now();
+        let pool = Pool::new("default", "pool", now);
+        let pods: Vec<Pod> = pods.into_iter().collect();
+        pool.replace_endpoints(pods.iter().map(|pod| pod.spec.clone()).collect());
+        let mut leases = Vec::new();
+        let snapshot = pool.snapshot();
+        for (pod, endpoint) in pods.into_iter().zip(snapshot.endpoints()) {
+            endpoint.load().record(pod.reading, 0, now);
+            leases.extend((0..pod.in_flight).map(|_| Lease::take(endpoint, 1)));
+        }
+        Self { pool, now, keys: Vec::new(), metrics: Arc::new(Metrics::new()), _leases: leases }
+    }
+
+    pub(crate) fn snapshot(&self) -> Arc<Snapshot> {
+        self.pool.snapshot()
+    }
+
+    #[expect(clippy::needless_pass_by_value, reason = "so that cases can be written with json!()")]
+    pub(crate) fn build(&mut self, plugin: &PluginType, params: Option<Value>) -> Result<Built, BuildError> {
+        let mut cx = BuildCx::new(plugin.name, params.as_ref(), &self.metrics, &mut self.keys, 7);
+        let roles = (plugin.build)(&mut cx)?;
+        let BuildCx { consumed, warnings, .. } = cx;
+        Ok(Built { roles, warnings, consumed })
+    }
+
+    /// The column that `producer` writes for cells of `T`, if any plugin built so far knows it.
+    pub(crate) fn column<T: 'static>(&self, producer: &str) -> Column<T> {
+        let data = std::any::TypeId::of::<T>();
+        let index = self.keys.iter().position(|key| key.data == data && key.producer == producer).unwrap();
+        Column::new(index as u16)
+    }
+
+    /// Columns in which the endpoints match as many blocks of `total` blocks of 64 tokens as given.
+    pub(crate) fn matches(&self, matched: &[u32], total: u32) -> Columns {
+        let cells = matched
+            .iter()
+            .map(|&matched| PrefixMatch { matched, total, block_size: 64, cached: matched })
+            .collect();
+        let mut columns = Columns::new();
+        columns.insert(Produced::new(self.column("approx-prefix-cache-producer"), cells));
+        columns
+    }
+
+    /// Runs `look` on a call with all endpoints.
+    pub(crate) fn call<R>(
+        &self,
+        request: &Request,
+        columns: &Columns,
+        look: impl FnOnce(&Call<'_>) -> R,
+    ) -> R {
+        let candidates = Candidates::all(self.snapshot());
+        let slots: Vec<u32> = (0..candidates.len() as u32).collect();
+        look(&Call::new(request.view(), self.now, &candidates, &slots, columns))
+    }
+
+    /// Scores of a scorer.
+    pub(crate) fn scores(&self, roles: &Roles, request: &Request, columns: &Columns) -> Vec<f64> {
+        let scorer = roles.scorer.as_ref().unwrap();
+        self.call(request, columns, |call| {
+            let mut scores = vec![0.0; call.len()];
+            scorer.score(call, &mut scores);
+            scores
+        })
+    }
+
+    /// Names of the endpoints that a filter keeps.
+    pub(crate) fn kept(&self, roles: &Roles, request: &Request) -> Vec<String> {
+        let filter = roles.filter.as_ref().unwrap();
+        self.call(request, &Columns::new(), |call| {
+            let mut keep = Mask::full(call.len());
+            filter.narrow(call, &mut keep);
+            let kept = call.endpoints().enumerate().filter(|(position, _)| keep.contains(*position));
+            kept.map(|(_, endpoint)| endpoint.id().name().to_owned()).collect()
+        })
+    }
+
+    /// Positions that a picker picks.
+    pub(crate) fn picked(&self, roles: &Roles, totals: &[f64], rng: &mut Rng) -> Vec<u32> {
+        let picker = roles.picker.as_ref().unwrap();
+        self.call(&request("m"), &Columns::new(), |call| {
+            let mut picked = SmallVec::new();
+            picker.pick(call, totals, rng, &mut picked);
+            picked.to_vec()
+        })
+    }
+
+    /// Columns that a producer produces.
+    pub(crate) fn produce(&self, roles: &Roles, request: &Request) -> Columns {
+        let producer = roles.producer.as_ref().unwrap();
+        let mut columns = Columns::new();
+        for produced in self.call(request, &Columns::new(), |call| producer.produce(call)).unwrap() {
+            columns.insert(produced);
+        }
+        columns
+    }
+
+    /// A decision in which each profile chose the endpoint at the given place out of those listed, or did not run. The first one is primary.
+    pub(crate) fn decision(&self, chosen: &[Option<usize>], scored: &[u32]) -> Decision {
+        let snapshot = self.snapshot();
+        let profiles = chosen
+            .iter()
+            .map(|place| {
+                place.map(|place| ProfileResult {
+                    targets: SmallVec::from_iter([Arc::clone(&snapshot.endpoints()[place])]),
+                    scored: scored.iter().map(|&slot| (slot, 0.0)).collect(),
+                })
+            })
+            .collect();
+        Decision { profiles, primary: 0 }
+    }
+
+    /// Runs the pre-request hook for profiles named `default` and `prefill`, which chose the endpoints at these places out of all.
+    pub(crate) fn forward(
+        &self,
+        roles: &Roles,
+        request: &Request,
+        columns: &Columns,
+        chosen: &[Option<usize>],
+    ) {
+        let everyone: Vec<u32> = (0..self.snapshot().len() as u32).collect();
+        self.forward_out_of(roles, request, columns, chosen, &everyone);
+    }
+
+    /// The same, with only the endpoints at `scored` having survived the filters.
+    pub(crate) fn forward_out_of(
+        &self,
+        roles: &Roles,
+        request: &Request,
+        columns: &Columns,
+        chosen: &[Option<usize>],
+        scored: &[u32],
+    ) {
+        let decision = self.decision(chosen, scored);
+        let profiles = ["default".into(), "prefill".into()];
+        self.call(request, columns, |call| {
+            let decided =
+                DecidedCall { call: *call, decision: &decision, profiles: &profiles[..chosen.len()] };
+            let mut headers = HeaderEdits::default();
+            let state = roles.pre_request.as_ref().unwrap().before_forward(&decided, &mut headers);
+            assert!(matches!(state, Ok(None)));
+        });
+    }
+}

@@ -1,0 +1,22 @@
+//! The catalogue: one file a plugin, one line a plugin in [`REGISTRY`].
+
+mod build;
+#[cfg(test)]
+mod cases;
+pub mod discovery;
+pub mod filters;
+#[cfg(test)]
+mod fixture;
+mod params;
+pub mod parsers;
+pub mod pickers;
+pub mod producers;
+pub mod profiles;
+mod registry;
+pub mod scorers;
+pub mod sources;
+
+pub use build::{
+    BuildCx, BuildError, ColumnKey, Consumption, FileDiscoverySpec, PluginType, Roles, Stability, Superseded,
+};
+pub use registry::REGISTRY;

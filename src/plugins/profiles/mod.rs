@@ -1,0 +1,3 @@
+//! Profile handlers: one file a plugin.
+
+pub mod single;

@@ -1,0 +1,80 @@
+//! `single-profile-handler`: runs the only profile there is, and its result answers. Takes no parameters.
+
+use std::sync::Arc;
+
+use smallvec::SmallVec;
+
+use crate::plugins::{PluginType, Roles, Stability};
+use crate::scheduling::{Call, ProfileHandler, Results, ScheduleError};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "single-profile-handler",
+    reports_as: "single-profile-handler",
+    stability: Stability::Beta,
+    superseded: None,
+    build: |cx| {
+        cx.no_params();
+        Ok(Roles::default().profile_handler(Arc::new(SingleProfile)))
+    },
+};
+
+#[derive(Debug)]
+struct SingleProfile;
+
+impl ProfileHandler for SingleProfile {
+    fn pick(&self, _call: &Call<'_>, _names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]> {
+        if results.iter().all(Option::is_some) {
+            return SmallVec::new();
+        }
+        (0..results.len()).collect()
+    }
+
+    fn conclude(
+        &self,
+        names: &[Arc<str>],
+        results: &Results,
+        errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
+    ) -> Result<usize, ScheduleError> {
+        let ([name], [result]) = (names, results.as_slice()) else {
+            let message = format!("single-profile-handler serves one profile, not {}", names.len());
+            return Err(ScheduleError::Failed { message, nothing_left: false });
+        };
+        if matches!(result, Some(Some(_))) {
+            return Ok(0);
+        }
+        let mut message = format!("failed to run scheduler profile '{name}'");
+        for (_, error) in errors.iter() {
+            message = format!("{message}: {error}");
+        }
+        let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
+        Err(ScheduleError::Failed { message, nothing_left })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_profile_is_named_with_its_cause() {
+        let names: [Arc<str>; 1] = ["default".into()];
+        let results: Results = [Some(None)].into_iter().collect();
+        let mut errors = SmallVec::new();
+        errors.push((0, ScheduleError::NothingLeft));
+        let error = SingleProfile.conclude(&names, &results, &mut errors).unwrap_err();
+        assert!(error.is_nothing_left());
+        assert_eq!(
+            error.to_string(),
+            "failed to run scheduler profile 'default': no endpoints available for the given request"
+        );
+    }
+
+    #[test]
+    fn several_profiles_are_refused() {
+        let names: [Arc<str>; 2] = ["a".into(), "b".into()];
+        let results: Results = [Some(None), Some(None)].into_iter().collect();
+        let error = SingleProfile.conclude(&names, &results, &mut SmallVec::new()).unwrap_err();
+        assert!(!error.is_nothing_left());
+    }
+}

@@ -1,0 +1,70 @@
+//! The catalogue itself.
+
+use super::PluginType;
+use super::{discovery, filters, parsers, pickers, producers, profiles, scorers, sources};
+
+/// Every plugin type: by role, alphabetical within a role.
+pub static REGISTRY: &[&PluginType] = &[
+    // Filters.
+    &filters::by_label::TYPE,
+    &filters::label_selector::BY_LABEL_SELECTOR,
+    &filters::decode::TYPE,
+    &filters::encode::TYPE,
+    &filters::header_based_testing::TYPE,
+    &filters::label_selector::TYPE,
+    &filters::prefill::TYPE,
+    // Scorers.
+    &scorers::active_request::TYPE,
+    &scorers::kv_cache_utilization::TYPE,
+    &scorers::load_aware::TYPE,
+    &scorers::lora_affinity::TYPE,
+    &scorers::no_hit_lru::TYPE,
+    &scorers::prefix_cache::TYPE,
+    &scorers::queue::TYPE,
+    &scorers::running_requests_size::TYPE,
+    &scorers::session_affinity::TYPE,
+    // Pickers.
+    &pickers::max_score::TYPE,
+    &pickers::random::TYPE,
+    &pickers::weighted_random::TYPE,
+    // Profile handlers.
+    &profiles::single::TYPE,
+    // Data producers.
+    &producers::approx_prefix_cache::TYPE,
+    // Parsers.
+    &parsers::ANTHROPIC,
+    &parsers::OPENAI,
+    &parsers::PASSTHROUGH,
+    &parsers::VLLM_HTTP,
+    // Data sources and extractors.
+    &sources::CORE_METRICS_EXTRACTOR,
+    &sources::METRICS_DATA_SOURCE,
+    // Endpoint discovery.
+    &discovery::FILE_DISCOVERY,
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+    use crate::plugins::fixture::Fleet;
+
+    #[test]
+    fn type_names_are_unique() {
+        let mut names = HashSet::new();
+        for plugin in REGISTRY {
+            assert!(names.insert(plugin.name), "{}", plugin.name);
+        }
+    }
+
+    #[test]
+    fn every_type_builds_without_parameters_or_says_what_it_needs() {
+        for plugin in REGISTRY {
+            match Fleet::new([]).build(plugin, None) {
+                Ok(built) => assert!(!built.roles.names().is_empty(), "{} has no role", plugin.name),
+                Err(error) => assert!(!error.path.is_empty(), "{}: {error}", plugin.name),
+            }
+        }
+    }
+}

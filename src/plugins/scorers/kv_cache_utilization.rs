@@ -1,0 +1,35 @@
+//! `kv-cache-utilization-scorer`: prefers endpoints whose KV cache has room.
+//!
+//! `1 − usage`, the scraped share of KV-cache blocks in use. Takes no parameters. Cost: one pass over the candidates.
+
+use std::sync::Arc;
+
+use crate::plugins::{PluginType, Roles, Stability};
+use crate::scheduling::{Call, Category, Scorer};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "kv-cache-utilization-scorer",
+    reports_as: "kv-cache-utilization-scorer",
+    stability: Stability::Beta,
+    superseded: None,
+    build: |cx| {
+        cx.no_params();
+        Ok(Roles::default().scorer(Arc::new(KvCacheUtilization)))
+    },
+};
+
+#[derive(Debug)]
+struct KvCacheUtilization;
+
+impl Scorer for KvCacheUtilization {
+    fn category(&self) -> Category {
+        Category::Distribution
+    }
+
+    fn score(&self, call: &Call<'_>, out: &mut [f64]) {
+        for (score, endpoint) in out.iter_mut().zip(call.endpoints()) {
+            *score = 1.0 - endpoint.load().kv_usage();
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! Scorers: one file a plugin.
+//!
+//! Those that read scraped figures see what the last scrape of each endpoint found, however old, and 0 for an endpoint that was never scraped, which
+//! therefore looks idle and empty, as it does to the reference. Keeping such endpoints out is the saturation detector's affair.
+
+pub mod active_request;
+pub mod kv_cache_utilization;
+pub mod load_aware;
+pub mod lora_affinity;
+pub mod no_hit_lru;
+pub mod prefix_cache;
+pub mod queue;
+pub mod running_requests_size;
+pub mod session_affinity;
+
+use std::sync::Arc;
+
+use crate::pool::Endpoint;
+use crate::scheduling::Call;
+
+/// Scores `(max − x) / (max − min)` for a figure of which less is better; 1 for all if all are equal.
+fn least_is_best(call: &Call<'_>, out: &mut [f64], figure: impl Fn(&Arc<Endpoint>) -> u64) {
+    let (mut least, mut most) = (u64::MAX, 0);
+    for (score, endpoint) in out.iter_mut().zip(call.endpoints()) {
+        let value = figure(endpoint);
+        (least, most) = (least.min(value), most.max(value));
+        // Kept for the second pass: a scrape may change the figure in between.
+        *score = value as f64;
+    }
+    if most <= least {
+        out.fill(1.0);
+        return;
+    }
+    let range = (most - least) as f64;
+    for score in out {
+        *score = (most as f64 - *score) / range;
+    }
+}
+
+/// Parameters of scorers that read this process's own load ledger.
+fn note_load_producer(cx: &mut super::BuildCx<'_>, producer: Option<&str>) {
+    if let Some(producer) = producer.filter(|producer| *producer != "inflight-load-producer") {
+        cx.warn(format!(
+            "inFlightLoadProducerName: {producer:?} has no effect, requests in flight are always counted"
+        ));
+    }
+}

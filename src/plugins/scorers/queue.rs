@@ -1,0 +1,34 @@
+//! `queue-scorer`: prefers endpoints with fewer waiting requests.
+//!
+//! `(max − waiting) / (max − min)` over the endpoints in the running, 1 if all are equal. It is relative: a difference of one request spreads scores over
+//! all of 0..=1. Reads the scraped queue length. Takes no parameters. Cost: two passes over the candidates.
+
+use std::sync::Arc;
+
+use crate::plugins::{PluginType, Roles, Stability};
+use crate::scheduling::{Call, Category, Scorer};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "queue-scorer",
+    reports_as: "queue-scorer",
+    stability: Stability::Beta,
+    superseded: None,
+    build: |cx| {
+        cx.no_params();
+        Ok(Roles::default().scorer(Arc::new(Queue)))
+    },
+};
+
+#[derive(Debug)]
+struct Queue;
+
+impl Scorer for Queue {
+    fn category(&self) -> Category {
+        Category::Distribution
+    }
+
+    fn score(&self, call: &Call<'_>, out: &mut [f64]) {
+        super::least_is_best(call, out, |endpoint| endpoint.load().waiting());
+    }
+}

@@ -1,0 +1,174 @@
+//! `session-affinity-scorer` (alpha): keeps a session on one endpoint, by one of two strategies.
+//!
+//! * `encoded_endpoint_header`: the client brings back a header that holds the endpoint's name in base64, as an earlier response set it. No state here; but
+//!   nothing is signed, so a client can ask for any endpoint.
+//! * `session_id`: a header names the session, and this process remembers which endpoint it is bound to.
+//!
+//! The session's endpoint scores 1, all others 0; without a session, or with an unknown one, all score 0. `profileName` names the profile whose choice counts,
+//! the primary one by default. Cost: one pass over the candidates; with `session_id` also a look-up under a lock.
+
+mod bindings;
+mod encoded;
+mod session_id;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::Deserialize;
+use smallvec::SmallVec;
+
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+use crate::scheduling::{Decision, ProfileResult};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "session-affinity-scorer",
+    reports_as: "session-affinity-scorer",
+    stability: Stability::Alpha,
+    superseded: None,
+    build,
+};
+
+const DEFAULT_TTL_SECONDS: i64 = 300;
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Params {
+    strategy: Strategy,
+    encoded_endpoint_header_config: EncodedConfig,
+    session_id_config: SessionIdConfig,
+    /// Profile whose target the session is bound to; empty means the primary one.
+    profile_name: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Strategy {
+    #[default]
+    EncodedEndpointHeader,
+    SessionId,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct EncodedConfig {
+    /// Request and response header.
+    header: String,
+}
+
+impl Default for EncodedConfig {
+    fn default() -> Self {
+        Self { header: "x-session-token".to_owned() }
+    }
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct SessionIdConfig {
+    /// Where session ids come from, in order of preference.
+    sources: Vec<Source>,
+    /// Seconds without a request after which a session is forgotten; 0 means the default.
+    eviction_ttl_seconds: i64,
+    /// Without effect: sessions are forgotten when they expire.
+    eviction_sweep_seconds: Option<i64>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Source {
+    /// Request header.
+    header: Option<String>,
+    /// Request attribute.
+    attribute: Option<String>,
+    /// Producer of the attribute.
+    producer: Option<String>,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let params: Params = cx.params()?;
+    let profile = Profile { name: params.profile_name };
+    match params.strategy {
+        Strategy::EncodedEndpointHeader => {
+            let header = params.encoded_endpoint_header_config.header.trim().to_ascii_lowercase();
+            if header.is_empty() {
+                return Err(BuildError::at("encodedEndpointHeaderConfig.header", "must name a header"));
+            }
+            let plugin = Arc::new(encoded::EncodedEndpoint { header, profile });
+            Ok(Roles::default().scorer(Arc::clone(&plugin) as _).response_headers(plugin))
+        }
+        Strategy::SessionId => {
+            let ttl = ttl(cx, &params.session_id_config)?;
+            let headers = headers(params.session_id_config.sources)?;
+            let plugin = Arc::new(session_id::SessionId::new(headers, profile, ttl, cx.seed()));
+            Ok(Roles::default().scorer(Arc::clone(&plugin) as _).pre_request(plugin))
+        }
+    }
+}
+
+fn ttl(cx: &mut BuildCx<'_>, config: &SessionIdConfig) -> Result<Duration, BuildError> {
+    if let Some(sweep) = config.eviction_sweep_seconds {
+        if sweep < 0 {
+            return Err(BuildError::at("sessionIdConfig.evictionSweepSeconds", "must not be negative"));
+        }
+        cx.warn(
+            "sessionIdConfig.evictionSweepSeconds has no effect, sessions are forgotten when they expire",
+        );
+    }
+    let seconds = match config.eviction_ttl_seconds {
+        0 => DEFAULT_TTL_SECONDS,
+        seconds => seconds,
+    };
+    u64::try_from(seconds)
+        .map(Duration::from_secs)
+        .map_err(|_| BuildError::at("sessionIdConfig.evictionTtlSeconds", "must not be negative"))
+}
+
+/// Names of the headers that carry session ids.
+fn headers(sources: Vec<Source>) -> Result<SmallVec<[String; 1]>, BuildError> {
+    if sources.is_empty() {
+        return Ok(SmallVec::from_iter(["x-session-id".to_owned()]));
+    }
+    let mut headers = SmallVec::new();
+    for (index, Source { header, attribute, producer }) in sources.into_iter().enumerate() {
+        let path = format!("sessionIdConfig.sources[{index}]");
+        let set = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
+        match (set(header), set(attribute)) {
+            (Some(header), None) if producer.is_none() => headers.push(header.trim().to_ascii_lowercase()),
+            (Some(_), None) => {
+                return Err(BuildError::at(
+                    format!("{path}.producer"),
+                    "belongs to an attribute, not to a header",
+                ));
+            }
+            (None, Some(attribute)) => {
+                let message = format!(
+                    "no configured plugin produces the request attribute {attribute:?}; name a header instead"
+                );
+                return Err(BuildError::at(format!("{path}.attribute"), message));
+            }
+            _ => return Err(BuildError::at(path, "must name either a header or an attribute")),
+        }
+    }
+    Ok(headers)
+}
+
+/// The profile whose choice counts.
+#[derive(Debug)]
+struct Profile {
+    /// Empty for the primary one.
+    name: String,
+}
+
+impl Profile {
+    /// Its result, if it ran.
+    fn result<'d>(&self, decision: &'d Decision, names: &[Arc<str>]) -> Option<&'d ProfileResult> {
+        if self.name.is_empty() {
+            return decision.primary_result();
+        }
+        let index = names.iter().position(|name| **name == *self.name)?;
+        decision.profiles.get(index)?.as_ref()
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,210 @@
+//! `core-metrics-extractor`: which series of which engine carry queue length, KV-cache usage, adapters and cache geometry.
+//!
+//! | parameter | default | meaning |
+//! |---|---|---|
+//! | `engineLabelKey` | `llm-d.ai/engine-type` | pod label that names the engine |
+//! | `defaultEngine` | `vllm` | engine of pods without that label |
+//! | `engineConfigs` | none | engines to add; one with the name of a built-in engine replaces it wholly, so that series it leaves out are not read |
+//!
+//! An engine has a `name`, and series as `name` or `name{label="value"}`: `queuedRequestsSpec`, `runningRequestsSpec`, `kvUsageSpec`,
+//! `loraSpec`, `cacheInfoSpec` with `cacheBlockSizeLabelName` and `cacheNumBlocksLabelName`, `cacheBlockSizeSpec`, `cacheNumBlocksSpec`.
+//! `customMetrics` are checked, but nothing reads them yet.
+
+use std::collections::HashSet;
+
+use serde::Deserialize;
+
+use crate::datalayer::{EngineSpecs, EngineTable, MetricSpec};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+
+/// The row.
+pub static TYPE: PluginType = PluginType {
+    name: "core-metrics-extractor",
+    reports_as: "core-metrics-extractor",
+    stability: Stability::Beta,
+    superseded: None,
+    build,
+};
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Params {
+    engine_label_key: String,
+    default_engine: String,
+    engine_configs: Vec<Engine>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Engine {
+    name: String,
+    queued_requests_spec: String,
+    running_requests_spec: String,
+    kv_usage_spec: String,
+    lora_spec: String,
+    cache_info_spec: String,
+    cache_block_size_label_name: String,
+    cache_num_blocks_label_name: String,
+    cache_block_size_spec: String,
+    cache_num_blocks_spec: String,
+    custom_metrics: Vec<CustomMetric>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct CustomMetric {
+    attribute_key: String,
+    metric_spec: String,
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let params: Params = cx.params()?;
+    let mut table = EngineTable::builtin();
+    if !params.engine_label_key.is_empty() {
+        table.label = params.engine_label_key;
+    }
+    if !params.default_engine.is_empty() {
+        table.default_engine = params.default_engine;
+    }
+    let mut names = HashSet::new();
+    for (index, engine) in params.engine_configs.into_iter().enumerate() {
+        let at = format!("engineConfigs[{index}]");
+        match engine.name.as_str() {
+            "" => return Err(BuildError::at(format!("{at}.name"), "is required")),
+            "default" => {
+                return Err(BuildError::at(
+                    format!("{at}.name"),
+                    "\"default\" is reserved; see `defaultEngine`",
+                ));
+            }
+            name if !names.insert(name.to_owned()) => {
+                return Err(BuildError::at(format!("{at}.name"), format!("\"{name}\" is given twice")));
+            }
+            _ => {}
+        }
+        if check_custom(&engine.custom_metrics, &at)? {
+            cx.warn(format!(
+                "{at}.customMetrics has no effect: no plugin of this version reads custom metrics"
+            ));
+        }
+        let specs = specs(&engine, &at)?;
+        table.engines.insert(engine.name, specs);
+    }
+    if !table.engines.contains_key(&table.default_engine) {
+        let known: Vec<&str> = table.engines.keys().map(String::as_str).collect();
+        let hint = crate::document::hint(&table.default_engine, &known);
+        return Err(BuildError::at(
+            "defaultEngine",
+            format!("unknown engine \"{}\"{hint}", table.default_engine),
+        ));
+    }
+    Ok(Roles { metrics_extractor: Some(table), ..Roles::default() })
+}
+
+fn specs(engine: &Engine, at: &str) -> Result<EngineSpecs, BuildError> {
+    let spec = |field: &str, text: &str| {
+        MetricSpec::parse(text).map_err(|message| BuildError::at(format!("{at}.{field}"), message))
+    };
+    Ok(EngineSpecs {
+        waiting: spec("queuedRequestsSpec", &engine.queued_requests_spec)?,
+        running: spec("runningRequestsSpec", &engine.running_requests_spec)?,
+        kv_usage: spec("kvUsageSpec", &engine.kv_usage_spec)?,
+        lora: spec("loraSpec", &engine.lora_spec)?,
+        cache_info: spec("cacheInfoSpec", &engine.cache_info_spec)?,
+        block_size_label: engine.cache_block_size_label_name.clone(),
+        num_blocks_label: engine.cache_num_blocks_label_name.clone(),
+        block_size: spec("cacheBlockSizeSpec", &engine.cache_block_size_spec)?,
+        num_blocks: spec("cacheNumBlocksSpec", &engine.cache_num_blocks_spec)?,
+    })
+}
+
+/// True if there are any.
+fn check_custom(metrics: &[CustomMetric], at: &str) -> Result<bool, BuildError> {
+    let mut keys = HashSet::new();
+    for (index, metric) in metrics.iter().enumerate() {
+        let at = format!("{at}.customMetrics[{index}]");
+        if metric.attribute_key.is_empty() {
+            return Err(BuildError::at(format!("{at}.attributeKey"), "is required"));
+        }
+        if !keys.insert(&metric.attribute_key) {
+            let message = format!("\"{}\" is given twice", metric.attribute_key);
+            return Err(BuildError::at(format!("{at}.attributeKey"), message));
+        }
+        let field = || format!("{at}.metricSpec");
+        match MetricSpec::parse(&metric.metric_spec) {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(BuildError::at(field(), "is required")),
+            Err(message) => return Err(BuildError::at(field(), message)),
+        }
+    }
+    Ok(!metrics.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::metrics::Metrics;
+
+    fn table(params: &Value) -> Result<(EngineTable, Vec<String>), BuildError> {
+        let (metrics, mut columns) = (Arc::new(Metrics::new()), Vec::new());
+        let mut cx = BuildCx::new("e", Some(params), &metrics, &mut columns, 0);
+        build(&mut cx).map(|roles| (roles.metrics_extractor.unwrap(), cx.warnings))
+    }
+
+    #[test]
+    fn without_parameters_the_built_in_engines_are_known() {
+        assert_eq!(table(&json!({})).unwrap(), (EngineTable::builtin(), vec![]));
+    }
+
+    #[test]
+    fn an_engine_of_a_built_in_name_replaces_it_wholly() {
+        let params =
+            json!({"engineConfigs": [{"name": "vllm", "queuedRequestsSpec": "my:waiting{model=\"a\"}"}]});
+        let (table, _) = table(&params).unwrap();
+        let vllm = &table.engines["vllm"];
+        assert_eq!(vllm.waiting.as_ref().map(|spec| spec.name.as_str()), Some("my:waiting"));
+        assert_eq!((vllm.running.is_none(), vllm.kv_usage.is_none()), (true, true));
+        assert_eq!(table.engines.len(), EngineTable::builtin().engines.len());
+    }
+
+    #[test]
+    fn an_added_engine_can_be_the_default() {
+        let params = json!({
+            "engineLabelKey": "engine", "defaultEngine": "mine",
+            "engineConfigs": [{"name": "mine", "kvUsageSpec": "usage"}],
+        });
+        let (table, _) = table(&params).unwrap();
+        assert_eq!((table.label.as_str(), table.default_engine.as_str()), ("engine", "mine"));
+    }
+
+    #[test]
+    fn faults_name_their_parameter() {
+        let cases = [
+            (json!({"defaultEngine": "vlm"}), "defaultEngine"),
+            (json!({"engineConfigs": [{}]}), "engineConfigs[0].name"),
+            (json!({"engineConfigs": [{"name": "default"}]}), "engineConfigs[0].name"),
+            (json!({"engineConfigs": [{"name": "a"}, {"name": "a"}]}), "engineConfigs[1].name"),
+            (json!({"engineConfigs": [{"name": "a", "kvUsageSpec": "1{"}]}), "engineConfigs[0].kvUsageSpec"),
+            (json!({"engineConfigs": [{"name": "a", "kvUsage": ""}]}), "engineConfigs[0].kvUsage"),
+            (
+                json!({"engineConfigs": [{"name": "a", "customMetrics": [{"attributeKey": "k"}]}]}),
+                "engineConfigs[0].customMetrics[0].metricSpec",
+            ),
+        ];
+        for (params, path) in cases {
+            assert_eq!(table(&params).unwrap_err().path, path);
+        }
+    }
+
+    #[test]
+    fn custom_metrics_are_told_to_be_without_effect() {
+        let custom = json!([{"attributeKey": "k", "metricSpec": "m"}]);
+        let (_, warnings) =
+            table(&json!({"engineConfigs": [{"name": "a", "customMetrics": custom}]})).unwrap();
+        assert_eq!(warnings.len(), 1);
+    }
+}

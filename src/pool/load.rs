@@ -1,0 +1,236 @@
+//! Live figures of one endpoint: the last scrape with its age, and what this process sent.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use arc_swap::ArcSwap;
+
+/// How old the last scrape is. Never seen, fresh and stale are different states; each consumer states its own policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Age {
+    /// No scrape has succeeded in this incarnation.
+    Never,
+    /// Time since the last scrape that carried at least one known series.
+    Since(Duration),
+}
+
+impl Age {
+    /// True if a scrape succeeded at most `threshold` ago.
+    pub fn is_fresh(self, threshold: Duration) -> bool {
+        matches!(self, Self::Since(age) if age <= threshold)
+    }
+}
+
+/// LoRA adapters as a model server reports them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoraReading {
+    /// Adapters that running requests use.
+    pub active: BTreeSet<String>,
+    /// Adapters that waiting requests use.
+    pub waiting: BTreeSet<String>,
+    /// Adapters that may be loaded at once; 0 if the server has no LoRA.
+    pub max_active: u64,
+}
+
+/// What one scrape found. A field that the page lacked stays `None` and keeps its previous value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Reading {
+    /// Requests waiting in the server's queue.
+    pub waiting: Option<u64>,
+    /// Requests in the running batch.
+    pub running: Option<u64>,
+    /// KV-cache usage, clamped to 0..=1.
+    pub kv_usage: Option<f64>,
+    /// Tokens per KV-cache block.
+    pub block_size: Option<u32>,
+    /// KV-cache blocks of the server.
+    pub num_blocks: Option<u32>,
+    /// LoRA adapters.
+    pub lora: Option<LoraReading>,
+}
+
+impl Reading {
+    /// True if the page carried none of the series looked for.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+/// Per-endpoint load. All methods are lock-free; fields are read one by one, so two of them may come from successive scrapes.
+#[derive(Debug)]
+pub struct Load {
+    epoch: Instant,
+    in_flight: AtomicU64,
+    in_flight_tokens: AtomicU64,
+    dispatched: AtomicU64,
+    waiting: AtomicU64,
+    running: AtomicU64,
+    kv_usage: AtomicU64,
+    block_size: AtomicU32,
+    num_blocks: AtomicU32,
+    /// Nanoseconds since `epoch` plus one; 0 = never.
+    updated: AtomicU64,
+    dispatched_at_reading: AtomicU64,
+    lora: ArcSwap<LoraReading>,
+}
+
+impl Load {
+    /// No requests in flight, never scraped. Ages are counted from `epoch`, which must not be later than any scrape.
+    pub fn new(epoch: Instant) -> Self {
+        Self {
+            epoch,
+            in_flight: AtomicU64::new(0),
+            in_flight_tokens: AtomicU64::new(0),
+            dispatched: AtomicU64::new(0),
+            waiting: AtomicU64::new(0),
+            running: AtomicU64::new(0),
+            kv_usage: AtomicU64::new(0),
+            block_size: AtomicU32::new(0),
+            num_blocks: AtomicU32::new(0),
+            updated: AtomicU64::new(0),
+            dispatched_at_reading: AtomicU64::new(0),
+            lora: ArcSwap::default(),
+        }
+    }
+
+    /// Requests of this process that are being served now.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// Estimated tokens of those requests.
+    pub fn in_flight_tokens(&self) -> u64 {
+        self.in_flight_tokens.load(Relaxed)
+    }
+
+    /// Requests this process ever sent here. Take it before a scrape is sent and hand it to [`Load::record`].
+    pub fn dispatched(&self) -> u64 {
+        self.dispatched.load(Relaxed)
+    }
+
+    /// Requests sent since the last reading was asked for, which it may therefore not count yet.
+    pub fn dispatched_since_reading(&self) -> u64 {
+        self.dispatched().saturating_sub(self.dispatched_at_reading.load(Relaxed))
+    }
+
+    /// Waiting requests at the last reading; 0 if never read.
+    pub fn waiting(&self) -> u64 {
+        self.waiting.load(Relaxed)
+    }
+
+    /// Running requests at the last reading; 0 if never read.
+    pub fn running(&self) -> u64 {
+        self.running.load(Relaxed)
+    }
+
+    /// KV-cache usage at the last reading, 0..=1; 0 if never read.
+    pub fn kv_usage(&self) -> f64 {
+        f64::from_bits(self.kv_usage.load(Relaxed))
+    }
+
+    /// Tokens per KV-cache block; 0 if unknown.
+    pub fn block_size(&self) -> u32 {
+        self.block_size.load(Relaxed)
+    }
+
+    /// KV-cache blocks of the server; 0 if unknown.
+    pub fn num_blocks(&self) -> u32 {
+        self.num_blocks.load(Relaxed)
+    }
+
+    /// LoRA adapters at the last reading; empty if never read.
+    pub fn lora(&self) -> arc_swap::Guard<Arc<LoraReading>> {
+        self.lora.load()
+    }
+
+    /// Age of the last reading.
+    pub fn age(&self, now: Instant) -> Age {
+        match self.updated.load(Relaxed) {
+            0 => Age::Never,
+            at => Age::Since(
+                now.saturating_duration_since(self.epoch).saturating_sub(Duration::from_nanos(at - 1)),
+            ),
+        }
+    }
+
+    /// Takes over a scrape. An empty reading changes nothing. `dispatched_before` is [`Load::dispatched`] from before the scrape was sent.
+    pub fn record(&self, reading: Reading, dispatched_before: u64, now: Instant) {
+        if reading.is_empty() {
+            return;
+        }
+        if let Some(waiting) = reading.waiting {
+            self.waiting.store(waiting, Relaxed);
+        }
+        if let Some(running) = reading.running {
+            self.running.store(running, Relaxed);
+        }
+        if let Some(usage) = reading.kv_usage.filter(|usage| usage.is_finite()) {
+            self.kv_usage.store(usage.clamp(0.0, 1.0).to_bits(), Relaxed);
+        }
+        if let Some(size) = reading.block_size {
+            self.block_size.store(size, Relaxed);
+        }
+        if let Some(blocks) = reading.num_blocks {
+            self.num_blocks.store(blocks, Relaxed);
+        }
+        if let Some(lora) = reading.lora.filter(|lora| **self.lora.load() != *lora) {
+            self.lora.store(Arc::new(lora));
+        }
+        self.dispatched_at_reading.store(dispatched_before, Relaxed);
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+        self.updated.store(nanos.saturating_add(1), Relaxed);
+    }
+
+    pub(super) fn begin(&self, tokens: u64) {
+        self.in_flight.fetch_add(1, Relaxed);
+        self.in_flight_tokens.fetch_add(tokens, Relaxed);
+        self.dispatched.fetch_add(1, Relaxed);
+    }
+
+    pub(super) fn end(&self) {
+        self.in_flight.fetch_sub(1, Relaxed);
+    }
+
+    pub(super) fn end_tokens(&self, tokens: u64) {
+        self.in_flight_tokens.fetch_sub(tokens, Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_field_keeps_its_value_and_the_age_restarts() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        assert_eq!(load.age(start), Age::Never);
+        load.record(Reading { waiting: Some(3), kv_usage: Some(0.5), ..Reading::default() }, 0, start);
+        let later = start + Duration::from_secs(1);
+        assert_eq!(load.age(later), Age::Since(Duration::from_secs(1)));
+        load.record(Reading { waiting: Some(4), ..Reading::default() }, 0, later);
+        assert_eq!((load.waiting(), load.kv_usage()), (4, 0.5));
+        assert_eq!(load.age(later), Age::Since(Duration::ZERO));
+    }
+
+    #[test]
+    fn an_empty_reading_does_not_make_an_endpoint_fresh() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        load.record(Reading::default(), 0, start);
+        assert_eq!(load.age(start), Age::Never);
+    }
+
+    #[test]
+    fn requests_sent_while_a_scrape_was_under_way_count_as_unread() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        load.begin(1);
+        let before = load.dispatched();
+        load.begin(1);
+        load.record(Reading { running: Some(1), ..Reading::default() }, before, start);
+        assert_eq!(load.dispatched_since_reading(), 1);
+    }
+}

@@ -1,0 +1,22 @@
+//! What is known of the pool: its endpoints, their load, who is being served where, objectives and model rewrites.
+//!
+//! Readers take one immutable [`Snapshot`] per request and keep it. Load figures are atomics that successive
+//! snapshots share. This module calls nobody; discovery and the data layer write into it.
+
+mod endpoint;
+mod lease;
+mod load;
+mod objectives;
+mod registry;
+mod rewrites;
+mod snapshot;
+mod subset;
+
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels};
+pub use lease::Lease;
+pub use load::{Age, Load, LoraReading, Reading};
+pub use objectives::Objectives;
+pub use registry::{Pool, PoolChange};
+pub use rewrites::{ModelRewrite, RewriteRule, RewriteTarget, Rewrites};
+pub use snapshot::Snapshot;
+pub use subset::{Subset, SubsetEntry, SubsetError};

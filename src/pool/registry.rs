@@ -1,0 +1,171 @@
+//! The pool itself: what discovery writes and requests read.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::Instant;
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+use super::{Endpoint, EndpointId, EndpointSpec, Load, Objectives, Rewrites, Snapshot};
+
+/// What a change of the endpoint list did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct PoolChange {
+    /// Endpoints that are new, or back, or have moved to another address.
+    pub added: usize,
+    /// Endpoints that are gone.
+    pub removed: usize,
+    /// Endpoints that stayed; their labels may have changed.
+    pub kept: usize,
+}
+
+/// One inference pool. Several may live in one process; nothing here is global.
+#[derive(Debug)]
+pub struct Pool {
+    name: String,
+    namespace: String,
+    epoch: Instant,
+    snapshot: ArcSwap<Snapshot>,
+    objectives: ArcSwap<Objectives>,
+    rewrites: ArcSwap<Rewrites>,
+    synced: AtomicBool,
+    writer: Mutex<Writer>,
+    version: watch::Sender<u64>,
+}
+
+#[derive(Debug, Default)]
+struct Writer {
+    next_incarnation: u64,
+    /// Loads of endpoints that are gone while requests on them may still be running. An endpoint that flaps finds its count again.
+    departed: HashMap<(EndpointId, SocketAddr), Weak<Load>>,
+}
+
+impl Pool {
+    /// An empty pool that discovery has not filled yet.
+    pub fn new(namespace: &str, name: &str, epoch: Instant) -> Self {
+        Self {
+            name: name.to_owned(),
+            namespace: namespace.to_owned(),
+            epoch,
+            snapshot: ArcSwap::default(),
+            objectives: ArcSwap::default(),
+            rewrites: ArcSwap::default(),
+            synced: AtomicBool::new(false),
+            writer: Mutex::default(),
+            version: watch::Sender::new(0),
+        }
+    }
+
+    /// Name of the pool, as metrics label it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Namespace of the pool.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The endpoints now. Take it once per request.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// The objectives now.
+    pub fn objectives(&self) -> arc_swap::Guard<Arc<Objectives>> {
+        self.objectives.load()
+    }
+
+    /// The rewrite rules now.
+    pub fn rewrites(&self) -> arc_swap::Guard<Arc<Rewrites>> {
+        self.rewrites.load()
+    }
+
+    /// True once discovery has delivered a first state, be it empty.
+    pub fn is_synced(&self) -> bool {
+        self.synced.load(Ordering::Acquire)
+    }
+
+    /// A receiver that wakes at each change of the endpoint list; its value is the snapshot's version.
+    pub fn subscribe(&self) -> watch::Receiver<u64> {
+        self.version.subscribe()
+    }
+
+    /// Replaces the objectives.
+    pub fn set_objectives(&self, objectives: Objectives) {
+        self.objectives.store(Arc::new(objectives));
+    }
+
+    /// Replaces the rewrite rules.
+    pub fn set_rewrites(&self, rewrites: Rewrites) {
+        self.rewrites.store(Arc::new(rewrites));
+    }
+
+    /// Replaces the whole endpoint list in one step. Of several specs with one id the last counts. An endpoint whose id and address stay keeps
+    /// its incarnation and load; one that comes back while requests to it still run keeps their count.
+    pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>) -> PoolChange {
+        let mut writer = self.writer.lock();
+        let old = self.snapshot.load_full();
+        let mut before: HashMap<&EndpointId, &Arc<Endpoint>> =
+            old.endpoints().iter().map(|endpoint| (endpoint.id(), endpoint)).collect();
+        let mut last: HashMap<EndpointId, usize> = HashMap::with_capacity(specs.len());
+        for (index, spec) in specs.iter().enumerate() {
+            last.insert(spec.id.clone(), index);
+        }
+        let mut change = PoolChange::default();
+        let mut endpoints = Vec::with_capacity(last.len());
+        for (index, spec) in specs.into_iter().enumerate() {
+            if last.get(&spec.id) != Some(&index) {
+                continue;
+            }
+            let previous = before.get(&spec.id).copied();
+            if let Some(same) = previous.filter(|endpoint| endpoint.spec().address == spec.address) {
+                before.remove(&spec.id);
+                change.kept += 1;
+                if *same.spec() == spec {
+                    endpoints.push(Arc::clone(same));
+                } else {
+                    let kept = Endpoint::new(spec, same.incarnation(), Arc::clone(same.load()));
+                    endpoints.push(Arc::new(kept));
+                }
+                continue;
+            }
+            change.added += 1;
+            endpoints.push(Arc::new(writer.admit(spec, self.epoch)));
+        }
+        for gone in before.into_values() {
+            change.removed += 1;
+            writer.dismiss(gone);
+        }
+        writer.departed.retain(|_, load| load.strong_count() > 0);
+        let version = old.version() + 1;
+        self.snapshot.store(Arc::new(Snapshot::new(version, endpoints)));
+        self.synced.store(true, Ordering::Release);
+        drop(writer);
+        self.version.send_replace(version);
+        change
+    }
+}
+
+impl Writer {
+    fn admit(&mut self, spec: EndpointSpec, epoch: Instant) -> Endpoint {
+        self.next_incarnation += 1;
+        let key = (spec.id.clone(), spec.address);
+        let running = self.departed.remove(&key).and_then(|load| load.upgrade());
+        let load = running.unwrap_or_else(|| Arc::new(Load::new(epoch)));
+        Endpoint::new(spec, self.next_incarnation, load)
+    }
+
+    fn dismiss(&mut self, endpoint: &Endpoint) {
+        let key = (endpoint.id().clone(), endpoint.spec().address);
+        self.departed.insert(key, Arc::downgrade(endpoint.load()));
+    }
+}
+
+#[cfg(test)]
+#[path = "tests.rs"]
+mod tests;

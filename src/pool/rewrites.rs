@@ -1,0 +1,136 @@
+//! InferenceModelRewrites: which model a request is really sent to.
+
+use std::collections::HashMap;
+
+/// One InferenceModelRewrite resource.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ModelRewrite {
+    /// Resource name, used as metric label.
+    pub name: String,
+    /// Creation time in seconds since the Unix epoch; the oldest resource wins.
+    pub created: i64,
+    /// Rules in document order.
+    pub rules: Vec<RewriteRule>,
+}
+
+/// A rule: models it matches, and where their requests go.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RewriteRule {
+    /// Exact model names. Empty matches every model.
+    pub models: Vec<String>,
+    /// Weighted targets.
+    pub targets: Vec<RewriteTarget>,
+}
+
+/// A target model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct RewriteTarget {
+    /// Name the model server knows.
+    pub model: String,
+    /// Relative share; a target without weight beside weighted ones is never drawn.
+    pub weight: Option<u32>,
+}
+
+impl RewriteRule {
+    /// The target for a draw `u` in 0..1: by weight, uniformly if no target has one. `None` without targets.
+    pub fn draw(&self, u: f64) -> Option<&str> {
+        let total: u64 = self.targets.iter().map(|target| u64::from(target.weight.unwrap_or(0))).sum();
+        if total == 0 {
+            let index = (u * self.targets.len() as f64) as usize;
+            return self.targets.get(index).or(self.targets.last()).map(|target| target.model.as_str());
+        }
+        let mut left = (u * total as f64) as u64;
+        for target in &self.targets {
+            let weight = u64::from(target.weight.unwrap_or(0));
+            if left < weight {
+                return Some(&target.model);
+            }
+            left -= weight;
+        }
+        self.targets.iter().rev().find(|target| target.weight.is_some()).map(|target| target.model.as_str())
+    }
+}
+
+/// All rules of the pool, ready for lookup.
+#[derive(Clone, Debug, Default)]
+pub struct Rewrites {
+    rules: Vec<(String, RewriteRule)>,
+    exact: HashMap<String, usize>,
+    generic: Option<usize>,
+}
+
+impl Rewrites {
+    /// Orders resources by age (ties by name) and indexes their rules.
+    pub fn new(mut resources: Vec<ModelRewrite>) -> Self {
+        resources.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)));
+        let mut rewrites = Self::default();
+        for resource in resources {
+            for rule in resource.rules {
+                let index = rewrites.rules.len();
+                for model in &rule.models {
+                    rewrites.exact.entry(model.clone()).or_insert(index);
+                }
+                if rule.models.is_empty() && rewrites.generic.is_none() {
+                    rewrites.generic = Some(index);
+                }
+                rewrites.rules.push((resource.name.clone(), rule));
+            }
+        }
+        rewrites
+    }
+
+    /// Resource name and rule for `model`: an exact match first, else the oldest rule that matches all.
+    pub fn find(&self, model: &str) -> Option<(&str, &RewriteRule)> {
+        let index = self.exact.get(model).copied().or(self.generic)?;
+        self.rules.get(index).map(|(name, rule)| (name.as_str(), rule))
+    }
+
+    /// Every model name that rules mention, for label limits that must not fold them.
+    pub fn models(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().flat_map(|(_, rule)| {
+            rule.models
+                .iter()
+                .map(String::as_str)
+                .chain(rule.targets.iter().map(|target| target.model.as_str()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(model: &str, weight: Option<u32>) -> RewriteTarget {
+        RewriteTarget { model: model.into(), weight }
+    }
+
+    fn rule(models: &[&str], targets: Vec<RewriteTarget>) -> RewriteRule {
+        RewriteRule { models: models.iter().map(|&model| model.into()).collect(), targets }
+    }
+
+    #[test]
+    fn weights_share_the_draw_in_order() {
+        let rule = rule(&[], vec![target("a", Some(1)), target("b", Some(3)), target("c", None)]);
+        let drawn: Vec<_> = [0.0, 0.24, 0.25, 0.99].iter().map(|&u| rule.draw(u)).collect();
+        assert_eq!(drawn, [Some("a"), Some("a"), Some("b"), Some("b")]);
+    }
+
+    #[test]
+    fn targets_without_weights_are_drawn_uniformly() {
+        let rule = rule(&[], vec![target("a", None), target("b", None)]);
+        assert_eq!((rule.draw(0.49), rule.draw(0.5), rule.draw(0.999)), (Some("a"), Some("b"), Some("b")));
+        assert_eq!(RewriteRule::default().draw(0.5), None);
+    }
+
+    #[test]
+    fn an_exact_rule_beats_a_generic_one_and_the_oldest_resource_wins() {
+        let resource = |name: &str, created, rules| ModelRewrite { name: name.into(), created, rules };
+        let rewrites = Rewrites::new(vec![
+            resource("new", 2, vec![rule(&["m"], vec![target("new", None)])]),
+            resource("generic", 0, vec![rule(&[], vec![target("any", None)])]),
+            resource("old", 1, vec![rule(&["m"], vec![target("old", None)])]),
+        ]);
+        assert_eq!(rewrites.find("m").map(|(name, _)| name), Some("old"));
+        assert_eq!(rewrites.find("other").map(|(name, _)| name), Some("generic"));
+    }
+}

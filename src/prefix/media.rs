@@ -1,0 +1,173 @@
+//! How many tokens an image, video or audio part is taken to be. Only a guess is needed: the same part must always give the same number.
+
+use base64::Engine as _;
+use base64::alphabet::STANDARD;
+use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
+
+use crate::request::{Headers, MediaKind};
+
+/// Pixels that make one token.
+const PIXELS_PER_TOKEN: u64 = 1024;
+/// Width and height of a picture whose size is not known.
+const DEFAULT_RESOLUTION: (u32, u32) = (640, 360);
+/// Length of a video whose length is not known, in seconds.
+const DEFAULT_VIDEO_SECONDS: f64 = 10.0;
+/// Frames per second that a model looks at.
+const SAMPLED_FPS: f64 = 2.0;
+/// Most tokens of one part: clients choose the sizes, and a prompt has no more.
+const MAX_MEDIA_TOKENS: u64 = 131_072;
+/// Base64 digits of a data URL that are searched for a picture's size.
+const HEADER_DIGITS: usize = 48 << 10;
+
+/// Part of a data URL, so the padding may be missing and the last digit incomplete.
+const BASE64: GeneralPurpose = GeneralPurpose::new(
+    &STANDARD,
+    GeneralPurposeConfig::new()
+        .with_decode_padding_mode(DecodePaddingMode::Indifferent)
+        .with_decode_allow_trailing_bits(true),
+);
+
+/// What request headers say about a video.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct VideoHints {
+    fps: Option<f64>,
+    seconds: Option<f64>,
+    resolution: Option<(u32, u32)>,
+}
+
+impl VideoHints {
+    /// Reads `x-llm-d-video-fps`, `x-llm-d-video-duration-seconds` and `x-llm-d-video-resolution` (`WxH`). What does not parse is ignored.
+    pub fn read(headers: &Headers) -> Self {
+        let positive = |name| {
+            let value: f64 = headers.text(name)?.trim().parse().ok()?;
+            (value.is_finite() && value > 0.0).then_some(value)
+        };
+        let resolution = headers.text("x-llm-d-video-resolution").and_then(|text| {
+            let (width, height) = text.trim().split_once(['x', 'X'])?;
+            Some((width.parse().ok()?, height.parse().ok()?))
+        });
+        Self {
+            fps: positive("x-llm-d-video-fps"),
+            seconds: positive("x-llm-d-video-duration-seconds"),
+            resolution,
+        }
+    }
+}
+
+/// Tokens of a part whose URL or data is `content`; at least 1.
+pub(super) fn tokens(kind: MediaKind, content: &[u8], hints: VideoHints) -> u32 {
+    let tokens = match kind {
+        MediaKind::Image => picture_tokens(picture_size(content).unwrap_or(DEFAULT_RESOLUTION)),
+        MediaKind::Audio => (content.len() as u64).div_ceil(4),
+        MediaKind::Video => {
+            let fps = hints.fps.unwrap_or(SAMPLED_FPS).min(SAMPLED_FPS);
+            let frames = (hints.seconds.unwrap_or(DEFAULT_VIDEO_SECONDS) * fps).ceil();
+            // A cast from a float stops at the largest integer.
+            (frames as u64).saturating_mul(picture_tokens(hints.resolution.unwrap_or(DEFAULT_RESOLUTION)))
+        }
+    };
+    tokens.clamp(1, MAX_MEDIA_TOKENS) as u32
+}
+
+fn picture_tokens((width, height): (u32, u32)) -> u64 {
+    (u64::from(width) * u64::from(height) / PIXELS_PER_TOKEN).max(1)
+}
+
+/// Width and height of the picture in a data URL; `None` for other URLs and unknown formats.
+fn picture_size(url: &[u8]) -> Option<(u32, u32)> {
+    let data = url.strip_prefix(b"data:")?;
+    // The media type is short; without a comma near the start there is no data.
+    let comma = data.iter().take(256).position(|&byte| byte == b',')?;
+    let (kind, digits) = (data.get(..comma)?, data.get(comma + 1..)?);
+    if !kind.ends_with(b";base64") {
+        return None;
+    }
+    // Enough for PNG and GIF; JPEG keeps its size behind any amount of other data.
+    [64, HEADER_DIGITS].into_iter().find_map(|length| {
+        let digits = digits.get(..length).unwrap_or(digits);
+        picture_header(&BASE64.decode(digits).ok()?)
+    })
+}
+
+fn picture_header(bytes: &[u8]) -> Option<(u32, u32)> {
+    let u16_le = |at: usize| Some(u32::from(u16::from_le_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
+    let u16_be = |at: usize| Some(u32::from(u16::from_be_bytes(bytes.get(at..at + 2)?.try_into().ok()?)));
+    let u32_be = |at: usize| Some(u32::from_be_bytes(bytes.get(at..at + 4)?.try_into().ok()?));
+    if bytes.starts_with(b"\x89PNG\r\n\x1a\n") {
+        return Some((u32_be(16)?, u32_be(20)?));
+    }
+    if bytes.starts_with(b"GIF8") {
+        return Some((u16_le(6)?, u16_le(8)?));
+    }
+    if !bytes.starts_with(b"\xff\xd8") {
+        return None;
+    }
+    let mut at = 2;
+    loop {
+        let (marker, code) = (*bytes.get(at)?, *bytes.get(at + 1)?);
+        match (marker, code) {
+            // A frame header; C4, C8 and CC are other tables in the same range.
+            (0xff, 0xc0..=0xcf) if !matches!(code, 0xc4 | 0xc8 | 0xcc) => {
+                return Some((u16_be(at + 7)?, u16_be(at + 5)?));
+            }
+            (0xff, 0xff) => at += 1,
+            (0xff, _) => at += 2 + (u16_be(at + 2)? as usize).max(2),
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn image(url: &str) -> u32 {
+        tokens(MediaKind::Image, url.as_bytes(), VideoHints::default())
+    }
+
+    fn data_url(bytes: &[u8]) -> String {
+        format!("data:image/x;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+
+    #[test]
+    fn an_image_behind_a_url_counts_as_one_of_default_size() {
+        assert_eq!(image("https://example.com/cat.png"), 225);
+        assert_eq!(image(""), 225);
+        assert_eq!(image("data:image/png;base64,%%%"), 225);
+        assert_eq!(image("data:image/svg+xml,<svg/>"), 225);
+    }
+
+    #[test]
+    fn the_size_of_an_image_in_a_data_url_counts() {
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        png.extend([0, 0, 4, 0, 0, 0, 2, 0]);
+        assert_eq!(image(&data_url(&png)), 512);
+        assert_eq!(image(&data_url(b"GIF89a\x40\0\x40\0")), 4);
+        assert_eq!(image(&data_url(b"GIF89a\x01\0\x01\0")), 1);
+        let mut jpeg = b"\xff\xd8\xff\xe1\x10\x02".to_vec();
+        jpeg.resize(jpeg.len() + 0x1000, 7);
+        jpeg.extend(b"\xff\xc4\0\x03\0\xff\xff\xc2\0\x11\x08\x01\0\x02\0");
+        assert_eq!(image(&data_url(&jpeg)), 128);
+        assert_eq!(image(&data_url(&jpeg[..100])), 225);
+    }
+
+    #[test]
+    fn audio_counts_four_bytes_a_token() {
+        let audio = |data: &[u8]| tokens(MediaKind::Audio, data, VideoHints::default());
+        assert_eq!((audio(b""), audio(b"abcd"), audio(b"abcde")), (1, 1, 2));
+    }
+
+    #[test]
+    fn a_video_counts_its_sampled_frames_and_headers_say_more() {
+        let video = |headers: Headers| tokens(MediaKind::Video, b"u", VideoHints::read(&headers));
+        assert_eq!(video(Headers::new()), 20 * 225);
+        let exact = [
+            ("x-llm-d-video-fps", "1"),
+            ("x-llm-d-video-duration-seconds", "3"),
+            ("x-llm-d-video-resolution", "64x32"),
+        ];
+        assert_eq!(video(exact.into()), 6);
+        assert_eq!(video([("x-llm-d-video-duration-seconds", "1e300")].into()), 131_072);
+        assert_eq!(video([("x-llm-d-video-duration-seconds", "NaN")].into()), 20 * 225);
+    }
+}

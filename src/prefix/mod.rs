@@ -1,0 +1,27 @@
+//! Prefix-cache indexes: who holds which blocks of which prompt.
+//!
+//! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), the stream becomes a chain of block hashes ([`BlockHashes`]), and an index says how
+//! many of them each endpoint holds ([`ApproxIndex`]: what was sent where, as far as it should still be there). All indexes of the process share one
+//! memory bound ([`PrefixMemory`]).
+
+mod approx;
+mod caches;
+mod hash;
+mod holders;
+mod matches;
+mod media;
+mod memory;
+mod recency;
+mod shard;
+mod table;
+mod tally;
+mod text;
+mod tokens;
+
+pub use approx::{ApproxIndex, HeldBlocks};
+pub use hash::{BlockHasher, BlockHashes};
+pub use matches::PrefixMatch;
+pub use media::VideoHints;
+pub use memory::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
+pub use recency::{Recency, RecencyKey};
+pub use tokens::{BlockShape, block_hashes};

@@ -1,0 +1,199 @@
+//! Pseudo-tokens: four bytes of decoded prompt text make one. Nobody tokenizes here; equal text gives equal blocks, which is all an approximate index needs.
+//!
+//! Text runs on across strings, messages and roles without separators. A media part starts at a token boundary and is the low half of the XXH64 of
+//! its URL or data, repeated for as many tokens as it is taken to be. Prompts given as token ids are taken as they are. Nothing is collected: the
+//! stream goes into the [`BlockHasher`] as it is read.
+
+use std::borrow::Cow;
+
+use xxhash_rust::xxh64::xxh64;
+
+use super::media::{self, VideoHints};
+use super::{BlockHasher, BlockHashes, text};
+use crate::request::{Headers, Inference, JsonStr, Piece};
+
+/// How a request is cut into blocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockShape {
+    /// Tokens per block, at least 1.
+    pub block_size: u32,
+    /// Most blocks per prompt.
+    pub max_blocks: usize,
+}
+
+/// Hashes of the blocks of a request for `model`. None if its body is not looked into.
+pub fn block_hashes(
+    model: &str,
+    inference: &Inference,
+    body: &[u8],
+    headers: &Headers,
+    shape: BlockShape,
+) -> BlockHashes {
+    let salt = inference.cache_salt.as_ref().map(|salt| salt.text(body)).unwrap_or_default();
+    let expected = inference.prompt.pieces.iter().map(piece_bytes).sum();
+    let mut hasher = BlockHasher::new(model, &salt, shape.block_size, shape.max_blocks, expected);
+    for piece in &inference.prompt.pieces {
+        match piece {
+            Piece::NextPrompt => hasher.end_prompt(),
+            _ if hasher.is_full() => {}
+            Piece::Text(string) => write_text(&mut hasher, string, body),
+            Piece::Json(range) => {
+                hasher.write(body.get(range.start as usize..range.end as usize).unwrap_or_default());
+            }
+            Piece::Tokens(range) => {
+                write_tokens(
+                    &mut hasher,
+                    body.get(range.start as usize..range.end as usize).unwrap_or_default(),
+                );
+            }
+            Piece::Media(kind, string) => {
+                let content = decoded(string, body);
+                hasher.align();
+                let count = media::tokens(*kind, &content, VideoHints::read(headers));
+                hasher.write_repeated(xxh64(&content, 0) as u32, count);
+            }
+        }
+    }
+    hasher.finish()
+}
+
+/// Bytes of the body that a piece spans; an upper bound for text, a guess for the rest.
+fn piece_bytes(piece: &Piece) -> usize {
+    match piece {
+        Piece::Text(string) => string.end.saturating_sub(string.start) as usize,
+        Piece::Json(range) | Piece::Tokens(range) => range.len(),
+        Piece::Media(..) => 1024,
+        Piece::NextPrompt => 0,
+    }
+}
+
+fn write_text(hasher: &mut BlockHasher, string: &JsonStr, body: &[u8]) {
+    text::decode(string.raw(body), string.escaped, |span| {
+        hasher.write(span);
+        !hasher.is_full()
+    });
+}
+
+fn decoded<'b>(string: &JsonStr, body: &'b [u8]) -> Cow<'b, [u8]> {
+    let raw = string.raw(body);
+    if !string.escaped {
+        return Cow::Borrowed(raw);
+    }
+    let mut content = Vec::with_capacity(raw.len());
+    text::decode(raw, true, |span| {
+        content.extend_from_slice(span);
+        true
+    });
+    Cow::Owned(content)
+}
+
+/// Every number of a JSON array as one token. Ids beyond 32 bits wrap around; anything that is no digit separates.
+fn write_tokens(hasher: &mut BlockHasher, array: &[u8]) {
+    hasher.align();
+    let mut token: Option<u32> = None;
+    for &byte in array {
+        if byte.is_ascii_digit() {
+            let digit = u32::from(byte - b'0');
+            token = Some(token.unwrap_or(0).wrapping_mul(10).wrapping_add(digit));
+        } else if let Some(token) = token.take() {
+            hasher.write_token(token);
+            if hasher.is_full() {
+                return;
+            }
+        }
+    }
+    if let Some(token) = token {
+        hasher.write_token(token);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::request::{MediaKind, Prompt};
+
+    const SHAPE: BlockShape = BlockShape { block_size: 2, max_blocks: 1000 };
+
+    /// A body made of the given strings, each between quotes, and their places in it.
+    fn body(strings: &[&str]) -> (Vec<u8>, Vec<JsonStr>) {
+        let mut bytes = Vec::new();
+        let mut places = Vec::new();
+        for string in strings {
+            bytes.push(b'"');
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(string.as_bytes());
+            places.push(JsonStr { start, end: bytes.len() as u32, escaped: string.contains('\\') });
+            bytes.push(b'"');
+        }
+        (bytes, places)
+    }
+
+    fn hashes(body: &[u8], pieces: &[Piece], salt: Option<JsonStr>) -> BlockHashes {
+        let prompt = Prompt { pieces: pieces.iter().cloned().collect() };
+        let inference = Inference { prompt, cache_salt: salt, ..Inference::opaque() };
+        block_hashes("m", &inference, body, &Headers::new(), SHAPE)
+    }
+
+    fn expected(salt: &str, chains: &[&[u8]]) -> BlockHashes {
+        let mut hasher = BlockHasher::new("m", salt, SHAPE.block_size, SHAPE.max_blocks, 0);
+        for chain in chains {
+            hasher.write(chain);
+            hasher.end_prompt();
+        }
+        hasher.finish()
+    }
+
+    #[test]
+    fn text_runs_on_across_strings_and_escapes() {
+        let (body, at) = body(&["user", "a\\nb \\u00e9", "{\"x\":1}", ""]);
+        let json = at[2].start..at[2].end;
+        let pieces = [Piece::Text(at[0]), Piece::Text(at[1]), Piece::Json(json), Piece::Text(at[3])];
+        assert_eq!(hashes(&body, &pieces, None), expected("", &["usera\nb é{\"x\":1}".as_bytes()]));
+    }
+
+    #[test]
+    fn several_prompts_are_several_chains() {
+        let (body, at) = body(&["one prompt", "another"]);
+        let pieces = [Piece::Text(at[0]), Piece::NextPrompt, Piece::Text(at[1])];
+        assert_eq!(hashes(&body, &pieces, None), expected("", &[b"one prompt", b"another"]));
+    }
+
+    #[test]
+    fn a_salt_changes_every_block() {
+        let (body, at) = body(&["some prompt", "pep\\u0070er"]);
+        let salted = hashes(&body, &[Piece::Text(at[0])], Some(at[1]));
+        assert_eq!(salted, expected("pepper", &[b"some prompt"]));
+        assert_ne!(salted, expected("", &[b"some prompt"]));
+    }
+
+    #[test]
+    fn token_ids_are_taken_as_they_are() {
+        let body = b"[1, 22 ,4294967295\n,7]";
+        let pieces = [Piece::Tokens(0..body.len() as u32)];
+        let stream: Vec<u8> = [1u32, 22, u32::MAX, 7].iter().flat_map(|id| id.to_le_bytes()).collect();
+        assert_eq!(hashes(body, &pieces, None), expected("", &[&stream]));
+    }
+
+    #[test]
+    fn a_media_part_is_aligned_and_repeats_its_hash() {
+        let (body, at) = body(&["hello", "https:\\/\\/x/i.png", "after"]);
+        let pieces = [Piece::Text(at[0]), Piece::Media(MediaKind::Image, at[1]), Piece::Text(at[2])];
+        let mut stream = b"hello\0\0\0".to_vec();
+        let token = (xxh64(b"https://x/i.png", 0) as u32).to_le_bytes();
+        stream.extend(token.repeat(225));
+        stream.extend_from_slice(b"after");
+        assert_eq!(hashes(&body, &pieces, None), expected("", &[&stream]));
+    }
+
+    #[test]
+    fn ranges_outside_the_body_are_empty() {
+        let outside = JsonStr { start: 90, end: 95, escaped: true };
+        let pieces = [
+            Piece::Text(outside),
+            Piece::Json(70..73),
+            Piece::Tokens(90..99),
+            Piece::Media(MediaKind::Audio, outside),
+        ];
+        assert_eq!(hashes(b"{}", &pieces, None).len(), 1);
+    }
+}

@@ -1,0 +1,40 @@
+//! The members that every API shares.
+
+use super::error::ScanError;
+use super::scan::Cursor;
+use super::types::{Api, Inference};
+
+/// Reads one member of the body; returns false, with the value untouched, if the member is of no interest.
+pub(super) type ReadMember<'f, 'b> = &'f mut dyn FnMut(&[u8], &mut Cursor<'b>) -> Result<bool, ScanError>;
+
+/// Walks the members of the body: `model`, `stream` and `cache_salt` here, all others through `member`.
+pub(super) fn read_body<'b>(
+    body: &'b [u8],
+    api: Api,
+    member: ReadMember<'_, 'b>,
+) -> Result<Inference, ScanError> {
+    let mut cursor = Cursor::new(body)?;
+    let mut inference = Inference { api, empty_object: true, ..Inference::opaque() };
+    let mut object = cursor.open_object()?;
+    inference.insert_at = Some(cursor.offset());
+    while let Some(name) = cursor.member(&mut object)? {
+        inference.empty_object = false;
+        match cursor.value(name).as_ref() {
+            b"model" => {
+                cursor.peek()?;
+                let start = cursor.offset();
+                inference.model = cursor.string_or_skip()?;
+                inference.model_values.push(start..cursor.offset());
+            }
+            b"stream" => inference.stream = cursor.bool_or_skip()? == Some(true),
+            b"cache_salt" => inference.cache_salt = cursor.string_or_skip()?,
+            other => {
+                if !member(other, &mut cursor)? {
+                    cursor.skip()?;
+                }
+            }
+        }
+    }
+    cursor.finish()?;
+    Ok(inference)
+}

@@ -1,0 +1,92 @@
+//! What can be wrong with a body.
+
+/// Why a body is refused. The text is the reference's, with a place behind it where there is one.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// The body is not a JSON object.
+    #[error("{context}: {fault}")]
+    Json {
+        /// What the parser was doing.
+        context: &'static str,
+        /// Where and why it failed.
+        fault: ScanError,
+    },
+    /// A field is missing or empty.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// A field has a shape that the API does not know.
+    #[error("{context}: {shape}")]
+    Shape {
+        /// What the body was taken for.
+        context: &'static str,
+        /// What is wrong where.
+        shape: Shape,
+    },
+    /// The parser does not serve this path.
+    #[error("unsupported API endpoint: {0}")]
+    UnsupportedPath(String),
+}
+
+/// A value of an unexpected shape.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} at byte {at}")]
+pub struct Shape {
+    /// Offset in the body, in bytes.
+    pub at: u32,
+    /// What was expected.
+    pub what: &'static str,
+}
+
+/// Where and why bytes are not JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{fault} at byte {at}")]
+pub struct ScanError {
+    /// Offset in the body, in bytes.
+    pub at: usize,
+    /// What is wrong there.
+    pub fault: Fault,
+}
+
+/// What is wrong with the bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Fault {
+    /// The bytes end too early.
+    #[error("unexpected end")]
+    End,
+    /// Nothing that begins a value.
+    #[error("expected a value")]
+    Value,
+    /// A valid value, but the top level has to be an object.
+    #[error("expected an object")]
+    Object,
+    /// No member name.
+    #[error("expected a member name in quotes")]
+    Name,
+    /// No colon behind a member name.
+    #[error("expected a colon")]
+    Colon,
+    /// Neither a comma nor the end of the object.
+    #[error("expected a comma or a closing brace")]
+    MemberEnd,
+    /// Neither a comma nor the end of the array.
+    #[error("expected a comma or a closing bracket")]
+    ElementEnd,
+    /// A number that breaks off.
+    #[error("expected a digit")]
+    Digit,
+    /// An unknown escape in a string.
+    #[error("invalid escape")]
+    Escape,
+    /// A raw control character in a string.
+    #[error("unescaped control character")]
+    Control,
+    /// Something behind the value.
+    #[error("unexpected data behind the value")]
+    Trailing,
+    /// Nested deeper than 10,000 levels.
+    #[error("exceeded max depth")]
+    Depth,
+    /// The body has more bytes than offsets can tell apart (4 GiB).
+    #[error("body too long")]
+    Length,
+}

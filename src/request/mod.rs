@@ -1,0 +1,44 @@
+//! What a request asks for, and what its response reports: one pass over the borrowed bytes, no tree of owned values.
+//!
+//! | file | what |
+//! |---|---|
+//! | `headers`, `types` | what the rest of the program sees |
+//! | `paths`, `parse`, `error` | from a path and a body to an [`Inference`], or why not |
+//! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
+//! | `envelope`, `pieces` | what all APIs share |
+//! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
+//! | `splice` | another model in the body |
+//! | `skim`, `sse` | push scanners over chunks: a member of a JSON document, lines of an event stream |
+//! | `response`, `usage` | token counts from a response |
+//! | `rewrite_back` | the client's model name in a response |
+
+mod anthropic;
+mod chat;
+mod envelope;
+mod error;
+mod escapes;
+mod headers;
+mod number;
+mod openai;
+mod parse;
+mod paths;
+mod pieces;
+mod response;
+mod rewrite_back;
+mod scan;
+mod skim;
+mod splice;
+mod sse;
+mod types;
+mod usage;
+mod vllm;
+mod words;
+
+pub use error::{Fault, ParseError, ScanError, Shape};
+pub use headers::Headers;
+pub use parse::{api_of, parse};
+pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
+pub use response::ResponseReader;
+pub use rewrite_back::ModelRestorer;
+pub use splice::splice_model;
+pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Usage, token_ids};

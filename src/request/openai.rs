@@ -1,0 +1,148 @@
+//! Bodies of the OpenAI API. Pieces come in the order in which the servers' templates put them into the prompt, not in
+//! the order of the body.
+
+use super::chat::read_messages;
+use super::envelope::read_body;
+use super::error::{ParseError, ScanError};
+use super::pieces::{Pieces, read_prompt};
+use super::scan::{Cursor, Kind};
+use super::types::{Api, Inference};
+
+/// What the reference says before the place where a body is no JSON.
+pub(super) const BODY_CONTEXT: &str = "error unmarshaling request bodyMap";
+
+/// The fields of one API: which is demanded, and which cap the output, in the order they are asked.
+struct Fields {
+    demanded: &'static [u8],
+    invalid: &'static str,
+    caps: &'static [&'static [u8]],
+}
+
+fn fields(api: Api) -> Fields {
+    let (demanded, invalid, caps): (&[u8], _, &[&[u8]]) = match api {
+        Api::Conversations => (b"items", "invalid conversations request: must have items field", &[]),
+        Api::Responses => {
+            (b"input", "invalid responses request: must have input field", &[b"max_output_tokens"])
+        }
+        Api::ChatCompletions => (
+            b"messages",
+            "invalid chat completions request: must have valid messages field",
+            &[b"max_completion_tokens", b"max_tokens"],
+        ),
+        Api::Embeddings => (b"input", "invalid embeddings request: must have input field", &[]),
+        Api::Images => (b"prompt", "invalid images generations request: must have prompt field", &[]),
+        _ => (b"prompt", "invalid completions request: must have prompt field", &[b"max_tokens"]),
+    };
+    Fields { demanded, invalid, caps }
+}
+
+/// Reads a body of `api`.
+pub(super) fn parse(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
+    let Fields { demanded, invalid, caps } = fields(api);
+    let mut instructions = Pieces::default();
+    let mut tools = Pieces::default();
+    let mut content = Pieces::default();
+    let mut present = false;
+    let mut cap_values = [None; 2];
+    let mut inference = read_body(body, api, &mut |name, cursor| {
+        if name == demanded {
+            (content, present) = read_content(api, cursor)?;
+        } else if name == b"tools" && matches!(api, Api::ChatCompletions | Api::Responses) {
+            tools = read_json(cursor)?;
+        } else if name == b"instructions" && api == Api::Responses {
+            instructions = read_text_or_json(cursor)?;
+        } else if let Some(cap) =
+            caps.iter().zip(&mut cap_values).find_map(|(key, cap)| (*key == name).then_some(cap))
+        {
+            *cap = cursor.count_or_skip()?;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    })
+    .map_err(|fault| ParseError::Json { context: BODY_CONTEXT, fault })?;
+
+    if let Some(shape) = content.shape {
+        return Err(ParseError::Shape { context: invalid, shape });
+    }
+    if !present {
+        return Err(ParseError::Missing(invalid));
+    }
+    inference.max_output_tokens = cap_values.into_iter().flatten().next();
+    instructions.append(tools);
+    instructions.append(content);
+    inference.prompt = instructions.into_prompt();
+    Ok(inference)
+}
+
+/// The demanded field, and whether it says anything.
+fn read_content(api: Api, cursor: &mut Cursor<'_>) -> Result<(Pieces, bool), ScanError> {
+    match api {
+        Api::ChatCompletions => read_messages(cursor),
+        Api::Responses => {
+            let present = cursor.peek()? != Kind::Null;
+            Ok((read_text_or_json(cursor)?, present))
+        }
+        Api::Conversations => {
+            let mut pieces = Pieces::default();
+            if cursor.peek()? == Kind::Array {
+                pieces = read_json(cursor)?;
+            } else if cursor.peek()? == Kind::Null {
+                cursor.skip()?;
+            } else {
+                pieces.refuse(cursor, "expected an array of items")?;
+            }
+            let present = pieces.len() > 0;
+            Ok((pieces, present))
+        }
+        // The prompt of a picture is no prefix that a server could have cached: it is only looked for.
+        Api::Images => {
+            let prompt = cursor.string_or_skip()?;
+            Ok((Pieces::default(), prompt.is_some_and(|prompt| prompt.start < prompt.end)))
+        }
+        _ => {
+            let pieces = read_prompt(cursor)?;
+            let present = pieces.len() > 0;
+            Ok((pieces, present))
+        }
+    }
+}
+
+/// A value that counts as it lies; `null` and empty arrays count as absent.
+pub(super) fn read_json(cursor: &mut Cursor<'_>) -> Result<Pieces, ScanError> {
+    let mut pieces = Pieces::default();
+    let kind = cursor.peek()?;
+    let start = cursor.offset();
+    let empty = match kind {
+        Kind::Array => {
+            let mut array = cursor.open()?;
+            let mut empty = true;
+            while cursor.element(&mut array)? {
+                cursor.skip()?;
+                empty = false;
+            }
+            empty
+        }
+        kind => {
+            cursor.skip()?;
+            kind == Kind::Null
+        }
+    };
+    if !empty {
+        pieces.json(start..cursor.offset());
+    }
+    Ok(pieces)
+}
+
+/// A string counts with its text, any other value as it lies.
+fn read_text_or_json(cursor: &mut Cursor<'_>) -> Result<Pieces, ScanError> {
+    if cursor.peek()? != Kind::String {
+        return read_json(cursor);
+    }
+    let mut pieces = Pieces::default();
+    pieces.text(cursor.string()?);
+    Ok(pieces)
+}
+
+#[cfg(test)]
+mod tests;

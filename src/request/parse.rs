@@ -1,0 +1,34 @@
+//! From a parser, a path and a body to an [`Inference`].
+
+use super::error::ParseError;
+use super::paths::ParserKind;
+use super::types::{Api, Inference};
+use super::{anthropic, openai, vllm};
+
+/// The API that `path` means to the parser `kind`. To a parser that does not claim the path it means what the parser
+/// is for in the first place: completions, messages, generate, or nothing it looks into.
+pub fn api_of(kind: ParserKind, path: &str) -> Api {
+    kind.api(path).unwrap_or(match kind {
+        ParserKind::OpenAi => Api::Completions,
+        ParserKind::Anthropic => Api::Messages,
+        ParserKind::VllmHttp => Api::Generate,
+        ParserKind::Passthrough => Api::Opaque,
+    })
+}
+
+/// Reads `body` with the parser `kind`; `path` tells which of its APIs it is (see [`api_of`]). The Anthropic parser
+/// refuses a path that it does not claim.
+pub fn parse(kind: ParserKind, path: &str, body: &[u8]) -> Result<Inference, ParseError> {
+    if kind == ParserKind::Anthropic && kind.api(path).is_none() {
+        return Err(ParseError::UnsupportedPath(path.to_owned()));
+    }
+    match api_of(kind, path) {
+        Api::Opaque => Ok(Inference::opaque()),
+        Api::CountTokens => {
+            Ok(Inference { api: Api::CountTokens, skip_response: true, ..Inference::opaque() })
+        }
+        Api::Messages => anthropic::parse(body),
+        Api::Generate => vllm::parse(body),
+        api => openai::parse(api, body),
+    }
+}

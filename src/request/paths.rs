@@ -1,0 +1,268 @@
+//! Which parser reads a request: chosen by the end of its path.
+
+use std::borrow::Cow;
+
+use super::headers::Headers;
+use super::types::Api;
+
+/// A request without any path header is taken for this one.
+const DEFAULT_PATH: &str = "/v1/completions";
+/// Headers that may carry the path, the most direct first.
+const PATH_HEADERS: [&str; 3] = [":path", "x-original-path", "x-forwarded-path"];
+
+/// A parser, by its plugin type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ParserKind {
+    /// `openai-parser`.
+    OpenAi,
+    /// `anthropic-parser`.
+    Anthropic,
+    /// `vllmhttp-parser`.
+    VllmHttp,
+    /// `passthrough-parser`: claims no path, takes what no other parser wants, and does not look into the body.
+    Passthrough,
+}
+
+impl ParserKind {
+    /// All parsers, in the default order.
+    pub const ALL: [Self; 4] = [Self::OpenAi, Self::Anthropic, Self::VllmHttp, Self::Passthrough];
+
+    /// The plugin type, as it stands in a configuration.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai-parser",
+            Self::Anthropic => "anthropic-parser",
+            Self::VllmHttp => "vllmhttp-parser",
+            Self::Passthrough => "passthrough-parser",
+        }
+    }
+
+    /// The parser of a plugin type.
+    pub fn from_type_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.type_name() == name)
+    }
+
+    /// Path suffixes that the parser claims, without slashes around them, and the API behind each.
+    pub fn suffixes(self) -> &'static [(&'static str, Api)] {
+        match self {
+            Self::OpenAi => &[
+                ("chat/completions", Api::ChatCompletions),
+                ("completions", Api::Completions),
+                ("embeddings", Api::Embeddings),
+                ("responses", Api::Responses),
+                ("conversations", Api::Conversations),
+                ("chat/completions/render", Api::ChatCompletions),
+                ("completions/render", Api::Completions),
+                ("images/generations", Api::Images),
+            ],
+            Self::Anthropic => &[("messages", Api::Messages), ("messages/count_tokens", Api::CountTokens)],
+            Self::VllmHttp => &[("inference/v1/generate", Api::Generate)],
+            Self::Passthrough => &[],
+        }
+    }
+
+    /// Application protocols of a pool that the parser can serve, in the spelling of `appProtocol`.
+    pub fn app_protocols(self) -> &'static [&'static str] {
+        match self {
+            Self::Passthrough => &[],
+            _ => &["kubernetes.io/h2c", "http"],
+        }
+    }
+
+    /// The API that `path` means to this parser: the longest claimed suffix decides.
+    pub fn api(self, path: &str) -> Option<Api> {
+        let path = trimmed(path);
+        let claims = self.suffixes().iter().filter(|(suffix, _)| ends_with_segments(path, suffix));
+        claims.max_by_key(|(suffix, _)| suffix.len()).map(|(_, api)| *api)
+    }
+}
+
+/// A listed parser that has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SkippedParser {
+    /// The parser.
+    pub kind: ParserKind,
+    /// Why it has no effect.
+    pub reason: SkipReason,
+}
+
+/// Why a listed parser has no effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkipReason {
+    /// It is listed already.
+    Duplicate,
+    /// It stands behind the parser that takes every path.
+    BehindFallback,
+}
+
+/// The parsers of a configuration.
+#[derive(Clone, Debug)]
+pub struct Parsers {
+    /// Claimed suffixes, the longest first.
+    claims: Vec<(&'static str, ParserKind)>,
+    kinds: Vec<ParserKind>,
+    fallback: Option<ParserKind>,
+    skipped: Vec<SkippedParser>,
+}
+
+impl Parsers {
+    /// Parsers in the order of the configuration. A parser without suffixes becomes the fallback and ends the list.
+    pub fn new(kinds: impl IntoIterator<Item = ParserKind>) -> Self {
+        let mut parsers = Self { claims: Vec::new(), kinds: Vec::new(), fallback: None, skipped: Vec::new() };
+        for kind in kinds {
+            let reason = if parsers.fallback.is_some() {
+                Some(SkipReason::BehindFallback)
+            } else if parsers.kinds.contains(&kind) {
+                Some(SkipReason::Duplicate)
+            } else {
+                None
+            };
+            if let Some(reason) = reason {
+                parsers.skipped.push(SkippedParser { kind, reason });
+                continue;
+            }
+            parsers.kinds.push(kind);
+            if kind.suffixes().is_empty() {
+                parsers.fallback = Some(kind);
+            }
+            parsers.claims.extend(kind.suffixes().iter().map(|(suffix, _)| (*suffix, kind)));
+        }
+        parsers.claims.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        parsers
+    }
+
+    /// The parser of `path`: the longest claimed suffix wins over all parsers, then the fallback. A suffix matches
+    /// whole path segments; slashes and spaces at the end of the path and a query do not count. `None` if no parser
+    /// wants the path.
+    pub fn resolve(&self, path: &str) -> Option<ParserKind> {
+        let path = trimmed(path);
+        let claim = self.claims.iter().find(|(suffix, _)| ends_with_segments(path, suffix));
+        claim.map(|(_, kind)| *kind).or(self.fallback)
+    }
+
+    /// The parsers in effect, in order.
+    pub fn kinds(&self) -> &[ParserKind] {
+        &self.kinds
+    }
+
+    /// Listed parsers that have no effect: worth a warning.
+    pub fn skipped(&self) -> &[SkippedParser] {
+        &self.skipped
+    }
+}
+
+impl Default for Parsers {
+    /// The list that holds when the configuration names none.
+    fn default() -> Self {
+        Self::new(ParserKind::ALL)
+    }
+}
+
+/// The path that decides on the parser: the first of the path headers that is not empty, without its query. Bytes that
+/// are no UTF-8 become U+FFFD.
+pub fn routing_path(headers: &Headers) -> Cow<'_, str> {
+    let path = PATH_HEADERS.iter().filter_map(|name| headers.get(name)).find(|path| !path.is_empty());
+    path.map_or(Cow::Borrowed(DEFAULT_PATH), |path| {
+        String::from_utf8_lossy(path.split(|byte| *byte == b'?').next().unwrap_or_default())
+    })
+}
+
+/// A path without query and without slashes and spaces at its end.
+fn trimmed(path: &str) -> &str {
+    path.split('?').next().unwrap_or_default().trim_end_matches(['/', ' '])
+}
+
+/// True if the last segments of `path` are those of `suffix`.
+fn ends_with_segments(path: &str, suffix: &str) -> bool {
+    path.strip_suffix(suffix).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(path: &str) -> Option<(ParserKind, Option<Api>)> {
+        Parsers::default().resolve(path).map(|kind| (kind, kind.api(path)))
+    }
+
+    #[test]
+    fn every_claimed_path_finds_its_parser_and_api() {
+        use ParserKind::{Anthropic, OpenAi, VllmHttp};
+        for (path, kind, api) in [
+            ("/v1/chat/completions", OpenAi, Api::ChatCompletions),
+            ("/v1/completions", OpenAi, Api::Completions),
+            ("/v1/embeddings", OpenAi, Api::Embeddings),
+            ("/v1/responses", OpenAi, Api::Responses),
+            ("/v1/conversations", OpenAi, Api::Conversations),
+            ("/v1/chat/completions/render", OpenAi, Api::ChatCompletions),
+            ("/v1/completions/render", OpenAi, Api::Completions),
+            ("/v1/images/generations", OpenAi, Api::Images),
+            ("/v1/messages", Anthropic, Api::Messages),
+            ("/v1/messages/count_tokens", Anthropic, Api::CountTokens),
+            ("/inference/v1/generate", VllmHttp, Api::Generate),
+            ("/a/b/v1/chat/completions", OpenAi, Api::ChatCompletions),
+            ("completions", OpenAi, Api::Completions),
+            ("/v1/chat/completions/ ", OpenAi, Api::ChatCompletions),
+            ("/v1/messages//", Anthropic, Api::Messages),
+            ("/v1/completions?stream=/v1/messages", OpenAi, Api::Completions),
+        ] {
+            assert_eq!(resolve(path), Some((kind, Some(api))), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_matches_whole_segments_only() {
+        for path in ["/v1/xcompletions", "/v1/my-messages", "/generate", "/v1/completions/x", "", "/"] {
+            assert_eq!(resolve(path), Some((ParserKind::Passthrough, None)), "{path}");
+        }
+    }
+
+    #[test]
+    fn without_a_fallback_an_unknown_path_has_no_parser() {
+        let parsers = Parsers::new([ParserKind::Anthropic]);
+        assert_eq!(parsers.resolve("/v1/completions"), None);
+        assert_eq!(parsers.resolve("/v1/messages"), Some(ParserKind::Anthropic));
+        assert_eq!(Parsers::new([]).resolve("/v1/messages"), None);
+    }
+
+    #[test]
+    fn duplicates_and_what_stands_behind_the_fallback_are_skipped() {
+        use ParserKind::{Anthropic, OpenAi, Passthrough};
+        let parsers = Parsers::new([OpenAi, OpenAi, Passthrough, Anthropic, Passthrough]);
+        assert_eq!(parsers.kinds(), [OpenAi, Passthrough]);
+        let skipped: Vec<_> =
+            parsers.skipped().iter().map(|skipped| (skipped.kind, skipped.reason)).collect();
+        assert_eq!(
+            skipped,
+            [
+                (OpenAi, SkipReason::Duplicate),
+                (Anthropic, SkipReason::BehindFallback),
+                (Passthrough, SkipReason::BehindFallback)
+            ]
+        );
+        assert_eq!(parsers.resolve("/v1/messages"), Some(Passthrough));
+    }
+
+    #[test]
+    fn type_names_are_read_back() {
+        for kind in ParserKind::ALL {
+            assert_eq!(ParserKind::from_type_name(kind.type_name()), Some(kind));
+        }
+        assert_eq!(ParserKind::from_type_name("sglanghttp-parser"), None);
+        assert_eq!(ParserKind::OpenAi.app_protocols(), ["kubernetes.io/h2c", "http"]);
+        assert!(ParserKind::Passthrough.app_protocols().is_empty());
+    }
+
+    #[test]
+    fn the_first_path_header_with_a_value_counts() {
+        let path = |headers: &Headers| routing_path(headers).into_owned();
+        assert_eq!(path(&Headers::new()), "/v1/completions");
+        assert_eq!(path(&Headers::from([(":path", "/a?b=c?d"), ("x-original-path", "/o")])), "/a");
+        assert_eq!(path(&Headers::from([(":path", ""), ("x-original-path", "/o")])), "/o");
+        assert_eq!(path(&Headers::from([("x-forwarded-path", "/f"), ("x-original-path", "/o")])), "/o");
+        let mut headers = Headers::new();
+        headers.push(bytes::Bytes::from_static(b":path"), bytes::Bytes::from_static(b"/\xFF/completions"));
+        assert_eq!(path(&headers), "/\u{FFFD}/completions");
+        assert_eq!(resolve(&path(&headers)), Some((ParserKind::OpenAi, Some(Api::Completions))));
+    }
+}

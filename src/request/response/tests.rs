@@ -1,0 +1,228 @@
+//! Usage from JSON bodies and event streams, however they are cut into chunks.
+
+use proptest::prelude::*;
+use serde_json::Value;
+
+use super::*;
+
+const LIMIT: usize = 4096;
+
+type Read = (Option<Usage>, u64, bool);
+
+fn read_chunks<'c>(
+    api: Api,
+    event_stream: bool,
+    limit: usize,
+    chunks: impl IntoIterator<Item = &'c [u8]>,
+) -> Read {
+    let mut reader = ResponseReader::new(api, event_stream, limit);
+    for chunk in chunks {
+        reader.feed(chunk);
+    }
+    reader.finish();
+    (reader.usage(), reader.events(), reader.clipped())
+}
+
+/// Reads `body` whole and byte by byte, which must agree.
+fn read(api: Api, event_stream: bool, body: &str) -> (Option<Usage>, u64) {
+    let whole = read_chunks(api, event_stream, LIMIT, [body.as_bytes()]);
+    let single = read_chunks(api, event_stream, LIMIT, body.as_bytes().chunks(1));
+    assert_eq!(whole, single, "{body}");
+    assert!(!whole.2, "{body}");
+    (whole.0, whole.1)
+}
+
+fn usage(prompt: u64, completion: u64, total: u64, cached: Option<u64>) -> Usage {
+    Usage { prompt_tokens: prompt, completion_tokens: completion, total_tokens: total, cached_tokens: cached }
+}
+
+#[test]
+fn usage_is_read_from_the_top_of_a_json_body() {
+    for (body, expected) in [
+        (
+            r#"{"id":"x","choices":[{"message":{"content":"\"usage\":{\"prompt_tokens\":9} }"}}],"usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7,"prompt_tokens_details":{"cached_tokens":2}}}"#,
+            Some(usage(3, 4, 7, Some(2))),
+        ),
+        (r#" { "usage" : { "prompt_tokens" : 3 } , "x" : [ ] } "#, Some(usage(3, 0, 3, None))),
+        (r#"{"us\u0061ge":{"input_tokens":3,"output_tokens":1}}"#, Some(usage(3, 1, 4, None))),
+        (r#"{"usage":{"prompt_tokens":1},"usage":{"prompt_tokens":2}}"#, Some(usage(2, 0, 2, None))),
+        (r#"{"usage":{}}"#, Some(usage(0, 0, 0, None))),
+        (r#"{"usage":null}"#, None),
+        (r#"{"usage":[{"prompt_tokens":3}]}"#, None),
+        (r#"{"usage":"{}"}"#, None),
+        (r#"{"x":{"usage":{"prompt_tokens":3}}}"#, None),
+        (r#"{"x":"usage","y":{"prompt_tokens":3}}"#, None),
+        (r#"{"x":["usage",{"prompt_tokens":3}]}"#, None),
+        (r#"[{"usage":{"prompt_tokens":3}}]"#, None),
+        (r#"{"usage":{"prompt_tokens":3"#, None),
+        ("upstream connect error", None),
+        ("", None),
+    ] {
+        assert_eq!(read(Api::ChatCompletions, false, body), (expected, 0), "{body}");
+    }
+}
+
+#[test]
+fn an_openai_stream_reports_usage_in_its_last_event() {
+    let body = "data: {\"choices\":[{\"delta\":{\"content\":\"usage\"}}],\"usage\":null}\r\n\r\n: ping\r\n\r\n\
+                data:{\"choices\":[],\"usage\":{\"prompt_tokens\":3,\"completion_tokens\":4,\"total_tokens\":7}}\r\n\r\n\
+                data: [DONE]\r\n\r\n";
+    for (from, to) in [("\r\n", "\r\n"), ("\r\n", "\n"), ("\r\n", "\r")] {
+        let body = body.replace(from, to);
+        assert_eq!(read(Api::ChatCompletions, true, &body), (Some(usage(3, 4, 7, None)), 2), "{body:?}");
+        assert_eq!(read(Api::Generate, true, &body), (Some(usage(3, 4, 7, None)), 2));
+    }
+}
+
+#[test]
+fn continuous_usage_counts_once() {
+    let event = |completion| {
+        format!(
+            "data: {{\"usage\":{{\"prompt_tokens\":3,\"completion_tokens\":{completion},\"total_tokens\":{}}}}}\n\n",
+            completion + 3
+        )
+    };
+    let body: String = (1..=5).map(event).collect();
+    assert_eq!(read(Api::Completions, true, &body), (Some(usage(3, 5, 8, None)), 5));
+}
+
+#[test]
+fn every_way_a_responses_stream_ends_reports_usage() {
+    for end in ["completed", "incomplete", "failed"] {
+        let body = format!(
+            "event: response.created\ndata: {{\"type\":\"response.created\",\"response\":{{\"usage\":null}}}}\n\n\
+             event: response.{end}\ndata: {{\"type\":\"response.{end}\",\"response\":{{\"id\":\"r\",\"usage\":{{\"input_tokens\":3,\"input_tokens_details\":{{\"cached_tokens\":1}},\"output_tokens\":4,\"total_tokens\":7}}}}}}\n\n"
+        );
+        assert_eq!(read(Api::Responses, true, &body), (Some(usage(3, 4, 7, Some(1))), 2), "{end}");
+    }
+}
+
+#[test]
+fn an_anthropic_stream_reports_in_two_events() {
+    let body = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":30,\"cache_read_input_tokens\":20,\"output_tokens\":1}}}\n\n\
+                event: ping\ndata: {\"type\": \"ping\"}\n\n\
+                event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":15}}\n\n";
+    assert_eq!(read(Api::Messages, true, body), (Some(usage(30, 15, 45, Some(20))), 3));
+    let start_only = body.split("event: ping").next().unwrap();
+    assert_eq!(read(Api::Messages, true, start_only), (Some(usage(30, 0, 30, Some(20))), 1));
+    let json = r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":4}}"#;
+    assert_eq!(read(Api::Messages, false, json), (Some(usage(3, 4, 7, None)), 0));
+}
+
+#[test]
+fn lines_that_are_no_json_are_passed_over() {
+    let body = "data: {\"usage\":{\"prompt_tokens\":1}\n\ndata: usage\n\nusage\n\ndata\n\ndata: {\"usage\":{\"prompt_tokens\":2}}";
+    assert_eq!(read(Api::Completions, true, body), (Some(usage(2, 0, 2, None)), 3));
+}
+
+#[test]
+fn apis_without_usage_are_not_read() {
+    assert_eq!(read(Api::Opaque, false, r#"{"usage":{"prompt_tokens":1}}"#), (None, 0));
+    assert_eq!(read(Api::CountTokens, true, "data: {\"usage\":{\"prompt_tokens\":1}}\n"), (None, 0));
+}
+
+#[test]
+fn what_is_longer_than_the_limit_is_reported_as_clipped() {
+    let padding = "x".repeat(200);
+    let json = format!(r#"{{"usage":{{"x":"{padding}","prompt_tokens":1}}}}"#);
+    let lines = format!("data: {json}\n\ndata: {{\"usage\":{{\"prompt_tokens\":2}}}}\n\n");
+    for size in [1, 7, 100, 1000] {
+        assert_eq!(read_chunks(Api::Completions, false, 100, json.as_bytes().chunks(size)), (None, 0, true));
+        assert_eq!(
+            read_chunks(Api::Completions, true, 100, lines.as_bytes().chunks(size)),
+            (Some(usage(2, 0, 2, None)), 2, true)
+        );
+    }
+}
+
+#[test]
+fn memory_is_bounded_whatever_comes() {
+    let mut lines = ResponseReader::new(Api::Completions, true, 100);
+    let mut json = ResponseReader::new(Api::Completions, false, 100);
+    json.feed(br#"{"usage":{"x":""#);
+    for _ in 0..1000 {
+        lines.feed(&[b'x'; 1000]);
+        json.feed(&[b'x'; 1000]);
+    }
+    let Source::Json(json) = &json.source else { panic!("not JSON") };
+    assert!(json.held.len() <= 101);
+    let Source::Events(lines, _) = &lines.source else { panic!("no events") };
+    assert!(format!("{lines:?}").len() < 1000);
+}
+
+/// Arbitrary documents in which `usage` often stands where it counts.
+fn document() -> impl Strategy<Value = Value> {
+    let count = prop_oneof![
+        any::<u32>().prop_map(Value::from),
+        Just(Value::Null),
+        any::<u16>().prop_map(|count| Value::from(count.to_string())),
+    ];
+    let counts = proptest::collection::hash_map("(prompt|completion|total|input|output)_tokens", count, 0..4);
+    let usage = prop_oneof![
+        4 => counts.prop_map(|counts| Value::Object(counts.into_iter().collect())),
+        1 => Just(Value::Null),
+    ];
+    let leaf = prop_oneof![any::<String>().prop_map(Value::from), any::<f64>().prop_map(Value::from), usage];
+    let name =
+        || prop_oneof![2 => Just("usage".to_owned()), 2 => Just("response".to_owned()), 1 => any::<String>()];
+    leaf.prop_recursive(3, 20, 4, move |inner| {
+        prop_oneof![
+            proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            proptest::collection::hash_map(name(), inner, 0..4)
+                .prop_map(|map| Value::Object(map.into_iter().collect())),
+        ]
+    })
+}
+
+fn cut_up(bytes: &[u8], cuts: &[prop::sample::Index]) -> Vec<Vec<u8>> {
+    let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
+    cuts.extend([0, bytes.len()]);
+    cuts.sort_unstable();
+    cuts.windows(2).map(|pair| bytes[pair[0]..pair[1]].to_vec()).collect()
+}
+
+proptest! {
+    #[test]
+    fn usage_is_found_where_a_tree_has_it(value in document(), pretty in any::<bool>()) {
+        let body = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+        let (found, _) = read(Api::Completions, false, &body);
+        let expected = value.as_object().and_then(|top| top.get("usage")).filter(|usage| usage.is_object());
+        prop_assert_eq!(found.is_some(), expected.is_some());
+        if let Some(usage) = expected {
+            let count = |name: &str| usage.get(name).map(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()).unwrap_or(0));
+            prop_assert_eq!(found.unwrap().prompt_tokens, count("prompt_tokens").or(count("input_tokens")).unwrap_or(0));
+            prop_assert_eq!(found.unwrap().completion_tokens, count("completion_tokens").or(count("output_tokens")).unwrap_or(0));
+        }
+    }
+
+    #[test]
+    fn chunk_borders_make_no_difference(
+        documents in proptest::collection::vec(document(), 0..4),
+        end in proptest::sample::select(vec!["\n", "\r\n", "\r"]),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        event_stream in any::<bool>(),
+        api in proptest::sample::select(vec![Api::Completions, Api::Responses, Api::Messages]),
+        limit in prop_oneof![Just(LIMIT), 0_usize..200],
+    ) {
+        let body = documents.iter().map(|document| format!("data: {document}{end}{end}")).collect::<Vec<_>>().concat();
+        let body = if event_stream { body } else { body.replace("data: ", "") };
+        let chunks = cut_up(body.as_bytes(), &cuts);
+        prop_assert_eq!(
+            read_chunks(api, event_stream, limit, chunks.iter().map(Vec::as_slice)),
+            read_chunks(api, event_stream, limit, [body.as_bytes()])
+        );
+    }
+
+    #[test]
+    fn any_bytes_in_any_chunks_get_the_same_answer(
+        bytes in proptest::collection::vec(prop_oneof![4 => proptest::sample::select(b"{}[]\",:\\ \r\nusagedt1".to_vec()), 1 => any::<u8>()], 0..120),
+        cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..8),
+        event_stream in any::<bool>(),
+    ) {
+        let chunks = cut_up(&bytes, &cuts);
+        prop_assert_eq!(
+            read_chunks(Api::Completions, event_stream, 64, chunks.iter().map(Vec::as_slice)),
+            read_chunks(Api::Completions, event_stream, 64, [bytes.as_slice()])
+        );
+    }
+}

@@ -1,0 +1,233 @@
+//! Giving the client back the model name it asked for.
+
+use bytes::Bytes;
+use memchr::memchr2;
+use smallvec::SmallVec;
+
+use super::escapes;
+use super::skim::{Edge, Shape, Skim, Wanted};
+use super::types::Api;
+
+/// Bytes of the longest way to write a character of one byte in JSON (`\u0061`).
+const LONGEST_ESCAPE: usize = 6;
+
+/// Replaces the served model's name by the one that the client asked for, in a response that passes by in chunks.
+///
+/// Only the value of the response's own `model` member is looked at: at the top of a JSON body, in an event stream at
+/// the top of each event and in the `response` or `message` that some events carry. Text that a model wrote is never
+/// touched. All other bytes are passed on as they came, shared and not copied; held back is at most a model name that
+/// a chunk's end has cut. Where the chunks end makes no difference to the joined output.
+#[derive(Debug)]
+pub struct ModelRestorer {
+    active: bool,
+    target: String,
+    /// The client's name as a JSON string.
+    replacement: Bytes,
+    skim: Skim,
+    /// In an event stream: where in the current line the last chunk ended.
+    place: Option<Place>,
+    name: Pending,
+}
+
+/// A place in a line of an event stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// This many bytes of `data:` have been seen.
+    Prefix(usize),
+    /// In the value of a data line.
+    Data,
+    /// In a line of no interest.
+    Other,
+}
+
+/// A model value whose end has not come yet.
+#[derive(Debug, PartialEq, Eq)]
+enum Pending {
+    Nothing,
+    /// It began at this offset of the chunk.
+    Here(usize),
+    /// It began in an earlier chunk; these bytes of it are held back.
+    Held(Vec<u8>),
+    /// It is too long to be the target and was let through.
+    TooLong,
+}
+
+/// What goes out for one chunk.
+struct Output<'c> {
+    chunk: &'c Bytes,
+    pieces: SmallVec<[Bytes; 3]>,
+    /// Everything before this offset is settled.
+    settled: usize,
+}
+
+impl Output<'_> {
+    /// Lets the chunk through up to `to`.
+    fn through(&mut self, to: usize) {
+        if self.settled < to {
+            self.pieces.push(self.chunk.slice(self.settled..to));
+            self.settled = to;
+        }
+    }
+}
+
+impl ModelRestorer {
+    /// A restorer for one response to `api` from a server that knows the model as `from_target`. It passes everything
+    /// through if one of the names is empty or both are the same.
+    pub fn new(api: Api, event_stream: bool, from_target: &str, to_incoming: &str) -> Self {
+        let within = match api {
+            Api::Responses if event_stream => Some("response"),
+            Api::Messages if event_stream => Some("message"),
+            _ => None,
+        };
+        Self {
+            active: !from_target.is_empty() && !to_incoming.is_empty() && from_target != to_incoming,
+            target: from_target.to_owned(),
+            replacement: Bytes::from(escapes::encode(to_incoming)),
+            skim: Skim::new(Wanted { name: "model", within, shape: Shape::String }),
+            place: event_stream.then_some(Place::Prefix(0)),
+            name: Pending::Nothing,
+        }
+    }
+
+    /// False if the restorer changes nothing.
+    pub fn is_active(&self) -> bool {
+        self.active
+    }
+
+    /// Takes the next chunk and returns what can go out now.
+    pub fn feed(&mut self, chunk: Bytes) -> SmallVec<[Bytes; 3]> {
+        if !self.active {
+            return SmallVec::from_iter((!chunk.is_empty()).then_some(chunk));
+        }
+        let mut output = Output { chunk: &chunk, pieces: SmallVec::new(), settled: 0 };
+        if self.place.is_some() {
+            self.feed_lines(&mut output);
+        } else {
+            self.feed_json(&mut output, 0, chunk.len());
+        }
+        match std::mem::replace(&mut self.name, Pending::Nothing) {
+            Pending::Nothing => output.through(chunk.len()),
+            Pending::Here(start) => {
+                output.through(start);
+                self.hold(chunk.get(start..).unwrap_or_default().to_vec(), &mut output);
+            }
+            Pending::Held(mut held) => {
+                held.extend_from_slice(&chunk);
+                self.hold(held, &mut output);
+            }
+            Pending::TooLong => {
+                self.name = Pending::TooLong;
+                output.through(chunk.len());
+            }
+        }
+        output.pieces
+    }
+
+    /// The response has ended: returns what was still held back.
+    pub fn finish(&mut self) -> Option<Bytes> {
+        match std::mem::replace(&mut self.name, Pending::Nothing) {
+            Pending::Held(held) => Some(Bytes::from(held)),
+            _ => None,
+        }
+    }
+
+    /// Keeps the beginning of a model value that reaches to the chunk's end, unless it can't be the target any more.
+    fn hold(&mut self, held: Vec<u8>, output: &mut Output<'_>) {
+        output.settled = output.chunk.len();
+        if held.len() > self.target.len() * LONGEST_ESCAPE + 2 {
+            output.pieces.push(Bytes::from(held));
+            self.name = Pending::TooLong;
+        } else {
+            self.name = Pending::Held(held);
+        }
+    }
+
+    fn feed_lines(&mut self, output: &mut Output<'_>) {
+        const PREFIX: &[u8] = b"data:";
+        let chunk = output.chunk;
+        let mut at = 0;
+        while let Some(byte) = chunk.get(at).copied() {
+            match self.place.unwrap_or(Place::Other) {
+                Place::Prefix(_) if byte == b'\n' || byte == b'\r' => {
+                    at += 1;
+                    self.place = Some(Place::Prefix(0));
+                }
+                Place::Prefix(seen) => {
+                    self.place = Some(if PREFIX.get(seen) != Some(&byte) {
+                        Place::Other
+                    } else if seen + 1 == PREFIX.len() {
+                        self.skim.reset();
+                        Place::Data
+                    } else {
+                        Place::Prefix(seen + 1)
+                    });
+                    at += 1;
+                }
+                place => {
+                    let found = chunk.get(at..).and_then(|rest| memchr2(b'\n', b'\r', rest));
+                    let end = found.map_or(chunk.len(), |found| at + found);
+                    if place == Place::Data {
+                        self.feed_json(output, at, end);
+                    }
+                    at = end;
+                    if found.is_some() {
+                        // A line ends outside of strings, or it is no JSON.
+                        self.give_up(output);
+                        self.place = Some(Place::Prefix(0));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Reads the chunk's bytes from `from` to `to` as a piece of one JSON document.
+    fn feed_json(&mut self, output: &mut Output<'_>, from: usize, to: usize) {
+        let chunk = output.chunk.get(..to).unwrap_or_default();
+        let mut at = from;
+        while let Some(edge) = self.skim.next(chunk, &mut at) {
+            match edge {
+                Edge::Start(start) => self.name = Pending::Here(start),
+                Edge::End(end) => {
+                    let name = std::mem::replace(&mut self.name, Pending::Nothing);
+                    self.settle(name, end, output);
+                }
+            }
+        }
+    }
+
+    /// A model value ends at `end`: it is replaced if it is the target's.
+    fn settle(&mut self, name: Pending, end: usize, output: &mut Output<'_>) {
+        match name {
+            Pending::Here(start) => {
+                if self.is_target(output.chunk.get(start..end).unwrap_or_default()) {
+                    output.through(start);
+                    output.pieces.push(self.replacement.clone());
+                    output.settled = end;
+                }
+            }
+            Pending::Held(mut held) => {
+                held.extend_from_slice(output.chunk.get(..end).unwrap_or_default());
+                let replace = self.is_target(&held);
+                output.pieces.push(if replace { self.replacement.clone() } else { Bytes::from(held) });
+                output.settled = end;
+            }
+            Pending::Nothing | Pending::TooLong => {}
+        }
+    }
+
+    /// The line has ended in the middle of a model value.
+    fn give_up(&mut self, output: &mut Output<'_>) {
+        if let Pending::Held(held) = std::mem::replace(&mut self.name, Pending::Nothing) {
+            output.pieces.push(Bytes::from(held));
+        }
+    }
+
+    /// Compares a JSON string with its quotes to the target.
+    fn is_target(&self, quoted: &[u8]) -> bool {
+        let raw = quoted.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
+        raw.is_some_and(|raw| escapes::decode(raw).as_ref() == self.target.as_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,172 @@
+//! The shape of a parsed request. All text stays in the body; these types hold ranges into it.
+
+use std::borrow::Cow;
+use std::ops::Range;
+
+use smallvec::SmallVec;
+
+use super::{escapes, number};
+
+/// Which API a request speaks; it decides which fields are read and how usage is reported.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Api {
+    /// OpenAI `…/chat/completions` (and `/render`).
+    ChatCompletions,
+    /// OpenAI `…/completions` (and `/render`).
+    Completions,
+    /// OpenAI `…/embeddings`.
+    Embeddings,
+    /// OpenAI `…/responses`.
+    Responses,
+    /// OpenAI `…/conversations`.
+    Conversations,
+    /// OpenAI `…/images/generations`.
+    Images,
+    /// Anthropic `…/messages`.
+    Messages,
+    /// Anthropic `…/messages/count_tokens`.
+    CountTokens,
+    /// vLLM `…/inference/v1/generate`.
+    Generate,
+    /// A body that is not looked into.
+    Opaque,
+}
+
+/// A JSON string in the body: the range between its quotes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct JsonStr {
+    /// First byte after the opening quote.
+    pub start: u32,
+    /// The closing quote.
+    pub end: u32,
+    /// True if the range holds backslash escapes.
+    pub escaped: bool,
+}
+
+impl JsonStr {
+    /// The bytes between the quotes, escapes and all; empty if the range lies outside `body`.
+    pub fn raw<'b>(&self, body: &'b [u8]) -> &'b [u8] {
+        body.get(self.start as usize..self.end as usize).unwrap_or_default()
+    }
+
+    /// The string's value. Borrowed if it has no escapes and is UTF-8; lone surrogates and bytes that are no UTF-8
+    /// become U+FFFD.
+    pub fn text<'b>(&self, body: &'b [u8]) -> Cow<'b, str> {
+        let raw = self.raw(body);
+        if self.escaped { escapes::decode_text(raw) } else { String::from_utf8_lossy(raw) }
+    }
+}
+
+/// Kind of a non-text part of a prompt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaKind {
+    /// `image_url`, Anthropic image blocks.
+    Image,
+    /// `input_audio`, `audio_url`.
+    Audio,
+    /// `video_url`.
+    Video,
+}
+
+/// One piece of a prompt, in prompt order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Piece {
+    /// Text: the decoded value of a string.
+    Text(JsonStr),
+    /// A JSON value that counts with its bytes as they lie (tools, items, input structures).
+    Json(Range<u32>),
+    /// A JSON array of token ids.
+    Tokens(Range<u32>),
+    /// An image, video or audio part; the string is its URL or data.
+    Media(MediaKind, JsonStr),
+    /// What follows is a prompt of its own (completions with several prompts).
+    NextPrompt,
+}
+
+/// The prompt as a list of pieces. Empty for bodies that are not looked into.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prompt {
+    /// Pieces in prompt order.
+    pub pieces: SmallVec<[Piece; 8]>,
+}
+
+impl Prompt {
+    /// True if the prompt has an image, video or audio part.
+    pub fn has_media(&self) -> bool {
+        self.pieces.iter().any(|piece| matches!(piece, Piece::Media(..)))
+    }
+}
+
+/// The ids in the range of a [`Piece::Tokens`]. What is no token id, which the parsers never let through, is left out.
+pub fn token_ids(body: &[u8], range: Range<u32>) -> impl Iterator<Item = u32> {
+    let array = body.get(range.start as usize..range.end as usize).unwrap_or_default();
+    let list = array.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).unwrap_or_default();
+    list.split(|byte| *byte == b',').filter_map(|number| {
+        let number = number.trim_ascii();
+        (!number.is_empty())
+            .then(|| number::whole_number(number))
+            .flatten()
+            .and_then(|id| u32::try_from(id).ok())
+    })
+}
+
+/// What a request asks for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inference {
+    /// The API.
+    pub api: Api,
+    /// Top-level `model`, if it is a string; of duplicates the last.
+    pub model: Option<JsonStr>,
+    /// Ranges of every top-level `model` value, quotes included, ascending: what a rewrite replaces.
+    pub model_values: SmallVec<[Range<u32>; 1]>,
+    /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model can't be rewritten.
+    pub insert_at: Option<u32>,
+    /// True if the object behind `insert_at` has no members, so that an inserted one needs no comma.
+    pub empty_object: bool,
+    /// The client asked for a stream.
+    pub stream: bool,
+    /// Cap on output tokens.
+    pub max_output_tokens: Option<u64>,
+    /// `cache_salt`.
+    pub cache_salt: Option<JsonStr>,
+    /// The prompt.
+    pub prompt: Prompt,
+    /// The response is of no interest: the stream may end with the request.
+    pub skip_response: bool,
+}
+
+impl Inference {
+    /// A body that is not looked into.
+    pub fn opaque() -> Self {
+        Self {
+            api: Api::Opaque,
+            model: None,
+            model_values: SmallVec::new(),
+            insert_at: None,
+            empty_object: false,
+            stream: false,
+            max_output_tokens: None,
+            cache_salt: None,
+            prompt: Prompt::default(),
+            skip_response: false,
+        }
+    }
+
+    /// True if the parser can set the model, and therefore demands one.
+    pub fn is_rewritable(&self) -> bool {
+        self.insert_at.is_some()
+    }
+}
+
+/// Token counts that a response reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Prompt tokens.
+    pub prompt_tokens: u64,
+    /// Generated tokens.
+    pub completion_tokens: u64,
+    /// Total as reported, or the sum.
+    pub total_tokens: u64,
+    /// Prompt tokens that came from the cache; `None` if the response has no such detail.
+    pub cached_tokens: Option<u64>,
+}

@@ -1,0 +1,94 @@
+//! Bodies of vLLM's token-in, token-out endpoint.
+
+use super::envelope::read_body;
+use super::error::{ParseError, ScanError};
+use super::openai::BODY_CONTEXT;
+use super::pieces::{Pieces, read_tokens};
+use super::scan::{Cursor, Kind};
+use super::types::{Api, Inference};
+
+/// Reads an `inference/v1/generate` body.
+pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
+    let mut tokens = Pieces::default();
+    let mut cap = None;
+    let mut inference = read_body(body, Api::Generate, &mut |name, cursor| {
+        match name {
+            b"token_ids" => {
+                tokens = Pieces::default();
+                if cursor.peek()? == Kind::Null {
+                    cursor.skip()?;
+                } else {
+                    read_tokens(cursor, &mut tokens)?;
+                }
+            }
+            b"sampling_params" => cap = read_cap(cursor)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })
+    .map_err(|fault| ParseError::Json { context: BODY_CONTEXT, fault })?;
+
+    if let Some(shape) = tokens.shape {
+        return Err(ParseError::Shape { context: "invalid generate request", shape });
+    }
+    if tokens.len() == 0 {
+        return Err(ParseError::Missing("invalid generate request: must have non-empty token_ids field"));
+    }
+    inference.max_output_tokens = cap;
+    inference.prompt = tokens.into_prompt();
+    Ok(inference)
+}
+
+/// `max_tokens` of the sampling parameters that come next.
+fn read_cap(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
+    let mut cap = None;
+    if cursor.peek()? != Kind::Object {
+        cursor.skip()?;
+        return Ok(cap);
+    }
+    let mut object = cursor.open()?;
+    while let Some(name) = cursor.member(&mut object)? {
+        if cursor.value(name).as_ref() == b"max_tokens" {
+            cap = cursor.count_or_skip()?;
+        } else {
+            cursor.skip()?;
+        }
+    }
+    Ok(cap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::Piece;
+    use super::*;
+
+    #[test]
+    fn token_ids_and_the_nested_cap_are_read() {
+        let body =
+            br#"{"model":"m","token_ids":[1, 2,3],"sampling_params":{"n":1,"max_tokens":7},"stream":true}"#;
+        let inference = parse(body).unwrap();
+        assert_eq!(inference.max_output_tokens, Some(7));
+        assert!(inference.stream && inference.is_rewritable());
+        let [Piece::Tokens(range)] = inference.prompt.pieces.as_slice() else { panic!("{inference:?}") };
+        assert_eq!(&body[range.start as usize..range.end as usize], b"[1, 2,3]");
+    }
+
+    #[test]
+    fn missing_and_malformed_token_ids_are_told_apart() {
+        let missing = "invalid generate request: must have non-empty token_ids field";
+        for (body, expected) in [
+            (r#"{"model":"m"}"#, missing),
+            (r#"{"token_ids":[]}"#, missing),
+            (r#"{"token_ids":null}"#, missing),
+            (
+                r#"{"token_ids":[4294967296]}"#,
+                "invalid generate request: expected a token id from 0 to 4294967295 at byte 14",
+            ),
+            (r#"{"token_ids":"x"}"#, "invalid generate request: expected an array of token ids at byte 13"),
+            (r#"{"token_ids":[[1]]}"#, "invalid generate request: expected an array of token ids at byte 14"),
+            (r#"{"token_ids":[1]"#, "error unmarshaling request bodyMap: unexpected end at byte 16"),
+        ] {
+            assert_eq!(parse(body.as_bytes()).unwrap_err().to_string(), expected, "{body}");
+        }
+    }
+}

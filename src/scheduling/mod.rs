@@ -1,0 +1,22 @@
+//! Choosing: profiles of filters, scorers and a picker, over one immutable snapshot.
+//!
+//! No `async`, no clock, no lock, no text formatting here. A plugin sees a [`Call`]; it has no way to reach a socket or a clock.
+
+mod call;
+mod candidates;
+mod columns;
+mod cycle;
+mod decision;
+mod mask;
+mod traits;
+
+pub use call::{Call, RequestView};
+pub use candidates::Candidates;
+pub use columns::{Column, Columns, Produced};
+pub use cycle::{Profile, ProfilePlugin, ScheduleError, Scheduler, WeightedScorer};
+pub use decision::{Decision, ProfileResult};
+pub use mask::Mask;
+pub use traits::{
+    Category, DecidedCall, Filter, HeaderEdits, Picker, PluginState, PreRequest, PreRequestError, Producer,
+    ProfileHandler, ResponseCall, ResponseHeaderHook, Results, Scorer,
+};

@@ -1,0 +1,142 @@
+//! The extension points of scheduling: one small trait each. They are synchronous and write into what the caller owns.
+
+use std::any::Any;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use fastrand::Rng;
+use smallvec::SmallVec;
+
+use super::{Call, Decision, Produced, ProfileResult, ScheduleError};
+use crate::pool::Endpoint;
+use crate::request::Headers;
+
+/// Whether a scorer pulls requests together or spreads them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Category {
+    /// Prefers endpoints that already hold something of use.
+    Affinity,
+    /// Prefers endpoints with less load.
+    Distribution,
+    /// Both, or neither.
+    Balance,
+}
+
+/// Rules candidates out.
+pub trait Filter: Send + Sync {
+    /// Clears the bit of each endpoint that must not be used. `keep` has one bit per position of `call`, all set.
+    fn narrow(&self, call: &Call<'_>, keep: &mut super::Mask);
+}
+
+/// Prefers some candidates over others.
+pub trait Scorer: Send + Sync {
+    /// Whether it pulls together or spreads.
+    fn category(&self) -> Category;
+    /// Fills one score per position of `call`; `out.len() == call.len()`, all 0 at first. Values outside 0..=1 are clamped by the
+    /// caller, NaN counts as 0.
+    fn score(&self, call: &Call<'_>, out: &mut [f64]);
+}
+
+/// Chooses among scored endpoints.
+pub trait Picker: Send + Sync {
+    /// Appends chosen positions of `call`, best first, to `picked`. `totals` has one weighted total per position; never empty.
+    fn pick(&self, call: &Call<'_>, totals: &[f64], rng: &mut Rng, picked: &mut SmallVec<[u32; 4]>);
+}
+
+/// Results by profile index: `None` = not run, `Some(None)` = run without result or skipped on purpose.
+pub type Results = SmallVec<[Option<Option<ProfileResult>>; 1]>;
+
+/// Decides which profiles run, and which of them answers.
+pub trait ProfileHandler: Send + Sync {
+    /// Indexes of the profiles to run now; none = done. `names` are the profiles in document order. May mark profiles as skipped in `results`.
+    fn pick(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]>;
+    /// Index of the primary profile. `errors` are those of failed profiles, by index.
+    fn conclude(
+        &self,
+        names: &[Arc<str>],
+        results: &Results,
+        errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
+    ) -> Result<usize, ScheduleError>;
+}
+
+/// Gathers data that scorers read, before scheduling.
+pub trait Producer: Send + Sync {
+    /// Produces columns for the candidates of `call` (all of them are in the running). `Err` is reported and the request goes on without the data.
+    fn produce(&self, call: &Call<'_>) -> Result<SmallVec<[Produced; 1]>, String>;
+}
+
+/// A decided request, before it is forwarded.
+#[derive(Clone, Copy, Debug)]
+pub struct DecidedCall<'a> {
+    /// The request and all its candidates and columns.
+    pub call: Call<'a>,
+    /// What was decided.
+    pub decision: &'a Decision,
+    /// Names of the profiles, in the order of `decision.profiles`.
+    pub profiles: &'a [Arc<str>],
+}
+
+/// Header changes that a plugin asks for. Names are lower case.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderEdits {
+    /// Headers to set, replacing what is there.
+    pub set: SmallVec<[(Bytes, Bytes); 2]>,
+    /// Headers to remove.
+    pub remove: SmallVec<[Bytes; 2]>,
+}
+
+impl HeaderEdits {
+    /// Sets a header, replacing what is there.
+    pub fn set(&mut self, name: &str, value: impl Into<Bytes>) {
+        self.set.push((Bytes::copy_from_slice(name.as_bytes()), value.into()));
+    }
+
+    /// Removes a header.
+    pub fn remove(&mut self, name: &str) {
+        self.remove.push(Bytes::copy_from_slice(name.as_bytes()));
+    }
+}
+
+/// Why a request cannot be forwarded after all; becomes an internal error.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct PreRequestError(pub String);
+
+/// State a plugin keeps from pre-request to the response hooks, owned by the stream.
+pub type PluginState = Option<Box<dyn Any + Send + Sync>>;
+
+/// Acts on a decided request before it is forwarded.
+pub trait PreRequest: Send + Sync {
+    /// May change request headers; what it returns comes back in the response hooks of the same plugin.
+    fn before_forward(
+        &self,
+        call: &DecidedCall<'_>,
+        headers: &mut HeaderEdits,
+    ) -> Result<PluginState, PreRequestError>;
+}
+
+/// What a response hook sees.
+#[derive(Debug)]
+pub struct ResponseCall<'a> {
+    /// Response headers as the model server sent them.
+    pub headers: &'a Headers,
+    /// Endpoint that really served, where the proxy reports it (after its own retries), as `ip:port`.
+    pub served: Option<&'a str>,
+    /// First target of the primary profile.
+    pub endpoint: &'a Arc<Endpoint>,
+    /// What was decided.
+    pub decision: &'a Decision,
+    /// Names of the profiles, in the order of `decision.profiles`.
+    pub profiles: &'a [Arc<str>],
+}
+
+/// Acts on response headers.
+pub trait ResponseHeaderHook: Send + Sync {
+    /// May change response headers. `state` is what the plugin's pre-request hook returned.
+    fn on_response_headers(
+        &self,
+        call: &ResponseCall<'_>,
+        state: &mut PluginState,
+        headers: &mut HeaderEdits,
+    );
+}

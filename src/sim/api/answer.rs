@@ -1,0 +1,220 @@
+//! Answers as JSON bodies and as event streams.
+
+use std::fmt::Write as _;
+
+use super::ask::{Ask, Dialect};
+use crate::sim::driver::Progress;
+use crate::sim::engine::tokens;
+
+/// Everything about an answer that is known when the request is read.
+#[derive(Debug, Clone)]
+pub(crate) struct Answer {
+    dialect: Dialect,
+    /// Quoted.
+    id: String,
+    /// Quoted.
+    model: String,
+    /// Seconds since 1970.
+    created: u64,
+    prompt_tokens: usize,
+    max_tokens: u32,
+    stops_by_itself: bool,
+    /// Chooses the words.
+    seed: u64,
+    include_usage: bool,
+}
+
+/// `text` as a JSON string.
+pub(crate) fn quoted(text: &str) -> String {
+    serde_json::Value::from(text).to_string()
+}
+
+impl Answer {
+    /// The answer to `ask`; `unique` goes into its id.
+    pub(crate) fn new(ask: &Ask, unique: &str, created: u64) -> Self {
+        let prefix = match ask.dialect {
+            Dialect::Completions => "cmpl",
+            Dialect::Chat => "chatcmpl",
+            Dialect::Responses => "resp",
+            Dialect::Messages => "msg",
+        };
+        Self {
+            dialect: ask.dialect,
+            id: quoted(&format!("{prefix}-{unique}")),
+            model: quoted(&ask.model),
+            created,
+            prompt_tokens: ask.submission.prompt.len(),
+            max_tokens: ask.submission.max_tokens,
+            stops_by_itself: ask.submission.stops_by_itself,
+            seed: ask.submission.answer_seed,
+            include_usage: ask.include_usage,
+        }
+    }
+
+    /// Tokens of the whole answer.
+    pub(crate) fn tokens(&self) -> u32 {
+        self.max_tokens
+    }
+
+    /// The body of an answer that is not streamed.
+    pub(crate) fn whole(&self, progress: Progress) -> String {
+        let (id, model, created) = (&self.id, &self.model, self.created);
+        let (text, finish, usage) = (quoted(&self.text()), self.finish_reason(), self.usage(progress));
+        match self.dialect {
+            Dialect::Completions => format!(
+                r#"{{"id":{id},"object":"text_completion","created":{created},"model":{model},"choices":[{{"index":0,"text":{text},"logprobs":null,"finish_reason":"{finish}","stop_reason":null,"prompt_logprobs":null}}],"service_tier":null,"system_fingerprint":null,"usage":{usage},"kv_transfer_params":null}}"#
+            ),
+            Dialect::Chat => format!(
+                r#"{{"id":{id},"object":"chat.completion","created":{created},"model":{model},"choices":[{{"index":0,"message":{{"role":"assistant","content":{text},"refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null}},"logprobs":null,"finish_reason":"{finish}","stop_reason":null,"token_ids":null}}],"service_tier":null,"system_fingerprint":null,"usage":{usage},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}}"#
+            ),
+            Dialect::Responses => self.response_object("completed", Some(progress)),
+            Dialect::Messages => format!(
+                r#"{{"id":{id},"type":"message","role":"assistant","content":[{{"type":"text","text":{text}}}],"model":{model},"stop_reason":"{finish}","stop_sequence":null,"usage":{usage}}}"#
+            ),
+        }
+    }
+
+    /// The events before the first token.
+    pub(crate) fn opening(&self) -> String {
+        let (id, model) = (&self.id, &self.model);
+        match self.dialect {
+            Dialect::Completions => String::new(),
+            Dialect::Chat => self.chat_chunk(r#"{"role":"assistant","content":""}"#, None),
+            Dialect::Responses => {
+                let response = self.response_object("in_progress", None);
+                event("response.created", &format!(r#","response":{response}"#))
+            }
+            Dialect::Messages => {
+                let usage = format!(r#"{{"input_tokens":{},"output_tokens":0}}"#, self.prompt_tokens);
+                let message = format!(
+                    r#","message":{{"id":{id},"type":"message","role":"assistant","content":[],"model":{model},"stop_reason":null,"stop_sequence":null,"usage":{usage}}}"#
+                );
+                let block = r#","index":0,"content_block":{"type":"text","text":""}"#;
+                event("message_start", &message) + &event("content_block_start", block)
+            }
+        }
+    }
+
+    /// The event of token `index`; the last one says why the answer ends.
+    pub(crate) fn token(&self, index: u32) -> String {
+        let text = quoted(&self.piece(index));
+        let finish = (index + 1 == self.max_tokens).then(|| self.finish_reason());
+        match self.dialect {
+            Dialect::Completions => {
+                let (id, model, created) = (&self.id, &self.model, self.created);
+                let finish = finish.map_or_else(|| "null".to_owned(), quoted);
+                format!(
+                    "data: {{\"id\":{id},\"object\":\"text_completion\",\"created\":{created},\"model\":{model},\"choices\":[{{\"index\":0,\"text\":{text},\"logprobs\":null,\"finish_reason\":{finish},\"stop_reason\":null}}],\"usage\":null}}\n\n"
+                )
+            }
+            Dialect::Chat => self.chat_chunk(&format!(r#"{{"content":{text}}}"#), finish),
+            Dialect::Responses => event(
+                "response.output_text.delta",
+                &format!(r#","item_id":"msg_0","output_index":0,"content_index":0,"delta":{text}"#),
+            ),
+            Dialect::Messages => event(
+                "content_block_delta",
+                &format!(r#","index":0,"delta":{{"type":"text_delta","text":{text}}}"#),
+            ),
+        }
+    }
+
+    /// The events after the last token.
+    pub(crate) fn closing(&self, progress: Progress) -> String {
+        let (id, model, created) = (&self.id, &self.model, self.created);
+        let usage = self.usage(progress);
+        let object = match self.dialect {
+            Dialect::Completions => "text_completion",
+            Dialect::Chat => "chat.completion.chunk",
+            Dialect::Responses => {
+                let response = self.response_object("completed", Some(progress));
+                return event("response.completed", &format!(r#","response":{response}"#));
+            }
+            Dialect::Messages => {
+                let finish = self.finish_reason();
+                let delta =
+                    format!(r#","delta":{{"stop_reason":"{finish}","stop_sequence":null}},"usage":{usage}"#);
+                return event("content_block_stop", r#","index":0"#)
+                    + &event("message_delta", &delta)
+                    + &event("message_stop", "");
+            }
+        };
+        let mut out = String::new();
+        if self.include_usage {
+            // Writing to a string cannot fail.
+            let _ = write!(
+                out,
+                "data: {{\"id\":{id},\"object\":\"{object}\",\"created\":{created},\"model\":{model},\"choices\":[],\"usage\":{usage}}}\n\n"
+            );
+        }
+        out.push_str("data: [DONE]\n\n");
+        out
+    }
+
+    fn chat_chunk(&self, delta: &str, finish: Option<&str>) -> String {
+        let (id, model, created) = (&self.id, &self.model, self.created);
+        let finish =
+            finish.map_or_else(|| "null".to_owned(), |reason| format!("\"{reason}\",\"stop_reason\":null"));
+        format!(
+            "data: {{\"id\":{id},\"object\":\"chat.completion.chunk\",\"created\":{created},\"model\":{model},\"choices\":[{{\"index\":0,\"delta\":{delta},\"logprobs\":null,\"finish_reason\":{finish},\"token_ids\":null}}]}}\n\n"
+        )
+    }
+
+    fn response_object(&self, status: &str, done: Option<Progress>) -> String {
+        let (id, model, created) = (&self.id, &self.model, self.created);
+        let (output, usage) = match done {
+            None => (String::new(), "null".to_owned()),
+            Some(progress) => {
+                let text = quoted(&self.text());
+                let output = format!(
+                    r#"{{"id":"msg_0","type":"message","role":"assistant","status":"completed","content":[{{"type":"output_text","text":{text},"annotations":[],"logprobs":null}}]}}"#
+                );
+                (output, self.usage(progress))
+            }
+        };
+        format!(
+            r#"{{"id":{id},"object":"response","created_at":{created},"status":"{status}","model":{model},"output":[{output}],"usage":{usage}}}"#
+        )
+    }
+
+    fn usage(&self, progress: Progress) -> String {
+        let (prompt, answer, cached) = (self.prompt_tokens, self.max_tokens, progress.cached_tokens);
+        let total = prompt + answer as usize;
+        match self.dialect {
+            Dialect::Completions | Dialect::Chat => format!(
+                r#"{{"prompt_tokens":{prompt},"total_tokens":{total},"completion_tokens":{answer},"prompt_tokens_details":{{"cached_tokens":{cached}}}}}"#
+            ),
+            Dialect::Responses => format!(
+                r#"{{"input_tokens":{prompt},"input_tokens_details":{{"cached_tokens":{cached}}},"output_tokens":{answer},"output_tokens_details":{{"reasoning_tokens":0}},"total_tokens":{total}}}"#
+            ),
+            Dialect::Messages => format!(
+                r#"{{"input_tokens":{},"cache_read_input_tokens":{cached},"output_tokens":{answer}}}"#,
+                prompt.saturating_sub(cached)
+            ),
+        }
+    }
+
+    fn finish_reason(&self) -> &'static str {
+        match (self.dialect, self.stops_by_itself) {
+            (Dialect::Messages, true) => "end_turn",
+            (Dialect::Messages, false) => "max_tokens",
+            (_, true) => "stop",
+            (_, false) => "length",
+        }
+    }
+
+    fn text(&self) -> String {
+        (0..self.max_tokens).map(|index| self.piece(index)).collect()
+    }
+
+    /// The text of one token: a word after a blank. A chat message starts without the blank, which its template adds.
+    fn piece(&self, index: u32) -> String {
+        let blank = if index == 0 && self.dialect != Dialect::Completions { "" } else { " " };
+        format!("{blank}{}", tokens::word(self.seed, index))
+    }
+}
+
+/// A named event; `fields` follow its type.
+fn event(name: &str, fields: &str) -> String {
+    format!("event: {name}\ndata: {{\"type\":\"{name}\"{fields}}}\n\n")
+}

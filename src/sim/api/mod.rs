@@ -1,0 +1,14 @@
+//! The OpenAI-style API: what is asked, what is answered.
+//!
+//! - `ask`: a request body as a prompt and limits
+//! - `answer`: JSON bodies and event streams of the four generating dialects
+//! - `tasks`: models, embeddings, tokenization
+//! - `error`: error bodies
+
+pub(crate) mod answer;
+pub(crate) mod ask;
+pub(crate) mod error;
+pub(crate) mod tasks;
+
+#[cfg(test)]
+mod tests;

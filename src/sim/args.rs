@@ -1,0 +1,200 @@
+//! Command-line arguments of `pointsman sim`.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::config::SimConfig;
+
+/// Simulated vLLM servers on local addresses.
+#[derive(Debug, Clone, clap::Args)]
+pub struct SimArgs {
+    /// Address to listen on, unless --address is given.
+    #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
+    pub host: IpAddr,
+    /// First port of each address; 0 lets the system choose every port.
+    #[arg(long, default_value_t = 8000)]
+    pub port: u16,
+    /// Servers on each address, on ports from --port on.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
+    pub count: u16,
+    /// Address to listen on; repeat for several.
+    #[arg(long)]
+    pub address: Vec<IpAddr>,
+    /// Prints a line `NAME ADDRESS` on standard output for each server once all of them listen.
+    #[arg(long)]
+    pub print_addresses: bool,
+    /// Servers are called this, a hyphen, and their number from 0.
+    #[arg(long, default_value = "sim")]
+    pub name_prefix: String,
+
+    /// Served name of the model; repeat for several, the first labels the metrics.
+    #[arg(long, default_value = "sim-model")]
+    pub model: Vec<String>,
+    /// LoRA adapter, as NAME or NAME=PATH; repeat or separate by commas for several.
+    #[arg(long, value_delimiter = ',')]
+    pub lora_modules: Vec<String>,
+    /// LoRA adapters that fit one batch.
+    #[arg(long, default_value_t = 1, value_parser = at_least_one)]
+    pub max_loras: usize,
+
+    /// Requests in one batch.
+    #[arg(long, default_value_t = 64, value_parser = at_least_one)]
+    pub max_num_seqs: usize,
+    /// Requests that may wait before further ones are answered with 503.
+    #[arg(long, default_value_t = 1000)]
+    pub max_waiting: usize,
+    /// Tokens in one step of the engine.
+    #[arg(long, default_value_t = 8192, value_parser = at_least_one)]
+    pub max_num_batched_tokens: usize,
+    /// Tokens in a KV-cache block.
+    #[arg(long, default_value_t = 16, value_parser = at_least_one)]
+    pub block_size: usize,
+    /// KV-cache blocks of each engine.
+    #[arg(long, default_value_t = 16_384, value_parser = at_least_one)]
+    pub num_gpu_blocks: usize,
+    /// Prefill time of a prompt token that is not cached, in microseconds; may be a fraction.
+    #[arg(long, default_value_t = 50.0, value_parser = duration_number)]
+    pub prefill_us_per_token: f64,
+    /// Time between tokens, in milliseconds; may be a fraction.
+    #[arg(long, default_value_t = 10.0, value_parser = duration_number)]
+    pub inter_token_ms: f64,
+    /// Fixed part of the time to first token, in milliseconds; may be a fraction.
+    #[arg(long, default_value_t = 5.0, value_parser = duration_number)]
+    pub first_token_base_ms: f64,
+
+    /// API server processes to imitate: 2 gives the metrics page of several processes and an empty filtered one.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
+    pub processes: u8,
+    /// Engines behind each server.
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
+    pub data_parallel_size: u8,
+    /// Chooses the words of answers and the requests hit by an error rate.
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Largest request body, in bytes.
+    #[arg(long, default_value_t = 128 * 1024 * 1024)]
+    pub max_body_bytes: usize,
+}
+
+impl SimArgs {
+    /// The servers that the arguments ask for: settings and address of each.
+    pub fn servers(&self) -> anyhow::Result<Vec<(SimConfig, SocketAddr)>> {
+        let hosts = if self.address.is_empty() { std::slice::from_ref(&self.host) } else { &self.address };
+        let mut servers = Vec::with_capacity(hosts.len() * usize::from(self.count));
+        for host in hosts {
+            for offset in 0..self.count {
+                let port = match self.port {
+                    0 => 0,
+                    base => base.checked_add(offset).ok_or_else(|| {
+                        anyhow::anyhow!("{} servers from port {base} on need ports above 65535", self.count)
+                    })?,
+                };
+                let name = format!("{}-{}", self.name_prefix, servers.len());
+                servers.push((self.config(name), SocketAddr::new(*host, port)));
+            }
+        }
+        Ok(servers)
+    }
+
+    fn config(&self, name: String) -> SimConfig {
+        let adapter = |module: &String| module.split('=').next().unwrap_or_default().to_owned();
+        SimConfig {
+            name,
+            models: self.model.clone(),
+            adapters: self.lora_modules.iter().map(adapter).filter(|name| !name.is_empty()).collect(),
+            max_loras: self.max_loras,
+            max_num_seqs: self.max_num_seqs,
+            max_waiting: self.max_waiting,
+            max_num_batched_tokens: self.max_num_batched_tokens,
+            block_size: self.block_size,
+            num_gpu_blocks: self.num_gpu_blocks,
+            prefill_per_token: Duration::from_secs_f64(self.prefill_us_per_token / 1e6),
+            inter_token: Duration::from_secs_f64(self.inter_token_ms / 1e3),
+            first_token_base: Duration::from_secs_f64(self.first_token_base_ms / 1e3),
+            processes: usize::from(self.processes),
+            engines: usize::from(self.data_parallel_size),
+            seed: self.seed,
+            max_body_bytes: self.max_body_bytes,
+        }
+    }
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    match text.parse::<usize>() {
+        Ok(0) => Err("must be at least 1".to_owned()),
+        Ok(number) => Ok(number),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
+/// A length of time as a number: not negative, and at most an hour in milliseconds.
+fn duration_number(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "not a number".to_owned())?;
+    if (0.0..=3_600_000.0).contains(&number) {
+        Ok(number)
+    } else {
+        Err("must be between 0 and 3600000".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        sim: SimArgs,
+    }
+
+    fn parse(args: &str) -> Result<SimArgs, String> {
+        let args = std::iter::once("sim").chain(args.split_whitespace());
+        Command::try_parse_from(args).map(|command| command.sim).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_one_server_with_the_default_settings() {
+        let servers = parse("").unwrap().servers().unwrap();
+        assert_eq!(servers, [(SimConfig::default(), "127.0.0.1:8000".parse().unwrap())]);
+    }
+
+    #[test]
+    fn count_and_address_multiply() {
+        let args = parse("--port 9000 --count 2 --address 127.0.0.2 --address 127.0.0.3").unwrap();
+        let servers: Vec<String> =
+            args.servers().unwrap().iter().map(|(config, addr)| format!("{} {addr}", config.name)).collect();
+        let expected =
+            ["sim-0 127.0.0.2:9000", "sim-1 127.0.0.2:9001", "sim-2 127.0.0.3:9000", "sim-3 127.0.0.3:9001"];
+        assert_eq!(servers, expected);
+    }
+
+    #[test]
+    fn port_zero_stays_zero_for_all() {
+        let servers = parse("--port 0 --count 3").unwrap().servers().unwrap();
+        assert!(servers.iter().all(|(_, addr)| addr.port() == 0));
+    }
+
+    #[test]
+    fn ports_past_the_last_are_an_error() {
+        assert!(parse("--port 65535 --count 2").unwrap().servers().is_err());
+    }
+
+    #[test]
+    fn lora_modules_may_carry_paths() {
+        let args = parse("--lora-modules a=/x,b --lora-modules c --model m --model n").unwrap();
+        let (config, _) = args.servers().unwrap().remove(0);
+        assert_eq!(config.adapters, ["a", "b", "c"]);
+        assert_eq!(config.models, ["m", "n"]);
+    }
+
+    #[test]
+    fn senseless_numbers_are_refused() {
+        for args in
+            ["--block-size 0", "--processes 3", "--count 0", "--inter-token-ms -1", "--inter-token-ms nan"]
+        {
+            assert!(parse(args).is_err(), "{args}");
+        }
+    }
+}

@@ -1,0 +1,22 @@
+//! The model of a model server: pure, clocked by its caller, without I/O.
+//!
+//! - `batch`: requests in, steps of continuous batching, tokens out
+//! - `blocks`: KV-cache blocks with a prefix cache and least-recently-used eviction
+//! - `adapters`: which LoRA adapters run and wait
+//! - `stats`: what the engine counts about itself
+//! - `types`: what goes in and what comes out
+//! - `tokens`: text to token ids and made-up answers, both deterministic
+
+mod adapters;
+mod batch;
+mod blocks;
+mod request;
+pub(crate) mod stats;
+pub(crate) mod tokens;
+mod types;
+
+pub(crate) use batch::Engine;
+pub(crate) use types::{EngineLimits, EngineValues, Event, FinishReason, RequestId, Submission, SubmitError};
+
+#[cfg(test)]
+mod tests;

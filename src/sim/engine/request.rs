@@ -1,0 +1,165 @@
+//! One request inside the engine.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::blocks::{self, BlockId};
+use super::stats::Stats;
+use super::tokens;
+use super::types::{FinishReason, RequestId, Submission};
+
+/// A request, waiting or running.
+#[derive(Debug)]
+pub(super) struct Request {
+    pub(super) id: RequestId,
+    pub(super) adapter: Option<Arc<str>>,
+    prompt_tokens: usize,
+    max_tokens: u32,
+    stops_by_itself: bool,
+    answer_seed: u64,
+    /// Hashes of the full blocks of prompt and answer.
+    pub(super) hashes: Vec<u64>,
+    /// Tokens after the last full block.
+    tail: Vec<u32>,
+    block_size: usize,
+    generated: u32,
+    arrived: Duration,
+    /// When it ran first; a preempted request keeps the time.
+    started: Option<Duration>,
+    first_token: Duration,
+    last_token: Duration,
+    pub(super) preemptions: u32,
+    /// Prompt tokens that the prefix cache had when it ran first.
+    cached_tokens: usize,
+}
+
+impl Request {
+    pub(super) fn new(id: RequestId, submission: Submission, block_size: usize, now: Duration) -> Self {
+        let mut request = Self {
+            id,
+            prompt_tokens: submission.prompt.len(),
+            max_tokens: submission.max_tokens.max(1),
+            stops_by_itself: submission.stops_by_itself,
+            answer_seed: submission.answer_seed,
+            hashes: Vec::with_capacity(submission.prompt.len() / block_size + 1),
+            tail: Vec::new(),
+            block_size,
+            generated: 0,
+            arrived: now,
+            started: None,
+            first_token: now,
+            last_token: now,
+            preemptions: 0,
+            cached_tokens: 0,
+            adapter: submission.adapter,
+        };
+        let mut full = submission.prompt.chunks_exact(block_size);
+        for block in full.by_ref() {
+            let parent = request.parent();
+            request.hashes.push(blocks::chain(parent, block));
+        }
+        request.tail = full.remainder().to_vec();
+        request
+    }
+
+    /// Tokens of prompt and answer so far.
+    pub(super) fn tokens(&self) -> usize {
+        self.prompt_tokens + self.generated as usize
+    }
+
+    /// Blocks that hold all tokens so far.
+    pub(super) fn blocks_needed(&self) -> usize {
+        self.tokens().div_ceil(self.block_size).max(1)
+    }
+
+    /// Most blocks that may come from the cache: at least one token has to be computed to have something to sample.
+    pub(super) fn blocks_reusable(&self) -> usize {
+        self.tokens().saturating_sub(1) / self.block_size
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.generated >= self.max_tokens
+    }
+
+    /// Notes that the request runs; `cached_blocks` of its prompt were found. Returns whether it is the first time.
+    pub(super) fn start(&mut self, cached_blocks: usize, now: Duration, stats: &mut Stats) -> bool {
+        if self.started.is_some() {
+            return false;
+        }
+        self.started = Some(now);
+        self.cached_tokens = cached_blocks * self.block_size;
+        stats.cache_queries += self.prompt_tokens as u64;
+        stats.cache_hits += self.cached_tokens as u64;
+        true
+    }
+
+    /// Notes one more token. Returns the cached prompt tokens if it is the first.
+    pub(super) fn token(&mut self, now: Duration, stats: &mut Stats) -> Option<usize> {
+        self.generated += 1;
+        stats.generation_tokens += 1;
+        let first = self.generated == 1;
+        if first {
+            self.first_token = now;
+            stats.prompt_tokens += self.prompt_tokens as u64;
+            stats.cached_tokens += self.cached_tokens as u64;
+            stats.time_to_first_token.observe((now.saturating_sub(self.arrived)).as_secs_f64());
+        } else {
+            stats.inter_token_latency.observe(now.saturating_sub(self.last_token).as_secs_f64());
+        }
+        self.last_token = now;
+        first.then_some(self.cached_tokens)
+    }
+
+    /// Adds the newest token to the block chain. Returns index and hash of a block that became full by it.
+    pub(super) fn extend_chain(&mut self) -> Option<(usize, u64)> {
+        self.tail.push(tokens::word_token(self.answer_seed, self.generated - 1));
+        if self.tail.len() < self.block_size {
+            return None;
+        }
+        let hash = blocks::chain(self.parent(), &self.tail);
+        self.tail.clear();
+        self.hashes.push(hash);
+        Some((self.hashes.len() - 1, hash))
+    }
+
+    /// Notes that the request is complete and says why.
+    pub(super) fn finish(&self, now: Duration, stats: &mut Stats) -> FinishReason {
+        let started = self.started.unwrap_or(self.arrived);
+        let decode = now.saturating_sub(self.first_token).as_secs_f64();
+        stats.request_prompt_tokens.observe(self.prompt_tokens as f64);
+        stats.request_generation_tokens.observe(f64::from(self.generated));
+        stats.max_generation_tokens.observe(f64::from(self.generated));
+        stats.params_n.observe(1.0);
+        stats.params_max_tokens.observe(f64::from(self.max_tokens));
+        stats.time_per_output_token.observe(decode / f64::from(self.generated.saturating_sub(1).max(1)));
+        stats.e2e_latency.observe(now.saturating_sub(self.arrived).as_secs_f64());
+        stats.queue_time.observe(started.saturating_sub(self.arrived).as_secs_f64());
+        stats.inference_time.observe(now.saturating_sub(started).as_secs_f64());
+        stats.prefill_time.observe(self.first_token.saturating_sub(started).as_secs_f64());
+        stats.decode_time.observe(decode);
+        stats.request_preemptions.observe(f64::from(self.preemptions));
+        stats.prefill_computed_tokens.observe((self.prompt_tokens - self.cached_tokens) as f64);
+        if self.stops_by_itself {
+            stats.stopped += 1;
+            FinishReason::Stop
+        } else {
+            stats.limited += 1;
+            FinishReason::Length
+        }
+    }
+
+    fn parent(&self) -> u64 {
+        self.hashes.last().copied().unwrap_or_else(|| blocks::chain_root(self.adapter.as_deref()))
+    }
+}
+
+/// A request that has a place in the batch.
+#[derive(Debug)]
+pub(super) struct Running {
+    pub(super) request: Request,
+    pub(super) blocks: Vec<BlockId>,
+    /// Tokens that still have to go through prefill before a token can be sampled.
+    pub(super) uncomputed: usize,
+    /// Before this time it takes part in no step.
+    pub(super) ready_at: Duration,
+}

@@ -1,0 +1,107 @@
+//! What goes into an engine and what comes out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::adapters::AdapterRow;
+use super::stats::Stats;
+
+/// Names a request within its engine.
+pub(crate) type RequestId = u64;
+
+/// Sizes and speeds of an engine. All times are virtual: they are added to the `now` of the caller.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineLimits {
+    /// Requests in the batch.
+    pub(crate) max_running: usize,
+    /// Requests in the queue before it.
+    pub(crate) max_waiting: usize,
+    /// LoRA adapters in the batch; none when the server has no adapters.
+    pub(crate) max_adapters: Option<usize>,
+    /// Tokens in one step.
+    pub(crate) max_step_tokens: usize,
+    /// Tokens in a block.
+    pub(crate) block_size: usize,
+    /// Blocks in the cache.
+    pub(crate) blocks: usize,
+    /// Fixed time before a request takes part in its first step.
+    pub(crate) first_token_base: Duration,
+    /// Time per prompt token that the cache does not have.
+    pub(crate) prefill_per_token: Duration,
+    /// Time of a decode step.
+    pub(crate) inter_token: Duration,
+}
+
+/// What to generate.
+#[derive(Debug, Clone)]
+pub(crate) struct Submission {
+    /// Prompt token ids; an empty prompt is refused.
+    pub(crate) prompt: Vec<u32>,
+    /// LoRA adapter, or the base model.
+    pub(crate) adapter: Option<Arc<str>>,
+    /// Tokens to generate, at least one.
+    pub(crate) max_tokens: u32,
+    /// Whether the end counts as the model's own rather than as a limit.
+    pub(crate) stops_by_itself: bool,
+    /// Chooses the words of the answer.
+    pub(crate) answer_seed: u64,
+}
+
+/// Why a submission was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SubmitError {
+    /// The queue is full.
+    #[error("the request queue is full")]
+    QueueFull,
+    /// Prompt and answer cannot fit the cache, even alone.
+    #[error("prompt and answer exceed the context length of {limit} tokens")]
+    TooLong {
+        /// Most tokens of prompt and answer together.
+        limit: usize,
+    },
+    /// There is nothing to compute.
+    #[error("the prompt is empty")]
+    EmptyPrompt,
+}
+
+/// Why a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FinishReason {
+    /// The model was done.
+    Stop,
+    /// The token limit was reached.
+    Length,
+}
+
+/// What happened to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// The first token; `cached_tokens` of the prompt came from the prefix cache.
+    FirstToken { id: RequestId, cached_tokens: usize },
+    /// A further token.
+    Token { id: RequestId },
+    /// The request is over; the last event of each request that is not cancelled.
+    Finished { id: RequestId, reason: FinishReason },
+}
+
+/// The state that a metrics page shows.
+#[derive(Debug, Clone)]
+pub(crate) struct EngineValues {
+    pub(crate) running: usize,
+    pub(crate) waiting: usize,
+    /// Of the waiting ones, those that wait for an adapter's place.
+    pub(crate) deferred: usize,
+    /// Share of blocks held by requests, 0 to 1.
+    pub(crate) kv_usage: f64,
+    pub(crate) stats: Stats,
+    pub(crate) adapter_rows: Vec<AdapterRow>,
+}
+
+impl Event {
+    /// The request that it is about.
+    pub(crate) fn id(self) -> RequestId {
+        match self {
+            Event::FirstToken { id, .. } | Event::Token { id } | Event::Finished { id, .. } => id,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! Logs and traces.
+//!
+//! Logs are lines on standard error ([`logs`]). Traces go to a collector if the environment names one ([`Tracing`]); a [`Span`] of a request that
+//! is not sampled is a few words on the stack. [`Repeat`] keeps a warning that repeats from filling the log.
+
+mod events;
+mod export;
+mod level;
+mod line;
+pub mod logs;
+mod propagation;
+mod settings;
+mod span;
+#[cfg(test)]
+mod tests;
+mod timestamp;
+mod traces;
+
+pub use events::Repeat;
+pub use export::TracingError;
+pub use level::{LogLevel, UnknownLevel};
+pub use line::LogFormat;
+pub use logs::LogHandle;
+pub use propagation::{Injected, PROPAGATED};
+pub use span::Span;
+pub use timestamp::rfc3339;
+pub use traces::Tracing;

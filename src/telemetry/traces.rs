@@ -1,0 +1,122 @@
+//! Whether a request is traced, and the first span of one that is.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use opentelemetry::trace::{
+    SpanBuilder, SpanContext, SpanKind, TraceContextExt, TraceFlags, Tracer, TracerProvider,
+};
+use opentelemetry::{Context, InstrumentationScope, KeyValue};
+use opentelemetry_sdk::Resource;
+use opentelemetry_sdk::trace::{
+    IdGenerator, RandomIdGenerator, SdkTracer, SdkTracerProvider, TracerProviderBuilder,
+};
+use tracing::warn;
+
+use super::export::{Console, Logged, TracingError, otlp};
+use super::propagation::{baggage, extract};
+use super::settings::{Exporter, Settings};
+use super::span::Span;
+use crate::request::Headers;
+
+/// Name of the span that covers a request.
+const REQUEST_SPAN: &str = "gateway.request";
+
+/// How long the last spans may take to be sent.
+const FLUSH: Duration = Duration::from_secs(5);
+
+/// Makes spans, if tracing is on. Clones share the exporter.
+#[derive(Clone, Debug, Default)]
+pub struct Tracing {
+    active: Option<Arc<Active>>,
+}
+
+#[derive(Debug)]
+struct Active {
+    provider: SdkTracerProvider,
+    tracer: SdkTracer,
+    parent_decides: bool,
+}
+
+impl Tracing {
+    /// Makes no spans and leaves headers alone.
+    pub fn off() -> Self {
+        Self::default()
+    }
+
+    /// What `--tracing` and the `OTEL_*` variables ask for. Without an exporter this is [`Tracing::off`]: a trace that nobody collects would only
+    /// put spans between the caller's and the model server's that nobody can find. `build_ref` and `commit` name the build. Must be called within a
+    /// Tokio runtime, which has to outlive the last export.
+    pub fn from_env(enabled: bool, build_ref: &str, commit: &str) -> Result<Self, TracingError> {
+        if !enabled {
+            return Ok(Self::off());
+        }
+        Self::new(&Settings::read(|name| std::env::var(name).ok(), build_ref), build_ref, commit)
+    }
+
+    pub(super) fn new(settings: &Settings, build_ref: &str, commit: &str) -> Result<Self, TracingError> {
+        for problem in &settings.problems {
+            warn!(problem, "a tracing setting was not understood");
+        }
+        let builder = SdkTracerProvider::builder();
+        let builder = match &settings.exporter {
+            Exporter::None => return Ok(Self::off()),
+            Exporter::Console => builder.with_batch_exporter(Console),
+            Exporter::Otlp(collector) => builder.with_batch_exporter(Logged::new(otlp(collector)?)),
+        };
+        Ok(Self::build(builder, settings, build_ref, commit))
+    }
+
+    pub(super) fn build(
+        builder: TracerProviderBuilder,
+        settings: &Settings,
+        build_ref: &str,
+        commit: &str,
+    ) -> Self {
+        let attributes =
+            settings.resource.iter().map(|(key, value)| KeyValue::new(key.clone(), value.clone()));
+        let resource = Resource::builder_empty()
+            .with_detector(Box::new(opentelemetry_sdk::resource::TelemetryResourceDetector))
+            .with_attributes(attributes)
+            .build();
+        let provider = builder.with_sampler(settings.sampler.clone()).with_resource(resource).build();
+        let scope = InstrumentationScope::builder("pointsman")
+            .with_version(build_ref.to_owned())
+            .with_attributes([KeyValue::new("commit-sha", commit.to_owned())])
+            .build();
+        let tracer = provider.tracer_with_scope(scope);
+        let parent_decides = settings.parent_decides;
+        Self { active: Some(Arc::new(Active { provider, tracer, parent_decides })) }
+    }
+
+    /// The span of a request, below the caller's if the headers name one. Whether it records is decided before anything is built.
+    pub fn request_span(&self, headers: &Headers) -> Span {
+        let Some(active) = &self.active else { return Span::off() };
+        let baggage = baggage(headers);
+        let parent = extract(headers);
+        if let Some(parent) = parent.as_ref().filter(|parent| active.parent_decides && !parent.is_sampled()) {
+            let id = RandomIdGenerator::default().new_span_id();
+            let state = parent.trace_state().clone();
+            let context = SpanContext::new(parent.trace_id(), id, TraceFlags::default(), false, state);
+            return Span::unsampled(context, baggage);
+        }
+        let builder = SpanBuilder::from_name(REQUEST_SPAN).with_kind(SpanKind::Server);
+        let context = match parent {
+            Some(parent) => Context::new().with_remote_span_context(parent),
+            None => Context::new(),
+        };
+        let span = active.tracer.build_with_context(builder, &context);
+        Span::started(span, active.tracer.clone(), baggage)
+    }
+
+    /// Sends what is left, for at most 5 s, and makes no spans afterwards.
+    pub async fn shutdown(&self) {
+        let Some(active) = &self.active else { return };
+        let provider = active.provider.clone();
+        // The exporter needs this runtime while it is waited for, so the wait must not occupy one of its threads.
+        let flushed = tokio::task::spawn_blocking(move || provider.shutdown_with_timeout(FLUSH)).await;
+        if let Ok(Err(error)) = flushed {
+            warn!(error = %error, "the last spans could not be exported");
+        }
+    }
+}

@@ -1,0 +1,236 @@
+//! The shape of the source tree: who may use whom, how long files get, what they must not name.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+
+/// Lines in a source file, at most; longer ones hold more than one concept.
+const LONGEST_FILE: usize = 600;
+
+/// For each folder of `src/`, the folders it may use. `cli`, the wiring, may use all.
+const MAY_USE: &[(&str, &[&str])] = &[
+    // Values.
+    ("document", &[]),
+    ("request", &[]),
+    ("pool", &[]),
+    ("telemetry", &["request"]),
+    ("metrics", &["pool", "request"]),
+    // Pure cores.
+    ("prefix", &["pool", "request"]),
+    ("scheduling", &["pool", "request", "metrics", "telemetry"]),
+    ("flow", &["pool", "metrics", "telemetry"]),
+    ("datalayer", &["pool", "metrics", "telemetry"]),
+    // Choices.
+    (
+        "plugins",
+        &["scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry", "datalayer", "document"],
+    ),
+    // Order.
+    (
+        "config",
+        &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "document"],
+    ),
+    ("director", &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
+    // Edges.
+    ("extproc", &["director", "scheduling", "request", "pool", "metrics", "telemetry"]),
+    ("discovery", &["pool", "metrics", "telemetry", "document"]),
+    ("admin", &["pool", "metrics", "telemetry"]),
+    ("sim", &[]),
+];
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Files below `folder` of the project, with their text. Files that are no text are left out.
+fn files(folder: &str) -> Vec<(PathBuf, String)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().join(folder)];
+    while let Some(folder) = folders.pop() {
+        let Ok(entries) = std::fs::read_dir(&folder) else { continue };
+        for entry in entries {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|extension| extension == "new") {
+                // A snapshot that waits to be accepted; git does not see it.
+            } else if let Ok(text) = std::fs::read_to_string(&path) {
+                found.push((path.strip_prefix(root()).unwrap().to_owned(), text));
+            }
+        }
+    }
+    found.sort();
+    found
+}
+
+fn rust_files(folder: &str) -> impl Iterator<Item = (PathBuf, String)> {
+    files(folder).into_iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "rs"))
+}
+
+/// The folder of `src/` that a file belongs to.
+fn folder_of(path: &Path) -> Option<String> {
+    let inside = path.strip_prefix("src").ok()?;
+    let first = inside.components().next()?.as_os_str().to_str()?;
+    Some(first.trim_end_matches(".rs").to_owned())
+}
+
+/// True for files that only tests see.
+fn is_test(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_str().is_some_and(|name| name.ends_with("tests.rs")))
+        || path.components().any(|part| part.as_os_str() == "tests")
+}
+
+/// The code before the test module, without comments.
+fn code(text: &str) -> String {
+    let text = text.split("\n#[cfg(test)]\nmod tests {").next().unwrap_or_default();
+    let lines = text.lines().map(|line| line.split("//").next().unwrap_or_default());
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+/// Names after `crate::`, also in `use crate::{a::…, b::…}`.
+fn used(code: &str) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for (at, _) in code.match_indices("crate::") {
+        let before = code[..at].chars().next_back().unwrap_or(' ');
+        if before.is_alphanumeric() || before == '_' || before == ':' || before == '$' {
+            continue;
+        }
+        let rest = &code[at + "crate::".len()..];
+        if let Some(group) = rest.strip_prefix('{') {
+            let mut depth = 0;
+            let mut name = String::new();
+            for character in group.chars() {
+                match character {
+                    '{' => depth += 1,
+                    '}' if depth == 0 => break,
+                    '}' => depth -= 1,
+                    ',' if depth == 0 => {
+                        names.insert(head(&std::mem::take(&mut name)));
+                    }
+                    _ if depth == 0 => name.push(character),
+                    _ => {}
+                }
+            }
+            names.insert(head(&name));
+        } else {
+            names.insert(head(rest));
+        }
+    }
+    names.remove("");
+    names
+}
+
+fn head(path: &str) -> String {
+    path.trim_start()
+        .chars()
+        .take_while(|character| character.is_alphanumeric() || *character == '_')
+        .collect()
+}
+
+#[test]
+fn folders_use_only_what_they_may() {
+    let may_use: BTreeMap<&str, &[&str]> = MAY_USE.iter().copied().collect();
+    let mut wrong = Vec::new();
+    for (path, text) in rust_files("src") {
+        let Some(folder) = folder_of(&path) else { continue };
+        if ["lib", "main", "cli"].contains(&folder.as_str()) || is_test(&path) {
+            continue;
+        }
+        let Some(allowed) = may_use.get(folder.as_str()) else {
+            wrong.push(format!("{}: the folder {folder} is not in the table", path.display()));
+            continue;
+        };
+        for name in used(&code(&text)) {
+            if name != folder && !allowed.contains(&name.as_str()) {
+                wrong.push(format!("{} uses {name}", path.display()));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn source_files_hold_one_concept() {
+    let long: Vec<String> = ["src", "tests", "benches"]
+        .into_iter()
+        .flat_map(rust_files)
+        .map(|(path, text)| (path, text.lines().count()))
+        .filter(|(_, lines)| *lines > LONGEST_FILE)
+        .map(|(path, lines)| format!("{}: {lines} lines", path.display()))
+        .collect();
+    assert!(long.is_empty(), "{}", long.join("\n"));
+}
+
+#[test]
+fn scheduling_neither_waits_nor_looks_at_the_clock_nor_locks() {
+    for (path, text) in rust_files("src/scheduling") {
+        if is_test(&path) {
+            continue;
+        }
+        let code = code(&text);
+        for word in ["async ", ".await", "Instant::now", "SystemTime::now", "parking_lot"] {
+            assert!(!code.contains(word), "{} contains {word:?}", path.display());
+        }
+    }
+}
+
+#[test]
+fn only_the_protocol_folder_names_protocol_messages() {
+    for (path, text) in rust_files("src") {
+        let folder = folder_of(&path).unwrap_or_default();
+        if folder == "extproc" || is_test(&path) {
+            continue;
+        }
+        for word in ["prost::Message", "extproc::wire"] {
+            assert!(!code(&text).contains(word), "{} names {word}", path.display());
+        }
+    }
+}
+
+#[test]
+fn a_plugin_uses_no_other_plugin_but_the_producer_whose_data_it_reads() {
+    let roles = ["filters", "scorers", "pickers", "profiles"];
+    for role in roles.into_iter().chain(["producers"]) {
+        for (path, text) in rust_files(&format!("src/plugins/{role}")) {
+            for other in roles {
+                let edge = format!("plugins::{other}::");
+                assert!(is_test(&path) || !code(&text).contains(&edge), "{} uses {edge}", path.display());
+            }
+        }
+    }
+}
+
+#[test]
+fn no_file_names_a_place_on_one_machine() {
+    let places = [concat!("/wo", "rk/"), concat!("/tm", "p/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
+    let folders = ["src", "tests", "benches", "deploy", "docs", "config", ".ci", "demo"];
+    let tops = ["Makefile", "README.md", "CONTRIBUTING.md", "Cargo.toml", "deny.toml", "clippy.toml"];
+    let alone = tops
+        .into_iter()
+        .filter_map(|name| Some((PathBuf::from(name), std::fs::read_to_string(root().join(name)).ok()?)));
+    for (path, text) in folders.into_iter().flat_map(files).chain(alone) {
+        for place in places {
+            assert!(!text.contains(place), "{} contains {place}", path.display());
+        }
+    }
+}
+
+#[test]
+fn links_in_the_documents_lead_somewhere() {
+    let mut documents: Vec<(PathBuf, String)> = files("docs");
+    for name in ["README.md", "CONTRIBUTING.md"] {
+        documents
+            .extend(std::fs::read_to_string(root().join(name)).ok().map(|text| (PathBuf::from(name), text)));
+    }
+    for (path, text) in
+        documents.iter().filter(|(path, _)| path.extension().is_some_and(|extension| extension == "md"))
+    {
+        for (at, _) in text.match_indices("](") {
+            let target = text[at + 2..].split([')', '#']).next().unwrap_or_default();
+            if target.is_empty() || target.contains("://") {
+                continue;
+            }
+            let target = root().join(path).parent().unwrap().join(target);
+            assert!(target.exists(), "{}: no {}", path.display(), target.display());
+        }
+    }
+}

@@ -1,0 +1,161 @@
+//! Model servers that die, hang or talk nonsense while requests run.
+
+use std::collections::BTreeMap;
+
+use serde_json::json;
+use tokio::task::JoinSet;
+
+use crate::support::{BodyMode, Client, Fleet, PATIENCE, Stack, chat, eventually, holds};
+
+/// What became of a load, by server for those answered with 200 and by status for the others.
+type Outcome = BTreeMap<String, usize>;
+
+/// Sends `count` requests, `at_once` at a time.
+async fn load(client: Client, count: usize, at_once: usize) -> Outcome {
+    let mut tasks = JoinSet::new();
+    let mut outcome = Outcome::new();
+    for number in 0..count {
+        if tasks.len() == at_once {
+            note(&mut outcome, tasks.join_next().await);
+        }
+        tasks.spawn(async move {
+            let body = chat(&format!("request {number}"), 4, number % 2 == 0);
+            match client.attempt("/v1/chat/completions", &body).await {
+                Ok(reply) if reply.status == 200 => reply.header("x-sim-server").to_owned(),
+                Ok(reply) => reply.status.to_string(),
+                Err(error) => format!("broken: {error:#}"),
+            }
+        });
+    }
+    while !tasks.is_empty() {
+        note(&mut outcome, tasks.join_next().await);
+    }
+    outcome
+}
+
+fn note(outcome: &mut Outcome, result: Option<Result<String, tokio::task::JoinError>>) {
+    *outcome.entry(result.unwrap().unwrap()).or_default() += 1;
+}
+
+async fn healthy_alone_serve(stack: &Stack, survivor: &str, count: usize) {
+    let outcome = load(stack.client(), count, 8).await;
+    assert_eq!(outcome, BTreeMap::from([(survivor.to_owned(), count)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn after_three_of_four_servers_are_killed_the_fourth_serves_everything() {
+    let mut stack = Stack::of(Fleet::start_apart(4, &[]).await, BodyMode::FullDuplexStreamed, &[]).await;
+    let running = tokio::spawn(load(stack.client(), 400, 8));
+    holds("the load has begun", async || {
+        stack.pointsman.metric("llm_d_epp_request_total", &[]).await.unwrap_or(0.0) > 40.0
+    })
+    .await;
+    for number in 1..4 {
+        stack.fleet.kill(number).await;
+    }
+    let outcome = tokio::time::timeout(PATIENCE, running).await.expect("a request is stuck").unwrap();
+    // Requests that were on the dead servers are lost to any proxy; Envoy says so with 503 or a broken body. No other end is allowed.
+    for end in outcome.keys() {
+        assert!(end.starts_with("sim") || end == "503" || end.starts_with("broken"), "{outcome:?}");
+    }
+    let lost: usize = outcome.iter().filter(|(end, _)| !end.starts_with("sim")).map(|(_, count)| count).sum();
+    assert!(lost <= 40, "{outcome:?}");
+
+    holds("the picker knows of one ready server", async || {
+        stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(1.0)
+    })
+    .await;
+    healthy_alone_serve(&stack, "sim0-0", 60).await;
+    assert!(stack.pointsman.metric("llm_d_epp_datalayer_poll_errors_total", &[]).await.unwrap_or(0.0) > 0.0);
+    stack.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_that_hang_get_no_more_requests() {
+    let stack = Stack::start(4).await;
+    let hang = json!({"hang": true, "hang_metrics": true});
+    for server in &stack.fleet.servers[1..] {
+        server.fault(&hang).await;
+    }
+    holds("the picker knows of one ready server", async || {
+        stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(1.0)
+    })
+    .await;
+    healthy_alone_serve(&stack, "sim-0", 60).await;
+    assert!(stack.pointsman.metric("llm_d_epp_datalayer_poll_errors_total", &[]).await.unwrap_or(0.0) > 0.0);
+
+    for server in &stack.fleet.servers {
+        server.fault(&json!({"hang": false, "hang_metrics": false})).await;
+    }
+    holds("all four are ready again", async || {
+        stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(4.0)
+    })
+    .await;
+    stack.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_on_a_server_that_hangs_end_when_their_clients_give_up() {
+    let stack = Stack::start(1).await;
+    let open = stack.client().open("/v1/chat/completions", &chat("stuck", 1000, true)).await;
+    stack.fleet.servers[0].fault(&json!({"hang": true})).await;
+    eventually("the request is counted", async || {
+        stack.pointsman.metric("llm_d_epp_request_running", &[]).await.filter(|running| *running == 1.0)
+    })
+    .await;
+    drop(open);
+    stack.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_with_garbage_metrics_lose_no_request() {
+    let stack = Stack::start(4).await;
+    for server in &stack.fleet.servers[1..] {
+        server.fault(&json!({"garbage_metrics": true})).await;
+    }
+    let outcome = load(stack.client(), 120, 8).await;
+    let served: usize =
+        outcome.iter().filter(|(end, _)| end.starts_with("sim-")).map(|(_, count)| count).sum();
+    assert_eq!(served, 120, "{outcome:?}");
+    holds("the reason shows in a metric", async || {
+        let page = stack.pointsman.page().await;
+        page.lines().any(|line| {
+            line.starts_with("llm_d_epp_datalayer_")
+                && line.contains("_errors_total")
+                && !line.ends_with(" 0")
+        })
+    })
+    .await;
+    stack.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_of_a_server_reach_the_client_as_they_are() {
+    let stack = Stack::start(1).await;
+    stack.fleet.servers[0].fault(&json!({"error_rate": 1.0, "error_status": 507})).await;
+    let reply = stack.client().post("/v1/chat/completions", &chat("no room", 1, false)).await;
+    assert_eq!(reply.status, 507, "{reply:?}");
+    stack.assert_idle().await;
+    let errors =
+        stack.pointsman.metric("llm_d_epp_request_error_total", &[("error_code", "ModelServerError")]).await;
+    assert_eq!(errors, Some(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_servers_reset_leave_nothing_behind() {
+    let stack = Stack::start(2).await;
+    for server in &stack.fleet.servers {
+        server.fault(&json!({"reset": true})).await;
+    }
+    let outcome = load(stack.client(), 20, 4).await;
+    assert!(
+        outcome.keys().all(|end| end == "503" || end == "502" || end.starts_with("broken")),
+        "{outcome:?}"
+    );
+    stack.assert_idle().await;
+    for server in &stack.fleet.servers {
+        server.fault(&json!({"reset": false})).await;
+    }
+    let reply = stack.client().post("/v1/chat/completions", &chat("again", 1, false)).await;
+    assert_eq!(reply.status, 200, "{reply:?}");
+}

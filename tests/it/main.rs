@@ -1,0 +1,27 @@
+//! What a user sees, tested against the real program, simulated model servers and a real Envoy, a module for each theme.
+//!
+//! Envoy comes from `make setup`. Every process gets its ports from the system, and nothing waits but for an observable.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a broken expectation is how a test fails"
+)]
+#![allow(clippy::float_cmp, reason = "the numbers compared are counts")]
+#![allow(clippy::format_collect, clippy::format_push_string, reason = "short texts, made once")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod architecture;
+mod body_modes;
+mod cli;
+mod discovery;
+mod drain;
+mod ext_proc_direct;
+mod faults;
+mod hostile_headers;
+mod limits;
+mod scraping;
+mod through_envoy;

@@ -1,0 +1,43 @@
+//! The file that file discovery reads.
+
+use std::fmt::Write as _;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use tempfile::TempDir;
+
+/// An endpoints file in a folder of its own.
+pub(crate) struct EndpointsFile {
+    folder: TempDir,
+}
+
+impl EndpointsFile {
+    /// A file with these servers.
+    pub(crate) fn with<'a>(servers: impl IntoIterator<Item = (&'a str, SocketAddr)>) -> Self {
+        let file = Self { folder: tempfile::tempdir().unwrap() };
+        file.write(servers);
+        file
+    }
+
+    /// Replaces the list, in one step.
+    pub(crate) fn write<'a>(&self, servers: impl IntoIterator<Item = (&'a str, SocketAddr)>) {
+        let mut text = String::from("endpoints:\n");
+        for (name, addr) in servers {
+            writeln!(text, "- {{name: {name}, address: \"{}\", port: \"{}\"}}", addr.ip(), addr.port())
+                .unwrap();
+        }
+        self.write_text(&text);
+    }
+
+    /// Replaces the file by this text, in one step.
+    pub(crate) fn write_text(&self, text: &str) {
+        let next = self.folder.path().join("next");
+        std::fs::write(&next, text).unwrap();
+        std::fs::rename(next, self.path()).unwrap();
+    }
+
+    /// Where the file is.
+    pub(crate) fn path(&self) -> PathBuf {
+        self.folder.path().join("endpoints.yaml")
+    }
+}

@@ -1,0 +1,25 @@
+//! What the integration tests stand on: the program, simulated model servers and Envoy as real processes on ports the system chose, and clients
+//! that speak to them.
+
+mod client;
+mod endpoints;
+mod envoy;
+mod exporter;
+mod ext_proc;
+mod fleet;
+mod pointsman;
+mod poll;
+mod process;
+mod recorder;
+mod stack;
+
+pub(crate) use client::{Client, Reply, chat, lone_request, sse_events};
+pub(crate) use endpoints::EndpointsFile;
+pub(crate) use envoy::{BodyMode, Envoy};
+pub(crate) use exporter::{Exporter, Form};
+pub(crate) use ext_proc::{Proxy, body, destination, headers, trailers};
+pub(crate) use fleet::Fleet;
+pub(crate) use pointsman::{Pointsman, program};
+pub(crate) use poll::{PATIENCE, eventually, holds, within};
+pub(crate) use recorder::Recorder;
+pub(crate) use stack::{SCORERS, Stack, config};

@@ -1,0 +1,83 @@
+//! The program under test.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::client::Client;
+use super::process::Process;
+
+/// The program's path.
+pub(crate) fn program() -> PathBuf {
+    PathBuf::from(env!("CARGO_BIN_EXE_pointsman"))
+}
+
+/// A running picker.
+pub(crate) struct Pointsman {
+    /// Its process.
+    pub(crate) process: Process,
+    /// Where it answers ext_proc.
+    pub(crate) grpc: SocketAddr,
+    /// Where it answers health checks.
+    pub(crate) health: SocketAddr,
+    /// Where it serves metrics.
+    pub(crate) metrics: SocketAddr,
+}
+
+impl Pointsman {
+    /// Starts the program with this configuration text and these further flags, and waits until it listens.
+    pub(crate) async fn start(config: &str, flags: &[&str]) -> Self {
+        let mut args: Vec<&str> =
+            vec!["--bind-address", "127.0.0.1", "--print-addresses", "--config-text", config];
+        args.extend([
+            "--grpc-port",
+            "0",
+            "--grpc-health-port",
+            "0",
+            "--metrics-port",
+            "0",
+            "--tracing=false",
+        ]);
+        args.extend(["--pool-name", "test-pool", "--refresh-prometheus-metrics-interval", "200ms"]);
+        args.extend(flags);
+        let mut process = Process::start("pointsman", &program(), args);
+        let grpc = address(&mut process, "grpc").await;
+        let health = address(&mut process, "health").await;
+        let metrics = address(&mut process, "metrics").await;
+        Self { process, grpc, health, metrics }
+    }
+
+    /// The metrics page.
+    pub(crate) async fn page(&self) -> String {
+        let reply = Client::http1(self.metrics).get("/metrics").await;
+        assert_eq!(reply.status, 200);
+        reply.text().to_owned()
+    }
+
+    /// Sum of a metric's series that have all these labels; `None` if there is none.
+    pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+        sum(&self.page().await, name, labels)
+    }
+}
+
+async fn address(process: &mut Process, listener: &str) -> SocketAddr {
+    let prefix = format!("{listener} ");
+    process
+        .line(&format!("address of {listener}"), |line| line.strip_prefix(&prefix)?.trim().parse().ok())
+        .await
+}
+
+fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+    let mut total = None;
+    for line in page.lines() {
+        let Some(rest) = line.strip_prefix(name) else { continue };
+        let (set, value) = match rest.strip_prefix('{') {
+            Some(rest) => rest.rsplit_once('}').unwrap_or_default(),
+            None if rest.starts_with(' ') => ("", rest),
+            None => continue,
+        };
+        if labels.iter().all(|(key, value)| set.contains(&format!("{key}=\"{value}\""))) {
+            *total.get_or_insert(0.0) += value.trim().parse::<f64>().unwrap();
+        }
+    }
+    total
+}

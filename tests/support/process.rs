@@ -1,0 +1,104 @@
+//! A child process that dies with its guard and whose output is shown when the test fails.
+
+use std::path::Path;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
+use tokio::process::{Child, Command};
+
+use super::poll::{eventually, within};
+
+/// A running program.
+pub(crate) struct Process {
+    name: String,
+    child: Child,
+    log: Arc<Mutex<Vec<String>>>,
+}
+
+impl Process {
+    /// Starts `program` and collects what it prints.
+    pub(crate) fn start<A: AsRef<std::ffi::OsStr>>(
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let mut child = Command::new(program)
+            .args(args)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));
+        let log = Arc::default();
+        collect(child.stdout.take(), &log);
+        collect(child.stderr.take(), &log);
+        Self { name: name.to_owned(), child, log }
+    }
+
+    /// What the process has printed so far.
+    pub(crate) fn log(&self) -> Vec<String> {
+        self.log.lock().clone()
+    }
+
+    /// What `pick` finds in a line of the output, now or later. The test fails if the process ends without it.
+    pub(crate) async fn line<T>(&mut self, what: &str, pick: impl Fn(&str) -> Option<T>) -> T {
+        let what = format!("{}: {what}", self.name);
+        let log = Arc::clone(&self.log);
+        eventually(&what, async || {
+            let ended = self.child.try_wait().ok().flatten();
+            let found = log.lock().iter().find_map(|line| pick(line));
+            assert!(found.is_some() || ended.is_none(), "ended with {ended:?} before: {what}");
+            found
+        })
+        .await
+    }
+
+    /// Sends the signal that asks a process to end.
+    pub(crate) async fn terminate(&self) {
+        let Some(pid) = self.child.id() else { return };
+        let sent = Command::new("kill").arg("-TERM").arg(pid.to_string()).status().await;
+        assert!(sent.is_ok_and(|status| status.success()), "cannot signal {}", self.name);
+    }
+
+    /// Ends the process at once, as a crash would, and waits until it is gone.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Waits for the process to end by itself.
+    pub(crate) async fn ended(&mut self) -> ExitStatus {
+        within(&format!("end of {}", self.name), self.child.wait()).await.unwrap()
+    }
+
+    /// True while the process has not ended.
+    pub(crate) fn runs(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = self.log.lock();
+            let skipped = log.len().saturating_sub(200);
+            eprintln!("---- {} said ({skipped} earlier lines left out)", self.name);
+            for line in log.iter().skip(skipped) {
+                eprintln!("{line}");
+            }
+        }
+    }
+}
+
+fn collect(stream: Option<impl AsyncRead + Unpin + Send + 'static>, log: &Arc<Mutex<Vec<String>>>) {
+    let Some(stream) = stream else { return };
+    let log = Arc::clone(log);
+    tokio::spawn(async move {
+        let mut lines = BufReader::new(stream).lines();
+        while let Ok(Some(line)) = lines.next_line().await {
+            log.lock().push(line);
+        }
+    });
+}
