@@ -97,9 +97,9 @@ fn pool(endpoints: usize) -> Pool {
     pool
 }
 
-/// A prompt of 800 bytes.
+/// A prompt of 800 bytes, all of whose blocks differ from those of other numbers.
 fn request(number: u64) -> (Bytes, Inference) {
-    let body = format!("\"{number:0>800}\"");
+    let body = format!("\"{number:_<800}\"");
     let mut inference = Inference::opaque();
     inference.prompt.pieces.push(Piece::Text(JsonStr { start: 1, end: 801, escaped: false }));
     (body.into(), inference)

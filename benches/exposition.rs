@@ -1,20 +1,16 @@
 //! Reading metrics pages: a captured one, its data-parallel sibling, one of the size most pods serve, and a filtered one.
 
 use std::hint::black_box;
-use std::path::Path;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pointsman::datalayer::EngineTable;
 use pointsman::datalayer::exposition::{Figures, PageReader, Wanted};
 
-fn captured(name: &str) -> Vec<u8> {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/vllm-0.32.0").join(name);
-    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
-}
+const CAPTURED: &[u8] = include_bytes!("../tests/data/vllm-0.32.0/metrics.txt");
+const TWO_ENGINES: &[u8] = include_bytes!("../tests/data/vllm-0.32.0/metrics_dp2.txt");
 
 /// The rows that a filtering server would send, and behind them other rows of the captured page, up to `bytes`.
 fn page_of(bytes: usize) -> Vec<u8> {
-    let page = captured("metrics.txt");
     let needed = |line: &&[u8]| {
         [
             &b"vllm:num_requests_running"[..],
@@ -26,7 +22,7 @@ fn page_of(bytes: usize) -> Vec<u8> {
         .any(|name| line.starts_with(name))
     };
     let (mut rows, others): (Vec<&[u8]>, Vec<&[u8]>) =
-        page.split_inclusive(|byte| *byte == b'\n').partition(needed);
+        CAPTURED.split_inclusive(|byte| *byte == b'\n').partition(needed);
     let mut size: usize = rows.iter().map(|row| row.len()).sum();
     for row in others {
         size += row.len();
@@ -42,8 +38,8 @@ fn read_pages(criterion: &mut Criterion) {
     let wanted = Wanted::new(&EngineTable::builtin().engines["vllm"], Figures::ALL);
     let mut group = criterion.benchmark_group("exposition");
     for (name, page) in [
-        ("captured page, 56 KB", captured("metrics.txt")),
-        ("captured page, two engines, 64 KB", captured("metrics_dp2.txt")),
+        ("captured page, 56 KB", CAPTURED.to_vec()),
+        ("captured page, two engines, 64 KB", TWO_ENGINES.to_vec()),
         ("usual page, 25 KB", page_of(25 * 1024)),
         ("filtered page", page_of(0)),
     ] {

@@ -39,7 +39,7 @@ pub fn run() {
 /// 25 KB with the needed series in the middle, like a real server's. It answers a filtered request with the whole page too.
 fn page() -> String {
     let mut page = String::new();
-    let mut filler = |page: &mut String, from: usize, to: usize| {
+    let filler = |page: &mut String, from: usize, to: usize| {
         for index in from..to {
             let name = format!("vllm:some_histogram_{index}_seconds");
             writeln!(page, "# HELP {name} Some histogram.\n# TYPE {name} histogram")

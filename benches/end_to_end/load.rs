@@ -73,7 +73,9 @@ impl Load {
             channels.push(connect(port).await.expect("the server accepts a connection"));
         }
         let tally = Arc::new(Tally {
-            decisions: Mutex::new(Histogram::new(3).expect("three digits are allowed")),
+            decisions: Mutex::new(
+                Histogram::new_with_bounds(1, 60_000_000, 3).expect("the bounds are in order"),
+            ),
             failed: AtomicU64::new(0),
             sequence: AtomicU64::new(0),
         });
@@ -144,10 +146,10 @@ impl Load {
         while let Some(message) = answers.message().await.map_err(|status| status.to_string())? {
             match message.response {
                 Some(Response::RequestHeaders(_)) => decision = Some(start.elapsed()),
-                Some(Response::RequestBody(answer)) if is_last(answer.response) => {
+                Some(Response::RequestBody(answer)) if is_last(answer.response.as_ref()) => {
                     tokio::spawn(respond(sender.clone(), self.response_chunks));
                 }
-                Some(Response::ResponseBody(answer)) if is_last(answer.response) => break,
+                Some(Response::ResponseBody(answer)) if is_last(answer.response.as_ref()) => break,
                 Some(Response::ImmediateResponse(answer)) => {
                     return Err(format!("status {}", answer.status.unwrap_or_default().code));
                 }
@@ -184,7 +186,7 @@ fn text(seed: u64, length: usize) -> String {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut text = String::with_capacity(length + 8);
     while text.len() < length {
-        text.push_str(&format!("{:x} ", random.u32(..0x10_0000)));
+        text += &format!("{:x} ", random.u32(..0x10_0000));
     }
     text.truncate(length);
     text
@@ -251,8 +253,9 @@ async fn respond(sender: mpsc::Sender<ProcessingRequest>, chunks: usize) {
     }
 }
 
-fn is_last(response: Option<pointsman::extproc::wire::CommonResponse>) -> bool {
-    match response.and_then(|response| response.body_mutation).and_then(|mutation| mutation.mutation) {
+fn is_last(response: Option<&pointsman::extproc::wire::CommonResponse>) -> bool {
+    let mutation = response.and_then(|response| response.body_mutation.as_ref());
+    match mutation.and_then(|mutation| mutation.mutation.as_ref()) {
         Some(Mutation::StreamedResponse(piece)) => piece.end_of_stream,
         _ => true,
     }

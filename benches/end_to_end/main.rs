@@ -5,6 +5,15 @@
 //!
 //! `cargo bench --bench end_to_end`, or with names of scenarios behind `--` to run only those.
 
+#![allow(unreachable_pub, reason = "a bench exports nothing")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "a bench that cannot run must stop"
+)]
+#![allow(clippy::print_stdout, reason = "the table is the result")]
+
 mod fleet;
 mod floor;
 mod load;
@@ -93,7 +102,7 @@ fn main() {
     runtime.block_on(async {
         let fleet = Child::fleet();
         let floor = Child::floor();
-        println!("{:<24} {:<10} {}", "scenario", "server", "figures");
+        println!("{:<24} {:<10} figures", "scenario", "server");
         for scenario in scenarios() {
             if wanted.is_empty() || wanted.iter().any(|name| scenario.name.starts_with(name.as_str())) {
                 run(&scenario, &fleet, &floor).await;

@@ -105,7 +105,7 @@ dataLayer: {{discovery: {{pluginRef: file-discovery}}}}
     /// Waits until as many endpoints are ready as there are.
     pub async fn wait_until_fresh(&self, endpoints: usize) {
         let wanted = format!("llm_d_epp_ready_endpoints{{name=\"epp\"}} {endpoints}\n");
-        let deadline = std::time::Instant::now() + Duration::from_secs(60);
+        let deadline = std::time::Instant::now() + Duration::from_mins(1);
         while !self.metrics_page().await.contains(&wanted) {
             assert!(std::time::Instant::now() < deadline, "endpoints stay without metrics");
             tokio::time::sleep(Duration::from_millis(100)).await;

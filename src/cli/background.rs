@@ -90,8 +90,10 @@ impl Background {
                 let now = Instant::now();
                 self.collector.refresh(now, self.staleness);
                 self.metrics.scheduler().prune_endpoints(&self.pool.snapshot());
-                if self.layer.is_some() {
-                    count_states(&self.pool, &self.metrics.datalayer(), now, self.staleness);
+                if let Some(layer) = &self.layer {
+                    let datalayer = self.metrics.datalayer();
+                    count_states(&self.pool, &datalayer, now, self.staleness);
+                    datalayer.set_filtered_endpoints(layer.filtered_endpoints() as u64);
                 }
             }
         };

@@ -4,7 +4,6 @@
 //! code 0. If the configuration cannot be used: every problem, one a line, and exit code 1.
 
 use std::io::{self, Write};
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -19,7 +18,7 @@ use crate::metrics::Metrics;
 pub(super) struct CheckArgs {
     /// Configuration file (YAML or JSON)
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
-    pub(super) config_file: PathBuf,
+    pub(super) config_file: String,
     /// Configuration as text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) config_text: String,
@@ -40,7 +39,8 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 
 /// Checks, and prints to `out`. True if the configuration can be used.
 fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
-    let source = ConfigSource::from_flags(Some(args.config_file.clone()), Some(args.config_text.clone()));
+    let source =
+        ConfigSource::from_flags(Some(args.config_file.clone().into()), Some(args.config_text.clone()));
     let source = match source {
         Ok(source) => source,
         Err(message) => {
@@ -146,6 +146,15 @@ mod tests {
                 .contains("# warning: --config-text:7: schedulingProfiles[0].plugins[0].weight: is -1"),
             "{printed}"
         );
+    }
+
+    #[test]
+    fn no_flag_and_an_empty_flag_mean_the_built_in_default() {
+        for line in [&["check"][..], &["check", "--config-file", "", "--config-text="]] {
+            let matches = CheckArgs::augment_args(clap::Command::new("check")).get_matches_from(line);
+            let args = <CheckArgs as clap::FromArgMatches>::from_arg_matches(&matches).unwrap();
+            assert!(check(&args).1.contains("# built-in default is good"));
+        }
     }
 
     #[test]

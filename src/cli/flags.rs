@@ -122,6 +122,10 @@ pub struct ServeFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub strip_control_headers: bool,
 
+    /// Memory of all prefix indexes together (quantity); beyond it the oldest entries are forgotten.
+    #[arg(long, default_value = "256Mi", value_parser = bytes, help_heading = "Requests")]
+    pub prefix_index_memory: u64,
+
     /// Time between scrapes of an endpoint, at least 50ms.
     #[arg(long, default_value = "50ms", value_parser = duration, help_heading = "Model server metrics")]
     pub refresh_metrics_interval: Duration,

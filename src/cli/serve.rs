@@ -24,6 +24,7 @@ use crate::extproc::{self, Connections, ExtProc, Listening};
 use crate::metrics::Metrics;
 use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
+use crate::prefix::PrefixMemory;
 use crate::request::Parsers;
 use crate::telemetry::{LogFormat, LogHandle, LogLevel, Tracing, logs};
 
@@ -110,6 +111,7 @@ fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyh
     let options = LoadOptions {
         allow_experimental: flags.allow_experimental_plugins,
         seed: settings.seed,
+        prefix_memory: PrefixMemory::new(flags.prefix_index_memory),
         ..LoadOptions::new(Arc::clone(metrics))
     };
     let plan = config::load(&settings.config, &options).map_err(|problems| {
@@ -318,7 +320,7 @@ async fn bind(addresses: &[IpAddr], port: u16, flag: &str) -> anyhow::Result<Tcp
         match TcpListener::bind(SocketAddr::new(address, port)).await {
             Ok(listener) => return Ok(listener),
             Err(error) => {
-                failure = Some(anyhow::Error::from(error).context(format!("cannot listen on {address}")))
+                failure = Some(anyhow::Error::from(error).context(format!("cannot listen on {address}")));
             }
         }
     }

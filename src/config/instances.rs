@@ -246,7 +246,8 @@ impl<'o> Instances<'o> {
             &self.options.metrics,
             &mut self.columns,
             seed,
-        );
+        )
+        .with_prefix_memory(Arc::clone(&self.options.prefix_memory));
         let built = (row.build)(&mut cx);
         let (produced, consumed, warnings) = (cx.produced, cx.consumed, cx.warnings);
         for text in warnings {

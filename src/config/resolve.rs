@@ -11,6 +11,7 @@ use super::{producers, profiles, unused, wiring};
 use crate::document::{Problems, SyntaxError, parse};
 use crate::metrics::Metrics;
 use crate::plugins::{PluginType, Roles};
+use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::scheduling::ProfilePlugin;
 
 /// What the configuration does not say.
@@ -22,6 +23,8 @@ pub struct LoadOptions {
     pub seed: u64,
     /// Families that plugins take handles from.
     pub metrics: Arc<Metrics>,
+    /// Bound of all prefix indexes together.
+    pub prefix_memory: Arc<PrefixMemory>,
     /// Plugin types there are.
     pub registry: &'static [&'static PluginType],
 }
@@ -29,7 +32,13 @@ pub struct LoadOptions {
 impl LoadOptions {
     /// Options over the built-in plugin types, without experimental ones.
     pub fn new(metrics: Arc<Metrics>) -> Self {
-        Self { allow_experimental: false, seed: 0, metrics, registry: crate::plugins::REGISTRY }
+        Self {
+            allow_experimental: false,
+            seed: 0,
+            metrics,
+            prefix_memory: PrefixMemory::new(DEFAULT_PREFIX_MEMORY_BYTES),
+            registry: crate::plugins::REGISTRY,
+        }
     }
 }
 

@@ -104,9 +104,9 @@ impl Adoption {
     /// Time between full pages while a form is adopted, give or take a quarter.
     pub const FULL_EVERY: Duration = Duration::from_secs(30);
     /// Pause before refused forms are tried again; doubles up to [`Self::LONGEST_RETRY`].
-    pub const FIRST_RETRY: Duration = Duration::from_secs(60);
+    pub const FIRST_RETRY: Duration = Duration::from_mins(1);
     /// Longest such pause.
-    pub const LONGEST_RETRY: Duration = Duration::from_secs(3600);
+    pub const LONGEST_RETRY: Duration = Duration::from_hours(1);
 
     /// Starts with the full page. When not `enabled` it stays there.
     pub fn new(enabled: bool, seed: u64) -> Self {
@@ -146,6 +146,8 @@ impl Adoption {
                 }
                 State::Adopted { variant, .. } => {
                     self.state = State::Adopted { variant, full_at: now + self.full_pause() };
+                    // It has served for a while: old troubles are forgotten.
+                    self.retry = Self::FIRST_RETRY;
                 }
                 State::Trying { .. } => {}
             }
@@ -184,7 +186,11 @@ impl Adoption {
         match (variant, self.state) {
             (Variant::Full, _) | (_, State::Full { .. }) => None,
             (_, State::Trying { .. }) => self.tried(variant, None, now),
-            (_, State::Adopted { .. }) => Some(self.drop_form(now)),
+            (_, State::Adopted { .. }) => {
+                // Nothing is known against the form, so the pause does not grow.
+                self.state = State::Full { try_at: Some(now + Self::FIRST_RETRY) };
+                Some(Change::Refused)
+            }
         }
     }
 
@@ -212,9 +218,8 @@ impl Adoption {
     }
 
     fn full_pause(&self) -> Duration {
-        let quarter = Self::FULL_EVERY / 4;
         let spread = self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        Self::FULL_EVERY - quarter + quarter.mul_f64(2.0 * spread as f64 / f64::from(u32::MAX))
+        Self::FULL_EVERY.mul_f64(0.75 + 0.5 * spread as f64 / f64::from(u32::MAX))
     }
 }
 
@@ -279,7 +284,7 @@ mod tests {
             adoption.answered(Variant::Full, full(), now);
             adoption.refused(Variant::Filtered, now);
             adoption.refused(Variant::FilteredSlash, now);
-            adoption.answered(Variant::Full, full(), now + pause - Duration::from_secs(1));
+            adoption.answered(Variant::Full, full(), now + pause * 9 / 10);
             assert_eq!(adoption.next(now), Variant::Full);
             now += pause;
         }

@@ -106,8 +106,11 @@ impl EngineTable {
     }
 }
 
+/// Name of an engine, and its series.
+type Row = (&'static str, fn() -> EngineSpecs);
+
 /// One row an engine.
-const ROWS: &[(&str, fn() -> EngineSpecs)] = &[
+const ROWS: &[Row] = &[
     ("vllm", vllm),
     ("sglang", sglang),
     ("trtllm-serve", trtllm_serve),
@@ -116,17 +119,13 @@ const ROWS: &[(&str, fn() -> EngineSpecs)] = &[
     ("tgi", tgi),
 ];
 
-fn named(name: &str) -> Option<MetricSpec> {
-    Some(MetricSpec::named(name))
-}
-
 fn vllm() -> EngineSpecs {
     EngineSpecs {
-        waiting: named("vllm:num_requests_waiting"),
-        running: named("vllm:num_requests_running"),
-        kv_usage: named("vllm:kv_cache_usage_perc"),
-        lora: named("vllm:lora_requests_info"),
-        cache_info: named("vllm:cache_config_info"),
+        waiting: Some(MetricSpec::named("vllm:num_requests_waiting")),
+        running: Some(MetricSpec::named("vllm:num_requests_running")),
+        kv_usage: Some(MetricSpec::named("vllm:kv_cache_usage_perc")),
+        lora: Some(MetricSpec::named("vllm:lora_requests_info")),
+        cache_info: Some(MetricSpec::named("vllm:cache_config_info")),
         block_size_label: "block_size".to_owned(),
         num_blocks_label: "num_gpu_blocks".to_owned(),
         ..EngineSpecs::default()
@@ -135,10 +134,10 @@ fn vllm() -> EngineSpecs {
 
 fn sglang() -> EngineSpecs {
     EngineSpecs {
-        waiting: named("sglang:num_queue_reqs"),
-        running: named("sglang:num_running_reqs"),
-        kv_usage: named("sglang:token_usage"),
-        cache_info: named("sglang:cache_config_info"),
+        waiting: Some(MetricSpec::named("sglang:num_queue_reqs")),
+        running: Some(MetricSpec::named("sglang:num_running_reqs")),
+        kv_usage: Some(MetricSpec::named("sglang:token_usage")),
+        cache_info: Some(MetricSpec::named("sglang:cache_config_info")),
         block_size_label: "page_size".to_owned(),
         num_blocks_label: "num_pages".to_owned(),
         ..EngineSpecs::default()
@@ -147,11 +146,11 @@ fn sglang() -> EngineSpecs {
 
 fn trtllm_serve() -> EngineSpecs {
     EngineSpecs {
-        waiting: named("trtllm_num_requests_waiting"),
-        running: named("trtllm_num_requests_running"),
-        kv_usage: named("trtllm_kv_cache_utilization"),
-        block_size: named("trtllm_kv_cache_tokens_per_block"),
-        num_blocks: named("trtllm_kv_cache_max_blocks"),
+        waiting: Some(MetricSpec::named("trtllm_num_requests_waiting")),
+        running: Some(MetricSpec::named("trtllm_num_requests_running")),
+        kv_usage: Some(MetricSpec::named("trtllm_kv_cache_utilization")),
+        block_size: Some(MetricSpec::named("trtllm_kv_cache_tokens_per_block")),
+        num_blocks: Some(MetricSpec::named("trtllm_kv_cache_max_blocks")),
         ..EngineSpecs::default()
     }
 }
@@ -175,13 +174,16 @@ fn triton_tensorrt_llm() -> EngineSpecs {
 /// Plain Triton has no gauge of running requests. `nv_inference_exec_count`, which the reference reads as one, counts executions since the
 /// server started: as a load it would only ever grow. So the figure is left out here, and scorers see none.
 fn triton() -> EngineSpecs {
-    EngineSpecs { waiting: named("nv_inference_pending_request_count"), ..EngineSpecs::default() }
+    EngineSpecs {
+        waiting: Some(MetricSpec::named("nv_inference_pending_request_count")),
+        ..EngineSpecs::default()
+    }
 }
 
 fn tgi() -> EngineSpecs {
     EngineSpecs {
-        waiting: named("tgi_queue_size"),
-        running: named("tgi_batch_current_size"),
+        waiting: Some(MetricSpec::named("tgi_queue_size")),
+        running: Some(MetricSpec::named("tgi_batch_current_size")),
         ..EngineSpecs::default()
     }
 }

@@ -100,10 +100,8 @@ impl DataLayer {
         settings: Settings,
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, TlsError> {
-        let tls = match settings.source.https {
-            true => Some(Arc::new(TlsClient::new(&settings.source, Instant::now())?)),
-            false => None,
-        };
+        let https = settings.source.https.then(|| TlsClient::new(&settings.source, Instant::now()));
+        let tls = https.transpose()?.map(Arc::new);
         let compile = |name: &str, specs: &EngineSpecs| {
             let wanted = Wanted::new(specs, settings.needs);
             Arc::new(Engine { name: name.to_owned(), filter: filter_query(&wanted), wanted })

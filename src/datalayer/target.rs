@@ -69,21 +69,29 @@ struct ExtractErrors {
     last: Option<(Figures, bool, Instant)>,
 }
 
+/// Why a defect of a page is to be told now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum News {
+    /// It was not there, or was another, on the page before.
+    New,
+    /// It has lasted for a while since it was told.
+    Lasting,
+}
+
 impl ExtractErrors {
-    /// True if this defect is to be told now.
-    fn is_news(&mut self, missing: Figures, malformed: u32, now: Instant) -> bool {
+    fn news(&mut self, missing: Figures, malformed: u32, now: Instant) -> Option<News> {
         if missing.is_empty() && malformed == 0 {
             self.last = None;
-            return false;
+            return None;
         }
-        let known = self.last.is_some_and(|(figures, lines, at)| {
-            (figures, lines) == (missing, malformed > 0)
-                && now.saturating_duration_since(at) < REPEAT_EXTRACT_ERROR
-        });
-        if !known {
-            self.last = Some((missing, malformed > 0, now));
-        }
-        !known
+        let known = self.last.filter(|(figures, lines, _)| (*figures, *lines) == (missing, malformed > 0));
+        let news = match known {
+            None => News::New,
+            Some((.., told)) if now.saturating_duration_since(told) >= REPEAT_EXTRACT_ERROR => News::Lasting,
+            Some(_) => return None,
+        };
+        self.last = Some((missing, malformed > 0, now));
+        Some(news)
     }
 }
 
@@ -172,9 +180,11 @@ impl Target {
         }
         self.endpoint.load().record(page.reading, dispatched, now);
         around.observer.scraped(&self.endpoint, self.body, took);
-        if self.extract.is_news(page.missing, page.malformed, now) {
-            let endpoint = self.endpoint.id();
-            tracing::warn!(%endpoint, missing = ?page.missing, malformed = page.malformed, "metrics page lacks needed figures");
+        if let Some(news) = self.extract.news(page.missing, page.malformed, now) {
+            if news == News::New {
+                let endpoint = self.endpoint.id();
+                tracing::warn!(%endpoint, missing = ?page.missing, malformed = page.malformed, "metrics page lacks needed figures");
+            }
             around.observer.extract_error(&self.endpoint, page.missing, page.malformed);
         }
     }
@@ -332,10 +342,10 @@ mod tests {
     fn a_lasting_defect_is_told_once_and_then_now_and_then() {
         let mut errors = ExtractErrors::default();
         let start = Instant::now();
-        let lora = Figures::NONE.with(Figure::CacheInfo);
-        let told: Vec<bool> =
-            (0..1300).map(|tick| errors.is_news(lora, 0, start + Duration::from_millis(50 * tick))).collect();
-        assert_eq!(told.iter().filter(|told| **told).count(), 3, "at 0, 30 and 60 seconds");
+        let missing = Figures::NONE.with(Figure::CacheInfo);
+        let times = (0..1300).map(|tick| start + Duration::from_millis(50 * tick));
+        let told: Vec<News> = times.filter_map(|now| errors.news(missing, 0, now)).collect();
+        assert_eq!(told, [News::New, News::Lasting, News::Lasting], "at 0, 30 and 60 seconds");
     }
 
     #[test]
@@ -343,10 +353,10 @@ mod tests {
         let mut errors = ExtractErrors::default();
         let now = Instant::now();
         let one = Figures::NONE.with(Figure::KvUsage);
-        assert!(errors.is_news(one, 0, now));
-        assert!(errors.is_news(one, 2, now));
-        assert!(!errors.is_news(one, 3, now), "the number of bad lines may vary");
-        assert!(!errors.is_news(Figures::NONE, 0, now));
-        assert!(errors.is_news(one, 2, now));
+        assert_eq!(errors.news(one, 0, now), Some(News::New));
+        assert_eq!(errors.news(one, 2, now), Some(News::New));
+        assert_eq!(errors.news(one, 3, now), None, "the number of bad lines may vary");
+        assert_eq!(errors.news(Figures::NONE, 0, now), None);
+        assert_eq!(errors.news(one, 2, now), Some(News::New));
     }
 }

@@ -127,17 +127,17 @@ fn describe(message: &ProcessingResponse) -> String {
         for option in response.header_mutation.unwrap_or_default().set_headers {
             let header = option.header.unwrap_or_default();
             if header.key == "content-length" {
-                text.push_str(&format!(" length={}", String::from_utf8_lossy(&header.raw_value)));
+                text += &format!(" length={}", String::from_utf8_lossy(&header.raw_value));
             } else if header.key == "x-gateway-destination-endpoint" {
                 text.push_str(" to");
             }
         }
         match response.body_mutation.and_then(|mutation| mutation.mutation) {
-            Some(Mutation::Body(bytes)) => text.push_str(&format!(" ={}", String::from_utf8_lossy(&bytes))),
+            Some(Mutation::Body(bytes)) => text += &format!(" ={}", String::from_utf8_lossy(&bytes)),
             Some(Mutation::ClearBody(_)) => text.push_str(" ="),
             Some(Mutation::StreamedResponse(piece)) => {
                 let end = if piece.end_of_stream { "." } else { "" };
-                text.push_str(&format!(" >{}{end}", String::from_utf8_lossy(&piece.body)));
+                text += &format!(" >{}{end}", String::from_utf8_lossy(&piece.body));
             }
             None => {}
         }

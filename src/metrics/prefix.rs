@@ -30,13 +30,22 @@ const HIT_BYTES: Definition<2> = Definition::new(
 .legacy("inference_extension_prefix_indexer_hit_bytes", &[])
 .buckets(PREFIX_BYTES);
 
-const MEMORY: Definition<2> =
-    Definition::new("pointsman_prefix_index_memory_bytes", "Memory of a prefix index, in bytes.", LABELS);
+const MEMORY: Definition<0> = Definition::new(
+    "pointsman_prefix_index_memory_bytes",
+    "Memory of all prefix indexes together, in bytes.",
+    [],
+);
 
-const MEMORY_LIMIT: Definition<2> = Definition::new(
+const MEMORY_LIMIT: Definition<0> = Definition::new(
     "pointsman_prefix_index_memory_limit_bytes",
-    "Bound of the memory of a prefix index, in bytes.",
-    LABELS,
+    "Bound of the memory of all prefix indexes together, in bytes.",
+    [],
+);
+
+const FORGOTTEN: Definition<0> = Definition::new(
+    "pointsman_prefix_index_forgotten_entries",
+    "Entries of prefix indexes that were forgotten because of the memory bound, since the start.",
+    [],
 );
 
 /// The families, shared by all indexes.
@@ -44,8 +53,9 @@ pub(super) struct PrefixFamilies {
     size: Family<GaugeVec, 2>,
     hit_ratio: Family<HistogramVec, 2>,
     hit_bytes: Family<HistogramVec, 2>,
-    memory: Family<GaugeVec, 2>,
-    memory_limit: Family<GaugeVec, 2>,
+    memory: Family<GaugeVec, 0>,
+    memory_limit: Family<GaugeVec, 0>,
+    forgotten: Family<GaugeVec, 0>,
 }
 
 impl PrefixFamilies {
@@ -56,6 +66,7 @@ impl PrefixFamilies {
             hit_bytes: Family::register(HIT_BYTES, registry),
             memory: Family::register(MEMORY, registry),
             memory_limit: Family::register(MEMORY_LIMIT, registry),
+            forgotten: Family::register(FORGOTTEN, registry),
         }
     }
 
@@ -65,8 +76,9 @@ impl PrefixFamilies {
             size: self.size.child(labels),
             hit_ratio: self.hit_ratio.child(labels),
             hit_bytes: self.hit_bytes.child(labels),
-            memory_bytes: self.memory.child(labels),
-            memory_limit_bytes: self.memory_limit.child(labels),
+            memory_bytes: self.memory.child([]),
+            memory_limit_bytes: self.memory_limit.child([]),
+            forgotten: self.forgotten.child([]),
         }
     }
 }
@@ -79,6 +91,7 @@ pub struct PrefixIndexMetrics {
     hit_bytes: Twin<Histogram>,
     memory_bytes: Twin<Gauge>,
     memory_limit_bytes: Twin<Gauge>,
+    forgotten: Twin<Gauge>,
 }
 
 impl PrefixIndexMetrics {
@@ -87,10 +100,11 @@ impl PrefixIndexMetrics {
         self.size.set(entries as f64);
     }
 
-    /// Sets the memory the index uses, and its bound, in bytes.
-    pub fn set_memory(&self, bytes: u64, limit: u64) {
+    /// Sets the memory that all indexes use together, and its bound, in bytes; and how many entries were ever forgotten because of it.
+    pub fn set_memory(&self, bytes: u64, limit: u64, forgotten: u64) {
         self.memory_bytes.set(bytes as f64);
         self.memory_limit_bytes.set(limit as f64);
+        self.forgotten.set(forgotten as f64);
     }
 
     /// Records what the chosen endpoint held: `matched` of `total` blocks of `block_bytes` bytes each. Nothing if `total` is 0.

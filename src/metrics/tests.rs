@@ -45,7 +45,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     let prefix = metrics.prefix_index("approx-prefix-cache-producer", "prefix");
     prefix.observe_hit(1, 2, 64);
     prefix.set_size(1);
-    prefix.set_memory(1, 2);
+    prefix.set_memory(1, 2, 0);
     let pool = Arc::new(Pool::new("ns", "pool", now));
     let spec = EndpointSpec::new(EndpointId::new("ns", "a"), SocketAddr::from(([10, 0, 0, 1], 8000)));
     pool.replace_endpoints(vec![spec]);

@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::metrics::Metrics;
+use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::request::ParserKind;
 use crate::scheduling::{
     Column, Filter, Picker, PreRequest, Producer, ProfileHandler, ResponseHeaderHook, Scorer,
@@ -98,6 +99,7 @@ pub struct BuildCx<'a> {
     metrics: &'a Arc<Metrics>,
     columns: &'a mut Vec<ColumnKey>,
     seed: u64,
+    prefix_memory: Option<Arc<PrefixMemory>>,
     /// Columns this plugin writes.
     pub produced: Vec<ColumnKey>,
     /// Columns this plugin reads.
@@ -116,7 +118,7 @@ impl<'a> BuildCx<'a> {
         seed: u64,
     ) -> Self {
         let (produced, consumed, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, params, metrics, columns, seed, produced, consumed, warnings }
+        Self { name, params, metrics, columns, seed, prefix_memory: None, produced, consumed, warnings }
     }
 
     /// Instance name.
@@ -127,6 +129,18 @@ impl<'a> BuildCx<'a> {
     /// Seed for a plugin's own random source.
     pub fn seed(&self) -> u64 {
         self.seed
+    }
+
+    /// The same, with the bound that all prefix indexes share.
+    #[must_use]
+    pub fn with_prefix_memory(mut self, memory: Arc<PrefixMemory>) -> Self {
+        self.prefix_memory = Some(memory);
+        self
+    }
+
+    /// The bound that prefix indexes share; one of its own, of the default size, if none was given.
+    pub fn prefix_memory(&self) -> Arc<PrefixMemory> {
+        self.prefix_memory.clone().unwrap_or_else(|| PrefixMemory::new(DEFAULT_PREFIX_MEMORY_BYTES))
     }
 
     /// Metric families, to take handles from.

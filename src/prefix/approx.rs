@@ -163,12 +163,11 @@ impl ApproxIndex {
                 state.blocks.touch(index);
                 continue;
             }
-            if state.blocks.len() >= capacity
-                && let Some((oldest, ())) = state.blocks.pop_oldest()
-            {
+            if state.blocks.len() < capacity {
+                state.blocks.insert(key.0, ());
+            } else if let Some((oldest, ())) = state.blocks.replace_oldest(key.0, ()) {
                 forgotten.push(BlockKey(oldest));
             }
-            state.blocks.insert(key.0, ());
             added.push(key);
         }
         if !added.is_empty() {

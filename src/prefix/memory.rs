@@ -1,7 +1,7 @@
 //! The one bound on the memory of all prefix indexes of the process.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, LazyLock};
 
 /// Default bound: 256 MiB, which is about five million (block, endpoint) entries: 160 endpoints with full default caches.
 pub const DEFAULT_PREFIX_MEMORY_BYTES: u64 = 256 << 20;
@@ -13,32 +13,20 @@ pub const DEFAULT_PREFIX_MEMORY_BYTES: u64 = 256 << 20;
 /// requests that are being recorded at that moment and the growth of one table each.
 #[derive(Debug)]
 pub struct PrefixMemory {
-    limit: AtomicU64,
+    limit: u64,
     used: AtomicU64,
     forgotten: AtomicU64,
 }
 
 impl PrefixMemory {
-    /// A bound of its own, for an index that does not share the process's.
+    /// A bound of `limit` bytes, for the indexes that share it.
     pub fn new(limit: u64) -> Arc<Self> {
-        Arc::new(Self { limit: AtomicU64::new(limit), used: AtomicU64::new(0), forgotten: AtomicU64::new(0) })
-    }
-
-    /// The bound that all configured indexes share.
-    pub fn process() -> &'static Arc<Self> {
-        static PROCESS: LazyLock<Arc<PrefixMemory>> =
-            LazyLock::new(|| PrefixMemory::new(DEFAULT_PREFIX_MEMORY_BYTES));
-        &PROCESS
-    }
-
-    /// Changes the bound. Indexes that are above it forget entries when they next record a request.
-    pub fn set_limit(&self, bytes: u64) {
-        self.limit.store(bytes, Relaxed);
+        Arc::new(Self { limit, used: AtomicU64::new(0), forgotten: AtomicU64::new(0) })
     }
 
     /// The bound, in bytes.
     pub fn limit(&self) -> u64 {
-        self.limit.load(Relaxed)
+        self.limit
     }
 
     /// What is used, in bytes.

@@ -137,6 +137,26 @@ impl<K: RecencyKey, V> Recency<K, V> {
         Some((node.key, node.value))
     }
 
+    /// Replaces the oldest entry by one whose key is not in the map yet, which becomes the newest. The same as removing and inserting, but nothing has to
+    /// move. An empty map only inserts.
+    pub fn replace_oldest(&mut self, key: K, value: V) -> Option<(K, V)> {
+        let index = self.oldest;
+        let Some(before) = self.nodes.get(index as usize).map(|node| node.key.spread()) else {
+            self.insert(key, value);
+            return None;
+        };
+        self.forget(before, index);
+        let after = key.spread();
+        let old = self
+            .nodes
+            .get_mut(index as usize)
+            .map(|node| (std::mem::replace(&mut node.key, key), std::mem::replace(&mut node.value, value)));
+        self.touch(index);
+        let nodes = &self.nodes;
+        self.places.insert(after, Place(index), |place| nodes[place.0 as usize].key.spread());
+        old
+    }
+
     /// Indexes, keys and values from the oldest to the newest.
     pub fn iter(&self) -> impl Iterator<Item = (u32, &K, &V)> {
         let node = |index: u32| self.nodes.get(index as usize).map(|node| (index, node));
@@ -214,6 +234,7 @@ mod tests {
     #[derive(Clone, Debug)]
     enum Step {
         Add(u64),
+        ReplaceOldest(u64),
         PopOldest,
         Shrink,
     }
@@ -221,6 +242,7 @@ mod tests {
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
             5 => (0u64..40).prop_map(|key| Step::Add(key.wrapping_mul(0x9E37_79B9_7F4A_7C15))),
+            3 => (40u64..60).prop_map(|key| Step::ReplaceOldest(key.wrapping_mul(0x9E37_79B9_7F4A_7C15))),
             2 => Just(Step::PopOldest),
             1 => Just(Step::Shrink),
         ]
@@ -242,6 +264,12 @@ mod tests {
                         }
                         model.push(key);
                     }
+                    Step::ReplaceOldest(key) if map.position(&key).is_none() => {
+                        let expected = (!model.is_empty()).then(|| model.remove(0));
+                        prop_assert_eq!(map.replace_oldest(key, key + 1), expected.map(|key| (key, key + 1)));
+                        model.push(key);
+                    }
+                    Step::ReplaceOldest(_) => {}
                     Step::PopOldest => {
                         let expected = (!model.is_empty()).then(|| model.remove(0));
                         prop_assert_eq!(map.pop_oldest(), expected.map(|key| (key, key + 1)));

@@ -32,7 +32,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("director", &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
     // Edges.
     ("extproc", &["director", "scheduling", "request", "pool", "metrics", "telemetry"]),
-    ("discovery", &["pool", "metrics", "telemetry", "document"]),
+    ("discovery", &["plugins", "pool", "metrics", "telemetry", "document"]),
     ("admin", &["pool", "metrics", "telemetry"]),
     ("sim", &[]),
 ];
@@ -180,9 +180,7 @@ fn only_the_protocol_folder_names_protocol_messages() {
         if folder == "extproc" || is_test(&path) {
             continue;
         }
-        for word in ["prost::Message", "extproc::wire"] {
-            assert!(!code(&text).contains(word), "{} names {word}", path.display());
-        }
+        assert!(!code(&text).contains("extproc::wire"), "{} names protocol messages", path.display());
     }
 }
 

@@ -53,13 +53,6 @@ fn check_says_what_is_wrong_and_where() {
             "q",
         ),
         (
-            "negative weight",
-            with_plugins(&format!(
-                "- type: queue-scorer\n{profile}  - pluginRef: queue-scorer\n    weight: -1\n"
-            )),
-            "-1",
-        ),
-        (
             "wrong api version",
             "apiVersion: llm-d.ai/v9\nkind: EndpointPickerConfig\n".to_owned(),
             "llm-d.ai/v1alpha1",
@@ -80,6 +73,16 @@ fn check_says_what_is_wrong_and_where() {
 }
 
 #[test]
+fn check_warns_of_a_negative_weight_which_the_reference_takes() {
+    let profile =
+        "schedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: queue-scorer\n    weight: -1\n";
+    let (passed, said) = check(&with_plugins(&format!("- type: queue-scorer\n{profile}")));
+    assert!(passed, "{said}");
+    let warning = said.lines().find(|line| line.contains("warning")).unwrap_or_default();
+    assert!(warning.contains("epp.yaml:9") && warning.contains("weight") && warning.contains("-1"), "{said}");
+}
+
+#[test]
 fn check_exits_with_one_when_the_file_is_wrong() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("epp.yaml");
@@ -97,11 +100,12 @@ fn an_unknown_flag_is_named() {
 }
 
 #[test]
-fn a_missing_pool_is_said_before_anything_listens() {
-    let output = run(&["--grpc-port", "0"]);
+fn a_configuration_without_discovery_is_refused_before_anything_listens() {
+    let output = run(&["--pool-name", "p", "--grpc-port", "0", "--print-addresses"]);
     assert!(!output.status.success());
     let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(said.contains("pool-name"), "{said}");
+    assert!(said.contains("file-discovery"), "{said}");
+    assert!(!said.contains("listening"), "{said}");
 }
 
 #[test]

@@ -13,7 +13,6 @@ async fn read(form: Form, settled: Told) -> (&'static str, (u64, u64, f64), usiz
     let mut harness = Harness::start(Settings::default(), &[exporter.addr]);
     harness.until(|told| told.contains(&settled)).await;
     harness.pages("e0", 3).await;
-    assert_eq!(harness.poll_errors(), [], "settling costs no error");
     let status = harness.layer.statuses(Instant::now()).remove(0);
     let load = harness.load(0);
     let adopted = usize::from(settled != Told::Refused);

@@ -19,7 +19,7 @@ async fn health(channel: &Channel, service: &str) -> Option<ServingStatus> {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_turns_health_off_at_once_and_lets_running_requests_finish() {
     let fleet = Fleet::start(1, &["--inter-token-ms", "20"]).await;
-    let mut stack = Stack::of(fleet, BodyMode::FullDuplexStreamed, &["--drain-timeout", "60s"]).await;
+    let mut stack = Stack::of(fleet, BodyMode::FullDuplexStreamed, &["--drain-timeout", "8s"]).await;
     let channel =
         Channel::from_shared(format!("http://{}", stack.pointsman.health)).unwrap().connect().await.unwrap();
     for service in ["", EXT_PROC] {

@@ -1,6 +1,7 @@
 //! Model servers that die, hang or talk nonsense while requests run.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::task::JoinSet;
@@ -18,19 +19,37 @@ async fn load(client: Client, count: usize, at_once: usize) -> Outcome {
         if tasks.len() == at_once {
             note(&mut outcome, tasks.join_next().await);
         }
-        tasks.spawn(async move {
-            let body = chat(&format!("request {number}"), 4, number % 2 == 0);
-            match client.attempt("/v1/chat/completions", &body).await {
-                Ok(reply) if reply.status == 200 => reply.header("x-sim-server").to_owned(),
-                Ok(reply) => reply.status.to_string(),
-                Err(error) => format!("broken: {error:#}"),
-            }
-        });
+        tasks.spawn(one(client, number));
     }
     while !tasks.is_empty() {
         note(&mut outcome, tasks.join_next().await);
     }
     outcome
+}
+
+/// Sends a request every five milliseconds, however the others fare.
+async fn paced(client: Client, count: usize) -> Outcome {
+    let mut tick = tokio::time::interval(Duration::from_millis(5));
+    let mut tasks = JoinSet::new();
+    for number in 0..count {
+        tick.tick().await;
+        tasks.spawn(one(client, number));
+    }
+    let mut outcome = Outcome::new();
+    while !tasks.is_empty() {
+        note(&mut outcome, tasks.join_next().await);
+    }
+    outcome
+}
+
+/// The server that answered a request with 200, or what happened instead.
+async fn one(client: Client, number: usize) -> String {
+    let body = chat(&format!("request {number}"), 4, number.is_multiple_of(2));
+    match client.attempt("/v1/chat/completions", &body).await {
+        Ok(reply) if reply.status == 200 => reply.header("x-sim-server").to_owned(),
+        Ok(reply) => reply.status.to_string(),
+        Err(error) => format!("broken: {error:#}"),
+    }
 }
 
 fn note(outcome: &mut Outcome, result: Option<Result<String, tokio::task::JoinError>>) {
@@ -45,7 +64,7 @@ async fn healthy_alone_serve(stack: &Stack, survivor: &str, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_three_of_four_servers_are_killed_the_fourth_serves_everything() {
     let mut stack = Stack::of(Fleet::start_apart(4, &[]).await, BodyMode::FullDuplexStreamed, &[]).await;
-    let running = tokio::spawn(load(stack.client(), 400, 8));
+    let running = tokio::spawn(paced(stack.client(), 600));
     holds("the load has begun", async || {
         stack.pointsman.metric("llm_d_epp_request_total", &[]).await.unwrap_or(0.0) > 40.0
     })
@@ -59,7 +78,8 @@ async fn after_three_of_four_servers_are_killed_the_fourth_serves_everything() {
         assert!(end.starts_with("sim") || end == "503" || end.starts_with("broken"), "{outcome:?}");
     }
     let lost: usize = outcome.iter().filter(|(end, _)| !end.starts_with("sim")).map(|(_, count)| count).sum();
-    assert!(lost <= 40, "{outcome:?}");
+    // The load goes on for seconds after the end of the three; the picker notices within some tenths of one.
+    assert!(lost <= 150, "{outcome:?}");
 
     holds("the picker knows of one ready server", async || {
         stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(1.0)

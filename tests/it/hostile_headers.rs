@@ -90,7 +90,8 @@ async fn as_many_headers_as_envoy_lets_through_are_served() {
     let thousand: String = (0..1000).map(|number| format!("x-load-{number}: {number}\r\n")).collect();
     let answer =
         lone_request(stack.envoy.addr, &raw("/v1/chat/completions", thousand.as_bytes(), &body)).await;
-    assert_eq!(status(&answer), 431, "refused by Envoy itself");
+    // Envoy refuses these by itself, and hangs up while they are still being sent.
+    assert!(answer.is_empty() || status(&answer) == 431, "{}", String::from_utf8_lossy(&answer));
     still_serves(&mut stack).await;
 }
 

@@ -17,6 +17,8 @@ mod support;
 mod architecture;
 mod body_modes;
 mod cli;
+mod datalayer;
+mod datalayer_python;
 mod discovery;
 mod drain;
 mod ext_proc_direct;

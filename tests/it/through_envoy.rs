@@ -99,7 +99,9 @@ async fn a_body_of_five_megabytes_arrives_byte_for_byte() {
     for request in received {
         assert_eq!(request.body.len(), body.len());
         assert!(request.body == body.as_bytes(), "the body was changed on its way");
-        assert_eq!(request.headers["content-length"], body.len().to_string());
+        // Envoy frames a body in full-duplex mode by itself; if it says a length, it is the right one.
+        let length = request.headers.get("content-length").map(|length| length.to_str().unwrap().to_owned());
+        assert!(length.is_none() || length == Some(body.len().to_string()), "{length:?}");
     }
 }
 

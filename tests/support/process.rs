@@ -83,7 +83,7 @@ impl Drop for Process {
     fn drop(&mut self) {
         if std::thread::panicking() {
             let log = self.log.lock();
-            let skipped = log.len().saturating_sub(200);
+            let skipped = log.len().saturating_sub(40);
             eprintln!("---- {} said ({skipped} earlier lines left out)", self.name);
             for line in log.iter().skip(skipped) {
                 eprintln!("{line}");

@@ -5,8 +5,8 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::row::{self, RawLabels};
 
-/// Replicas behind one page that are told apart; more are not looked at.
-const MAX_REPLICAS: usize = 256;
+/// Rows of one figure that are told apart; more are not looked at.
+const MAX_ROWS: usize = 256;
 
 /// Which server a row speaks of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -38,22 +38,23 @@ impl Identity {
 
 #[derive(Clone, Copy, Debug)]
 struct Held<T> {
-    replica: u64,
+    identity: Identity,
     timestamp: f64,
     value: T,
 }
 
-/// The rows that count: those of one server, one per replica.
+/// Rows of one figure: the newest of each server and replica. Those of the leading server count.
 #[derive(Clone, Debug)]
 pub(super) struct Slot<T> {
-    others: u64,
-    latest: f64,
     rows: SmallVec<[Held<T>; 2]>,
+    /// Server of the first row that has the highest timestamp.
+    leader: u64,
+    latest: f64,
 }
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self { others: 0, latest: 0.0, rows: SmallVec::new() }
+        Self { rows: SmallVec::new(), leader: 0, latest: 0.0 }
     }
 }
 
@@ -64,30 +65,27 @@ impl<T: Copy> Slot<T> {
         if timestamp.is_nan() || timestamp < 0.0 {
             return;
         }
-        let row = Held { replica: identity.replica, timestamp, value };
-        if self.rows.is_empty() || (identity.others != self.others && timestamp > self.latest) {
-            self.rows.clear();
-            self.others = identity.others;
+        let row = Held { identity, timestamp, value };
+        match self.rows.iter().position(|held| held.identity == identity) {
+            Some(at) if timestamp > self.rows[at].timestamp => self.rows[at] = row,
+            None if self.rows.len() < MAX_ROWS => self.rows.push(row),
+            Some(_) | None => return,
+        }
+        if self.rows.len() == 1 || timestamp > self.latest {
+            self.leader = identity.others;
             self.latest = timestamp;
-            self.rows.push(row);
-        } else if identity.others == self.others {
-            self.latest = self.latest.max(timestamp);
-            match self.rows.iter().position(|held| held.replica == row.replica) {
-                Some(at) if timestamp > self.rows[at].timestamp => self.rows[at] = row,
-                None if self.rows.len() < MAX_REPLICAS => self.rows.push(row),
-                Some(_) | None => {}
-            }
         }
     }
 
     /// Number of rows that count.
     pub(super) fn len(&self) -> usize {
-        self.rows.len()
+        self.values().count()
     }
 
     /// Values of the rows that count.
     pub(super) fn values(&self) -> impl Iterator<Item = T> {
-        self.rows.iter().map(|held| held.value)
+        let counts = |held: &&Held<T>| held.identity.others == self.leader;
+        self.rows.iter().filter(counts).map(|held| held.value)
     }
 
     /// Forgets all rows.

@@ -159,8 +159,10 @@ fn an_endless_line_is_skipped_and_not_kept() {
 
 #[test]
 fn ten_thousand_replica_rows_are_bounded() {
-    let text: String =
-        (0..10_000).map(|n| format!("vllm:num_requests_waiting{{engine=\"{n}\"}} 1\n")).collect();
+    let text: String = (0..10_000)
+        .map(|n| format!("vllm:num_requests_waiting{{engine=\"{n}\"}} 1\n"))
+        .collect::<Vec<_>>()
+        .concat();
     assert_eq!(read(&wanted("vllm"), text.as_bytes()).reading.waiting, Some(256));
 }
 
@@ -169,35 +171,21 @@ fn ten_thousand_replica_rows_are_bounded() {
 /// Reads the vLLM gauges the slow way: whole text, strings, vectors of all rows.
 fn oracle(page: &[u8]) -> (Option<u64>, Option<u64>, Option<f64>) {
     let lines: Vec<&[u8]> = page.split(|b| *b == b'\n').collect();
-    let pick = |name: &str| {
-        let rows: Vec<_> =
-            lines.iter().filter_map(|line| oracle_row(line, name)).filter(|r| r.2.is_finite()).collect();
-        let rows: Vec<_> = rows.into_iter().filter(|r| r.3 >= 0.0).collect();
-        // The latest row decides whose figures these are, the first one on a tie.
-        let mut lead = rows.first()?.clone();
-        for row in &rows {
-            if row.1 != lead.1
-                && row.3 > rows.iter().filter(|r| r.1 == lead.1).map(|r| r.3).fold(0.0, f64::max)
-            {
-                lead = row.clone();
-            }
-        }
-        Some((rows, lead))
-    };
     let per_engine = |name: &str| -> Option<Vec<f64>> {
-        let (rows, lead) = pick(name)?;
+        let rows = lines.iter().filter_map(|line| oracle_row(line, name));
+        let rows: Vec<_> = rows.filter(|row| row.2.is_finite() && row.3 >= 0.0).collect();
+        // The first of the latest rows decides whose figures these are.
+        let latest = rows.iter().map(|row| row.3).fold(0.0, f64::max);
+        let leader = rows.iter().find(|row| row.3 >= latest)?.1.clone();
         let mut chosen: Vec<(String, f64, f64)> = Vec::new();
-        for (engine, others, value, time) in rows {
-            if others != lead.1 {
-                continue;
-            }
-            match chosen.iter_mut().find(|c| c.0 == engine) {
+        for (engine, _, value, time) in rows.into_iter().filter(|row| row.1 == leader) {
+            match chosen.iter_mut().find(|held| held.0 == engine) {
                 Some(held) if time > held.2 => *held = (engine, value, time),
                 Some(_) => {}
                 None => chosen.push((engine, value, time)),
             }
         }
-        Some(chosen.into_iter().map(|c| c.1).collect())
+        Some(chosen.into_iter().map(|held| held.1).collect())
     };
     let sum = |values: Vec<f64>| values.iter().map(|v| v.max(0.0)).sum::<f64>() as u64;
     let mean = |v: Vec<f64>| v.iter().map(|v| v.clamp(0.0, 1.0)).sum::<f64>() / v.len() as f64;

@@ -136,11 +136,14 @@ pub(super) mod slots {
     pub(in super::super) const COUNT: usize = 6;
 }
 
+/// Name and value of a label that must match.
+pub(super) type Condition = (Box<[u8]>, Box<[u8]>);
+
 /// One series to look for.
 #[derive(Clone, Debug)]
 pub(super) struct Series {
     pub(super) name: Box<[u8]>,
-    pub(super) labels: Box<[(Box<[u8]>, Box<[u8]>)]>,
+    pub(super) labels: Box<[Condition]>,
     pub(super) replica_label: Option<&'static [u8]>,
     pub(super) collector: Collector,
 }

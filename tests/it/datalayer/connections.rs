@@ -9,13 +9,6 @@ use tokio::sync::{Notify, watch};
 
 use super::server::{Answer, Harness, Server, at_once, http, page, spec, unfiltered, until, vllm};
 
-/// Short, so that tests that wait for it are not slow; long against what loopback needs.
-const TIMEOUT: Duration = Duration::from_millis(400);
-
-fn impatient() -> Settings {
-    Settings { timeout: TIMEOUT, ..unfiltered() }
-}
-
 #[tokio::test]
 async fn one_connection_serves_all_scrapes() {
     let server = Server::start(at_once(|request| page(&vllm(request.number as u32)))).await;
@@ -80,7 +73,11 @@ async fn a_refused_connection_is_a_poll_error_and_the_endpoint_recovers() {
 #[tokio::test]
 async fn a_redirect_is_followed_and_remembered() {
     let server = Server::start(at_once(|request| match request.path.as_str() {
-        "/metrics" => Answer::Send(http("307 Temporary Redirect", &format!("location: http://{}/metrics/\r\n", host(&request.head)), "moved")),
+        "/metrics" => Answer::Send(http(
+            "307 Temporary Redirect",
+            &format!("location: http://{}/metrics/\r\n", host(&request.head)),
+            "moved",
+        )),
         "/metrics/" => page(&vllm(6)),
         _ => Answer::Hang,
     }))
@@ -107,7 +104,8 @@ async fn a_redirect_to_another_server_is_not_followed() {
 
 #[tokio::test]
 async fn a_redirect_in_a_circle_ends() {
-    let server = Server::start(at_once(|_| Answer::Send(http("301 Moved", "location: /metrics\r\n", "")))).await;
+    let server =
+        Server::start(at_once(|_| Answer::Send(http("301 Moved", "location: /metrics\r\n", "")))).await;
     let mut harness = Harness::start(unfiltered(), &[server.address]);
     harness.poll_error("too many redirects").await;
     assert!(server.seen.borrow().len() >= 11);
@@ -117,16 +115,16 @@ async fn a_redirect_in_a_circle_ends() {
 async fn an_answer_within_the_limit_counts_and_one_after_it_does_not() {
     let server = Server::start(Arc::new(|request| {
         Box::pin(async move {
-            // The server's latency: just inside the limit, then far outside.
-            let latency = if request.number == 0 { TIMEOUT / 2 } else { TIMEOUT * 4 };
+            // The server's latency: inside the limit of a second, then beyond it.
+            let latency = Duration::from_millis(if request.number == 0 { 300 } else { 30_000 });
             tokio::time::sleep(latency).await;
             page(&vllm(8 + request.number as u32))
         })
     }))
     .await;
-    let mut harness = Harness::start(impatient(), &[server.address]);
+    let mut harness = Harness::start(unfiltered(), &[server.address]);
     harness.pages("e0", 1).await;
-    harness.poll_error("no answer after 400ms").await;
+    harness.poll_error("no answer after 1s").await;
     assert_eq!(harness.load(0).waiting(), 8);
 }
 
@@ -134,16 +132,18 @@ async fn an_answer_within_the_limit_counts_and_one_after_it_does_not() {
 async fn a_hanging_server_does_not_delay_the_others() {
     let hanging = Server::start(at_once(|_| Answer::Hang)).await;
     let lively = Server::start(at_once(|_| page(&vllm(1)))).await;
-    let mut harness = Harness::start(unfiltered(), &[hanging.address, lively.address]);
+    let patient = Settings { timeout: Duration::from_mins(1), ..unfiltered() };
+    let mut harness = Harness::start(patient, &[hanging.address, lively.address]);
+    until(&mut hanging.seen.clone(), |seen| !seen.is_empty()).await;
     harness.pages("e1", 10).await;
-    let before = harness.poll_errors().len();
-    assert!(before <= 1, "ten pages of the one fit into the first round of the other");
+    assert_eq!(hanging.seen.borrow().len(), 1, "one round at a time");
 }
 
 #[tokio::test]
 async fn a_removed_endpoint_loses_its_connection_in_the_middle_of_a_scrape() {
     let server = Server::start(at_once(|_| Answer::Hang)).await;
-    let mut harness = Harness::start(Settings { timeout: Duration::from_secs(60), ..unfiltered() }, &[server.address]);
+    let mut harness =
+        Harness::start(Settings { timeout: Duration::from_mins(1), ..unfiltered() }, &[server.address]);
     until(&mut server.seen.clone(), |seen| !seen.is_empty()).await;
     harness.pool.replace_endpoints(Vec::new());
     until(&mut server.ended.clone(), |ended| *ended == 1).await;
@@ -226,8 +226,14 @@ async fn several_workers_share_the_endpoints() {
 #[tokio::test]
 async fn a_thousand_endpoints_are_all_read() {
     let server = Server::start(at_once(|_| page(&vllm(1)))).await;
-    let harness = Harness::start_empty(Settings { timeout: Duration::from_secs(10), connect_timeout: Duration::from_secs(10), ..unfiltered() });
-    harness.pool.replace_endpoints((0..1000).map(|index| spec(&format!("e{index}"), server.address)).collect());
+    let harness = Harness::start_empty(Settings {
+        timeout: Duration::from_secs(10),
+        connect_timeout: Duration::from_secs(10),
+        ..unfiltered()
+    });
+    harness
+        .pool
+        .replace_endpoints((0..1000).map(|index| spec(&format!("e{index}"), server.address)).collect());
     let mut told = harness.told.clone();
     // Each endpoint has its own connection.
     until(&mut told, |told| told.len() >= 1000).await;

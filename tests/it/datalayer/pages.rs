@@ -25,8 +25,9 @@ async fn figures_of_the_page_reach_the_load() {
 
 #[tokio::test]
 async fn path_and_port_of_the_source_are_used() {
-    let server = Server::start(at_once(|request| page(&vllm(if request.path == "/m?x=y" { 1 } else { 0 })))).await;
-    let source = SourceSpec { path: "/m?x=y".to_owned(), port: Some(server.address.port()), ..SourceSpec::default() };
+    let server = Server::start(at_once(|request| page(&vllm(u32::from(request.path == "/m?x=y"))))).await;
+    let source =
+        SourceSpec { path: "/m?x=y".to_owned(), port: Some(server.address.port()), ..SourceSpec::default() };
     let mut harness = Harness::start(Settings { source, ..unfiltered() }, &["127.0.0.1:1".parse().unwrap()]);
     harness.pages("e0", 1).await;
     assert_eq!(harness.load(0).waiting(), 1);
@@ -67,7 +68,10 @@ async fn a_page_without_known_series_does_not_make_an_endpoint_fresh() {
 
 #[tokio::test]
 async fn one_bad_line_costs_that_line_only() {
-    let server = Server::start(at_once(|_| page("vllm:num_requests_running{ 1\n\n{}\nvllm:num_requests_waiting 4\nx"))).await;
+    let server = Server::start(at_once(|_| {
+        page("vllm:num_requests_running{ 1\n\n{}\nvllm:num_requests_waiting 4\nx")
+    }))
+    .await;
     let mut harness = Harness::start(unfiltered(), &[server.address]);
     let told = harness.until(|told| told.iter().any(|told| matches!(told, Told::ExtractError { .. }))).await;
     assert_eq!(harness.load(0).waiting(), 4);
@@ -98,7 +102,8 @@ async fn a_cut_body_is_a_poll_error_but_whole_families_count() {
 
 #[tokio::test]
 async fn a_page_over_the_bound_is_cut_there() {
-    let server = Server::start(at_once(|_| page(&format!("{}{}", vllm(5), "# filler\n".repeat(20_000))))).await;
+    let server =
+        Server::start(at_once(|_| page(&format!("{}{}", vllm(5), "# filler\n".repeat(20_000))))).await;
     let mut harness = Harness::start(Settings { body_limit: 64 * 1024, ..unfiltered() }, &[server.address]);
     harness.poll_error("body exceeds 65536 bytes").await;
     assert_eq!(harness.load(0).waiting(), 5);
@@ -106,14 +111,17 @@ async fn a_page_over_the_bound_is_cut_there() {
 
 #[tokio::test]
 async fn a_ten_megabyte_page_ends_at_the_default_bound() {
-    let server = Server::start(at_once(|_| page(&format!("{}{}", vllm(5), "# filler\n".repeat(1_200_000))))).await;
-    let mut harness = Harness::start(Settings { timeout: Duration::from_secs(15), ..unfiltered() }, &[server.address]);
+    let server =
+        Server::start(at_once(|_| page(&format!("{}{}", vllm(5), "# filler\n".repeat(1_200_000))))).await;
+    let mut harness =
+        Harness::start(Settings { timeout: Duration::from_secs(15), ..unfiltered() }, &[server.address]);
     harness.poll_error("body exceeds 8388608 bytes").await;
 }
 
 #[tokio::test]
 async fn a_compressed_body_is_refused() {
-    let server = Server::start(at_once(|_| Answer::Send(http("200 OK", "content-encoding: gzip\r\n", "\x1f")))).await;
+    let server =
+        Server::start(at_once(|_| Answer::Send(http("200 OK", "content-encoding: gzip\r\n", "\x1f")))).await;
     let mut harness = Harness::start(unfiltered(), &[server.address]);
     harness.poll_error("body is encoded").await;
 }

@@ -111,7 +111,9 @@ impl Server {
         let token = stop.clone();
         tokio::spawn(async move {
             for connection in 0.. {
-                let Some(Ok((stream, _))) = token.run_until_cancelled(listener.accept()).await else { return };
+                let Some(Ok((stream, _))) = token.run_until_cancelled(listener.accept()).await else {
+                    return;
+                };
                 let (shared, token) = (Arc::clone(&shared), token.clone());
                 tokio::spawn(async move {
                     let serving = async {
@@ -240,14 +242,19 @@ impl Harness {
 
     /// Waits for `count` more pages of endpoint `name`.
     pub(crate) async fn pages(&mut self, name: &str, count: usize) {
-        let pages = |told: &[Told]| told.iter().filter(|t| matches!(t, Told::Scraped { endpoint, .. } if endpoint == name)).count();
+        let pages = |told: &[Told]| {
+            told.iter().filter(|t| matches!(t, Told::Scraped { endpoint, .. } if endpoint == name)).count()
+        };
         let before = pages(&self.told.borrow());
         self.until(|told| pages(told) >= before + count).await;
     }
 
     /// Waits for a poll error that contains `text`.
     pub(crate) async fn poll_error(&mut self, text: &str) {
-        self.until(|told| told.iter().any(|t| matches!(t, Told::PollError { error, .. } if error.contains(text)))).await;
+        self.until(|told| {
+            told.iter().any(|t| matches!(t, Told::PollError { error, .. } if error.contains(text)))
+        })
+        .await;
     }
 
     pub(crate) fn poll_errors(&self) -> Vec<Told> {
@@ -264,7 +271,8 @@ pub(crate) async fn until<T: Clone + std::fmt::Debug>(
     watched: &mut watch::Receiver<T>,
     condition: impl Fn(&T) -> bool,
 ) -> T {
-    let found = tokio::time::timeout(PATIENCE, watched.wait_for(condition)).await.map(|found| found.unwrap().clone());
+    let found =
+        tokio::time::timeout(PATIENCE, watched.wait_for(condition)).await.map(|found| found.unwrap().clone());
     found.unwrap_or_else(|_| panic!("in vain; last seen: {:?}", watched.borrow()))
 }
 

@@ -53,9 +53,12 @@ impl Authority {
 
 async fn serve(authority: &Authority, demand_client_certificate: bool) -> Server {
     let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions().unwrap();
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .unwrap();
     let builder = if demand_client_certificate {
-        let verifier = WebPkiClientVerifier::builder_with_provider(authority.roots(), provider).build().unwrap();
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(authority.roots(), provider).build().unwrap();
         builder.with_client_cert_verifier(verifier)
     } else {
         builder.with_no_client_auth()
@@ -125,7 +128,11 @@ async fn a_client_certificate_is_shown_where_it_is_asked_for() {
 #[test]
 fn unusable_files_are_a_start_up_error_that_names_them() {
     let pool = Arc::new(Pool::new("ns", "pool", Instant::now()));
-    let source = SourceSpec { insecure_skip_verify: false, ca_cert: Some("/no/such/ca.pem".into()), ..SourceSpec::default() };
+    let source = SourceSpec {
+        insecure_skip_verify: false,
+        ca_cert: Some("/no/such/ca.pem".into()),
+        ..SourceSpec::default()
+    };
     let error = DataLayer::new(pool, https(source), Arc::new(())).unwrap_err();
     assert!(error.to_string().contains("/no/such/ca.pem"), "{error}");
 }
