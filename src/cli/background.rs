@@ -113,6 +113,9 @@ fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness
     metrics.set_state("fresh", fresh);
     metrics.set_state("stale", stale);
     metrics.set_state("never", never);
+    let unreachable =
+        pool.snapshot().endpoints().iter().filter(|endpoint| !endpoint.load().is_reachable()).count();
+    metrics.set_state("unreachable", unreachable as u64);
 }
 
 /// Turns what scraping met into series.

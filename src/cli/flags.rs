@@ -33,7 +33,7 @@ pub struct ServeFlags {
     /// Time for open streams to end after the drain; then they are cut off.
     #[arg(long, default_value = "100s", value_parser = duration)]
     pub linger_timeout: Duration,
-    /// Serve the health service on the ext_proc port too.
+    /// Accepted for the reference's sake: the health service is always served on the ext_proc port too.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub health_checking: bool,
     /// Largest gRPC message taken (quantity, as 10MiB); empty means 4MiB.
@@ -115,6 +115,9 @@ pub struct ServeFlags {
     /// Choose among the whole pool whatever subset the proxy asks for.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub disable_endpoint_subset_filter: bool,
+    /// Leave out endpoints whose metrics port does not answer at all, as long as another one does.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
+    pub avoid_unreachable: bool,
     /// Send the scores of all candidates as dynamic metadata.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub emit_endpoint_scores: bool,

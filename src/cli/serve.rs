@@ -189,7 +189,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let server = extproc::serve(
         Listening { listener: grpc, address },
         service,
-        flags.health_checking.then_some(health),
+        Some(health),
         connections,
         settings.server.clone(),
         stop.clone().cancelled_owned(),

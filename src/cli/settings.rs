@@ -118,6 +118,7 @@ impl Settings {
     pub(super) fn director(&self, flags: &ServeFlags) -> DirectorSettings {
         DirectorSettings {
             ignore_subset: flags.disable_endpoint_subset_filter,
+            avoid_unreachable: flags.avoid_unreachable,
             emit_scores: flags.emit_endpoint_scores,
             strip_control_headers: flags.strip_control_headers,
             seed: self.seed,

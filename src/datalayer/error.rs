@@ -49,6 +49,18 @@ impl ScrapeError {
         matches!(self, Self::Status(_) | Self::RedirectElsewhere(_) | Self::TooManyRedirects | Self::Encoded)
     }
 
+    /// True if nothing came back at all: the server is gone, or stands still.
+    pub fn is_silence(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect(_)
+                | Self::ConnectTimeout(_)
+                | Self::Timeout(_)
+                | Self::Connection(_)
+                | Self::Closed
+        )
+    }
+
     /// True if the connection broke, which is what a request on a connection that was idle too long meets.
     pub(super) fn is_connection_loss(&self) -> bool {
         matches!(self, Self::Connection(_) | Self::Closed)

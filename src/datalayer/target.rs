@@ -178,6 +178,7 @@ impl Target {
         if recovered > 0 {
             tracing::info!(endpoint = %self.endpoint.id(), failures = recovered, "metrics of the endpoint are read again");
         }
+        self.endpoint.load().note_answer();
         self.endpoint.load().record(page.reading, dispatched, now);
         around.observer.scraped(&self.endpoint, self.body, took);
         if let Some(news) = self.extract.news(page.missing, page.malformed, now) {
@@ -192,6 +193,11 @@ impl Target {
     fn fail(&mut self, around: &Surroundings, error: &ScrapeError, now: Instant) {
         if self.status.failed(error, now) == 1 {
             tracing::warn!(endpoint = %self.endpoint.id(), address = %self.address, %error, "cannot read metrics of the endpoint");
+        }
+        if error.is_silence() {
+            self.endpoint.load().note_silence(matches!(error, ScrapeError::Connect(_)));
+        } else {
+            self.endpoint.load().note_answer();
         }
         around.observer.poll_error(&self.endpoint, error);
     }

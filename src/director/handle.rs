@@ -9,63 +9,18 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use super::exchange::{Exchange, ExchangeParts};
+use super::understood::{LabelText, Understood, new_request_id};
 use super::{
-    Admission, AdmissionCall, Ask, BodySeen, DirectorSettings, Permit, Pieces, Reason, Refusal, Routed,
-    SubsetHint, control_headers, names, objective, rewrite,
+    AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
+    control_headers, names, objective, rewrite,
 };
-use crate::metrics::{
-    ExtProcMetrics, Metrics, PluginTimer, ProcessingMetrics, RequestLabels, SchedulerMetrics,
-};
+use crate::metrics::{ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
-use crate::prefix::PrefixMatch;
-use crate::request::{self, Headers, Inference, ParserKind, Parsers};
+use crate::request::{self, Headers, Inference, ParserKind};
 use crate::scheduling::{
-    Call, Candidates, Column, Columns, DecidedCall, Decision, HeaderEdits, PluginState, PreRequest, Producer,
-    ProfilePlugin, RequestView, ResponseHeaderHook, ScheduleError, Scheduler,
+    Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
 };
 use crate::telemetry::{Injected, Span};
-
-/// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
-#[derive(Clone, Debug)]
-pub struct Hook {
-    /// Acts before forwarding.
-    pub before: Option<ProfilePlugin<dyn PreRequest>>,
-    /// Acts on response headers.
-    pub response: Option<ProfilePlugin<dyn ResponseHeaderHook>>,
-}
-
-/// A configured parser and the measure of its calls.
-#[derive(Clone, Debug)]
-pub struct TimedParser {
-    /// Which.
-    pub kind: ParserKind,
-    /// Measures request parsing.
-    pub timer: PluginTimer,
-}
-
-/// Everything a director works with.
-pub struct DirectorParts {
-    /// The pool.
-    pub pool: Arc<Pool>,
-    /// The scheduler.
-    pub scheduler: Scheduler,
-    /// Data producers in the order they run.
-    pub producers: Vec<ProfilePlugin<dyn Producer>>,
-    /// Plugins with hooks, in configuration order.
-    pub hooks: Vec<Hook>,
-    /// Parsers by path.
-    pub parsers: Parsers,
-    /// The same parsers with their measures.
-    pub timed_parsers: Vec<TimedParser>,
-    /// The column that tells whether a prompt is cached, for conditional requests.
-    pub prefix_match: Option<Column<PrefixMatch>>,
-    /// Holds requests; `None` admits all.
-    pub admission: Option<Arc<dyn Admission>>,
-    /// Exported series.
-    pub metrics: Arc<Metrics>,
-    /// Choices of the operator.
-    pub settings: DirectorSettings,
-}
 
 /// Decides requests of one pool.
 pub struct Director {
@@ -83,17 +38,6 @@ impl std::fmt::Debug for Director {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Director").field("scheduler", &self.parts.scheduler).finish_non_exhaustive()
     }
-}
-
-/// What is known of a request once it is understood.
-struct Understood {
-    id: String,
-    id_is_new: bool,
-    inference: Inference,
-    target_model: String,
-    incoming_model: String,
-    priority: i32,
-    fairness_id: String,
 }
 
 impl Director {
@@ -303,7 +247,7 @@ impl Director {
             let text = "failed to find endpoint candidates for serving the request";
             return Err(Refusal::new(Reason::NoEndpoints, text));
         }
-        Ok(candidates)
+        Ok(if self.parts.settings.avoid_unreachable { candidates.reachable() } else { candidates })
     }
 
     /// Runs the producers. One that fails is reported, and the others run all the same.
@@ -477,51 +421,6 @@ struct Chosen<'a> {
     trace: Injected,
 }
 
-/// A request's labels, kept for the end.
-#[derive(Default)]
-struct LabelText {
-    model: String,
-    target_model: String,
-    fairness_id: String,
-    priority: i32,
-}
-
-impl LabelText {
-    fn borrow(&self) -> RequestLabels<'_> {
-        let fairness_id =
-            if self.fairness_id.is_empty() { objective::DEFAULT_FAIRNESS_ID } else { &self.fairness_id };
-        RequestLabels {
-            model: &self.model,
-            target_model: &self.target_model,
-            fairness_id,
-            priority: self.priority,
-        }
-    }
-}
-
-impl Understood {
-    fn labels(&self) -> LabelText {
-        LabelText {
-            model: self.incoming_model.clone(),
-            target_model: self.target_model.clone(),
-            fairness_id: self.fairness_id.clone(),
-            priority: self.priority,
-        }
-    }
-
-    fn view<'a>(&'a self, headers: &'a Headers, body: &'a Bytes) -> RequestView<'a> {
-        RequestView {
-            id: &self.id,
-            target_model: &self.target_model,
-            headers,
-            body,
-            inference: &self.inference,
-            priority: self.priority,
-            fairness_id: &self.fairness_id,
-        }
-    }
-}
-
 /// Estimated bytes of text in one token.
 const BYTES_PER_TOKEN: usize = 4;
 
@@ -560,34 +459,9 @@ fn prefers_available(headers: &Headers) -> bool {
     })
 }
 
-/// A random UUID, version 4.
-fn new_request_id(rng: &mut Rng) -> String {
-    let bits = (rng.u128(..) & !(0xf000_u128 << 64) & !(0xc000_u128 << 48))
-        | (0x4000_u128 << 64)
-        | (0x8000_u128 << 48);
-    let hex = format!("{bits:032x}");
-    let mut id = String::with_capacity(36);
-    for (index, digit) in hex.chars().enumerate() {
-        if matches!(index, 8 | 12 | 16 | 20) {
-            id.push('-');
-        }
-        id.push(digit);
-    }
-    id
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_new_request_id_is_a_version_4_uuid() {
-        let id = new_request_id(&mut Rng::with_seed(7));
-        let groups: Vec<_> = id.split('-').map(str::len).collect();
-        assert_eq!(groups, [8, 4, 4, 4, 12]);
-        assert_eq!(&id[14..15], "4");
-        assert!("89ab".contains(&id[19..20]), "{id}");
-    }
 
     #[test]
     fn prefer_is_a_list_of_tokens_with_parameters() {

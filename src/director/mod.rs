@@ -6,12 +6,15 @@ mod exchange;
 mod handle;
 mod names;
 mod objective;
+mod parts;
 mod refusal;
 mod rewrite;
 mod types;
+mod understood;
 
 pub use admission::{Admission, AdmissionCall, Permit};
 pub use exchange::Exchange;
-pub use handle::{Director, DirectorParts, Hook, TimedParser};
+pub use handle::Director;
+pub use parts::{DirectorParts, Hook, TimedParser};
 pub use refusal::{Code, Reason, Refusal};
 pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

@@ -1,7 +1,5 @@
 //! What a request brings with it.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -51,6 +49,8 @@ pub struct Ask {
 pub struct DirectorSettings {
     /// Ignore subset hints.
     pub ignore_subset: bool,
+    /// Leave out endpoints whose metrics port does not answer, as long as another one does.
+    pub avoid_unreachable: bool,
     /// Send the scores of all candidates as metadata.
     pub emit_scores: bool,
     /// Remove control headers of the client, so that model servers do not see them.
@@ -59,19 +59,17 @@ pub struct DirectorSettings {
     pub seed: u64,
     /// Most bytes kept of a response while looking for its token usage.
     pub usage_limit: usize,
-    /// Age up to which metrics count as fresh.
-    pub staleness: Duration,
 }
 
 impl Default for DirectorSettings {
     fn default() -> Self {
         Self {
             ignore_subset: false,
+            avoid_unreachable: true,
             emit_scores: false,
             strip_control_headers: true,
             seed: 0,
             usage_limit: 64 << 10,
-            staleness: Duration::from_secs(2),
         }
     }
 }

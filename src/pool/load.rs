@@ -58,6 +58,9 @@ impl Reading {
     }
 }
 
+/// Scrapes without any answer, one after the other, until a server counts as unreachable: one may be an accident.
+const UNREACHABLE_AFTER: u32 = 2;
+
 /// Per-endpoint load. All methods are lock-free; fields are read one by one, so two of them may come from successive scrapes.
 #[derive(Debug)]
 pub struct Load {
@@ -73,6 +76,8 @@ pub struct Load {
     /// Nanoseconds since `epoch` plus one; 0 = never.
     updated: AtomicU64,
     dispatched_at_reading: AtomicU64,
+    /// Scrapes in a row that got no answer at all.
+    unanswered: AtomicU32,
     lora: ArcSwap<LoraReading>,
 }
 
@@ -91,6 +96,7 @@ impl Load {
             num_blocks: AtomicU32::new(0),
             updated: AtomicU64::new(0),
             dispatched_at_reading: AtomicU64::new(0),
+            unanswered: AtomicU32::new(0),
             lora: ArcSwap::default(),
         }
     }
@@ -143,6 +149,21 @@ impl Load {
     /// LoRA adapters at the last reading; empty if never read.
     pub fn lora(&self) -> arc_swap::Guard<Arc<LoraReading>> {
         self.lora.load()
+    }
+
+    /// A scrape was answered, with a page or with anything else.
+    pub fn note_answer(&self) {
+        self.unanswered.store(0, Relaxed);
+    }
+
+    /// A scrape got no answer at all. `gone` if that is certain at once: nothing listens there.
+    pub fn note_silence(&self, gone: bool) {
+        self.unanswered.fetch_add(if gone { UNREACHABLE_AFTER } else { 1 }, Relaxed);
+    }
+
+    /// False if the server has left two scrapes in a row without any answer. Never scraped counts as reachable.
+    pub fn is_reachable(&self) -> bool {
+        self.unanswered.load(Relaxed) < UNREACHABLE_AFTER
     }
 
     /// Age of the last reading.
@@ -221,6 +242,20 @@ mod tests {
         let load = Load::new(start);
         load.record(Reading::default(), 0, start);
         assert_eq!(load.age(start), Age::Never);
+    }
+
+    #[test]
+    fn a_server_counts_as_unreachable_after_two_silent_scrapes_or_one_refused_connection() {
+        let load = Load::new(Instant::now());
+        assert!(load.is_reachable(), "never scraped is no fault");
+        load.note_silence(false);
+        assert!(load.is_reachable());
+        load.note_silence(false);
+        assert!(!load.is_reachable());
+        load.note_answer();
+        assert!(load.is_reachable());
+        load.note_silence(true);
+        assert!(!load.is_reachable());
     }
 
     #[test]

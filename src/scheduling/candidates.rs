@@ -30,6 +30,19 @@ impl Candidates {
         Self { snapshot, chosen: Some(chosen) }
     }
 
+    /// Those of them whose servers can be reached. If none can, all stay: a request may still find one of them back.
+    #[must_use]
+    pub fn reachable(self) -> Self {
+        let count = self.iter().filter(|endpoint| endpoint.load().is_reachable()).count();
+        if count == self.len() || count == 0 {
+            return self;
+        }
+        let slots = 0..self.len() as u32;
+        let chosen =
+            slots.filter(|slot| self.at(*slot).load().is_reachable()).map(|slot| self.place(slot)).collect();
+        Self { snapshot: self.snapshot, chosen: Some(chosen) }
+    }
+
     /// Number of candidates.
     pub fn len(&self) -> usize {
         self.chosen.as_ref().map_or(self.snapshot.len(), |chosen| chosen.len())
@@ -64,5 +77,44 @@ impl Candidates {
     /// The snapshot they come from.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
         &self.snapshot
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::SocketAddr;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::pool::{EndpointId, EndpointSpec, Pool};
+
+    fn three() -> Arc<Snapshot> {
+        let pool = Pool::new("default", "pool", Instant::now());
+        let spec = |index: u8| {
+            let address = SocketAddr::from(([127, 0, 0, index], 8000));
+            EndpointSpec::new(EndpointId::new("default", &format!("pod-{index}")), address)
+        };
+        pool.replace_endpoints((1..4).map(spec).collect());
+        pool.snapshot()
+    }
+
+    fn targets(candidates: &Candidates) -> Vec<&str> {
+        candidates.iter().map(|endpoint| endpoint.target()).collect()
+    }
+
+    #[test]
+    fn an_unreachable_server_is_left_out_while_another_one_answers() {
+        let candidates = Candidates::all(three());
+        candidates.at(1).load().note_silence(true);
+        let candidates = candidates.reachable();
+        assert_eq!(targets(&candidates), ["127.0.0.1:8000", "127.0.0.3:8000"]);
+        assert_eq!(candidates.place(1), 2, "slots still lead to their place in the snapshot");
+    }
+
+    #[test]
+    fn if_no_server_answers_all_of_them_stay() {
+        let candidates = Candidates::all(three());
+        candidates.iter().for_each(|endpoint| endpoint.load().note_silence(true));
+        assert_eq!(candidates.reachable().len(), 3);
     }
 }

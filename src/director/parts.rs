@@ -1,0 +1,52 @@
+//! What a director is made of.
+
+use std::sync::Arc;
+
+use super::{Admission, DirectorSettings};
+use crate::metrics::{Metrics, PluginTimer};
+use crate::pool::Pool;
+use crate::prefix::PrefixMatch;
+use crate::request::{ParserKind, Parsers};
+use crate::scheduling::{Column, PreRequest, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler};
+
+/// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
+#[derive(Clone, Debug)]
+pub struct Hook {
+    /// Acts before forwarding.
+    pub before: Option<ProfilePlugin<dyn PreRequest>>,
+    /// Acts on response headers.
+    pub response: Option<ProfilePlugin<dyn ResponseHeaderHook>>,
+}
+
+/// A configured parser and the measure of its calls.
+#[derive(Clone, Debug)]
+pub struct TimedParser {
+    /// Which.
+    pub kind: ParserKind,
+    /// Measures request parsing.
+    pub timer: PluginTimer,
+}
+
+/// Everything a director works with.
+pub struct DirectorParts {
+    /// The pool.
+    pub pool: Arc<Pool>,
+    /// The scheduler.
+    pub scheduler: Scheduler,
+    /// Data producers in the order they run.
+    pub producers: Vec<ProfilePlugin<dyn Producer>>,
+    /// Plugins with hooks, in configuration order.
+    pub hooks: Vec<Hook>,
+    /// Parsers by path.
+    pub parsers: Parsers,
+    /// The same parsers with their measures.
+    pub timed_parsers: Vec<TimedParser>,
+    /// The column that tells whether a prompt is cached, for conditional requests.
+    pub prefix_match: Option<Column<PrefixMatch>>,
+    /// Holds requests; `None` admits all.
+    pub admission: Option<Arc<dyn Admission>>,
+    /// Exported series.
+    pub metrics: Arc<Metrics>,
+    /// Choices of the operator.
+    pub settings: DirectorSettings,
+}

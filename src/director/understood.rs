@@ -1,0 +1,95 @@
+//! What is known of a request once its body and headers are read.
+
+use bytes::Bytes;
+use fastrand::Rng;
+
+use super::objective;
+use crate::metrics::RequestLabels;
+use crate::request::{Headers, Inference};
+use crate::scheduling::RequestView;
+
+/// What is known of a request once it is understood.
+pub(super) struct Understood {
+    pub(super) id: String,
+    pub(super) id_is_new: bool,
+    pub(super) inference: Inference,
+    pub(super) target_model: String,
+    pub(super) incoming_model: String,
+    pub(super) priority: i32,
+    pub(super) fairness_id: String,
+}
+
+/// A request's labels, kept for the end.
+#[derive(Default)]
+pub(super) struct LabelText {
+    model: String,
+    target_model: String,
+    fairness_id: String,
+    priority: i32,
+}
+
+impl LabelText {
+    pub(super) fn borrow(&self) -> RequestLabels<'_> {
+        let fairness_id =
+            if self.fairness_id.is_empty() { objective::DEFAULT_FAIRNESS_ID } else { &self.fairness_id };
+        RequestLabels {
+            model: &self.model,
+            target_model: &self.target_model,
+            fairness_id,
+            priority: self.priority,
+        }
+    }
+}
+
+impl Understood {
+    pub(super) fn labels(&self) -> LabelText {
+        LabelText {
+            model: self.incoming_model.clone(),
+            target_model: self.target_model.clone(),
+            fairness_id: self.fairness_id.clone(),
+            priority: self.priority,
+        }
+    }
+
+    pub(super) fn view<'a>(&'a self, headers: &'a Headers, body: &'a Bytes) -> RequestView<'a> {
+        RequestView {
+            id: &self.id,
+            target_model: &self.target_model,
+            headers,
+            body,
+            inference: &self.inference,
+            priority: self.priority,
+            fairness_id: &self.fairness_id,
+        }
+    }
+}
+
+/// A random UUID, version 4.
+pub(super) fn new_request_id(rng: &mut Rng) -> String {
+    let bits = (rng.u128(..) & !(0xf000_u128 << 64) & !(0xc000_u128 << 48))
+        | (0x4000_u128 << 64)
+        | (0x8000_u128 << 48);
+    let hex = format!("{bits:032x}");
+    let mut id = String::with_capacity(36);
+    for (index, digit) in hex.chars().enumerate() {
+        if matches!(index, 8 | 12 | 16 | 20) {
+            id.push('-');
+        }
+        id.push(digit);
+    }
+    id
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_new_request_id_is_a_version_4_uuid() {
+        let id = new_request_id(&mut Rng::with_seed(7));
+        let groups: Vec<_> = id.split('-').map(str::len).collect();
+        assert_eq!(groups, [8, 4, 4, 4, 12]);
+        assert_eq!(&id[14..15], "4");
+        assert!("89ab".contains(&id[19..20]), "{id}");
+    }
+}
