@@ -89,7 +89,9 @@ impl Background {
                 }
                 let now = Instant::now();
                 self.collector.refresh(now, self.staleness);
-                self.metrics.scheduler().prune_endpoints(&self.pool.snapshot());
+                let snapshot = self.pool.snapshot();
+                self.metrics.scheduler().prune_endpoints(&snapshot);
+                self.metrics.inflight(INFLIGHT_PRODUCER).prune_endpoints(&snapshot);
                 if let Some(layer) = &self.layer {
                     let datalayer = self.metrics.datalayer();
                     count_states(&self.pool, &datalayer, now, self.staleness);
@@ -122,6 +124,9 @@ fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness
 struct Counting {
     metrics: DataLayerMetrics,
 }
+
+/// Plugin type whose series show requests in flight.
+pub(super) const INFLIGHT_PRODUCER: &str = "inflight-load-producer";
 
 /// Type strings of the two plugins that scraping is configured by.
 const SOURCE: &str = "metrics-data-source";

@@ -13,7 +13,7 @@ mod settings;
 use std::ffi::OsString;
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
+use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 pub use flags::{MessageSize, ServeFlags};
 
@@ -68,7 +68,12 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn serve(arguments: Vec<OsString>) -> ExitCode {
-    let command = ServeFlags::augment_args(Cli::command().name("pointsman serve").subcommand_required(false));
+    let command = clap::Command::new("pointsman serve")
+        .version(env!("CARGO_PKG_VERSION"))
+        .after_help("Other commands: pointsman check, pointsman sim, pointsman demo; each with --help.");
+    let command = ServeFlags::augment_args(command)
+        .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")
+        .long_about(None);
     let readable = arguments::make_readable(arguments, &command);
     let flags = match command.try_get_matches_from(readable.arguments) {
         Ok(matches) => match ServeFlags::from_arg_matches(&matches) {

@@ -11,7 +11,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::Dropped;
-use super::background::{Background, Thread};
+use super::background::{Background, INFLIGHT_PRODUCER, Thread};
 use super::drain::Work;
 use super::settings::{self, Settings};
 use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
@@ -54,7 +54,8 @@ pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    for warning in warnings.iter().chain(&settings.warnings) {
+    let unused = settings::without_kubernetes(flags);
+    for warning in warnings.iter().chain(&settings.warnings).chain(&unused) {
         tracing::warn!(warning, "command line");
     }
     match start(flags, dropped, &settings, log) {
@@ -276,6 +277,12 @@ fn director(
     metrics: &Arc<Metrics>,
     settings: crate::director::DirectorSettings,
 ) -> Director {
+    // The reference's producer of these figures exists where a plugin reads them, or where it is listed.
+    let inflight = plan
+        .instances
+        .iter()
+        .any(|instance| matches!(instance.kind, "active-request-scorer" | INFLIGHT_PRODUCER))
+        .then(|| metrics.inflight(INFLIGHT_PRODUCER));
     let mut responses = plan.response_headers;
     let mut hooks: Vec<Hook> = Vec::new();
     for before in plan.pre_request {
@@ -297,6 +304,7 @@ fn director(
             .collect(),
         prefix_match: plan.prefix_match,
         admission: None,
+        inflight,
         metrics: Arc::clone(metrics),
         settings,
     })

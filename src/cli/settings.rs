@@ -148,6 +148,18 @@ pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings 
     }
 }
 
+/// Flags that only mean something on Kubernetes, which this version does not speak.
+pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
+    let given = [
+        ("--endpoint-selector", !flags.endpoint_selector.is_empty()),
+        ("--endpoint-target-ports", !flags.endpoint_target_ports.is_empty()),
+        ("--ha-enable-leader-election", flags.ha_enable_leader_election),
+        ("--metrics-endpoint-auth", flags.metrics_endpoint_auth && !flags.metrics_cert_dir.is_empty()),
+    ];
+    let given = given.into_iter().filter_map(|(flag, given)| given.then_some(flag));
+    given.map(|flag| format!("{flag} has no effect without Kubernetes")).collect()
+}
+
 fn given(path: &str) -> Option<PathBuf> {
     nonempty(path).map(PathBuf::from)
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Hook, Permit, Pieces, ResponseSide};
-use crate::metrics::{ProcessingMetrics, RequestMetrics, ResponseStats, RunningGuard};
+use crate::metrics::{InflightShare, ProcessingMetrics, RequestMetrics, ResponseStats, RunningGuard};
 use crate::pool::Lease;
 use crate::request::{Api, Headers, ModelRestorer, ResponseReader};
 use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
@@ -16,6 +16,7 @@ pub(super) struct ExchangeParts {
     pub(super) metrics: RequestMetrics,
     #[expect(dead_code, reason = "held until the request ends")]
     pub(super) running: RunningGuard,
+    pub(super) inflight: Option<InflightShare>,
     pub(super) api: Api,
     pub(super) streaming: bool,
     /// Target and incoming model, if the body's model was replaced.
@@ -113,6 +114,9 @@ impl Exchange {
         if self.first_byte.is_none() {
             self.first_byte = Some(now);
             self.parts.lease.release_tokens();
+            if let Some(inflight) = &mut self.parts.inflight {
+                inflight.release_tokens();
+            }
         }
         if let Some(last) = self.last_chunk.replace(now)
             && self.parts.streaming

@@ -20,7 +20,7 @@ use crate::request::{self, Headers, Inference, ParserKind};
 use crate::scheduling::{
     Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
 };
-use crate::telemetry::{Injected, Span};
+use crate::telemetry::{Injected, PROPAGATED, Span};
 
 /// Decides requests of one pool.
 pub struct Director {
@@ -92,7 +92,7 @@ impl Director {
         let mut rng = self.rng();
         let path = request::routing_path(&headers);
         let (kind, inference) = self.parse(&path, &body, body_seen)?;
-        let request = self.understand(&headers, &body, inference, body_seen, &mut rng)?;
+        let request = self.understand(&headers, &body, inference, &mut rng)?;
         *labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");
         if orchestration.is_recording() {
@@ -175,11 +175,11 @@ impl Director {
         headers: &Headers,
         body: &Bytes,
         inference: Inference,
-        seen: BodySeen,
         rng: &mut Rng,
     ) -> Result<Understood, Refusal> {
         let incoming_model = inference.model.map_or(Cow::Borrowed(""), |model| model.text(body)).into_owned();
-        let required = inference.is_rewritable() && seen == BodySeen::Whole;
+        // Only a body that could be read whole can be rewritten, whatever the proxy said of it.
+        let required = inference.is_rewritable();
         let target_model = rewrite::target_model(
             &self.parts.pool,
             headers,
@@ -360,7 +360,7 @@ impl Director {
         if request.id_is_new {
             edits.set(names::REQUEST_ID, request.id.clone());
         }
-        edits.set.extend(chosen.trace);
+        trace_headers(chosen.trace, headers, &mut edits);
         if self.parts.settings.strip_control_headers {
             control_headers::strip(headers, &mut edits);
         }
@@ -382,8 +382,14 @@ impl Director {
             None => request::Api::Opaque,
         };
         let skip_response = request.inference.skip_response;
+        let inflight =
+            self.parts.inflight.as_ref().zip(decision.targets().first()).map(|(inflight, endpoint)| {
+                let tokens = estimated_tokens(body.len());
+                inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens)
+            });
         let exchange = Exchange::new(ExchangeParts {
             running: metrics.running_guard(),
+            inflight,
             metrics,
             api,
             streaming: request.inference.stream,
@@ -421,12 +427,29 @@ struct Chosen<'a> {
     trace: Injected,
 }
 
+/// Sets the trace context. Headers of the client's own context that are not replaced would contradict it, and go.
+fn trace_headers(trace: Injected, headers: &Headers, edits: &mut HeaderEdits) {
+    if trace.is_empty() {
+        return;
+    }
+    for name in PROPAGATED {
+        if headers.get(name).is_some() && !trace.iter().any(|(set, _)| set == name) {
+            edits.remove(name);
+        }
+    }
+    edits.set.extend(trace);
+}
+
 /// Estimated bytes of text in one token.
 const BYTES_PER_TOKEN: usize = 4;
 
+fn estimated_tokens(body_bytes: usize) -> u64 {
+    (body_bytes / BYTES_PER_TOKEN) as u64
+}
+
 fn take_lease(decision: &Decision, body_bytes: usize) -> Result<Lease, Refusal> {
     match decision.targets().first() {
-        Some(endpoint) => Ok(Lease::take(endpoint, (body_bytes / BYTES_PER_TOKEN) as u64)),
+        Some(endpoint) => Ok(Lease::take(endpoint, estimated_tokens(body_bytes))),
         None => Err(Refusal::new(Reason::SchedulingFailed, "results must be greater than zero")),
     }
 }

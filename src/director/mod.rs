@@ -9,6 +9,8 @@ mod objective;
 mod parts;
 mod refusal;
 mod rewrite;
+#[cfg(test)]
+mod tests;
 mod types;
 mod understood;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Admission, DirectorSettings};
-use crate::metrics::{Metrics, PluginTimer};
+use crate::metrics::{InflightMetrics, Metrics, PluginTimer};
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{ParserKind, Parsers};
@@ -45,6 +45,8 @@ pub struct DirectorParts {
     pub prefix_match: Option<Column<PrefixMatch>>,
     /// Holds requests; `None` admits all.
     pub admission: Option<Arc<dyn Admission>>,
+    /// Shows requests in flight by endpoint, where a plugin goes by them.
+    pub inflight: Option<InflightMetrics>,
     /// Exported series.
     pub metrics: Arc<Metrics>,
     /// Choices of the operator.

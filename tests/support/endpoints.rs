@@ -19,14 +19,26 @@ impl EndpointsFile {
         file
     }
 
+    /// A file with this text.
+    pub(crate) fn of(text: &str) -> Self {
+        let file = Self { folder: tempfile::tempdir().unwrap() };
+        file.write_text(text);
+        file
+    }
+
     /// Replaces the list, in one step.
     pub(crate) fn write<'a>(&self, servers: impl IntoIterator<Item = (&'a str, SocketAddr)>) {
+        self.write_text(&Self::listed(servers));
+    }
+
+    /// The text of a file with these servers.
+    pub(crate) fn listed<'a>(servers: impl IntoIterator<Item = (&'a str, SocketAddr)>) -> String {
         let mut text = String::from("endpoints:\n");
         for (name, addr) in servers {
             writeln!(text, "- {{name: {name}, address: \"{}\", port: \"{}\"}}", addr.ip(), addr.port())
                 .unwrap();
         }
-        self.write_text(&text);
+        text
     }
 
     /// Replaces the file by this text, in one step.

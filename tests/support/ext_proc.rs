@@ -60,8 +60,12 @@ impl Exchange {
 
     /// The next answer; `None` at the end of the stream.
     pub(crate) async fn answer(&mut self) -> Option<Result<Response, Status>> {
-        let message = within("an answer", self.answers.message()).await.transpose()?;
-        Some(message.map(|message| message.response.unwrap()))
+        Some(self.message().await?.map(|message| message.response.unwrap()))
+    }
+
+    /// The next answer with all that comes beside it; `None` at the end of the stream.
+    pub(crate) async fn message(&mut self) -> Option<Result<ProcessingResponse, Status>> {
+        within("an answer", self.answers.message()).await.transpose()
     }
 
     /// Says that nothing follows, and gives all answers that are left.
@@ -110,9 +114,18 @@ pub(crate) fn trailers() -> Request {
 
 /// The destination that an answer to request headers sets.
 pub(crate) fn destination(answer: &Response) -> Option<String> {
-    let Response::RequestHeaders(answer) = answer else { return None };
-    let mutation = answer.response.as_ref()?.header_mutation.as_ref()?;
-    let mut headers = mutation.set_headers.iter().filter_map(|option| option.header.as_ref());
-    let found = headers.rfind(|header| header.key.eq_ignore_ascii_case(b"x-gateway-destination-endpoint"))?;
-    String::from_utf8(found.raw_value.to_vec()).ok()
+    let Response::RequestHeaders(_) = answer else { return None };
+    sets(answer, "x-gateway-destination-endpoint").pop()
+}
+
+/// Every value that an answer to headers sets for this header, in order.
+pub(crate) fn sets(answer: &Response, name: &str) -> Vec<String> {
+    let (Response::RequestHeaders(answer) | Response::ResponseHeaders(answer)) = answer else {
+        return Vec::new();
+    };
+    let mutation = answer.response.as_ref().and_then(|response| response.header_mutation.as_ref());
+    let options = mutation.map(|mutation| mutation.set_headers.as_slice()).unwrap_or_default();
+    let headers = options.iter().filter_map(|option| option.header.as_ref());
+    let named = headers.filter(|header| header.key.eq_ignore_ascii_case(name.as_bytes()));
+    named.map(|header| String::from_utf8(header.raw_value.to_vec()).unwrap()).collect()
 }

@@ -26,20 +26,17 @@ pub(crate) struct Pointsman {
 impl Pointsman {
     /// Starts the program with this configuration text and these further flags, and waits until it listens.
     pub(crate) async fn start(config: &str, flags: &[&str]) -> Self {
-        let mut args: Vec<&str> =
-            vec!["--bind-address", "127.0.0.1", "--print-addresses", "--config-text", config];
-        args.extend([
-            "--grpc-port",
-            "0",
-            "--grpc-health-port",
-            "0",
-            "--metrics-port",
-            "0",
-            "--tracing=false",
-        ]);
-        args.extend(["--pool-name", "test-pool", "--refresh-prometheus-metrics-interval", "200ms"]);
+        let usual = ["--config-text", config, "--tracing=false", "--pool-name", "test-pool"];
+        Self::start_in(&[], &[&usual, flags].concat()).await
+    }
+
+    /// Starts the program with these variables in its environment and these flags, behind those that keep it on ports of its own on this machine.
+    pub(crate) async fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        let mut args = vec!["--bind-address", "127.0.0.1", "--print-addresses"];
+        args.extend(["--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"]);
+        args.extend(["--refresh-prometheus-metrics-interval", "200ms"]);
         args.extend(flags);
-        let mut process = Process::start("pointsman", &program(), args);
+        let mut process = Process::start_in(environment, "pointsman", &program(), args);
         let grpc = address(&mut process, "grpc").await;
         let health = address(&mut process, "health").await;
         let metrics = address(&mut process, "metrics").await;

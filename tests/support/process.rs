@@ -24,8 +24,19 @@ impl Process {
         program: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
+        Self::start_in(&[], name, program, args)
+    }
+
+    /// The same with these further variables in its environment.
+    pub(crate) fn start_in<A: AsRef<std::ffi::OsStr>>(
+        environment: &[(&str, &str)],
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+    ) -> Self {
         let mut child = Command::new(program)
             .args(args)
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())

@@ -39,6 +39,11 @@ pub(crate) struct Recorder {
 impl Recorder {
     /// Starts a server.
     pub(crate) async fn start() -> Self {
+        Self::start_with_page(METRICS).await
+    }
+
+    /// Starts a server with this metrics page.
+    pub(crate) async fn start_with_page(page: &'static str) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let addr = listener.local_addr().unwrap();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
@@ -46,7 +51,7 @@ impl Recorder {
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 let log = Arc::clone(&log);
-                let service = service_fn(move |request| answer(request, Arc::clone(&log)));
+                let service = service_fn(move |request| answer(request, page, Arc::clone(&log)));
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service),
@@ -70,11 +75,12 @@ impl Drop for Recorder {
 
 async fn answer(
     request: Request<Incoming>,
+    metrics: &'static str,
     log: Arc<Mutex<Vec<Received>>>,
 ) -> Result<Response<Full<Bytes>>, hyper::Error> {
     if request.uri().path().starts_with("/metrics") {
         let page = Response::builder().header("content-type", "text/plain; version=0.0.4");
-        return Ok(page.body(Full::from(METRICS)).unwrap());
+        return Ok(page.body(Full::from(metrics)).unwrap());
     }
     let (parts, body) = request.into_parts();
     let body = body.collect().await?.to_bytes();

@@ -1,0 +1,203 @@
+//! One request through the director, with a scheduler that picks at random.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+
+use super::*;
+use crate::metrics::{ExtensionPoint, Metrics};
+use crate::plugins::{BuildCx, REGISTRY, Roles};
+use crate::pool::{
+    EndpointId, EndpointSpec, ModelRewrite, Objectives, Pool, RewriteRule, RewriteTarget, Rewrites,
+};
+use crate::request::{Headers, Parsers};
+use crate::scheduling::{Profile, ProfilePlugin, Scheduler};
+use crate::telemetry::Span;
+
+fn build(kind: &str, metrics: &Arc<Metrics>) -> Roles {
+    let row = REGISTRY.iter().find(|row| row.name == kind).expect("a plugin type");
+    (row.build)(&mut BuildCx::new(kind, None, metrics, &mut Vec::new(), 1)).expect("it needs no parameters")
+}
+
+fn slot<T: ?Sized>(plugin: Option<Arc<T>>, point: ExtensionPoint, metrics: &Metrics) -> ProfilePlugin<T> {
+    ProfilePlugin {
+        name: "p".into(),
+        kind: "p",
+        timer: metrics.plugin_timer(point, "p", "p"),
+        plugin: plugin.expect("the role"),
+    }
+}
+
+/// A director over endpoints on these ports of one address, with the default parsers.
+fn director(ports: &[u16]) -> Director {
+    director_with(ports, Parsers::default())
+}
+
+fn director_with(ports: &[u16], parsers: Parsers) -> Director {
+    let metrics = Arc::new(Metrics::new());
+    let pool = Arc::new(Pool::new("default", "pool", Instant::now()));
+    let spec = |&port: &u16| {
+        let address = SocketAddr::from(([10, 0, 0, 1], port));
+        EndpointSpec::new(EndpointId::new("default", &format!("pod-{port}")), address)
+    };
+    pool.replace_endpoints(ports.iter().map(spec).collect());
+    let picker = build("random-picker", &metrics).picker;
+    let profile = Profile {
+        name: "default".into(),
+        filters: Vec::new(),
+        scorers: Vec::new(),
+        picker: slot(picker, ExtensionPoint::Picker, &metrics),
+    };
+    let handler = build("single-profile-handler", &metrics).profile_handler;
+    let handler = slot(handler, ExtensionPoint::ProfilePicker, &metrics);
+    let conclude = metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, "p", "p");
+    Director::new(DirectorParts {
+        pool,
+        scheduler: Scheduler::new(vec![profile], handler, conclude),
+        producers: Vec::new(),
+        hooks: Vec::new(),
+        parsers,
+        timed_parsers: Vec::new(),
+        prefix_match: None,
+        admission: None,
+        inflight: None,
+        metrics,
+        settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
+    })
+}
+
+fn ask(body: &'static str, headers: Headers) -> Ask {
+    Ask {
+        headers,
+        body: Bytes::from_static(body.as_bytes()),
+        body_seen: BodySeen::Whole,
+        hint: SubsetHint::Absent,
+    }
+}
+
+fn handle(director: &Director, ask: Ask) -> Result<Routed<Exchange>, Refusal> {
+    director.handle(ask, Instant::now(), &mut Span::off()).now_or_never().expect("nothing holds the request")
+}
+
+const COMPLETION: &str = r#"{"model":"m","prompt":"hello"}"#;
+
+fn text(pieces: &Pieces) -> String {
+    String::from_utf8(pieces.concat()).unwrap()
+}
+
+#[test]
+fn the_chosen_endpoint_carries_the_request_until_the_exchange_is_dropped() {
+    let director = director(&[8000]);
+    let routed = handle(&director, ask(COMPLETION, Headers::new())).unwrap();
+    assert_eq!(routed.destination, "10.0.0.1:8000");
+    assert_eq!((text(&routed.body).as_str(), routed.body_changed), (COMPLETION, false));
+    let snapshot = director.pool().snapshot();
+    let load = snapshot.endpoints()[0].load();
+    assert_eq!(load.in_flight(), 1);
+    drop(routed);
+    assert_eq!((load.in_flight(), load.in_flight_tokens()), (0, 0));
+}
+
+#[test]
+fn a_request_without_an_id_gets_one_and_a_given_one_stays() {
+    let director = director(&[8000]);
+    let id = |headers: Headers| {
+        let routed = handle(&director, ask(COMPLETION, headers)).unwrap();
+        routed.edits.set.iter().find(|(name, _)| name == "x-request-id").map(|(_, value)| value.len())
+    };
+    assert_eq!(id(Headers::new()), Some(36));
+    assert_eq!(id(Headers::from([("x-request-id", "r")])), None);
+}
+
+#[test]
+fn an_empty_pool_an_empty_subset_and_a_malformed_hint_are_refused_each_with_its_reason() {
+    let reason = |director: &Director, hint: SubsetHint| {
+        let ask = Ask { hint, ..ask(COMPLETION, Headers::new()) };
+        handle(director, ask).err().map(|refusal| refusal.reason)
+    };
+    assert_eq!(reason(&director(&[]), SubsetHint::Absent), Some(Reason::NoEndpoints));
+    let full = director(&[8000, 8001]);
+    assert_eq!(reason(&full, SubsetHint::Addresses(Vec::new())), Some(Reason::NoEndpoints));
+    assert_eq!(reason(&full, SubsetHint::Addresses(vec!["10.0.0.2".into()])), Some(Reason::NoEndpoints));
+    assert_eq!(reason(&full, SubsetHint::Addresses(vec!["pod".into()])), Some(Reason::InvalidSubset));
+    assert_eq!(reason(&full, SubsetHint::Malformed("it is a number".into())), Some(Reason::InvalidSubset));
+}
+
+#[test]
+fn a_subset_with_a_port_admits_that_rank_only() {
+    let director = director(&[8000, 8001]);
+    for _ in 0..20 {
+        let hint = SubsetHint::Addresses(vec!["10.0.0.1:8001".into()]);
+        let routed = handle(&director, Ask { hint, ..ask(COMPLETION, Headers::new()) }).unwrap();
+        assert_eq!(routed.destination, "10.0.0.1:8001");
+    }
+}
+
+#[test]
+fn a_header_only_request_is_scheduled_like_any_other() {
+    let headers = Headers::from([(":path", "/v1/models"), (":method", "GET")]);
+    let ask = Ask { body_seen: BodySeen::None, ..ask("", headers) };
+    let routed = handle(&director(&[8000]), ask).unwrap();
+    assert_eq!((routed.destination.as_ref(), routed.body.len()), (b"10.0.0.1:8000".as_slice(), 0));
+}
+
+#[test]
+fn a_rule_beats_a_header_and_a_header_beats_the_body() {
+    let director = director(&[8000]);
+    let body = |headers: Headers| text(&handle(&director, ask(COMPLETION, headers)).unwrap().body);
+    let by_header = [("x-llm-d-model-name-rewrite", "h")];
+    assert_eq!(body(Headers::new()), COMPLETION);
+    assert_eq!(body(Headers::from(by_header)), r#"{"model":"h","prompt":"hello"}"#);
+    let target = RewriteTarget { model: "r".into(), weight: None };
+    let rule = RewriteRule { models: vec!["m".into()], targets: vec![target] };
+    let resource = ModelRewrite { name: "rules".into(), created: 0, rules: vec![rule] };
+    director.pool().set_rewrites(Rewrites::new(vec![resource]));
+    assert_eq!(body(Headers::from(by_header)), r#"{"model":"r","prompt":"hello"}"#);
+}
+
+#[test]
+fn a_body_without_a_model_needs_one_from_elsewhere() {
+    let director = director(&[8000]);
+    let body = r#"{"prompt":"hello"}"#;
+    let refusal = handle(&director, ask(body, Headers::new())).unwrap_err();
+    assert_eq!(refusal.to_string(), "inference error: BadRequest - model not found in request body");
+    let headers = Headers::from([("x-gateway-model-name-rewrite", "h")]);
+    let routed = handle(&director, ask(body, headers)).unwrap();
+    assert_eq!(text(&routed.body), r#"{"model":"h","prompt":"hello"}"#);
+}
+
+#[test]
+fn a_part_of_a_body_is_read_if_it_is_whole_and_let_pass_if_it_is_cut() {
+    let director = director(&[8000]);
+    let headers = || Headers::from([("x-llm-d-model-name-rewrite", "h")]);
+    let body = |body: &'static str| {
+        let ask = Ask { body_seen: BodySeen::Part, ..ask(body, headers()) };
+        text(&handle(&director, ask).unwrap().body)
+    };
+    assert_eq!(body(COMPLETION), r#"{"model":"h","prompt":"hello"}"#);
+    assert_eq!(body(r#"{"model":"m","prompt":"hel"#), r#"{"model":"m","prompt":"hel"#);
+    let plain = Ask { body_seen: BodySeen::Part, ..ask(COMPLETION, Headers::new()) };
+    assert!(!handle(&director, plain).unwrap().body_changed);
+}
+
+#[test]
+fn priority_comes_from_the_objective_and_control_headers_do_not_reach_the_model_server() {
+    let director = director(&[8000]);
+    director.pool().set_objectives([("gold".to_owned(), 7)].into_iter().collect::<Objectives>());
+    let headers =
+        Headers::from([("x-llm-d-inference-objective", "gold"), ("x-prefiller-host-port", "1.2.3.4:5")]);
+    let routed = handle(&director, ask(COMPLETION, headers)).unwrap();
+    assert_eq!(routed.edits.remove.as_slice(), ["x-llm-d-inference-objective", "x-prefiller-host-port"]);
+}
+
+#[test]
+fn a_path_that_no_parser_takes_is_refused_only_without_a_fallback() {
+    let headers = || Headers::from([(":path", "/anything")]);
+    assert!(handle(&director(&[8000]), ask("raw", headers())).is_ok());
+    let strict = director_with(&[8000], Parsers::new([crate::request::ParserKind::OpenAi]));
+    let refusal = handle(&strict, ask("raw", headers())).unwrap_err();
+    assert_eq!(refusal.message, "no parser registered matching path suffix for: /anything");
+}
