@@ -229,10 +229,12 @@ def check_load(entry: int, servers: dict) -> None:
     known = {f"127.0.0.1:{port}" for port in servers.values()}
     for number, answer in enumerate(answers):
         assert answer["status"] == 200, (number, answer)
-        assert answer["done"] and answer["text"], (number, answer)
+        # Some tokens of a model with random weights print as nothing; the token counts tell whether the answer is whole.
+        assert answer["done"] and answer["text"] is not None, (number, answer)
         assert answer["usage"]["completion_tokens"] == 16, (number, answer)
         assert answer["usage"]["prompt_tokens"] > 300, (number, answer)
         assert answer["server"] in known, (number, answer)
+    assert any(answer["text"] for answer in answers), "no answer has any text"
     homes = [{answer["server"] for answer in answers if answer["group"] == group} for group in range(GROUPS)]
     followed = sum(1 for number, answer in enumerate(answers) if number >= GROUPS and answer["server"] == answers[number % GROUPS]["server"])
     counts = {server: sum(1 for answer in answers if answer["server"] == server) for server in sorted(known)}
