@@ -23,7 +23,7 @@ pub(super) struct CheckArgs {
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) config_text: String,
     /// Accept plugin types that may still change
-    #[arg(long)]
+    #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub(super) allow_experimental_plugins: bool,
 }
 

@@ -31,12 +31,12 @@ pub struct ServeFlags {
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
     /// Time for open streams to end after the drain; then they are cut off.
-    #[arg(long, default_value = "100s", value_parser = duration)]
+    #[arg(long, default_value = "90s", value_parser = duration)]
     pub linger_timeout: Duration,
     /// Accepted for the reference's sake: the health service is always served on the ext_proc port too.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub health_checking: bool,
-    /// Largest gRPC message taken (quantity, as 10MiB); empty means 4MiB.
+    /// Largest gRPC message taken (quantity, as 10MiB); empty means 4MiB, or as much as --max-request-body needs.
     #[arg(long, default_value = "", value_parser = message_size)]
     pub grpc_max_recv_msg_size: MessageSize,
     /// Largest gRPC message sent (quantity); empty means no bound.

@@ -73,7 +73,9 @@ fn serve(arguments: Vec<OsString>) -> ExitCode {
         .after_help("Other commands: pointsman check, pointsman sim, pointsman demo; each with --help.");
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")
-        .long_about(None);
+        .long_about(None)
+        // As in Go, the last of several counts: charts append what the operator sets to what they set themselves.
+        .args_override_self(true);
     let readable = arguments::make_readable(arguments, &command);
     let flags = match command.try_get_matches_from(readable.arguments) {
         Ok(matches) => match ServeFlags::from_arg_matches(&matches) {

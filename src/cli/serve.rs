@@ -140,6 +140,12 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let Parts { metrics, plan, pool, discovery, log } = parts;
     let discovery = first_endpoints(discovery, &pool, &metrics).await?;
     let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default())?;
+    settings.server.check().context("ext_proc port")?;
+    let metrics_tls = settings.metrics_cert.as_deref().map(|folder| {
+        let config = extproc::metrics_tls(folder, settings.metrics_client_ca.as_deref());
+        config.context("metrics port")
+    });
+    let metrics_tls = metrics_tls.transpose()?;
     let grpc = bind(&settings.bind, flags.grpc_port, "--grpc-port").await?;
     let health_socket = bind(&settings.bind, flags.grpc_health_port, "--grpc-health-port").await?;
     let metrics_socket = bind(&settings.bind, flags.metrics_port, "--metrics-port").await?;
@@ -152,11 +158,8 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let background = Background::new(flags, settings, &metrics, &plan, &pool, discovery)?;
     let draining = Arc::new(AtomicBool::new(false));
     let health = HealthRpc::new(health_service(&pool, &draining));
-    let admin_listener = match &settings.metrics_cert {
-        Some(folder) => {
-            let config = extproc::metrics_tls(folder, settings.metrics_client_ca.as_deref())?;
-            AdminListener::tls(metrics_socket, config)
-        }
+    let admin_listener = match metrics_tls {
+        Some(config) => AdminListener::tls(metrics_socket, config),
         None => AdminListener::plain(metrics_socket),
     };
     let admin_state = AdminState {
@@ -167,7 +170,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     };
     let service = ExtProc::new(
         Arc::new(director(plan, &pool, &metrics, settings.director(flags))),
-        metrics.extproc(),
+        &metrics,
         tracing.clone(),
         settings::extproc(flags, &metrics),
     );
@@ -185,7 +188,9 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         async move { admin::serve(admin_listener, admin_state, stop.cancelled_owned()).await }
     })?;
     let stop = CancellationToken::new();
-    let health_server = serve_health(health_socket, health.clone(), stop.clone());
+    // It goes on saying "not serving" until the last stream has ended.
+    let health_stop = CancellationToken::new();
+    let health_server = serve_health(health_socket, health.clone(), health_stop.clone());
     let address = grpc.local_addr()?;
     let server = extproc::serve(
         Listening { listener: grpc, address },
@@ -208,10 +213,12 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let drain = drain(flags, &work, &stop);
     tokio::select! {
         () = drain => {}
+        // It ends by itself once it takes no more and the last connection is gone.
         result = &mut server => result.context("ext_proc server")?,
         result = &mut health_server => result.context("health server")?,
         () = stop_signal() => bail!("a second signal ended the drain"),
     }
+    health_stop.cancel();
     background_stop.cancel();
     background_thread.join();
     admin_stop.cancel();
@@ -300,7 +307,11 @@ fn director(
         timed_parsers: plan
             .parsers
             .into_iter()
-            .map(|parser| TimedParser { kind: parser.kind, timer: parser.request_timer })
+            .map(|parser| TimedParser {
+                kind: parser.kind,
+                request_timer: parser.request_timer,
+                response_timer: parser.response_timer,
+            })
             .collect(),
         prefix_match: plan.prefix_match,
         admission: None,
@@ -341,7 +352,7 @@ async fn serve_health(
     health: HealthRpc,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let incoming = tokio_stream::wrappers::TcpListenerStream::new(listener);
+    let incoming = extproc::accept(listener);
     tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, stop.cancelled()).await
 }
 

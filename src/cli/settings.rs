@@ -12,6 +12,8 @@ use crate::metrics::Metrics;
 
 use super::ServeFlags;
 
+/// Room in a message beside the body.
+const MESSAGE_FRAME: usize = 64 << 10;
 /// Shortest time between scrapes.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
 /// Name of the pool where none is given and no Kubernetes is needed.
@@ -143,7 +145,11 @@ pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings 
         },
         max_streams: flags.max_concurrent_streams,
         stream_idle_timeout: flags.stream_idle_timeout,
-        max_receive_bytes: flags.grpc_max_recv_msg_size.0.unwrap_or(defaults.max_receive_bytes),
+        max_receive_bytes: flags.grpc_max_recv_msg_size.0.unwrap_or_else(|| {
+            // A proxy that buffers sends the whole body in one message; what the body bound allows must fit.
+            let whole_body = usize::try_from(flags.max_request_body).unwrap_or(usize::MAX);
+            defaults.max_receive_bytes.max(whole_body.saturating_add(MESSAGE_FRAME))
+        }),
         max_send_bytes: flags.grpc_max_send_msg_size.0.unwrap_or(defaults.max_send_bytes),
     }
 }

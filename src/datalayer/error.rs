@@ -49,16 +49,28 @@ impl ScrapeError {
         matches!(self, Self::Status(_) | Self::RedirectElsewhere(_) | Self::TooManyRedirects | Self::Encoded)
     }
 
-    /// True if nothing came back at all: the server is gone, or stands still.
+    /// True if it is certain that nothing listens there.
+    pub fn is_refusal(&self) -> bool {
+        matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
+    }
+
+    /// True if nothing came back at all: the server is gone, or stands still. Trouble of this machine (no descriptors, no ports) and of
+    /// certificates says nothing of the server.
     pub fn is_silence(&self) -> bool {
-        matches!(
-            self,
-            Self::Connect(_)
-                | Self::ConnectTimeout(_)
-                | Self::Timeout(_)
-                | Self::Connection(_)
-                | Self::Closed
-        )
+        use io::ErrorKind::{
+            ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,
+        };
+        match self {
+            Self::Connect(error) => {
+                self.is_refusal()
+                    || matches!(
+                        error.kind(),
+                        ConnectionAborted | ConnectionReset | HostUnreachable | NetworkUnreachable | TimedOut
+                    )
+            }
+            Self::ConnectTimeout(_) | Self::Timeout(_) | Self::Connection(_) | Self::Closed => true,
+            _ => false,
+        }
     }
 
     /// True if the connection broke, which is what a request on a connection that was idle too long meets.

@@ -195,8 +195,8 @@ impl Target {
             tracing::warn!(endpoint = %self.endpoint.id(), address = %self.address, %error, "cannot read metrics of the endpoint");
         }
         if error.is_silence() {
-            self.endpoint.load().note_silence(matches!(error, ScrapeError::Connect(_)));
-        } else {
+            self.endpoint.load().note_silence(error.is_refusal());
+        } else if !matches!(error, ScrapeError::Connect(_)) {
             self.endpoint.load().note_answer();
         }
         around.observer.poll_error(&self.endpoint, error);

@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::{Hook, Permit, Pieces, ResponseSide};
-use crate::metrics::{InflightShare, ProcessingMetrics, RequestMetrics, ResponseStats, RunningGuard};
+use crate::metrics::{
+    InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseStats, RunningGuard,
+};
 use crate::pool::Lease;
 use crate::request::{Api, Headers, ModelRestorer, ResponseReader};
 use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
@@ -18,6 +20,7 @@ pub(super) struct ExchangeParts {
     pub(super) running: RunningGuard,
     pub(super) inflight: Option<InflightShare>,
     pub(super) api: Api,
+    pub(super) response_timer: Option<PluginTimer>,
     pub(super) streaming: bool,
     /// Target and incoming model, if the body's model was replaced.
     pub(super) restore: Option<(String, String)>,
@@ -44,6 +47,7 @@ pub struct Exchange {
     response_bytes: u64,
     error: bool,
     done: bool,
+    body_expected: bool,
     spent: Duration,
 }
 
@@ -65,6 +69,7 @@ impl Exchange {
             response_bytes: 0,
             error: false,
             done,
+            body_expected: false,
             spent: Duration::ZERO,
         }
     }
@@ -74,6 +79,7 @@ impl Exchange {
         let event_stream = headers.get("content-type").is_some_and(|kind| {
             kind.to_ascii_lowercase().windows(EVENT_STREAM.len()).any(|part| part == EVENT_STREAM)
         });
+        let event_stream = event_stream || (headers.is_empty() && self.parts.streaming);
         self.parts.streaming |= event_stream;
         let plain =
             headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
@@ -155,11 +161,14 @@ impl ResponseSide for Exchange {
         let start = Instant::now();
         let status = headers.get(":status").or_else(|| headers.get("status"));
         self.error = status.is_some_and(|status| !status.starts_with(b"2"));
+        self.body_expected = true;
         if !end {
             self.expect_body(headers);
         }
         let mut edits = self.run_hooks(headers, served);
-        if self.restorer.is_some() && headers.get("content-length").is_some() {
+        if self.restorer.as_ref().is_some_and(ModelRestorer::is_active)
+            && headers.get("content-length").is_some()
+        {
             // The body may change its length on the way back.
             edits.remove("content-length");
         }
@@ -173,8 +182,15 @@ impl ResponseSide for Exchange {
     fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces {
         let start = Instant::now();
         self.note_chunk(&chunk, start);
+        // A proxy that sends no response headers tells nothing of the body; it is read as what was asked for.
+        if !std::mem::replace(&mut self.body_expected, true) {
+            self.expect_body(&Headers::new());
+        }
         if let Some(reader) = &mut self.reader {
-            reader.feed(&chunk);
+            match &self.parts.response_timer {
+                Some(timer) => timer.time(|| reader.feed(&chunk)),
+                None => reader.feed(&chunk),
+            }
         }
         let pieces = match &mut self.restorer {
             Some(restorer) => {
@@ -203,8 +219,14 @@ impl ResponseSide for Exchange {
 impl Drop for Exchange {
     /// A stream that ends before its response does: the client or the server went away. The lease and the gauges go with the fields.
     fn drop(&mut self) {
-        if !self.done && self.error {
+        if self.done {
+            return;
+        }
+        if self.error {
             self.parts.metrics.error("ModelServerError");
+        }
+        if !self.spent.is_zero() {
+            self.parts.processing.response(self.spent);
         }
     }
 }

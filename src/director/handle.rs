@@ -77,6 +77,7 @@ impl Director {
             self.parts.metrics.request(labels.borrow()).error(refusal.reason.code().name());
             span.error(&refusal.message);
         }
+        labels.log(&result);
         result
     }
 
@@ -165,7 +166,7 @@ impl Director {
         body: &Bytes,
     ) -> Result<Inference, request::ParseError> {
         match self.parts.timed_parsers.iter().find(|parser| parser.kind == kind) {
-            Some(parser) => parser.timer.time(|| request::parse(kind, path, body)),
+            Some(parser) => parser.request_timer.time(|| request::parse(kind, path, body)),
             None => request::parse(kind, path, body),
         }
     }
@@ -279,8 +280,9 @@ impl Director {
         rng: &mut Rng,
         span: &Span,
     ) -> Result<Decision, Refusal> {
+        let start = Instant::now();
         let result = self.parts.scheduler.schedule(view, now, candidates, columns, rng, span);
-        self.scheduler_metrics.e2e_duration(now.elapsed());
+        self.scheduler_metrics.e2e_duration(start.elapsed());
         match result {
             Ok(decision) => {
                 if let Some(endpoint) = decision.targets().first() {
@@ -381,6 +383,7 @@ impl Director {
             Some(kind) => request::api_of(kind, chosen.path),
             None => request::Api::Opaque,
         };
+        let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == chosen.kind);
         let skip_response = request.inference.skip_response;
         let inflight =
             self.parts.inflight.as_ref().zip(decision.targets().first()).map(|(inflight, endpoint)| {
@@ -392,6 +395,7 @@ impl Director {
             inflight,
             metrics,
             api,
+            response_timer: parser.map(|parser| parser.response_timer.clone()),
             streaming: request.inference.stream,
             restore: body_changed.then_some((request.target_model, request.incoming_model)),
             decision,
@@ -450,7 +454,7 @@ fn estimated_tokens(body_bytes: usize) -> u64 {
 fn take_lease(decision: &Decision, body_bytes: usize) -> Result<Lease, Refusal> {
     match decision.targets().first() {
         Some(endpoint) => Ok(Lease::take(endpoint, estimated_tokens(body_bytes))),
-        None => Err(Refusal::new(Reason::SchedulingFailed, "results must be greater than zero")),
+        None => Err(Refusal::new(Reason::NoResult, "results must be greater than zero")),
     }
 }
 

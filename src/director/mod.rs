@@ -17,6 +17,7 @@ mod understood;
 pub use admission::{Admission, AdmissionCall, Permit};
 pub use exchange::Exchange;
 pub use handle::Director;
+pub use objective::DEFAULT_FAIRNESS_ID;
 pub use parts::{DirectorParts, Hook, TimedParser};
 pub use refusal::{Code, Reason, Refusal};
 pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

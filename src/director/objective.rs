@@ -6,7 +6,7 @@ use crate::request::Headers;
 use super::names::{FAIRNESS_ID, OBJECTIVE};
 
 /// Fairness id of requests that name none.
-pub(super) const DEFAULT_FAIRNESS_ID: &str = "default-flow";
+pub const DEFAULT_FAIRNESS_ID: &str = "default-flow";
 
 /// Priority of the objective that the request names: 0 for none and for unknown ones.
 pub(super) fn priority(pool: &Pool, headers: &Headers) -> i32 {

@@ -24,7 +24,9 @@ pub struct TimedParser {
     /// Which.
     pub kind: ParserKind,
     /// Measures request parsing.
-    pub timer: PluginTimer,
+    pub request_timer: PluginTimer,
+    /// Measures response parsing.
+    pub response_timer: PluginTimer,
 }
 
 /// Everything a director works with.

@@ -58,6 +58,10 @@ pub enum Reason {
     NothingLeft,
     /// The scheduler failed otherwise.
     SchedulingFailed,
+    /// The scheduler answered without an endpoint.
+    NoResult,
+    /// The proxy sends no request headers, so there is no way to tell it a destination.
+    NoHeaders,
     /// `Prefer: if-available`, and the prompt is cached nowhere.
     NotCached,
     /// A pre-request plugin failed.
@@ -68,7 +72,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 17] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
@@ -81,6 +85,8 @@ impl Reason {
         Self::NoEndpoints,
         Self::NothingLeft,
         Self::SchedulingFailed,
+        Self::NoResult,
+        Self::NoHeaders,
         Self::NotCached,
         Self::PluginFailed,
         Self::Panic,
@@ -101,6 +107,8 @@ impl Reason {
             Self::NoEndpoints => "no_endpoints",
             Self::NothingLeft => "nothing_left",
             Self::SchedulingFailed => "scheduling_failed",
+            Self::NoResult => "no_result",
+            Self::NoHeaders => "no_headers",
             Self::NotCached => "not_cached",
             Self::PluginFailed => "plugin_failed",
             Self::Panic => "panic",
@@ -119,8 +127,22 @@ impl Reason {
             | Self::NoEndpoints => Code::ServiceUnavailable,
             Self::NothingLeft | Self::SchedulingFailed => Code::ResourceExhausted,
             Self::NotCached => Code::PreconditionFailed,
-            Self::PluginFailed | Self::Panic => Code::Internal,
+            Self::NoResult | Self::NoHeaders | Self::PluginFailed | Self::Panic => Code::Internal,
         }
+    }
+
+    /// True if the stream itself refuses, before or instead of the director.
+    pub fn is_of_the_stream(self) -> bool {
+        matches!(
+            self,
+            Self::MissingBody
+                | Self::NoHeaders
+                | Self::BodyTooLarge
+                | Self::BuffersFull
+                | Self::TooManyStreams
+                | Self::StreamIdle
+                | Self::Panic
+        )
     }
 
     /// Value of `x-llm-d-request-dropped-reason`, for requests that load or an empty pool turned away.

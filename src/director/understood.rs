@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use fastrand::Rng;
 
-use super::objective;
+use super::{Exchange, Refusal, Routed, objective};
 use crate::metrics::RequestLabels;
 use crate::request::{Headers, Inference};
 use crate::scheduling::RequestView;
@@ -22,6 +22,7 @@ pub(super) struct Understood {
 /// A request's labels, kept for the end.
 #[derive(Default)]
 pub(super) struct LabelText {
+    pub(super) id: String,
     model: String,
     target_model: String,
     fairness_id: String,
@@ -29,6 +30,30 @@ pub(super) struct LabelText {
 }
 
 impl LabelText {
+    /// One line about the request, for those who want one.
+    pub(super) fn log(&self, result: &Result<Routed<Exchange>, Refusal>) {
+        let Self { id, model, target_model, priority, .. } = self;
+        match result {
+            Ok(routed) => tracing::debug!(
+                request_id = id,
+                model,
+                target_model,
+                priority,
+                destination = %String::from_utf8_lossy(&routed.destination),
+                "request routed"
+            ),
+            Err(refusal) => tracing::debug!(
+                request_id = id,
+                model,
+                target_model,
+                priority,
+                reason = refusal.reason.label(),
+                error = %refusal,
+                "request refused"
+            ),
+        }
+    }
+
     pub(super) fn borrow(&self) -> RequestLabels<'_> {
         let fairness_id =
             if self.fairness_id.is_empty() { objective::DEFAULT_FAIRNESS_ID } else { &self.fairness_id };
@@ -44,6 +69,7 @@ impl LabelText {
 impl Understood {
     pub(super) fn labels(&self) -> LabelText {
         LabelText {
+            id: self.id.clone(),
             model: self.incoming_model.clone(),
             target_model: self.target_model.clone(),
             fairness_id: self.fairness_id.clone(),

@@ -125,6 +125,9 @@ impl Discovery for FileDiscovery {
         let first = self.look(&pool).await;
         (self.on_reload)(&first);
         match first {
+            ReloadOutcome::Refused(error) if pool.is_synced() => {
+                tracing::error!(path = %self.spec.path.display(), %error, "endpoints file refused, the last good state stays in force");
+            }
             ReloadOutcome::Refused(message) => return Err(DiscoveryError(message)),
             ReloadOutcome::Applied(change) => {
                 tracing::info!(path = %self.spec.path.display(), endpoints = change.added, "endpoints file loaded");

@@ -43,9 +43,11 @@ impl BodyBudget {
     }
 
     fn reserve(&self, bytes: u64) -> bool {
-        let before = self.used.fetch_add(bytes, Relaxed);
-        if self.limit != 0 && before.saturating_add(bytes) > self.limit {
-            self.used.fetch_sub(bytes, Relaxed);
+        let fits = |used: u64| {
+            let after = used.saturating_add(bytes);
+            (self.limit == 0 || after <= self.limit).then_some(after)
+        };
+        if self.used.fetch_update(Relaxed, Relaxed, fits).is_err() {
             return false;
         }
         if let Some(metrics) = &self.metrics {

@@ -91,6 +91,7 @@ pub struct Machine<X> {
     pieces: usize,
     grpc_client: bool,
     exchange: Option<X>,
+    response_ended: bool,
 }
 
 impl<X: ResponseSide> Machine<X> {
@@ -107,6 +108,7 @@ impl<X: ResponseSide> Machine<X> {
             pieces: 0,
             grpc_client: false,
             exchange: None,
+            response_ended: false,
         }
     }
 
@@ -155,6 +157,11 @@ impl<X: ResponseSide> Machine<X> {
         }
         effects.push(Effect::Finish);
         effects
+    }
+
+    /// True if nothing more is to come: the request was refused, or the response has ended.
+    pub fn is_done(&self) -> bool {
+        self.phase == Phase::Closed || self.response_ended
     }
 
     fn close(&mut self) {
@@ -206,10 +213,14 @@ impl<X: ResponseSide> Machine<X> {
 
     fn on_request_body(&mut self, message: HttpBody) -> Effects {
         match self.phase {
-            // A proxy that sends no request headers: nothing is known but the body.
-            Phase::Start => {
+            // A proxy that sends no request headers. While it buffers, they can still be changed; otherwise they are long gone.
+            Phase::Start if matches!(self.modes.request, BodyMode::Buffered | BodyMode::BufferedPartial) => {
                 self.phase = Phase::Collecting { answered: true };
                 self.take_body(message)
+            }
+            Phase::Start => {
+                let text = "the proxy must send request headers (request_header_mode: SEND)";
+                self.refuse(&Refusal::new(Reason::NoHeaders, text))
             }
             Phase::Collecting { .. } => self.take_body(message),
             Phase::Deciding(_) | Phase::Closed => Effects::new(),
@@ -340,6 +351,7 @@ impl<X: ResponseSide> Machine<X> {
         let headers = to_headers(message.headers.unwrap_or_default());
         let served = context.and_then(metadata::served);
         let end = message.end_of_stream || self.modes.response == BodyMode::None;
+        self.response_ended |= end;
         let edits = match &mut self.exchange {
             Some(exchange) => exchange.on_headers(&headers, served.as_deref(), end),
             None => HeaderEdits::default(),
@@ -348,6 +360,7 @@ impl<X: ResponseSide> Machine<X> {
     }
 
     fn on_response_body(&mut self, message: HttpBody) -> Effects {
+        self.response_ended |= message.end_of_stream;
         let Some(exchange) = &mut self.exchange else { return self.pass_on(Side::Response, message) };
         let HttpBody { body: chunk, end_of_stream: end } = message;
         let pieces = exchange.on_chunk(chunk.clone(), end);
@@ -366,6 +379,7 @@ impl<X: ResponseSide> Machine<X> {
     }
 
     fn on_response_trailers(&mut self) -> Effects {
+        self.response_ended = true;
         let mut sends: SmallVec<[ProcessingResponse; 3]> = SmallVec::new();
         if let Some(exchange) = &mut self.exchange {
             let rest = exchange.on_end();

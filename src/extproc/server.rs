@@ -9,10 +9,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::Stream;
+use futures_util::{Stream, StreamExt};
 use http::{Request, Response};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tonic::transport::Server;
@@ -28,6 +28,10 @@ const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 16 << 20;
 /// Longest TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Handshakes under way at once.
+const HANDSHAKES: usize = 256;
+/// Pause after a failure to accept.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections whose handshake is done and which the server has not taken yet.
 const ACCEPT_BACKLOG: usize = 64;
 
@@ -49,6 +53,14 @@ pub struct ServerSettings {
     pub tls: Option<TlsSettings>,
     /// Read the certificate files again when they change.
     pub reload: bool,
+}
+
+impl ServerSettings {
+    /// Tries out all that can be wrong with them, so that a fault is told before anything listens.
+    pub fn check(&self) -> Result<(), TlsError> {
+        let Some(tls) = &self.tls else { return Ok(()) };
+        tls::server_config(tls, Identity::load(tls)?).map(|_| ())
+    }
 }
 
 /// A listener with its address.
@@ -78,7 +90,8 @@ where
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW);
     let Some(tls) = settings.tls else {
-        let incoming = Plain { listener: listening.listener, connections };
+        let incoming =
+            accept(listening.listener).map(move |stream| stream.map(|stream| connections.count(stream)));
         return Ok(server.serve_with_incoming_shutdown(services, incoming, shutdown).await?);
     };
     let identity = Identity::load(&tls)?;
@@ -125,22 +138,25 @@ where
     }
 }
 
-/// Accepted connections without TLS.
-struct Plain {
-    listener: TcpListener,
-    connections: Connections,
+/// Connections as they come. A failure to accept nearly always means that descriptors have run out: it is told, and waited out.
+pub fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
+    futures_util::stream::unfold(listener, |listener| async {
+        Some((Ok(next_connection(&listener).await), listener))
+    })
 }
 
-impl Stream for Plain {
-    type Item = io::Result<Counted<TcpStream>>;
-
-    fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        self.listener.poll_accept(cx).map(|accepted| {
-            Some(accepted.map(|(stream, _)| {
+async fn next_connection(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((stream, _)) => {
                 without_delay(&stream);
-                self.connections.count(stream)
-            }))
-        })
+                return stream;
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+            }
+        }
     }
 }
 
@@ -157,19 +173,14 @@ async fn accept_tls(
     connections: Connections,
     sender: mpsc::Sender<io::Result<Counted<tokio_rustls::server::TlsStream<TcpStream>>>>,
 ) {
+    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
-            Err(error) => {
-                // Out of descriptors, most likely: give streams time to end.
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(Duration::from_millis(100)).await;
-                continue;
-            }
-        };
-        without_delay(&stream);
+        let stream = next_connection(&listener).await;
+        // With too many handshakes under way, further clients wait in the listen queue.
+        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
         let (acceptor, sender, connections) = (acceptor.clone(), sender.clone(), connections.clone());
         tokio::spawn(async move {
+            let _permit = permit;
             match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
                 Ok(Ok(stream)) => {
                     // A closed channel means the server is shutting down.
@@ -188,14 +199,17 @@ const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
 /// Takes over renewed certificate files, for ever.
 async fn watch_certificate(folder: Option<std::path::PathBuf>, identity: Arc<Identity>) {
     let Some(folder) = folder else { return std::future::pending().await };
-    let read = || {
-        let files = ["tls.crt", "tls.key"].map(|name| std::fs::read(folder.join(name)).unwrap_or_default());
-        files.concat()
+    let read = async || {
+        let mut files = Vec::new();
+        for name in ["tls.crt", "tls.key"] {
+            files.extend(tokio::fs::read(folder.join(name)).await.unwrap_or_default());
+        }
+        files
     };
-    let mut seen = read();
+    let mut seen = read().await;
     loop {
         tokio::time::sleep(CERTIFICATE_POLL).await;
-        let found = read();
+        let found = read().await;
         if found == seen {
             continue;
         }

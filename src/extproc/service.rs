@@ -21,8 +21,8 @@ use super::machine::MachineSettings;
 use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
 use super::wire::{ProcessingRequest, ProcessingResponse};
 use super::{BodyBudget, Modes, refusal};
-use crate::director::{Director, Reason, Refusal};
-use crate::metrics::{ExtProcMetrics, StreamGuard};
+use crate::director::{DEFAULT_FAIRNESS_ID, Director, Reason, Refusal};
+use crate::metrics::{Metrics, RequestLabels, StreamGuard};
 use crate::telemetry::Tracing;
 
 /// Bounds and modes of the service.
@@ -73,11 +73,18 @@ impl ExtProc {
     /// A service that asks `director`.
     pub fn new(
         director: Arc<Director>,
-        metrics: ExtProcMetrics,
+        metrics: &Metrics,
         tracing: Tracing,
         settings: ExtProcSettings,
     ) -> Self {
-        let shared = Arc::new(Shared { director, metrics, tracing, settings });
+        let unknown = metrics.request(RequestLabels {
+            model: "",
+            target_model: "",
+            fairness_id: DEFAULT_FAIRNESS_ID,
+            priority: 0,
+        });
+        let metrics = metrics.extproc();
+        let shared = Arc::new(Shared { director, metrics, unknown, tracing, settings });
         Self { shared, open: Arc::default() }
     }
 

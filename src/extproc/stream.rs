@@ -16,9 +16,9 @@ use tonic::{Code as GrpcCode, Status};
 use super::machine::{Effect, Effects, Machine};
 use super::refusal;
 use super::service::{ExtProcSettings, StreamCount};
-use super::wire::{ProcessingRequest, ProcessingResponse, Request};
+use super::wire::{HttpHeaders, ProcessingRequest, ProcessingResponse, Request};
 use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed};
-use crate::metrics::ExtProcMetrics;
+use crate::metrics::{ExtProcMetrics, RequestMetrics};
 use crate::telemetry::{Span, Tracing};
 
 type Decision = Result<Routed<Exchange>, Refusal>;
@@ -28,6 +28,8 @@ type Deciding = Pin<Box<dyn Future<Output = (Decision, Span)> + Send>>;
 pub(super) struct Shared {
     pub(super) director: Arc<Director>,
     pub(super) metrics: ExtProcMetrics,
+    /// Series of requests that were refused before anything was known of them.
+    pub(super) unknown: RequestMetrics,
     pub(super) tracing: Tracing,
     pub(super) settings: ExtProcSettings,
 }
@@ -37,6 +39,9 @@ impl Shared {
     pub(super) fn count_refusal(&self, reason: Reason) {
         let extproc = &self.metrics;
         extproc.refusal(reason.label(), refusal::http_status(reason.code()));
+        if reason.is_of_the_stream() {
+            self.unknown.error(reason.code().name());
+        }
         match reason {
             Reason::BodyTooLarge => extproc.bound_hit("request_body"),
             Reason::BuffersFull => extproc.bound_hit("buffered_bodies"),
@@ -124,7 +129,7 @@ impl<S> Conversation<S> {
     fn decide(&mut self, ask: Ask) {
         let director = Arc::clone(&self.shared.director);
         let received = self.received;
-        let mut span = self.shared.tracing.request_span(&ask.headers);
+        let mut span = self.shared.tracing.request_span(&ask.headers, received.elapsed());
         self.deciding = Some(Box::pin(async move {
             let decision = director.handle(ask, received, &mut span).await;
             (decision, span)
@@ -174,6 +179,12 @@ impl<S> Conversation<S> {
         self.active = Instant::now();
         if matches!(message.request, Some(Request::RequestHeaders(_))) {
             self.received = self.active;
+        }
+        if let Some(Request::ResponseHeaders(headers)) = &message.request
+            && self.span.is_recording()
+            && is_error(headers)
+        {
+            self.span.error("ModelServerError");
         }
         self.step(|machine| machine.on_message(message));
     }
@@ -231,13 +242,24 @@ impl<S> Conversation<S> {
 
 impl<S> Drop for Conversation<S> {
     fn drop(&mut self) {
-        if !self.inbound_ended && !self.finished {
+        // A proxy that has all it wants resets the stream: only one that was cut short is cancelled.
+        if !self.inbound_ended && !self.finished && !self.machine.is_done() {
             self.ended = GrpcCode::Cancelled;
         }
         if let Some(guard) = self.guard.take() {
             guard.finish(self.ended);
         }
     }
+}
+
+/// True if the model server answered with anything but success.
+fn is_error(response: &HttpHeaders) -> bool {
+    let headers = response.headers.iter().flat_map(|map| &map.headers);
+    let mut statuses = headers.filter(|header| header.key == ":status");
+    statuses.any(|status| {
+        let value = if status.raw_value.is_empty() { &status.value } else { &status.raw_value };
+        !value.starts_with(b"2")
+    })
 }
 
 /// Time without messages after which a stream is ended, by default.

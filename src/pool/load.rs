@@ -204,6 +204,18 @@ impl Load {
         self.updated.store(nanos.saturating_add(1), Relaxed);
     }
 
+    /// Forgets what was read: it is another life of the server. What this process sent still counts.
+    pub(super) fn forget_reading(&self) {
+        self.updated.store(0, Relaxed);
+        self.waiting.store(0, Relaxed);
+        self.running.store(0, Relaxed);
+        self.kv_usage.store(0, Relaxed);
+        self.block_size.store(0, Relaxed);
+        self.num_blocks.store(0, Relaxed);
+        self.lora.store(Arc::default());
+        self.note_answer();
+    }
+
     pub(super) fn begin(&self, tokens: u64) {
         self.in_flight.fetch_add(1, Relaxed);
         self.in_flight_tokens.fetch_add(tokens, Relaxed);

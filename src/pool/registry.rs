@@ -156,6 +156,9 @@ impl Writer {
         self.next_incarnation += 1;
         let key = (spec.id.clone(), spec.address);
         let running = self.departed.remove(&key).and_then(|load| load.upgrade());
+        if let Some(load) = &running {
+            load.forget_reading();
+        }
         let load = running.unwrap_or_else(|| Arc::new(Load::new(epoch)));
         Endpoint::new(spec, self.next_incarnation, load)
     }

@@ -264,10 +264,8 @@ impl Profile {
             identify(&mut span, call);
             span.attribute("llm_d.epp.picker.candidate_endpoints", count(call.len()));
             let best = best_five(call, totals);
-            let names: Vec<String> = best.iter().map(|(name, _)| name.clone()).collect();
-            span.attribute("llm_d.epp.picker.top_endpoints", names.join(","));
-            let scores: Vec<String> = best.iter().map(|(_, total)| total.to_string()).collect();
-            span.attribute("llm_d.epp.picker.top_scores", scores.join(","));
+            span.texts("llm_d.epp.picker.top_endpoints", best.iter().map(|(name, _)| name.clone()));
+            span.numbers("llm_d.epp.picker.top_scores", best.iter().map(|(_, total)| *total));
         }
         let mut picked = SmallVec::new();
         self.picker.timer.time(|| self.picker.plugin.pick(call, totals, rng, &mut picked));

@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 use opentelemetry::trace::{Span as _, SpanBuilder, SpanContext, SpanKind, Status, TraceContextExt, Tracer};
-use opentelemetry::{Context, KeyValue, Value};
+use opentelemetry::{Array, Context, KeyValue, StringValue, Value};
 use opentelemetry_sdk::trace::{SdkTracer, Span as SdkSpan};
 
 use super::propagation::{Injected, inject};
@@ -81,6 +81,17 @@ impl Span {
         if let State::Recording(recording) = &mut self.state {
             recording.span.set_attribute(KeyValue::new(key, value));
         }
+    }
+
+    /// Sets an attribute that is a list of texts.
+    pub fn texts(&mut self, key: &'static str, values: impl IntoIterator<Item = String>) {
+        let values: Vec<StringValue> = values.into_iter().map(StringValue::from).collect();
+        self.attribute(key, Value::Array(Array::String(values)));
+    }
+
+    /// Sets an attribute that is a list of numbers.
+    pub fn numbers(&mut self, key: &'static str, values: impl IntoIterator<Item = f64>) {
+        self.attribute(key, Value::Array(Array::F64(values.into_iter().collect())));
     }
 
     /// Marks the span as failed.

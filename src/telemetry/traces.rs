@@ -1,7 +1,7 @@
 //! Whether a request is traced, and the first span of one that is.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use opentelemetry::trace::{
     SpanBuilder, SpanContext, SpanKind, TraceContextExt, TraceFlags, Tracer, TracerProvider,
@@ -89,8 +89,9 @@ impl Tracing {
         Self { active: Some(Arc::new(Active { provider, tracer, parent_decides })) }
     }
 
-    /// The span of a request, below the caller's if the headers name one. Whether it records is decided before anything is built.
-    pub fn request_span(&self, headers: &Headers) -> Span {
+    /// The span of a request that began `ago`, below the caller's if the headers name one. Whether it records is decided before anything is
+    /// built.
+    pub fn request_span(&self, headers: &Headers, ago: Duration) -> Span {
         let Some(active) = &self.active else { return Span::off() };
         let baggage = baggage(headers);
         let parent = extract(headers);
@@ -100,7 +101,9 @@ impl Tracing {
             let context = SpanContext::new(parent.trace_id(), id, TraceFlags::default(), false, state);
             return Span::unsampled(context, baggage);
         }
-        let builder = SpanBuilder::from_name(REQUEST_SPAN).with_kind(SpanKind::Server);
+        let builder = SpanBuilder::from_name(REQUEST_SPAN)
+            .with_kind(SpanKind::Server)
+            .with_start_time(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH));
         let context = match parent {
             Some(parent) => Context::new().with_remote_span_context(parent),
             None => Context::new(),

@@ -54,15 +54,33 @@ async fn an_idle_process_ends_at_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn requests_that_outlast_the_drain_time_do_not_keep_the_process() {
+async fn requests_that_outlast_drain_and_linger_time_do_not_keep_the_process() {
     let mut stack = Stack::of(
         Fleet::start(1, &["--inter-token-ms", "100"]).await,
         BodyMode::FullDuplexStreamed,
-        &["--drain-timeout", "1s"],
+        &["--drain-timeout", "1s", "--linger-timeout", "1s"],
     )
     .await;
     let mut response = stack.client().open("/v1/chat/completions", &chat("endless", 100_000, true)).await;
     assert!(within("first piece", response.body_mut().frame()).await.is_some());
     stack.pointsman.process.terminate().await;
     stack.pointsman.process.ended().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_outlasts_the_drain_time_is_finished_in_the_linger_time() {
+    let mut stack = Stack::of(
+        Fleet::start(1, &["--inter-token-ms", "100"]).await,
+        BodyMode::FullDuplexStreamed,
+        &["--drain-timeout", "1s", "--linger-timeout", "60s"],
+    )
+    .await;
+    // Forty tokens take four seconds.
+    let mut response = stack.client().open("/v1/chat/completions", &chat("long", 40, true)).await;
+    assert!(within("first piece", response.body_mut().frame()).await.is_some());
+    stack.pointsman.process.terminate().await;
+    let rest = within("the whole answer", response.into_body().collect()).await;
+    let text = String::from_utf8(rest.unwrap().to_bytes().to_vec()).unwrap();
+    assert!(text.contains("[DONE]"), "{text}");
+    assert!(stack.pointsman.process.ended().await.success());
 }

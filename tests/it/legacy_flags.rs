@@ -40,7 +40,11 @@ async fn the_arguments_of_the_old_chart_start_a_picker_that_serves() {
     std::fs::write(&file, chart_config(&endpoints.path())).unwrap();
     let mut arguments = chart_arguments(file.to_str().unwrap());
     arguments.extend(["--total-queued-requests-metric", "vllm:num_requests_waiting"]);
-    arguments.extend(["--kv-cache-usage-percentage-metric=vllm:kv_cache_usage_perc", "--lora-info-metric", ""]);
+    arguments.extend([
+        "--kv-cache-usage-percentage-metric=vllm:kv_cache_usage_perc",
+        "--lora-info-metric",
+        "",
+    ]);
     let pointsman = Pointsman::start_in(&[], &arguments).await;
     holds("both servers were scraped", async || {
         pointsman.metric("inference_pool_ready_pods", &[("name", "pool-x")]).await == Some(2.0)
@@ -61,13 +65,9 @@ async fn every_service_name_that_probes_use_is_serving() {
     let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), &[]).await;
     let channel = Channel::from_shared(format!("http://{}", pointsman.health)).unwrap();
     let mut client = HealthClient::new(within("health port", channel.connect()).await.unwrap());
-    for service in [
-        "inference-extension",
-        "",
-        "readiness",
-        "liveness",
-        "envoy.service.ext_proc.v3.ExternalProcessor",
-    ] {
+    for service in
+        ["inference-extension", "", "readiness", "liveness", "envoy.service.ext_proc.v3.ExternalProcessor"]
+    {
         let request = HealthCheckRequest { service: service.to_owned() };
         let answer = within("health", client.check(request)).await;
         let status = answer.unwrap_or_else(|error| panic!("{service:?}: {error}")).into_inner().status;

@@ -32,7 +32,9 @@ impl Picker {
         let names: Vec<String> = (0..servers.len()).map(|number| format!("e{number}")).collect();
         let listed = names.iter().map(String::as_str).zip(servers.iter().copied());
         let endpoints = EndpointsFile::with(listed);
-        let flags = [&["--secure-serving=false"], flags].concat();
+        // That nobody answers at some addresses is found out in no particular order.
+        let usual = ["--secure-serving=false", "--avoid-unreachable=false"];
+        let flags = [&usual, flags].concat();
         let pointsman = Pointsman::start(&config(&endpoints), &flags).await;
         let proxy = Proxy::connect(pointsman.grpc).await;
         Self { proxy, _pointsman: pointsman, _endpoints: endpoints }
@@ -54,8 +56,10 @@ async fn first(exchange: &mut Exchange) -> Response {
 }
 
 fn metadata(hint: Kind) -> Metadata {
-    let field =
-        Field { name: "x-gateway-destination-endpoint-subset".into(), value: Some(Value { kind: Some(hint) }) };
+    let field = Field {
+        name: "x-gateway-destination-endpoint-subset".into(),
+        value: Some(Value { kind: Some(hint) }),
+    };
     let entry =
         NamedStruct { name: "envoy.lb.subset_hint".into(), fields: Some(Struct { fields: vec![field] }) };
     Metadata { filter_metadata: vec![entry] }
@@ -80,7 +84,9 @@ fn refusal(answer: &Response) -> (i32, String) {
 
 fn field<'a>(fields: &'a Struct, name: &str) -> &'a Kind {
     let found = fields.fields.iter().find(|field| field.name == name);
-    found.and_then(|field| field.value.as_ref()?.kind.as_ref()).unwrap_or_else(|| panic!("no {name}: {fields:?}"))
+    found
+        .and_then(|field| field.value.as_ref()?.kind.as_ref())
+        .unwrap_or_else(|| panic!("no {name}: {fields:?}"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -172,8 +178,10 @@ async fn a_flag_makes_hints_count_for_nothing() {
 async fn a_picker_of_several_endpoints_gives_a_list() {
     let servers = nobody(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]);
     let two = |endpoints: &EndpointsFile| {
-        config(&endpoints.path(), SCORERS)
-            .replace("- type: max-score-picker\n", "- {type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}\n")
+        config(&endpoints.path(), SCORERS).replace(
+            "- type: max-score-picker\n",
+            "- {type: max-score-picker, parameters: {maxNumOfEndpoints: 2}}\n",
+        )
     };
     let picker = Picker::configured(&servers, two, &[]).await;
     let mut exchange = picker.proxy.open().await;
@@ -204,7 +212,9 @@ async fn the_scores_of_all_candidates_come_along_if_asked_for() {
             assert_eq!(lb.fields.len(), 1, "{lb:?}");
             continue;
         }
-        let Kind::Struct(scores) = field(lb, "x-gateway-destination-endpoint-scores") else { panic!("{lb:?}") };
+        let Kind::Struct(scores) = field(lb, "x-gateway-destination-endpoint-scores") else {
+            panic!("{lb:?}")
+        };
         assert_eq!(scores.fields.len(), 3, "{scores:?}");
         for server in &servers {
             // Two scorers of weight 2, and nobody has any load.
@@ -222,7 +232,8 @@ async fn if_available_is_served_only_where_the_prompt_is_cached() {
     let prompt = "the night train has a dining car and two sleepers ".repeat(40);
     let ask = async |prefer: Option<&'static str>| {
         let mut exchange = picker.proxy.open().await;
-        let prefer = prefer.map(|prefer| (Bytes::from_static(b"prefer"), Bytes::from_static(prefer.as_bytes())));
+        let prefer =
+            prefer.map(|prefer| (Bytes::from_static(b"prefer"), Bytes::from_static(prefer.as_bytes())));
         exchange.say(headers("/v1/chat/completions", prefer, false)).await;
         exchange.say(body(chat(&prompt, 1, false).to_string(), true)).await;
         first(&mut exchange).await

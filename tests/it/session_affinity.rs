@@ -5,10 +5,10 @@ use std::process::Command;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use pointsman::extproc::wire::{HeaderMap, HeaderValue, HttpHeaders, Request};
 
 use crate::support::{
-    EndpointsFile, Fleet, Pointsman, Proxy, body, chat, config, destination, headers, program, sets,
+    EndpointsFile, Fleet, Pointsman, Proxy, body, chat, config, destination, headers, program,
+    response_headers, sets,
 };
 
 const SCORERS: &[(&str, u32)] = &[("session-affinity-scorer", 1)];
@@ -16,17 +16,13 @@ const SCORERS: &[(&str, u32)] = &[("session-affinity-scorer", 1)];
 /// Sends a request with this token; the endpoint that it is sent to, and the token that the response carries.
 async fn exchange(proxy: &Proxy, number: usize, token: Option<&str>) -> (String, Vec<String>) {
     let mut exchange = proxy.open().await;
-    let token = token
-        .map(|token| (Bytes::from_static(b"x-session-token"), Bytes::copy_from_slice(token.as_bytes())));
+    let token =
+        token.map(|token| (Bytes::from_static(b"x-session-token"), Bytes::copy_from_slice(token.as_bytes())));
     exchange.say(headers("/v1/chat/completions", token, false)).await;
     exchange.say(body(chat(&format!("turn {number}"), 1, false).to_string(), true)).await;
     let picked = destination(&exchange.answer().await.unwrap().unwrap()).unwrap();
     exchange.answer().await.unwrap().unwrap();
-    let status = HeaderValue { key: ":status".into(), raw_value: "200".into(), ..HeaderValue::default() };
-    let map = HeaderMap { headers: vec![status] };
-    exchange
-        .say(Request::ResponseHeaders(HttpHeaders { headers: Some(map), end_of_stream: false }))
-        .await;
+    exchange.say(response_headers("200")).await;
     let answer = exchange.answer().await.unwrap().unwrap();
     (picked, sets(&answer, "x-session-token"))
 }

@@ -33,6 +33,10 @@ impl EndpointsFile {
 
     /// The text of a file with these servers.
     pub(crate) fn listed<'a>(servers: impl IntoIterator<Item = (&'a str, SocketAddr)>) -> String {
+        let mut servers = servers.into_iter().peekable();
+        if servers.peek().is_none() {
+            return "endpoints: []\n".to_owned();
+        }
         let mut text = String::from("endpoints:\n");
         for (name, addr) in servers {
             writeln!(text, "- {{name: {name}, address: \"{}\", port: \"{}\"}}", addr.ip(), addr.port())

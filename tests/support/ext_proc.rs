@@ -102,6 +102,14 @@ pub(crate) fn headers(
     Request::RequestHeaders(HttpHeaders { headers: Some(HeaderMap { headers }), end_of_stream })
 }
 
+/// Response headers with this status, and a body to come.
+pub(crate) fn response_headers(status: &str) -> Request {
+    let raw_value = Bytes::copy_from_slice(status.as_bytes());
+    let header = HeaderValue { key: Bytes::from_static(b":status"), raw_value, ..HeaderValue::default() };
+    let headers = Some(HeaderMap { headers: vec![header] });
+    Request::ResponseHeaders(HttpHeaders { headers, end_of_stream: false })
+}
+
 /// A piece of a request body.
 pub(crate) fn body(bytes: impl Into<Bytes>, end_of_stream: bool) -> Request {
     Request::RequestBody(HttpBody { body: bytes.into(), end_of_stream })

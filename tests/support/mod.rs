@@ -17,7 +17,7 @@ pub(crate) use client::{Client, Reply, chat, lone_request, sse_events};
 pub(crate) use endpoints::EndpointsFile;
 pub(crate) use envoy::{BodyMode, Envoy};
 pub(crate) use exporter::{Exporter, Form};
-pub(crate) use ext_proc::{Exchange, Proxy, body, destination, headers, sets, trailers};
+pub(crate) use ext_proc::{Exchange, Proxy, body, destination, headers, response_headers, sets, trailers};
 pub(crate) use fleet::Fleet;
 pub(crate) use pointsman::{Pointsman, program};
 pub(crate) use poll::{PATIENCE, eventually, holds, within};

@@ -28,6 +28,11 @@ fn limit(cx: &mut BuildCx<'_>) -> Result<usize, BuildError> {
     if limit < 1 {
         cx.warn(format!("maxNumOfEndpoints: {limit} is below 1, using 1"));
     }
+    if limit > 1 {
+        cx.warn(format!(
+            "maxNumOfEndpoints: {limit} sends fallbacks with commas; a proxy that takes one address only (Envoy's ORIGINAL_DST) then answers 503"
+        ));
+    }
     Ok(usize::try_from(limit).unwrap_or(1).max(1))
 }
 
