@@ -6,16 +6,21 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::pool::{Pool, Subset};
+use crate::request::Headers;
 
 use super::Refusal;
 
 /// What admission may know of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionCall<'a> {
+    /// Request headers, for limits that a client may set.
+    pub headers: &'a Headers,
     /// Priority of the objective.
     pub priority: i32,
     /// Fairness id.
     pub fairness_id: &'a str,
+    /// Model as asked for.
+    pub model: &'a str,
     /// Target model.
     pub target_model: &'a str,
     /// Bytes of the body.

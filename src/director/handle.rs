@@ -101,7 +101,7 @@ impl Director {
             orchestration.attribute("request_prio", i64::from(request.priority));
         }
         let subset = self.subset(hint)?;
-        let permit = self.admit(&request, body.len() as u64, received, subset.as_ref()).await?;
+        let permit = self.admit(&request, &headers, body.len() as u64, received, subset.as_ref()).await?;
         let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
         let view = request.view(&headers, &body);
@@ -221,14 +221,17 @@ impl Director {
     async fn admit(
         &self,
         request: &Understood,
+        headers: &Headers,
         size: u64,
         received: Instant,
         subset: Option<&Subset>,
     ) -> Result<Permit, Refusal> {
         let Some(admission) = &self.parts.admission else { return Ok(None) };
         let call = AdmissionCall {
+            headers,
             priority: request.priority,
             fairness_id: &request.fairness_id,
+            model: &request.incoming_model,
             target_model: &request.target_model,
             size,
             received,

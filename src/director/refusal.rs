@@ -54,6 +54,16 @@ pub enum Reason {
     InvalidSubset,
     /// The pool, or the subset of it, is empty.
     NoEndpoints,
+    /// The pool is full, and the request is not held: its queue is at capacity, or it is sheddable.
+    Saturated,
+    /// The request was held for as long as it may be.
+    TtlExpired,
+    /// The client went away while the request was held.
+    ClientGone,
+    /// The process ends.
+    ShuttingDown,
+    /// A more important request took the place of this one while it was being served.
+    Evicted,
     /// The filters of the scheduling profile left nothing.
     NothingLeft,
     /// The scheduler failed otherwise.
@@ -72,7 +82,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 22] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
@@ -83,6 +93,11 @@ impl Reason {
         Self::StreamIdle,
         Self::InvalidSubset,
         Self::NoEndpoints,
+        Self::Saturated,
+        Self::TtlExpired,
+        Self::ClientGone,
+        Self::ShuttingDown,
+        Self::Evicted,
         Self::NothingLeft,
         Self::SchedulingFailed,
         Self::NoResult,
@@ -105,6 +120,11 @@ impl Reason {
             Self::StreamIdle => "stream_idle",
             Self::InvalidSubset => "invalid_subset",
             Self::NoEndpoints => "no_endpoints",
+            Self::Saturated => "saturated",
+            Self::TtlExpired => "ttl_expired",
+            Self::ClientGone => "client_gone",
+            Self::ShuttingDown => "shutting_down",
+            Self::Evicted => "evicted",
             Self::NothingLeft => "nothing_left",
             Self::SchedulingFailed => "scheduling_failed",
             Self::NoResult => "no_result",
@@ -124,8 +144,14 @@ impl Reason {
             | Self::TooManyStreams
             | Self::StreamIdle
             | Self::InvalidSubset
-            | Self::NoEndpoints => Code::ServiceUnavailable,
-            Self::NothingLeft | Self::SchedulingFailed => Code::ResourceExhausted,
+            | Self::NoEndpoints
+            | Self::ClientGone
+            | Self::ShuttingDown => Code::ServiceUnavailable,
+            Self::NothingLeft
+            | Self::SchedulingFailed
+            | Self::Saturated
+            | Self::TtlExpired
+            | Self::Evicted => Code::ResourceExhausted,
             Self::NotCached => Code::PreconditionFailed,
             Self::NoResult | Self::NoHeaders | Self::PluginFailed | Self::Panic => Code::Internal,
         }
@@ -149,7 +175,11 @@ impl Reason {
     pub fn dropped(self) -> Option<&'static str> {
         match self {
             Self::NoEndpoints | Self::InvalidSubset => Some("rejected-no-endpoints"),
-            Self::NothingLeft => Some("rejected-saturated"),
+            Self::NothingLeft | Self::Saturated => Some("rejected-saturated"),
+            Self::TtlExpired => Some("rejected-ttl-expired"),
+            Self::ClientGone => Some("rejected-context-cancelled"),
+            Self::ShuttingDown => Some("rejected-shutting-down"),
+            Self::Evicted => Some("evicted"),
             Self::BuffersFull => Some("rejected-buffers-full"),
             Self::TooManyStreams => Some("rejected-too-many-streams"),
             _ => None,

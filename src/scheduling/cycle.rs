@@ -190,10 +190,11 @@ impl Profile {
 
     /// Slots that survive the filters; `None` if there are no filters.
     fn filter(&self, call: &Call<'_>, span: &Span) -> Option<Vec<u32>> {
+        let mut span = span.child(|| "filter_endpoints");
         if self.filters.is_empty() {
+            describe_filtering(&mut span, call, call.len());
             return None;
         }
-        let mut span = span.child(|| "filter_endpoints");
         let mut survivors = call.slots().to_vec();
         let mut keep = Mask::full(survivors.len());
         for filter in &self.filters {
@@ -209,11 +210,7 @@ impl Profile {
                 break;
             }
         }
-        if span.is_recording() {
-            identify(&mut span, call);
-            span.attribute("llm_d.epp.filter.candidate_endpoints", count(call.len()));
-            span.attribute("llm_d.epp.filter.filtered_endpoints", count(survivors.len()));
-        }
+        describe_filtering(&mut span, call, survivors.len());
         Some(survivors)
     }
 
@@ -285,6 +282,14 @@ fn best_five(call: &Call<'_>, totals: &[f64]) -> Vec<(String, f64)> {
 /// A number of things as a span attribute.
 fn count(number: usize) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn describe_filtering(span: &mut Span, call: &Call<'_>, survivors: usize) {
+    if span.is_recording() {
+        identify(span, call);
+        span.attribute("llm_d.epp.filter.candidate_endpoints", count(call.len()));
+        span.attribute("llm_d.epp.filter.filtered_endpoints", count(survivors));
+    }
 }
 
 fn identify(span: &mut Span, call: &Call<'_>) {

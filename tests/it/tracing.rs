@@ -163,7 +163,7 @@ impl tower_service::Service<http::Request<tonic::body::Body>> for Collector {
     }
 }
 
-/// A traced picker for one recording server, and its collector.
+/// A traced picker for a recording server under two names, and its collector.
 struct Bench {
     pointsman: Pointsman,
     collector: Collector,
@@ -180,6 +180,10 @@ impl Drop for Bench {
 
 impl Bench {
     async fn start(flags: &[&str]) -> Self {
+        Self::start_with(false, flags).await
+    }
+
+    async fn start_with(filtered: bool, flags: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let collector = Collector::default();
@@ -187,17 +191,21 @@ impl Bench {
             .serve_with_incoming(collector.clone(), TcpListenerStream::new(listener));
         let collecting = tokio::spawn(async { serving.await.unwrap() });
         let recorder = Recorder::start().await;
+        // The filter lets the first one through; both are the same server.
         let endpoints = EndpointsFile::of(&format!(
-            "{}objectives:\n- {{name: gold, priority: 7}}\n",
-            EndpointsFile::listed([("one", recorder.addr)])
+            "{}- {{name: two, address: \"127.0.0.1\", port: {}, labels: {{llm-d.ai/role: prefill}}}}\n\
+             objectives:\n- {{name: gold, priority: 7}}\n",
+            EndpointsFile::listed([("one", recorder.addr)]),
+            recorder.addr.port()
         ));
-        // A filter that lets everybody pass, so that there is something to trace.
-        let config = config(&endpoints.path(), SCORERS)
-            .replace("- type: max-score-picker\n", "- type: decode-filter\n- type: max-score-picker\n")
-            .replace(
-                "  - pluginRef: max-score-picker\n",
-                "  - pluginRef: decode-filter\n  - pluginRef: max-score-picker\n",
-            );
+        let mut config = config(&endpoints.path(), SCORERS);
+        if filtered {
+            config =
+                config.replace("schedulingProfiles:", "- type: decode-filter\nschedulingProfiles:").replace(
+                    "  - pluginRef: max-score-picker",
+                    "  - pluginRef: decode-filter\n  - pluginRef: max-score-picker",
+                );
+        }
         let environment = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
             ("OTEL_TRACES_SAMPLER_ARG", "1"),
@@ -260,7 +268,7 @@ fn question() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_leaves_the_spans_and_attributes_of_the_reference() {
-    let mut bench = Bench::start(&["--secure-serving=false"]).await;
+    let mut bench = Bench::start_with(true, &["--secure-serving=false"]).await;
     let traceparent = parent("01");
     let further = [
         ("traceparent", traceparent.as_str()),
@@ -303,7 +311,7 @@ async fn a_request_leaves_the_spans_and_attributes_of_the_reference() {
         assert_eq!(span.attribute("gen_ai.request.model"), &Any::from("sim-model"));
         assert_eq!(span.attribute("gen_ai.request.id"), &Any::from("req-1"));
     }
-    assert_eq!(filter.attribute("llm_d.epp.filter.candidate_endpoints"), &Any::Integer(1));
+    assert_eq!(filter.attribute("llm_d.epp.filter.candidate_endpoints"), &Any::Integer(2));
     assert_eq!(filter.attribute("llm_d.epp.filter.filtered_endpoints"), &Any::Integer(1));
     assert_eq!(scoring.attribute("llm_d.epp.scorer.count"), &Any::Integer(2));
     assert_eq!(scoring.attribute("llm_d.epp.scoring.candidate_endpoints"), &Any::Integer(1));
@@ -347,6 +355,10 @@ async fn the_server_gets_one_trace_context_and_it_is_the_pickers() {
     assert_eq!(values("traceparent"), [format!("00-{TRACE}-{}-01", hex(&request.id))]);
     assert_eq!(values("tracestate"), ["vendor=1"]);
     assert_eq!(values("baggage"), ["user=me"]);
+    // Without any filter there is a span of filtering all the same.
+    let filter = named(&spans, "filter_endpoints");
+    assert_eq!(filter.attribute("llm_d.epp.filter.candidate_endpoints"), &Any::Integer(2));
+    assert_eq!(filter.attribute("llm_d.epp.filter.filtered_endpoints"), &Any::Integer(2));
 }
 
 #[tokio::test(flavor = "multi_thread")]
