@@ -28,7 +28,7 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
 
 .PHONY: setup
-setup: $(ENVOY_STAMP) ## Fetch Envoy and the crates
+setup: $(ENVOY_STAMP) $(PROMETHEUS) ## Fetch Envoy, Prometheus and the crates
 	$(CARGO) fetch --locked
 
 # Nothing is fetched when the stamp is there. The link is relative, so the folder may be moved.
@@ -40,6 +40,19 @@ $(ENVOY_STAMP):
 	@cd $(ENVOY_VENV) && ln -s lib/python3*/site-packages/envoy/_bin/envoy envoy
 	@$(ENVOY) --version
 	@touch $@
+
+# Prometheus from Debian, unpacked without being installed; needs no root.
+PROMETHEUS := target/prometheus/usr/bin/prometheus
+
+$(PROMETHEUS):
+	@if [ -x /usr/bin/prometheus ]; then \
+	    mkdir -p $(dir $@) && ln -sf /usr/bin/prometheus $@; \
+	else \
+	    echo "unpacking Prometheus into target/prometheus"; \
+	    mkdir -p target/prometheus && cd target/prometheus && { apt-get download prometheus > /dev/null 2>&1 \
+	        || { apt-get update > /dev/null && apt-get download prometheus > /dev/null; }; } \
+	    && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb; \
+	fi
 
 .PHONY: build
 build: ## Build the release binary
@@ -68,7 +81,7 @@ deny: ## Check licences, advisories and sources of the dependencies (needs cargo
 	fi
 
 .PHONY: test
-test: $(ENVOY_STAMP) deny check ## Everything that has to pass, with a real Envoy
+test: $(ENVOY_STAMP) $(PROMETHEUS) deny check ## Everything that has to pass, with a real Envoy
 	$(CARGO) test --locked --no-run --quiet
 	$(CARGO) test --locked
 

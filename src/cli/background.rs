@@ -9,11 +9,13 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeFlags;
+use super::holding::{Demand, Holding};
 use super::settings::Settings;
 use crate::config::Plan;
 use crate::datalayer::exposition::Figures;
 use crate::datalayer::{self, DataLayer, Observer, ScrapeError, Variant};
 use crate::discovery::{Discovery, FileDiscovery};
+use crate::flow::Controller;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
 use crate::pool::{Age, Endpoint, Pool};
 
@@ -27,12 +29,15 @@ pub(super) struct Background {
     discovery: FileDiscovery,
     layer: Option<Arc<DataLayer>>,
     collector: PoolCollector,
+    holding: Option<Holding>,
+    demand: Arc<Demand>,
     refresh: Duration,
     staleness: Duration,
 }
 
 impl Background {
     /// Sets the tasks up. Fails if the files of a scraping certificate cannot be used.
+    #[expect(clippy::too_many_arguments, reason = "it is the one place where these meet")]
     pub(super) fn new(
         flags: &ServeFlags,
         settings: &Settings,
@@ -40,6 +45,8 @@ impl Background {
         plan: &Plan,
         pool: &Arc<Pool>,
         discovery: FileDiscovery,
+        holding: Option<&Holding>,
+        demand: &Arc<Demand>,
     ) -> anyhow::Result<Self> {
         let layer = plan.metrics_source.clone().map(|source| {
             let scraping = datalayer::Settings {
@@ -50,7 +57,8 @@ impl Background {
                 body_limit: usize::try_from(flags.max_metrics_page).unwrap_or(usize::MAX),
                 ..datalayer::Settings::default()
             };
-            let observer = Arc::new(Counting { metrics: metrics.datalayer() });
+            let controller = holding.map(|holding| Arc::clone(&holding.controller));
+            let observer = Arc::new(Counting { metrics: metrics.datalayer(), controller });
             DataLayer::new(Arc::clone(pool), scraping, observer)
         });
         Ok(Self {
@@ -58,6 +66,8 @@ impl Background {
             pool: Arc::clone(pool),
             metrics: Arc::clone(metrics),
             discovery,
+            holding: holding.cloned(),
+            demand: Arc::clone(demand),
             layer: layer.transpose().context("metrics-data-source")?,
             refresh: flags.refresh_prometheus_metrics_interval,
             staleness: flags.metrics_staleness_threshold,
@@ -99,7 +109,15 @@ impl Background {
                 }
             }
         };
-        tokio::join!(discovery, scraping, figures);
+        let holding = self.holding.clone();
+        let waits = async {
+            match holding {
+                Some(holding) => holding.run(stop.clone()).await,
+                None => stop.cancelled().await,
+            }
+        };
+        let demand = Arc::clone(&self.demand).run(stop.clone());
+        tokio::join!(discovery, scraping, figures, waits, demand);
     }
 }
 
@@ -123,6 +141,8 @@ fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness
 /// Turns what scraping met into series.
 struct Counting {
     metrics: DataLayerMetrics,
+    /// Requests may wait for what a scrape tells.
+    controller: Option<Arc<Controller>>,
 }
 
 /// Plugin type whose series show requests in flight.
@@ -135,6 +155,9 @@ const EXTRACTOR: &str = "core-metrics-extractor";
 impl Observer for Counting {
     fn scraped(&self, _: &Endpoint, bytes: usize, took: Duration) {
         self.metrics.scraped(took, bytes as u64);
+        if let Some(controller) = &self.controller {
+            controller.notify_load();
+        }
     }
 
     fn poll_error(&self, endpoint: &Endpoint, error: &ScrapeError) {

@@ -21,6 +21,9 @@ pub struct ServeFlags {
     /// Port of metrics and debug pages; 0 lets the system choose.
     #[arg(long, default_value_t = 9090)]
     pub metrics_port: u16,
+    /// Port of the KEDA external scaler; 0 lets the system choose. Without it there is none.
+    #[arg(long)]
+    pub keda_scaler_port: Option<u16>,
     /// Address that all ports listen on; by default every address of the machine.
     #[arg(long)]
     pub bind_address: Option<IpAddr>,

@@ -6,6 +6,7 @@ mod check;
 mod demo;
 mod drain;
 mod flags;
+mod holding;
 mod overrides;
 mod serve;
 mod settings;

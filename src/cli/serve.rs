@@ -13,11 +13,12 @@ use tokio_util::sync::CancellationToken;
 use super::arguments::Dropped;
 use super::background::{Background, INFLIGHT_PRODUCER, Thread};
 use super::drain::Work;
+use super::holding::{Demand, Holding};
 use super::settings::{self, Settings};
 use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
 use crate::admin::{self, AdminListener, AdminState, HealthRpc, HealthService, HealthState, PluginState};
 use crate::config::{self, LoadOptions, Plan};
-use crate::director::{Director, DirectorParts, Hook, TimedParser};
+use crate::director::{Admission, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
 use crate::discovery::{FileDiscovery, ReloadOutcome};
 use crate::document::Level;
 use crate::extproc::{self, Connections, ExtProc, Listening};
@@ -26,6 +27,7 @@ use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::Parsers;
+use crate::scaler::{self, KedaScaler, ScalerSettings};
 use crate::telemetry::{LogFormat, LogHandle, LogLevel, Tracing, logs};
 
 /// Version of this build, as metrics and traces name it.
@@ -155,7 +157,13 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         ("metrics", metrics_socket.local_addr()?),
     ];
 
-    let background = Background::new(flags, settings, &metrics, &plan, &pool, discovery)?;
+    let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
+    if let Some(holding) = &holding {
+        holding.provision();
+    }
+    let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone());
+    let background =
+        Background::new(flags, settings, &metrics, &plan, &pool, discovery, holding.as_ref(), &demand)?;
     let draining = Arc::new(AtomicBool::new(false));
     let health = HealthRpc::new(health_service(&pool, &draining));
     let admin_listener = match metrics_tls {
@@ -169,7 +177,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         log: Some(log),
     };
     let service = ExtProc::new(
-        Arc::new(director(plan, &pool, &metrics, settings.director(flags))),
+        Arc::new(director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags))),
         &metrics,
         tracing.clone(),
         settings::extproc(flags, &metrics),
@@ -191,6 +199,12 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     // It goes on saying "not serving" until the last stream has ended.
     let health_stop = CancellationToken::new();
     let health_server = serve_health(health_socket, health.clone(), health_stop.clone());
+    let scaler = match flags.keda_scaler_port {
+        Some(port) => Some(bind(&settings.bind, port, "--keda-scaler-port").await?),
+        None => None,
+    };
+    let scaler_address = scaler.as_ref().map(TcpListener::local_addr).transpose()?;
+    let scaler = serve_scaler(scaler, demand, settings, health_stop.clone());
     let address = grpc.local_addr()?;
     let server = extproc::serve(
         Listening { listener: grpc, address },
@@ -200,22 +214,25 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         settings.server.clone(),
         stop.clone().cancelled_owned(),
     );
-    announce(flags, &lines);
+    announce(flags, lines.into_iter().chain(scaler_address.map(|address| ("keda-scaler", address))));
 
     let mut server = std::pin::pin!(server);
     let mut health_server = std::pin::pin!(health_server);
+    let mut scaler = std::pin::pin!(scaler);
     tokio::select! {
         result = &mut server => return result.context("ext_proc server"),
         result = &mut health_server => return result.context("health server"),
+        result = &mut scaler => return result.context("scaler server"),
         () = stop_signal() => {}
     }
     draining.store(true, Relaxed);
-    let drain = drain(flags, &work, &stop);
+    let drain = drain(flags, &work, &stop, holding.as_ref());
     tokio::select! {
         () = drain => {}
         // It ends by itself once it takes no more and the last connection is gone.
         result = &mut server => result.context("ext_proc server")?,
         result = &mut health_server => result.context("health server")?,
+        result = &mut scaler => result.context("scaler server")?,
         () = stop_signal() => bail!("a second signal ended the drain"),
     }
     health_stop.cancel();
@@ -256,9 +273,13 @@ async fn first_endpoints(
 }
 
 /// Not ready at once; new requests are still served for the drain time, because balancers take a while to notice; then open streams finish.
-async fn drain(flags: &ServeFlags, work: &Work, stop: &CancellationToken) {
+async fn drain(flags: &ServeFlags, work: &Work, stop: &CancellationToken, holding: Option<&Holding>) {
     tracing::info!(timeout = ?flags.drain_timeout, streams = work.streams.load(Relaxed), "draining");
     work.until_gone(flags.drain_timeout).await;
+    // What has waited until now is told that it waits in vain.
+    if let Some(holding) = holding {
+        holding.controller.close();
+    }
     stop.cancel();
     if !work.until_idle(flags.linger_timeout).await {
         let streams = work.streams.load(Relaxed);
@@ -282,8 +303,13 @@ fn director(
     plan: Plan,
     pool: &Arc<Pool>,
     metrics: &Arc<Metrics>,
+    holding: Option<&Holding>,
     settings: crate::director::DirectorSettings,
 ) -> Director {
+    let admission: Arc<dyn Admission> = match holding {
+        Some(holding) => Arc::new(Held::new(Arc::clone(&holding.controller), holding.metrics.clone())),
+        None => Arc::new(Shedding::new(plan.detector, Arc::clone(metrics))),
+    };
     // The reference's producer of these figures exists where a plugin reads them, or where it is listed.
     let inflight = plan
         .instances
@@ -314,7 +340,7 @@ fn director(
             })
             .collect(),
         prefix_match: plan.prefix_match,
-        admission: None,
+        admission: Some(admission),
         inflight,
         metrics: Arc::clone(metrics),
         settings,
@@ -356,8 +382,23 @@ async fn serve_health(
     tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, stop.cancelled()).await
 }
 
+/// Serves the autoscaler, if it has a port; never resolves otherwise.
+async fn serve_scaler(
+    listener: Option<TcpListener>,
+    demand: Arc<Demand>,
+    settings: &Settings,
+    stop: CancellationToken,
+) -> Result<(), scaler::ScalerServerError> {
+    let Some(listener) = listener else { return std::future::pending().await };
+    let service = KedaScaler::new(
+        demand,
+        ScalerSettings { pool: settings.pool_name.clone(), ..ScalerSettings::default() },
+    );
+    scaler::serve(listener, service, stop.cancelled_owned()).await
+}
+
 /// Says where the ports are: in the log, and for programs on standard output.
-fn announce(flags: &ServeFlags, lines: &[(&str, SocketAddr)]) {
+fn announce<'n>(flags: &ServeFlags, lines: impl IntoIterator<Item = (&'n str, SocketAddr)>) {
     for (name, address) in lines {
         tracing::info!(service = name, %address, "listening");
         if flags.print_addresses {

@@ -4,7 +4,10 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
+use super::flow_settings::{BandNames, FlowNames};
 use super::plan::{Origin, Plan, PlannedInstance};
+use crate::document::scalar::format_go_duration;
+use crate::flow::settings::{BandSettings, FlowSettings};
 
 impl Plan {
     /// The configuration with every default filled in, as YAML. Comments say what was added and who reads which data. Loading it gives the
@@ -51,12 +54,70 @@ impl Plan {
             writeln!(out, "  - pluginRef: {}", scalar(&parser.name))?;
         }
         self.write_data_layer(out)?;
-        if let Some(section) = &self.flow_control.as_written {
-            writeln!(out, "flowControl: {section}  # no effect: the feature gate is off")?;
-        } else if let Some(detector) = &self.flow_control.saturation_detector {
-            writeln!(out, "flowControl:\n  saturationDetector:\n    pluginRef: {}", scalar(&detector.name))?;
+        match (&self.flow, &self.flow_names) {
+            (Some(settings), Some(names)) => self.write_flow(out, settings, names),
+            _ => self.write_idle_flow(out),
         }
-        Ok(())
+    }
+
+    fn write_flow(&self, out: &mut String, settings: &FlowSettings, names: &FlowNames) -> std::fmt::Result {
+        writeln!(out, "flowControl:")?;
+        for (field, limit) in [("maxBytes", settings.max_bytes), ("maxRequests", settings.max_requests)] {
+            if let Some(limit) = limit {
+                writeln!(out, "  {field}: {limit}")?;
+            }
+        }
+        for (field, ttl) in [
+            ("defaultRequestTTL", settings.default_request_ttl),
+            ("noEndpointRequestTTL", settings.no_endpoint_request_ttl),
+        ] {
+            writeln!(out, "  {field}: {}", format_go_duration(ttl.unwrap_or_default()))?;
+        }
+        writeln!(out, "  defaultPriorityBand:")?;
+        write_band(out, "    ", &settings.default_band, &names.default_band)?;
+        if let (Some(band), Some(names)) = (&settings.default_negative_band, &names.default_negative_band) {
+            writeln!(out, "  defaultNegativePriorityBand:")?;
+            write_band(out, "    ", band, names)?;
+        }
+        writeln!(out, "  priorityBands:")?;
+        for ((priority, band), names) in settings.bands.iter().zip(names.bands.values()).rev() {
+            writeln!(out, "  - priority: {priority}")?;
+            write_band(out, "    ", band, names)?;
+        }
+        writeln!(out, "  usageLimitPolicyPluginRef: {}", scalar(&names.usage_limit))?;
+        writeln!(out, "  saturationDetector: {}", self.detector_section())?;
+        writeln!(out, "  enableEviction: {}", settings.eviction)
+    }
+
+    /// The detector counts without flow control too; the rest is printed as it was written.
+    fn write_idle_flow(&self, out: &mut String) -> std::fmt::Result {
+        let mut section = match &self.flow_control.as_written {
+            Some(Value::Object(section)) => section.clone(),
+            _ => serde_json::Map::new(),
+        };
+        if self.flow_control.saturation_detector.is_some() {
+            section.insert("saturationDetector".to_owned(), self.detector_section());
+        }
+        if section.is_empty() {
+            return Ok(());
+        }
+        let comment = match (self.flow_control.has_settings(), &self.flow_control.saturation_detector) {
+            (false, _) => "",
+            (true, None) => "  # no effect: the feature gate is off",
+            (true, Some(_)) => "  # no effect but for the detector: the feature gate is off",
+        };
+        writeln!(out, "flowControl: {}{comment}", Value::Object(section))
+    }
+
+    /// The detector with its name filled in, and the thresholds that were written beside it.
+    fn detector_section(&self) -> Value {
+        let written = self.flow_control.saturation_detector.as_ref().map(|section| &section.as_written);
+        let mut section = match written {
+            Some(Value::Object(section)) => section.clone(),
+            _ => serde_json::Map::new(),
+        };
+        section.insert("pluginRef".to_owned(), Value::String(self.detector.name.to_string()));
+        Value::Object(section)
     }
 
     fn write_data_layer(&self, out: &mut String) -> std::fmt::Result {
@@ -75,6 +136,13 @@ impl Plan {
         }
         Ok(())
     }
+}
+
+fn write_band(out: &mut String, indent: &str, band: &BandSettings, names: &BandNames) -> std::fmt::Result {
+    writeln!(out, "{indent}maxBytes: {}", band.max_bytes)?;
+    writeln!(out, "{indent}maxRequests: {}", band.max_requests)?;
+    writeln!(out, "{indent}fairnessPolicyRef: {}", scalar(&names.fairness))?;
+    writeln!(out, "{indent}orderingPolicyRef: {}", scalar(&names.ordering))
 }
 
 fn write_instance(out: &mut String, instance: &PlannedInstance) -> std::fmt::Result {

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::schema::{Reference, reference};
+use super::schema::Reference;
 use crate::document::scalar::{go_duration, quantity};
 use crate::document::{Fields, Level, Node, Problems};
+use crate::plugins::flow_control::utilization_detector::{kv_threshold, staleness_threshold};
 
 /// A priority band. `None` is for the default of whoever reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -21,10 +22,72 @@ pub struct PriorityBand {
     pub fairness_policy: Option<Reference>,
     /// Ordering policy.
     pub ordering_policy: Option<Reference>,
+    /// Line of the band; 0 if it is absent.
+    pub line: u32,
+    /// Path of the band.
+    pub path: String,
+}
+
+/// `saturationDetector`: a reference, or thresholds as they stood here before there were plugins.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct SaturationDetector {
+    /// The plugin.
+    pub plugin: Option<Reference>,
+    /// Waiting requests of a full endpoint; at least 1.
+    pub queue_depth_threshold: Option<u64>,
+    /// Cache usage of a full endpoint, in (0, 1].
+    pub kv_cache_util_threshold: Option<f64>,
+    /// Age from which a reading is not believed; above 0.
+    pub staleness_threshold: Option<Duration>,
+    /// Line of the section.
+    pub line: u32,
+    /// Path of the section.
+    pub path: String,
+    /// The section as a value, to print it.
+    pub as_written: Value,
+}
+
+impl SaturationDetector {
+    pub(super) fn read(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {
+        let mut fields = Fields::of(node, path, problems)?;
+        let plugin = plain_reference(&mut fields, "pluginRef", problems);
+        let mut section = Self {
+            plugin,
+            staleness_threshold: fields.scalar("metricsStalenessThreshold", problems, staleness_threshold),
+            line: node.line,
+            path: path.to_owned(),
+            as_written: node.to_json(),
+            ..Self::default()
+        };
+        let field = "queueDepthThreshold";
+        if let Some(depth) = fields.integer(field, problems) {
+            section.queue_depth_threshold = u64::try_from(depth).ok().filter(|depth| *depth > 0);
+            if section.queue_depth_threshold.is_none() {
+                let message = format!("got {depth}, expected a whole number of at least 1");
+                problems.error(fields.line_of(field), fields.path(field), message);
+            }
+        }
+        let field = "kvCacheUtilThreshold";
+        if let Some(usage) = fields.number(field, problems) {
+            match kv_threshold(usage) {
+                Ok(usage) => section.kv_cache_util_threshold = Some(usage),
+                Err(message) => problems.error(fields.line_of(field), fields.path(field), message),
+            }
+        }
+        fields.finish(Level::Error, problems);
+        Some(section)
+    }
+
+    /// True if a threshold stands in the section itself.
+    pub fn has_thresholds(&self) -> bool {
+        self.queue_depth_threshold.is_some()
+            || self.kv_cache_util_threshold.is_some()
+            || self.staleness_threshold.is_some()
+    }
 }
 
 /// `flowControl`. `None` is for the default of whoever reads it.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct FlowControl {
     /// Line of the section; 0 if it is absent.
     pub line: u32,
@@ -45,7 +108,7 @@ pub struct FlowControl {
     /// Caps what a priority may use.
     pub usage_limit_policy: Option<Reference>,
     /// Says whether the pool is full.
-    pub saturation_detector: Option<Reference>,
+    pub saturation_detector: Option<SaturationDetector>,
     /// Running requests may be stopped in favour of more important ones.
     pub enable_eviction: bool,
     /// The section as a value, to print it.
@@ -73,7 +136,8 @@ impl FlowControl {
         }
         section.usage_limit_policy = plain_reference(&mut fields, "usageLimitPolicyPluginRef", problems);
         if let Some(node) = fields.get("saturationDetector") {
-            section.saturation_detector = reference(node, &fields.path("saturationDetector"), problems);
+            section.saturation_detector =
+                SaturationDetector::read(node, &fields.path("saturationDetector"), problems);
         }
         section.enable_eviction = fields.boolean("enableEviction", problems).unwrap_or(false);
         fields.finish(Level::Error, problems);
@@ -90,12 +154,6 @@ impl FlowControl {
         };
         *self != bare
     }
-
-    /// All bands, the default ones first.
-    pub fn bands(&self) -> impl Iterator<Item = &PriorityBand> {
-        let defaults = self.default_priority_band.iter().chain(&self.default_negative_priority_band);
-        defaults.chain(&self.priority_bands)
-    }
 }
 
 impl PriorityBand {
@@ -107,6 +165,8 @@ impl PriorityBand {
             max_requests: fields.scalar("maxRequests", problems, quantity),
             fairness_policy: plain_reference(&mut fields, "fairnessPolicyRef", problems),
             ordering_policy: plain_reference(&mut fields, "orderingPolicyRef", problems),
+            line: node.line,
+            path: path.to_owned(),
         };
         fields.finish(Level::Error, problems);
         Some(band)

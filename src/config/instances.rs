@@ -141,6 +141,11 @@ impl<'o> Instances<'o> {
         self.by_name.get(name).copied()
     }
 
+    /// True if there is a plugin type of that name.
+    pub(super) fn has_type(&self, kind: &str) -> bool {
+        self.row(kind).is_some()
+    }
+
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.list.iter().map(|instance| &*instance.name)
     }

@@ -3,14 +3,6 @@
 /// What a type that is accepted without effect is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// Says whether the pool is full.
-    SaturationDetector,
-    /// Shares between flows.
-    FairnessPolicy,
-    /// Orders requests within a flow.
-    OrderingPolicy,
-    /// Caps what a priority may use.
-    UsageLimitPolicy,
     /// Counts requests in flight, which is done here in any case.
     InFlightCounter,
 }
@@ -18,49 +10,20 @@ pub(super) enum Purpose {
 impl Purpose {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::SaturationDetector => "saturation detector",
-            Self::FairnessPolicy => "fairness policy",
-            Self::OrderingPolicy => "ordering policy",
-            Self::UsageLimitPolicy => "usage limit policy",
             Self::InFlightCounter => "data producer",
         }
     }
 
     /// Why a plugin of this kind has no effect.
-    pub(super) fn idle_because(self) -> String {
+    pub(super) fn idle_because(self) -> &'static str {
         match self {
-            Self::InFlightCounter => "requests in flight are always counted".to_owned(),
-            other => format!("this version has no use for a {}", other.name()),
-        }
-    }
-
-    /// The type that stands in for an absent reference, under its own name.
-    pub(super) fn default_type(self) -> &'static str {
-        match self {
-            Self::SaturationDetector => "utilization-detector",
-            Self::FairnessPolicy => "global-strict-fairness-policy",
-            Self::OrderingPolicy => "fcfs-ordering-policy",
-            Self::UsageLimitPolicy => "static-usage-limit-policy",
-            Self::InFlightCounter => "inflight-load-producer",
+            Self::InFlightCounter => "requests in flight are always counted",
         }
     }
 }
 
-/// Types that only flow control uses, and what is done here without a plugin. Configurations that name them load.
-const INACTIVE: &[(&str, Purpose)] = &[
-    ("concurrency-detector", Purpose::SaturationDetector),
-    ("edf-ordering-policy", Purpose::OrderingPolicy),
-    ("fcfs-ordering-policy", Purpose::OrderingPolicy),
-    ("global-strict-fairness-policy", Purpose::FairnessPolicy),
-    ("inflight-load-producer", Purpose::InFlightCounter),
-    ("priority-holdback-policy", Purpose::UsageLimitPolicy),
-    ("program-aware-fairness", Purpose::FairnessPolicy),
-    ("round-robin-fairness-policy", Purpose::FairnessPolicy),
-    ("slo-deadline-ordering-policy", Purpose::OrderingPolicy),
-    ("soft-reflective-ceiling-policy", Purpose::UsageLimitPolicy),
-    ("static-usage-limit-policy", Purpose::UsageLimitPolicy),
-    ("utilization-detector", Purpose::SaturationDetector),
-];
+/// Types for what is done here without a plugin. Configurations that name them load.
+const INACTIVE: &[(&str, Purpose)] = &[("inflight-load-producer", Purpose::InFlightCounter)];
 
 /// Every other type that the reference registers.
 const ELSEWHERE: &[&str] = &[
@@ -175,12 +138,5 @@ mod tests {
         assert!(INACTIVE.is_sorted_by(|a, b| a.0 < b.0));
         assert!(ELSEWHERE.is_sorted_by(|a, b| a < b));
         assert!(inactive_names().all(|name| !in_reference(name)));
-    }
-
-    #[test]
-    fn every_default_is_accepted_for_its_purpose() {
-        for (_, purpose) in INACTIVE {
-            assert_eq!(inactive(purpose.default_type()).map(|(_, purpose)| purpose), Some(*purpose));
-        }
     }
 }

@@ -7,12 +7,13 @@
 //! | `schema`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
 //! | `resolve` | [`Document`] → [`Plan`], in the steps below |
 //! | `instances`, `known` | plugin types → plugin instances |
-//! | `profiles`, `wiring`, `producers` | defaults and references: profiles, parsers and data layer, data producers and their order |
+//! | `profiles`, `wiring`, `producers`, `flow_settings` | defaults and references: profiles, parsers and data layer, data producers and their order, flow control |
 //! | `unused` | what has no effect |
 //! | `explain` | the effective configuration as text |
 
 mod explain;
 mod flow_control;
+mod flow_settings;
 mod gates;
 mod instances;
 mod known;
@@ -25,7 +26,7 @@ mod source;
 mod unused;
 mod wiring;
 
-pub use flow_control::{FlowControl, PriorityBand};
+pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;
 pub use plan::{Origin, Plan, PlannedInstance, PlannedParser};
 pub use resolve::{LoadOptions, load};

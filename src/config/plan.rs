@@ -7,6 +7,8 @@ use serde_json::Value;
 use super::{FeatureGates, FlowControl};
 use crate::datalayer::{EngineTable, SourceSpec};
 use crate::document::Problems;
+use crate::flow::detector::Detector;
+use crate::flow::settings::FlowSettings;
 use crate::metrics::PluginTimer;
 use crate::plugins::FileDiscoverySpec;
 use crate::prefix::PrefixMatch;
@@ -75,7 +77,11 @@ pub struct Plan {
     pub discovery: Option<FileDiscoverySpec>,
     /// Optional features.
     pub gates: FeatureGates,
-    /// The flow-control section; without effect while the gate is off.
+    /// How requests wait; `None` while the gate is off.
+    pub flow: Option<FlowSettings>,
+    /// Says how full the pool is, also for admission without flow control.
+    pub detector: Detector,
+    /// The flow-control section as written.
     pub flow_control: FlowControl,
     /// All plugin instances: those listed in document order, then those added.
     pub instances: Vec<PlannedInstance>,
@@ -83,4 +89,6 @@ pub struct Plan {
     pub problems: Problems,
     /// References of the data layer, for [`Plan::effective_yaml`].
     pub(super) data_layer: super::wiring::DataLayerNames,
+    /// References of flow control, for [`Plan::effective_yaml`].
+    pub(super) flow_names: Option<super::flow_settings::FlowNames>,
 }

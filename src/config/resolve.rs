@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::instances::Instances;
-use super::known::{self, Purpose};
 use super::plan::{Plan, PlannedInstance};
-use super::schema::{self, Document, Reference};
+use super::schema::{self, Document};
 use super::source::ConfigSource;
-use super::{producers, profiles, unused, wiring};
+use super::{flow_settings, producers, profiles, unused, wiring};
 use crate::document::{Problems, SyntaxError, parse};
 use crate::metrics::Metrics;
 use crate::plugins::{PluginType, Roles};
@@ -85,7 +84,14 @@ fn resolve(document: &Document, options: &LoadOptions, problems: &mut Problems) 
     let data_layer = wiring::data_layer(&document.data_layer, &mut instances, problems);
     producers::create_missing(&mut instances, problems);
     let order = producers::order(&instances, problems);
-    flow_control(document, &instances, problems);
+    let detector = flow_settings::detector(&document.flow_control, &mut instances, problems);
+    let flow = if document.gates.flow_control {
+        Some(flow_settings::settings(&document.flow_control, &detector, &mut instances, problems))
+    } else {
+        flow_settings::check_idle(&document.flow_control, &mut instances, problems);
+        None
+    };
+    let (flow, flow_names) = flow.unzip();
     unused::report(&instances, problems);
     if problems.has_errors() {
         return None;
@@ -106,10 +112,13 @@ fn resolve(document: &Document, options: &LoadOptions, problems: &mut Problems) 
         engines: data_layer.engines(&instances),
         discovery: data_layer.discovery_spec(&instances),
         gates: document.gates,
+        flow,
+        detector,
         flow_control: document.flow_control.clone(),
         instances: list.iter().map(|instance| planned(instance, &instances)).collect(),
         problems: problems.clone(),
         data_layer: data_layer.names(&instances),
+        flow_names,
     })
 }
 
@@ -141,49 +150,5 @@ fn planned(instance: &super::instances::Instance, instances: &Instances<'_>) -> 
         origin: instance.origin.clone(),
         roles: instance.roles.names(),
         produces: instance.produced.iter().map(|key| (key.data_name.to_owned(), readers(key))).collect(),
-    }
-}
-
-/// Flow control itself is not part of this version: its section is checked, and told to be without effect.
-fn flow_control(document: &Document, instances: &Instances<'_>, problems: &mut Problems) {
-    let section = &document.flow_control;
-    if document.gates.flow_control {
-        let message = "flow control is not part of this version; set `flowControl=false`";
-        problems.error(document.gates_line, "featureGates", message);
-    } else if section.has_settings() {
-        let message = "has no effect: the feature gate `flowControl` is off";
-        problems.warning(section.line, "flowControl", message);
-    }
-    let mut check = |reference: &Option<Reference>, purpose: Purpose| {
-        let Some(reference) = reference else { return false };
-        let found = instances.find(&reference.name).map(|index| &instances.list()[index]);
-        match found {
-            Some(instance) if instance.broken || instance.inactive == Some(purpose) => {}
-            Some(_) => {
-                let message = format!("\"{}\" is no {}", reference.name, purpose.name());
-                problems.error(reference.line, &reference.path, message);
-            }
-            None if reference.name == purpose.default_type() => {}
-            None => {
-                let hint = if known::inactive(&reference.name).is_some_and(|(_, kind)| kind == purpose) {
-                    format!("; add `- type: {}` to `plugins`", reference.name)
-                } else {
-                    schema::near_name(&reference.name, instances.names())
-                };
-                let message = format!("there is no plugin named \"{}\"{hint}", reference.name);
-                problems.error(reference.line, &reference.path, message);
-            }
-        }
-        true
-    };
-    check(&section.usage_limit_policy, Purpose::UsageLimitPolicy);
-    for band in section.bands() {
-        check(&band.fairness_policy, Purpose::FairnessPolicy);
-        check(&band.ordering_policy, Purpose::OrderingPolicy);
-    }
-    if check(&section.saturation_detector, Purpose::SaturationDetector)
-        && let Some(detector) = &section.saturation_detector
-    {
-        problems.warning(detector.line, &detector.path, "has no effect in this version");
     }
 }

@@ -1,6 +1,6 @@
 //! The document as written: every field typed, nothing resolved.
 
-use super::flow_control::FlowControl;
+use super::flow_control::{FlowControl, SaturationDetector};
 use super::gates::FeatureGates;
 use crate::document::scalar::go_duration;
 use crate::document::{Fields, Level, Node, NodeValue, Problems, nearest};
@@ -143,7 +143,7 @@ pub(super) fn read(root: &Node, is_json: bool, problems: &mut Problems) -> Docum
     }
     if let Some(node) = fields.get("saturationDetector") {
         let line = fields.line_of("saturationDetector");
-        let detector = reference(node, "saturationDetector", problems);
+        let detector = SaturationDetector::read(node, "saturationDetector", problems);
         if document.flow_control.saturation_detector.is_none() {
             problems.warning(
                 line,

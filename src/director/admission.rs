@@ -3,10 +3,11 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use crate::pool::{Pool, Subset};
-use crate::request::Headers;
+use crate::request::{Headers, Usage};
 
 use super::Refusal;
 
@@ -34,7 +35,21 @@ pub struct AdmissionCall<'a> {
 }
 
 /// A place that an admitted request holds until its stream ends.
-pub type Permit = Option<Box<dyn Send + Sync>>;
+pub trait Place: Send + Sync {
+    /// The request now counts in the load of an endpoint.
+    fn placed(&mut self) {}
+
+    /// The response has ended, at this cost.
+    fn served(&mut self, _usage: &Usage) {}
+
+    /// Ready if the request should be stopped to make room for a more important one.
+    fn poll_revoked(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
+}
+
+/// The place of an admitted request; `None` where nobody counts.
+pub type Permit = Option<Box<dyn Place>>;
 
 /// Admits requests, now or later. Dropping the future withdraws the request.
 pub trait Admission: Send + Sync {

@@ -1,6 +1,7 @@
 //! The response side of a request, and what the request holds until it ends.
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -29,7 +30,7 @@ pub(super) struct ExchangeParts {
     pub(super) hooks: Arc<[Hook]>,
     pub(super) states: Vec<PluginState>,
     pub(super) lease: Lease,
-    #[expect(dead_code, reason = "held until the request ends")]
+    /// Comes after the lease: what ends first is the share of load, so that the place that gets free finds the room.
     pub(super) permit: Permit,
     pub(super) received: Instant,
     pub(super) usage_limit: usize,
@@ -139,6 +140,9 @@ impl Exchange {
             reader.finish();
             reader.usage()
         });
+        if let (Some(place), Some(usage)) = (&mut self.parts.permit, &usage) {
+            place.served(usage);
+        }
         self.parts.metrics.response_done(ResponseStats {
             received: self.parts.received,
             first_byte: self.first_byte,
@@ -207,6 +211,13 @@ impl ResponseSide for Exchange {
             self.finish();
         }
         pieces
+    }
+
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.parts.permit {
+            Some(place) if !self.done => place.poll_revoked(cx),
+            _ => Poll::Pending,
+        }
     }
 
     fn on_end(&mut self) -> Pieces {

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use super::exchange::{Exchange, ExchangeParts};
-use super::understood::{LabelText, Understood, new_request_id};
+use super::understood::{LabelText, Understood, estimated_tokens, new_request_id};
 use super::{
     AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
     control_headers, names, objective, rewrite,
@@ -101,7 +101,7 @@ impl Director {
             orchestration.attribute("request_prio", i64::from(request.priority));
         }
         let subset = self.subset(hint)?;
-        let permit = self.admit(&request, &headers, body.len() as u64, received, subset.as_ref()).await?;
+        let mut permit = self.admit(&request, &headers, body.len() as u64, received, subset.as_ref()).await?;
         let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
         let view = request.view(&headers, &body);
@@ -109,6 +109,9 @@ impl Director {
         let decision = self.schedule(view, now, &candidates, &columns, &mut rng, &orchestration)?;
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let lease = take_lease(&decision, body.len())?;
+        if let Some(place) = &mut permit {
+            place.placed();
+        }
         let (edits, states) = self.before_forward(view, now, &candidates, &columns, &decision)?;
         Ok(self.route(Chosen {
             headers: &headers,
@@ -390,7 +393,7 @@ impl Director {
         let skip_response = request.inference.skip_response;
         let inflight =
             self.parts.inflight.as_ref().zip(decision.targets().first()).map(|(inflight, endpoint)| {
-                let tokens = estimated_tokens(body.len());
+                let tokens = estimated_tokens(body.len() as u64);
                 inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens)
             });
         let exchange = Exchange::new(ExchangeParts {
@@ -447,16 +450,9 @@ fn trace_headers(trace: Injected, headers: &Headers, edits: &mut HeaderEdits) {
     edits.set.extend(trace);
 }
 
-/// Estimated bytes of text in one token.
-const BYTES_PER_TOKEN: usize = 4;
-
-fn estimated_tokens(body_bytes: usize) -> u64 {
-    (body_bytes / BYTES_PER_TOKEN) as u64
-}
-
 fn take_lease(decision: &Decision, body_bytes: usize) -> Result<Lease, Refusal> {
     match decision.targets().first() {
-        Some(endpoint) => Ok(Lease::take(endpoint, estimated_tokens(body_bytes))),
+        Some(endpoint) => Ok(Lease::take(endpoint, estimated_tokens(body_bytes as u64))),
         None => Err(Refusal::new(Reason::NoResult, "results must be greater than zero")),
     }
 }

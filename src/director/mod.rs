@@ -4,20 +4,24 @@ mod admission;
 mod control_headers;
 mod exchange;
 mod handle;
+mod held;
 mod names;
 mod objective;
 mod parts;
 mod refusal;
 mod rewrite;
+mod shed;
 #[cfg(test)]
 mod tests;
 mod types;
 mod understood;
 
-pub use admission::{Admission, AdmissionCall, Permit};
+pub use admission::{Admission, AdmissionCall, Permit, Place};
 pub use exchange::Exchange;
 pub use handle::Director;
+pub use held::Held;
 pub use objective::DEFAULT_FAIRNESS_ID;
 pub use parts::{DirectorParts, Hook, TimedParser};
 pub use refusal::{Code, Reason, Refusal};
+pub use shed::Shedding;
 pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

@@ -21,6 +21,10 @@ pub(super) const OBJECTIVE: ControlHeader =
 pub(super) const MODEL_REWRITE: ControlHeader =
     ControlHeader { current: "x-llm-d-model-name-rewrite", deprecated: "x-gateway-model-name-rewrite" };
 
+/// Objective for the time to the first token, in milliseconds.
+pub(super) const SLO_TTFT: ControlHeader =
+    ControlHeader { current: "x-llm-d-slo-ttft-ms", deprecated: "x-slo-ttft-ms" };
+
 /// Request id.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 

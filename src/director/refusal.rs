@@ -187,9 +187,9 @@ impl Reason {
     }
 }
 
-/// A request that is not forwarded.
+/// A request that is not forwarded, or is stopped.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("inference error: {} - {message}", reason.code().name())]
+#[error("{}{message}", self.prefix())]
 pub struct Refusal {
     /// Why.
     pub reason: Reason,
@@ -198,6 +198,14 @@ pub struct Refusal {
 }
 
 impl Refusal {
+    /// What stands before the message: the code, except for a request that was already being served.
+    fn prefix(&self) -> String {
+        match self.reason {
+            Reason::Evicted => String::new(),
+            reason => format!("inference error: {} - ", reason.code().name()),
+        }
+    }
+
     /// A refusal with this text.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
         Self { reason, message: message.into() }

@@ -1,5 +1,7 @@
 //! What a request brings with it.
 
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use smallvec::SmallVec;
 
@@ -102,6 +104,10 @@ pub trait ResponseSide {
     fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits;
     /// A piece of the response body came; returns what the client gets. `end` if it is the last.
     fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces;
+    /// Ready if the request should be stopped to make room for a more important one.
+    fn poll_revoked(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
+        Poll::Pending
+    }
     /// The body ended by trailers; returns what was held back.
     fn on_end(&mut self) -> Pieces;
 }

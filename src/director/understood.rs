@@ -90,6 +90,11 @@ impl Understood {
     }
 }
 
+/// Estimated tokens of a body: four bytes each.
+pub(super) fn estimated_tokens(body_bytes: u64) -> u64 {
+    body_bytes / 4
+}
+
 /// A random UUID, version 4.
 pub(super) fn new_request_id(rng: &mut Rng) -> String {
     let bits = (rng.u128(..) & !(0xf000_u128 << 64) & !(0xc000_u128 << 48))

@@ -11,6 +11,7 @@
 //! | `BUFFERED`, `BUFFERED_PARTIAL` | the body message | answer to the body |
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -157,6 +158,26 @@ impl<X: ResponseSide> Machine<X> {
         }
         effects.push(Effect::Finish);
         effects
+    }
+
+    /// Ready if the request that is being served should be stopped.
+    pub fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match &mut self.exchange {
+            Some(exchange) if !self.response_ended => exchange.poll_revoked(cx),
+            _ => Poll::Pending,
+        }
+    }
+
+    /// Stops a request that is being served. The proxy resets the model server's stream; a client that has seen nothing of the response yet
+    /// gets the answer.
+    pub fn evict(&mut self) -> Effects {
+        if self.phase != Phase::Forwarded || self.response_ended {
+            return Effects::new();
+        }
+        let refusal = Refusal::new(Reason::Evicted, "request evicted by flow control");
+        let answer = refusal::immediate(&refusal, self.grpc_client);
+        self.close();
+        [Effect::Refused(refusal.reason), Effect::Send(answer), Effect::Finish].into_iter().collect()
     }
 
     /// True if nothing more is to come: the request was refused, or the response has ended.

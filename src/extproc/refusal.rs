@@ -80,7 +80,10 @@ mod tests {
             assert!((400..600).contains(&answer.status.unwrap().code));
             assert_ne!(answer.grpc_status.unwrap().status, 0);
             let body: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
-            let text = format!("inference error: {} - what happened", reason.code().name());
+            let text = match reason {
+                Reason::Evicted => "what happened".to_owned(),
+                _ => format!("inference error: {} - what happened", reason.code().name()),
+            };
             assert_eq!(body["error"]["message"], text);
             assert_eq!(body["error"]["code"], reason.label());
         }

@@ -211,6 +211,10 @@ where
             if !this.outbox.is_empty() || this.finished {
                 continue;
             }
+            if this.machine.poll_revoked(cx).is_ready() {
+                this.step(Machine::evict);
+                continue;
+            }
             match Pin::new(&mut this.inbound).poll_next(cx) {
                 Poll::Ready(Some(Ok(message))) => this.on_message(message),
                 // The proxy is done with the stream, or it is gone: either way nobody reads an answer.

@@ -116,3 +116,11 @@ pub(super) const PREFIX_BYTES: &[f64] = &[
 /// Seconds: one scrape of a model server. A scrape is due every 50 ms by default and gives up after one second, so the steps lie around both.
 pub(super) const SCRAPE_SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
+
+/// Seconds: waits in flow control.
+pub(super) const QUEUE_SECONDS: &[f64] =
+    &[0.0001, 0.0005, 0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+/// Seconds from telling a running request to stop to its end.
+pub(super) const REVOCATION_SECONDS: &[f64] =
+    &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];

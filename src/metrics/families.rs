@@ -11,6 +11,7 @@ use super::discovery::DiscoveryMetrics;
 use super::encode::Format;
 use super::extproc::ExtProcMetrics;
 use super::family::{Definition, Family};
+use super::flow::{FlowFamilies, FlowMetrics};
 use super::inflight::{InflightFamilies, InflightMetrics};
 use super::label_sets::{LabelSets, RequestLabels};
 use super::pool::{PoolCollector, PoolFamilies};
@@ -48,6 +49,7 @@ struct Families {
     extproc: ExtProcMetrics,
     discovery: DiscoveryMetrics,
     pool: Arc<PoolFamilies>,
+    flow: Arc<FlowFamilies>,
 }
 
 impl Metrics {
@@ -59,8 +61,9 @@ impl Metrics {
         let folded = Family::<prometheus::IntCounterVec, 1>::register(FOLDED, &registry);
         let folded = |label: &str| folded.child([label]).into_current();
         let models = Arc::new(Limiter::new(VALUES, folded("model_name")));
-        let fairness = Limiter::new(VALUES, folded("fairness_id"));
-        let label_sets = LabelSets::new(Arc::clone(&models), fairness, folded("label_set"));
+        let fairness = Arc::new(Limiter::new(VALUES, folded("fairness_id")));
+        let label_sets = LabelSets::new(Arc::clone(&models), Arc::clone(&fairness), folded("label_set"));
+        let flow = FlowFamilies::register(&registry, Arc::clone(&models), fairness, folded("flow_label_set"));
         let families = Families {
             request: Arc::new(RequestFamilies::register(&registry)),
             label_sets,
@@ -74,6 +77,7 @@ impl Metrics {
             extproc: ExtProcMetrics::register(&registry),
             discovery: DiscoveryMetrics::register(&registry),
             pool: Arc::new(PoolFamilies::register(&registry)),
+            flow: Arc::new(flow),
             models,
             registry,
         };
@@ -152,6 +156,16 @@ impl Metrics {
     /// Exports `pool` from now on. The collector keeps its averages; call [`PoolCollector::refresh`] at the refresh interval.
     pub fn pool_collector(&self, pool: &Arc<Pool>) -> PoolCollector {
         self.families.pool.watch(pool)
+    }
+
+    /// Handles of the queues of `pool`, which has these bands from the start. Call it once for each pool.
+    pub fn flow(&self, pool: &str, bands: impl IntoIterator<Item = i32>) -> FlowMetrics {
+        FlowMetrics::new(Arc::clone(&self.families.flow), pool, bands)
+    }
+
+    /// Sets the number of endpoints whose reading is too old for the saturation detector `detector`; for admission without flow control.
+    pub fn stale_endpoints(&self, detector: &str, endpoints: u64) {
+        self.families.flow.stale(detector, endpoints);
     }
 
     /// The metrics page.

@@ -56,14 +56,14 @@ pub(super) struct LabelSets {
     sets: ArcSwap<HashSet<Arc<LabelSet>>>,
     writer: Mutex<()>,
     models: Arc<Limiter>,
-    fairness: Limiter,
+    fairness: Arc<Limiter>,
     folded: IntCounter,
     cap: usize,
 }
 
 impl LabelSets {
     /// Sets whose models and fairness ids these limiters bound. `folded` counts requests whose set was folded for lack of room.
-    pub(super) fn new(models: Arc<Limiter>, fairness: Limiter, folded: IntCounter) -> Self {
+    pub(super) fn new(models: Arc<Limiter>, fairness: Arc<Limiter>, folded: IntCounter) -> Self {
         Self { sets: ArcSwap::default(), writer: Mutex::new(()), models, fairness, folded, cap: SETS }
     }
 
@@ -138,7 +138,8 @@ mod tests {
         let metrics = Metrics::new();
         let counter = |name| IntCounter::new(name, "test").unwrap();
         let models = Arc::new(Limiter::new(9, counter("models")));
-        let mut sets = LabelSets::new(models, Limiter::new(9, counter("fairness")), counter("sets"));
+        let mut sets =
+            LabelSets::new(models, Arc::new(Limiter::new(9, counter("fairness"))), counter("sets"));
         sets.cap = 2;
         let get = |model, fairness_id| {
             let labels = RequestLabels { model, target_model: model, fairness_id, priority: 0 };

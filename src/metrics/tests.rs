@@ -76,7 +76,23 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     extproc.producer_error("approx-prefix-cache-producer", "prefix");
     metrics.discovery().reloaded("file", UNIX_EPOCH);
     metrics.discovery().reload_failed("file");
+    exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
+}
+
+fn exercise_flow(flow: &FlowMetrics) {
+    let guard = flow.enqueued(LABELS, 10, Instant::now());
+    guard.queueing_took(0, None, Duration::ZERO);
+    guard.finish(0, "Dispatched", Duration::ZERO);
+    flow.dispatch_cycle(Duration::ZERO);
+    flow.saturation(None, Some(0.5), 0.5);
+    flow.stale_endpoints("utilization-detector", 0);
+    flow.global_use(Some(0.0), Some(0.0));
+    flow.revocation_issued(0);
+    flow.revocation_ended(true, Duration::ZERO);
+    flow.reclaim(0.0, 0.0);
+    flow.programs_fairness(1.0);
+    flow.program("p", Duration::ZERO, 0.0);
 }
 
 /// One line for each family: type, name, labels, buckets.

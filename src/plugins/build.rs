@@ -7,6 +7,8 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::flow::detector::DetectorKind;
+use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::metrics::Metrics;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::request::ParserKind;
@@ -250,6 +252,14 @@ pub struct Roles {
     pub metrics_extractor: Option<crate::datalayer::EngineTable>,
     /// Finds endpoints.
     pub discovery: Option<FileDiscoverySpec>,
+    /// Says how full the pool is.
+    pub detector: Option<DetectorKind>,
+    /// Orders the requests of a flow.
+    pub ordering: Option<Ordering>,
+    /// Chooses among the flows of a band.
+    pub fairness: Option<Fairness>,
+    /// Says how full the pool may be for each band.
+    pub usage_limit: Option<UsageLimit>,
 }
 
 impl std::fmt::Debug for Roles {
@@ -273,6 +283,10 @@ impl Roles {
             (self.metrics_source.is_some(), "data source"),
             (self.metrics_extractor.is_some(), "extractor"),
             (self.discovery.is_some(), "endpoint discovery"),
+            (self.detector.is_some(), "saturation detector"),
+            (self.ordering.is_some(), "ordering policy"),
+            (self.fairness.is_some(), "fairness policy"),
+            (self.usage_limit.is_some(), "usage limit policy"),
         ]
         .into_iter()
         .filter_map(|(has, name)| has.then_some(name))

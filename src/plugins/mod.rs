@@ -7,6 +7,7 @@ pub mod discovery;
 pub mod filters;
 #[cfg(test)]
 mod fixture;
+pub mod flow_control;
 mod params;
 pub mod parsers;
 pub mod pickers;

@@ -1,7 +1,7 @@
 //! The catalogue itself.
 
 use super::PluginType;
-use super::{discovery, filters, parsers, pickers, producers, profiles, scorers, sources};
+use super::{discovery, filters, flow_control, parsers, pickers, producers, profiles, scorers, sources};
 
 /// Every plugin type: by role, alphabetical within a role.
 pub static REGISTRY: &[&PluginType] = &[
@@ -41,6 +41,21 @@ pub static REGISTRY: &[&PluginType] = &[
     &sources::METRICS_DATA_SOURCE,
     // Endpoint discovery.
     &discovery::FILE_DISCOVERY,
+    // Saturation detectors.
+    &flow_control::concurrency_detector::TYPE,
+    &flow_control::utilization_detector::TYPE,
+    // Ordering policies.
+    &flow_control::ordering::EDF,
+    &flow_control::ordering::FCFS,
+    &flow_control::ordering::SLO_DEADLINE,
+    // Fairness policies.
+    &flow_control::fairness::GLOBAL_STRICT,
+    &flow_control::program_aware::TYPE,
+    &flow_control::fairness::ROUND_ROBIN,
+    // Usage limit policies.
+    &flow_control::usage_limits::PRIORITY_HOLDBACK,
+    &flow_control::usage_limits::SOFT_REFLECTIVE_CEILING,
+    &flow_control::usage_limits::STATIC,
 ];
 
 #[cfg(test)]

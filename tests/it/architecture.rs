@@ -34,6 +34,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("extproc", &["director", "scheduling", "request", "pool", "metrics", "telemetry"]),
     ("discovery", &["plugins", "pool", "metrics", "telemetry", "document"]),
     ("admin", &["pool", "metrics", "telemetry"]),
+    ("scaler", &["document"]),
     ("sim", &[]),
 ];
 

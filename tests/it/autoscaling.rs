@@ -6,17 +6,20 @@ use std::path::{Path, PathBuf};
 use pointsman::scaler::{Metric, Trigger};
 use serde_json::Value;
 
-use crate::support::{Prometheus, Recorder, Target};
+use crate::support::{Prometheus, Recorder, Target, program};
 
-const POOL: &str = "vllm-llama3-8b-instruct";
+/// Name of the pool in the recipes.
+pub(crate) const POOL: &str = "vllm-llama3-8b-instruct";
 const PICKER: &str = "vllm-llama3-8b-instruct-epp";
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
 
 /// Labels that scraping adds, in one installation or another.
-const OF_THE_TARGET: &[&str] = &["job", "instance", "namespace", "pod", "service", "top_level_controller_name"];
+const OF_THE_TARGET: &[&str] =
+    &["job", "instance", "namespace", "pod", "service", "top_level_controller_name"];
 
 /// Words of PromQL that look like a series.
-const WORDS: &[&str] = &["or", "and", "unless", "by", "without", "on", "ignoring", "group_left", "group_right"];
+const WORDS: &[&str] =
+    &["or", "and", "unless", "by", "without", "on", "ignoring", "group_left", "group_right"];
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/autoscaling")
@@ -61,13 +64,15 @@ fn text<'a>(value: &'a Value, field: &str) -> &'a str {
 }
 
 /// A query of a recipe.
-struct Query {
-    /// File and place.
-    name: String,
-    promql: String,
+pub(crate) struct Query {
+    /// File and place. Those that an adapter only looks for series with end in ` series`.
+    pub(crate) name: String,
+    /// The query.
+    pub(crate) promql: String,
 }
 
-fn queries() -> Vec<Query> {
+/// All queries of the recipes.
+pub(crate) fn queries() -> Vec<Query> {
     let mut found = Vec::new();
     for (file, document) in documents() {
         for (number, trigger) in list(&document["spec"], "triggers").iter().enumerate() {
@@ -78,7 +83,8 @@ fn queries() -> Vec<Query> {
         }
         for rule in list(&document["rules"], "external") {
             let name = format!("{file} {}", text(&rule["name"], "as"));
-            found.push(Query { name: format!("{name} series"), promql: text(rule, "seriesQuery").to_owned() });
+            found
+                .push(Query { name: format!("{name} series"), promql: text(rule, "seriesQuery").to_owned() });
             found.push(Query { name, promql: expanded(rule) });
         }
     }
@@ -123,7 +129,7 @@ fn matchers(mut rest: &str) -> (BTreeSet<String>, &str) {
         }
         let (label, after) = rest.split_once(['=', '!']).unwrap();
         labels.insert(label.trim().to_owned());
-        rest = after.split('"').nth(2).map(|_| after.splitn(3, '"').nth(2).unwrap()).unwrap();
+        rest = after.splitn(3, '"').nth(2).unwrap();
     }
 }
 
@@ -192,6 +198,14 @@ fn the_hpa_asks_for_what_the_adapter_computes() {
         .collect();
     assert_eq!(asked, [("igw_queue_depth", "Value", "250"), ("igw_running_requests", "AverageValue", "250")]);
     assert_eq!(served, ["igw_queue_depth", "igw_running_requests"]);
+}
+
+#[test]
+fn the_configuration_of_the_recipes_loads() {
+    let file = folder().join("flow-control.yaml");
+    let output = std::process::Command::new(program()).arg("check").arg("--config-file").arg(file).output();
+    let output = output.unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
 }
 
 #[test]
@@ -280,35 +294,40 @@ async fn assert_of_the_picker(prometheus: &Prometheus, waiting: Option<f64>, run
 async fn prometheus_answers_the_pickers_queries_with_and_without_the_labels_that_installations_add() {
     let ours = Recorder::start_with_page(PICKER_PAGE).await;
     let other = Recorder::start_with_page(OTHER_PAGE).await;
-    for (added, theirs) in [
-        (vec![("top_level_controller_name", PICKER)], vec![("top_level_controller_name", "other-epp")]),
-        (vec![("service", PICKER)], vec![("service", "other-epp")]),
-    ] {
-        let targets = [
-            Target { job: "epp", addr: ours.addr, labels: &added },
-            Target { job: "other", addr: other.addr, labels: &theirs },
-        ];
-        let prometheus = Prometheus::start(&targets).await;
+    let label = |name, value| [(name, value)];
+    let [of_ours, of_other] = [PICKER, "other-epp"].map(|name| label("top_level_controller_name", name));
+    let google = [
+        Target { job: "epp", addr: ours.addr, labels: &of_ours },
+        Target { job: "other", addr: other.addr, labels: &of_other },
+    ];
+    let [of_ours, of_other] = [PICKER, "other-epp"].map(|name| label("service", name));
+    let operator = [
+        Target { job: "epp", addr: ours.addr, labels: &of_ours },
+        Target { job: "other", addr: other.addr, labels: &of_other },
+    ];
+    let bare = [Target { job: "epp", addr: ours.addr, labels: &[] }];
+    let (google, operator, bare) =
+        tokio::join!(Prometheus::start(&google), Prometheus::start(&operator), Prometheus::start(&bare));
+    for prometheus in [google, operator, bare] {
         assert_of_the_picker(&prometheus, Some(7.0), Some(11.0)).await;
     }
-    let prometheus = Prometheus::start(&[Target { job: "epp", addr: ours.addr, labels: &[] }]).await;
-    assert_of_the_picker(&prometheus, Some(7.0), Some(11.0)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn before_the_first_request_there_is_a_zero_and_without_a_picker_there_is_no_number() {
     let early = Recorder::start_with_page(EARLY_PAGE).await;
-    let prometheus = Prometheus::start(&[Target { job: "epp", addr: early.addr, labels: &[] }]).await;
-    assert_of_the_picker(&prometheus, Some(0.0), Some(0.0)).await;
-
     let silent = Recorder::start_with_page("").await;
-    let prometheus = Prometheus::start(&[Target { job: "epp", addr: silent.addr, labels: &[] }]).await;
-    assert_of_the_picker(&prometheus, None, None).await;
+    let [early_target, silent_target] =
+        [early.addr, silent.addr].map(|addr| [Target { job: "epp", addr, labels: &[] }]);
+    let (early, silent) = tokio::join!(Prometheus::start(&early_target), Prometheus::start(&silent_target));
+    assert_of_the_picker(&early, Some(0.0), Some(0.0)).await;
+    assert_of_the_picker(&silent, None, None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn prometheus_adds_up_model_servers_and_their_engines() {
-    let servers = [Recorder::start_with_page(ENGINES_PAGE).await, Recorder::start_with_page(ENGINES_PAGE).await];
+    let servers =
+        [Recorder::start_with_page(ENGINES_PAGE).await, Recorder::start_with_page(ENGINES_PAGE).await];
     let targets = servers.each_ref().map(|server| Target { job: "vllm", addr: server.addr, labels: &[] });
     let prometheus = Prometheus::start(&targets).await;
     let mut found = Vec::new();

@@ -15,6 +15,7 @@
 mod support;
 
 mod architecture;
+mod autoscaling;
 mod body_modes;
 mod cli;
 mod datalayer;
@@ -28,6 +29,7 @@ mod legacy_flags;
 mod limits;
 mod objectives_and_rewrites;
 mod picking;
+mod scale_from_zero;
 mod scraping;
 mod session_affinity;
 mod through_envoy;

@@ -10,6 +10,7 @@ mod fleet;
 mod pointsman;
 mod poll;
 mod process;
+mod prometheus;
 mod recorder;
 mod stack;
 
@@ -21,5 +22,6 @@ pub(crate) use ext_proc::{Exchange, Proxy, body, destination, headers, response_
 pub(crate) use fleet::Fleet;
 pub(crate) use pointsman::{Pointsman, program};
 pub(crate) use poll::{PATIENCE, eventually, holds, within};
+pub(crate) use prometheus::{Prometheus, Target};
 pub(crate) use recorder::Recorder;
 pub(crate) use stack::{SCORERS, Stack, config};

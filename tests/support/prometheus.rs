@@ -43,7 +43,8 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts Prometheus and waits until each target has been scraped.
+    /// Starts Prometheus and waits until each target has been scraped. It takes five seconds to look at its own list of targets, so several are
+    /// best started at once.
     pub(crate) async fn start(targets: &[Target<'_>]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prometheus.yaml");
@@ -81,7 +82,10 @@ impl Prometheus {
                 let series = data["result"].as_array().unwrap();
                 series
                     .iter()
-                    .map(|series| Series { labels: series["metric"].clone(), value: number(&series["value"]) })
+                    .map(|series| Series {
+                        labels: series["metric"].clone(),
+                        value: number(&series["value"]),
+                    })
                     .collect()
             }
             Some("scalar") => vec![Series { labels: Value::Null, value: number(&data["result"]) }],

@@ -50,6 +50,13 @@ fn tree() -> impl Strategy<Value = Value> {
         "token-producer",
         "openai-parser",
         "utilization-detector",
+        "concurrency-detector",
+        "queueDepthThreshold",
+        "defaultNegativePriorityBand",
+        "priority",
+        "fairnessPolicyRef",
+        "round-robin-fairness-policy",
+        "usageLimitPolicyPluginRef",
         "blockSize",
         "path",
         "engineConfigs",
@@ -75,6 +82,31 @@ fn tree() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Sections of flow control of which most load.
+fn flow_section() -> impl Strategy<Value = Value> {
+    let band = (any::<i8>(), any::<Option<u8>>(), prop::sample::select(vec!["", "fcfs-ordering-policy", "a"]))
+        .prop_map(|(priority, requests, ordering)| {
+            serde_json::json!({"priority": priority, "maxRequests": requests, "orderingPolicyRef": ordering})
+        });
+    let detector = (any::<Option<u8>>(), prop::sample::select(vec!["", "utilization-detector", "b"]))
+        .prop_map(|(depth, plugin)| serde_json::json!({"pluginRef": plugin, "queueDepthThreshold": depth}));
+    let ttl = prop::sample::select(vec!["0s", "100ms", "1h", "x"]);
+    let optional = |strategy| prop::option::weighted(0.5, strategy);
+    (
+        prop::collection::vec(band.clone(), 0..4),
+        prop::option::of(band),
+        prop::option::of(detector),
+        optional(ttl),
+        any::<Option<u16>>(),
+    )
+        .prop_map(|(bands, default, detector, ttl, limit)| {
+            serde_json::json!({
+                "priorityBands": bands, "defaultNegativePriorityBand": default, "saturationDetector": detector,
+                "noEndpointRequestTTL": ttl, "maxBytes": limit,
+            })
+        })
+}
+
 /// Well-shaped documents with wild content.
 fn document() -> impl Strategy<Value = Value> {
     let plugin = (tree(), tree(), prop::option::of(tree())).prop_map(
@@ -92,6 +124,8 @@ fn document() -> impl Strategy<Value = Value> {
         "metrics-data-source",
         "file-discovery",
         "edf-ordering-policy",
+        "utilization-detector",
+        "concurrency-detector",
     ]);
     let name = prop::sample::select(vec![
         "a",
@@ -110,10 +144,12 @@ fn document() -> impl Strategy<Value = Value> {
     let profile = (name, prop::collection::vec(row.clone(), 0..4))
         .prop_map(|(name, plugins)| serde_json::json!({"name": name, "plugins": plugins}));
     let profiles = prop::collection::vec(profile, 0..3);
-    (plugins, profiles, prop::option::of(tree()), prop::option::of(tree()), prop::option::of(row)).prop_map(
-        |(plugins, profiles, layer, flow, parser)| {
+    let gates = prop::sample::select(vec![serde_json::json!([]), serde_json::json!(["flowControl"])]);
+    let flow = prop_oneof![flow_section().prop_map(Some), prop::option::of(tree())];
+    (plugins, profiles, prop::option::of(tree()), flow, prop::option::of(row), gates).prop_map(
+        |(plugins, profiles, layer, flow, parser, gates)| {
             serde_json::json!({
-                "plugins": plugins, "schedulingProfiles": profiles, "dataLayer": layer, "flowControl": flow, "parser": parser,
+                "featureGates": gates, "plugins": plugins, "schedulingProfiles": profiles, "dataLayer": layer, "flowControl": flow, "parser": parser,
             })
         },
     )

@@ -10,7 +10,7 @@ use crate::config::{ConfigSource, LoadOptions, Plan, load};
 use crate::document::{Level, Problems};
 use crate::metrics::Metrics;
 use crate::plugins::{
-    BuildCx, BuildError, PluginType, Roles, Stability, Superseded, discovery, parsers, sources,
+    BuildCx, BuildError, PluginType, Roles, Stability, Superseded, discovery, flow_control, parsers, sources,
 };
 use crate::scheduling::{
     Call, Category, DecidedCall, Filter, HeaderEdits, Mask, Picker, PluginState, PreRequest, PreRequestError,
@@ -184,6 +184,14 @@ static FAKES: &[&PluginType] = &[
     &sources::METRICS_DATA_SOURCE,
     &sources::CORE_METRICS_EXTRACTOR,
     &discovery::FILE_DISCOVERY,
+    &flow_control::utilization_detector::TYPE,
+    &flow_control::concurrency_detector::TYPE,
+    &flow_control::ordering::FCFS,
+    &flow_control::ordering::EDF,
+    &flow_control::fairness::GLOBAL_STRICT,
+    &flow_control::fairness::ROUND_ROBIN,
+    &flow_control::usage_limits::STATIC,
+    &flow_control::usage_limits::PRIORITY_HOLDBACK,
 ];
 
 /// Options over the stand-ins.

@@ -164,51 +164,12 @@ fn all_problems_are_told_at_once_and_none_twice() {
 }
 
 #[test]
-fn the_gate_of_flow_control_cannot_be_opened_yet() {
-    let errors = errors("kind: EndpointPickerConfig\nfeatureGates:\n- flowControl\n");
-    assert_eq!(
-        errors,
-        ["2: featureGates: flow control is not part of this version; set `flowControl=false`"]
-    );
-}
-
-#[test]
-fn flow_control_settings_behind_the_closed_gate_are_told_to_be_idle() {
-    let text = "plugins:\n- type: round-robin-fairness-policy\n\
-                flowControl:\n  maxBytes: 1Gi\n  priorityBands:\n  - priority: 1\n    fairnessPolicyRef: round-robin-fairness-policy\n    orderingPolicyRef: fcfs-ordering-policy\n  saturationDetector:\n    pluginRef: utilization-detector\n";
-    assert_eq!(
-        warnings(text),
-        [
-            "2: plugins[0]: \"round-robin-fairness-policy\" has no effect: this version has no use for a fairness policy",
-            "4: flowControl: has no effect: the feature gate `flowControl` is off",
-            "10: flowControl.saturationDetector.pluginRef: has no effect in this version",
-        ]
-    );
-}
-
-#[test]
-fn flow_control_references_are_checked_all_the_same() {
-    let text = "plugins:\n- type: queue-scorer\n\
-                flowControl:\n  defaultPriorityBand:\n    fairnessPolicyRef: queue-scorer\n    orderingPolicyRef: edf-ordering-policy\n  usageLimitPolicyPluginRef: nothing\n";
-    assert_eq!(
-        errors(text),
-        [
-            "5: flowControl.defaultPriorityBand.fairnessPolicyRef: \"queue-scorer\" is no fairness policy",
-            "6: flowControl.defaultPriorityBand.orderingPolicyRef: there is no plugin named \"edf-ordering-policy\"; add `- type: edf-ordering-policy` to `plugins`",
-            "7: flowControl.usageLimitPolicyPluginRef: there is no plugin named \"nothing\"",
-        ]
-    );
-}
-
-#[test]
 fn deprecated_sections_are_moved_with_a_warning() {
     let text = "plugins:\n- type: passthrough-parser\nparser:\n  pluginRef: passthrough-parser\nsaturationDetector:\n  pluginRef: utilization-detector\n";
     let plan = load_text(text).unwrap();
     assert_eq!(plan.parsers.len(), 1);
-    assert_eq!(
-        plan.flow_control.saturation_detector.as_ref().map(|detector| detector.name.as_str()),
-        Some("utilization-detector")
-    );
+    assert_eq!(plan.flow_control.saturation_detector.unwrap().plugin.unwrap().name, "utilization-detector");
+    assert_eq!(&*plan.detector.name, "utilization-detector");
     let warnings = warnings(text);
     assert!(warnings.iter().any(|text| text.starts_with("3: parser: is deprecated")), "{warnings:?}");
     assert!(

@@ -4,5 +4,6 @@ mod any_text;
 mod defaults;
 mod fakes;
 mod faults;
+mod flow;
 mod order;
 mod ready_files;

@@ -1,0 +1,219 @@
+//! Flow control, wired: the pool's load for the gate, what happens for the metrics, and the tasks around both.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::flow::detector::Detector;
+use crate::flow::usage_limit::Ceilings;
+use crate::flow::{Controller, Fill, FlowSettings, Load, Observer, Outcome, Unplaced, saturation};
+use crate::metrics::{FlowMetrics, Metrics};
+use crate::pool::Pool;
+use crate::scaler::ScalerSource;
+
+/// How often gauges of saturation and capacity are brought up to date.
+const REFRESH: Duration = Duration::from_secs(1);
+/// A flow in which nothing has waited for this long has no series any more.
+const FLOW_IDLE: Duration = Duration::from_mins(5);
+
+/// Flow control of one pool.
+#[derive(Clone)]
+pub(super) struct Holding {
+    pub(super) controller: Arc<Controller>,
+    pub(super) metrics: FlowMetrics,
+    gauges: Arc<Gauges>,
+}
+
+struct Gauges {
+    pool: Arc<Pool>,
+    detector: Detector,
+    max_requests: Option<u64>,
+    max_bytes: Option<u64>,
+    cap: f64,
+}
+
+impl Holding {
+    /// Queues for `pool`.
+    pub(super) fn new(settings: FlowSettings, pool: &Arc<Pool>, metrics: &Metrics) -> Self {
+        let bands: Vec<i32> = settings.bands.keys().copied().chain([0]).collect();
+        let metrics = metrics.flow(pool.name(), bands);
+        let cap = Ceilings::new(settings.usage_limit.clone()).score_cap();
+        let gauges = Arc::new(Gauges {
+            pool: Arc::clone(pool),
+            detector: settings.detector.clone(),
+            max_requests: settings.max_requests,
+            max_bytes: settings.max_bytes,
+            cap,
+        });
+        let load = PoolLoad { gauges: Arc::clone(&gauges) };
+        let controller = Controller::new(settings, load, Told { metrics: metrics.clone() });
+        Self { controller, metrics, gauges }
+    }
+
+    /// Gives every priority that an objective states a band.
+    pub(super) fn provision(&self) {
+        let levels = self.gauges.pool.objectives().levels();
+        for priority in &levels {
+            self.metrics.add_band(*priority);
+        }
+        self.controller.provision(&levels);
+    }
+
+    /// Runs the timer, wakes the queues when the pool changes, and keeps gauges up to date; until told to stop.
+    pub(super) async fn run(self, stop: CancellationToken) {
+        let mut changes = self.gauges.pool.subscribe();
+        let pool = async {
+            while changes.changed().await.is_ok() {
+                self.provision();
+                self.controller.notify_load();
+            }
+        };
+        let gauges = async {
+            let mut tick = tokio::time::interval(REFRESH);
+            loop {
+                tick.tick().await;
+                self.show();
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = Arc::clone(&self.controller).run() => {}
+            () = pool => {}
+            () = gauges => {}
+        }
+    }
+
+    fn show(&self) {
+        let now = Instant::now();
+        let fill = self.gauges.fill(self.controller.unplaced(), now);
+        let raw = |stage: Option<Fill>| stage.map(|stage| stage.raw);
+        self.metrics.saturation(raw(fill.prefill), raw(fill.decode), fill.effective.raw);
+        self.metrics.stale_endpoints(&self.gauges.detector.name, fill.stale);
+        for band in self.controller.bands() {
+            let requests = share(band.queued.requests, band.max_requests);
+            self.metrics.band_use(band.priority, requests, share(band.queued.bytes, band.max_bytes));
+        }
+        let queued = self.controller.queued();
+        self.metrics.global_use(
+            self.gauges.max_requests.map(|max| share(queued.requests, max)),
+            self.gauges.max_bytes.map(|max| share(queued.bytes, max)),
+        );
+        self.metrics.prune(now, FLOW_IDLE);
+    }
+}
+
+fn share(used: u64, of: u64) -> f64 {
+    if of == 0 { 0.0 } else { used as f64 / of as f64 }
+}
+
+impl Gauges {
+    fn fill(&self, unplaced: Unplaced, now: Instant) -> saturation::PoolFill {
+        saturation::pool(&self.detector, self.pool.snapshot().endpoints(), unplaced, self.cap, now)
+    }
+}
+
+/// The pool as the gate sees it.
+struct PoolLoad {
+    gauges: Arc<Gauges>,
+}
+
+impl Load for PoolLoad {
+    fn is_empty(&self) -> bool {
+        self.gauges.pool.snapshot().is_empty()
+    }
+
+    fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill {
+        self.gauges.fill(unplaced, now).effective
+    }
+}
+
+/// What happens in the gate, as series. Requests themselves are counted where they wait.
+struct Told {
+    metrics: FlowMetrics,
+}
+
+impl Observer for Told {
+    fn entered(&self, _: &crate::flow::Arrival) {}
+
+    fn enqueued(&self, _: &crate::flow::Arrival, _: Option<Outcome>, _: Duration) {}
+
+    fn finalised(&self, _: &crate::flow::Arrival, _: Outcome, _: Duration) {}
+
+    fn cycle(&self, took: Duration) {
+        self.metrics.dispatch_cycle(took);
+    }
+
+    fn revocation_issued(&self, demand: i32) {
+        self.metrics.revocation_issued(demand);
+    }
+
+    fn revocation_ended(&self, confirmed: bool, took: Duration) {
+        self.metrics.revocation_ended(confirmed, took);
+    }
+}
+
+/// What the KEDA scaler reads.
+pub(super) struct Demand {
+    pool: Arc<Pool>,
+    holding: Option<Holding>,
+    detector: Detector,
+    waiting: watch::Sender<u64>,
+}
+
+impl Demand {
+    /// The demand on `pool`; without flow control nothing ever waits.
+    pub(super) fn new(pool: &Arc<Pool>, holding: Option<&Holding>, detector: Detector) -> Arc<Self> {
+        Arc::new(Self {
+            pool: Arc::clone(pool),
+            holding: holding.cloned(),
+            detector,
+            waiting: watch::Sender::new(0),
+        })
+    }
+
+    /// Passes on whether requests wait, until told to stop.
+    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let Some(holding) = &self.holding else { return stop.cancelled().await };
+        let mut waiting = holding.controller.waiting();
+        loop {
+            let some = *waiting.borrow_and_update();
+            // Between the wake-up and this look the queue may have emptied; that it was there must not get lost.
+            self.waiting.send_replace(if some { self.queue_depth().max(1) } else { 0 });
+            tokio::select! {
+                () = stop.cancelled() => return,
+                changed = waiting.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+}
+
+impl ScalerSource for Demand {
+    fn queue_depth(&self) -> u64 {
+        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().requests)
+    }
+
+    fn queued_bytes(&self) -> u64 {
+        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().bytes)
+    }
+
+    fn queued_tokens(&self) -> u64 {
+        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().tokens)
+    }
+
+    fn running(&self) -> u64 {
+        self.pool.snapshot().endpoints().iter().map(|endpoint| endpoint.load().in_flight()).sum()
+    }
+
+    fn saturation(&self) -> f64 {
+        let snapshot = self.pool.snapshot();
+        saturation::pool(&self.detector, snapshot.endpoints(), Unplaced::default(), 1.0, Instant::now())
+            .effective
+            .raw
+    }
+
+    fn subscribe(&self) -> watch::Receiver<u64> {
+        self.waiting.subscribe()
+    }
+}

@@ -1,0 +1,129 @@
+//! Admission by flow control: requests wait for their turn.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::understood::estimated_tokens;
+use super::{Admission, AdmissionCall, Permit, Place, Reason, Refusal, names};
+use crate::flow::{self, Arrival, Controller, Outcome, Rejection};
+use crate::metrics::{FlowMetrics, QueuedGuard, RequestLabels};
+use crate::request::Usage;
+
+/// Holds requests in the queues of a [`Controller`].
+#[derive(Debug)]
+pub struct Held {
+    controller: Arc<Controller>,
+    metrics: FlowMetrics,
+}
+
+impl Held {
+    /// Admission through this controller, shown in these series.
+    pub fn new(controller: Arc<Controller>, metrics: FlowMetrics) -> Self {
+        Self { controller, metrics }
+    }
+
+    async fn wait(&self, arrival: Arrival, held: QueuedGuard) -> Result<Permit, Refusal> {
+        let (priority, began) = (arrival.priority, Instant::now());
+        let mut admitted = pin!(self.controller.admit(arrival));
+        // The first poll puts the request into its queue, and often takes it out again.
+        let first = poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await;
+        let refused = match &first {
+            Poll::Ready(Err(rejection)) => Some(rejection.outcome.label()),
+            _ => None,
+        };
+        held.queueing_took(priority, refused, began.elapsed());
+        let verdict = match first {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => admitted.await,
+        };
+        match verdict {
+            Ok(permit) => {
+                held.finish(priority, Outcome::Dispatched.label(), permit.waited());
+                Ok(Some(Box::new(Turn(permit))))
+            }
+            Err(rejection) => {
+                held.finish(priority, rejection.outcome.label(), began.elapsed());
+                Err(refusal(rejection))
+            }
+        }
+    }
+}
+
+impl Admission for Held {
+    fn admit<'a>(
+        &'a self,
+        call: AdmissionCall<'a>,
+    ) -> Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>> {
+        let slo = names::SLO_TTFT.value(call.headers);
+        let arrival = Arrival {
+            priority: call.priority,
+            fairness_id: call.fairness_id.into(),
+            model: call.model.into(),
+            target_model: call.target_model.into(),
+            size: call.size,
+            tokens: estimated_tokens(call.size),
+            received: call.received,
+            ttl: None,
+            slo_ttft: flow::slo_ttft(slo.as_deref()),
+        };
+        let labels = RequestLabels {
+            model: call.model,
+            target_model: call.target_model,
+            fairness_id: call.fairness_id,
+            priority: call.priority,
+        };
+        let held = self.metrics.enqueued(labels, call.size, Instant::now());
+        Box::pin(self.wait(arrival, held))
+    }
+}
+
+/// Why a request that was not released is refused.
+fn refusal(rejection: Rejection) -> Refusal {
+    let reason = match rejection.dropped_reason() {
+        "rejected-saturated" => Reason::Saturated,
+        "rejected-ttl-expired" => Reason::TtlExpired,
+        "rejected-no-endpoints" => Reason::NoEndpoints,
+        "rejected-context-cancelled" => Reason::ClientGone,
+        _ => Reason::ShuttingDown,
+    };
+    Refusal::new(reason, rejection.message())
+}
+
+/// A request whose turn has come.
+struct Turn(flow::Permit);
+
+impl Place for Turn {
+    fn placed(&mut self) {
+        self.0.placed();
+    }
+
+    fn served(&mut self, usage: &Usage) {
+        self.0.served(usage.prompt_tokens, usage.completion_tokens);
+    }
+
+    fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        self.0.poll_revoked(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_way_out_of_the_queue_has_the_dropped_reason_that_flow_control_gives_it() {
+        for outcome in Outcome::ALL.into_iter().filter(|outcome| *outcome != Outcome::Dispatched) {
+            for pool_empty in [false, true] {
+                let rejection = Rejection { outcome, pool_empty };
+                assert_eq!(
+                    refusal(rejection).reason.dropped(),
+                    Some(rejection.dropped_reason()),
+                    "{outcome:?}"
+                );
+            }
+        }
+    }
+}

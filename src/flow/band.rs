@@ -1,0 +1,140 @@
+//! One priority band: its flows, its bounds, whose turn it is.
+
+use std::sync::Arc;
+
+use super::fairness::Turn;
+use super::flows::{Flow, Flows};
+use super::limit::Queued;
+use super::ordering::Nanos;
+use super::programs::Programs;
+use super::queue::{Items, List, Queue};
+use super::settings::{BandSettings, Fairness, Ordering};
+
+/// What waits in a band, and what may.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BandUsage {
+    /// The band.
+    pub priority: i32,
+    /// What waits.
+    pub queued: Queued,
+    /// Requests that may wait.
+    pub max_requests: u64,
+    /// Bytes that may wait.
+    pub max_bytes: u64,
+}
+
+/// A priority band.
+#[derive(Debug)]
+pub(super) struct Band {
+    pub(super) priority: i32,
+    pub(super) settings: BandSettings,
+    pub(super) queued: Queued,
+    /// Nobody wants the band any more; it goes when it is empty.
+    pub(super) retiring: bool,
+    pub(super) flows: Flows,
+    pub(super) turn: Turn,
+    /// Id of the flow that holds all requests if flows are not kept apart.
+    everyone: Arc<str>,
+}
+
+impl Band {
+    pub(super) fn new(priority: i32, settings: BandSettings) -> Self {
+        Self {
+            priority,
+            turn: Turn::new(&settings.fairness),
+            settings,
+            queued: Queued::default(),
+            retiring: false,
+            flows: Flows::default(),
+            everyone: "".into(),
+        }
+    }
+
+    pub(super) fn usage(&self) -> BandUsage {
+        BandUsage {
+            priority: self.priority,
+            queued: self.queued,
+            max_requests: self.settings.max_requests,
+            max_bytes: self.settings.max_bytes,
+        }
+    }
+
+    pub(super) fn has_room(&self, bytes: u64) -> bool {
+        self.queued.has_room(bytes, Some(self.settings.max_requests), Some(self.settings.max_bytes))
+    }
+
+    /// The flow of a fairness id, made if it has none.
+    pub(super) fn flow(&mut self, fairness_id: &Arc<str>) -> u32 {
+        let id = if self.turn.keeps_flows_apart() { fairness_id } else { &self.everyone };
+        if let Some(flow) = self.flows.find(id) {
+            return flow;
+        }
+        let queue = match self.settings.ordering {
+            Ordering::Fcfs => Queue::Arrival(List::default()),
+            Ordering::Edf | Ordering::SloDeadline => Queue::Ranked(std::collections::BTreeSet::new()),
+        };
+        self.flows.insert(Flow { id: Arc::clone(id), queue })
+    }
+
+    /// Adds a request to its flow, whose program got `service`.
+    pub(super) fn push(&mut self, items: &mut Items, index: u32, service: f64) {
+        let Some(item) = items.get(index).copied() else { return };
+        let Some(flow) = self.flows.get_mut(item.flow) else { return };
+        let before = flow.queue.head();
+        flow.queue.push(items, index);
+        let after = flow.queue.head();
+        self.queued.add(item.size, item.tokens);
+        match before {
+            None => self.turn.begin(item.flow, item.enqueued, service),
+            Some(_) if before != after => self.turn.head_changed(item.flow, item.enqueued),
+            Some(_) => {}
+        }
+    }
+
+    /// The request whose turn it is.
+    pub(super) fn next(&self) -> Option<u32> {
+        self.flows.get(self.turn.next()?)?.queue.head()
+    }
+
+    /// The accounts of programs changed: that of `id`, or many.
+    pub(super) fn service_changed(&mut self, programs: &Programs, id: Option<&str>) {
+        let Fairness::ProgramAware(parameters) = &self.settings.fairness else { return };
+        if parameters != programs.parameters() {
+            return;
+        }
+        let Turn::Programs(contest) = &mut self.turn else { return };
+        match id {
+            Some(id) => {
+                if let Some(flow) = self.flows.find(id) {
+                    contest.set_service(flow, programs.service(id));
+                }
+            }
+            None => {
+                for (index, flow) in self.flows.iter() {
+                    contest.set_service(index, programs.service(&flow.id));
+                }
+            }
+        }
+    }
+
+    /// Takes a request out; `served` if it is released, which uses up its flow's turn.
+    pub(super) fn remove(&mut self, items: &mut Items, index: u32, served: bool) {
+        let Some(item) = items.get(index).copied() else { return };
+        let Some(flow) = self.flows.get_mut(item.flow) else { return };
+        let was_head = flow.queue.head() == Some(index);
+        flow.queue.remove(items, index);
+        self.queued.subtract(item.size, item.tokens);
+        let Some(head) = flow.queue.head() else {
+            self.turn.end(item.flow);
+            self.flows.remove(item.flow);
+            return;
+        };
+        if was_head {
+            let since: Nanos = items.get(head).map_or(0, |head| head.enqueued);
+            self.turn.head_changed(item.flow, since);
+        }
+        if served {
+            self.turn.served(item.flow);
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! How the fill of a pool is judged, as plain values. `saturation` holds the arithmetic.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Requests in flight at which an endpoint without a recent reading counts as full; the limit that the concurrency detector starts from.
+pub const STALE_MAX_CONCURRENCY: u64 = 100;
+
+/// A saturation detector.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Detector {
+    /// Name of the instance, for the metric of stale endpoints.
+    pub name: Arc<str>,
+    /// What it looks at.
+    pub kind: DetectorKind,
+}
+
+impl Default for Detector {
+    fn default() -> Self {
+        Self { name: "utilization-detector".into(), kind: DetectorKind::default() }
+    }
+}
+
+/// What a detector looks at.
+#[derive(Clone, Debug, PartialEq)]
+pub enum DetectorKind {
+    /// What the model servers report.
+    Utilization(Utilization),
+    /// What this process has in flight.
+    Concurrency(Concurrency),
+}
+
+impl Default for DetectorKind {
+    fn default() -> Self {
+        Self::Utilization(Utilization::default())
+    }
+}
+
+/// Judges by queue and cache as last scraped, and by what was sent since.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Utilization {
+    /// Waiting requests at which an endpoint is full; at least 1.
+    pub queue_depth_threshold: u64,
+    /// Cache usage at which an endpoint is full, in (0, 1].
+    pub kv_cache_util_threshold: f64,
+    /// Age from which a reading is not believed any more; more than 0.
+    pub staleness_threshold: Duration,
+    /// Share by which the filter lets an endpoint exceed the thresholds; at least 0.
+    pub headroom: f64,
+    /// What an endpoint without a recent reading counts as.
+    pub staleness_policy: StalenessPolicy,
+}
+
+impl Default for Utilization {
+    fn default() -> Self {
+        Self {
+            queue_depth_threshold: 5,
+            kv_cache_util_threshold: 0.8,
+            staleness_threshold: Duration::from_millis(200),
+            headroom: 0.0,
+            staleness_policy: StalenessPolicy::default(),
+        }
+    }
+}
+
+/// Judges by the requests of this process.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Concurrency {
+    /// Requests at which an endpoint is full; at least 1.
+    pub max_concurrency: u64,
+    /// Estimated tokens in flight at which an endpoint is full; at least 1.
+    pub max_token_concurrency: u64,
+    /// Which of the two counts.
+    pub mode: ConcurrencyMode,
+    /// Share by which the filter lets an endpoint exceed the limits; at least 0.
+    pub headroom: f64,
+}
+
+impl Default for Concurrency {
+    fn default() -> Self {
+        Self {
+            max_concurrency: 100,
+            max_token_concurrency: 1_000_000,
+            mode: ConcurrencyMode::default(),
+            headroom: 0.0,
+        }
+    }
+}
+
+/// What the concurrency detector counts.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ConcurrencyMode {
+    /// Requests.
+    #[default]
+    Requests,
+    /// Tokens.
+    Tokens,
+    /// Whichever of the two is closer to its limit, endpoint by endpoint.
+    Hybrid,
+}
+
+/// What an endpoint without a recent reading counts as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum StalenessPolicy {
+    /// Full. A pool whose scrapes fail is held; this is what the reference does.
+    Saturated,
+    /// Not there. A pool whose scrapes all fail is open.
+    Ignore,
+    /// As full as the requests that this process has running there make it, [`STALE_MAX_CONCURRENCY`] being full.
+    #[default]
+    InFlight,
+}

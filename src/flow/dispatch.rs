@@ -1,0 +1,156 @@
+//! Releasing and expiring.
+//!
+//! A release goes through three choices. The band: the highest that has requests, but the search ends at the first band whose ceiling the pool
+//! has reached, even if nothing waits in it, so that less important requests cannot take the room that it waits for. The flow: by the band's
+//! fairness. The request: the first of that flow by the band's ordering. Then the pool is judged again, with the released request counted.
+
+use std::time::{Duration, Instant};
+
+use super::band::Band;
+use super::gate::{Gate, Load};
+use super::ordering::{Nanos, later};
+use super::outcome::{Decision, Rejection};
+use super::saturation::Fill;
+
+/// Time until a band that is held by turns is looked at again.
+const NEXT_TURN: Duration = Duration::from_millis(1);
+
+/// What the search for a request to release found.
+enum Found {
+    /// This request may go.
+    Request(u32),
+    /// The pool is too full for the band of this rank.
+    Held(usize),
+    /// All bands are open and empty.
+    Nothing,
+}
+
+impl Gate {
+    /// Takes note of time and pool, and rejects what has waited for too long.
+    pub(super) fn look(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) -> Nanos {
+        let at = self.at(now);
+        self.waits.observe(load.is_empty(), &self.items, at);
+        while let Some((index, outcome)) = self.waits.expired(&self.items, at) {
+            let rejection = Rejection { outcome, pool_empty: self.waits.is_empty_pool() };
+            self.reject(index, rejection, at, decisions);
+        }
+        at
+    }
+
+    /// Releases all that may go.
+    pub(super) fn release(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) {
+        let at = self.at(now);
+        self.retry = None;
+        while self.queued.requests > 0 && !self.waits.is_empty_pool() {
+            let fill = load.fill(self.unplaced, now);
+            self.ceilings.write(fill.gating, &self.priorities, &mut self.written);
+            match self.search(fill.gating) {
+                Found::Request(index) => self.release_one(index, at, decisions),
+                Found::Held(rank) => {
+                    if self.ceilings.alternates(fill.gating) {
+                        self.retry = Some(later(at, NEXT_TURN));
+                    }
+                    self.revoke(rank, fill, at, decisions);
+                    return;
+                }
+                Found::Nothing => return,
+            }
+        }
+    }
+
+    fn search(&self, saturation: f64) -> Found {
+        for (rank, ceiling) in self.written.iter().enumerate() {
+            // A saturation that is no number holds, too.
+            if !matches!(saturation.partial_cmp(ceiling), Some(std::cmp::Ordering::Less)) {
+                return Found::Held(rank);
+            }
+            if let Some(index) = self.band(rank).and_then(Band::next) {
+                return Found::Request(index);
+            }
+        }
+        Found::Nothing
+    }
+
+    fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<Decision>) {
+        let ticket = self.items.ticket(index);
+        let Some(item) = self.items.get(index).copied() else { return };
+        self.take(index, true);
+        self.in_flight += 1;
+        self.unplaced.requests += 1;
+        self.unplaced.tokens = self.unplaced.tokens.saturating_add(item.tokens);
+        if let Some(evictor) = &mut self.evictor {
+            evictor.track(ticket, item.priority, at);
+        }
+        decisions.push(Decision::Release { ticket, waited: waited(item.enqueued, at) });
+    }
+
+    pub(super) fn reject(
+        &mut self,
+        index: u32,
+        rejection: Rejection,
+        at: Nanos,
+        decisions: &mut Vec<Decision>,
+    ) {
+        let ticket = self.items.ticket(index);
+        let enqueued = self.items.get(index).map_or(at, |item| item.enqueued);
+        self.take(index, false);
+        decisions.push(Decision::Reject { ticket, rejection, waited: waited(enqueued, at) });
+    }
+
+    /// Takes a request out of all lists.
+    pub(super) fn take(&mut self, index: u32, served: bool) {
+        let Some(item) = self.items.get(index).copied() else { return };
+        self.waits.remove(&mut self.items, index, item.wait);
+        self.queued.subtract(item.size, item.tokens);
+        let mut retired = false;
+        if let Some(band) = self.bands.get_mut(item.band as usize).and_then(Option::as_mut) {
+            band.remove(&mut self.items, index, served);
+            retired = band.retiring && band.queued.requests == 0;
+        }
+        self.items.remove(index);
+        if retired {
+            self.drop_retired();
+        }
+    }
+
+    /// Drops empty bands that nobody wants.
+    pub(super) fn drop_retired(&mut self) {
+        for slot in &mut self.bands {
+            if slot.as_ref().is_some_and(|band| band.retiring && band.queued.requests == 0) {
+                *slot = None;
+            }
+        }
+        let bands = &self.bands;
+        self.order.retain(|slot| bands.get(*slot as usize).is_some_and(Option::is_some));
+        self.priorities.clear();
+        self.priorities
+            .extend(self.order.iter().filter_map(|slot| Some(bands.get(*slot as usize)?.as_ref()?.priority)));
+    }
+
+    /// Stops running requests for the first band, from the held one down, that waits and is more important than they are.
+    fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<Decision>) {
+        let Some(evictor) = &mut self.evictor else { return };
+        evictor.pace(at, decisions);
+        let Some(least) = evictor.least_important() else { return };
+        let bands = &self.bands;
+        let waits = |rank: usize| {
+            let slot = self.order.get(rank).and_then(|slot| bands.get(*slot as usize)?.as_ref());
+            slot.is_some_and(|band| band.queued.requests > 0)
+        };
+        let demand = (held..self.order.len())
+            .filter_map(|rank| Some((rank, *self.priorities.get(rank)?, *self.written.get(rank)?)))
+            .take_while(|(_, priority, _)| *priority > least)
+            .find(|(rank, _, ceiling)| *ceiling > 0.0 && fill.gating >= *ceiling && waits(*rank));
+        if let Some((_, priority, ceiling)) = demand {
+            evictor.revoke(priority, ceiling, fill.raw, at, decisions);
+        }
+    }
+
+    pub(super) fn band(&self, rank: usize) -> Option<&Band> {
+        self.bands.get(*self.order.get(rank)? as usize)?.as_ref()
+    }
+}
+
+fn waited(enqueued: Nanos, at: Nanos) -> Duration {
+    Duration::from_nanos(at.saturating_sub(enqueued))
+}

@@ -1,0 +1,196 @@
+//! Stopping requests that run already, when more important ones wait and the pool is full.
+//!
+//! Only requests below priority 0 are stopped, the least important first and of those the latest. Decisions are paced: after one, nothing more is
+//! stopped until the stopped requests have ended (or failed to for too long) and the pool's load had time to show it.
+
+use std::cmp::Reverse;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use hashbrown::HashMap;
+
+use super::detector::DetectorKind;
+use super::ordering::{Nanos, later};
+use super::outcome::Decision;
+use super::queue::Ticket;
+
+/// Requests stopped by one decision.
+const AT_ONCE: usize = 2;
+
+/// Time for a stopped request to end.
+const CONFIRMATION: Duration = Duration::from_secs(10);
+
+/// Time for the load to show the end of a request: this process counts them itself, or the next readings do.
+const COUNTED_GRACE: Duration = Duration::from_millis(10);
+const SCRAPED_GRACE: Duration = Duration::from_millis(2300);
+
+type Victim = (i32, Reverse<Nanos>, Ticket);
+
+/// The released requests, and which of them were told to stop.
+#[derive(Debug)]
+pub(super) struct Evictor {
+    grace: Duration,
+    tracked: HashMap<Ticket, Option<Victim>>,
+    victims: BTreeSet<Victim>,
+    /// Stopped and not ended, with the time of the decision.
+    outstanding: Vec<(Ticket, Nanos)>,
+    cooling_until: Nanos,
+}
+
+impl Evictor {
+    pub(super) fn new(detector: &DetectorKind) -> Self {
+        let grace = match detector {
+            DetectorKind::Concurrency(_) => COUNTED_GRACE,
+            DetectorKind::Utilization(_) => SCRAPED_GRACE,
+        };
+        Self {
+            grace,
+            tracked: HashMap::new(),
+            victims: BTreeSet::new(),
+            outstanding: Vec::new(),
+            cooling_until: 0,
+        }
+    }
+
+    pub(super) fn track(&mut self, ticket: Ticket, priority: i32, at: Nanos) {
+        let victim = (priority < 0).then_some((priority, Reverse(at), ticket));
+        self.victims.extend(victim);
+        self.tracked.insert(ticket, victim);
+    }
+
+    pub(super) fn untrack(&mut self, ticket: Ticket, at: Nanos, decisions: &mut Vec<Decision>) {
+        if let Some(victim) = self.tracked.remove(&ticket).flatten() {
+            self.victims.remove(&victim);
+        }
+        if let Some(position) = self.outstanding.iter().position(|(other, _)| *other == ticket) {
+            let (_, since) = self.outstanding.swap_remove(position);
+            self.end(true, since, at, decisions);
+        }
+    }
+
+    fn end(&mut self, confirmed: bool, since: Nanos, at: Nanos, decisions: &mut Vec<Decision>) {
+        self.cooling_until = self.cooling_until.max(later(at, self.grace));
+        let took = Duration::from_nanos(at.saturating_sub(since));
+        decisions.push(Decision::RevocationEnded { confirmed, took });
+    }
+
+    /// Gives up on stopped requests that do not end.
+    pub(super) fn pace(&mut self, at: Nanos, decisions: &mut Vec<Decision>) {
+        while let Some(position) =
+            self.outstanding.iter().position(|(_, since)| later(*since, CONFIRMATION) <= at)
+        {
+            let (_, since) = self.outstanding.swap_remove(position);
+            self.end(false, since, at, decisions);
+        }
+    }
+
+    /// Priority of the first request to be stopped.
+    pub(super) fn least_important(&self) -> Option<i32> {
+        self.victims.first().map(|(priority, ..)| *priority)
+    }
+
+    /// Stops as many requests below `demand` as bring the pool under `ceiling`, if their share of the load is that of all others.
+    pub(super) fn revoke(
+        &mut self,
+        demand: i32,
+        ceiling: f64,
+        saturation: f64,
+        at: Nanos,
+        decisions: &mut Vec<Decision>,
+    ) {
+        if !self.outstanding.is_empty() || at < self.cooling_until {
+            return;
+        }
+        let share = saturation / self.tracked.len().max(1) as f64;
+        // The difference of two sums of equal shares is rarely exact; what is missing to a whole share is not one more request.
+        let needed = ((saturation - ceiling) / share - 1e-9).ceil();
+        let count = if needed > 1.0 { (needed as usize).min(AT_ONCE) } else { 1 };
+        for _ in 0..count {
+            let Some(victim) = self.victims.first().copied().filter(|(priority, ..)| *priority < demand)
+            else {
+                return;
+            };
+            self.victims.remove(&victim);
+            let ticket = victim.2;
+            self.outstanding.push((ticket, at));
+            decisions.push(Decision::Revoke { ticket, demand });
+        }
+    }
+
+    /// When a further decision may be made that could not be made at `at`.
+    pub(super) fn next(&self, at: Nanos) -> Option<Nanos> {
+        self.least_important()?;
+        match self.outstanding.iter().map(|(_, since)| later(*since, CONFIRMATION)).min() {
+            None => Some(self.cooling_until).filter(|until| *until > at),
+            some => some,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::detector::Concurrency;
+    use super::*;
+
+    const MILLISECOND: Nanos = 1_000_000;
+
+    fn evictor(running: &[i32]) -> Evictor {
+        let mut evictor = Evictor::new(&DetectorKind::Concurrency(Concurrency::default()));
+        for (index, priority) in running.iter().enumerate() {
+            evictor.track(Ticket { index: index as u32, generation: 0 }, *priority, index as Nanos);
+        }
+        evictor
+    }
+
+    fn revoked(decisions: &[Decision]) -> Vec<usize> {
+        let index = |decision: &Decision| match decision {
+            Decision::Revoke { ticket, .. } => Some(ticket.index()),
+            _ => None,
+        };
+        decisions.iter().filter_map(index).collect()
+    }
+
+    fn revoke(evictor: &mut Evictor, saturation: f64, at: Nanos) -> Vec<usize> {
+        let mut decisions = Vec::new();
+        evictor.pace(at, &mut decisions);
+        evictor.revoke(0, 1.0, saturation, at, &mut decisions);
+        revoked(&decisions)
+    }
+
+    #[test]
+    fn the_least_important_and_latest_goes_first() {
+        assert_eq!(revoke(&mut evictor(&[-1, -5, -5, 0, 3]), 1.0, 9), [2]);
+        assert!(revoke(&mut evictor(&[0, 3]), 2.0, 9).is_empty());
+    }
+
+    #[test]
+    fn as_many_go_as_the_excess_takes_and_never_more_than_two() {
+        assert_eq!(revoke(&mut evictor(&[-1; 21]), 1.05, 99).len(), 1);
+        assert_eq!(revoke(&mut evictor(&[-1; 26]), 1.30, 99).len(), 2);
+        assert_eq!(revoke(&mut evictor(&[-1; 10]), 1.0, 99).len(), 1);
+    }
+
+    #[test]
+    fn nothing_more_goes_until_the_stopped_ones_ended_and_the_load_could_show_it() {
+        let mut evictor = evictor(&[-1, -1, -1, -1]);
+        assert_eq!(revoke(&mut evictor, 1.0, 0), [3]);
+        assert!(revoke(&mut evictor, 1.0, MILLISECOND).is_empty());
+        let mut decisions = Vec::new();
+        evictor.untrack(Ticket { index: 3, generation: 0 }, 2 * MILLISECOND, &mut decisions);
+        let took = Duration::from_millis(2);
+        assert_eq!(decisions, [Decision::RevocationEnded { confirmed: true, took }]);
+        assert!(revoke(&mut evictor, 1.0, 11 * MILLISECOND).is_empty());
+        assert_eq!(evictor.next(11 * MILLISECOND), Some(12 * MILLISECOND));
+        assert_eq!(revoke(&mut evictor, 1.0, 12 * MILLISECOND), [2]);
+    }
+
+    #[test]
+    fn a_request_that_does_not_end_is_given_up_after_ten_seconds() {
+        let mut evictor = evictor(&[-1, -1]);
+        assert_eq!(revoke(&mut evictor, 1.0, 0), [1]);
+        let end = 10_000 * MILLISECOND;
+        assert_eq!(evictor.next(0), Some(end));
+        assert!(revoke(&mut evictor, 1.0, end).is_empty());
+        assert_eq!(revoke(&mut evictor, 1.0, end + 10 * MILLISECOND), [0]);
+    }
+}

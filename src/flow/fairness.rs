@@ -1,0 +1,125 @@
+//! Which flow of a band is served next.
+
+use super::ordering::Nanos;
+use super::programs::Contest;
+use super::queue::NONE;
+use super::settings::Fairness;
+
+/// The order of service among the flows of one band that have requests waiting.
+#[derive(Debug)]
+pub(super) enum Turn {
+    /// All requests of the band are one flow, so its ordering alone decides. This is what "the best head of all flows" amounts to when all flows
+    /// have the same ordering, without looking at every head.
+    OneFlow(Option<u32>),
+    /// Flows take turns; a flow that begins to wait comes last.
+    RoundRobin(Ring),
+    /// The program with the best score.
+    Programs(Contest),
+}
+
+impl Turn {
+    pub(super) fn new(fairness: &Fairness) -> Self {
+        match fairness {
+            Fairness::GlobalStrict => Self::OneFlow(None),
+            Fairness::RoundRobin => Self::RoundRobin(Ring::default()),
+            Fairness::ProgramAware(parameters) => {
+                Self::Programs(Contest::new(parameters.weight_service, parameters.weight_head_wait))
+            }
+        }
+    }
+
+    /// True if requests are kept apart by fairness id.
+    pub(super) fn keeps_flows_apart(&self) -> bool {
+        !matches!(self, Self::OneFlow(_))
+    }
+
+    /// The flow to be served.
+    pub(super) fn next(&self) -> Option<u32> {
+        match self {
+            Self::OneFlow(flow) => *flow,
+            Self::RoundRobin(ring) => ring.first(),
+            Self::Programs(contest) => contest.best(),
+        }
+    }
+
+    /// `flow` has requests again; its head has waited since `head`, and its program got `service`.
+    pub(super) fn begin(&mut self, flow: u32, head: Nanos, service: f64) {
+        match self {
+            Self::OneFlow(only) => *only = Some(flow),
+            Self::RoundRobin(ring) => ring.append(flow),
+            Self::Programs(contest) => contest.set(flow, head, service),
+        }
+    }
+
+    /// `flow` has another head.
+    pub(super) fn head_changed(&mut self, flow: u32, head: Nanos) {
+        if let Self::Programs(contest) = self {
+            contest.set_head(flow, head);
+        }
+    }
+
+    /// A request of `flow` was released, and more wait.
+    pub(super) fn served(&mut self, flow: u32) {
+        if let Self::RoundRobin(ring) = self {
+            ring.remove(flow);
+            ring.append(flow);
+        }
+    }
+
+    /// `flow` has no requests left.
+    pub(super) fn end(&mut self, flow: u32) {
+        match self {
+            Self::OneFlow(only) => *only = None,
+            Self::RoundRobin(ring) => ring.remove(flow),
+            Self::Programs(contest) => contest.clear(flow),
+        }
+    }
+}
+
+/// Flows in turn; every operation is O(1).
+#[derive(Debug)]
+pub(super) struct Ring {
+    /// Previous and next by flow slot; a lone element and an absent one both link to nothing.
+    links: Vec<(u32, u32)>,
+    head: u32,
+    tail: u32,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { links: Vec::new(), head: NONE, tail: NONE }
+    }
+}
+
+impl Ring {
+    fn first(&self) -> Option<u32> {
+        (self.head != NONE).then_some(self.head)
+    }
+
+    fn append(&mut self, flow: u32) {
+        if self.links.len() <= flow as usize {
+            self.links.resize(flow as usize + 1, (NONE, NONE));
+        }
+        let previous = std::mem::replace(&mut self.tail, flow);
+        match self.links.get_mut(previous as usize) {
+            Some(links) => links.1 = flow,
+            None => self.head = flow,
+        }
+        if let Some(links) = self.links.get_mut(flow as usize) {
+            *links = (previous, NONE);
+        }
+    }
+
+    fn remove(&mut self, flow: u32) {
+        let Some(links) = self.links.get_mut(flow as usize) else { return };
+        let (previous, next) = std::mem::replace(links, (NONE, NONE));
+        match self.links.get_mut(previous as usize) {
+            Some(links) => links.1 = next,
+            None => self.head = next,
+        }
+        match self.links.get_mut(next as usize) {
+            Some(links) => links.0 = previous,
+            None => self.tail = previous,
+        }
+    }
+}

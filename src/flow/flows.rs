@@ -1,0 +1,65 @@
+//! The flows of a band that have requests waiting. A flow without any is forgotten, so nothing here outlives its requests.
+
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use super::queue::Queue;
+
+/// One flow: the waiting requests of one fairness id in one band.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) id: Arc<str>,
+    pub(super) queue: Queue,
+}
+
+/// The flows of one band, in slots that stay in place.
+#[derive(Debug, Default)]
+pub(super) struct Flows {
+    slots: Vec<Option<Flow>>,
+    free: Vec<u32>,
+    by_id: HashMap<Arc<str>, u32>,
+}
+
+impl Flows {
+    pub(super) fn find(&self, id: &str) -> Option<u32> {
+        self.by_id.get(id).copied()
+    }
+
+    /// Adds a flow that [`Flows::find`] did not find.
+    pub(super) fn insert(&mut self, flow: Flow) -> u32 {
+        let id = Arc::clone(&flow.id);
+        let index = self.free.pop().unwrap_or(self.slots.len() as u32);
+        match self.slots.get_mut(index as usize) {
+            Some(slot) => *slot = Some(flow),
+            None => self.slots.push(Some(flow)),
+        }
+        self.by_id.insert(id, index);
+        index
+    }
+
+    pub(super) fn get(&self, index: u32) -> Option<&Flow> {
+        self.slots.get(index as usize)?.as_ref()
+    }
+
+    pub(super) fn get_mut(&mut self, index: u32) -> Option<&mut Flow> {
+        self.slots.get_mut(index as usize)?.as_mut()
+    }
+
+    pub(super) fn remove(&mut self, index: u32) {
+        let flow = self.slots.get_mut(index as usize).and_then(Option::take);
+        if let Some(flow) = flow {
+            self.by_id.remove(&flow.id);
+            self.free.push(index);
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Flow)> {
+        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.as_ref()?)))
+    }
+
+    /// Flows with requests waiting.
+    pub(super) fn len(&self) -> usize {
+        self.by_id.len()
+    }
+}

@@ -1,0 +1,409 @@
+//! The shell around the gate: tasks that wait for their release, and the one timer.
+//!
+//! All decisions are made and handed to their waiters under one lock, which is held for as long as the decisions take and never across an await.
+//! So a waiter that goes away finds either that it still waits, or what was decided for it.
+
+use std::future::{Future, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{Notify, oneshot, watch};
+
+use super::band::BandUsage;
+use super::gate::{Arrival, Gate, Load};
+use super::limit::Queued;
+use super::observer::Observer;
+use super::outcome::{Decision, Outcome, Rejection};
+use super::queue::Ticket;
+use super::settings::FlowSettings;
+
+/// What a waiter is told: released, with the signal to stop if it may be stopped, or refused.
+type Verdict = Result<Option<oneshot::Receiver<()>>, Rejection>;
+
+struct Waiter {
+    verdict: oneshot::Sender<Verdict>,
+    /// It may be told to stop once it runs.
+    revocable: bool,
+}
+
+struct State {
+    gate: Gate,
+    /// By [`Ticket::index`].
+    waiters: Vec<Option<Waiter>>,
+    /// Signals of running requests that may be stopped.
+    stops: HashMap<Ticket, oneshot::Sender<()>>,
+    /// Scratch, empty between calls.
+    decisions: Vec<Decision>,
+    /// When the timer looks next; `None` while it sleeps until told.
+    armed: Option<Instant>,
+}
+
+/// Flow control of one pool, for tasks.
+pub struct Controller {
+    state: Mutex<State>,
+    load: Box<dyn Load + Send + Sync>,
+    observer: Box<dyn Observer>,
+    rearm: Notify,
+    /// Requests that were submitted and are not decided; counted before the load is read for them.
+    undecided: AtomicU64,
+    /// Mirrors of the gate's counts.
+    requests: AtomicU64,
+    bytes: AtomicU64,
+    tokens: AtomicU64,
+    in_flight: AtomicU64,
+    waiting: watch::Sender<bool>,
+    draining: AtomicBool,
+    eviction: bool,
+}
+
+impl std::fmt::Debug for Controller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Controller").field("queued", &self.queued()).finish_non_exhaustive()
+    }
+}
+
+impl Controller {
+    /// Empty queues. [`Controller::run`] must be spawned for waits to end.
+    pub fn new(
+        settings: FlowSettings,
+        load: impl Load + Send + Sync + 'static,
+        observer: impl Observer + 'static,
+    ) -> Arc<Self> {
+        let eviction = settings.eviction;
+        let state = State {
+            gate: Gate::new(settings, now()),
+            waiters: Vec::new(),
+            stops: HashMap::new(),
+            decisions: Vec::new(),
+            armed: None,
+        };
+        Arc::new(Self {
+            state: Mutex::new(state),
+            load: Box::new(load),
+            observer: Box::new(observer),
+            rearm: Notify::new(),
+            undecided: AtomicU64::new(0),
+            requests: AtomicU64::new(0),
+            bytes: AtomicU64::new(0),
+            tokens: AtomicU64::new(0),
+            in_flight: AtomicU64::new(0),
+            waiting: watch::Sender::new(false),
+            draining: AtomicBool::new(false),
+            eviction,
+        })
+    }
+
+    /// The timer: ends waits that last too long. Sleeps without any wake-up while nothing waits. Runs until dropped.
+    pub async fn run(self: Arc<Self>) {
+        loop {
+            let armed = self.state.lock().armed;
+            let Some(at) = armed else {
+                self.rearm.notified().await;
+                continue;
+            };
+            tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => self.act(|state, load, now| {
+                    state.armed = None;
+                    state.gate.advance(now, load, &mut state.decisions);
+                }),
+                () = self.rearm.notified() => {}
+            }
+        }
+    }
+
+    /// Waits until the request may be scheduled. Dropping the future withdraws it; dropping the permit ends the request.
+    pub async fn admit(self: &Arc<Self>, arrival: Arrival) -> Result<Permit, Rejection> {
+        let began = now();
+        self.observer.entered(&arrival);
+        self.undecided.fetch_add(1, Ordering::SeqCst);
+        fence(Ordering::SeqCst);
+        let (sender, receiver) = oneshot::channel();
+        let waiter = Waiter { verdict: sender, revocable: self.eviction && arrival.priority < 0 };
+        let submitted = self.act(|state, load, now| {
+            let ticket = state.gate.submit(&arrival, now, load, &mut state.decisions)?;
+            if state.waiters.len() <= ticket.index() {
+                state.waiters.resize_with(ticket.index() + 1, || None);
+            }
+            state.waiters[ticket.index()] = Some(waiter);
+            Ok(ticket)
+        });
+        let outcome = submitted.err().map(|rejection: Rejection| rejection.outcome);
+        self.observer.enqueued(&arrival, outcome, now().saturating_duration_since(began));
+        let ticket = match submitted {
+            Ok(ticket) => ticket,
+            Err(rejection) => {
+                self.finalised(&arrival, rejection.outcome, began);
+                return Err(rejection);
+            }
+        };
+        let mut waiting =
+            Waiting { controller: self, arrival: &arrival, ticket, receiver, began, decided: false };
+        let verdict = (&mut waiting.receiver).await;
+        waiting.decided = true;
+        // Waiters are told before they are dropped, so this error is not met.
+        let verdict = verdict.unwrap_or_else(|_| {
+            Err(Rejection { outcome: Outcome::EvictedOther, pool_empty: self.load.is_empty() })
+        });
+        let outcome = verdict.as_ref().map_or_else(|rejection| rejection.outcome, |_| Outcome::Dispatched);
+        let waited = self.finalised(&arrival, outcome, began);
+        verdict.map(|stop| Permit {
+            controller: Arc::clone(self),
+            ticket,
+            fairness_id: Arc::clone(&arrival.fairness_id),
+            tokens: arrival.tokens,
+            placed: false,
+            waited,
+            stop,
+        })
+    }
+
+    /// The pool's load changed, or its endpoints. Costs one atomic read while nothing waits.
+    pub fn notify_load(&self) {
+        // Pairs with the count in `admit`: either that request is seen here, or it sees the new load.
+        fence(Ordering::SeqCst);
+        if self.undecided.load(Ordering::SeqCst) > 0 {
+            self.act(|state, load, now| state.gate.advance(now, load, &mut state.decisions));
+        }
+    }
+
+    /// Gives each of these priorities a band; see [`Gate::provision`].
+    pub fn provision(&self, priorities: &[i32]) {
+        self.act(|state, _, _| state.gate.provision(priorities));
+    }
+
+    /// From now on a drain is under way: waiting requests go on being released. Resolves when none is left; give it the time there is, then
+    /// [`Controller::close`].
+    pub async fn drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+        let mut waiting = self.waiting.subscribe();
+        // The sender lives as long as `self`, so there is no error to meet.
+        _ = waiting.wait_for(|waiting| !waiting).await;
+    }
+
+    /// True once [`Controller::drain`] was called.
+    pub fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Refuses all requests that wait and all that come, as shutting down.
+    pub fn close(&self) {
+        self.act(|state, load, now| state.gate.close(now, load, &mut state.decisions));
+    }
+
+    /// What waits.
+    pub fn queued(&self) -> Queued {
+        Queued {
+            requests: self.requests.load(Ordering::Relaxed),
+            bytes: self.bytes.load(Ordering::Relaxed),
+            tokens: self.tokens.load(Ordering::Relaxed),
+        }
+    }
+
+    /// Requests that were released and have not ended.
+    pub fn in_flight(&self) -> u64 {
+        self.in_flight.load(Ordering::Relaxed)
+    }
+
+    /// True if nothing waits and nothing runs.
+    pub fn is_idle(&self) -> bool {
+        self.queued().requests == 0 && self.in_flight() == 0
+    }
+
+    /// Released requests that no endpoint's load shows yet.
+    pub fn unplaced(&self) -> super::Unplaced {
+        self.state.lock().gate.unplaced()
+    }
+
+    /// Bands by falling priority.
+    pub fn bands(&self) -> Vec<BandUsage> {
+        self.state.lock().gate.bands().collect()
+    }
+
+    /// Whether requests wait, as it changes.
+    pub fn waiting(&self) -> watch::Receiver<bool> {
+        self.waiting.subscribe()
+    }
+
+    fn finalised(&self, arrival: &Arrival, outcome: Outcome, began: Instant) -> Duration {
+        self.undecided.fetch_sub(1, Ordering::SeqCst);
+        let waited = now().saturating_duration_since(began);
+        self.observer.finalised(arrival, outcome, waited);
+        waited
+    }
+
+    /// Runs one operation on the gate and hands out what it decided.
+    fn act<R>(&self, operation: impl FnOnce(&mut State, &dyn Load, Instant) -> R) -> R {
+        let (result, took) = {
+            let mut state = self.state.lock();
+            let began = now();
+            let result = operation(&mut state, &*self.load, began);
+            self.settle(&mut state);
+            (result, now().saturating_duration_since(began))
+        };
+        self.observer.cycle(took);
+        result
+    }
+
+    fn settle(&self, state: &mut MutexGuard<'_, State>) {
+        let state = &mut **state;
+        for decision in state.decisions.drain(..) {
+            let (ticket, rejection) = match decision {
+                Decision::Release { ticket, .. } => (ticket, None),
+                Decision::Reject { ticket, rejection, .. } => (ticket, Some(rejection)),
+                Decision::Revoke { ticket, demand } => {
+                    self.observer.revocation_issued(demand);
+                    // A request whose stream is just ending does not listen any more.
+                    _ = state.stops.remove(&ticket).map(|stop| stop.send(()));
+                    continue;
+                }
+                Decision::RevocationEnded { confirmed, took } => {
+                    self.observer.revocation_ended(confirmed, took);
+                    continue;
+                }
+            };
+            let Some(waiter) = state.waiters.get_mut(ticket.index()).and_then(Option::take) else { continue };
+            let verdict = match rejection {
+                Some(rejection) => Err(rejection),
+                None if waiter.revocable => {
+                    let (stop, stopped) = oneshot::channel();
+                    state.stops.insert(ticket, stop);
+                    Ok(Some(stopped))
+                }
+                None => Ok(None),
+            };
+            // The receiver lives until its waiter has taken this lock.
+            _ = waiter.verdict.send(verdict);
+        }
+        let queued = state.gate.queued();
+        self.requests.store(queued.requests, Ordering::Relaxed);
+        self.bytes.store(queued.bytes, Ordering::Relaxed);
+        self.tokens.store(queued.tokens, Ordering::Relaxed);
+        self.in_flight.store(state.gate.in_flight(), Ordering::Relaxed);
+        let waits = queued.requests > 0;
+        if *self.waiting.borrow() != waits {
+            self.waiting.send_replace(waits);
+        }
+        // A timer that is armed too early wakes once for nothing, which is cheaper than to disarm it at every release.
+        if let Some(next) = state.gate.next_wakeup()
+            && state.armed.is_none_or(|armed| next < armed)
+        {
+            state.armed = Some(next);
+            self.rearm.notify_one();
+        }
+    }
+
+    /// Ends the wait of a request whose future was dropped.
+    fn withdraw(
+        &self,
+        arrival: &Arrival,
+        ticket: Ticket,
+        receiver: &mut oneshot::Receiver<Verdict>,
+    ) -> Outcome {
+        self.act(|state, load, now| {
+            if state.gate.cancel(ticket, now, load, &mut state.decisions) {
+                if let Some(waiter) = state.waiters.get_mut(ticket.index()) {
+                    *waiter = None;
+                }
+                return Outcome::EvictedContextCancelled;
+            }
+            match receiver.try_recv() {
+                Ok(Ok(_)) => {
+                    state.stops.remove(&ticket);
+                    state.gate.complete(ticket, Some(arrival.tokens), now, load, &mut state.decisions);
+                    Outcome::Dispatched
+                }
+                Ok(Err(rejection)) => rejection.outcome,
+                Err(_) => Outcome::EvictedOther,
+            }
+        })
+    }
+}
+
+/// A request in the queue, withdrawn when its future is dropped.
+struct Waiting<'a> {
+    controller: &'a Controller,
+    arrival: &'a Arrival,
+    ticket: Ticket,
+    receiver: oneshot::Receiver<Verdict>,
+    began: Instant,
+    decided: bool,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        if !self.decided {
+            let outcome = self.controller.withdraw(self.arrival, self.ticket, &mut self.receiver);
+            self.controller.finalised(self.arrival, outcome, self.began);
+        }
+    }
+}
+
+/// A released request. Dropping it ends the request. Drop the share of the endpoint's load first, so that the room is seen.
+#[derive(Debug)]
+#[must_use = "dropping a permit ends the request"]
+pub struct Permit {
+    controller: Arc<Controller>,
+    ticket: Ticket,
+    fairness_id: Arc<str>,
+    tokens: u64,
+    placed: bool,
+    waited: Duration,
+    stop: Option<oneshot::Receiver<()>>,
+}
+
+impl Permit {
+    /// The request now counts in the load of an endpoint. Until then the controller counts it on top of the pool's load.
+    pub fn placed(&mut self) {
+        if !std::mem::replace(&mut self.placed, true) {
+            let tokens = self.tokens;
+            self.controller.act(|state, load, now| {
+                state.gate.placed(tokens, now, load, &mut state.decisions);
+            });
+        }
+    }
+
+    /// Tells what the request cost, for program-aware fairness.
+    pub fn served(&self, prompt_tokens: u64, completion_tokens: u64) {
+        self.controller.act(|state, _, now| {
+            state.gate.served(&self.fairness_id, prompt_tokens, completion_tokens, now);
+        });
+    }
+
+    /// Time in the queue.
+    pub fn waited(&self) -> Duration {
+        self.waited
+    }
+
+    /// Ready, once, if the request should be stopped to make room for a more important one.
+    pub fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(stop) = &mut self.stop else { return Poll::Pending };
+        let stopped = ready!(Pin::new(stop).poll(cx));
+        self.stop = None;
+        if stopped.is_ok() { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// Resolves if the request should be stopped to make room for a more important one; never for most.
+    pub async fn revoked(&mut self) {
+        poll_fn(|cx| self.poll_revoked(cx)).await;
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let unplaced = (!self.placed).then_some(self.tokens);
+        let ticket = self.ticket;
+        self.controller.act(|state, load, now| {
+            state.stops.remove(&ticket);
+            state.gate.complete(ticket, unplaced, now, load, &mut state.decisions);
+        });
+    }
+}
+
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

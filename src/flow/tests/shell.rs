@@ -1,0 +1,240 @@
+//! The controller under paused time.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::task::{JoinHandle, yield_now};
+use tokio::time::{advance, sleep};
+
+use super::pool::{FakePool, arrival, millis};
+use crate::flow::detector::{Concurrency, Detector, DetectorKind};
+use crate::flow::settings::BandSettings;
+use crate::flow::{Arrival, Controller, FlowSettings, Observer, Outcome, Permit, Rejection};
+
+#[derive(Clone, Default)]
+struct Record {
+    entered: Arc<AtomicU64>,
+    cycles: Arc<AtomicU64>,
+    ends: Arc<Mutex<Vec<(Outcome, Duration)>>>,
+    revocations: Arc<AtomicU64>,
+}
+
+impl Observer for Record {
+    fn entered(&self, _: &Arrival) {
+        self.entered.fetch_add(1, SeqCst);
+    }
+    fn enqueued(&self, _: &Arrival, _: Option<Outcome>, _: Duration) {}
+    fn finalised(&self, _: &Arrival, outcome: Outcome, waited: Duration) {
+        self.ends.lock().push((outcome, waited));
+    }
+    fn cycle(&self, _: Duration) {
+        self.cycles.fetch_add(1, SeqCst);
+    }
+    fn revocation_issued(&self, _: i32) {
+        self.revocations.fetch_add(1, SeqCst);
+    }
+    fn revocation_ended(&self, confirmed: bool, _: Duration) {
+        assert!(confirmed);
+        self.revocations.fetch_add(10, SeqCst);
+    }
+}
+
+struct Fixture {
+    controller: Arc<Controller>,
+    pool: FakePool,
+    record: Record,
+}
+
+type Admitted = JoinHandle<Result<Permit, Rejection>>;
+
+impl Fixture {
+    fn new(settings: FlowSettings, endpoints: u64, capacity: u64) -> Self {
+        let (pool, record) = (FakePool::new(endpoints, capacity), Record::default());
+        let controller = Controller::new(settings, pool.clone(), record.clone());
+        tokio::spawn(Arc::clone(&controller).run());
+        Self { controller, pool, record }
+    }
+
+    /// Submits a request, and lets it come as far as it gets.
+    async fn submit(&self, priority: i32) -> Admitted {
+        let controller = Arc::clone(&self.controller);
+        let task = tokio::spawn(async move { controller.admit(arrival(priority, "a")).await });
+        yield_now().await;
+        task
+    }
+
+    fn resize(&self, endpoints: u64, capacity: u64) {
+        self.pool.set(endpoints, capacity);
+        self.controller.notify_load();
+    }
+
+    fn ends(&self) -> Vec<(Outcome, Duration)> {
+        self.record.ends.lock().clone()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_goes_at_once_while_there_is_room_and_the_next_one_when_the_permit_is_dropped() {
+    let it = Fixture::new(FlowSettings::default(), 1, 1);
+    let first = it.controller.admit(arrival(0, "a")).await.unwrap();
+    let second = it.submit(0).await;
+    assert_eq!((it.controller.queued().requests, it.controller.in_flight()), (1, 1));
+    advance(millis(40)).await;
+    drop(first);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(second.waited(), millis(40));
+    drop(second);
+    assert!(it.controller.is_idle());
+    assert_eq!(it.controller.unplaced(), crate::flow::Unplaced::default());
+    assert_eq!(it.ends(), [(Outcome::Dispatched, Duration::ZERO), (Outcome::Dispatched, millis(40))]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_future_withdraws_its_request() {
+    let it = Fixture::new(FlowSettings::default(), 1, 0);
+    let task = it.submit(0).await;
+    assert_eq!(it.controller.queued().bytes, 1);
+    task.abort();
+    assert!(task.await.unwrap_err().is_cancelled());
+    assert!(it.controller.is_idle());
+    assert_eq!(it.ends(), [(Outcome::EvictedContextCancelled, Duration::ZERO)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_future_dropped_after_its_release_gives_the_place_to_the_next() {
+    let it = Fixture::new(FlowSettings::default(), 1, 0);
+    let (first, second) = (it.submit(0).await, it.submit(0).await);
+    it.resize(1, 1);
+    first.abort();
+    assert!(first.await.unwrap_err().is_cancelled());
+    let second = second.await.unwrap().unwrap();
+    assert_eq!(it.controller.in_flight(), 1);
+    drop(second);
+    assert!(it.controller.is_idle());
+    assert_eq!(it.ends(), [(Outcome::Dispatched, Duration::ZERO); 2]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_timer_ends_waits_on_time_and_then_sleeps() {
+    let settings = FlowSettings { default_request_ttl: Some(millis(1500)), ..FlowSettings::default() };
+    let it = Fixture::new(settings, 1, 0);
+    let refusal = it.controller.admit(arrival(0, "a")).await.unwrap_err();
+    assert_eq!((refusal.outcome, refusal.pool_empty), (Outcome::EvictedTtl, false));
+    assert_eq!(it.ends(), [(Outcome::EvictedTtl, millis(1500))]);
+    sleep(Duration::from_secs(10)).await;
+    let cycles = it.record.cycles.load(SeqCst);
+    sleep(Duration::from_hours(24)).await;
+    for _ in 0..1000 {
+        it.controller.notify_load();
+    }
+    assert_eq!(it.record.cycles.load(SeqCst), cycles, "an empty controller does nothing");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_waiting_request_goes_in_the_instant_the_first_endpoint_comes() {
+    let it = Fixture::new(FlowSettings::default(), 0, 0);
+    let tasks = [it.submit(0).await, it.submit(0).await, it.submit(0).await];
+    sleep(Duration::from_mins(5)).await;
+    assert_eq!(it.controller.queued().requests, 3);
+    it.resize(1, 100);
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap().waited(), Duration::from_mins(5));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_watch_see_the_first_request_wait_and_the_last_one_go() {
+    let it = Fixture::new(FlowSettings::default(), 0, 0);
+    let mut waiting = it.controller.waiting();
+    assert!(!*waiting.borrow_and_update());
+    let tasks = [it.submit(0).await, it.submit(0).await];
+    assert!(waiting.has_changed().unwrap() && *waiting.borrow_and_update());
+    it.resize(1, 1);
+    assert!(!waiting.has_changed().unwrap());
+    it.resize(1, 2);
+    assert!(!*waiting.borrow_and_update());
+    for task in tasks {
+        drop(task.await.unwrap().unwrap());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_drain_goes_on_releasing_and_closing_refuses_what_is_left() {
+    let it = Fixture::new(FlowSettings::default(), 1, 0);
+    let (first, second) = (it.submit(0).await, it.submit(0).await);
+    let controller = Arc::clone(&it.controller);
+    let drain = tokio::spawn(async move { controller.drain().await });
+    yield_now().await;
+    assert!(it.controller.is_draining());
+    it.resize(1, 1);
+    let permit = first.await.unwrap().unwrap();
+    assert!(!drain.is_finished());
+    it.controller.close();
+    assert_eq!(second.await.unwrap().unwrap_err().dropped_reason(), "rejected-shutting-down");
+    drain.await.unwrap();
+    let refusal = it.controller.admit(arrival(0, "a")).await.unwrap_err();
+    assert_eq!(refusal.outcome, Outcome::RejectedOther);
+    drop(permit);
+    assert!(it.controller.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_band_refuses_at_once() {
+    let band = BandSettings { max_requests: 1, ..BandSettings::default() };
+    let settings = FlowSettings { bands: [(0, band)].into(), ..FlowSettings::default() };
+    let it = Fixture::new(settings, 1, 0);
+    let task = it.submit(0).await;
+    let refusal = it.controller.admit(arrival(0, "a")).await.unwrap_err();
+    assert_eq!(refusal.outcome, Outcome::RejectedCapacity);
+    assert_eq!(it.controller.bands().first().map(|band| band.queued.requests), Some(1));
+    task.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_request_hears_that_it_should_stop() {
+    let kind = DetectorKind::Concurrency(Concurrency::default());
+    let settings = FlowSettings {
+        eviction: true,
+        detector: Detector { kind, ..Detector::default() },
+        bands: [(0, BandSettings::default()), (-1, BandSettings::default())].into(),
+        ..FlowSettings::default()
+    };
+    let it = Fixture::new(settings, 1, 1);
+    let mut running = it.controller.admit(arrival(-1, "a")).await.unwrap();
+    let urgent = it.submit(0).await;
+    running.revoked().await;
+    drop(running);
+    drop(urgent.await.unwrap().unwrap());
+    assert_eq!(it.record.revocations.load(SeqCst), 11, "one issued, one confirmed");
+    assert!(it.controller.is_idle());
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ten_thousand_tasks_that_come_wait_hang_up_and_run_leave_nothing_behind() {
+    let it = Fixture::new(FlowSettings::default(), 1, 7);
+    let tasks: Vec<_> = (0..10_000_u32)
+        .map(|number| {
+            let controller = Arc::clone(&it.controller);
+            tokio::spawn(async move {
+                if let Ok(permit) = controller.admit(arrival(0, &format!("flow-{}", number % 90))).await {
+                    yield_now().await;
+                    if number % 3 == 0 {
+                        permit.served(5, 5);
+                    }
+                }
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        yield_now().await;
+    }
+    tasks.iter().step_by(7).for_each(JoinHandle::abort);
+    for task in tasks {
+        _ = task.await;
+    }
+    assert!(it.controller.is_idle());
+    assert_eq!(it.controller.unplaced().requests, 0);
+    assert_eq!(it.record.entered.load(SeqCst), it.ends().len() as u64);
+}

@@ -1,0 +1,328 @@
+//! What a gate does, case by case.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use super::pool::{Bench, arrival, millis};
+use crate::flow::detector::{Concurrency, Detector, DetectorKind};
+use crate::flow::settings::{
+    BandSettings, Fairness, Ordering, ProgramAware, UsageLimit, no_endpoint_ttl, request_ttl,
+};
+use crate::flow::{Arrival, FlowSettings, Outcome, Ticket, Trouble};
+
+fn one_slot() -> FlowSettings {
+    banded(&[0], &BandSettings { max_requests: 1, ..BandSettings::default() })
+}
+
+fn banded(priorities: &[i32], band: &BandSettings) -> FlowSettings {
+    let bands: BTreeMap<i32, BandSettings> = priorities.iter().map(|p| (*p, band.clone())).collect();
+    FlowSettings { bands, default_band: band.clone(), ..FlowSettings::default() }
+}
+
+fn ttls(default: Option<Duration>, no_endpoint: Option<Duration>) -> FlowSettings {
+    FlowSettings {
+        default_request_ttl: request_ttl(default),
+        no_endpoint_request_ttl: no_endpoint_ttl(no_endpoint, default),
+        ..FlowSettings::default()
+    }
+}
+
+/// Opens the pool for one request after the other and tells the order in which they went, by position in `tickets`.
+fn order_of_release(bench: &mut Bench, tickets: &[Ticket]) -> Vec<usize> {
+    bench.resize(1, 1);
+    let mut order = Vec::new();
+    while let [ticket] = bench.released()[..] {
+        order.push(tickets.iter().position(|other| *other == ticket).unwrap());
+        bench.complete(ticket);
+    }
+    order
+}
+
+#[test]
+fn a_full_band_of_an_empty_pool_refuses_for_want_of_endpoints() {
+    let mut bench = Bench::new(one_slot(), 0, 0);
+    bench.wait(&arrival(0, "a"));
+    let refusal = bench.submit(&arrival(0, "a")).unwrap_err();
+    assert_eq!(refusal.outcome, Outcome::RejectedNoEndpoints);
+    assert_eq!(
+        (refusal.dropped_reason(), refusal.trouble()),
+        ("rejected-no-endpoints", Trouble::Unavailable)
+    );
+}
+
+#[test]
+fn a_full_band_of_a_saturated_pool_refuses_for_load() {
+    let mut bench = Bench::new(one_slot(), 3, 0);
+    bench.wait(&arrival(0, "a"));
+    let refusal = bench.submit(&arrival(0, "a")).unwrap_err();
+    assert_eq!(refusal.outcome, Outcome::RejectedCapacity);
+    assert_eq!((refusal.dropped_reason(), refusal.trouble()), ("rejected-saturated", Trouble::Overload));
+}
+
+#[test]
+fn waits_start_anew_when_the_pool_gets_an_endpoint() {
+    let mut bench = Bench::new(ttls(Some(millis(150)), Some(millis(5000))), 0, 0);
+    let ticket = bench.wait(&arrival(0, "a"));
+    bench.pass(millis(600));
+    bench.resize(1, 0);
+    bench.pass(millis(149));
+    assert_eq!(bench.decisions(), []);
+    bench.resize(1, 1);
+    assert_eq!(bench.released(), [ticket]);
+}
+
+#[test]
+fn a_wait_without_endpoints_ends_at_its_own_time() {
+    let mut bench = Bench::new(ttls(Some(Duration::from_mins(5)), Some(millis(100))), 0, 0);
+    bench.wait(&arrival(0, "a"));
+    bench.pass(millis(1000));
+    assert_eq!(bench.refused(), [(Outcome::EvictedNoEndpoints, millis(100))]);
+}
+
+#[test]
+fn a_wait_with_endpoints_ends_at_its_own_time_and_a_shorter_one_of_the_request_counts() {
+    let mut bench = Bench::new(ttls(Some(millis(200)), None), 1, 0);
+    bench.wait(&arrival(0, "a"));
+    bench.wait(&Arrival { ttl: Some(millis(50)), ..arrival(0, "a") });
+    bench.wait(&Arrival { ttl: Some(Duration::from_hours(1)), ..arrival(0, "a") });
+    bench.pass(millis(1000));
+    let after = |time| (Outcome::EvictedTtl, millis(time));
+    assert_eq!(bench.refused(), [after(50), after(200), after(200)]);
+}
+
+#[test]
+fn no_request_ttl_alone_means_no_limit_with_or_without_endpoints() {
+    let mut bench = Bench::new(ttls(Some(Duration::ZERO), None), 1, 0);
+    bench.wait(&arrival(0, "a"));
+    bench.resize(0, 0);
+    assert_eq!(bench.gate.next_wakeup(), None);
+    bench.pass(Duration::from_hours(1000));
+    bench.resize(1, 1);
+    assert_eq!(bench.released().len(), 1);
+}
+
+#[test]
+fn a_request_waits_ten_minutes_for_the_first_endpoint_unless_told_otherwise() {
+    let mut bench = Bench::new(FlowSettings::default(), 0, 0);
+    bench.wait(&arrival(0, "a"));
+    bench.pass(Duration::from_hours(1));
+    assert_eq!(bench.refused(), [(Outcome::EvictedNoEndpoints, Duration::from_mins(10))]);
+}
+
+#[test]
+fn a_pool_that_comes_and_goes_does_not_hold_a_request_for_ever() {
+    let mut bench = Bench::new(ttls(Some(millis(1000)), Some(millis(3000))), 0, 0);
+    bench.wait(&arrival(0, "a"));
+    for turn in 0..20 {
+        bench.pass(millis(500));
+        bench.resize(turn % 2, 0);
+    }
+    assert_eq!(bench.refused(), [(Outcome::EvictedTtl, millis(5000))]);
+}
+
+#[test]
+fn bands_are_served_strictly_by_priority() {
+    let mut bench = Bench::new(banded(&[10, 0, -10], &BandSettings::default()), 1, 0);
+    let tickets: Vec<Ticket> = [-10, 0, 10, -10, 0, 10].map(|p| bench.wait(&arrival(p, "a"))).into();
+    assert_eq!(order_of_release(&mut bench, &tickets), [2, 5, 1, 4, 0, 3]);
+}
+
+#[test]
+fn a_held_band_holds_all_below_it_even_if_nothing_waits_in_it() {
+    let mut settings = banded(&[10, 0], &BandSettings::default());
+    settings.usage_limit = UsageLimit::Static { threshold: 0.5 };
+    let mut bench = Bench::new(settings, 1, 4);
+    let tickets: Vec<Ticket> = [0, 0, 0].map(|p| bench.wait(&arrival(p, "a"))).into();
+    assert_eq!(bench.released(), tickets[..2]);
+    bench.complete(tickets[0]);
+    assert_eq!(bench.released(), tickets[2..]);
+}
+
+#[test]
+fn the_rest_of_the_pool_is_kept_for_the_important() {
+    let mut settings = banded(&[10, 0], &BandSettings::default());
+    settings.usage_limit = UsageLimit::PriorityHoldback {
+        min_ceiling: 0.5,
+        max_ceiling: 1.0,
+        domain: crate::flow::settings::HoldbackDomain::Rank,
+    };
+    let mut bench = Bench::new(settings, 1, 4);
+    let low: Vec<Ticket> = [0, 0, 0].map(|p| bench.wait(&arrival(p, "a"))).into();
+    let high: Vec<Ticket> = [10, 10, 10].map(|p| bench.wait(&arrival(p, "a"))).into();
+    assert_eq!(bench.released(), [low[0], low[1], high[0], high[1]]);
+}
+
+#[test]
+fn an_empty_band_is_passed_over() {
+    let mut bench = Bench::new(banded(&[10, 0], &BandSettings::default()), 1, 1);
+    let ticket = bench.wait(&arrival(0, "a"));
+    assert_eq!(bench.released(), [ticket]);
+}
+
+#[test]
+fn a_priority_without_a_band_waits_in_band_0_until_it_is_given_one() {
+    let mut bench = Bench::new(FlowSettings::default(), 1, 0);
+    let queued = |bench: &Bench| -> Vec<(i32, u64)> {
+        bench.gate.bands().map(|band| (band.priority, band.queued.requests)).collect()
+    };
+    let first = bench.wait(&arrival(7, "a"));
+    assert_eq!(queued(&bench), [(0, 1)]);
+    bench.gate.provision(&[7]);
+    let second = bench.wait(&arrival(7, "a"));
+    assert_eq!(queued(&bench), [(7, 1), (0, 1)]);
+    bench.gate.provision(&[]);
+    assert_eq!(queued(&bench), [(7, 1), (0, 1)], "requests still wait in it");
+    assert_eq!(order_of_release(&mut bench, &[first, second]), [1, 0]);
+    assert_eq!(queued(&bench), [(0, 0)]);
+}
+
+#[test]
+fn a_body_larger_than_the_band_is_refused_though_the_pool_is_idle() {
+    let band = BandSettings { max_bytes: 100, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 9);
+    let refusal = bench.submit(&Arrival { size: 101, ..arrival(0, "a") }).unwrap_err();
+    assert_eq!(refusal.outcome, Outcome::RejectedCapacity);
+    bench.wait(&Arrival { size: 100, ..arrival(0, "a") });
+}
+
+#[test]
+fn global_bounds_hold_across_bands() {
+    let mut settings = banded(&[10, 0], &BandSettings::default());
+    (settings.max_requests, settings.max_bytes) = (Some(2), Some(10));
+    let mut bench = Bench::new(settings, 1, 0);
+    bench.wait(&Arrival { size: 6, ..arrival(0, "a") });
+    assert!(bench.submit(&Arrival { size: 5, ..arrival(10, "a") }).is_err());
+    bench.wait(&Arrival { size: 4, ..arrival(10, "a") });
+    assert!(bench.submit(&Arrival { size: 0, ..arrival(10, "a") }).is_err());
+}
+
+#[test]
+fn a_request_that_is_cancelled_leaves_its_place_at_once() {
+    let mut bench = Bench::new(one_slot(), 1, 0);
+    let ticket = bench.wait(&arrival(0, "a"));
+    assert!(bench.cancel(ticket));
+    assert!(!bench.cancel(ticket));
+    bench.wait(&arrival(0, "a"));
+}
+
+#[test]
+fn closing_refuses_all_that_wait_and_all_that_come() {
+    let mut bench = Bench::new(banded(&[10, 0, -3], &BandSettings::default()), 1, 0);
+    for priority in [10, 0, -3, -3] {
+        bench.wait(&arrival(priority, "a"));
+    }
+    bench.close();
+    assert_eq!(bench.refused(), [(Outcome::EvictedOther, Duration::ZERO); 4]);
+    let refusal = bench.submit(&arrival(0, "a")).unwrap_err();
+    assert_eq!(
+        (refusal.outcome, refusal.dropped_reason()),
+        (Outcome::RejectedOther, "rejected-shutting-down")
+    );
+}
+
+#[test]
+fn flows_take_turns_under_round_robin() {
+    let band = BandSettings { fairness: Fairness::RoundRobin, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    let tickets: Vec<Ticket> =
+        ["a", "a", "a", "b", "b", "b", "c", "c", "c"].map(|flow| bench.wait(&arrival(0, flow))).into();
+    assert_eq!(order_of_release(&mut bench, &tickets), [0, 3, 6, 1, 4, 7, 2, 5, 8]);
+}
+
+#[test]
+fn global_strict_fairness_serves_the_best_head_of_all_flows() {
+    let mut bench = Bench::new(FlowSettings::default(), 1, 0);
+    let tickets: Vec<Ticket> = ["a", "a", "b", "a"].map(|flow| bench.wait(&arrival(0, flow))).into();
+    assert_eq!(order_of_release(&mut bench, &tickets), [0, 1, 2, 3]);
+}
+
+#[test]
+fn deadlines_come_before_arrival_if_so_ordered() {
+    let band = BandSettings { ordering: Ordering::SloDeadline, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    let tickets: Vec<Ticket> = [None, Some(900), Some(100), None, Some(500)]
+        .map(|slo| bench.wait(&Arrival { slo_ttft: slo.map(millis), ..arrival(0, "a") }))
+        .into();
+    assert_eq!(order_of_release(&mut bench, &tickets), [2, 4, 1, 0, 3]);
+}
+
+#[test]
+fn the_program_with_the_least_service_goes_first() {
+    let fairness = Fairness::ProgramAware(ProgramAware::default());
+    let band = BandSettings { fairness, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    let tickets: Vec<Ticket> = ["a", "c", "b"]
+        .map(|flow| {
+            bench.pass(millis(100));
+            bench.wait(&arrival(0, flow))
+        })
+        .into();
+    for (flow, tokens) in [("a", 300), ("b", 100), ("c", 200)] {
+        bench.gate.served(&flow.into(), tokens, 0, bench.now);
+    }
+    assert_eq!(order_of_release(&mut bench, &tickets), [2, 1, 0]);
+}
+
+#[test]
+fn a_band_held_by_turns_is_looked_at_again_without_any_event() {
+    let mut settings = banded(&[1, 0, -1], &BandSettings::default());
+    settings.usage_limit = UsageLimit::SoftReflectiveCeiling;
+    let mut bench = Bench::new(settings, 1, 4);
+    for _ in 0..3 {
+        bench.wait(&arrival(1, "a"));
+    }
+    let low = bench.wait(&arrival(-1, "a"));
+    assert_eq!(bench.released().len(), 3);
+    bench.pass(millis(3));
+    assert_eq!(bench.released(), [low]);
+}
+
+#[test]
+fn running_requests_below_zero_are_stopped_for_more_important_ones() {
+    let kind = DetectorKind::Concurrency(Concurrency::default());
+    let mut settings = banded(&[0, -1], &BandSettings::default());
+    settings.eviction = true;
+    settings.detector = Detector { kind, ..Detector::default() };
+    let mut bench = Bench::new(settings, 1, 2);
+    let running: Vec<Ticket> = [-1, -1].map(|p| bench.wait(&arrival(p, "a"))).into();
+    bench.decisions();
+    let urgent = bench.wait(&arrival(0, "a"));
+    let stopped = bench.decisions();
+    let [crate::flow::Decision::Revoke { ticket, demand: 0 }] = stopped[..] else { panic!("{stopped:?}") };
+    assert!(running.contains(&ticket));
+    bench.pass(millis(5));
+    bench.complete(ticket);
+    assert_eq!(bench.released(), [urgent]);
+    bench.wait(&arrival(-1, "a"));
+    bench.pass(millis(100));
+    assert_eq!(bench.decisions(), [], "sheddable requests stop nobody");
+}
+
+#[test]
+fn what_is_released_counts_before_any_endpoint_shows_it() {
+    let mut bench = Bench::new(FlowSettings::default(), 1, 3);
+    for _ in 0..10 {
+        bench.wait(&arrival(0, "a"));
+    }
+    assert_eq!(bench.released().len(), 3);
+    assert_eq!(bench.gate.unplaced().requests, 3);
+    bench.gate.placed(1, bench.now, &bench.pool, &mut Vec::new());
+    assert_eq!((bench.gate.unplaced().requests, bench.gate.in_flight()), (3, 4));
+}
+
+#[test]
+fn endpoints_that_come_one_by_one_get_what_each_can_take() {
+    let mut bench = Bench::new(FlowSettings::default(), 0, 0);
+    let tickets: Vec<Ticket> = (0..200).map(|_| bench.wait(&arrival(0, "a"))).collect();
+    bench.pass(Duration::from_secs(15));
+    bench.resize(1, 40);
+    assert_eq!(bench.released(), tickets[..40]);
+    bench.resize(2, 80);
+    assert_eq!(bench.released(), tickets[40..80]);
+    for done in 0..200 {
+        bench.complete(tickets[done]);
+        let expected = tickets.get(done + 80).copied();
+        assert_eq!(bench.released(), Vec::from_iter(expected));
+    }
+    assert_eq!((bench.gate.queued().requests, bench.gate.in_flight()), (0, 0));
+}

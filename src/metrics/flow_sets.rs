@@ -1,0 +1,335 @@
+//! Label sets of waiting requests: bounded, pinned for bands, and dropped when they have been idle for long.
+
+use std::hash::{Hash, Hasher};
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
+
+use hashbrown::{Equivalent, HashMap};
+use parking_lot::Mutex;
+use prometheus::{Histogram, IntCounter, IntGauge};
+
+use super::cardinality::OTHER;
+use super::family::Twin;
+use super::flow::FlowFamilies;
+use super::label_sets::RequestLabels;
+
+/// Flow of requests that name none.
+const DEFAULT_FLOW: &str = "default-flow";
+
+/// Outcomes that have a cell of their own in a label set, by label value.
+const OUTCOMES: [&str; 9] = [
+    "Dispatched",
+    "NotYetFinalized",
+    "RejectedCapacity",
+    "RejectedNoEndpoints",
+    "RejectedOther",
+    "EvictedTTL",
+    "EvictedNoEndpoints",
+    "EvictedContextCancelled",
+    "EvictedOther",
+];
+
+const CANCELLED: &str = "EvictedContextCancelled";
+
+/// Label sets with a fairness id of their own.
+const SETS: usize = 4096;
+
+/// Further sets, whose fairness id is folded.
+const FOLDED_SETS: usize = 1024;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    model: Box<str>,
+    target_model: Box<str>,
+    fairness_id: Box<str>,
+    priority: i32,
+}
+
+impl Key {
+    fn new(labels: RequestLabels<'_>) -> Self {
+        Self {
+            model: labels.model.into(),
+            target_model: labels.target_model.into(),
+            fairness_id: labels.fairness_id.into(),
+            priority: labels.priority,
+        }
+    }
+}
+
+/// Labels as a key of the map, hashed as [`Key`] is.
+struct Lookup<'l>(RequestLabels<'l>);
+
+impl Hash for Lookup<'_> {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let RequestLabels { model, target_model, fairness_id, priority } = self.0;
+        (model, target_model, fairness_id, priority).hash(state);
+    }
+}
+
+impl Equivalent<Key> for Lookup<'_> {
+    fn equivalent(&self, key: &Key) -> bool {
+        let RequestLabels { model, target_model, fairness_id, priority } = self.0;
+        *key.model == *model
+            && *key.target_model == *target_model
+            && *key.fairness_id == *fairness_id
+            && key.priority == priority
+    }
+}
+
+/// One label set and its series.
+struct FlowSet {
+    key: Key,
+    priority: Box<str>,
+    size: Twin<IntGauge>,
+    bytes: Twin<IntGauge>,
+    waits: [OnceLock<Twin<Histogram>>; OUTCOMES.len()],
+    enqueues: [OnceLock<Twin<Histogram>>; OUTCOMES.len()],
+    counts: [OnceLock<Twin<IntCounter>>; OUTCOMES.len()],
+    /// Guards that hold it. Grows under the lock of the map only.
+    held: AtomicU64,
+}
+
+/// What the map knows of a set.
+struct Entry {
+    set: Arc<FlowSet>,
+    /// When a look at it first found it unused.
+    idle_since: Option<Instant>,
+    pinned: bool,
+}
+
+/// The label sets of one pool.
+pub(super) struct FlowSets {
+    families: Arc<FlowFamilies>,
+    pool: Box<str>,
+    sets: Mutex<HashMap<Key, Entry>>,
+    cap: usize,
+}
+
+impl FlowSets {
+    pub(super) fn new(families: Arc<FlowFamilies>, pool: &str) -> Self {
+        Self { families, pool: pool.into(), sets: Mutex::default(), cap: SETS }
+    }
+
+    fn band(priority: i32) -> RequestLabels<'static> {
+        RequestLabels { model: "", target_model: "", fairness_id: DEFAULT_FLOW, priority }
+    }
+
+    /// Shows the set of a band with nothing waiting, for good. True if it was not pinned before.
+    pub(super) fn pin(&self, priority: i32) -> bool {
+        let mut sets = self.sets.lock();
+        let labels = Self::band(priority);
+        self.insert(&mut sets, labels, usize::MAX);
+        sets.get_mut(&Lookup(labels)).is_some_and(|entry| !std::mem::replace(&mut entry.pinned, true))
+    }
+
+    /// Lets the set of a band go once it is idle.
+    pub(super) fn unpin(&self, priority: i32) {
+        if let Some(entry) = self.sets.lock().get_mut(&Lookup(Self::band(priority))) {
+            entry.pinned = false;
+        }
+    }
+
+    pub(super) fn enter(
+        self: &Arc<Self>,
+        labels: RequestLabels<'_>,
+        bytes: u64,
+        now: Instant,
+    ) -> QueuedGuard {
+        let set = self.hold(labels);
+        let bytes = i64::try_from(bytes).unwrap_or(i64::MAX);
+        set.size.add(1);
+        set.bytes.add(bytes);
+        QueuedGuard { sets: Arc::clone(self), set, bytes, since: now, finished: false }
+    }
+
+    /// The set for `labels`, folded as far as bounds ask for, and kept until [`FlowSets::release`].
+    fn hold(&self, labels: RequestLabels<'_>) -> Arc<FlowSet> {
+        let admitted = RequestLabels {
+            model: self.families.models.admit(labels.model),
+            target_model: self.families.models.admit(labels.target_model),
+            fairness_id: self.families.fairness.admit(labels.fairness_id),
+            priority: labels.priority,
+        };
+        let mut sets = self.sets.lock();
+        let found = self.insert(&mut sets, admitted, self.cap).or_else(|| {
+            self.families.folded.inc();
+            let without_fairness = RequestLabels { fairness_id: OTHER, ..admitted };
+            self.insert(&mut sets, without_fairness, self.cap + FOLDED_SETS)
+        });
+        // The last resort is bounded by the number of priorities, which only objectives can raise.
+        let last_resort = RequestLabels { model: OTHER, target_model: OTHER, fairness_id: OTHER, ..labels };
+        let set = found
+            .or_else(|| self.insert(&mut sets, last_resort, usize::MAX))
+            .unwrap_or_else(|| Arc::new(self.make(last_resort)));
+        set.held.fetch_add(1, Relaxed);
+        set
+    }
+
+    /// The set with exactly these labels; made if there are fewer than `cap`.
+    fn insert(
+        &self,
+        sets: &mut HashMap<Key, Entry>,
+        labels: RequestLabels<'_>,
+        cap: usize,
+    ) -> Option<Arc<FlowSet>> {
+        if let Some(entry) = sets.get_mut(&Lookup(labels)) {
+            entry.idle_since = None;
+            return Some(Arc::clone(&entry.set));
+        }
+        if sets.len() >= cap {
+            return None;
+        }
+        let set = Arc::new(self.make(labels));
+        let entry = Entry { set: Arc::clone(&set), idle_since: None, pinned: false };
+        sets.insert(set.key.clone(), entry);
+        Some(set)
+    }
+
+    fn make(&self, labels: RequestLabels<'_>) -> FlowSet {
+        let priority = labels.priority.to_string();
+        let values = [labels.fairness_id, &priority, &*self.pool, labels.model, labels.target_model];
+        FlowSet {
+            key: Key::new(labels),
+            size: self.families.size.child(values),
+            bytes: self.families.bytes.child(values),
+            priority: priority.into(),
+            waits: Default::default(),
+            enqueues: Default::default(),
+            counts: Default::default(),
+            held: AtomicU64::new(0),
+        }
+    }
+
+    /// Drops sets that nobody has held for `idle`, as far as looks at them can tell.
+    pub(super) fn prune(&self, now: Instant, idle: Duration) {
+        let mut sets = self.sets.lock();
+        let gone: Vec<Key> = sets
+            .iter_mut()
+            .filter_map(|(key, entry)| {
+                if entry.pinned || entry.set.held.load(Relaxed) > 0 {
+                    entry.idle_since = None;
+                    return None;
+                }
+                let since = *entry.idle_since.get_or_insert(now);
+                (now.saturating_duration_since(since) >= idle).then(|| key.clone())
+            })
+            .collect();
+        for key in gone {
+            let Some(entry) = sets.remove(&key) else { continue };
+            let FlowSet { priority, .. } = &*entry.set;
+            let Key { model, target_model, fairness_id, .. } = &key;
+            let values = [&**fairness_id, &**priority, &*self.pool, &**model, &**target_model];
+            self.families.size.remove(values);
+            self.families.bytes.remove(values);
+            for outcome in OUTCOMES {
+                let values = [&**fairness_id, &**priority, outcome, &*self.pool, &**model, &**target_model];
+                self.families.wait.remove(values);
+            }
+            let is_last =
+                !sets.keys().any(|other| other.fairness_id == *fairness_id && other.priority == key.priority);
+            if is_last {
+                for outcome in OUTCOMES {
+                    self.families.enqueue.remove([&**fairness_id, &**priority, outcome]);
+                }
+            }
+        }
+    }
+}
+
+impl FlowSet {
+    fn labels(&self) -> RequestLabels<'_> {
+        RequestLabels {
+            model: &self.key.model,
+            target_model: &self.key.target_model,
+            fairness_id: &self.key.fairness_id,
+            priority: self.key.priority,
+        }
+    }
+
+    fn wait(&self, sets: &FlowSets, outcome: usize) -> &Twin<Histogram> {
+        self.waits[outcome].get_or_init(|| {
+            let RequestLabels { model, target_model, fairness_id, .. } = self.labels();
+            let values = [fairness_id, &*self.priority, OUTCOMES[outcome], &*sets.pool, model, target_model];
+            sets.families.wait.child(values)
+        })
+    }
+
+    fn enqueue(&self, sets: &FlowSets, outcome: usize) -> &Twin<Histogram> {
+        self.enqueues[outcome].get_or_init(|| {
+            sets.families.enqueue.child([&*self.key.fairness_id, &*self.priority, OUTCOMES[outcome]])
+        })
+    }
+
+    fn count(&self, sets: &FlowSets, outcome: usize) -> &Twin<IntCounter> {
+        self.counts[outcome]
+            .get_or_init(|| sets.families.requests.child([OUTCOMES[outcome], &*self.priority, &*sets.pool]))
+    }
+}
+
+/// Place of an outcome; an unknown one counts as another eviction.
+fn place(outcome: &str) -> usize {
+    OUTCOMES.iter().position(|known| *known == outcome).unwrap_or(OUTCOMES.len() - 1)
+}
+
+/// A request that flow control holds. Dropped unfinished, it counts as cancelled.
+#[must_use = "dropping the guard ends the wait as cancelled"]
+pub struct QueuedGuard {
+    sets: Arc<FlowSets>,
+    set: Arc<FlowSet>,
+    bytes: i64,
+    since: Instant,
+    finished: bool,
+}
+
+impl QueuedGuard {
+    /// Putting the request into the queue of the band `priority` took this long. `outcome` is the label of the rejection if it did not get there.
+    pub fn queueing_took(&self, priority: i32, outcome: Option<&str>, took: Duration) {
+        let outcome = place(outcome.unwrap_or("NotYetFinalized"));
+        self.in_band(priority, |set| set.enqueue(&self.sets, outcome).observe(took.as_secs_f64()));
+    }
+
+    /// The request leaves the band `priority` after this wait; `outcome` is the label.
+    pub fn finish(mut self, priority: i32, outcome: &str, waited: Duration) {
+        self.end(priority, place(outcome), waited);
+    }
+
+    fn end(&mut self, priority: i32, outcome: usize, waited: Duration) {
+        self.finished = true;
+        self.set.count(&self.sets, outcome).inc();
+        self.in_band(priority, |set| set.wait(&self.sets, outcome).observe(waited.as_secs_f64()));
+    }
+
+    /// The set of the band that the request waits in, which may not be the one it asked for.
+    fn in_band(&self, priority: i32, act: impl FnOnce(&FlowSet)) {
+        if priority == self.set.key.priority {
+            act(&self.set);
+        } else {
+            let set = self.sets.hold(RequestLabels { priority, ..self.set.labels() });
+            act(&set);
+            set.held.fetch_sub(1, Relaxed);
+        }
+    }
+}
+
+impl Drop for QueuedGuard {
+    fn drop(&mut self) {
+        if !self.finished {
+            let waited = self.since.elapsed();
+            self.end(self.set.key.priority, place(CANCELLED), waited);
+        }
+        self.set.size.add(-1);
+        self.set.bytes.add(-self.bytes);
+        self.set.held.fetch_sub(1, Relaxed);
+    }
+}
+
+impl std::fmt::Debug for QueuedGuard {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("QueuedGuard").field(&self.set.key).finish()
+    }
+}
+
+#[cfg(test)]
+#[path = "flow_tests.rs"]
+mod tests;

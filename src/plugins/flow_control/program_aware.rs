@@ -1,0 +1,84 @@
+//! `program-aware-fairness`: the program that got the least service is served next.
+//!
+//! | parameter | default | meaning |
+//! |---|---|---|
+//! | `strategy` | `las` | the only one |
+//! | `lasWeightService` | 0.8 | weight of little service |
+//! | `lasWeightHeadWait` | 0.2 | weight of the wait of a flow's head |
+//! | `lasHalfLifeSeconds` | 60 | time after which service counts half; 0 counts it in full for good |
+//! | `evictionTtlSeconds` | 3600 | idle time after which a program is forgotten; 0 never forgets |
+//! | `evictionSweepSeconds` | 300 | how often idle programs are looked for, above 0 |
+
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use crate::flow::settings::{Fairness, ProgramAware};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+
+/// Registry row.
+pub static TYPE: PluginType = PluginType {
+    name: "program-aware-fairness",
+    reports_as: "program-aware-fairness",
+    stability: Stability::Beta,
+    superseded: None,
+    build,
+};
+
+#[derive(Debug, Deserialize)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+struct Params {
+    strategy: String,
+    las_weight_service: f64,
+    las_weight_head_wait: f64,
+    las_half_life_seconds: f64,
+    eviction_ttl_seconds: f64,
+    eviction_sweep_seconds: f64,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            strategy: "las".to_owned(),
+            las_weight_service: 0.8,
+            las_weight_head_wait: 0.2,
+            las_half_life_seconds: 60.0,
+            eviction_ttl_seconds: 3600.0,
+            eviction_sweep_seconds: 300.0,
+        }
+    }
+}
+
+fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let params: Params = cx.params()?;
+    if !["", "las"].contains(&params.strategy.as_str()) {
+        return Err(BuildError::at("strategy", format!("got \"{}\", expected \"las\"", params.strategy)));
+    }
+    let weight_service = at_least_0("lasWeightService", params.las_weight_service)?;
+    let weight_head_wait = at_least_0("lasWeightHeadWait", params.las_weight_head_wait)?;
+    if weight_service == 0.0 && weight_head_wait == 0.0 {
+        cx.warn("gives no preference: both weights are 0");
+    }
+    let or_none = |span: Duration| Some(span).filter(|span| !span.is_zero());
+    let fairness = Fairness::ProgramAware(ProgramAware {
+        weight_service,
+        weight_head_wait,
+        half_life: or_none(seconds("lasHalfLifeSeconds", params.las_half_life_seconds)?),
+        eviction_ttl: or_none(seconds("evictionTtlSeconds", params.eviction_ttl_seconds)?),
+        eviction_sweep: or_none(seconds("evictionSweepSeconds", params.eviction_sweep_seconds)?)
+            .ok_or_else(|| BuildError::at("evictionSweepSeconds", "got 0, expected a number above 0"))?,
+    });
+    Ok(Roles { fairness: Some(fairness), ..Roles::default() })
+}
+
+fn at_least_0(name: &str, value: f64) -> Result<f64, BuildError> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(value);
+    }
+    Err(BuildError::at(name, format!("got {value}, expected a number of at least 0")))
+}
+
+fn seconds(name: &str, value: f64) -> Result<Duration, BuildError> {
+    Duration::try_from_secs_f64(at_least_0(name, value)?)
+        .map_err(|_| BuildError::at(name, format!("got {value}, expected fewer seconds")))
+}

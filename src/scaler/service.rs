@@ -1,0 +1,228 @@
+//! The gRPC service: questions answered from the numbers of now.
+
+use std::convert::Infallible;
+use std::future::{Future, ready};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request as HttpRequest, Response as HttpResponse};
+use parking_lot::Mutex;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep, sleep_until};
+use tonic::Status;
+use tonic::body::Body;
+use tonic::server::{Grpc, NamedService};
+use tonic_prost::ProstCodec;
+use tower_service::Service;
+
+use super::codec::{
+    GET_METRIC_SPEC_PATH, GET_METRICS_PATH, IS_ACTIVE_PATH, MAX_MESSAGE_BYTES, SERVICE_NAME,
+    STREAM_IS_ACTIVE_PATH,
+};
+use super::stream::{Answers, OpenStream, Streamed};
+use super::unary::Unary;
+use super::wire::{
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
+    ScaledObjectRef,
+};
+use super::{Activity, Look, ScalerSource, Trigger};
+
+/// How often running requests are looked at: nothing announces them.
+pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// Least time between two looks, however often the number of waiting requests changes.
+pub(super) const BREATH: Duration = Duration::from_millis(10);
+
+/// Bounds of the service.
+#[derive(Debug, Clone)]
+pub struct ScalerSettings {
+    /// Name of the pool, compared with the `pool` of a trigger.
+    pub pool: String,
+    /// Streams open at once, at most. KEDA opens one for each trigger of type external-push.
+    pub max_streams: usize,
+    /// Time after which a stream repeats its last word, so that both ends notice a dead connection.
+    pub keepalive: Duration,
+}
+
+impl Default for ScalerSettings {
+    fn default() -> Self {
+        Self { pool: String::new(), max_streams: 64, keepalive: Duration::from_secs(30) }
+    }
+}
+
+/// What all calls share.
+pub(super) struct Shared {
+    pub(super) source: Arc<dyn ScalerSource>,
+    pub(super) settings: ScalerSettings,
+    pub(super) activity: Mutex<Activity>,
+    pub(super) streams: Arc<AtomicUsize>,
+    /// Turns true at shutdown.
+    pub(super) closing: watch::Sender<bool>,
+}
+
+impl Shared {
+    /// What is to be seen now. `stirred`: the number of waiting requests has changed, so somebody was there even if nobody is now.
+    pub(super) fn look(&self, stirred: bool) -> Look {
+        let waiting = self.source.queue_depth().max(u64::from(stirred));
+        Look { waiting, running: self.source.running(), at: Instant::now() }
+    }
+}
+
+/// `externalscaler.ExternalScaler`.
+#[derive(Clone)]
+pub struct KedaScaler {
+    shared: Arc<Shared>,
+}
+
+impl std::fmt::Debug for KedaScaler {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("KedaScaler").field("settings", &self.shared.settings).finish_non_exhaustive()
+    }
+}
+
+impl KedaScaler {
+    /// A service that reads `source`.
+    pub fn new(source: Arc<dyn ScalerSource>, settings: ScalerSettings) -> Self {
+        let shared = Shared {
+            source,
+            settings,
+            activity: Mutex::default(),
+            streams: Arc::default(),
+            closing: watch::Sender::new(false),
+        };
+        Self { shared: Arc::new(shared) }
+    }
+
+    /// Streams open now.
+    pub fn open_streams(&self) -> usize {
+        self.shared.streams.load(Relaxed)
+    }
+
+    /// Ends all streams, and those that are opened from now on.
+    pub fn close(&self) {
+        self.shared.closing.send_replace(true);
+    }
+
+    /// Remembers work that nobody asked about while it was there, until the source or the service ends. [`serve`](super::serve) runs it.
+    pub async fn remember(&self) {
+        let mut waiting = self.shared.source.subscribe();
+        let mut closing = self.shared.closing.subscribe();
+        while !*closing.borrow_and_update() {
+            let Ok(stirred) = waiting.has_changed() else { return };
+            waiting.borrow_and_update();
+            let look = self.shared.look(stirred);
+            self.shared.activity.lock().note(look);
+            sleep(BREATH).await;
+            tokio::select! {
+                // Seen again above, and there taken in.
+                _ = waiting.changed() => waiting.mark_changed(),
+                () = sleep_until(look.at + LOOK_AGAIN) => {}
+                _ = closing.changed() => {}
+            }
+        }
+    }
+
+    pub(super) fn is_active(&self, asked: &ScaledObjectRef) -> Result<IsActiveResponse, Status> {
+        let trigger = self.trigger(asked)?;
+        let look = self.shared.look(false);
+        let verdict = self.shared.activity.lock().judge(trigger.activation, trigger.cool_down, look);
+        Ok(IsActiveResponse { result: verdict.is_active() })
+    }
+
+    fn metric_spec(&self, asked: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
+        let trigger = self.trigger(asked)?;
+        let spec = MetricSpec {
+            metric_name: trigger.metric.name().to_owned(),
+            target_size: trigger.target.ceil() as i64,
+            target_size_float: trigger.target,
+        };
+        Ok(GetMetricSpecResponse { metric_specs: vec![spec] })
+    }
+
+    fn metrics(&self, asked: &GetMetricsRequest) -> Result<GetMetricsResponse, Status> {
+        let Some(object) = &asked.scaled_object_ref else {
+            return Err(Status::invalid_argument("scaledObjectRef is missing"));
+        };
+        let metric = self.trigger(object)?.metric;
+        let name = metric.name();
+        if !asked.metric_name.is_empty() && asked.metric_name != name {
+            let got: String = asked.metric_name.chars().take(64).collect();
+            return Err(Status::invalid_argument(format!(
+                "metricName: got `{}`, expected `{name}`, which the trigger's metadata selects",
+                got.escape_debug()
+            )));
+        }
+        // Without a value the autoscaler leaves things as they are; a made-up one would move them.
+        let Some(value) = metric.value(self.shared.source.as_ref()) else {
+            return Err(Status::unavailable(format!("{name} is not known now")));
+        };
+        let value = MetricValue {
+            metric_name: name.to_owned(),
+            metric_value: value.ceil() as i64,
+            metric_value_float: value,
+        };
+        Ok(GetMetricsResponse { metric_values: vec![value] })
+    }
+
+    /// Opens a stream of verdicts.
+    pub(super) fn stream(&self, asked: &ScaledObjectRef) -> Result<Answers, Status> {
+        let trigger = self.trigger(asked)?;
+        let max = self.shared.settings.max_streams;
+        let place = OpenStream::take(&self.shared.streams, max).ok_or_else(|| {
+            tracing::warn!(max, name = %asked.name.escape_debug(), "too many scaler streams");
+            Status::resource_exhausted(format!("{max} streams are open, which is the limit"))
+        })?;
+        Ok(Streamed::new(Arc::clone(&self.shared), trigger, place).answers())
+    }
+
+    fn trigger(&self, asked: &ScaledObjectRef) -> Result<Trigger, Status> {
+        Trigger::read(&asked.scaler_metadata, &self.shared.settings.pool).map_err(|error| {
+            tracing::debug!(%error, name = %asked.name.escape_debug(), "scaler trigger refused");
+            Status::invalid_argument(error.to_string())
+        })
+    }
+}
+
+impl NamedService for KedaScaler {
+    const NAME: &'static str = SERVICE_NAME;
+}
+
+fn grpc<Answer, Asked>() -> Grpc<ProstCodec<Answer, Asked>>
+where
+    Answer: prost::Message + Send + 'static,
+    Asked: prost::Message + Default + Send + 'static,
+{
+    Grpc::new(ProstCodec::default()).max_decoding_message_size(MAX_MESSAGE_BYTES)
+}
+
+impl Service<HttpRequest<Body>> for KedaScaler {
+    type Response = HttpResponse<Body>;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<HttpResponse<Body>, Infallible>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: HttpRequest<Body>) -> Self::Future {
+        let scaler = self.clone();
+        match request.uri().path() {
+            IS_ACTIVE_PATH => Box::pin(async move {
+                Ok(grpc().unary(Unary(|asked: ScaledObjectRef| scaler.is_active(&asked)), request).await)
+            }),
+            GET_METRIC_SPEC_PATH => Box::pin(async move {
+                Ok(grpc().unary(Unary(|asked: ScaledObjectRef| scaler.metric_spec(&asked)), request).await)
+            }),
+            GET_METRICS_PATH => Box::pin(async move {
+                Ok(grpc().unary(Unary(|asked: GetMetricsRequest| scaler.metrics(&asked)), request).await)
+            }),
+            STREAM_IS_ACTIVE_PATH => {
+                Box::pin(async move { Ok(grpc().server_streaming(scaler, request).await) })
+            }
+            // KEDA also tries StreamMetricSpec, and takes this answer for "targets do not change".
+            _ => Box::pin(ready(Ok(Status::unimplemented("no such method").into_http()))),
+        }
+    }
+}
