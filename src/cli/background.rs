@@ -162,6 +162,10 @@ impl Observer for Counting {
 
     fn poll_error(&self, endpoint: &Endpoint, error: &ScrapeError) {
         self.metrics.poll_error(SOURCE);
+        // A reading that got too old changes how full the pool counts, too.
+        if let Some(controller) = &self.controller {
+            controller.notify_load();
+        }
         tracing::debug!(endpoint = %endpoint.id(), %error, "scrape failed");
     }
 

@@ -130,7 +130,7 @@ pub enum Fairness {
     /// No share per flow: the best head of all flows, by the band's ordering.
     #[default]
     GlobalStrict,
-    /// One request per flow in turn, by ascending flow id.
+    /// One request per flow in turn, in the order in which they began to wait.
     RoundRobin,
     /// The program that got the least service, with a part for how long its head waits. Programs are told apart by flow id and are shared by all
     /// bands with this policy.
