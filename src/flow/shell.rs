@@ -11,7 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use parking_lot::{Mutex, MutexGuard};
+use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::band::BandUsage;
@@ -126,6 +126,8 @@ impl Controller {
         let waiter = Waiter { verdict: sender, revocable: self.eviction && arrival.priority < 0 };
         let submitted = self.act(|state, load, now| {
             let ticket = state.gate.submit(&arrival, now, load, &mut state.decisions)?;
+            // The ticket's place may be that of a request that this very call ended, whose waiter must be told before this one takes its place.
+            self.tell(state, Some(ticket));
             if state.waiters.len() <= ticket.index() {
                 state.waiters.resize_with(ticket.index() + 1, || None);
             }
@@ -249,36 +251,45 @@ impl Controller {
         result
     }
 
-    fn settle(&self, state: &mut MutexGuard<'_, State>) {
-        let state = &mut **state;
-        for decision in state.decisions.drain(..) {
-            let (ticket, rejection) = match decision {
+    /// Tells the waiters what was decided for them, all but the one of `except`.
+    fn tell(&self, state: &mut State, except: Option<Ticket>) {
+        let State { decisions, waiters, stops, .. } = state;
+        decisions.retain(|decision| {
+            let (ticket, rejection) = match *decision {
                 Decision::Release { ticket, .. } => (ticket, None),
                 Decision::Reject { ticket, rejection, .. } => (ticket, Some(rejection)),
                 Decision::Revoke { ticket, demand } => {
                     self.observer.revocation_issued(demand);
                     // A request whose stream is just ending does not listen any more.
-                    _ = state.stops.remove(&ticket).map(|stop| stop.send(()));
-                    continue;
+                    _ = stops.remove(&ticket).map(|stop| stop.send(()));
+                    return false;
                 }
                 Decision::RevocationEnded { confirmed, took } => {
                     self.observer.revocation_ended(confirmed, took);
-                    continue;
+                    return false;
                 }
             };
-            let Some(waiter) = state.waiters.get_mut(ticket.index()).and_then(Option::take) else { continue };
+            if except == Some(ticket) {
+                return true;
+            }
+            let Some(waiter) = waiters.get_mut(ticket.index()).and_then(Option::take) else { return false };
             let verdict = match rejection {
                 Some(rejection) => Err(rejection),
                 None if waiter.revocable => {
                     let (stop, stopped) = oneshot::channel();
-                    state.stops.insert(ticket, stop);
+                    stops.insert(ticket, stop);
                     Ok(Some(stopped))
                 }
                 None => Ok(None),
             };
             // The receiver lives until its waiter has taken this lock.
             _ = waiter.verdict.send(verdict);
-        }
+            false
+        });
+    }
+
+    fn settle(&self, state: &mut State) {
+        self.tell(state, None);
         let queued = state.gate.queued();
         self.requests.store(queued.requests, Ordering::Relaxed);
         self.bytes.store(queued.bytes, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 
 use super::envelope::read_body;
 use super::error::{ParseError, ScanError};
+use super::messages::read_messages;
 use super::openai::read_json;
 use super::pieces::{Pieces, string_in, text_or_null};
 use super::scan::{Cursor, Kind};
@@ -19,7 +20,10 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
         match name {
             b"tools" => tools = read_json(cursor)?,
             b"system" => system = read_system(cursor)?,
-            b"messages" => (messages, any) = read_messages(cursor)?,
+            b"messages" => {
+                (messages, any) =
+                    read_messages(cursor, |cursor, pieces| read_content(cursor, pieces, Place::Message))?;
+            }
             b"max_tokens" => cap = cursor.count_or_skip()?,
             _ => return Ok(false),
         }
@@ -45,51 +49,6 @@ fn read_system(cursor: &mut Cursor<'_>) -> Result<Pieces, ScanError> {
     read_content(cursor, &mut pieces, Place::System)?;
     pieces.close(cursor.offset());
     Ok(pieces)
-}
-
-fn read_messages(cursor: &mut Cursor<'_>) -> Result<(Pieces, bool), ScanError> {
-    let mut pieces = Pieces::default();
-    let mut any = false;
-    match cursor.peek()? {
-        Kind::Array => {
-            let mut messages = cursor.open()?;
-            while cursor.element(&mut messages)? {
-                any = true;
-                read_message(cursor, &mut pieces)?;
-            }
-        }
-        Kind::Null => {
-            cursor.skip()?;
-        }
-        _ => pieces.refuse(cursor, "expected an array of messages")?,
-    }
-    pieces.close(cursor.offset());
-    Ok((pieces, any))
-}
-
-fn read_message(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Result<(), ScanError> {
-    if cursor.peek()? != Kind::Object {
-        return pieces.refuse(cursor, "expected a message object");
-    }
-    let start = pieces.len();
-    let mut role = None;
-    let mut message = cursor.open()?;
-    while let Some(name) = cursor.member(&mut message)? {
-        match cursor.value(name).as_ref() {
-            b"role" => role = text_or_null(cursor, pieces, "expected a role")?,
-            b"content" => {
-                pieces.truncate(start);
-                read_content(cursor, pieces, Place::Message)?;
-            }
-            _ => {
-                cursor.skip()?;
-            }
-        }
-    }
-    if let Some(role) = role {
-        pieces.text_before(start, role);
-    }
-    Ok(())
 }
 
 /// Where content blocks stand: it decides which of them count.

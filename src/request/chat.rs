@@ -5,53 +5,8 @@ use super::pieces::{Pieces, string_in, text_or_null};
 use super::scan::{Cursor, Kind};
 use super::types::MediaKind;
 
-/// The `messages` of a chat, and whether there is at least one.
-pub(super) fn read_messages(cursor: &mut Cursor<'_>) -> Result<(Pieces, bool), ScanError> {
-    let mut pieces = Pieces::default();
-    let mut any = false;
-    match cursor.peek()? {
-        Kind::Array => {
-            let mut messages = cursor.open()?;
-            while cursor.element(&mut messages)? {
-                any = true;
-                read_message(cursor, &mut pieces)?;
-            }
-        }
-        Kind::Null => {
-            cursor.skip()?;
-        }
-        _ => pieces.refuse(cursor, "expected an array of messages")?,
-    }
-    pieces.close(cursor.offset());
-    Ok((pieces, any))
-}
-
-fn read_message(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Result<(), ScanError> {
-    if cursor.peek()? != Kind::Object {
-        return pieces.refuse(cursor, "expected a message object");
-    }
-    let start = pieces.len();
-    let mut role = None;
-    let mut message = cursor.open()?;
-    while let Some(name) = cursor.member(&mut message)? {
-        match cursor.value(name).as_ref() {
-            b"role" => role = text_or_null(cursor, pieces, "expected a role")?,
-            b"content" => {
-                pieces.truncate(start);
-                read_content(cursor, pieces)?;
-            }
-            _ => {
-                cursor.skip()?;
-            }
-        }
-    }
-    if let Some(role) = role {
-        pieces.text_before(start, role);
-    }
-    Ok(())
-}
-
-fn read_content(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Result<(), ScanError> {
+/// The content of a chat message: text, or a list of parts.
+pub(super) fn read_content(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Result<(), ScanError> {
     match cursor.peek()? {
         Kind::String => {
             let text = cursor.string()?;

@@ -18,6 +18,7 @@ mod envelope;
 mod error;
 mod escapes;
 mod headers;
+mod messages;
 mod number;
 mod openai;
 mod parse;

@@ -1,9 +1,10 @@
 //! Bodies of the OpenAI API. Pieces come in the order in which the servers' templates put them into the prompt, not in
 //! the order of the body.
 
-use super::chat::read_messages;
+use super::chat;
 use super::envelope::read_body;
 use super::error::{ParseError, ScanError};
+use super::messages::read_messages;
 use super::pieces::{Pieces, read_prompt};
 use super::scan::{Cursor, Kind};
 use super::types::{Api, Inference};
@@ -78,7 +79,7 @@ pub(super) fn parse(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
 /// The demanded field, and whether it says anything.
 fn read_content(api: Api, cursor: &mut Cursor<'_>) -> Result<(Pieces, bool), ScanError> {
     match api {
-        Api::ChatCompletions => read_messages(cursor),
+        Api::ChatCompletions => read_messages(cursor, chat::read_content),
         Api::Responses => {
             let present = cursor.peek()? != Kind::Null;
             Ok((read_text_or_json(cursor)?, present))

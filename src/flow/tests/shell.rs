@@ -133,6 +133,25 @@ async fn the_timer_ends_waits_on_time_and_then_sleeps() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_arrival_that_finds_a_wait_over_gets_nothing_of_that_ones_answer() {
+    let settings = FlowSettings { default_request_ttl: Some(millis(1500)), ..FlowSettings::default() };
+    let it = Fixture::new(settings, 1, 0);
+    let first = it.submit(0).await;
+    // The test runs on when the time is over, and so before the timer.
+    advance(millis(1500)).await;
+    let controller = Arc::clone(&it.controller);
+    let mut second = std::pin::pin!(controller.admit(arrival(0, "b")));
+    assert!(futures_util::poll!(&mut second).is_pending());
+    assert_eq!(first.await.unwrap().unwrap_err().outcome, Outcome::EvictedTtl);
+    assert!(futures_util::poll!(&mut second).is_pending());
+    assert_eq!(it.controller.queued().requests, 1);
+    it.resize(1, 1);
+    drop(second.await.unwrap());
+    assert!(it.controller.is_idle());
+    assert_eq!(it.controller.unplaced(), crate::flow::Unplaced::default());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_waiting_request_goes_in_the_instant_the_first_endpoint_comes() {
     let it = Fixture::new(FlowSettings::default(), 0, 0);
     let tasks = [it.submit(0).await, it.submit(0).await, it.submit(0).await];
