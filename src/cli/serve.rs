@@ -151,6 +151,11 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let grpc = bind(&settings.bind, flags.grpc_port, "--grpc-port").await?;
     let health_socket = bind(&settings.bind, flags.grpc_health_port, "--grpc-health-port").await?;
     let metrics_socket = bind(&settings.bind, flags.metrics_port, "--metrics-port").await?;
+    let scaler_socket = match flags.keda_scaler_port {
+        Some(port) => Some(bind(&settings.bind, port, "--keda-scaler-port").await?),
+        None => None,
+    };
+    let scaler_address = scaler_socket.as_ref().map(TcpListener::local_addr).transpose()?;
     let lines = [
         ("grpc", grpc.local_addr()?),
         ("health", health_socket.local_addr()?),
@@ -199,12 +204,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     // It goes on saying "not serving" until the last stream has ended.
     let health_stop = CancellationToken::new();
     let health_server = serve_health(health_socket, health.clone(), health_stop.clone());
-    let scaler = match flags.keda_scaler_port {
-        Some(port) => Some(bind(&settings.bind, port, "--keda-scaler-port").await?),
-        None => None,
-    };
-    let scaler_address = scaler.as_ref().map(TcpListener::local_addr).transpose()?;
-    let scaler = serve_scaler(scaler, demand, settings, health_stop.clone());
+    let scaler = serve_scaler(scaler_socket, demand, settings, health_stop.clone());
     let address = grpc.local_addr()?;
     let server = extproc::serve(
         Listening { listener: grpc, address },

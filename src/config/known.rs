@@ -17,7 +17,7 @@ impl Purpose {
     /// Why a plugin of this kind has no effect.
     pub(super) fn idle_because(self) -> &'static str {
         match self {
-            Self::InFlightCounter => "requests in flight are always counted",
+            Self::InFlightCounter => "requests in flight are always counted; listing it shows their series",
         }
     }
 }
