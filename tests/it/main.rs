@@ -28,6 +28,7 @@ mod hostile_headers;
 mod legacy_flags;
 mod limits;
 mod objectives_and_rewrites;
+mod overload;
 mod picking;
 mod scale_from_zero;
 mod scraping;

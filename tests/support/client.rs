@@ -96,8 +96,18 @@ impl Client {
 
     /// POST that gives the response as soon as its headers are there. The exchange is broken off when it is dropped.
     pub(crate) async fn open(&self, path: &str, body: &Value) -> Response<Incoming> {
+        self.open_with(path, &[], body).await
+    }
+
+    /// The same with further headers.
+    pub(crate) async fn open_with(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &Value,
+    ) -> Response<Incoming> {
         let body = Full::new(Bytes::from(body.to_string())).boxed_unsync();
-        within(path, self.exchange(Method::POST, path, &[], body)).await.unwrap()
+        within(path, self.exchange(Method::POST, path, headers, body)).await.unwrap()
     }
 
     /// POST whose failure to get an answer at all is a result and not the end of the test.

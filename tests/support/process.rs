@@ -67,6 +67,13 @@ impl Process {
         .await
     }
 
+    /// The most memory that the process has had resident, in bytes, as Linux counts.
+    pub(crate) fn peak_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
+        peak.unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+
     /// Sends the signal that asks a process to end.
     pub(crate) async fn terminate(&self) {
         let Some(pid) = self.child.id() else { return };

@@ -1,7 +1,9 @@
 //! The controller under paused time.
 
+use std::future::{Future as _, poll_fn};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -135,20 +137,22 @@ async fn the_timer_ends_waits_on_time_and_then_sleeps() {
 #[tokio::test(start_paused = true)]
 async fn an_arrival_that_finds_a_wait_over_gets_nothing_of_that_ones_answer() {
     let settings = FlowSettings { default_request_ttl: Some(millis(1500)), ..FlowSettings::default() };
-    let it = Fixture::new(settings, 1, 0);
-    let first = it.submit(0).await;
-    // The test runs on when the time is over, and so before the timer.
+    let pool = FakePool::new(1, 0);
+    // Its timer does not run, so that it is the arrival that ends the wait.
+    let controller = Controller::new(settings, pool.clone(), Record::default());
+    let [mut first, mut second] = ["a", "b"].map(|flow| Box::pin(controller.admit(arrival(0, flow))));
+    let poll = |cx: &mut Context<'_>| Poll::Ready(first.as_mut().poll(cx).is_pending());
+    assert!(poll_fn(poll).await);
     advance(millis(1500)).await;
-    let controller = Arc::clone(&it.controller);
-    let mut second = std::pin::pin!(controller.admit(arrival(0, "b")));
-    assert!(futures_util::poll!(&mut second).is_pending());
-    assert_eq!(first.await.unwrap().unwrap_err().outcome, Outcome::EvictedTtl);
-    assert!(futures_util::poll!(&mut second).is_pending());
-    assert_eq!(it.controller.queued().requests, 1);
-    it.resize(1, 1);
+    let poll = |cx: &mut Context<'_>| Poll::Ready(second.as_mut().poll(cx).is_pending());
+    assert!(poll_fn(poll).await);
+    assert_eq!(first.await.unwrap_err().outcome, Outcome::EvictedTtl);
+    assert_eq!(controller.queued().requests, 1);
+    pool.set(1, 1);
+    controller.notify_load();
     drop(second.await.unwrap());
-    assert!(it.controller.is_idle());
-    assert_eq!(it.controller.unplaced(), crate::flow::Unplaced::default());
+    assert!(controller.is_idle());
+    assert_eq!(controller.unplaced(), crate::flow::Unplaced::default());
 }
 
 #[tokio::test(start_paused = true)]
