@@ -100,6 +100,9 @@ impl Holding {
             self.gauges.max_requests.map(|max| share(queued.requests, max)),
             self.gauges.max_bytes.map(|max| share(queued.bytes, max)),
         );
+        if let Some((wanted, pending)) = self.controller.reclaim() {
+            self.metrics.reclaim(wanted, pending);
+        }
         self.metrics.prune(now, FLOW_IDLE);
     }
 }

@@ -247,6 +247,22 @@ fn a_second_request_on_an_answered_stream_ends_it() {
 }
 
 #[test]
+fn a_request_is_evicted_once_and_only_while_it_is_being_served() {
+    let answer = |machine: &mut Machine<Echo>| {
+        let mut log = Vec::new();
+        let effects = machine.evict();
+        perform(machine, effects, None, &mut log);
+        log
+    };
+    let mut machine = machine();
+    assert!(answer(&mut machine).is_empty(), "nothing is being served yet");
+    play(&mut machine, vec![headers(true)], None);
+    assert_eq!(answer(&mut machine), ["status=429", "finish"]);
+    assert!(answer(&mut machine).is_empty());
+    assert!(machine.exchange.is_none(), "its share of load is given back");
+}
+
+#[test]
 fn response_chunks_pass_at_once_and_trailers_end_the_body() {
     let response =
         |end_of_stream| message(Request::ResponseHeaders(HttpHeaders { headers: None, end_of_stream }));

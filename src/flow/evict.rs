@@ -35,6 +35,9 @@ pub(super) struct Evictor {
     /// Stopped and not ended, with the time of the decision.
     outstanding: Vec<(Ticket, Nanos)>,
     cooling_until: Nanos,
+    /// Saturation that the last decision wanted back, and what one request was worth then.
+    wanted: f64,
+    share: f64,
 }
 
 impl Evictor {
@@ -49,7 +52,14 @@ impl Evictor {
             victims: BTreeSet::new(),
             outstanding: Vec::new(),
             cooling_until: 0,
+            wanted: 0.0,
+            share: 0.0,
         }
+    }
+
+    /// Saturation that the last decision wanted back, and what requests that were stopped and have not ended will give of it.
+    pub(super) fn reclaim(&self) -> (f64, f64) {
+        (self.wanted, self.outstanding.len() as f64 * self.share)
     }
 
     pub(super) fn track(&mut self, ticket: Ticket, priority: i32, at: Nanos) {
@@ -102,6 +112,7 @@ impl Evictor {
             return;
         }
         let share = saturation / self.tracked.len().max(1) as f64;
+        (self.wanted, self.share) = ((saturation - ceiling).max(0.0), share);
         // The difference of two sums of equal shares is rarely exact; what is missing to a whole share is not one more request.
         let needed = ((saturation - ceiling) / share - 1e-9).ceil();
         let count = if needed > 1.0 { (needed as usize).min(AT_ONCE) } else { 1 };
@@ -161,6 +172,14 @@ mod tests {
     fn the_least_important_and_latest_goes_first() {
         assert_eq!(revoke(&mut evictor(&[-1, -5, -5, 0, 3]), 1.0, 9), [2]);
         assert!(revoke(&mut evictor(&[0, 3]), 2.0, 9).is_empty());
+    }
+
+    #[test]
+    fn what_is_wanted_back_and_what_is_under_way_can_be_told() {
+        let mut evictor = evictor(&[-1, -1, 0, 0]);
+        assert_eq!(evictor.reclaim(), (0.0, 0.0));
+        evictor.revoke(0, 1.0, 1.25, MILLISECOND, &mut Vec::new());
+        assert_eq!(evictor.reclaim(), (0.25, 0.3125));
     }
 
     #[test]

@@ -260,6 +260,11 @@ impl Gate {
         self.unplaced
     }
 
+    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without eviction.
+    pub fn reclaim(&self) -> Option<(f64, f64)> {
+        self.evictor.as_ref().map(Evictor::reclaim)
+    }
+
     /// Bands by falling priority.
     pub fn bands(&self) -> impl Iterator<Item = BandUsage> {
         (0..self.order.len()).filter_map(|rank| self.band(rank)).map(Band::usage)

@@ -221,6 +221,11 @@ impl Controller {
         self.state.lock().gate.unplaced()
     }
 
+    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without eviction.
+    pub fn reclaim(&self) -> Option<(f64, f64)> {
+        self.state.lock().gate.reclaim()
+    }
+
     /// Bands by falling priority.
     pub fn bands(&self) -> Vec<BandUsage> {
         self.state.lock().gate.bands().collect()
