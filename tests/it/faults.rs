@@ -81,8 +81,9 @@ async fn after_three_of_four_servers_are_killed_the_fourth_serves_everything() {
     // The load goes on for seconds after the end of the three; the picker notices within some tenths of one.
     assert!(lost <= 150, "{outcome:?}");
 
-    holds("the picker knows of one ready server", async || {
-        stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(1.0)
+    // Metrics count as stale before a server counts as unreachable; it is the latter that keeps requests away.
+    holds("the picker knows that three servers do not answer", async || {
+        stack.pointsman.metric("pointsman_scrape_state", &[("state", "unreachable")]).await == Some(3.0)
     })
     .await;
     healthy_alone_serve(&stack, "sim0-0", 60).await;
@@ -97,8 +98,9 @@ async fn servers_that_hang_get_no_more_requests() {
     for server in &stack.fleet.servers[1..] {
         server.fault(&hang).await;
     }
-    holds("the picker knows of one ready server", async || {
-        stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(1.0)
+    // Metrics count as stale before a server counts as unreachable; it is the latter that keeps requests away.
+    holds("the picker knows that three servers do not answer", async || {
+        stack.pointsman.metric("pointsman_scrape_state", &[("state", "unreachable")]).await == Some(3.0)
     })
     .await;
     healthy_alone_serve(&stack, "sim-0", 60).await;
