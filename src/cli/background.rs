@@ -122,8 +122,9 @@ impl Background {
 }
 
 fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness: Duration) {
-    let (mut fresh, mut stale, mut never) = (0, 0, 0);
+    let (mut fresh, mut stale, mut never, mut unreachable) = (0, 0, 0, 0);
     for endpoint in pool.snapshot().endpoints() {
+        unreachable += u64::from(!endpoint.load().is_reachable());
         match endpoint.load().age(now) {
             Age::Never => never += 1,
             age if age.is_fresh(staleness) => fresh += 1,
@@ -133,9 +134,7 @@ fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness
     metrics.set_state("fresh", fresh);
     metrics.set_state("stale", stale);
     metrics.set_state("never", never);
-    let unreachable =
-        pool.snapshot().endpoints().iter().filter(|endpoint| !endpoint.load().is_reachable()).count();
-    metrics.set_state("unreachable", unreachable as u64);
+    metrics.set_state("unreachable", unreachable);
 }
 
 /// Turns what scraping met into series.
@@ -152,20 +151,25 @@ pub(super) const INFLIGHT_PRODUCER: &str = "inflight-load-producer";
 const SOURCE: &str = "metrics-data-source";
 const EXTRACTOR: &str = "core-metrics-extractor";
 
-impl Observer for Counting {
-    fn scraped(&self, _: &Endpoint, bytes: usize, took: Duration) {
-        self.metrics.scraped(took, bytes as u64);
+impl Counting {
+    /// Tells those who wait that the load may have changed.
+    fn wake(&self) {
         if let Some(controller) = &self.controller {
             controller.notify_load();
         }
+    }
+}
+
+impl Observer for Counting {
+    fn scraped(&self, _: &Endpoint, bytes: usize, took: Duration) {
+        self.metrics.scraped(took, bytes as u64);
+        self.wake();
     }
 
     fn poll_error(&self, endpoint: &Endpoint, error: &ScrapeError) {
         self.metrics.poll_error(SOURCE);
         // A reading that got too old changes how full the pool counts, too.
-        if let Some(controller) = &self.controller {
-            controller.notify_load();
-        }
+        self.wake();
         tracing::debug!(endpoint = %endpoint.id(), %error, "scrape failed");
     }
 

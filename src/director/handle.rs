@@ -105,14 +105,16 @@ impl Director {
         let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
         let view = request.view(&headers, &body);
-        let columns = self.produce(view, now, &candidates);
+        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
+        let columns = self.produce(view, now, &candidates, &everyone);
         let decision = self.schedule(view, now, &candidates, &columns, &mut rng, &orchestration)?;
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let lease = take_lease(&decision, body.len())?;
         if let Some(place) = &mut permit {
             place.placed();
         }
-        let (edits, states) = self.before_forward(view, now, &candidates, &columns, &decision)?;
+        let (edits, states) =
+            self.before_forward(Call::new(view, now, &candidates, &everyone, &columns), &decision)?;
         Ok(self.route(Chosen {
             headers: &headers,
             body: &body,
@@ -258,14 +260,19 @@ impl Director {
     }
 
     /// Runs the producers. One that fails is reported, and the others run all the same.
-    fn produce(&self, view: RequestView<'_>, now: Instant, candidates: &Candidates) -> Columns {
+    fn produce(
+        &self,
+        view: RequestView<'_>,
+        now: Instant,
+        candidates: &Candidates,
+        everyone: &[u32],
+    ) -> Columns {
         let mut columns = Columns::new();
         if self.parts.producers.is_empty() {
             return columns;
         }
-        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         for producer in &self.parts.producers {
-            let call = Call::new(view, now, candidates, &everyone, &columns);
+            let call = Call::new(view, now, candidates, everyone, &columns);
             match producer.timer.time(|| producer.plugin.produce(&call)) {
                 Ok(produced) => produced.into_iter().for_each(|column| columns.insert(column)),
                 Err(error) => {
@@ -331,17 +338,12 @@ impl Director {
     /// Runs all pre-request hooks, even when one fails.
     fn before_forward(
         &self,
-        view: RequestView<'_>,
-        now: Instant,
-        candidates: &Candidates,
-        columns: &Columns,
+        call: Call<'_>,
         decision: &Decision,
     ) -> Result<(HeaderEdits, Vec<PluginState>), Refusal> {
         let mut edits = HeaderEdits::default();
         let mut states = Vec::with_capacity(self.hooks.len());
         let mut failures: Vec<String> = Vec::new();
-        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
-        let call = Call::new(view, now, candidates, &everyone, columns);
         let decided = DecidedCall { call, decision, profiles: &self.profile_names };
         for hook in &*self.hooks {
             let Some(before) = &hook.before else {
