@@ -1,5 +1,6 @@
 //! What operators ask: metrics, debug pages and the level of logs over HTTP, health over gRPC.
 
+mod access;
 mod connections;
 mod debug;
 mod health;
@@ -8,6 +9,7 @@ mod pages;
 #[cfg(test)]
 mod tests;
 
+pub use access::{Access, Answer, Caller, Verdict};
 pub use connections::{AdminListener, serve};
 pub use debug::PluginState;
 pub use health::{HealthService, HealthState};

@@ -7,11 +7,13 @@ use axum::Router;
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, State};
 use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
 use axum::routing::get;
 use serde_json::{Value, json};
 use tracing::info;
 
+use super::access::{Access, guard};
 use super::debug::{PluginState, plugin_states, pool_state};
 use crate::metrics::{Format, Metrics};
 use crate::pool::Pool;
@@ -31,6 +33,8 @@ pub struct AdminState {
     pub plugins: Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
+    /// Who may see the pages; `None` for everyone. `/healthz` says nothing and is open to all.
+    pub access: Option<Arc<dyn Access>>,
 }
 
 impl std::fmt::Debug for AdminState {
@@ -40,14 +44,19 @@ impl std::fmt::Debug for AdminState {
 }
 
 pub(super) fn router(state: AdminState) -> Router {
-    Router::new()
+    let access = state.access.clone();
+    let pages = Router::new()
         .route("/metrics", get(metrics))
-        .route("/healthz", get(async || "ok"))
         .route("/debug/plugins/state", get(plugins))
         .route("/debug/pool", get(pool))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .layer(DefaultBodyLimit::max(BODY))
-        .with_state(state)
+        .with_state(state);
+    let pages = match access {
+        Some(access) => pages.layer(middleware::from_fn_with_state(access, guard)),
+        None => pages,
+    };
+    pages.route("/healthz", get(async || "ok"))
 }
 
 async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> impl IntoResponse {

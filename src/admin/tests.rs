@@ -42,6 +42,7 @@ fn state() -> AdminState {
         pool,
         plugins: Arc::new(move || vec![plugin.clone()]),
         log: Some(log),
+        access: None,
     }
 }
 

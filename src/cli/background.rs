@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ServeFlags;
 use super::holding::{Demand, Holding};
+use super::kubernetes::Cluster;
 use super::settings::Settings;
 use crate::config::Plan;
 use crate::datalayer::exposition::Figures;
@@ -22,11 +23,19 @@ use crate::pool::{Age, Endpoint, Pool};
 /// Longest time after the start until the pool has figures.
 const FIRST_REFRESH: Duration = Duration::from_millis(500);
 
+/// What finds endpoints.
+pub(super) enum Finder {
+    /// A file, loaded once already.
+    File(FileDiscovery),
+    /// The Kubernetes API.
+    Kubernetes(Box<Cluster>),
+}
+
 /// The tasks beside serving.
 pub(super) struct Background {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
-    discovery: FileDiscovery,
+    finder: Finder,
     layer: Option<Arc<DataLayer>>,
     collector: PoolCollector,
     holding: Option<Holding>,
@@ -44,7 +53,7 @@ impl Background {
         metrics: &Arc<Metrics>,
         plan: &Plan,
         pool: &Arc<Pool>,
-        discovery: FileDiscovery,
+        finder: Finder,
         holding: Option<&Holding>,
         demand: &Arc<Demand>,
     ) -> anyhow::Result<Self> {
@@ -65,7 +74,7 @@ impl Background {
             collector: metrics.pool_collector(pool),
             pool: Arc::clone(pool),
             metrics: Arc::clone(metrics),
-            discovery,
+            finder,
             holding: holding.cloned(),
             demand: Arc::clone(demand),
             layer: layer.transpose().context("metrics-data-source")?,
@@ -74,11 +83,17 @@ impl Background {
         })
     }
 
-    /// Runs all of it until told to stop.
-    pub(super) async fn run(self, stop: CancellationToken) {
+    /// Runs all of it until told to stop. Leadership is given up earlier, when told to resign.
+    pub(super) async fn run(self, stop: CancellationToken, resign: CancellationToken) {
+        let pool = Arc::clone(&self.pool);
         let discovery = async {
-            if let Err(error) = self.discovery.run(Arc::clone(&self.pool), stop.clone()).await {
-                tracing::error!(%error, "discovery ended; the last good state stays in force");
+            match self.finder {
+                Finder::File(file) => {
+                    if let Err(error) = file.run(pool, stop.clone()).await {
+                        tracing::error!(%error, "discovery ended; the last good state stays in force");
+                    }
+                }
+                Finder::Kubernetes(cluster) => cluster.run(pool, stop.clone(), resign).await,
             }
         };
         let layer = self.layer.clone();

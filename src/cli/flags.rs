@@ -111,9 +111,12 @@ pub struct ServeFlags {
     /// Ports of the selected pods, with commas.
     #[arg(long, value_delimiter = ',', help_heading = "Pool")]
     pub endpoint_target_ports: Vec<u16>,
-    /// Only the leader of several replicas serves.
+    /// Only the leader of several replicas says that it is ready; the others stand by.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Pool")]
     pub ha_enable_leader_election: bool,
+    /// Time after which another replica may take the place of a leader that has gone silent; at least 3s.
+    #[arg(long, default_value = "15s", value_parser = duration, help_heading = "Pool")]
+    pub ha_lease_duration: Duration,
 
     /// Choose among the whole pool whatever subset the proxy asks for.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
@@ -176,7 +179,7 @@ pub struct ServeFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Logs and traces")]
     pub tracing: bool,
 
-    /// Demand a Kubernetes token for metrics; without Kubernetes there is nobody to ask, and metrics are open.
+    /// Ask the API server whether the bearer token of who reads metrics may; with file discovery there is nobody to ask, and metrics are open.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Metrics port")]
     pub metrics_endpoint_auth: bool,
     /// Folder with tls.crt and tls.key for the metrics port; empty serves plain HTTP.

@@ -7,6 +7,7 @@ mod demo;
 mod drain;
 mod flags;
 mod holding;
+mod kubernetes;
 mod overrides;
 mod serve;
 mod settings;

@@ -11,22 +11,26 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments::Dropped;
-use super::background::{Background, INFLIGHT_PRODUCER, Thread};
+use super::background::{Background, Finder, INFLIGHT_PRODUCER, Thread};
 use super::drain::Work;
 use super::holding::{Demand, Holding};
+use super::kubernetes::{self, Cluster};
 use super::settings::{self, Settings};
 use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
-use crate::admin::{self, AdminListener, AdminState, HealthRpc, HealthService, HealthState, PluginState};
+use crate::admin::{
+    self, Access, AdminListener, AdminState, HealthRpc, HealthService, HealthState, PluginState,
+};
 use crate::config::{self, LoadOptions, Plan};
 use crate::director::{Admission, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
-use crate::discovery::{FileDiscovery, ReloadOutcome};
+use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, Connections, ExtProc, Listening};
+use crate::kubernetes::Leadership;
 use crate::metrics::Metrics;
 use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
-use crate::request::Parsers;
+use crate::request::{ParserKind, Parsers};
 use crate::scaler::{self, KedaScaler, ScalerSettings};
 use crate::telemetry::{LogFormat, LogHandle, LogLevel, Tracing, logs};
 
@@ -47,7 +51,7 @@ pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    let settings = match Settings::new(flags, std::env::var("NAMESPACE").ok()) {
+    let settings = match Settings::new(flags, |name| std::env::var(name).ok()) {
         Ok(settings) => settings,
         Err(problems) => {
             for problem in problems {
@@ -56,8 +60,7 @@ pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    let unused = settings::without_kubernetes(flags);
-    for warning in warnings.iter().chain(&settings.warnings).chain(&unused) {
+    for warning in warnings.iter().chain(&settings.warnings) {
         tracing::warn!(warning, "command line");
     }
     match start(flags, dropped, &settings, log) {
@@ -94,10 +97,14 @@ fn start(
     if let Err(problems) = overrides::apply(dropped, &mut plan) {
         bail!("{}", problems.join("; "));
     }
-    let Some(discovery) = plan.discovery.take() else {
-        bail!(
-            "no endpoint discovery: this version finds endpoints in a file only; list a file-discovery plugin and name it in dataLayer.discovery.pluginRef"
-        );
+    let source = match plan.discovery.take() {
+        Some(file) => {
+            for warning in settings::without_kubernetes(flags) {
+                tracing::warn!(warning, "command line");
+            }
+            Source::File(file)
+        }
+        None => Source::Kubernetes(kubernetes::scope(flags, settings.pod_name.as_deref())?),
     };
     let pool = Arc::new(Pool::new(&settings.pool_namespace, &settings.pool_name, Instant::now()));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
@@ -105,7 +112,7 @@ fn start(
         runtime.worker_threads(flags.threads);
     }
     let runtime = runtime.enable_all().thread_name("serve").build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(flags, settings, Parts { metrics, plan, pool, discovery, log }));
+    let outcome = runtime.block_on(serve(flags, settings, Parts { metrics, plan, pool, source, log }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -134,13 +141,30 @@ struct Parts {
     metrics: Arc<Metrics>,
     plan: Plan,
     pool: Arc<Pool>,
-    discovery: FileDiscoverySpec,
+    source: Source,
     log: LogHandle,
 }
 
+/// Where endpoints come from.
+enum Source {
+    File(FileDiscoverySpec),
+    Kubernetes(Scope),
+}
+
 async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow::Result<()> {
-    let Parts { metrics, plan, pool, discovery, log } = parts;
-    let discovery = first_endpoints(discovery, &pool, &metrics).await?;
+    let Parts { metrics, plan, pool, source, log } = parts;
+    let warm = plan.gates.ha_populate_non_leader_datastore;
+    let finder = match source {
+        Source::File(spec) => Finder::File(first_endpoints(spec, &pool, &metrics).await?),
+        Source::Kubernetes(scope) => {
+            let cluster = Cluster::connect(flags, settings, scope, warm, &metrics).await?;
+            Finder::Kubernetes(Box::new(cluster))
+        }
+    };
+    let (leadership, access) = match &finder {
+        Finder::File(_) => (Leadership::everyone(), None),
+        Finder::Kubernetes(cluster) => (cluster.leadership(), cluster.access()),
+    };
     let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default())?;
     settings.server.check().context("ext_proc port")?;
     let metrics_tls = settings.metrics_cert.as_deref().map(|folder| {
@@ -168,9 +192,9 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     }
     let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone());
     let background =
-        Background::new(flags, settings, &metrics, &plan, &pool, discovery, holding.as_ref(), &demand)?;
+        Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
     let draining = Arc::new(AtomicBool::new(false));
-    let health = HealthRpc::new(health_service(&pool, &draining));
+    let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership));
     let admin_listener = match metrics_tls {
         Some(config) => AdminListener::tls(metrics_socket, config),
         None => AdminListener::plain(metrics_socket),
@@ -180,6 +204,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         pool: Arc::clone(&pool),
         plugins: plugin_states(&plan),
         log: Some(log),
+        access: None,
     };
     let service = ExtProc::new(
         Arc::new(director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags))),
@@ -191,14 +216,22 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let work = Work { streams: service.open_streams(), connections: connections.clone() };
 
     let background_stop = CancellationToken::new();
+    // Who leads gives the lease back first of all, so that another takes over while this one still serves.
+    let resign = CancellationToken::new();
     let background_thread = Thread::start("background", {
-        let stop = background_stop.clone();
-        async move { background.run(stop).await }
+        let (stop, resign) = (background_stop.clone(), resign.clone());
+        Box::pin(background.run(stop, resign))
     })?;
     let admin_stop = CancellationToken::new();
     let admin_thread = Thread::start("admin", {
         let stop = admin_stop.clone();
-        async move { admin::serve(admin_listener, admin_state, stop.cancelled_owned()).await }
+        async move {
+            let state = match guarded(admin_state, access) {
+                Ok(state) => state,
+                Err(error) => return tracing::error!(error = format!("{error:#}"), "no metrics port"),
+            };
+            admin::serve(admin_listener, state, stop.cancelled_owned()).await;
+        }
     })?;
     let stop = CancellationToken::new();
     // It goes on saying "not serving" until the last stream has ended.
@@ -225,6 +258,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         result = &mut scaler => return result.context("scaler server"),
         () = stop_signal() => {}
     }
+    resign.cancel();
     draining.store(true, Relaxed);
     let drain = drain(flags, &work, &stop, holding.as_ref());
     tokio::select! {
@@ -287,13 +321,30 @@ async fn drain(flags: &ServeFlags, work: &Work, stop: &CancellationToken, holdin
     }
 }
 
-fn health_service(pool: &Arc<Pool>, draining: &Arc<AtomicBool>) -> HealthService {
+/// The pages behind their door, if they have one.
+fn guarded(
+    state: AdminState,
+    access: Option<impl FnOnce() -> anyhow::Result<Arc<dyn Access>>>,
+) -> anyhow::Result<AdminState> {
+    let access = access.map(|make| make()).transpose()?;
+    Ok(AdminState { access, ..state })
+}
+
+fn health_service(
+    plan: &Plan,
+    pool: &Arc<Pool>,
+    draining: &Arc<AtomicBool>,
+    leadership: Leadership,
+) -> HealthService {
     let (pool, draining) = (Arc::clone(pool), Arc::clone(draining));
+    let parsers: Vec<ParserKind> = plan.parsers.iter().map(|parser| parser.kind).collect();
     HealthService::new(move || HealthState {
         live: pool.is_synced(),
-        leader_election: false,
-        leader: true,
-        protocol_matches: true,
+        leader_election: leadership.is_elected(),
+        leader: leadership.leads(),
+        protocol_matches: pool
+            .app_protocol()
+            .is_none_or(|protocol| parsers.iter().all(|parser| parser.serves(&protocol))),
         plugins_ready: true,
         draining: draining.load(Relaxed),
     })

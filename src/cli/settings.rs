@@ -11,11 +11,14 @@ use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, Server
 use crate::metrics::Metrics;
 
 use super::ServeFlags;
+use super::kubernetes::deployment_of;
 
 /// Room in a message beside the body.
 const MESSAGE_FRAME: usize = 64 << 10;
 /// Shortest time between scrapes.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
+/// Shortest lease: renewals have to fit in several times.
+const MIN_LEASE: Duration = Duration::from_secs(3);
 /// Name of the pool where none is given and no Kubernetes is needed.
 const DEFAULT_POOL: &str = "epp";
 
@@ -30,6 +33,8 @@ pub(super) struct Settings {
     pub(super) pool_name: String,
     /// Namespace of the pool.
     pub(super) pool_namespace: String,
+    /// Name of the pod that this runs in.
+    pub(super) pod_name: Option<String>,
     /// Time between scrapes.
     pub(super) refresh_interval: Duration,
     /// Seed of random choices.
@@ -48,8 +53,9 @@ impl Settings {
     /// Checks the flags. All conflicts are reported at once.
     pub(super) fn new(
         flags: &ServeFlags,
-        environment_namespace: Option<String>,
+        environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<String>> {
+        let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
         let mut problems = Vec::new();
         let mut warnings = Vec::new();
         let config = ConfigSource::from_flags(given(&flags.config_file), Some(flags.config_text.clone()));
@@ -84,9 +90,16 @@ impl Settings {
         if flags.refresh_prometheus_metrics_interval.is_zero() {
             problems.push("--refresh-prometheus-metrics-interval: got 0s, expected more".to_owned());
         }
+        if flags.ha_lease_duration < MIN_LEASE {
+            problems.push(format!(
+                "--ha-lease-duration: got {:?}, expected {MIN_LEASE:?} or more",
+                flags.ha_lease_duration
+            ));
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
+        let pod_name = environment("POD_NAME");
         let tls = TlsSettings {
             cert_path,
             min_version: flags.tls_min_version.clone(),
@@ -99,11 +112,16 @@ impl Settings {
                 // One socket for both families; machines without IPv6 take the second.
                 None => vec![Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()],
             },
-            pool_name: nonempty(&flags.pool_name).unwrap_or(DEFAULT_POOL).to_owned(),
+            pool_name: match (nonempty(&flags.pool_name), &pod_name) {
+                (Some(name), _) => name.to_owned(),
+                (None, Some(pod)) if !flags.endpoint_selector.is_empty() => deployment_of(pod).to_owned(),
+                _ => DEFAULT_POOL.to_owned(),
+            },
             pool_namespace: nonempty(&flags.pool_namespace)
                 .map(str::to_owned)
-                .or(environment_namespace.filter(|namespace| !namespace.is_empty()))
+                .or_else(|| environment("NAMESPACE"))
                 .unwrap_or_else(|| "default".to_owned()),
+            pod_name,
             refresh_interval: flags.refresh_metrics_interval.max(MIN_REFRESH),
             seed: if flags.seed == 0 { fastrand::u64(1..) } else { flags.seed },
             server: ServerSettings {
@@ -154,7 +172,7 @@ pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings 
     }
 }
 
-/// Flags that only mean something on Kubernetes, which this version does not speak.
+/// Flags that mean something on Kubernetes only, where endpoints come from a file.
 pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
     let given = [
         ("--endpoint-selector", !flags.endpoint_selector.is_empty()),
@@ -163,7 +181,7 @@ pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
         ("--metrics-endpoint-auth", flags.metrics_endpoint_auth && !flags.metrics_cert_dir.is_empty()),
     ];
     let given = given.into_iter().filter_map(|(flag, given)| given.then_some(flag));
-    given.map(|flag| format!("{flag} has no effect without Kubernetes")).collect()
+    given.map(|flag| format!("{flag} has no effect with file discovery")).collect()
 }
 
 fn given(path: &str) -> Option<PathBuf> {
@@ -191,14 +209,15 @@ mod tests {
         let flags = flags(
             "--config-file a --config-text b --enable-cert-reload --metrics-client-ca-file c --pool-name p --endpoint-selector s",
         );
-        let problems = Settings::new(&flags, None).unwrap_err();
+        let problems = Settings::new(&flags, |_| None).unwrap_err();
         assert_eq!(problems.len(), 4, "{problems:?}");
     }
 
     #[test]
     fn the_namespace_comes_from_the_flag_then_the_environment_then_the_default() {
         let namespace = |line: &str, environment: Option<&str>| {
-            Settings::new(&flags(line), environment.map(str::to_owned)).unwrap().pool_namespace
+            let variable = |name: &str| environment.filter(|_| name == "NAMESPACE").map(str::to_owned);
+            Settings::new(&flags(line), variable).unwrap().pool_namespace
         };
         assert_eq!(namespace("--pool-namespace a", Some("b")), "a");
         assert_eq!(namespace("", Some("b")), "b");
@@ -207,7 +226,7 @@ mod tests {
 
     #[test]
     fn too_short_a_refresh_interval_is_raised_with_a_warning() {
-        let settings = Settings::new(&flags("--refresh-metrics-interval 10ms"), None).unwrap();
+        let settings = Settings::new(&flags("--refresh-metrics-interval 10ms"), |_| None).unwrap();
         assert_eq!(settings.refresh_interval, MIN_REFRESH);
         assert_eq!(settings.warnings.len(), 1);
     }

@@ -1,12 +1,16 @@
 //! Finding endpoints: whoever knows where model servers are writes it into the [`Pool`](crate::pool::Pool).
 //!
 //! [`Discovery`] is the seam. [`FileDiscovery`] reads a file; what the file means is decided by the pure [`FileState::parse`].
+//! [`KubernetesDiscovery`] follows the Kubernetes API.
 
 mod discover;
 mod file;
 mod file_state;
+mod kubernetes;
 mod timestamp;
 
 pub use discover::{Discovery, DiscoveryError};
 pub use file::{FileDiscovery, ReloadOutcome};
 pub use file_state::{FileObjective, FileRewrite, FileState};
+pub(crate) use kubernetes::without_repeats;
+pub use kubernetes::{KubernetesDiscovery, Scope};

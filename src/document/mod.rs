@@ -4,6 +4,7 @@
 //! asked for. Findings gather in [`Problems`]. Scalars of Go and Kubernetes have readers in [`scalar`].
 
 mod fields;
+mod labels;
 mod nearest;
 mod node;
 mod parse;
@@ -11,6 +12,7 @@ mod problems;
 pub mod scalar;
 
 pub use fields::Fields;
+pub use labels::{check_selector, is_label_key, is_label_value};
 pub use nearest::{hint, nearest};
 pub use node::{Key, Node, NodeValue};
 pub use parse::{MAX_DOCUMENT_BYTES, SyntaxError, parse};

@@ -13,6 +13,7 @@ use super::extproc::ExtProcMetrics;
 use super::family::{Definition, Family};
 use super::flow::{FlowFamilies, FlowMetrics};
 use super::inflight::{InflightFamilies, InflightMetrics};
+use super::kubernetes::KubernetesMetrics;
 use super::label_sets::{LabelSets, RequestLabels};
 use super::pool::{PoolCollector, PoolFamilies};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
@@ -48,6 +49,7 @@ struct Families {
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
     discovery: DiscoveryMetrics,
+    kubernetes: KubernetesMetrics,
     pool: Arc<PoolFamilies>,
     flow: Arc<FlowFamilies>,
 }
@@ -76,6 +78,7 @@ impl Metrics {
             datalayer: DataLayerMetrics::register(&registry),
             extproc: ExtProcMetrics::register(&registry),
             discovery: DiscoveryMetrics::register(&registry),
+            kubernetes: KubernetesMetrics::register(&registry),
             pool: Arc::new(PoolFamilies::register(&registry)),
             flow: Arc::new(flow),
             models,
@@ -151,6 +154,11 @@ impl Metrics {
     /// Handles of discovery.
     pub fn discovery(&self) -> DiscoveryMetrics {
         self.families.discovery.clone()
+    }
+
+    /// Handles of the Kubernetes side.
+    pub fn kubernetes(&self) -> KubernetesMetrics {
+        self.families.kubernetes.clone()
     }
 
     /// Exports `pool` from now on. The collector keeps its averages; call [`PoolCollector::refresh`] at the refresh interval.

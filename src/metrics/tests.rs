@@ -76,6 +76,13 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     extproc.producer_error("approx-prefix-cache-producer", "prefix");
     metrics.discovery().reloaded("file", UNIX_EPOCH);
     metrics.discovery().reload_failed("file");
+    let kubernetes = metrics.kubernetes();
+    let watch = kubernetes.watch("pods", "");
+    watch.show(Some(1.0));
+    watch.failed("unavailable");
+    kubernetes.leader_changed(true);
+    kubernetes.status_write("inferenceobjectives", "success");
+    kubernetes.access("allowed");
     exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
 }

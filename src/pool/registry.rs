@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
@@ -32,6 +32,7 @@ pub struct Pool {
     snapshot: ArcSwap<Snapshot>,
     objectives: ArcSwap<Objectives>,
     rewrites: ArcSwap<Rewrites>,
+    app_protocol: ArcSwapOption<String>,
     synced: AtomicBool,
     writer: Mutex<Writer>,
     version: watch::Sender<u64>,
@@ -54,6 +55,7 @@ impl Pool {
             snapshot: ArcSwap::default(),
             objectives: ArcSwap::default(),
             rewrites: ArcSwap::default(),
+            app_protocol: ArcSwapOption::empty(),
             synced: AtomicBool::new(false),
             writer: Mutex::default(),
             version: watch::Sender::new(0),
@@ -90,7 +92,17 @@ impl Pool {
         self.synced.load(Ordering::Acquire)
     }
 
-    /// A receiver that wakes at each change of the endpoint list; its value is the snapshot's version.
+    /// Application protocol of the model servers, in the spelling of `appProtocol`; `None` if the pool does not say.
+    pub fn app_protocol(&self) -> Option<Arc<String>> {
+        self.app_protocol.load_full()
+    }
+
+    /// Replaces the application protocol.
+    pub fn set_app_protocol(&self, protocol: Option<String>) {
+        self.app_protocol.store(protocol.map(Arc::new));
+    }
+
+    /// A receiver that wakes at each change of the endpoint list or the objectives; its value is the snapshot's version.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -98,6 +110,7 @@ impl Pool {
     /// Replaces the objectives.
     pub fn set_objectives(&self, objectives: Objectives) {
         self.objectives.store(Arc::new(objectives));
+        self.version.send_modify(|_| {});
     }
 
     /// Replaces the rewrite rules.
@@ -105,9 +118,21 @@ impl Pool {
         self.rewrites.store(Arc::new(rewrites));
     }
 
-    /// Replaces the whole endpoint list in one step. Of several specs with one id the last counts. An endpoint whose id and address stay keeps
+    /// The pool is not known any more: no endpoints, and not synced. Objectives and rewrites stay.
+    pub fn forget_endpoints(&self) {
+        self.synced.store(false, Ordering::Release);
+        self.replace(Vec::new());
+    }
+
+    /// Replaces the whole endpoint list in one step, and marks the pool as synced. Of several specs with one id the last counts. An endpoint whose id and address stay keeps
     /// its incarnation and load; one that comes back while requests to it still run keeps their count.
     pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>) -> PoolChange {
+        let change = self.replace(specs);
+        self.synced.store(true, Ordering::Release);
+        change
+    }
+
+    fn replace(&self, specs: Vec<EndpointSpec>) -> PoolChange {
         let mut writer = self.writer.lock();
         let old = self.snapshot.load_full();
         let mut before: HashMap<&EndpointId, &Arc<Endpoint>> =
@@ -144,7 +169,6 @@ impl Pool {
         writer.departed.retain(|_, load| load.strong_count() > 0);
         let version = old.version() + 1;
         self.snapshot.store(Arc::new(Snapshot::new(version, endpoints)));
-        self.synced.store(true, Ordering::Release);
         drop(writer);
         self.version.send_replace(version);
         change

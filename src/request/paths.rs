@@ -69,6 +69,12 @@ impl ParserKind {
         }
     }
 
+    /// True if the parser can serve a pool with this `appProtocol`. One that claims no protocol serves any.
+    pub fn serves(self, app_protocol: &str) -> bool {
+        let protocols = self.app_protocols();
+        protocols.is_empty() || protocols.contains(&app_protocol)
+    }
+
     /// The API that `path` means to this parser: the longest claimed suffix decides.
     pub fn api(self, path: &str) -> Option<Api> {
         let path = trimmed(path);

@@ -32,8 +32,9 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("director", &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
     // Edges.
     ("extproc", &["director", "scheduling", "request", "pool", "metrics", "telemetry"]),
-    ("discovery", &["plugins", "pool", "metrics", "telemetry", "document"]),
     ("admin", &["pool", "metrics", "telemetry"]),
+    ("kubernetes", &["admin", "metrics", "telemetry"]),
+    ("discovery", &["kubernetes", "plugins", "pool", "metrics", "telemetry", "document"]),
     ("scaler", &["document"]),
     ("sim", &[]),
 ];

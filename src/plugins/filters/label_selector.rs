@@ -8,6 +8,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use crate::document::{is_label_key, is_label_value};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
 use crate::pool::Endpoint;
 use crate::scheduling::{Call, Filter, Mask};
@@ -91,40 +92,16 @@ fn requirement(expression: Expression, path: &str) -> Result<Requirement, BuildE
     Ok(Requirement { key, test })
 }
 
-/// A label key: a name, behind a DNS subdomain and a slash if it has a prefix.
 fn check_key(key: &str, path: impl Fn() -> String) -> Result<(), BuildError> {
-    let (prefix, name) = match key.split_once('/') {
-        Some((prefix, name)) => (Some(prefix), name),
-        None => (None, key),
-    };
-    let prefix_is_valid = prefix.is_none_or(|prefix| {
-        let label = |label: &str| {
-            is_framed(label, |byte| byte == b'-') && !label.bytes().any(|byte| byte.is_ascii_uppercase())
-        };
-        prefix.len() <= 253 && prefix.split('.').all(label)
-    });
-    if prefix_is_valid && !name.is_empty() && is_name(name) {
-        return Ok(());
-    }
-    Err(BuildError::at(path(), format!("{key:?} is no label key")))
+    if is_label_key(key) { Ok(()) } else { Err(BuildError::at(path(), format!("{key:?} is no label key"))) }
 }
 
 fn check_value(value: &str, path: impl Fn() -> String) -> Result<(), BuildError> {
-    if value.is_empty() || is_name(value) {
-        return Ok(());
+    if is_label_value(value) {
+        Ok(())
+    } else {
+        Err(BuildError::at(path(), format!("{value:?} is no label value")))
     }
-    Err(BuildError::at(path(), format!("{value:?} is no label value")))
-}
-
-fn is_name(text: &str) -> bool {
-    text.len() <= 63 && is_framed(text, |byte| matches!(byte, b'-' | b'_' | b'.'))
-}
-
-/// True if `text` is letters, digits and `inner` bytes, and begins and ends with a letter or digit.
-fn is_framed(text: &str, inner: impl Fn(u8) -> bool) -> bool {
-    let ends = [text.bytes().next(), text.bytes().next_back()];
-    ends.into_iter().all(|end| end.is_some_and(|byte| byte.is_ascii_alphanumeric()))
-        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || inner(byte))
 }
 
 #[derive(Debug)]

@@ -1,0 +1,234 @@
+//! The Kubernetes side, wired: discovery, the election of a leader, and who may read metrics.
+
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+use tokio_util::sync::CancellationToken;
+
+use super::ServeFlags;
+use super::settings::Settings;
+use crate::admin::Access;
+use crate::discovery::{Discovery, KubernetesDiscovery, Scope, without_repeats};
+use crate::document::check_selector;
+use crate::kubernetes::{Connection, Election, ElectionSettings, Leadership, TokenReviews};
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+
+/// Ports of a pod, at most; an InferencePool has no more either.
+const MAX_PORTS: usize = 8;
+
+/// Which pods the flags ask for. `Err` says which flags are missing or wrong.
+pub(super) fn scope(flags: &ServeFlags, pod_name: Option<&str>) -> anyhow::Result<Scope> {
+    if flags.endpoint_selector.is_empty() {
+        if flags.pool_name.is_empty() {
+            bail!(
+                "either --pool-name (an InferencePool) or --endpoint-selector (a label selector of pods) must be set; without Kubernetes, list a \
+                 file-discovery plugin in the configuration and name it in dataLayer.discovery.pluginRef"
+            );
+        }
+        if !flags.pool_group.contains('.') {
+            bail!(
+                "--pool-group: got {:?}, expected an API group such as inference.networking.k8s.io",
+                flags.pool_group
+            );
+        }
+        return Ok(Scope::Pool { group: flags.pool_group.clone() });
+    }
+    if let Err(problem) = check_selector(&flags.endpoint_selector) {
+        bail!("--endpoint-selector {:?}: {problem}", flags.endpoint_selector);
+    }
+    let ports = without_repeats(flags.endpoint_target_ports.clone());
+    if ports.is_empty() || ports.len() > MAX_PORTS || ports.contains(&0) {
+        bail!(
+            "--endpoint-target-ports: got {:?}, expected 1 to {MAX_PORTS} ports from 1 to 65535, with commas; --endpoint-selector needs them",
+            flags.endpoint_target_ports
+        );
+    }
+    if pod_name.is_none() {
+        bail!(
+            "--endpoint-selector needs the environment variable POD_NAME (fieldRef metadata.name): the pool is named after it"
+        );
+    }
+    Ok(Scope::Selector { selector: flags.endpoint_selector.clone(), ports })
+}
+
+/// Name of the Deployment of a pod: without the hashes of the replica set and of the pod. A pod of something else names the pool itself.
+pub(super) fn deployment_of(pod: &str) -> &str {
+    let hash = |part: &str| {
+        !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
+    let mut parts = pod.rsplitn(3, '-');
+    match (parts.next(), parts.next(), parts.next()) {
+        (Some(pod_hash), Some(set_hash), Some(name))
+            if hash(pod_hash) && hash(set_hash) && !name.is_empty() =>
+        {
+            name
+        }
+        _ => pod,
+    }
+}
+
+/// Everything that needs the API server.
+pub(super) struct Cluster {
+    connection: Connection,
+    scope: Scope,
+    election: Option<Election>,
+    leadership: Leadership,
+    /// Replicas that do not lead know the pool as well.
+    warm: bool,
+    auth: bool,
+    metrics: Arc<Metrics>,
+}
+
+impl Cluster {
+    /// Finds the API server. Nothing is asked of it yet: it may be away while we start.
+    pub(super) async fn connect(
+        flags: &ServeFlags,
+        settings: &Settings,
+        scope: Scope,
+        warm: bool,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let connection = Connection::from_environment().await?;
+        // That a client can be made of it is found out here, and not by a thread that has begun.
+        connection.client()?;
+        let election = flags.ha_enable_leader_election.then(|| {
+            let settings = ElectionSettings {
+                name: format!("epp-{}-{}.llm-d.ai", settings.pool_namespace, settings.pool_name),
+                namespace: settings.pool_namespace.clone(),
+                identity: format!("{}_{:016x}", host(settings), fastrand::u64(..)),
+                duration: flags.ha_lease_duration,
+            };
+            Election::new(settings, metrics.kubernetes())
+        });
+        let leadership = election.as_ref().map_or_else(Leadership::everyone, Election::leadership);
+        metrics.kubernetes().set_leader(leadership.leads());
+        Ok(Self {
+            connection,
+            scope,
+            election,
+            leadership,
+            warm,
+            auth: flags.metrics_endpoint_auth,
+            metrics: Arc::clone(metrics),
+        })
+    }
+
+    /// Whether this replica leads.
+    pub(super) fn leadership(&self) -> Leadership {
+        self.leadership.clone()
+    }
+
+    /// Makes the judge of the metrics port's callers; `None` if everyone may read it. Call it in the runtime of the metrics port.
+    pub(super) fn access(&self) -> Option<impl FnOnce() -> anyhow::Result<Arc<dyn Access>> + Send + 'static> {
+        let (connection, metrics) = (self.connection.clone(), self.metrics.kubernetes());
+        self.auth.then_some(move || {
+            let access: Arc<dyn Access> = Arc::new(TokenReviews::new(connection.client()?, metrics));
+            Ok(access)
+        })
+    }
+
+    /// Fills the pool until `stop`, and takes part in the election until `resign`.
+    pub(super) async fn run(self, pool: Arc<Pool>, stop: CancellationToken, resign: CancellationToken) {
+        let Self { connection, scope, election, leadership, warm, metrics, .. } = self;
+        let electing = async {
+            let Some(election) = election else { return };
+            match connection.client().context("election") {
+                Ok(client) => election.run(client, resign).await,
+                Err(error) => tracing::error!(error = format!("{error:#}"), "no part in the election"),
+            }
+        };
+        let discovering = async {
+            let mut leadership = leadership;
+            while !stop.is_cancelled() {
+                let discovery = KubernetesDiscovery {
+                    connection: connection.clone(),
+                    scope: scope.clone(),
+                    leadership: leadership.clone(),
+                    metrics: Arc::clone(&metrics),
+                };
+                let turn = stop.child_token();
+                if !warm {
+                    tokio::select! {
+                        () = leadership.until(true) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
+                let work = discovery.run(Arc::clone(&pool), turn.clone());
+                let ended = tokio::select! {
+                    ended = work => ended,
+                    () = leadership.until(false), if !warm => {
+                        turn.cancel();
+                        pool.forget_endpoints();
+                        continue;
+                    }
+                };
+                if let Err(error) = ended {
+                    tracing::error!(%error, "discovery ended; the last good state stays in force");
+                    return;
+                }
+            }
+        };
+        tokio::join!(electing, discovering);
+    }
+}
+
+/// What people recognise this replica by.
+fn host(settings: &Settings) -> String {
+    let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+    settings
+        .pod_name
+        .clone()
+        .or_else(|| kernel().map(|name| name.trim().to_owned()))
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "pointsman".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{Args, Command, FromArgMatches};
+
+    use super::*;
+
+    fn scope_of(line: &str, pod: Option<&str>) -> Result<Scope, String> {
+        let words = std::iter::once("pointsman").chain(line.split('\t').filter(|word| !word.is_empty()));
+        let matches = ServeFlags::augment_args(Command::new("pointsman")).get_matches_from(words);
+        scope(&ServeFlags::from_arg_matches(&matches).unwrap(), pod).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_pool_or_a_selector_is_needed() {
+        assert!(scope_of("", None).unwrap_err().contains("--pool-name"));
+        let pool = scope_of("--pool-name\tp", None).unwrap();
+        assert_eq!(pool, Scope::Pool { group: "inference.networking.k8s.io".into() });
+        assert!(
+            scope_of("--pool-name\tp\t--pool-group\tx", None)
+                .unwrap_err()
+                .contains("--pool-group: got \"x\"")
+        );
+    }
+
+    #[test]
+    fn a_selector_needs_ports_and_the_name_of_the_pod() {
+        let line = "--endpoint-selector\tapp in (a,b)\t--endpoint-target-ports\t8000,8001,8000";
+        let expected = Scope::Selector { selector: "app in (a,b)".into(), ports: vec![8000, 8001] };
+        assert_eq!(scope_of(line, Some("epp-1")), Ok(expected));
+        assert!(scope_of(line, None).unwrap_err().contains("POD_NAME"));
+        assert!(
+            scope_of("--endpoint-selector\tapp=a", Some("p"))
+                .unwrap_err()
+                .contains("--endpoint-target-ports")
+        );
+        assert!(scope_of("--endpoint-selector\tapp=a b", Some("p")).unwrap_err().contains("\"a b\""));
+        let many = "--endpoint-selector\tapp=a\t--endpoint-target-ports\t1,2,3,4,5,6,7,8,9";
+        assert!(scope_of(many, Some("p")).unwrap_err().contains("1 to 8 ports"));
+    }
+
+    #[test]
+    fn the_pool_of_a_selector_is_named_after_the_deployment() {
+        assert_eq!(deployment_of("my-epp-7d9f8c6b5-x2x4z"), "my-epp");
+        assert_eq!(deployment_of("epp-0"), "epp-0");
+        assert_eq!(deployment_of("epp"), "epp");
+        assert_eq!(deployment_of("a-B-c"), "a-B-c");
+    }
+}

@@ -1,0 +1,139 @@
+//! Who may read the metrics port: the API server is asked who a bearer token belongs to (TokenReview) and whether that user may
+//! request the path (SubjectAccessReview).
+
+use std::time::{Duration, Instant};
+
+use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
+use k8s_openapi::api::authorization::v1::{
+    NonResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec,
+};
+use kube::api::PostParams;
+use kube::{Api, Client};
+use parking_lot::Mutex;
+use tokio::sync::Semaphore;
+
+use super::access_cache::{AccessCache, Decision, Question};
+use crate::admin::{Access, Answer, Caller, Verdict};
+use crate::metrics::KubernetesMetrics;
+use crate::telemetry::Repeat;
+
+/// Longest wait for the API server.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// Questions under way; invented tokens must not become a flood at the API server.
+const AT_ONCE: usize = 4;
+/// No token of a service account is longer.
+const LONGEST_TOKEN: usize = 16 << 10;
+
+/// Asks the API server.
+pub struct TokenReviews {
+    client: Client,
+    cache: Mutex<AccessCache>,
+    slots: Semaphore,
+    metrics: KubernetesMetrics,
+    failures: Repeat,
+}
+
+impl std::fmt::Debug for TokenReviews {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenReviews").finish_non_exhaustive()
+    }
+}
+
+impl TokenReviews {
+    /// Asks by `client`. Nothing is asked yet.
+    pub fn new(client: Client, metrics: KubernetesMetrics) -> Self {
+        Self {
+            client,
+            cache: Mutex::default(),
+            slots: Semaphore::new(AT_ONCE),
+            metrics,
+            failures: Repeat::every(Duration::from_mins(1)),
+        }
+    }
+
+    async fn verdict(&self, caller: Caller) -> Verdict {
+        let Some(token) = caller.token.filter(|token| token.len() <= LONGEST_TOKEN) else {
+            return Verdict::Unauthenticated;
+        };
+        let question = Question { token: token.into(), path: caller.path.into(), verb: caller.verb.into() };
+        let known = self.cache.lock().get(&question, Instant::now());
+        if let Some(decision) = known {
+            return verdict(decision);
+        }
+        let asked = async {
+            // The semaphore is never closed.
+            let _slot = self.slots.acquire().await.ok();
+            self.ask(&question).await
+        };
+        match tokio::time::timeout(PATIENCE, asked).await {
+            Ok(Ok(decision)) => {
+                self.failures.reset();
+                self.cache.lock().put(question, decision, Instant::now());
+                verdict(decision)
+            }
+            Ok(Err(error)) => self.without_answer(&question, &error.to_string()),
+            Err(_) => self.without_answer(&question, "the API server did not answer in time"),
+        }
+    }
+
+    fn without_answer(&self, question: &Question, error: &str) -> Verdict {
+        let trusted = self.cache.lock().is_trusted(question, Instant::now());
+        if let Some(suppressed) = self.failures.due(Instant::now()) {
+            tracing::warn!(
+                error,
+                trusted,
+                suppressed,
+                "callers of the metrics port cannot be checked; the account needs create on tokenreviews and subjectaccessreviews, or \
+                 --metrics-endpoint-auth=false"
+            );
+        }
+        if trusted { Verdict::Allowed } else { Verdict::Unavailable(error.to_owned()) }
+    }
+
+    async fn ask(&self, question: &Question) -> kube::Result<Decision> {
+        let spec = TokenReviewSpec { token: Some(question.token.to_string()), audiences: None };
+        let review = TokenReview { spec, ..TokenReview::default() };
+        let review = Api::all(self.client.clone()).create(&PostParams::default(), &review).await?;
+        let status = review.status.unwrap_or_default();
+        let (true, Some(user)) = (status.authenticated.unwrap_or(false), status.user) else {
+            return Ok(Decision::Unauthenticated);
+        };
+        let review = SubjectAccessReview { spec: may(user, question), ..SubjectAccessReview::default() };
+        let review = Api::all(self.client.clone()).create(&PostParams::default(), &review).await?;
+        let allowed = review.status.is_some_and(|status| status.allowed);
+        Ok(if allowed { Decision::Allowed } else { Decision::Denied })
+    }
+}
+
+/// May `user` do that?
+fn may(user: UserInfo, question: &Question) -> SubjectAccessReviewSpec {
+    SubjectAccessReviewSpec {
+        user: user.username,
+        groups: user.groups,
+        uid: user.uid,
+        extra: user.extra,
+        non_resource_attributes: Some(NonResourceAttributes {
+            path: Some(question.path.to_string()),
+            verb: Some(question.verb.to_string()),
+        }),
+        resource_attributes: None,
+    }
+}
+
+fn verdict(decision: Decision) -> Verdict {
+    match decision {
+        Decision::Allowed => Verdict::Allowed,
+        Decision::Denied => Verdict::Denied,
+        Decision::Unauthenticated => Verdict::Unauthenticated,
+    }
+}
+
+impl Access for TokenReviews {
+    fn check(&self, caller: Caller) -> Answer<'_> {
+        Box::pin(async move {
+            let verdict = self.verdict(caller).await;
+            self.metrics.access(verdict.name());
+            verdict
+        })
+    }
+}

@@ -1,0 +1,106 @@
+//! What was decided about a caller of the metrics port, for as long as that may be believed. Pure.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+/// Time for which an answer is taken for granted.
+const ALLOWED: Duration = Duration::from_mins(1);
+/// The same for a refusal: who is given the right should not wait long.
+const DENIED: Duration = Duration::from_secs(10);
+/// While the API server gives no answer, whoever was allowed this long ago still is: an outage of it is when metrics are needed.
+const GRACE: Duration = Duration::from_mins(10);
+/// Decisions kept. Beyond it the oldest is forgotten.
+const KEPT: usize = 1024;
+
+/// Who asks for what.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Question {
+    /// Bearer token. Kept whole: a digest could collide.
+    pub(super) token: Box<str>,
+    /// Path of the request.
+    pub(super) path: Box<str>,
+    /// Verb in the words of the API: the method in lower case.
+    pub(super) verb: Box<str>,
+}
+
+/// What the API server said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Decision {
+    /// Known, and may.
+    Allowed,
+    /// Known, but may not.
+    Denied,
+    /// Not known.
+    Unauthenticated,
+}
+
+/// Decisions with their age.
+#[derive(Debug, Default)]
+pub(super) struct AccessCache {
+    known: HashMap<Question, (Decision, Instant)>,
+}
+
+impl AccessCache {
+    /// A decision that still counts.
+    pub(super) fn get(&self, question: &Question, now: Instant) -> Option<Decision> {
+        let (decision, at) = self.known.get(question)?;
+        let lasts = if *decision == Decision::Allowed { ALLOWED } else { DENIED };
+        (now.saturating_duration_since(*at) < lasts).then_some(*decision)
+    }
+
+    /// True if the caller was allowed lately enough to be trusted while nobody can be asked.
+    pub(super) fn is_trusted(&self, question: &Question, now: Instant) -> bool {
+        self.known.get(question).is_some_and(|(decision, at)| {
+            *decision == Decision::Allowed && now.saturating_duration_since(*at) < GRACE
+        })
+    }
+
+    /// A fresh decision.
+    pub(super) fn put(&mut self, question: Question, decision: Decision, now: Instant) {
+        if self.known.len() >= KEPT && !self.known.contains_key(&question) {
+            let oldest =
+                self.known.iter().min_by_key(|(_, (_, at))| *at).map(|(question, _)| question.clone());
+            if let Some(oldest) = oldest {
+                self.known.remove(&oldest);
+            }
+        }
+        self.known.insert(question, (decision, now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn question(token: usize) -> Question {
+        Question { token: token.to_string().into(), path: "/metrics".into(), verb: "get".into() }
+    }
+
+    #[test]
+    fn an_allowance_lasts_longer_than_a_refusal_and_longest_without_anybody_to_ask() {
+        let (mut cache, start) = (AccessCache::default(), Instant::now());
+        cache.put(question(1), Decision::Allowed, start);
+        cache.put(question(2), Decision::Denied, start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(cache.get(&question(1), at(59)), Some(Decision::Allowed));
+        assert_eq!(cache.get(&question(1), at(60)), None);
+        assert_eq!(cache.get(&question(2), at(9)), Some(Decision::Denied));
+        assert_eq!(cache.get(&question(2), at(10)), None);
+        assert!(cache.is_trusted(&question(1), at(599)) && !cache.is_trusted(&question(1), at(600)));
+        assert!(!cache.is_trusted(&question(2), at(1)) && !cache.is_trusted(&question(3), at(1)));
+    }
+
+    #[test]
+    fn invented_tokens_do_not_fill_the_memory() {
+        let (mut cache, start) = (AccessCache::default(), Instant::now());
+        for token in 0..KEPT + 10 {
+            cache.put(
+                question(token),
+                Decision::Unauthenticated,
+                start + Duration::from_millis(token as u64),
+            );
+        }
+        assert_eq!(cache.known.len(), KEPT);
+        assert!(!cache.known.contains_key(&question(9)) && cache.known.contains_key(&question(10)));
+    }
+}

@@ -1,0 +1,54 @@
+//! Reaching the API server: in a pod by its service account, elsewhere by `KUBECONFIG` or the file in the home folder.
+
+use std::time::Duration;
+
+use kube::{Client, Config};
+
+/// Longest wait for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Longest silence on a connection. A watch says something at least this often (see the time-out of watches); a server that went away
+/// without a word is noticed by it.
+const SILENCE: Duration = Duration::from_secs(70);
+
+/// Why the API server cannot be reached at all: the environment does not say where it is, or in a form that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// Neither a service account nor a kubeconfig.
+    #[error(
+        "no Kubernetes API server is known: neither a service account nor a kubeconfig (KUBECONFIG, ~/.kube/config) was found: {0}"
+    )]
+    Unknown(#[source] kube::config::InferConfigError),
+    /// What was found cannot be used.
+    #[error("the Kubernetes client cannot be set up: {0}")]
+    Unusable(#[source] kube::Error),
+}
+
+/// Where the API server is and who we are to it.
+#[derive(Clone, Debug)]
+pub struct Connection {
+    config: Config,
+}
+
+impl Connection {
+    /// What the environment says. Nothing is sent yet.
+    pub async fn from_environment() -> Result<Self, ConnectError> {
+        let mut config = Config::infer().await.map_err(ConnectError::Unknown)?;
+        config.connect_timeout = Some(CONNECT);
+        config.read_timeout = Some(SILENCE);
+        config.write_timeout = Some(SILENCE);
+        config.reset_reader_on_write = true;
+        // Whoever asks knows best whether and when to ask again.
+        config.default_retry = false;
+        Ok(Self { config })
+    }
+
+    /// Address of the API server.
+    pub fn server(&self) -> String {
+        self.config.cluster_url.to_string()
+    }
+
+    /// A client. It works in the runtime in which this is called.
+    pub fn client(&self) -> Result<Client, ConnectError> {
+        Client::try_from(self.config.clone()).map_err(ConnectError::Unusable)
+    }
+}

@@ -1,0 +1,258 @@
+//! Leader election: keeps the Lease if we hold it, and waits for it otherwise.
+
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::jiff::Timestamp;
+use kube::api::PostParams;
+use kube::runtime::watcher;
+use kube::{Api, Client};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::Failure;
+use super::lease::{Elector, Record, Step};
+use crate::metrics::KubernetesMetrics;
+use crate::telemetry::Repeat;
+
+/// Longest time for giving the lease back at the end; who does not get it back takes it when it runs out.
+const RELEASE: Duration = Duration::from_secs(2);
+
+/// How replicas share the lease.
+#[derive(Clone, Debug)]
+pub struct ElectionSettings {
+    /// Namespace of the Lease.
+    pub namespace: String,
+    /// Name of the Lease.
+    pub name: String,
+    /// Our name in it, unlike that of any other replica and of our own former lives.
+    pub identity: String,
+    /// Time after which a lease that was not renewed may be taken by another; at least 1 s.
+    pub duration: Duration,
+}
+
+impl ElectionSettings {
+    /// A leader that could not renew for this long stops leading: two thirds of the duration, 10 s of 15 s.
+    fn renew_deadline(&self) -> Duration {
+        self.duration * 2 / 3
+    }
+
+    /// Time between renewals, and between looks of those who wait: 2 s of 15 s.
+    fn retry(&self) -> Duration {
+        self.duration * 2 / 15
+    }
+}
+
+/// Whether this replica leads. Cheap to ask, and to wait for.
+#[derive(Clone, Debug)]
+pub struct Leadership {
+    leads: watch::Receiver<bool>,
+    elected: bool,
+}
+
+impl Leadership {
+    /// Without an election everyone leads.
+    pub fn everyone() -> Self {
+        // A receiver goes on showing the last value when its sender is gone.
+        Self { leads: watch::Sender::new(true).subscribe(), elected: false }
+    }
+
+    /// True if there is an election at all.
+    pub fn is_elected(&self) -> bool {
+        self.elected
+    }
+
+    /// True while this replica leads.
+    pub fn leads(&self) -> bool {
+        *self.leads.borrow()
+    }
+
+    /// Waits until this replica leads, or does not any more. Never resolves once that can't change.
+    pub async fn until(&mut self, leads: bool) {
+        if self.leads.wait_for(|now| *now == leads).await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// The election as one replica takes part in it.
+#[derive(Debug)]
+pub struct Election {
+    settings: ElectionSettings,
+    metrics: KubernetesMetrics,
+    leads: watch::Sender<bool>,
+}
+
+impl Election {
+    /// Nobody leads yet.
+    pub fn new(settings: ElectionSettings, metrics: KubernetesMetrics) -> Self {
+        metrics.set_leader(false);
+        Self { settings, metrics, leads: watch::Sender::new(false) }
+    }
+
+    /// What to ask whether we lead.
+    pub fn leadership(&self) -> Leadership {
+        Leadership { leads: self.leads.subscribe(), elected: true }
+    }
+
+    /// Takes part until `stop`, then gives the lease back and returns.
+    pub async fn run(self, client: Client, stop: CancellationToken) {
+        let lease = self.settings.name.clone();
+        tracing::info!(lease, identity = self.settings.identity, "taking part in the election of a leader");
+        let api: Api<Lease> = Api::namespaced(client, &self.settings.namespace);
+        let mut elector = Elector::new(self.settings.identity.clone(), self.settings.renew_deadline());
+        let failures = Repeat::every(Duration::from_mins(1));
+        let only = watcher::Config::default().fields(&format!("metadata.name={lease}")).timeout(60);
+        let mut changes = std::pin::pin!(watcher(api.clone(), only));
+        let mut deaf_until = Instant::now();
+        loop {
+            let now = Instant::now();
+            // An unanswered call must not outlast the right to lead.
+            let attempt = tokio::time::timeout(self.settings.retry(), self.attempt(&api, &mut elector));
+            let wake = match attempt.await {
+                Ok(Ok(wake)) => {
+                    failures.reset();
+                    wake
+                }
+                Ok(Err(error)) => {
+                    if Failure::from(&error) != Failure::Expired
+                        && let Some(suppressed) = failures.due(now)
+                    {
+                        tracing::warn!(%error, lease, suppressed, "the lease cannot be read or written");
+                    }
+                    None
+                }
+                Err(_) => None,
+            };
+            self.show(elector.leads(Instant::now()));
+            let pause = self.settings.retry().mul_f64(0.8 + 0.4 * fastrand::f64());
+            let wake = wake.map_or(now + pause, |wake| wake.min(now + pause));
+            let waiting = !elector.leads(Instant::now());
+            tokio::select! {
+                () = stop.cancelled() => break,
+                () = tokio::time::sleep_until(wake.into()) => {}
+                // A lease that is given back is taken at once. A watch that fails is let rest; looking goes on without it.
+                change = changes.next(), if waiting && deaf_until <= now => {
+                    if !matches!(change, Some(Ok(_))) {
+                        deaf_until = Instant::now() + pause;
+                    }
+                }
+            }
+            self.show(elector.leads(Instant::now()));
+        }
+        if elector.leads(Instant::now()) {
+            self.show(false);
+            match tokio::time::timeout(RELEASE, self.release(&api)).await {
+                Ok(Ok(())) => tracing::info!(lease, "lease given back"),
+                Ok(Err(error)) => {
+                    tracing::warn!(%error, lease, "lease not given back; it runs out by itself");
+                }
+                Err(_) => tracing::warn!(lease, "lease not given back in time; it runs out by itself"),
+            }
+        }
+    }
+
+    /// One look at the lease, and what follows from it. Gives the time at which another's lease runs out.
+    async fn attempt(&self, api: &Api<Lease>, elector: &mut Elector) -> kube::Result<Option<Instant>> {
+        let found = api.get_opt(&self.settings.name).await?;
+        // The right to lead counts from before the request: the server may have written it any time after.
+        let now = Instant::now();
+        let record = found.as_ref().map(record);
+        let step = elector.step(record.clone(), now);
+        let written = match step {
+            Step::Create => {
+                let fresh = Lease {
+                    metadata: ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() },
+                    spec: Some(self.spec(&self.settings.identity, None, 0)),
+                };
+                api.create(&PostParams::default(), &fresh).await
+            }
+            Step::Take { transitions } => {
+                self.replace(api, found, |_| self.spec(&self.settings.identity, None, transitions)).await
+            }
+            Step::Renew => {
+                let renewed = |old: &LeaseSpec| {
+                    self.spec(
+                        &self.settings.identity,
+                        old.acquire_time.clone(),
+                        old.lease_transitions.unwrap_or(0),
+                    )
+                };
+                self.replace(api, found, renewed).await
+            }
+            Step::Wait(until) => {
+                elector.gave_up();
+                return Ok(Some(until));
+            }
+        };
+        match written {
+            Ok(_) => {
+                elector.wrote(now);
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn replace(
+        &self,
+        api: &Api<Lease>,
+        found: Option<Lease>,
+        change: impl FnOnce(&LeaseSpec) -> LeaseSpec,
+    ) -> kube::Result<Lease> {
+        // The version goes with it: if another was faster, this is refused.
+        let mut lease = found.unwrap_or_default();
+        lease.spec = Some(change(&lease.spec.take().unwrap_or_default()));
+        api.replace(&self.settings.name, &PostParams::default(), &lease).await
+    }
+
+    async fn release(&self, api: &Api<Lease>) -> kube::Result<()> {
+        let Some(found) = api.get_opt(&self.settings.name).await? else { return Ok(()) };
+        if record(&found).holder != self.settings.identity {
+            return Ok(());
+        }
+        let empty = |old: &LeaseSpec| LeaseSpec {
+            lease_duration_seconds: Some(1),
+            ..self.spec("", None, old.lease_transitions.unwrap_or(0))
+        };
+        self.replace(api, Some(found), empty).await.map(|_| ())
+    }
+
+    fn spec(&self, holder: &str, acquired: Option<MicroTime>, transitions: i32) -> LeaseSpec {
+        let now = MicroTime(Timestamp::now());
+        LeaseSpec {
+            holder_identity: Some(holder.to_owned()),
+            lease_duration_seconds: Some(self.settings.duration.as_secs().max(1) as i32),
+            acquire_time: Some(acquired.unwrap_or_else(|| now.clone())),
+            renew_time: Some(now),
+            lease_transitions: Some(transitions),
+            ..LeaseSpec::default()
+        }
+    }
+
+    /// Tells everybody who asks, once for each change.
+    fn show(&self, leads: bool) {
+        let changed = self.leads.send_if_modified(|now| std::mem::replace(now, leads) != leads);
+        if changed {
+            self.metrics.leader_changed(leads);
+            let lease = &self.settings.name;
+            if leads {
+                tracing::info!(lease, "this replica leads");
+            } else {
+                tracing::info!(lease, "this replica does not lead any more");
+            }
+        }
+    }
+}
+
+fn record(lease: &Lease) -> Record {
+    let spec = lease.spec.clone().unwrap_or_default();
+    Record {
+        holder: spec.holder_identity.unwrap_or_default(),
+        duration: Duration::from_secs(u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0)),
+        transitions: spec.lease_transitions.unwrap_or(0),
+        version: lease.metadata.resource_version.clone().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,80 @@
+//! What a failed call to the API server means for the caller.
+
+use kube::Error;
+use kube::runtime::watcher;
+
+/// Kinds of failure, by what the caller does next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// The kind of object is not known to the server: its definition is not installed.
+    Absent,
+    /// Our account may not do that.
+    Forbidden,
+    /// The version of an object or a watch is too old: read it again.
+    Expired,
+    /// The server turned the request down for what it says.
+    Refused,
+    /// No answer, or one that promises nothing: try again.
+    Unavailable,
+}
+
+impl Failure {
+    /// Name in metrics and logs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Forbidden => "forbidden",
+            Self::Expired => "expired",
+            Self::Refused => "refused",
+            Self::Unavailable => "unavailable",
+        }
+    }
+
+    /// The failure behind a status code of the API.
+    pub fn of_code(code: u16) -> Self {
+        match code {
+            // 401: the token is not accepted; for the caller the same as not being allowed.
+            401 | 403 => Self::Forbidden,
+            404 => Self::Absent,
+            409 | 410 => Self::Expired,
+            400 | 405 | 406 | 415 | 422 => Self::Refused,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+impl From<&Error> for Failure {
+    fn from(error: &Error) -> Self {
+        match error {
+            Error::Api(status) => Self::of_code(status.code),
+            // The server speaks of something else than we expect.
+            Error::SerdeError(_) => Self::Refused,
+            _ => Self::Unavailable,
+        }
+    }
+}
+
+impl From<&watcher::Error> for Failure {
+    fn from(error: &watcher::Error) -> Self {
+        match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Self::from(error),
+            watcher::Error::WatchError(status) => Self::of_code(status.code),
+            watcher::Error::NoResourceVersion => Self::Refused,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_mean_what_the_caller_can_do() {
+        let of = |codes: &[u16]| codes.iter().map(|code| Failure::of_code(*code)).collect::<Vec<_>>();
+        assert_eq!(of(&[401, 403, 404]), [Failure::Forbidden, Failure::Forbidden, Failure::Absent]);
+        assert_eq!(of(&[409, 410, 422]), [Failure::Expired, Failure::Expired, Failure::Refused]);
+        assert_eq!(of(&[429, 500, 503, 504]), [Failure::Unavailable; 4]);
+    }
+}

@@ -1,0 +1,15 @@
+//! The Kubernetes API as a client sees it: how to reach it, what its failures mean, who leads among replicas, and who may read metrics.
+//!
+//! What the API says of the pool is read in `discovery/kubernetes/`.
+
+mod access;
+mod access_cache;
+mod client;
+mod election;
+mod failure;
+mod lease;
+
+pub use access::TokenReviews;
+pub use client::{ConnectError, Connection};
+pub use election::{Election, ElectionSettings, Leadership};
+pub use failure::Failure;
