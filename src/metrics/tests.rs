@@ -80,6 +80,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     let watch = kubernetes.watch("pods", "");
     watch.show(Some(1.0));
     watch.failed("unavailable");
+    kubernetes.snapshot();
     kubernetes.leader_changed(true);
     kubernetes.status_write("inferenceobjectives", "success");
     kubernetes.access("allowed");

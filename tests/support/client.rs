@@ -67,6 +67,11 @@ impl Client {
         self.send(Method::GET, path, &[], Full::default().boxed_unsync()).await
     }
 
+    /// GET with further headers.
+    pub(crate) async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> Reply {
+        self.send(Method::GET, path, headers, Full::default().boxed_unsync()).await
+    }
+
     /// POST of a JSON value.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.post_with(path, &[], body.to_string()).await

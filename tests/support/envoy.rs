@@ -52,6 +52,11 @@ pub(crate) struct Envoy {
 impl Envoy {
     /// Starts Envoy in front of the picker at `grpc` and waits until it takes requests.
     pub(crate) async fn start(grpc: SocketAddr, tls: bool, mode: BodyMode) -> Self {
+        Self::start_with_several(&[grpc], tls, mode).await
+    }
+
+    /// The same in front of several replicas of the picker, whose health is checked every half second.
+    pub(crate) async fn start_with_several(grpc: &[SocketAddr], tls: bool, mode: BodyMode) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("envoy.yaml");
         let admin_file = folder.path().join("admin");
@@ -116,7 +121,7 @@ fn program() -> PathBuf {
 }
 
 /// The users' file with ports that the system chooses, the answer of the picker shown in a header, and another body mode where asked.
-fn variant(grpc: SocketAddr, tls: bool, mode: BodyMode) -> String {
+fn variant(grpc: &[SocketAddr], tls: bool, mode: BodyMode) -> String {
     let mut text = TEMPLATE.to_owned();
     let mut change = |from: &str, to: &str| {
         assert!(text.contains(from), "the Envoy file no longer has {from:?}");
@@ -124,10 +129,24 @@ fn variant(grpc: SocketAddr, tls: bool, mode: BodyMode) -> String {
     };
     change("address: 127.0.0.1, port_value: 19000", "address: 127.0.0.1, port_value: 0");
     change("address: 0.0.0.0, port_value: 8081", "address: 127.0.0.1, port_value: 0");
-    change(
-        "address: 127.0.0.1, port_value: 9002",
-        &format!("address: {}, port_value: {}", grpc.ip(), grpc.port()),
-    );
+    let host = |grpc: &SocketAddr| {
+        format!(
+            "              - endpoint:\n                  address:\n                    \
+             socket_address: {{address: {}, port_value: {}}}\n",
+            grpc.ip(),
+            grpc.port()
+        )
+    };
+    let hosts: String = grpc.iter().map(host).collect();
+    change(&host(&SocketAddr::from(([127, 0, 0, 1], 9002))), &hosts);
+    if grpc.len() > 1 {
+        change(
+            "          interval: 10s\n          no_traffic_interval: 10s\n",
+            "          interval: 0.5s\n          no_traffic_interval: 0.5s\n",
+        );
+        change("unhealthy_threshold: 3", "unhealthy_threshold: 1");
+        change("healthy_threshold: 2", "healthy_threshold: 1");
+    }
     change(
         "                  virtual_hosts:\n",
         "                  response_headers_to_add:\n                    \

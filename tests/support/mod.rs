@@ -2,6 +2,7 @@
 //! that speak to them.
 
 mod client;
+pub(crate) mod cluster;
 mod endpoints;
 mod envoy;
 mod exporter;
@@ -9,7 +10,7 @@ mod ext_proc;
 mod fleet;
 mod pointsman;
 mod poll;
-mod process;
+pub(crate) mod process;
 mod prometheus;
 mod recorder;
 mod stack;

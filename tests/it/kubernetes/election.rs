@@ -1,0 +1,156 @@
+//! Three replicas, one of which leads.
+
+use std::time::{Duration, Instant};
+
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::support::cluster::{ApiServer, Namespace, Traffic, free_port, picker, simulate};
+use crate::support::{BodyMode, Envoy, Pointsman, eventually, holds};
+
+/// The lease of these tests; 15 s in the field.
+const LEASE: Duration = Duration::from_secs(6);
+const FLAGS: [&str; 4] = ["--ha-enable-leader-election", "--ha-lease-duration=6s", "--drain-timeout", "3s"];
+
+struct Running {
+    namespace: Namespace,
+    replicas: Vec<Pointsman>,
+    envoy: Envoy,
+    _servers: crate::support::process::Process,
+}
+
+/// A pool of two pods, three replicas, and Envoy in front of them with health checks.
+async fn start(server: &ApiServer) -> Running {
+    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=3"]).await;
+    let addresses = [1, 2].map(|place| namespace.address(place));
+    let port = free_port(&addresses);
+    let servers = simulate(&addresses, port, &[]).await;
+    namespace.pool(&[port]).await;
+    for (number, address) in addresses.into_iter().enumerate() {
+        namespace.pod(&format!("pod-{number}"), address).await;
+    }
+    let mut replicas = Vec::new();
+    for _ in 0..3 {
+        replicas.push(picker(server, &namespace, &FLAGS).await);
+    }
+    for replica in &replicas {
+        holds("every replica knows the pool", async || {
+            replica.metric("pointsman_pool_endpoints", &[]).await == Some(2.0)
+        })
+        .await;
+    }
+    let ports: Vec<_> = replicas.iter().map(|replica| replica.grpc).collect();
+    let envoy = Envoy::start_with_several(&ports, true, BodyMode::FullDuplexStreamed).await;
+    Running { namespace, replicas, envoy, _servers: servers }
+}
+
+async fn is_ready(replica: &Pointsman, service: &str) -> bool {
+    let Ok(channel) = Channel::from_shared(format!("http://{}", replica.health)).unwrap().connect().await
+    else {
+        return false;
+    };
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = HealthClient::new(channel).check(request).await;
+    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+}
+
+/// Number of the one replica that is ready.
+async fn leader(replicas: &[Pointsman]) -> usize {
+    eventually("one replica leads", async || {
+        let mut ready = Vec::new();
+        for (number, replica) in replicas.iter().enumerate() {
+            if is_ready(replica, "readiness").await {
+                ready.push(number);
+            }
+        }
+        assert!(ready.len() <= 1, "{ready:?} are ready at once");
+        ready.first().copied()
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_killed_is_replaced_within_the_lease_and_standbys_answer_at_once() {
+    let server = ApiServer::shared().await;
+    let mut all = start(server).await;
+    let first = leader(&all.replicas).await;
+    for replica in &all.replicas {
+        assert!(is_ready(replica, "liveness").await);
+    }
+    let traffic = Traffic::start(all.envoy.addr, 2);
+    holds("traffic flows", async || traffic.count() > 50).await;
+
+    let mut killed = all.replicas.remove(first);
+    let at = Instant::now();
+    killed.process.kill().await;
+    // While none is ready Envoy sends to all: the standbys know the pool and answer rightly.
+    holds("requests are answered again", async || {
+        let before = traffic.count();
+        holds("more requests end", async || traffic.count() > before + 20).await;
+        traffic.good_since(at) > 20
+    })
+    .await;
+    let restored = at.elapsed();
+    assert!(restored < LEASE, "answers again after {restored:?}");
+    leader(&all.replicas).await;
+    let took = at.elapsed();
+    // A standby looks again within a fifth of the lease after it has run out.
+    assert!(took < LEASE + LEASE / 3, "a new leader after {took:?}");
+
+    // Once Envoy has seen who leads, nothing fails any more.
+    holds("envoy has found the new leader", async || {
+        let from = Instant::now();
+        holds("forty more are answered", async || traffic.good_since(from) >= 40).await;
+        traffic.bad_since(from) == 0
+    })
+    .await;
+    let settled = Instant::now();
+    assert!(settled - at < LEASE * 2, "settled after {:?}", settled - at);
+    holds("a hundred more are answered", async || traffic.good_since(settled) >= 100).await;
+    assert_eq!(traffic.bad_since(settled), 0);
+    traffic.stop().await;
+    let lease = all.namespace.get("coordination.k8s.io", "v1", "Lease", &lease_name(&all.namespace)).await;
+    assert_eq!(lease["spec"]["leaseTransitions"], 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_asked_to_end_hands_over_within_a_second_and_no_request_is_lost() {
+    let server = ApiServer::shared().await;
+    let mut all = start(server).await;
+    let first = leader(&all.replicas).await;
+    let traffic = Traffic::start(all.envoy.addr, 2);
+    holds("traffic flows", async || traffic.count() > 50).await;
+
+    let mut leaving = all.replicas.remove(first);
+    let at = Instant::now();
+    leaving.process.terminate().await;
+    leader(&all.replicas).await;
+    let took = at.elapsed();
+    assert!(took < Duration::from_secs(1), "handed over after {took:?}");
+    assert!(leaving.process.ended().await.success());
+    let count = traffic.count();
+    holds("traffic goes on", async || traffic.count() > count + 50).await;
+    traffic.stop_all_good().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_the_api_server_steps_down_but_lives_and_leads_again_afterwards() {
+    let server = ApiServer::start().await;
+    server.install_definitions().await;
+    let namespace = Namespace::with_chart_rights(&server, &["inferenceExtension.replicas=2"]).await;
+    namespace.pool(&[8000]).await;
+    let mut replica = picker(&server, &namespace, &FLAGS).await;
+    holds("it leads", async || replica.metric("pointsman_leader", &[]).await == Some(1.0)).await;
+    server.stop();
+    holds("it steps down", async || replica.metric("pointsman_leader", &[]).await == Some(0.0)).await;
+    assert!(!is_ready(&replica, "readiness").await && is_ready(&replica, "liveness").await);
+    server.resume().await;
+    holds("it leads again", async || replica.metric("pointsman_leader", &[]).await == Some(1.0)).await;
+    assert!(replica.process.runs());
+}
+
+fn lease_name(namespace: &Namespace) -> String {
+    format!("epp-{}-pool.llm-d.ai", namespace.name)
+}
