@@ -93,7 +93,7 @@ impl Background {
                         tracing::error!(%error, "discovery ended; the last good state stays in force");
                     }
                 }
-                Finder::Kubernetes(cluster) => cluster.run(pool, stop.clone(), resign).await,
+                Finder::Kubernetes(cluster) => Box::pin(cluster.run(pool, stop.clone(), resign)).await,
             }
         };
         let layer = self.layer.clone();

@@ -1,6 +1,7 @@
 //! The Kubernetes side, wired: discovery, the election of a leader, and who may read metrics.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use tokio_util::sync::CancellationToken;
@@ -16,6 +17,9 @@ use crate::pool::Pool;
 
 /// Ports of a pod, at most; an InferencePool has no more either.
 const MAX_PORTS: usize = 8;
+
+/// Pause before discovery begins again.
+const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
 /// Which pods the flags ask for. `Err` says which flags are missing or wrong.
 pub(super) fn scope(flags: &ServeFlags, pod_name: Option<&str>) -> anyhow::Result<Scope> {
@@ -101,8 +105,13 @@ impl Cluster {
             };
             Election::new(settings, metrics.kubernetes())
         });
-        let leadership = election.as_ref().map_or_else(Leadership::everyone, Election::leadership);
-        metrics.kubernetes().set_leader(leadership.leads());
+        let leadership = election.as_ref().map_or_else(
+            || {
+                metrics.kubernetes().set_leader(true);
+                Leadership::everyone()
+            },
+            Election::leadership,
+        );
         Ok(Self {
             connection,
             scope,
@@ -134,42 +143,48 @@ impl Cluster {
         let electing = async {
             let Some(election) = election else { return };
             match connection.client().context("election") {
-                Ok(client) => election.run(client, resign).await,
+                Ok(client) => election.run(client, resign.clone()).await,
                 Err(error) => tracing::error!(error = format!("{error:#}"), "no part in the election"),
             }
         };
         let discovering = async {
-            let mut leadership = leadership;
             while !stop.is_cancelled() {
+                if !warm {
+                    let mut leads = leadership.clone();
+                    tokio::select! {
+                        () = leads.until(true) => {}
+                        () = stop.cancelled() => return,
+                    }
+                }
                 let discovery = KubernetesDiscovery {
                     connection: connection.clone(),
                     scope: scope.clone(),
                     leadership: leadership.clone(),
                     metrics: Arc::clone(&metrics),
                 };
-                let turn = stop.child_token();
-                if !warm {
-                    tokio::select! {
-                        () = leadership.until(true) => {}
-                        () = stop.cancelled() => return,
+                tokio::select! {
+                    ended = discovery.run(Arc::clone(&pool), stop.clone()) => {
+                        if let Err(error) = ended {
+                            tracing::error!(%error, "discovery ended; the last good state stays in force");
+                        }
                     }
+                    () = lost(&leadership, &resign), if !warm => pool.forget_endpoints(),
                 }
-                let work = discovery.run(Arc::clone(&pool), turn.clone());
-                let ended = tokio::select! {
-                    ended = work => ended,
-                    () = leadership.until(false), if !warm => {
-                        turn.cancel();
-                        pool.forget_endpoints();
-                        continue;
-                    }
-                };
-                if let Err(error) = ended {
-                    tracing::error!(%error, "discovery ended; the last good state stays in force");
-                    return;
+                tokio::select! {
+                    () = tokio::time::sleep(BEGIN_AGAIN) => {}
+                    () = stop.cancelled() => {}
                 }
             }
         };
         tokio::join!(electing, discovering);
+    }
+}
+
+/// Resolves when another may lead. Not when this replica gave the lease back itself: it ends, and serves until then.
+async fn lost(leadership: &Leadership, resign: &CancellationToken) {
+    leadership.clone().until(false).await;
+    if resign.is_cancelled() {
+        std::future::pending::<()>().await;
     }
 }
 

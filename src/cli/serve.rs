@@ -195,9 +195,12 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
     let draining = Arc::new(AtomicBool::new(false));
     let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership));
-    let admin_listener = match metrics_tls {
-        Some(config) => AdminListener::tls(metrics_socket, config),
-        None => AdminListener::plain(metrics_socket),
+    let (admin_listener, renewal) = match metrics_tls {
+        Some((config, identity)) => {
+            let folder = settings.metrics_cert.clone();
+            (AdminListener::tls(metrics_socket, config), Some(extproc::watch_certificate(folder, identity)))
+        }
+        None => (AdminListener::plain(metrics_socket), None),
     };
     let admin_state = AdminState {
         metrics: (*metrics).clone(),
@@ -230,7 +233,14 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
                 Ok(state) => state,
                 Err(error) => return tracing::error!(error = format!("{error:#}"), "no metrics port"),
             };
-            admin::serve(admin_listener, state, stop.cancelled_owned()).await;
+            let serving = admin::serve(admin_listener, state, stop.cancelled_owned());
+            match renewal {
+                Some(renewal) => tokio::select! {
+                    () = serving => {}
+                    () = renewal => {}
+                },
+                None => serving.await,
+            }
         }
     })?;
     let stop = CancellationToken::new();
@@ -252,23 +262,26 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let mut server = std::pin::pin!(server);
     let mut health_server = std::pin::pin!(health_server);
     let mut scaler = std::pin::pin!(scaler);
-    tokio::select! {
-        result = &mut server => return result.context("ext_proc server"),
-        result = &mut health_server => return result.context("health server"),
-        result = &mut scaler => return result.context("scaler server"),
-        () = stop_signal() => {}
-    }
+    let broken = tokio::select! {
+        result = &mut server => Some(result.context("ext_proc server")),
+        result = &mut health_server => Some(result.context("health server")),
+        result = &mut scaler => Some(result.context("scaler server")),
+        () = stop_signal() => None,
+    };
     resign.cancel();
     draining.store(true, Relaxed);
-    let drain = drain(flags, &work, &stop, holding.as_ref());
-    tokio::select! {
-        () = drain => {}
-        // It ends by itself once it takes no more and the last connection is gone.
-        result = &mut server => result.context("ext_proc server")?,
-        result = &mut health_server => result.context("health server")?,
-        result = &mut scaler => result.context("scaler server")?,
-        () = stop_signal() => bail!("a second signal ended the drain"),
-    }
+    let outcome = if let Some(outcome) = broken {
+        outcome
+    } else {
+        tokio::select! {
+            () = drain(flags, &work, &stop, holding.as_ref()) => Ok(()),
+            // It ends by itself once it takes no more and the last connection is gone.
+            result = &mut server => result.context("ext_proc server"),
+            result = &mut health_server => result.context("health server"),
+            result = &mut scaler => result.context("scaler server"),
+            () = stop_signal() => bail!("a second signal ended the drain"),
+        }
+    };
     health_stop.cancel();
     background_stop.cancel();
     background_thread.join();
@@ -276,7 +289,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     admin_thread.join();
     tracing.shutdown().await;
     tracing::info!("stopped");
-    Ok(())
+    outcome
 }
 
 /// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in force.

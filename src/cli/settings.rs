@@ -90,9 +90,9 @@ impl Settings {
         if flags.refresh_prometheus_metrics_interval.is_zero() {
             problems.push("--refresh-prometheus-metrics-interval: got 0s, expected more".to_owned());
         }
-        if flags.ha_lease_duration < MIN_LEASE {
+        if flags.ha_lease_duration < MIN_LEASE || flags.ha_lease_duration.subsec_nanos() != 0 {
             problems.push(format!(
-                "--ha-lease-duration: got {:?}, expected {MIN_LEASE:?} or more",
+                "--ha-lease-duration: got {:?}, expected whole seconds, {MIN_LEASE:?} or more",
                 flags.ha_lease_duration
             ));
         }

@@ -21,6 +21,6 @@ pub use codec::{PROCESS_PATH, SERVICE_NAME, client_codec};
 pub use connections::Connections;
 pub use machine::{Effect, Effects, Machine, MachineSettings};
 pub use mode::{BodyMode, Modes, UnknownMode};
-pub use server::{Listening, ServerError, ServerSettings, accept, serve};
+pub use server::{Listening, ServerError, ServerSettings, accept, serve, watch_certificate};
 pub use service::{ExtProc, ExtProcSettings};
 pub use tls::{Identity, TlsError, TlsSettings, metrics_tls};

@@ -196,8 +196,8 @@ async fn accept_tls(
 /// How often certificate files are looked at. Reading them is cheap, and no way of replacing them goes unseen.
 const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
 
-/// Takes over renewed certificate files, for ever.
-async fn watch_certificate(folder: Option<std::path::PathBuf>, identity: Arc<Identity>) {
+/// Takes over renewed certificate files of this folder, for ever; without a folder there is nothing to do.
+pub async fn watch_certificate(folder: Option<std::path::PathBuf>, identity: Arc<Identity>) {
     let Some(folder) = folder else { return std::future::pending().await };
     let read = async || {
         let mut files = Vec::new();

@@ -122,8 +122,12 @@ pub(super) fn server_config(
     Ok(Arc::new(config))
 }
 
-/// TLS configuration of an HTTP port: TLS 1.2 and later, with client certificates if `client_ca` names their authorities.
-pub fn metrics_tls(folder: &Path, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, TlsError> {
+/// TLS configuration of an HTTP port: TLS 1.2 and later, with client certificates if `client_ca` names their authorities. The identity in it
+/// can be renewed.
+pub fn metrics_tls(
+    folder: &Path,
+    client_ca: Option<&Path>,
+) -> Result<(Arc<ServerConfig>, Arc<Identity>), TlsError> {
     let identity =
         Identity::load(&TlsSettings { cert_path: Some(folder.to_owned()), ..TlsSettings::default() })?;
     let provider = Arc::new(aws_lc_rs::default_provider());
@@ -143,7 +147,8 @@ pub fn metrics_tls(folder: &Path, client_ca: Option<&Path>) -> Result<Arc<Server
             builder.with_client_cert_verifier(verifier)
         }
     };
-    Ok(Arc::new(builder.with_cert_resolver(identity)))
+    let resolver = Arc::clone(&identity);
+    Ok((Arc::new(builder.with_cert_resolver(resolver)), identity))
 }
 
 /// Protocol versions from the named one on. TLS 1.0 and 1.1 are accepted as names, but 1.2 is the oldest spoken.

@@ -12,6 +12,7 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
+use super::Failure;
 use super::access_cache::{AccessCache, Decision, Question};
 use crate::admin::{Access, Answer, Caller, Verdict};
 use crate::metrics::KubernetesMetrics;
@@ -19,8 +20,12 @@ use crate::telemetry::Repeat;
 
 /// Longest wait for the API server.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// The same for whoever was allowed lately: scrapers do not wait for long.
+const TRUSTED_PATIENCE: Duration = Duration::from_secs(1);
 /// Questions under way; invented tokens must not become a flood at the API server.
 const AT_ONCE: usize = 4;
+/// No page has a longer path.
+const LONGEST_PATH: usize = 256;
 /// No token of a service account is longer.
 const LONGEST_TOKEN: usize = 16 << 10;
 
@@ -29,6 +34,7 @@ pub struct TokenReviews {
     client: Client,
     cache: Mutex<AccessCache>,
     slots: Semaphore,
+    trusted_slots: Semaphore,
     metrics: KubernetesMetrics,
     failures: Repeat,
 }
@@ -46,39 +52,54 @@ impl TokenReviews {
             client,
             cache: Mutex::default(),
             slots: Semaphore::new(AT_ONCE),
+            trusted_slots: Semaphore::new(AT_ONCE),
             metrics,
             failures: Repeat::every(Duration::from_mins(1)),
         }
     }
 
-    async fn verdict(&self, caller: Caller) -> Verdict {
+    async fn verdict(&self, caller: Caller, now: Instant) -> Verdict {
         let Some(token) = caller.token.filter(|token| token.len() <= LONGEST_TOKEN) else {
             return Verdict::Unauthenticated;
         };
+        if caller.path.len() > LONGEST_PATH {
+            return Verdict::Denied;
+        }
         let question = Question { token: token.into(), path: caller.path.into(), verb: caller.verb.into() };
-        let known = self.cache.lock().get(&question, Instant::now());
+        let (known, trusted) = {
+            let cache = self.cache.lock();
+            (cache.get(&question, now), cache.is_trusted(&question, now))
+        };
         if let Some(decision) = known {
             return verdict(decision);
         }
+        // Who was allowed lately neither queues behind strangers nor waits for long.
+        let (slots, patience) =
+            if trusted { (&self.trusted_slots, TRUSTED_PATIENCE) } else { (&self.slots, PATIENCE) };
         let asked = async {
-            // The semaphore is never closed.
-            let _slot = self.slots.acquire().await.ok();
+            // The semaphores are never closed.
+            let _slot = slots.acquire().await.ok();
             self.ask(&question).await
         };
-        match tokio::time::timeout(PATIENCE, asked).await {
+        match tokio::time::timeout(patience, asked).await {
             Ok(Ok(decision)) => {
                 self.failures.reset();
-                self.cache.lock().put(question, decision, Instant::now());
+                self.cache.lock().put(question, decision, now);
                 verdict(decision)
             }
-            Ok(Err(error)) => self.without_answer(&question, &error.to_string()),
-            Err(_) => self.without_answer(&question, "the API server did not answer in time"),
+            Ok(Err(error)) => {
+                let away = Failure::from(&error) == Failure::Unavailable;
+                self.without_answer(trusted && away, away, now, &error.to_string())
+            }
+            Err(_) => self.without_answer(trusted, true, now, "the API server did not answer in time"),
         }
     }
 
-    fn without_answer(&self, question: &Question, error: &str) -> Verdict {
-        let trusted = self.cache.lock().is_trusted(question, Instant::now());
-        if let Some(suppressed) = self.failures.due(Instant::now()) {
+    fn without_answer(&self, trusted: bool, away: bool, now: Instant, error: &str) -> Verdict {
+        if away {
+            self.cache.lock().note_silence(now);
+        }
+        if let Some(suppressed) = self.failures.due(now) {
             tracing::warn!(
                 error,
                 trusted,
@@ -131,9 +152,13 @@ fn verdict(decision: Decision) -> Verdict {
 impl Access for TokenReviews {
     fn check(&self, caller: Caller) -> Answer<'_> {
         Box::pin(async move {
-            let verdict = self.verdict(caller).await;
+            let verdict = self.verdict(caller, Instant::now()).await;
             self.metrics.access(verdict.name());
             verdict
         })
     }
 }
+
+#[cfg(test)]
+#[path = "access_tests.rs"]
+mod tests;

@@ -9,8 +9,10 @@ const ALLOWED: Duration = Duration::from_mins(1);
 const DENIED: Duration = Duration::from_secs(10);
 /// While the API server gives no answer, whoever was allowed this long ago still is: an outage of it is when metrics are needed.
 const GRACE: Duration = Duration::from_mins(10);
-/// Decisions kept. Beyond it the oldest is forgotten.
-const KEPT: usize = 1024;
+/// Decisions kept. Beyond it the oldest is forgotten, refusals first: invented tokens must not push out a scraper's.
+const KEPT: usize = 256;
+/// After a question without an answer, trusted callers are not kept waiting for another for this long.
+const SILENCE: Duration = Duration::from_secs(10);
 
 /// Who asks for what.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -38,6 +40,8 @@ pub(super) enum Decision {
 #[derive(Debug, Default)]
 pub(super) struct AccessCache {
     known: HashMap<Question, (Decision, Instant)>,
+    /// When the API server last left a question without an answer.
+    unanswered: Option<Instant>,
 }
 
 impl AccessCache {
@@ -45,7 +49,16 @@ impl AccessCache {
     pub(super) fn get(&self, question: &Question, now: Instant) -> Option<Decision> {
         let (decision, at) = self.known.get(question)?;
         let lasts = if *decision == Decision::Allowed { ALLOWED } else { DENIED };
-        (now.saturating_duration_since(*at) < lasts).then_some(*decision)
+        if now.saturating_duration_since(*at) < lasts {
+            return Some(*decision);
+        }
+        let silent = self.unanswered.is_some_and(|at| now.saturating_duration_since(at) < SILENCE);
+        (silent && self.is_trusted(question, now)).then_some(Decision::Allowed)
+    }
+
+    /// The API server gave no answer.
+    pub(super) fn note_silence(&mut self, now: Instant) {
+        self.unanswered = Some(now);
     }
 
     /// True if the caller was allowed lately enough to be trusted while nobody can be asked.
@@ -57,9 +70,12 @@ impl AccessCache {
 
     /// A fresh decision.
     pub(super) fn put(&mut self, question: Question, decision: Decision, now: Instant) {
+        self.unanswered = None;
         if self.known.len() >= KEPT && !self.known.contains_key(&question) {
-            let oldest =
-                self.known.iter().min_by_key(|(_, (_, at))| *at).map(|(question, _)| question.clone());
+            let rank = |(_, (decision, at)): &(&Question, &(Decision, Instant))| {
+                (*decision == Decision::Allowed, *at)
+            };
+            let oldest = self.known.iter().min_by_key(rank).map(|(question, _)| question.clone());
             if let Some(oldest) = oldest {
                 self.known.remove(&oldest);
             }
@@ -91,9 +107,10 @@ mod tests {
     }
 
     #[test]
-    fn invented_tokens_do_not_fill_the_memory() {
+    fn invented_tokens_neither_fill_the_memory_nor_push_out_who_is_known() {
         let (mut cache, start) = (AccessCache::default(), Instant::now());
-        for token in 0..KEPT + 10 {
+        cache.put(question(0), Decision::Allowed, start);
+        for token in 1..KEPT + 10 {
             cache.put(
                 question(token),
                 Decision::Unauthenticated,
@@ -101,6 +118,20 @@ mod tests {
             );
         }
         assert_eq!(cache.known.len(), KEPT);
-        assert!(!cache.known.contains_key(&question(9)) && cache.known.contains_key(&question(10)));
+        assert!(cache.known.contains_key(&question(0)), "the oldest, but allowed");
+        assert!(!cache.known.contains_key(&question(9)) && cache.known.contains_key(&question(11)));
+    }
+
+    #[test]
+    fn after_silence_trusted_callers_do_not_wait_for_the_next() {
+        let (mut cache, start) = (AccessCache::default(), Instant::now());
+        cache.put(question(1), Decision::Allowed, start);
+        let at = |seconds| start + Duration::from_secs(seconds);
+        assert_eq!(cache.get(&question(1), at(100)), None);
+        cache.note_silence(at(100));
+        assert_eq!(cache.get(&question(1), at(109)), Some(Decision::Allowed));
+        assert_eq!((cache.get(&question(1), at(110)), cache.get(&question(2), at(101))), (None, None));
+        cache.note_silence(at(595));
+        assert_eq!(cache.get(&question(1), at(601)), None, "trust has an end");
     }
 }

@@ -6,9 +6,8 @@ use kube::{Client, Config};
 
 /// Longest wait for a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Longest silence on a connection. A watch says something at least this often (see the time-out of watches); a server that went away
-/// without a word is noticed by it.
-const SILENCE: Duration = Duration::from_secs(70);
+/// Longest silence on a connection. Watch calls are shorter; a server that went away without a word is noticed by it.
+const SILENCE: Duration = Duration::from_secs(30);
 
 /// Why the API server cannot be reached at all: the environment does not say where it is, or in a form that cannot be used.
 #[derive(Debug, thiserror::Error)]

@@ -17,6 +17,8 @@ use super::lease::{Elector, Record, Step};
 use crate::metrics::KubernetesMetrics;
 use crate::telemetry::Repeat;
 
+/// Length of a watch call.
+const WATCH_SECONDS: u32 = 25;
 /// Longest time for giving the lease back at the end; who does not get it back takes it when it runs out.
 const RELEASE: Duration = Duration::from_secs(2);
 
@@ -29,7 +31,7 @@ pub struct ElectionSettings {
     pub name: String,
     /// Our name in it, unlike that of any other replica and of our own former lives.
     pub identity: String,
-    /// Time after which a lease that was not renewed may be taken by another; at least 1 s.
+    /// Time after which a lease that was not renewed may be taken by another; whole seconds, as the Lease has them.
     pub duration: Duration,
 }
 
@@ -103,22 +105,27 @@ impl Election {
         tracing::info!(lease, identity = self.settings.identity, "taking part in the election of a leader");
         let api: Api<Lease> = Api::namespaced(client, &self.settings.namespace);
         let mut elector = Elector::new(self.settings.identity.clone(), self.settings.renew_deadline());
+        let mut held = None;
         let failures = Repeat::every(Duration::from_mins(1));
-        let only = watcher::Config::default().fields(&format!("metadata.name={lease}")).timeout(60);
+        let only =
+            watcher::Config::default().fields(&format!("metadata.name={lease}")).timeout(WATCH_SECONDS);
         let mut changes = std::pin::pin!(watcher(api.clone(), only));
         let mut deaf_until = Instant::now();
-        loop {
-            let now = Instant::now();
-            // An unanswered call must not outlast the right to lead.
-            let attempt = tokio::time::timeout(self.settings.retry(), self.attempt(&api, &mut elector));
-            let wake = match attempt.await {
+        while !stop.is_cancelled() {
+            let start = Instant::now();
+            let leads_until = elector.leads_until();
+            let attempt = self.attempt(&api, &mut elector, &mut held);
+            let attempt = tokio::time::timeout(self.settings.renew_deadline(), attempt);
+            // However long an answer takes, the right to lead ends when it ends.
+            let Some(attempt) = self.in_time(attempt, leads_until, &stop).await else { break };
+            let wake = match attempt {
                 Ok(Ok(wake)) => {
                     failures.reset();
                     wake
                 }
                 Ok(Err(error)) => {
                     if Failure::from(&error) != Failure::Expired
-                        && let Some(suppressed) = failures.due(now)
+                        && let Some(suppressed) = failures.due(start)
                     {
                         tracing::warn!(%error, lease, suppressed, "the lease cannot be read or written");
                     }
@@ -127,14 +134,14 @@ impl Election {
                 Err(_) => None,
             };
             self.show(elector.leads(Instant::now()));
-            let pause = self.settings.retry().mul_f64(0.8 + 0.4 * fastrand::f64());
-            let wake = wake.map_or(now + pause, |wake| wake.min(now + pause));
             let waiting = !elector.leads(Instant::now());
+            let pause = self.settings.retry().mul_f64(0.8 + 0.4 * fastrand::f64());
+            let wake = wake.map_or(start + pause, |wake| wake.min(start + pause));
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(wake.into()) => {}
                 // A lease that is given back is taken at once. A watch that fails is let rest; looking goes on without it.
-                change = changes.next(), if waiting && deaf_until <= now => {
+                change = changes.next(), if waiting && deaf_until <= start => {
                     if !matches!(change, Some(Ok(_))) {
                         deaf_until = Instant::now() + pause;
                     }
@@ -142,43 +149,75 @@ impl Election {
             }
             self.show(elector.leads(Instant::now()));
         }
-        if elector.leads(Instant::now()) {
-            self.show(false);
-            match tokio::time::timeout(RELEASE, self.release(&api)).await {
-                Ok(Ok(())) => tracing::info!(lease, "lease given back"),
-                Ok(Err(error)) => {
-                    tracing::warn!(%error, lease, "lease not given back; it runs out by itself");
-                }
-                Err(_) => tracing::warn!(lease, "lease not given back in time; it runs out by itself"),
+        self.show(false);
+        match tokio::time::timeout(RELEASE, self.release(&api)).await {
+            Ok(Ok(true)) => tracing::info!(lease, "lease given back"),
+            Ok(Ok(false)) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(%error, lease, "lease not given back; if it is ours it runs out by itself");
+            }
+            Err(_) => {
+                tracing::warn!(lease, "lease not given back in time; if it is ours it runs out by itself");
             }
         }
     }
 
-    /// One look at the lease, and what follows from it. Gives the time at which another's lease runs out.
-    async fn attempt(&self, api: &Api<Lease>, elector: &mut Elector) -> kube::Result<Option<Instant>> {
-        let found = api.get_opt(&self.settings.name).await?;
+    /// Waits for `work`, showing when the right to lead ends before it does. `None` when told to stop.
+    async fn in_time<F: Future>(
+        &self,
+        work: F,
+        leads_until: Option<Instant>,
+        stop: &CancellationToken,
+    ) -> Option<F::Output> {
+        let mut work = std::pin::pin!(work);
+        let mut leads_until = leads_until;
+        loop {
+            let end = async {
+                match leads_until {
+                    Some(end) => tokio::time::sleep_until(end.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                done = &mut work => return Some(done),
+                () = stop.cancelled() => return None,
+                () = end => {
+                    self.show(false);
+                    leads_until = None;
+                }
+            }
+        }
+    }
+
+    /// One look at the lease, and what follows from it. Gives the time at which another's lease runs out. While we lead, `held` is the lease as we
+    /// wrote it, and is renewed without a look: if it has changed since, the server refuses.
+    async fn attempt(
+        &self,
+        api: &Api<Lease>,
+        elector: &mut Elector,
+        held: &mut Option<Lease>,
+    ) -> kube::Result<Option<Instant>> {
+        let found = match held.take() {
+            Some(lease) => Some(lease),
+            None => api.get_opt(&self.settings.name).await?,
+        };
         // The right to lead counts from before the request: the server may have written it any time after.
         let now = Instant::now();
-        let record = found.as_ref().map(record);
-        let step = elector.step(record.clone(), now);
-        let written = match step {
+        let me = &self.settings.identity;
+        let written = match elector.step(found.as_ref().map(record), now) {
             Step::Create => {
                 let fresh = Lease {
                     metadata: ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() },
-                    spec: Some(self.spec(&self.settings.identity, None, 0)),
+                    spec: Some(self.spec(me, None, 0)),
                 };
                 api.create(&PostParams::default(), &fresh).await
             }
             Step::Take { transitions } => {
-                self.replace(api, found, |_| self.spec(&self.settings.identity, None, transitions)).await
+                self.replace(api, found, |_| self.spec(me, None, transitions)).await
             }
             Step::Renew => {
                 let renewed = |old: &LeaseSpec| {
-                    self.spec(
-                        &self.settings.identity,
-                        old.acquire_time.clone(),
-                        old.lease_transitions.unwrap_or(0),
-                    )
+                    self.spec(me, old.acquire_time.clone(), old.lease_transitions.unwrap_or(0))
                 };
                 self.replace(api, found, renewed).await
             }
@@ -187,13 +226,9 @@ impl Election {
                 return Ok(Some(until));
             }
         };
-        match written {
-            Ok(_) => {
-                elector.wrote(now);
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        *held = Some(written?);
+        elector.wrote(now);
+        Ok(None)
     }
 
     async fn replace(
@@ -208,16 +243,17 @@ impl Election {
         api.replace(&self.settings.name, &PostParams::default(), &lease).await
     }
 
-    async fn release(&self, api: &Api<Lease>) -> kube::Result<()> {
-        let Some(found) = api.get_opt(&self.settings.name).await? else { return Ok(()) };
+    /// Gives the lease back if it is ours, also if we do not know that: the answer to a write may have been lost. True if it was.
+    async fn release(&self, api: &Api<Lease>) -> kube::Result<bool> {
+        let Some(found) = api.get_opt(&self.settings.name).await? else { return Ok(false) };
         if record(&found).holder != self.settings.identity {
-            return Ok(());
+            return Ok(false);
         }
         let empty = |old: &LeaseSpec| LeaseSpec {
             lease_duration_seconds: Some(1),
             ..self.spec("", None, old.lease_transitions.unwrap_or(0))
         };
-        self.replace(api, Some(found), empty).await.map(|_| ())
+        self.replace(api, Some(found), empty).await.map(|_| true)
     }
 
     fn spec(&self, holder: &str, acquired: Option<MicroTime>, transitions: i32) -> LeaseSpec {

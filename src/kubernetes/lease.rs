@@ -83,6 +83,11 @@ impl Elector {
         self.renewed = None;
     }
 
+    /// When the right to lead ends unless it is renewed; `None` if there is none.
+    pub(super) fn leads_until(&self) -> Option<Instant> {
+        self.renewed.map(|at| at + self.renew_deadline)
+    }
+
     /// True while the lease is ours for certain. The time of a renewal is that before it was sent.
     pub(super) fn leads(&self, now: Instant) -> bool {
         self.renewed.is_some_and(|at| now.saturating_duration_since(at) < self.renew_deadline)

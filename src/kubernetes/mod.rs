@@ -8,6 +8,8 @@ mod client;
 mod election;
 mod failure;
 mod lease;
+#[cfg(test)]
+pub(crate) mod playing;
 
 pub use access::TokenReviews;
 pub use client::{ConnectError, Connection};

@@ -1,8 +1,8 @@
 //! Series of the Kubernetes side: watches, leadership, status writes, who asks for metrics.
 
-use prometheus::{Gauge, GaugeVec, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Registry};
 
-use super::family::{Definition, Family, Twin};
+use super::family::{Definition, Family};
 
 const SYNCED: Definition<2> = Definition::new(
     "pointsman_discovery_synced",
@@ -68,9 +68,7 @@ pub struct KubernetesMetrics {
 /// Handles of one watch.
 #[derive(Clone)]
 pub struct WatchMetrics {
-    synced: Twin<IntGauge>,
-    age: Twin<Gauge>,
-    errors: Family<IntCounterVec, 3>,
+    families: KubernetesMetrics,
     resource: String,
     group: String,
 }
@@ -91,14 +89,13 @@ impl KubernetesMetrics {
 
     /// Handles of the watch of `resource` (plural) in `group`; the group of pods is empty.
     pub fn watch(&self, resource: &str, group: &str) -> WatchMetrics {
-        let labels = [resource, group];
-        WatchMetrics {
-            synced: self.synced.child(labels),
-            age: self.age.child(labels),
-            errors: self.errors.clone(),
-            resource: resource.to_owned(),
-            group: group.to_owned(),
-        }
+        WatchMetrics { families: self.clone(), resource: resource.to_owned(), group: group.to_owned() }
+    }
+
+    /// The watch of `resource` in `group` has ended: its state is nobody's any more.
+    pub fn forget_watch(&self, resource: &str, group: &str) {
+        self.synced.remove([resource, group]);
+        self.age.remove([resource, group]);
     }
 
     /// The endpoints were replaced.
@@ -131,13 +128,15 @@ impl KubernetesMetrics {
 impl WatchMetrics {
     /// The watch is live, or has not been for this long.
     pub fn show(&self, silent_seconds: Option<f64>) {
-        self.synced.set(u64::from(silent_seconds.is_none()));
-        self.age.set(silent_seconds.unwrap_or(0.0));
+        // Looked up each time: series that were forgotten come back.
+        let labels = [self.resource.as_str(), self.group.as_str()];
+        self.families.synced.child(labels).set(u64::from(silent_seconds.is_none()));
+        self.families.age.child(labels).set(silent_seconds.unwrap_or(0.0));
     }
 
     /// The watch failed.
     pub fn failed(&self, reason: &str) {
-        self.errors.child([&self.resource, &self.group, reason]).inc();
+        self.families.errors.child([&self.resource, &self.group, reason]).inc();
     }
 }
 

@@ -68,7 +68,14 @@ impl LogLevel {
             Self::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
             Self::Trace => (LevelFilter::TRACE, LevelFilter::DEBUG),
         };
-        Targets::new().with_default(others).with_target(OURS, ours)
+        // Of what these two warn of, every refused request among it, we say ourselves what it means, and not each time.
+        let told = if self < Self::Debug { LevelFilter::ERROR } else { others };
+        let told = told.min(others);
+        Targets::new()
+            .with_default(others)
+            .with_target(OURS, ours)
+            .with_target("kube_runtime", told)
+            .with_target("kube_client", told)
     }
 }
 

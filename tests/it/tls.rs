@@ -277,7 +277,7 @@ async fn scrape(addr: SocketAddr, config: ClientConfig) -> anyhow::Result<(u16, 
 #[tokio::test(flavor = "multi_thread")]
 async fn metrics_are_served_over_tls_with_a_given_certificate_and_not_in_the_clear() {
     let authority = Authority::new();
-    let (_folder, path) = folder_with(&authority.sign());
+    let (folder, path) = folder_with(&authority.sign());
     let (_endpoints, pointsman) = start(&["--metrics-cert-dir", &path]).await;
     let (status, page) = scrape(pointsman.metrics, authority.client(None)).await.unwrap();
     assert_eq!(status, 200);
@@ -286,6 +286,14 @@ async fn metrics_are_served_over_tls_with_a_given_certificate_and_not_in_the_cle
         lone_request(pointsman.metrics, b"GET /metrics HTTP/1.1\r\nhost: m\r\nconnection: close\r\n\r\n")
             .await;
     assert!(!plain.starts_with(b"HTTP/"), "{}", String::from_utf8_lossy(&plain));
+
+    // Renewed by another authority, as when a mounted secret changes.
+    let renewed = Authority::new();
+    renewed.sign().write(folder.path());
+    holds("the renewed certificate is shown", async || {
+        scrape(pointsman.metrics, renewed.client(None)).await.is_ok()
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

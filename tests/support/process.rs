@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, BufReader};
@@ -69,9 +70,27 @@ impl Process {
 
     /// The most memory that the process has had resident, in bytes, as Linux counts.
     pub(crate) fn peak_memory(&self) -> u64 {
+        self.status("VmHWM:")
+    }
+
+    /// Memory that is resident now, in bytes.
+    pub(crate) fn memory(&self) -> u64 {
+        self.status("VmRSS:")
+    }
+
+    fn status(&self, field: &str) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
-        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB"));
-        peak.unwrap().trim().parse::<u64>().unwrap() * 1024
+        let value = status.lines().find_map(|line| line.strip_prefix(field)?.strip_suffix("kB"));
+        value.unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+
+    /// CPU time used so far, by all threads.
+    pub(crate) fn cpu(&self) -> Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap())).unwrap();
+        // After the name, which may hold anything but ends with the last parenthesis: user and system time are fields 14 and 15.
+        let fields = stat.rsplit_once(')').unwrap().1;
+        let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
+        Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
     /// Sends the signal that asks a process to end.

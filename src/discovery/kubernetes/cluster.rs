@@ -218,19 +218,25 @@ impl Cluster {
         Some(view)
     }
 
-    /// Objectives, with their origin; of two with one name only the one that counts.
-    pub(super) fn effective_objectives(&self) -> impl Iterator<Item = (Origin, &ObjectiveFacts)> {
-        effective(&self.objectives)
+    /// The objectives that count: of two with one name, that of the current group.
+    pub(super) fn effective_objectives(&self) -> impl Iterator<Item = &ObjectiveFacts> {
+        self.objectives_with_twins().filter(|(_, _, counts)| *counts).map(|(_, one, _)| one)
     }
 
-    /// Rewrites in the same way.
-    pub(super) fn effective_rewrites(&self) -> impl Iterator<Item = (Origin, &RewriteFacts)> {
-        effective(&self.rewrites)
-    }
-
-    /// The rewrites as the pool wants them.
+    /// The rewrites that count, as the pool wants them.
     pub(super) fn model_rewrites(&self) -> Vec<ModelRewrite> {
-        self.effective_rewrites().map(|(_, facts)| facts.rewrite.clone()).collect()
+        let counting = self.rewrites_with_twins().filter(|(_, _, counts)| *counts);
+        counting.map(|(_, facts, _)| facts.rewrite.clone()).collect()
+    }
+
+    /// All objectives, with their origin and whether they count.
+    pub(super) fn objectives_with_twins(&self) -> impl Iterator<Item = (Origin, &ObjectiveFacts, bool)> {
+        with_twins(&self.objectives)
+    }
+
+    /// All rewrites in the same way.
+    pub(super) fn rewrites_with_twins(&self) -> impl Iterator<Item = (Origin, &RewriteFacts, bool)> {
+        with_twins(&self.rewrites)
     }
 }
 
@@ -294,14 +300,11 @@ fn step<T: Named + PartialEq>(
     Some(Urgency::Gain)
 }
 
-fn effective<T>(known: &BTreeMap<(String, Origin), T>) -> impl Iterator<Item = (Origin, &T)> {
-    let counts = |name: &String, origin: Origin| {
-        origin == Origin::Current || !known.contains_key(&(name.clone(), Origin::Current))
-    };
-    known
-        .iter()
-        .filter(move |((name, origin), _)| counts(name, *origin))
-        .map(|((_, origin), one)| (*origin, one))
+fn with_twins<T>(known: &BTreeMap<(String, Origin), T>) -> impl Iterator<Item = (Origin, &T, bool)> {
+    known.iter().map(|((name, origin), one)| {
+        let counts = *origin == Origin::Current || !known.contains_key(&(name.clone(), Origin::Current));
+        (*origin, one, counts)
+    })
 }
 
 /// Endpoints of a pod: one for each target port on which something listens.

@@ -153,7 +153,7 @@ fn of_two_objectives_with_one_name_the_current_group_counts() {
     let objective = |priority| ObjectiveFacts { name: "x".into(), priority, written: Written::default() };
     cluster.objectives(Origin::Legacy, Delta::Listed(vec![objective(1)]));
     let priorities =
-        |cluster: &Cluster| cluster.effective_objectives().map(|(_, one)| one.priority).collect::<Vec<_>>();
+        |cluster: &Cluster| cluster.effective_objectives().map(|one| one.priority).collect::<Vec<_>>();
     assert_eq!(priorities(&cluster), [1]);
     cluster.objectives(Origin::Current, Delta::Listed(vec![objective(2)]));
     assert_eq!(priorities(&cluster), [2]);

@@ -77,6 +77,12 @@ pub(super) fn rewrite(facts: &RewriteFacts, all: &Rewrites, pool: &str, has_pool
     Findings { accepted, ready }
 }
 
+/// What is to be said of an object of the former group while the current one has an object of the same name.
+pub(super) fn twin() -> Findings {
+    let message = "the object of this name in group llm-d.ai counts instead".to_owned();
+    Findings { accepted: holds("Accepted", "valid".to_owned()), ready: fails("Shadowed", message) }
+}
+
 fn faults(rewrite: &ModelRewrite) -> Vec<String> {
     let mut faults = Vec::new();
     for (index, rule) in rewrite.rules.iter().enumerate() {
@@ -101,7 +107,7 @@ pub(super) fn to_write(findings: &Findings, written: &Written, now: &str) -> Opt
             kind: kind.to_owned(),
             status: status.to_owned(),
             reason: finding.reason.to_owned(),
-            message: finding.message.clone(),
+            message: cut(&finding.message),
             last_transition_time: since
                 .map_or_else(|| now.to_owned(), |before| before.last_transition_time.clone()),
             observed_generation: written.generation,
@@ -110,6 +116,16 @@ pub(super) fn to_write(findings: &Findings, written: &Written, now: &str) -> Opt
         condition
     });
     changed.then(|| conditions.into())
+}
+
+/// Longest message; the API takes 32 KiB, people less.
+const LONGEST_MESSAGE: usize = 1000;
+
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        None => message.to_owned(),
+        Some((end, _)) => format!("{}…", message.get(..end).unwrap_or_default()),
+    }
 }
 
 #[cfg(test)]
@@ -173,6 +189,12 @@ mod tests {
             (NOW, "later")
         );
         assert_eq!((gone[1].status.as_str(), gone[1].reason.as_str()), ("False", "PoolNotFound"));
+    }
+
+    #[test]
+    fn a_long_message_is_cut() {
+        let (long, short) = ("ä".repeat(5000), "short");
+        assert_eq!((cut(&long).chars().count(), cut(short)), (LONGEST_MESSAGE + 1, short.to_owned()));
     }
 
     #[test]

@@ -25,13 +25,16 @@ use super::watch::{Sink, Watched};
 use crate::discovery::{Discovery, DiscoveryError};
 use crate::kubernetes::{Connection, Leadership};
 use crate::metrics::Metrics;
-use crate::pool::{Objectives, Pool, Rewrites};
+use crate::pool::{ModelRewrite, Objectives, Pool, Rewrites};
 use crate::telemetry::Repeat;
 
 /// Steps on their way from the watches; a full channel makes these wait, and the API server with them.
 const STEPS: usize = 1024;
 /// Longest delay of the first endpoints for the sake of objectives and rewrites, whose watches begin at the same time.
 const RULES_WAIT: Duration = Duration::from_secs(3);
+
+/// Resource of pods, in plural.
+const PODS: &str = "pods";
 
 /// Which pods are the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -86,8 +89,11 @@ impl Discovery for KubernetesDiscovery {
             endpoints: Settle::default(),
             rules: Settle::default(),
             unheard: 0,
+            pool_heard: false,
+            watched: Vec::new(),
             displaced: Repeat::every(Duration::from_mins(1)),
             wanted,
+            rewrites: Vec::new(),
             steps,
             client: client.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -132,8 +138,14 @@ struct Run {
     rules: Settle,
     /// Watches of rules that have not said anything yet.
     unheard: usize,
+    /// The watch of the pool has said whether it exists.
+    pool_heard: bool,
+    /// Resource and group of every watch that was begun.
+    watched: Vec<(&'static str, String)>,
     displaced: Repeat,
     wanted: watch::Sender<Vec<Wanted>>,
+    /// The rewrites as they are in force.
+    rewrites: Vec<ModelRewrite>,
     steps: mpsc::Sender<Step>,
     client: Client,
     metrics: Arc<Metrics>,
@@ -162,6 +174,13 @@ impl Run {
                     None => return,
                 },
                 () = alarm => {}
+                Some(ended) = self.tasks.join_next() => {
+                    // Watches of pods are ended on purpose. Anything else has broken, and with it what it kept up to date.
+                    if let Err(error) = ended.as_ref() && error.is_panic() {
+                        tracing::error!(%error, "a watch broke; all of them begin anew");
+                        return;
+                    }
+                }
             }
             let now = Instant::now();
             if self.rules.due().is_some_and(|due| due <= now) {
@@ -191,7 +210,8 @@ impl Run {
                 }
                 let had = self.cluster.has_pool();
                 self.note_endpoints(now, |cluster| cluster.set_pool(pool));
-                if had != self.cluster.has_pool() {
+                let first = !std::mem::replace(&mut self.pool_heard, true);
+                if first || had != self.cluster.has_pool() {
                     self.want_statuses();
                 }
                 self.watch_pods();
@@ -250,34 +270,46 @@ impl Run {
     fn apply_rules(&mut self) {
         self.rules.clear();
         let objectives: Objectives =
-            self.cluster.effective_objectives().map(|(_, one)| (one.name.clone(), one.priority)).collect();
+            self.cluster.effective_objectives().map(|one| (one.name.clone(), one.priority)).collect();
         if **self.pool.objectives() != objectives {
             tracing::info!(objectives = self.cluster.effective_objectives().count(), "objectives changed");
             self.pool.set_objectives(objectives);
         }
-        let rewrites = Rewrites::new(self.cluster.model_rewrites());
-        self.metrics.pin_models(rewrites.models());
-        self.pool.set_rewrites(rewrites);
+        let rewrites = self.cluster.model_rewrites();
+        if rewrites != self.rewrites {
+            tracing::info!(rewrites = rewrites.len(), "model rewrites changed");
+            let indexed = Rewrites::new(rewrites.clone());
+            self.metrics.pin_models(indexed.models());
+            self.pool.set_rewrites(indexed);
+            self.rewrites = rewrites;
+        }
         self.want_statuses();
     }
 
-    /// Says what every status should be.
+    /// Says what every status should be, once it is known whether the pool exists.
     fn want_statuses(&self) {
+        if !self.pool_heard {
+            return;
+        }
         let (pool, has_pool) = (self.pool.name(), self.cluster.has_pool());
-        let rewrites = self.pool.rewrites();
-        let objectives = self.cluster.effective_objectives().map(|(origin, one)| Wanted {
+        let rewrites = Rewrites::new(self.cluster.model_rewrites());
+        let objectives = self.cluster.objectives_with_twins().map(|(origin, one, counts)| Wanted {
             kind: Kind::Objective,
             at: at(origin),
             name: one.name.clone(),
             written: one.written.clone(),
-            findings: conditions::objective(one, pool, has_pool),
+            findings: if counts { conditions::objective(one, pool, has_pool) } else { conditions::twin() },
         });
-        let rules = self.cluster.effective_rewrites().map(|(origin, one)| Wanted {
+        let rules = self.cluster.rewrites_with_twins().map(|(origin, one, counts)| Wanted {
             kind: Kind::Rewrite,
             at: at(origin),
             name: one.rewrite.name.clone(),
             written: one.written.clone(),
-            findings: conditions::rewrite(one, &rewrites, pool, has_pool),
+            findings: if counts {
+                conditions::rewrite(one, &rewrites, pool, has_pool)
+            } else {
+                conditions::twin()
+            },
         });
         let wanted: Vec<Wanted> = objectives.chain(rules).collect();
         self.wanted.send_if_modified(|present| {
@@ -345,12 +377,15 @@ impl Run {
             }
             stays
         });
+        if self.pod_watches.is_empty() && wanted.is_none() {
+            self.metrics.kubernetes().forget_watch(PODS, "");
+        }
         let Some(watch) = wanted.filter(|watch| !self.pod_watches.contains_key(&watch.number)) else {
             return;
         };
         let api: Api<Pod> = Api::namespaced_with(self.client.clone(), self.pool.namespace(), &Pod::AT);
         let config = watcher::Config::default().labels(&watch.selector);
-        let watched = self.watched("pods", "", "there are no endpoints");
+        let watched = self.watched(PODS, "", "there are no endpoints");
         let number = watch.number;
         let step = move |delta| Step::Pods(number, delta);
         let sink = Sink { to: self.steps.clone(), step, heard: None };
@@ -359,9 +394,19 @@ impl Run {
         self.pod_watches.insert(number, task);
     }
 
-    fn watched(&self, resource: &'static str, group: &str, without: &'static str) -> Watched {
+    fn watched(&mut self, resource: &'static str, group: &str, without: &'static str) -> Watched {
+        self.watched.retain(|(known, of)| *known != resource || of != group);
+        self.watched.push((resource, group.to_owned()));
         let metrics = self.metrics.kubernetes().watch(resource, group);
         Watched { resource, group: group.to_owned(), without, metrics }
+    }
+}
+
+impl Drop for Run {
+    fn drop(&mut self) {
+        for (resource, group) in &self.watched {
+            self.metrics.kubernetes().forget_watch(resource, group);
+        }
     }
 }
 

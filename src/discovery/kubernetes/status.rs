@@ -21,6 +21,8 @@ const MANAGER: &str = "pointsman";
 const FORBIDDEN_PAUSE: Duration = Duration::from_mins(5);
 /// Pause after any other failure.
 const RETRY: Duration = Duration::from_secs(5);
+/// Time within which the same is not written twice: somebody else may write otherwise, and must not be fought.
+const REST: Duration = Duration::from_secs(30);
 /// Longest wait for one write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -50,6 +52,13 @@ pub(super) struct Wanted {
     pub(super) findings: Findings,
 }
 
+/// What was written of an object, and when.
+struct Said {
+    at: Instant,
+    findings: Findings,
+    generation: Option<i64>,
+}
+
 /// Writes whatever is wanted, one after the other.
 pub(super) struct StatusWriter {
     pub(super) client: Client,
@@ -64,10 +73,12 @@ impl StatusWriter {
     pub(super) async fn run(mut self, mut wanted: watch::Receiver<Vec<Wanted>>) {
         let mut forbidden: HashMap<(Kind, String), Instant> = HashMap::new();
         let mut warned: HashSet<(Kind, String)> = HashSet::new();
+        let mut lately: HashMap<(Kind, String, String), Said> = HashMap::new();
         loop {
             self.leadership.until(true).await;
             let list = wanted.borrow_and_update().clone();
             let mut again = false;
+            lately.retain(|_, said| said.at.elapsed() < REST);
             for one in list {
                 let now = crate::telemetry::rfc3339(std::time::SystemTime::now());
                 let Some(conditions) = to_write(&one.findings, &one.written, &seconds(&now)) else {
@@ -77,6 +88,13 @@ impl StatusWriter {
                 if forbidden.get(&key).is_some_and(|until| *until > Instant::now())
                     || !self.leadership.leads()
                 {
+                    again = true;
+                    continue;
+                }
+                let object = (one.kind, key.1.clone(), one.name.clone());
+                let same =
+                    |said: &Said| said.findings == one.findings && said.generation == one.written.generation;
+                if lately.get(&object).is_some_and(same) {
                     again = true;
                     continue;
                 }
@@ -90,6 +108,12 @@ impl StatusWriter {
                 let failure = match tokio::time::timeout(PATIENCE, write).await {
                     Ok(Ok(())) => {
                         self.metrics.status_write(one.kind.plural(), "success");
+                        let said = Said {
+                            at: Instant::now(),
+                            findings: one.findings.clone(),
+                            generation: one.written.generation,
+                        };
+                        lately.insert(object, said);
                         continue;
                     }
                     Ok(Err(error)) => {

@@ -3,13 +3,14 @@
 use std::convert::Infallible;
 use std::fmt::Debug;
 use std::future::Future;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use kube::runtime::watcher::{self, Event};
 use kube::{Api, Resource};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::cluster::Delta;
 use crate::kubernetes::Failure;
@@ -18,14 +19,16 @@ use crate::telemetry::Repeat;
 
 /// Longest wait for the next object of a list.
 const LIST: Duration = Duration::from_secs(15);
-/// Length of a watch call. A connection that died without a word is noticed a few seconds later.
-const WATCH_SECONDS: u32 = 60;
+/// Length of a watch call. A connection that died without a word is noticed by the end of it, or of the call after.
+const WATCH_SECONDS: u32 = 25;
 /// First pause after a failure; it doubles with each further one of the same kind.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest pause while the server does not answer: on its return nobody shall wait for us.
-const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
+const OUTAGE_PAUSE: Duration = Duration::from_millis(500);
 /// Longest pause while the server says no: a definition may be installed, or a right be granted.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(10);
+/// Time between two lines about one watch that say the same.
+const SAID_AGAIN: Duration = Duration::from_mins(5);
 
 /// Names and duties of a watch.
 pub(super) struct Watched {
@@ -74,6 +77,20 @@ struct Patience {
     attempts: u32,
 }
 
+/// What was said of failures, so that it is not said all the time.
+#[derive(Debug)]
+struct Troubles {
+    last: Option<Failure>,
+    begins: Repeat,
+    ends: Repeat,
+}
+
+impl Default for Troubles {
+    fn default() -> Self {
+        Self { last: None, begins: Repeat::every(SAID_AGAIN), ends: Repeat::every(SAID_AGAIN) }
+    }
+}
+
 impl Patience {
     /// The pause after this failure; `spread` in 0..1 keeps replicas apart.
     fn pause(&mut self, failure: Failure, spread: f64) -> Duration {
@@ -88,11 +105,14 @@ impl Patience {
         self.attempts = self.attempts.saturating_add(1);
         pause.mul_f64(0.8 + 0.4 * spread)
     }
+}
 
-    /// It works.
-    fn reset(&mut self) {
-        *self = Self::default();
-    }
+/// How a round of listing and following went.
+struct Round {
+    /// When the list was complete; `None` if it never was.
+    listed: Option<Instant>,
+    /// What ended it; `None` if there was no answer. Nothing at all if nobody listens any more.
+    error: Option<watcher::Error>,
 }
 
 impl Watched {
@@ -107,65 +127,27 @@ impl Watched {
         K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
     {
         let config = config.timeout(WATCH_SECONDS);
-        let log = Repeat::every(Duration::from_mins(5));
-        let (mut patience, mut live_until) = (Patience::default(), Instant::now());
-        let mut down: Option<Failure> = None;
+        let mut patience = Patience::default();
+        let mut troubles = Troubles::default();
+        // Until it was live once, nothing of it is in use, and nothing has an age.
+        let mut live_until = None;
         loop {
-            let mut events = std::pin::pin!(watcher::watcher(api.clone(), config.clone()));
-            let mut listing = Vec::new();
-            let mut listed = false;
-            let error = loop {
-                let next = if listed {
-                    events.next().await
-                } else {
-                    match self.aging(live_until, tokio::time::timeout(LIST, events.next())).await {
-                        Ok(next) => next,
-                        Err(_) => break None,
-                    }
-                };
-                let delta = match next {
-                    Some(Ok(Event::Init)) => {
-                        listing.clear();
-                        continue;
-                    }
-                    Some(Ok(Event::InitApply(object))) => {
-                        listing.extend(read(object));
-                        continue;
-                    }
-                    Some(Ok(Event::InitDone)) => {
-                        listed = true;
-                        patience.reset();
-                        self.metrics.show(None);
-                        if down.take().is_some() {
-                            tracing::info!(
-                                resource = self.resource,
-                                group = self.group,
-                                "watch is live again"
-                            );
-                        }
-                        Delta::Listed(std::mem::take(&mut listing))
-                    }
-                    Some(Ok(Event::Apply(object))) => {
-                        let name = object.meta().name.clone().unwrap_or_default();
-                        read(object).map_or(Delta::Removed(name), Delta::Applied)
-                    }
-                    Some(Ok(Event::Delete(object))) => {
-                        Delta::Removed(object.meta().name.clone().unwrap_or_default())
-                    }
-                    Some(Err(error)) => break Some(error),
-                    None => break None,
-                };
-                if !sink.tell(Some(delta)).await {
-                    return;
-                }
+            let events = watcher::watcher(api.clone(), config.clone());
+            let Some(round) = self.round(events, live_until, &read, &mut sink, &troubles).await else {
+                return;
             };
             let now = Instant::now();
-            if listed {
-                live_until = now;
+            if let Some(listed) = round.listed {
+                live_until = Some(now);
+                // A watch that fails as soon as it has listed does not work, and shall not list all the time.
+                if now.duration_since(listed) > REFUSAL_PAUSE {
+                    patience = Patience::default();
+                    troubles = Troubles::default();
+                }
             }
-            let failure = error.as_ref().map_or(Failure::Unavailable, Failure::from);
+            let failure = round.error.as_ref().map_or(Failure::Unavailable, Failure::from);
             self.metrics.failed(failure.name());
-            self.say(failure, error.as_ref(), &mut down, &log);
+            self.say(failure, round.error.as_ref(), &mut troubles);
             if !sink.tell(None).await {
                 return;
             }
@@ -174,8 +156,65 @@ impl Watched {
         }
     }
 
+    /// Lists and follows until that fails. `None` if nobody listens any more.
+    async fn round<K, T, M>(
+        &self,
+        events: impl Stream<Item = watcher::Result<Event<K>>>,
+        live_until: Option<Instant>,
+        read: &impl Fn(K) -> Option<T>,
+        sink: &mut Sink<M, impl Fn(Delta<T>) -> M>,
+        troubles: &Troubles,
+    ) -> Option<Round>
+    where
+        K: Resource,
+    {
+        let mut events = std::pin::pin!(events);
+        let mut listing = Vec::new();
+        let mut listed = None;
+        loop {
+            let next = if listed.is_some() {
+                events.next().await
+            } else {
+                match self.aging(live_until, tokio::time::timeout(LIST, events.next())).await {
+                    Ok(next) => next,
+                    Err(_) => return Some(Round { listed, error: None }),
+                }
+            };
+            let delta = match next {
+                Some(Ok(Event::Init)) => {
+                    listing.clear();
+                    continue;
+                }
+                Some(Ok(Event::InitApply(object))) => {
+                    listing.extend(read(object));
+                    continue;
+                }
+                Some(Ok(Event::InitDone)) => {
+                    listed = Some(Instant::now());
+                    self.metrics.show(None);
+                    if troubles.last.is_some() && troubles.ends.due(std::time::Instant::now()).is_some() {
+                        tracing::info!(resource = self.resource, group = self.group, "watch is live again");
+                    }
+                    Delta::Listed(std::mem::take(&mut listing))
+                }
+                Some(Ok(Event::Apply(object))) => {
+                    let name = object.meta().name.clone().unwrap_or_default();
+                    read(object).map_or(Delta::Removed(name), Delta::Applied)
+                }
+                Some(Ok(Event::Delete(object))) => {
+                    Delta::Removed(object.meta().name.clone().unwrap_or_default())
+                }
+                Some(Err(error)) => return Some(Round { listed, error: Some(error) }),
+                None => return Some(Round { listed, error: None }),
+            };
+            if !sink.tell(Some(delta)).await {
+                return None;
+            }
+        }
+    }
+
     /// Shows how long the watch has not been live while `work` goes on.
-    async fn aging<F: Future>(&self, since: Instant, work: F) -> F::Output {
+    async fn aging<F: Future>(&self, since: Option<Instant>, work: F) -> F::Output {
         tokio::select! {
             biased;
             done = work => done,
@@ -183,29 +222,23 @@ impl Watched {
         }
     }
 
-    async fn age(&self, since: Instant) -> Infallible {
+    async fn age(&self, since: Option<Instant>) -> Infallible {
         loop {
-            self.metrics.show(Some(since.elapsed().as_secs_f64()));
+            self.metrics.show(Some(since.map_or(0.0, |since| since.elapsed().as_secs_f64())));
             tokio::time::sleep(Duration::from_secs(1)).await;
         }
     }
 
     /// A line when the kind of failure changes, and now and then while it stays.
-    fn say(
-        &self,
-        failure: Failure,
-        error: Option<&watcher::Error>,
-        down: &mut Option<Failure>,
-        log: &Repeat,
-    ) {
+    fn say(&self, failure: Failure, error: Option<&watcher::Error>, troubles: &mut Troubles) {
         // A watch that ended because its version is too old is listed again; that is everyday life.
         if failure == Failure::Expired {
             return;
         }
-        if down.replace(failure) != Some(failure) {
-            log.reset();
+        if troubles.last.replace(failure) != Some(failure) {
+            troubles.begins.reset();
         }
-        let Some(suppressed) = log.due(Instant::now()) else { return };
+        let Some(suppressed) = troubles.begins.due(std::time::Instant::now()) else { return };
         let error = error.map_or_else(|| "no answer".to_owned(), ToString::to_string);
         let Self { resource, group, without, .. } = self;
         match failure {
@@ -234,29 +267,5 @@ impl Watched {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn pauses(failures: &[Failure]) -> Vec<u128> {
-        let mut patience = Patience::default();
-        failures.iter().map(|failure| patience.pause(*failure, 0.5).as_millis()).collect()
-    }
-
-    #[test]
-    fn pauses_double_up_to_a_second_during_an_outage() {
-        assert_eq!(pauses(&[Failure::Unavailable; 7]), [100, 200, 400, 800, 1000, 1000, 1000]);
-        assert_eq!(pauses(&[Failure::Unavailable; 100])[99], 1000);
-    }
-
-    #[test]
-    fn pauses_double_up_to_ten_seconds_while_the_server_says_no() {
-        assert_eq!(pauses(&[Failure::Absent; 9])[6..], [6400, 10_000, 10_000]);
-    }
-
-    #[test]
-    fn a_server_that_refuses_on_its_way_back_is_asked_again_soon() {
-        let mut failures = vec![Failure::Unavailable; 60];
-        failures.push(Failure::Forbidden);
-        assert_eq!(pauses(&failures)[60], 100);
-    }
-}
+#[path = "watch_tests.rs"]
+mod tests;

@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 use std::time::Duration;
 
 use kube::config::{AuthInfo, Kubeconfig};
@@ -213,8 +214,14 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Ports that the system has just handed out, and nobody else.
+/// Ports that are free now and that the system hands out to nobody: they have to be free again after the server was away.
 fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    // Below those that the system chooses from, which begin at 32768. Processes and servers begin at places of their own.
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 12_000 + (std::process::id() % 600) as u16 * 30;
+    let free = |port: &u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], *port))).is_ok();
+    [(); 3].map(|()| {
+        let mut candidates = std::iter::repeat_with(|| first + NEXT.fetch_add(1, Relaxed) % 1000);
+        candidates.find(free).unwrap()
+    })
 }

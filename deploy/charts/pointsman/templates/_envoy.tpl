@@ -6,7 +6,7 @@ without a decision has no destination, or only the one that the client itself wr
 {{- $proxy := .Values.standalone.proxy -}}
 {{- $config := .Files.Get "files/envoy.yaml" | fromYaml -}}
 {{- range $config.static_resources.listeners -}}
-{{- $_ := set .address "socket_address" (include "pointsman.envoyAddress" (list $proxy.listenAddress $proxy.port) | fromYaml) -}}
+{{- $_ := set .address "socket_address" (include "pointsman.envoyAddress" (list $proxy.listenAddress (include "pointsman.proxyContainerPort" $)) | fromYaml) -}}
 {{- end -}}
 {{- range $config.static_resources.clusters -}}
 {{- if eq .name "ext_proc" -}}
@@ -100,7 +100,7 @@ clusters:
   - --disable-hot-restart
   ports:
   - name: http
-    containerPort: {{ $proxy.port }}
+    containerPort: {{ include "pointsman.proxyContainerPort" . }}
   - name: envoy-admin
     containerPort: 19001
   readinessProbe:

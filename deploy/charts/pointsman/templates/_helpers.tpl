@@ -25,6 +25,12 @@ app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
+{{/* Port that Envoy itself listens on. Without rights it may not open one below 1024 on every node, so the Service alone has those. */}}
+{{- define "pointsman.proxyContainerPort" -}}
+{{- $port := int .Values.standalone.proxy.port -}}
+{{ ternary 8081 $port (lt $port 1024) }}
+{{- end }}
+
 {{- define "pointsman.proxySelector" -}}
 app.kubernetes.io/name: {{ include "pointsman.proxyName" . }}
 {{- end }}
@@ -132,6 +138,18 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end -}}
 {{- end }}
 
+{{/*
+Account whose token that Secret has: the reader, which may do nothing else. But the chart `inferencepool` put the picker's own there, and a token
+Secret cannot change hands: Kubernetes deletes one whose account has another UID than it is marked with. So a Secret of a release that is
+taken over keeps its account. Delete the Secret and upgrade once more to give it the reader's.
+*/}}
+{{- define "pointsman.readerAccount" -}}
+{{- $secret := lookup "v1" "Secret" .Release.Namespace (include "pointsman.readerSecret" .) | default dict -}}
+{{- $account := dig "metadata" "annotations" "kubernetes.io/service-account.name" "" $secret -}}
+{{- $own := include "pointsman.name" . -}}
+{{ ternary $own (include "pointsman.reader" .) (eq $account $own) }}
+{{- end }}
+
 {{/* What every container here may do: nothing. */}}
 {{- define "pointsman.containerSecurity" -}}
 allowPrivilegeEscalation: false
@@ -172,6 +190,13 @@ seccompProfile:
 {{- end -}}
 {{- if and (eq (include "pointsman.poolIsOld" .) "true") (contains "," (include "pointsman.targetPorts" .)) -}}
 {{- fail "inferencePool.apiVersion inference.networking.x-k8s.io/v1alpha2 knows one target port only" -}}
+{{- end -}}
+{{- $ports := dict "grpc-port" (toString .Values.inferenceExtension.extProcPort) "grpc-health-port" "9003" "metrics-port" "9090" -}}
+{{- range (include "pointsman.flags" . | fromJson).all -}}
+{{- $port := get $ports .name -}}
+{{- if and $port (ne (toString .value) $port) -}}
+{{- fail (printf "inferenceExtension.flags: %s would move a port that probes, Service and monitors expect at %s (the first can be moved by inferenceExtension.extProcPort)" .name $port) -}}
+{{- end -}}
 {{- end -}}
 {{- $file := .Values.inferenceExtension.pluginsConfigFile -}}
 {{- if and (ne $file "default-plugins.yaml") (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}
