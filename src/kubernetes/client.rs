@@ -14,12 +14,13 @@ const SILENCE: Duration = Duration::from_secs(30);
 pub enum ConnectError {
     /// Neither a service account nor a kubeconfig.
     #[error(
-        "no Kubernetes API server is known: neither a service account nor a kubeconfig (KUBECONFIG, ~/.kube/config) was found: {0}"
+        "no Kubernetes API server is known: {0}. Pointsman runs in a pod with a service account, or elsewhere with a kubeconfig (KUBECONFIG, \
+         ~/.kube/config); without Kubernetes, list a file-discovery plugin in the configuration and name it in dataLayer.discovery.pluginRef"
     )]
-    Unknown(#[source] kube::config::InferConfigError),
+    Unknown(kube::config::InferConfigError),
     /// What was found cannot be used.
     #[error("the Kubernetes client cannot be set up: {0}")]
-    Unusable(#[source] kube::Error),
+    Unusable(kube::Error),
 }
 
 /// Where the API server is and who we are to it.

@@ -47,6 +47,30 @@ fn of_two_entries_with_one_id_the_last_counts() {
     assert_eq!(targets, ["127.0.0.2:1", "127.0.0.1:2"]);
 }
 
+#[test]
+fn a_forgotten_pool_has_no_endpoints_and_is_not_synced_but_keeps_its_rules() {
+    let pool = pool();
+    pool.replace_endpoints(vec![spec(0, 1)]);
+    pool.set_objectives([("batch".to_owned(), -1)].into_iter().collect());
+    let before = pool.snapshot().endpoints()[0].incarnation();
+    pool.forget_endpoints();
+    assert!(pool.snapshot().is_empty() && !pool.is_synced());
+    assert_eq!(pool.objectives().priority("batch"), -1);
+    pool.replace_endpoints(vec![spec(0, 1)]);
+    assert!(pool.is_synced());
+    assert_ne!(pool.snapshot().endpoints()[0].incarnation(), before, "what was known of its cache is void");
+}
+
+#[test]
+fn a_change_of_objectives_wakes_who_waits_for_changes() {
+    let pool = pool();
+    let mut changes = pool.subscribe();
+    assert!(!changes.has_changed().unwrap());
+    pool.set_objectives(Objectives::default());
+    assert!(changes.has_changed().unwrap());
+    assert_eq!(*changes.borrow_and_update(), 0, "the endpoints are as they were");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Arrive(usize),

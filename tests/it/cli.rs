@@ -100,12 +100,25 @@ fn an_unknown_flag_is_named() {
 }
 
 #[test]
-fn a_configuration_without_discovery_is_refused_before_anything_listens() {
-    let output = run(&["--pool-name", "p", "--grpc-port", "0", "--print-addresses"]);
-    assert!(!output.status.success());
-    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
-    assert!(said.contains("file-discovery"), "{said}");
-    assert!(!said.contains("listening"), "{said}");
+fn without_a_file_and_without_kubernetes_the_start_ends_and_says_what_there_is_to_choose() {
+    for (flags, expected) in [
+        (&["--pool-name", "p"][..], "KUBECONFIG"),
+        (&["--pool-name", "p"], "file-discovery"),
+        (&[], "--endpoint-selector"),
+        (&["--endpoint-selector", "app=a b", "--endpoint-target-ports", "8000"], "\\\"a b\\\""),
+        (&["--endpoint-selector", "app=a"], "--endpoint-target-ports"),
+    ] {
+        let mut command = Command::new(program());
+        command
+            .env_remove("KUBERNETES_SERVICE_HOST")
+            .env("KUBECONFIG", "no-such-file")
+            .env("POD_NAME", "epp-0");
+        let output = command.args(["--grpc-port", "0"]).args(flags).output().unwrap();
+        assert_eq!(output.status.code(), Some(1), "{flags:?}");
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        assert!(said.contains(expected), "{flags:?}: no {expected:?} in {said}");
+        assert!(!said.contains("listening"), "{said}");
+    }
 }
 
 #[test]

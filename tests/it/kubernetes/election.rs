@@ -96,8 +96,8 @@ async fn a_leader_that_is_killed_is_replaced_within_the_lease_and_standbys_answe
     assert!(restored < LEASE, "answers again after {restored:?}");
     leader(&all.replicas).await;
     let took = at.elapsed();
-    // A standby looks again within a fifth of the lease after it has run out.
-    assert!(took < LEASE + LEASE / 3, "a new leader after {took:?}");
+    // It had renewed a moment before, and standbys see that at once; the rest is room for a busy machine.
+    assert!(took < LEASE + LEASE / 6, "a new leader after {took:?}");
 
     // Once Envoy has seen who leads, nothing fails any more.
     holds("envoy has found the new leader", async || {
