@@ -42,15 +42,23 @@ fn ready(pool: &str, has_pool: bool, message: String) -> Finding {
 pub(super) fn objective(facts: &ObjectiveFacts, pool: &str, has_pool: bool) -> Findings {
     let message =
         format!("requests to pool {pool} that name this objective have priority {}", facts.priority);
-    Findings { accepted: holds("Accepted", "valid".to_owned()), ready: ready(pool, has_pool, message) }
+    let accepted = accepted(facts.written.fault.as_slice());
+    Findings { accepted, ready: ready(pool, has_pool, message) }
+}
+
+fn accepted(faults: &[String]) -> Finding {
+    if faults.is_empty() {
+        holds("Accepted", "valid".to_owned())
+    } else {
+        fails("Invalid", faults.join("; "))
+    }
 }
 
 /// What is to be said of a rewrite, beside all the others that are in force.
 pub(super) fn rewrite(facts: &RewriteFacts, all: &Rewrites, pool: &str, has_pool: bool) -> Findings {
-    let accepted = match faults(&facts.rewrite) {
-        faults if faults.is_empty() => holds("Accepted", "valid".to_owned()),
-        faults => fails("Invalid", faults.join("; ")),
-    };
+    let mut faults = faults(&facts.rewrite);
+    faults.extend(facts.written.fault.clone());
+    let accepted = accepted(&faults);
     let rewrite = &facts.rewrite;
     let (mut mine, mut others) = (0, Vec::new());
     for rule in &rewrite.rules {
@@ -163,7 +171,7 @@ mod tests {
 
     #[test]
     fn an_object_that_waits_for_a_controller_is_answered_once() {
-        let written = Written { generation: Some(2), conditions: vec![pending("Ready")] };
+        let written = Written { generation: Some(2), conditions: vec![pending("Ready")], fault: None };
         let facts = ObjectiveFacts { name: "o".into(), priority: 5, written };
         let findings = objective(&facts, "p", true);
         let conditions = to_write(&findings, &facts.written, NOW).unwrap();
@@ -174,7 +182,7 @@ mod tests {
             [("Accepted".into(), "True".into(), Some(2)), ("Ready".into(), "True".into(), Some(2))];
         assert_eq!(conditions.iter().map(shape).collect::<Vec<_>>(), expected);
         assert!(conditions[1].message.contains("priority 5"), "{conditions:?}");
-        let written = Written { generation: Some(2), conditions };
+        let written = Written { generation: Some(2), conditions, fault: None };
         assert_eq!(to_write(&findings, &written, "later"), None);
     }
 
@@ -182,7 +190,7 @@ mod tests {
     fn the_time_of_a_condition_is_that_of_its_last_change_of_status() {
         let facts = ObjectiveFacts { name: "o".into(), priority: 5, written: Written::default() };
         let first = to_write(&objective(&facts, "p", true), &facts.written, NOW).unwrap();
-        let written = Written { generation: None, conditions: first };
+        let written = Written { generation: None, conditions: first, fault: None };
         let gone = to_write(&objective(&facts, "p", false), &written, "later").unwrap();
         assert_eq!(
             (gone[0].last_transition_time.as_str(), gone[1].last_transition_time.as_str()),
@@ -203,7 +211,10 @@ mod tests {
         let findings = objective(&facts, "p", true);
         let mut conditions = to_write(&findings, &facts.written, NOW).unwrap();
         conditions.push(pending("TheirOwn"));
-        assert_eq!(to_write(&findings, &Written { generation: None, conditions }, "later"), None);
+        assert_eq!(
+            to_write(&findings, &Written { generation: None, conditions, fault: None }, "later"),
+            None
+        );
     }
 
     #[test]
@@ -214,6 +225,9 @@ mod tests {
         assert_eq!(accepted(&sound), (true, "Accepted"));
         assert_eq!(accepted(&empty), (false, "Invalid"));
         assert_eq!(accepted(&mixed), (false, "Invalid"));
+        let mut unreadable = sound.clone();
+        unreadable.written.fault = Some("spec: no".to_owned());
+        assert_eq!(accepted(&unreadable), (false, "Invalid"));
     }
 
     #[test]

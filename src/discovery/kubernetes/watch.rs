@@ -13,6 +13,7 @@ use tokio::sync::mpsc;
 use tokio::time::Instant;
 
 use super::cluster::Delta;
+use super::resources::LEGACY_GROUP;
 use crate::kubernetes::Failure;
 use crate::metrics::WatchMetrics;
 use crate::telemetry::Repeat;
@@ -242,7 +243,13 @@ impl Watched {
         let error = error.map_or_else(|| "no answer".to_owned(), ToString::to_string);
         let Self { resource, group, without, .. } = self;
         match failure {
-            Failure::Absent => tracing::info!(
+            Failure::Absent if group == LEGACY_GROUP => tracing::info!(
+                resource,
+                group,
+                suppressed,
+                "not installed in this cluster: {without}; looked for again every few seconds"
+            ),
+            Failure::Absent => tracing::warn!(
                 resource,
                 group,
                 suppressed,

@@ -2,10 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::kind::resource;
 use super::meta::slim;
-use super::reference::{PoolName, PoolRef, Status, Written};
+use super::reference::{PoolName, Status, Written, spec_for};
 
 /// An InferenceObjective as the API writes it.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -13,7 +14,7 @@ use super::reference::{PoolName, PoolRef, Status, Written};
 pub(crate) struct InferenceObjective {
     #[serde(deserialize_with = "slim")]
     metadata: ObjectMeta,
-    spec: Spec,
+    spec: Value,
     status: Status,
 }
 
@@ -23,7 +24,6 @@ resource!(InferenceObjective, "InferenceObjective", "inferenceobjectives");
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
     priority: Option<i32>,
-    pool_ref: PoolRef,
 }
 
 /// What discovery remembers of an objective.
@@ -40,13 +40,15 @@ pub(crate) struct ObjectiveFacts {
 impl InferenceObjective {
     /// The objective if it is for `pool` and not on its way out.
     pub(crate) fn facts(self, pool: &PoolName) -> Option<ObjectiveFacts> {
-        if !self.spec.pool_ref.is(pool) || self.metadata.deletion_timestamp.is_some() {
+        if self.metadata.deletion_timestamp.is_some() {
             return None;
         }
+        let spec = spec_for::<Spec>(self.spec, pool)?;
+        let priority = spec.as_ref().ok().and_then(|spec| spec.priority).unwrap_or(0);
         Some(ObjectiveFacts {
-            written: Written::of(&self.metadata, self.status),
+            written: Written::of(&self.metadata, self.status, spec.err()),
             name: self.metadata.name.unwrap_or_default(),
-            priority: self.spec.priority.unwrap_or(0),
+            priority,
         })
     }
 }
@@ -74,5 +76,16 @@ mod tests {
         );
         assert_eq!(facts(json!({"name": "p", "group": "other.io"})), None);
         assert_eq!(facts(json!({"name": "q"})), None);
+    }
+
+    #[test]
+    fn an_objective_that_cannot_be_read_says_why_and_has_no_priority() {
+        let spec = json!({"priority": "high", "poolRef": {"name": "p"}});
+        let objective: InferenceObjective =
+            serde_json::from_value(json!({"metadata": {"name": "o"}, "spec": spec})).unwrap();
+        let pool = PoolName { group: "inference.networking.k8s.io".into(), name: "p".into() };
+        let facts = objective.facts(&pool).unwrap();
+        assert_eq!(facts.priority, 0);
+        assert!(facts.written.fault.as_ref().unwrap().contains("\"high\""), "{facts:?}");
     }
 }

@@ -1,7 +1,9 @@
 //! What InferenceObjectives and InferenceModelRewrites have in common: the pool they are for, and conditions in their status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::POOL_GROUP;
 
@@ -27,6 +29,14 @@ impl PoolRef {
     pub(super) fn is(&self, pool: &PoolName) -> bool {
         self.name == pool.name && self.group.as_deref().unwrap_or(POOL_GROUP) == pool.group
     }
+}
+
+/// Reads a specification if it is for `pool`. One that cannot be read is a fault of its object, told in its status; it must not take the list
+/// that it stands in with it.
+pub(super) fn spec_for<S: DeserializeOwned>(spec: Value, pool: &PoolName) -> Option<Result<S, String>> {
+    let reference = spec.get("poolRef").cloned().unwrap_or_default();
+    let reference: PoolRef = serde_json::from_value(reference).unwrap_or_default();
+    reference.is(pool).then(|| serde_json::from_value(spec).map_err(|error| format!("spec: {error}")))
 }
 
 /// A condition in a status.
@@ -63,10 +73,12 @@ pub(crate) struct Written {
     pub(crate) generation: Option<i64>,
     /// The conditions that it has.
     pub(crate) conditions: Vec<Condition>,
+    /// What makes it unusable as it is written.
+    pub(crate) fault: Option<String>,
 }
 
 impl Written {
-    pub(super) fn of(metadata: &ObjectMeta, status: Status) -> Self {
-        Self { generation: metadata.generation, conditions: status.conditions }
+    pub(super) fn of(metadata: &ObjectMeta, status: Status, fault: Option<String>) -> Self {
+        Self { generation: metadata.generation, conditions: status.conditions, fault }
     }
 }

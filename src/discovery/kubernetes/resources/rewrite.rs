@@ -2,10 +2,11 @@
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::kind::resource;
 use super::meta::{created, slim};
-use super::reference::{PoolName, PoolRef, Status, Written};
+use super::reference::{PoolName, Status, Written, spec_for};
 use crate::pool::{ModelRewrite, RewriteRule, RewriteTarget};
 
 /// An InferenceModelRewrite as the API writes it.
@@ -14,7 +15,7 @@ use crate::pool::{ModelRewrite, RewriteRule, RewriteTarget};
 pub(crate) struct InferenceModelRewrite {
     #[serde(deserialize_with = "slim")]
     metadata: ObjectMeta,
-    spec: Spec,
+    spec: Value,
     status: Status,
 }
 
@@ -23,7 +24,6 @@ resource!(InferenceModelRewrite, "InferenceModelRewrite", "inferencemodelrewrite
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct Spec {
-    pool_ref: PoolRef,
     rules: Vec<Rule>,
 }
 
@@ -65,10 +65,14 @@ pub(crate) struct RewriteFacts {
 impl InferenceModelRewrite {
     /// The rewrite if it is for `pool` and not on its way out.
     pub(crate) fn facts(self, pool: &PoolName) -> Option<RewriteFacts> {
-        if !self.spec.pool_ref.is(pool) || self.metadata.deletion_timestamp.is_some() {
+        if self.metadata.deletion_timestamp.is_some() {
             return None;
         }
-        let rules = self.spec.rules.into_iter().map(|rule| RewriteRule {
+        let (spec, fault) = match spec_for::<Spec>(self.spec, pool)? {
+            Ok(spec) => (spec, None),
+            Err(fault) => (Spec::default(), Some(fault)),
+        };
+        let rules = spec.rules.into_iter().map(|rule| RewriteRule {
             models: rule.matches.into_iter().map(|one| one.model.value).collect(),
             targets: rule
                 .targets
@@ -77,7 +81,7 @@ impl InferenceModelRewrite {
                 .collect(),
         });
         Some(RewriteFacts {
-            written: Written::of(&self.metadata, self.status),
+            written: Written::of(&self.metadata, self.status, fault),
             rewrite: ModelRewrite {
                 created: created(&self.metadata),
                 name: self.metadata.name.unwrap_or_default(),
@@ -115,5 +119,17 @@ mod tests {
         assert_eq!(facts.rewrite.rules[0].targets[1], RewriteTarget { model: "b".into(), weight: Some(1) });
         assert_eq!(facts.rewrite.rules[1], RewriteRule::default());
         assert_eq!(facts.written.conditions[0].reason, "Pending");
+    }
+
+    #[test]
+    fn a_rewrite_that_cannot_be_read_has_no_rules_and_says_why() {
+        let targets = json!([{"modelRewrite": "a", "weight": -1}]);
+        let spec = json!({"poolRef": {"name": "p"}, "rules": [{"targets": targets}]});
+        let rewrite: InferenceModelRewrite =
+            serde_json::from_value(json!({"metadata": {"name": "r"}, "spec": spec})).unwrap();
+        let pool = PoolName { group: "inference.networking.k8s.io".into(), name: "p".into() };
+        let facts = rewrite.facts(&pool).unwrap();
+        assert!(facts.rewrite.rules.is_empty());
+        assert!(facts.written.fault.as_ref().unwrap().contains("-1"), "{facts:?}");
     }
 }
