@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::Failure;
 use super::access_cache::{AccessCache, Decision, Question};
+use super::{Failure, told};
 use crate::admin::{Access, Answer, Caller, Verdict};
 use crate::metrics::KubernetesMetrics;
 use crate::telemetry::Repeat;
@@ -89,7 +89,7 @@ impl TokenReviews {
             }
             Ok(Err(error)) => {
                 let away = Failure::from(&error) == Failure::Unavailable;
-                self.without_answer(trusted && away, away, now, &error.to_string())
+                self.without_answer(trusted && away, away, now, &told(&error))
             }
             Err(_) => self.without_answer(trusted, true, now, "the API server did not answer in time"),
         }

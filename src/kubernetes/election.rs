@@ -12,8 +12,8 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::Failure;
 use super::lease::{Elector, Record, Step};
+use super::{Failure, told};
 use crate::metrics::KubernetesMetrics;
 use crate::telemetry::Repeat;
 
@@ -127,7 +127,12 @@ impl Election {
                     if Failure::from(&error) != Failure::Expired
                         && let Some(suppressed) = failures.due(start)
                     {
-                        tracing::warn!(%error, lease, suppressed, "the lease cannot be read or written");
+                        tracing::warn!(
+                            error = told(&error),
+                            lease,
+                            suppressed,
+                            "the lease cannot be read or written"
+                        );
                     }
                     None
                 }
@@ -154,7 +159,11 @@ impl Election {
             Ok(Ok(true)) => tracing::info!(lease, "lease given back"),
             Ok(Ok(false)) => {}
             Ok(Err(error)) => {
-                tracing::warn!(%error, lease, "lease not given back; if it is ours it runs out by itself");
+                tracing::warn!(
+                    error = told(&error),
+                    lease,
+                    "lease not given back; if it is ours it runs out by itself"
+                );
             }
             Err(_) => {
                 tracing::warn!(lease, "lease not given back in time; if it is ours it runs out by itself");

@@ -66,9 +66,32 @@ impl From<&watcher::Error> for Failure {
     }
 }
 
+/// The error with what is behind it, as far as it does not say that itself: that a connection failed is of no use without why.
+pub fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text = format!("{text}: {more}");
+        }
+        cause = error.source();
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_cause_of_a_failed_connection_is_told_once() {
+        let refused = std::io::Error::new(std::io::ErrorKind::ConnectionRefused, "nobody listens");
+        let error = Error::Service(Box::new(std::io::Error::other(refused)));
+        assert_eq!(told(&error), "ServiceError: nobody listens");
+        let error = watcher::Error::InitialListFailed(error);
+        assert_eq!(told(&error), "failed to perform initial object list: ServiceError: nobody listens");
+    }
 
     #[test]
     fn codes_mean_what_the_caller_can_do() {

@@ -14,4 +14,4 @@ pub(crate) mod playing;
 pub use access::TokenReviews;
 pub use client::{ConnectError, Connection};
 pub use election::{Election, ElectionSettings, Leadership};
-pub use failure::Failure;
+pub use failure::{Failure, told};

@@ -68,9 +68,8 @@ impl LogLevel {
             Self::Debug => (LevelFilter::DEBUG, LevelFilter::INFO),
             Self::Trace => (LevelFilter::TRACE, LevelFilter::DEBUG),
         };
-        // Of what these two warn of, every refused request among it, we say ourselves what it means, and not each time.
-        let told = if self < Self::Debug { LevelFilter::ERROR } else { others };
-        let told = told.min(others);
+        // What these two complain of, each failed request, we tell ourselves: what it means, and not each time.
+        let told = if self < Self::Debug { LevelFilter::OFF } else { others };
         Targets::new()
             .with_default(others)
             .with_target(OURS, ours)

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 
 use super::conditions::{Findings, to_write};
 use super::resources::{GroupVersion, InferenceModelRewrite, InferenceObjective, Written};
-use crate::kubernetes::{Failure, Leadership};
+use crate::kubernetes::{Failure, Leadership, told};
 use crate::metrics::KubernetesMetrics;
 
 /// Name under which the fields that we write are ours.
@@ -118,7 +118,13 @@ impl StatusWriter {
                     }
                     Ok(Err(error)) => {
                         let failure = Failure::from(&error);
-                        tracing::debug!(resource = one.kind.plural(), name = one.name, %error, "status not written");
+                        let error = told(&error);
+                        tracing::debug!(
+                            resource = one.kind.plural(),
+                            name = one.name,
+                            error,
+                            "status not written"
+                        );
                         failure
                     }
                     Err(_) => Failure::Unavailable,

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::cluster::Delta;
 use super::resources::LEGACY_GROUP;
-use crate::kubernetes::Failure;
+use crate::kubernetes::{Failure, told};
 use crate::metrics::WatchMetrics;
 use crate::telemetry::Repeat;
 
@@ -240,7 +240,7 @@ impl Watched {
             troubles.begins.reset();
         }
         let Some(suppressed) = troubles.begins.due(std::time::Instant::now()) else { return };
-        let error = error.map_or_else(|| "no answer".to_owned(), ToString::to_string);
+        let error = error.map_or_else(|| "no answer".to_owned(), |error| told(error));
         let Self { resource, group, without, .. } = self;
         match failure {
             Failure::Absent if group == LEGACY_GROUP => tracing::info!(
