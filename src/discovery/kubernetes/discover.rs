@@ -93,7 +93,7 @@ impl Discovery for KubernetesDiscovery {
             watched: Vec::new(),
             displaced: Repeat::every(Duration::from_mins(1)),
             wanted,
-            rewrites: Vec::new(),
+            rewrites: None,
             steps,
             client: client.clone(),
             metrics: Arc::clone(&self.metrics),
@@ -144,8 +144,8 @@ struct Run {
     watched: Vec<(&'static str, String)>,
     displaced: Repeat,
     wanted: watch::Sender<Vec<Wanted>>,
-    /// The rewrites as they are in force.
-    rewrites: Vec<ModelRewrite>,
+    /// The rewrites as they are in force; `None` before any were applied: the pool may have some of an earlier run.
+    rewrites: Option<Vec<ModelRewrite>>,
     steps: mpsc::Sender<Step>,
     client: Client,
     metrics: Arc<Metrics>,
@@ -243,7 +243,7 @@ impl Run {
     fn apply_endpoints(&mut self) {
         self.endpoints.clear();
         // A pool that begins has its rules from the start.
-        if self.rules.due().is_some() {
+        if self.rules.due().is_some() || self.rewrites.is_none() {
             self.apply_rules();
         }
         let Some(view) = self.cluster.view() else {
@@ -276,12 +276,14 @@ impl Run {
             self.pool.set_objectives(objectives);
         }
         let rewrites = self.cluster.model_rewrites();
-        if rewrites != self.rewrites {
-            tracing::info!(rewrites = rewrites.len(), "model rewrites changed");
+        if self.rewrites.as_ref() != Some(&rewrites) {
+            if self.rewrites.is_some() || !rewrites.is_empty() {
+                tracing::info!(rewrites = rewrites.len(), "model rewrites changed");
+            }
             let indexed = Rewrites::new(rewrites.clone());
             self.metrics.pin_models(indexed.models());
             self.pool.set_rewrites(indexed);
-            self.rewrites = rewrites;
+            self.rewrites = Some(rewrites);
         }
         self.want_statuses();
     }

@@ -166,8 +166,11 @@ async fn replicas_that_know_no_pool_until_they_lead_serve_to_the_end_of_their_dr
     holds("it stands by", async || second.metric("pointsman_leader", &[]).await == Some(0.0)).await;
     assert_eq!(second.metric("pointsman_discovery_synced", &[]).await, None, "it watches nothing");
 
-    // A connection keeps the first from ending at once.
-    let open = tokio::net::TcpStream::connect(first.grpc).await.unwrap();
+    // A connection over which something was asked keeps the first from ending at once.
+    let open = Channel::from_shared(format!("http://{}", first.grpc)).unwrap().connect().await.unwrap();
+    let request = HealthCheckRequest { service: "readiness".to_owned() };
+    let answer = HealthClient::new(open.clone()).check(request).await.unwrap();
+    assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
     first.process.terminate().await;
     holds("the second leads", async || second.metric("pointsman_leader", &[]).await == Some(1.0)).await;
     assert_eq!(endpoints(&first).await, Some(1.0), "who ends serves until then");
