@@ -35,8 +35,6 @@ async fn a_thousand_pods_fit_into_eighty_megabytes() {
         pointsman.metric("pointsman_pool_endpoints", &[]).await == Some(PODS as f64)
     })
     .await;
-    let versions = pointsman.metric("pointsman_discovery_snapshots_total", &[]).await.unwrap();
-    assert!(versions < 60.0, "{versions} snapshots: events close together belong into one");
     let peak = pointsman.process.peak_memory();
     let (now, cpu) = (pointsman.process.memory(), pointsman.process.cpu());
     assert!(now <= peak && peak < MEMORY, "{} MB now, {} MB at most, {cpu:?} of CPU", now >> 20, peak >> 20);
