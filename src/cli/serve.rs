@@ -221,7 +221,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let background_stop = CancellationToken::new();
     // Who leads gives the lease back first of all, so that another takes over while this one still serves.
     let resign = CancellationToken::new();
-    let background_thread = Thread::start("background", {
+    let mut background_thread = Thread::start("background", {
         let (stop, resign) = (background_stop.clone(), resign.clone());
         Box::pin(background.run(stop, resign))
     })?;
@@ -266,6 +266,8 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         result = &mut server => Some(result.context("ext_proc server")),
         result = &mut health_server => Some(result.context("health server")),
         result = &mut scaler => Some(result.context("scaler server")),
+        // Without it readings grow old, and nobody would notice.
+        () = background_thread.ended() => Some(Err(anyhow::anyhow!("the background thread ended"))),
         () = stop_signal() => None,
     };
     resign.cancel();

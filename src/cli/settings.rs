@@ -11,7 +11,7 @@ use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, Server
 use crate::metrics::Metrics;
 
 use super::ServeFlags;
-use super::kubernetes::deployment_of;
+use super::kubernetes::owner_of;
 
 /// Room in a message beside the body.
 const MESSAGE_FRAME: usize = 64 << 10;
@@ -114,7 +114,7 @@ impl Settings {
             },
             pool_name: match (nonempty(&flags.pool_name), &pod_name) {
                 (Some(name), _) => name.to_owned(),
-                (None, Some(pod)) if !flags.endpoint_selector.is_empty() => deployment_of(pod).to_owned(),
+                (None, Some(pod)) if !flags.endpoint_selector.is_empty() => owner_of(pod).to_owned(),
                 _ => DEFAULT_POOL.to_owned(),
             },
             pool_namespace: nonempty(&flags.pool_namespace)
@@ -178,6 +178,7 @@ pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
         ("--endpoint-selector", !flags.endpoint_selector.is_empty()),
         ("--endpoint-target-ports", !flags.endpoint_target_ports.is_empty()),
         ("--ha-enable-leader-election", flags.ha_enable_leader_election),
+        ("--ha-lease-duration", flags.ha_lease_duration != Duration::from_secs(15)),
         ("--metrics-endpoint-auth", flags.metrics_endpoint_auth && !flags.metrics_cert_dir.is_empty()),
     ];
     let given = given.into_iter().filter_map(|(flag, given)| given.then_some(flag));

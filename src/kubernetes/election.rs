@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
+use futures_util::{Stream, StreamExt as _};
 use k8s_openapi::api::coordination::v1::{Lease, LeaseSpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use k8s_openapi::jiff::Timestamp;
@@ -19,6 +19,8 @@ use crate::telemetry::Repeat;
 
 /// Length of a watch call.
 const WATCH_SECONDS: u32 = 25;
+/// Least time between looks because of changes: whoever changes the Lease all the time must not make us ask all the time.
+const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for giving the lease back at the end; who does not get it back takes it when it runs out.
 const RELEASE: Duration = Duration::from_secs(2);
 
@@ -109,13 +111,15 @@ impl Election {
         let failures = Repeat::every(Duration::from_mins(1));
         let only =
             watcher::Config::default().fields(&format!("metadata.name={lease}")).timeout(WATCH_SECONDS);
-        let mut changes = std::pin::pin!(watcher(api.clone(), only));
+        let mut changes = std::pin::pin!(watcher(api.clone(), only.clone()));
         let mut deaf_until = Instant::now();
+        let mut led = false;
         while !stop.is_cancelled() {
             let start = Instant::now();
             let leads_until = elector.leads_until();
             let attempt = self.attempt(&api, &mut elector, &mut held);
-            let attempt = tokio::time::timeout(self.settings.renew_deadline(), attempt);
+            // An answer that does not come at all leaves time for a second attempt, over another connection.
+            let attempt = tokio::time::timeout(self.settings.renew_deadline() / 2, attempt);
             // However long an answer takes, the right to lead ends when it ends.
             let Some(attempt) = self.in_time(attempt, leads_until, &stop).await else { break };
             let wake = match attempt {
@@ -140,16 +144,21 @@ impl Election {
             };
             self.show(elector.leads(Instant::now()));
             let waiting = !elector.leads(Instant::now());
+            if std::mem::replace(&mut led, !waiting) && waiting {
+                // It was not listened to while we led, and would begin with what happened then.
+                changes.set(watcher(api.clone(), only.clone()));
+            }
             let pause = self.settings.retry().mul_f64(0.8 + 0.4 * fastrand::f64());
-            let wake = wake.map_or(start + pause, |wake| wake.min(start + pause));
+            // Next: at the usual pace, when another's lease runs out, and when our own does.
+            let own = elector.leads_until().filter(|_| !waiting);
+            let wake = [wake, own].into_iter().flatten().fold(start + pause, Instant::min);
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(wake.into()) => {}
                 // A lease that is given back is taken at once. A watch that fails is let rest; looking goes on without it.
-                change = changes.next(), if waiting && deaf_until <= start => {
-                    if !matches!(change, Some(Ok(_))) {
-                        deaf_until = Instant::now() + pause;
-                    }
+                change = heard(&mut changes, deaf_until), if waiting => {
+                    let rest = if matches!(change, Some(Ok(_))) { LEAST_PAUSE } else { pause };
+                    deaf_until = Instant::now() + rest;
                 }
             }
             self.show(elector.leads(Instant::now()));
@@ -206,10 +215,24 @@ impl Election {
         elector: &mut Elector,
         held: &mut Option<Lease>,
     ) -> kube::Result<Option<Instant>> {
-        let found = match held.take() {
-            Some(lease) => Some(lease),
-            None => api.get_opt(&self.settings.name).await?,
-        };
+        if let Some(lease) = held.take() {
+            match self.attempt_on(api, elector, held, Some(lease)).await {
+                // Somebody has changed or deleted it: it is looked at now.
+                Err(error) if matches!(Failure::from(&error), Failure::Expired | Failure::Absent) => {}
+                done => return done,
+            }
+        }
+        let found = api.get_opt(&self.settings.name).await?;
+        self.attempt_on(api, elector, held, found).await
+    }
+
+    async fn attempt_on(
+        &self,
+        api: &Api<Lease>,
+        elector: &mut Elector,
+        held: &mut Option<Lease>,
+        found: Option<Lease>,
+    ) -> kube::Result<Option<Instant>> {
         // The right to lead counts from before the request: the server may have written it any time after.
         let now = Instant::now();
         let me = &self.settings.identity;
@@ -254,15 +277,21 @@ impl Election {
 
     /// Gives the lease back if it is ours, also if we do not know that: the answer to a write may have been lost. True if it was.
     async fn release(&self, api: &Api<Lease>) -> kube::Result<bool> {
-        let Some(found) = api.get_opt(&self.settings.name).await? else { return Ok(false) };
-        if record(&found).holder != self.settings.identity {
-            return Ok(false);
+        loop {
+            let Some(found) = api.get_opt(&self.settings.name).await? else { return Ok(false) };
+            if record(&found).holder != self.settings.identity {
+                return Ok(false);
+            }
+            let empty = |old: &LeaseSpec| LeaseSpec {
+                lease_duration_seconds: Some(1),
+                ..self.spec("", None, old.lease_transitions.unwrap_or(0))
+            };
+            match self.replace(api, Some(found), empty).await {
+                // A renewal that was under way has come in between.
+                Err(error) if Failure::from(&error) == Failure::Expired => {}
+                done => return done.map(|_| true),
+            }
         }
-        let empty = |old: &LeaseSpec| LeaseSpec {
-            lease_duration_seconds: Some(1),
-            ..self.spec("", None, old.lease_transitions.unwrap_or(0))
-        };
-        self.replace(api, Some(found), empty).await.map(|_| true)
     }
 
     fn spec(&self, holder: &str, acquired: Option<MicroTime>, transitions: i32) -> LeaseSpec {
@@ -289,6 +318,19 @@ impl Election {
                 tracing::info!(lease, "this replica does not lead any more");
             }
         }
+    }
+}
+
+/// The next change, not before `from`.
+async fn heard<T>(changes: &mut (impl Stream<Item = T> + Unpin), from: Instant) -> Option<T> {
+    tokio::time::sleep_until(from.into()).await;
+    changes.next().await
+}
+
+impl Drop for Election {
+    /// Whoever does not take part any more, however that came about, does not lead.
+    fn drop(&mut self) {
+        self.show(false);
     }
 }
 

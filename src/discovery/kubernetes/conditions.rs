@@ -43,7 +43,12 @@ pub(super) fn objective(facts: &ObjectiveFacts, pool: &str, has_pool: bool) -> F
     let message =
         format!("requests to pool {pool} that name this objective have priority {}", facts.priority);
     let accepted = accepted(facts.written.fault.as_slice());
-    Findings { accepted, ready: ready(pool, has_pool, message) }
+    Findings { accepted, ready: unread(&facts.written).unwrap_or_else(|| ready(pool, has_pool, message)) }
+}
+
+/// What cannot be read is not in force.
+fn unread(written: &Written) -> Option<Finding> {
+    written.fault.as_ref().map(|fault| fails("Invalid", fault.clone()))
 }
 
 fn accepted(faults: &[String]) -> Finding {
@@ -82,7 +87,7 @@ pub(super) fn rewrite(facts: &RewriteFacts, all: &Rewrites, pool: &str, has_pool
     } else {
         ready(pool, has_pool, format!("in force, but older rewrites have: {}", others.join(", ")))
     };
-    Findings { accepted, ready }
+    Findings { accepted, ready: unread(&facts.written).unwrap_or(ready) }
 }
 
 /// What is to be said of an object of the former group while the current one has an object of the same name.
@@ -227,7 +232,7 @@ mod tests {
         assert_eq!(accepted(&mixed), (false, "Invalid"));
         let mut unreadable = sound.clone();
         unreadable.written.fault = Some("spec: no".to_owned());
-        assert_eq!(accepted(&unreadable), (false, "Invalid"));
+        assert_eq!(said(&unreadable, &[&unreadable]), [(false, "Invalid"); 2]);
     }
 
     #[test]

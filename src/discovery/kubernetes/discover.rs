@@ -156,10 +156,11 @@ impl Run {
     async fn until_stopped(&mut self, mut received: mpsc::Receiver<Step>) {
         let rules_by = Instant::now() + RULES_WAIT;
         loop {
-            // The first endpoints come with the rules that hold for their requests.
-            let may_begin = self.unheard == 0 || self.pool.is_synced() || Instant::now() >= rules_by;
-            let endpoints = self.endpoints.due().map(|due| if may_begin { due } else { due.max(rules_by) });
-            let due = [endpoints, self.rules.due()].into_iter().flatten().min();
+            // The first endpoints come with the rules that hold for their requests, and the first rules all together.
+            let may_begin = self.unheard == 0 || self.rewrites.is_some() || Instant::now() >= rules_by;
+            let gated = |due: Instant| if may_begin { due } else { due.max(rules_by) };
+            let (endpoints, rules) = (self.endpoints.due().map(gated), self.rules.due().map(gated));
+            let due = [endpoints, rules].into_iter().flatten().min();
             let alarm = async {
                 match due {
                     Some(due) => tokio::time::sleep_until(due.into()).await,
@@ -183,7 +184,7 @@ impl Run {
                 }
             }
             let now = Instant::now();
-            if self.rules.due().is_some_and(|due| due <= now) {
+            if rules.is_some_and(|due| due <= now) {
                 self.apply_rules();
             }
             if endpoints.is_some_and(|due| due <= now) {

@@ -93,18 +93,22 @@ impl Default for Troubles {
 }
 
 impl Patience {
-    /// The pause after this failure; `spread` in 0..1 keeps replicas apart.
-    fn pause(&mut self, failure: Failure, spread: f64) -> Duration {
+    /// The pause after this failure, `barren` if a list had just succeeded; `spread` in 0..1 keeps replicas apart.
+    fn pause(&mut self, failure: Failure, barren: bool, spread: f64) -> Duration {
         if self.last.replace(failure) != Some(failure) {
             self.attempts = 0;
         }
         let longest = match failure {
-            Failure::Expired | Failure::Unavailable => OUTAGE_PAUSE,
-            Failure::Absent | Failure::Forbidden | Failure::Refused => REFUSAL_PAUSE,
+            Failure::Expired | Failure::Unavailable if !barren => OUTAGE_PAUSE,
+            Failure::Expired
+            | Failure::Unavailable
+            | Failure::Absent
+            | Failure::Forbidden
+            | Failure::Refused => REFUSAL_PAUSE,
         };
         let pause = FIRST_PAUSE.saturating_mul(1 << self.attempts.min(10)).min(longest);
         self.attempts = self.attempts.saturating_add(1);
-        pause.mul_f64(0.8 + 0.4 * spread)
+        pause.mul_f64(1.0 - 0.2 * spread)
     }
 }
 
@@ -138,13 +142,15 @@ impl Watched {
                 return;
             };
             let now = Instant::now();
-            if let Some(listed) = round.listed {
+            let lived = round.listed.map(|listed| now.duration_since(listed));
+            if lived.is_some() {
                 live_until = Some(now);
-                // A watch that fails as soon as it has listed does not work, and shall not list all the time.
-                if now.duration_since(listed) > REFUSAL_PAUSE {
-                    patience = Patience::default();
-                    troubles = Troubles::default();
-                }
+            }
+            // A watch that fails as soon as it has listed does not work, and shall not list all the time.
+            let barren = lived.is_some_and(|lived| lived < REFUSAL_PAUSE);
+            if lived.is_some() && !barren {
+                patience = Patience::default();
+                troubles = Troubles::default();
             }
             let failure = round.error.as_ref().map_or(Failure::Unavailable, Failure::from);
             self.metrics.failed(failure.name());
@@ -152,7 +158,7 @@ impl Watched {
             if !sink.tell(None).await {
                 return;
             }
-            let pause = patience.pause(failure, fastrand::f64());
+            let pause = patience.pause(failure, barren, fastrand::f64());
             self.aging(live_until, tokio::time::sleep(pause)).await;
         }
     }

@@ -11,7 +11,7 @@ use crate::kubernetes::playing;
 
 fn pauses(failures: &[Failure]) -> Vec<u128> {
     let mut patience = Patience::default();
-    failures.iter().map(|failure| patience.pause(*failure, 0.5).as_millis()).collect()
+    failures.iter().map(|failure| patience.pause(*failure, false, 0.0).as_millis()).collect()
 }
 
 #[test]
@@ -94,6 +94,25 @@ async fn a_server_that_lists_but_does_not_let_watch_is_asked_ever_more_seldom() 
     let lists = asked.lock().iter().filter(|kind| **kind == "list").count();
     assert!((50..90).contains(&lists), "{lists} lists in ten minutes");
     assert!(steps.iter().all(|step| names(step) == ["a"]), "what can be known is known");
+}
+
+#[test]
+fn a_pause_is_never_longer_than_its_bound_and_replicas_differ() {
+    let mut patience = Patience { last: Some(Failure::Absent), attempts: 20 };
+    let mut pause = |spread| patience.pause(Failure::Absent, false, spread).as_millis();
+    assert_eq!((pause(0.0), pause(1.0)), (10_000, 8_000));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_is_too_busy_for_watches_is_not_made_to_list_instead() {
+    let asked = Asked::default();
+    let client = client(&asked, |kind, _| match kind {
+        "list" => (200, list(&["a"])),
+        _ => (429, refusal(429)),
+    });
+    watched(client, Duration::from_mins(10)).await;
+    let lists = asked.lock().iter().filter(|kind| **kind == "list").count();
+    assert!((50..90).contains(&lists), "{lists} lists in ten minutes");
 }
 
 #[tokio::test(start_paused = true)]

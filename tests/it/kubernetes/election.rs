@@ -116,7 +116,7 @@ async fn a_leader_that_is_killed_is_replaced_within_the_lease_and_standbys_answe
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_asked_to_end_hands_over_within_a_second_and_no_request_is_lost() {
+async fn a_leader_that_is_asked_to_end_hands_over_at_once_and_no_request_is_lost() {
     let server = ApiServer::shared().await;
     let mut all = start(server).await;
     let first = leader(&all.replicas).await;
@@ -128,7 +128,8 @@ async fn a_leader_that_is_asked_to_end_hands_over_within_a_second_and_no_request
     leaving.process.terminate().await;
     leader(&all.replicas).await;
     let took = at.elapsed();
-    assert!(took < Duration::from_secs(1), "handed over after {took:?}");
+    println!("handed over after {took:?}");
+    assert!(took < LEASE / 2, "handed over after {took:?}: not before the lease ran out");
     assert!(leaving.process.ended().await.success());
     let count = traffic.count();
     holds("traffic goes on", async || traffic.count() > count + 50).await;
@@ -158,7 +159,8 @@ async fn replicas_that_know_no_pool_until_they_lead_serve_to_the_end_of_their_dr
     namespace.pool(&[8000]).await;
     namespace.pod("pod-1", namespace.address(1)).await;
     let config = format!("{CONFIG}featureGates: [haPopulateNonLeaderDatastore=false]\n");
-    let flags = [&FLAGS[..], &["--config-text", &config, "--secure-serving=false"]].concat();
+    let flags = ["--config-text", &config, "--secure-serving=false", "--drain-timeout", "60s"];
+    let flags = [&FLAGS[..], &flags].concat();
     let mut first = picker(server, &namespace, &flags).await;
     let endpoints = async |replica: &Pointsman| replica.metric("pointsman_pool_endpoints", &[]).await;
     holds("the leader knows the pool", async || endpoints(&first).await == Some(1.0)).await;

@@ -98,7 +98,7 @@ impl Stage {
 /// Starts the program as the chart would, with the token of the namespace's account.
 pub(crate) async fn picker(server: &ApiServer, namespace: &Namespace, flags: &[&str]) -> Pointsman {
     let kubeconfig = server.kubeconfig(&namespace.token).display().to_string();
-    let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAME", "pool-epp-5d9f8-abcde")];
+    let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAME", "pool-epp-7d9f8c6b5-x2x4z")];
     let usual = [
         "--config-text",
         CONFIG,
