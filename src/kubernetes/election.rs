@@ -112,10 +112,10 @@ impl Election {
         let only =
             watcher::Config::default().fields(&format!("metadata.name={lease}")).timeout(WATCH_SECONDS);
         let mut changes = std::pin::pin!(watcher(api.clone(), only.clone()));
-        let mut deaf_until = Instant::now();
+        let mut deaf_until = now();
         let mut led = false;
         while !stop.is_cancelled() {
-            let start = Instant::now();
+            let start = now();
             let leads_until = elector.leads_until();
             let attempt = self.attempt(&api, &mut elector, &mut held);
             // An answer that does not come at all leaves time for a second attempt, over another connection.
@@ -142,8 +142,8 @@ impl Election {
                 }
                 Err(_) => None,
             };
-            self.show(elector.leads(Instant::now()));
-            let waiting = !elector.leads(Instant::now());
+            self.show(elector.leads(now()));
+            let waiting = !elector.leads(now());
             if std::mem::replace(&mut led, !waiting) && waiting {
                 // It was not listened to while we led, and would begin with what happened then.
                 changes.set(watcher(api.clone(), only.clone()));
@@ -158,10 +158,10 @@ impl Election {
                 // A lease that is given back is taken at once. A watch that fails is let rest; looking goes on without it.
                 change = heard(&mut changes, deaf_until), if waiting => {
                     let rest = if matches!(change, Some(Ok(_))) { LEAST_PAUSE } else { pause };
-                    deaf_until = Instant::now() + rest;
+                    deaf_until = now() + rest;
                 }
             }
-            self.show(elector.leads(Instant::now()));
+            self.show(elector.leads(now()));
         }
         self.show(false);
         match tokio::time::timeout(RELEASE, self.release(&api)).await {
@@ -234,7 +234,7 @@ impl Election {
         found: Option<Lease>,
     ) -> kube::Result<Option<Instant>> {
         // The right to lead counts from before the request: the server may have written it any time after.
-        let now = Instant::now();
+        let now = now();
         let me = &self.settings.identity;
         let written = match elector.step(found.as_ref().map(record), now) {
             Step::Create => {
@@ -321,6 +321,11 @@ impl Election {
     }
 }
 
+/// The time by the runtime's clock, which tests may set.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
 /// The next change, not before `from`.
 async fn heard<T>(changes: &mut (impl Stream<Item = T> + Unpin), from: Instant) -> Option<T> {
     tokio::time::sleep_until(from.into()).await;
@@ -343,3 +348,7 @@ fn record(lease: &Lease) -> Record {
         version: lease.metadata.resource_version.clone().unwrap_or_default(),
     }
 }
+
+#[cfg(test)]
+#[path = "election_tests.rs"]
+mod tests;
