@@ -2,11 +2,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use serde_json::{Value, json};
 
-use crate::support::program;
+use crate::support::{self, documents, helm, program, run, tool};
 
 mod monitoring;
 
@@ -23,35 +22,8 @@ fn read(inside: &str) -> String {
     std::fs::read_to_string(path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
 }
 
-/// The first of these that exists.
-fn tool(places: &[&str]) -> PathBuf {
-    let found = places.iter().map(|place| path(place)).find(|place| place.exists());
-    found.unwrap_or_else(|| panic!("no {}: run `make setup`", places.join(" and no ")))
-}
-
-/// Runs it: whether it succeeded, standard output, and standard error.
-fn run(program: &Path, args: &[&str]) -> (bool, String, String) {
-    let output = Command::new(program).args(args).current_dir(ROOT).output().unwrap();
-    let text = |bytes| String::from_utf8(bytes).unwrap();
-    (output.status.success(), text(output.stdout), text(output.stderr))
-}
-
-fn documents(text: &str) -> Vec<Value> {
-    let all: Vec<Value> = serde_saphyr::from_multiple(text).unwrap_or_else(|error| panic!("{error}\n{text}"));
-    all.into_iter().filter(|document| !document.is_null()).collect()
-}
-
-/// `helm template` with these further arguments.
-fn try_render(args: &[&str]) -> Result<Vec<Value>, String> {
-    let usual = ["template", RELEASE, "deploy/charts/pointsman", "--namespace", "default"];
-    // The Helm that is built from source takes the cluster for an ancient one.
-    let version = ["--kube-version", "1.33.0"];
-    let (good, out, error) = run(&tool(&["target/kubernetes/helm"]), &[&usual[..], &version, args].concat());
-    if good { Ok(documents(&out)) } else { Err(error) }
-}
-
 fn render(args: &[&str]) -> Vec<Value> {
-    try_render(args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
+    support::render(RELEASE, "default", args).unwrap_or_else(|error| panic!("{args:?}: {error}"))
 }
 
 /// The ready values files, by name.
@@ -132,7 +104,7 @@ fn the_chart_lints_with_every_ready_combination_of_values() {
     for file in all {
         let args =
             ["lint", "--strict", "deploy/charts/pointsman", "--kube-version", "1.33.0", "--values", &file];
-        let (good, out, error) = run(&tool(&["target/kubernetes/helm"]), &args);
+        let (good, out, error) = helm(&args);
         assert!(good, "{file}\n{out}{error}");
     }
 }
@@ -233,7 +205,7 @@ fn values_that_are_missing_unknown_or_at_odds_are_named() {
         ),
     ];
     for (args, expected) in cases {
-        let error = try_render(args).expect_err(expected);
+        let error = support::render(RELEASE, "default", args).expect_err(expected);
         assert!(error.contains(expected), "{args:?}: no {expected:?} in {error}");
     }
 }

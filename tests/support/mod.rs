@@ -14,6 +14,7 @@ pub(crate) mod process;
 mod prometheus;
 mod recorder;
 mod stack;
+mod tools;
 
 pub(crate) use client::{Client, Reply, chat, lone_request, sse_events};
 pub(crate) use endpoints::EndpointsFile;
@@ -26,3 +27,4 @@ pub(crate) use poll::{PATIENCE, eventually, holds, within};
 pub(crate) use prometheus::{Prometheus, Target};
 pub(crate) use recorder::Recorder;
 pub(crate) use stack::{SCORERS, Stack, config};
+pub(crate) use tools::{documents, helm, render, run, tool};

@@ -4,7 +4,8 @@ use std::path::{Path, PathBuf};
 
 use serde_json::Value;
 
-use crate::support::cluster::{ApiServer, Namespace, documents, helm};
+use crate::support::cluster::{ApiServer, Namespace};
+use crate::support::{documents, render};
 
 /// Groups of kinds that come with other software; its own tools check these.
 const FOREIGN: [&str; 9] = [
@@ -53,19 +54,8 @@ async fn everything_that_the_chart_renders_is_valid_to_the_api_server() {
     let mut checked = 0;
     for entry in std::fs::read_dir(root("deploy/charts/pointsman/ci")).unwrap() {
         let values = entry.unwrap().path();
-        let output = helm(&[
-            "template",
-            "release",
-            "deploy/charts/pointsman",
-            "--namespace",
-            &namespace.name,
-            "--kube-version",
-            "1.35.0",
-            "--values",
-            values.to_str().unwrap(),
-        ]);
-        assert!(output.status.success(), "{}: {}", values.display(), String::from_utf8_lossy(&output.stderr));
-        let objects = documents(&String::from_utf8(output.stdout).unwrap());
+        let objects = render("release", &namespace.name, &["--values", values.to_str().unwrap()]);
+        let objects = objects.unwrap_or_else(|error| panic!("{}: {error}", values.display()));
         checked += objects.len();
         let name = values.file_name().unwrap().to_string_lossy().into_owned();
         found.extend(faults(server, &namespace, &name, objects).await);

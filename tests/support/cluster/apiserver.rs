@@ -13,7 +13,7 @@ use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::super::poll::eventually;
+use crate::support::{documents, eventually, tool};
 
 /// Token of somebody who may do everything.
 const ADMIN: &str = "admin-token";
@@ -125,7 +125,7 @@ impl ApiServer {
             let path = entry.unwrap().path();
             let is_yaml = path.extension().is_some_and(|extension| extension == "yaml");
             let text = if is_yaml { std::fs::read_to_string(path).unwrap() } else { String::new() };
-            for object in super::documents(&text) {
+            for object in documents(&text) {
                 if object["kind"] == "CustomResourceDefinition" {
                     self.apply_object(&object, None).await;
                 }
@@ -176,8 +176,7 @@ impl ApiServer {
     }
 
     fn spawn(&self) -> Running {
-        let program = root().join("target/kubernetes/apiserver");
-        assert!(program.exists(), "no API server at {}: run `make setup`", program.display());
+        let program = tool(&["target/kubernetes/apiserver"]);
         let log = std::fs::File::options().create(true).append(true).open(self.path("log")).unwrap();
         let path = |name: &str| self.path(name).display().to_string();
         let mut child = Command::new(program)

@@ -11,6 +11,7 @@ use kube::{Api, Client};
 use serde_json::{Value, json};
 
 use super::apiserver::ApiServer;
+use crate::support::render;
 
 /// Label of the pods that the pool selects.
 pub(crate) const LABEL: (&str, &str) = ("app", "vllm");
@@ -56,9 +57,9 @@ impl Namespace {
     /// What the chart renders here for a release called [`POOL`] with these values.
     pub(crate) fn rendered(&self, values: &[&str]) -> Vec<Value> {
         let labels = format!("inferencePool.modelServers.matchLabels.{}={}", LABEL.0, LABEL.1);
-        let mut sets = vec![labels.as_str()];
-        sets.extend(values);
-        super::helm::template(POOL, &self.name, &sets)
+        let sets = std::iter::once(labels.as_str()).chain(values.iter().copied());
+        let args: Vec<&str> = sets.flat_map(|set| ["--set", set]).collect();
+        render(POOL, &self.name, &args).unwrap_or_else(|error| panic!("{values:?}: {error}"))
     }
 
     /// An address on loopback that is no other test's: `place` from 1 to 254.
