@@ -21,6 +21,25 @@ async fn served_by(stage: &Stage, traffic: &Traffic, places: &[u8]) {
     .await;
 }
 
+/// A rewrite of `alias-model` to this one.
+fn alias(target: &str) -> serde_json::Value {
+    json!({
+        "apiVersion": "llm-d.ai/v1alpha2",
+        "kind": "InferenceModelRewrite",
+        "metadata": {"name": "alias"},
+        "spec": {"poolRef": {"name": "pool"}, "rules": [
+            {"matches": [{"model": {"value": "alias-model"}}], "targets": [{"modelRewrite": target}]},
+        ]},
+    })
+}
+
+/// Status of a request for `alias-model`.
+async fn ask_alias(stage: &Stage) -> u16 {
+    let mut body = chat("hello", 1, false);
+    body["model"] = json!("alias-model");
+    stage.client().post("/v1/chat/completions", &body).await.status
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn pods_come_and_go_under_load_and_no_request_is_lost() {
     let server = ApiServer::shared().await;
@@ -61,6 +80,16 @@ async fn pods_come_and_go_under_load_and_no_request_is_lost() {
     }
     served_by(&stage, &traffic, &[4, 5, 6]).await;
     traffic.assert_none_went_to(&gone);
+
+    // Priorities and rewrites come, change and go.
+    for (priority, target, expected) in [(1, "sim-model", 200), (-1, "other", 404)] {
+        stage.objective("batch", priority).await;
+        namespace.apply(&alias(target)).await;
+        holds("the rewrite is as it was written", async || ask_alias(&stage).await == expected).await;
+    }
+    namespace.delete("llm-d.ai", "v1alpha2", "InferenceModelRewrite", "alias").await;
+    namespace.delete("llm-d.ai", "v1alpha2", "InferenceObjective", "batch").await;
+    served_by(&stage, &traffic, &[4, 5, 6]).await;
     let sent = traffic.stop_all_good().await;
     assert!(sent.len() > 100, "only {} requests", sent.len());
 }
@@ -154,21 +183,8 @@ async fn a_pool_that_is_deleted_and_made_again_serves_with_its_rules() {
     let server = ApiServer::shared().await;
     let stage = Stage::start(server, 1, 1, &[]).await;
     stage.objective("batch", -5).await;
-    stage.namespace
-        .apply(&json!({
-            "apiVersion": "llm-d.ai/v1alpha2",
-            "kind": "InferenceModelRewrite",
-            "metadata": {"name": "alias"},
-            "spec": {"poolRef": {"name": "pool"}, "rules": [
-                {"matches": [{"model": {"value": "alias-model"}}], "targets": [{"modelRewrite": "sim-model"}]},
-            ]},
-        }))
-        .await;
-    let ask = async || {
-        let mut body = chat("hello", 1, false);
-        body["model"] = json!("alias-model");
-        stage.client().post("/v1/chat/completions", &body).await.status
-    };
+    stage.namespace.apply(&alias("sim-model")).await;
+    let ask = async || ask_alias(&stage).await;
     holds("the rewrite is in force", async || ask().await == 200).await;
     stage.namespace.delete("inference.networking.k8s.io", "v1", "InferencePool", "pool").await;
     holds("without a pool nothing is served", async || ask().await == 503).await;
