@@ -20,25 +20,14 @@
 #[path = "../tests/support/mod.rs"]
 mod support;
 
-use std::net::Ipv4Addr;
 use std::time::{Duration, Instant};
 
-use serde_json::json;
 use support::cluster::{ApiServer, Namespace, picker};
 
 /// Pods.
 const PODS: usize = 1000;
 /// Time over which CPU is measured.
 const SPAN: Duration = Duration::from_secs(30);
-
-async fn make(namespace: &Namespace, number: usize) {
-    let name = format!("vllm-llama3-8b-instruct-7d9f8c6b5-{number:05}");
-    let address = Ipv4Addr::new(127, 255, (number / 250) as u8, (number % 250 + 1) as u8);
-    let labels =
-        json!({"app": "vllm", "pod-template-hash": "7d9f8c6b5", "llm-d.ai/role": "both", "zone": "a"});
-    namespace.pod_with(&name, address, labels, json!({})).await;
-    namespace.set_ready(&name, true).await;
-}
 
 #[tokio::main]
 async fn main() {
@@ -56,9 +45,7 @@ async fn main() {
     )
     .await;
     let start = Instant::now();
-    for batch in 0..PODS / 20 {
-        futures_util::future::join_all((0..20).map(|one| make(&namespace, batch * 20 + one))).await;
-    }
+    namespace.many_pods(PODS).await;
     let made = start.elapsed();
     support::holds("all are endpoints", async || {
         pointsman.metric("pointsman_pool_endpoints", &[]).await == Some(PODS as f64)
@@ -79,7 +66,7 @@ async fn main() {
 
     let (before, start) = (pointsman.process.cpu(), Instant::now());
     for beat in 0..SPAN.as_secs() {
-        let name = format!("vllm-llama3-8b-instruct-7d9f8c6b5-{:05}", beat / 2);
+        let name = Namespace::many_name((beat / 2) as usize);
         namespace.set_ready(&name, beat % 2 == 1).await;
         tokio::time::sleep_until((start + Duration::from_secs(beat + 1)).into()).await;
     }

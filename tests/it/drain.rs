@@ -2,19 +2,11 @@
 
 use http_body_util::BodyExt as _;
 use tonic::transport::Channel;
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
-use crate::support::{BodyMode, Fleet, Stack, chat, holds, within};
+use crate::support::{BodyMode, Fleet, Stack, chat, health, holds, within};
 
 const EXT_PROC: &str = "envoy.service.ext_proc.v3.ExternalProcessor";
-
-async fn health(channel: &Channel, service: &str) -> Option<ServingStatus> {
-    let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::new(channel.clone()).check(request).await.ok()?;
-    Some(answer.into_inner().status())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_signal_turns_health_off_at_once_and_lets_running_requests_finish() {

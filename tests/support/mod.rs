@@ -22,7 +22,7 @@ pub(crate) use envoy::{BodyMode, Envoy};
 pub(crate) use exporter::{Exporter, Form};
 pub(crate) use ext_proc::{Exchange, Proxy, body, destination, headers, response_headers, sets, trailers};
 pub(crate) use fleet::Fleet;
-pub(crate) use pointsman::{Pointsman, program};
+pub(crate) use pointsman::{Pointsman, health, program};
 pub(crate) use poll::{PATIENCE, eventually, holds, within};
 pub(crate) use prometheus::{Prometheus, Target};
 pub(crate) use recorder::Recorder;

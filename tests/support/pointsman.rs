@@ -3,6 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_check_response::ServingStatus;
+use tonic_health::pb::health_client::HealthClient;
+
 use super::client::Client;
 use super::process::Process;
 
@@ -54,6 +59,13 @@ impl Pointsman {
     pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
         sum(&self.page().await, name, labels)
     }
+}
+
+/// What the health service behind this channel says of a service; `None` if it gives no answer.
+pub(crate) async fn health(channel: &Channel, service: &str) -> Option<ServingStatus> {
+    let request = HealthCheckRequest { service: service.to_owned() };
+    let answer = HealthClient::new(channel.clone()).check(request).await.ok()?;
+    Some(answer.into_inner().status())
 }
 
 async fn address(process: &mut Process, listener: &str) -> SocketAddr {

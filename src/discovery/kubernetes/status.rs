@@ -79,11 +79,9 @@ impl StatusWriter {
             let list = wanted.borrow_and_update().clone();
             let mut again = false;
             lately.retain(|_, said| said.at.elapsed() < REST);
+            let now = seconds(&crate::telemetry::rfc3339(std::time::SystemTime::now()));
             for one in list {
-                let now = crate::telemetry::rfc3339(std::time::SystemTime::now());
-                let Some(conditions) = to_write(&one.findings, &one.written, &seconds(&now)) else {
-                    continue;
-                };
+                let Some(conditions) = to_write(&one.findings, &one.written, &now) else { continue };
                 let key = (one.kind, one.at.group.to_string());
                 if forbidden.get(&key).is_some_and(|until| *until > Instant::now())
                     || !self.leadership.leads()

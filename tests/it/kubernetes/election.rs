@@ -3,12 +3,10 @@
 use std::time::{Duration, Instant};
 
 use tonic::transport::Channel;
-use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
-use tonic_health::pb::health_client::HealthClient;
 
 use crate::support::cluster::{ApiServer, CONFIG, Namespace, Traffic, free_port, picker, simulate};
-use crate::support::{BodyMode, Envoy, Pointsman, eventually, holds};
+use crate::support::{BodyMode, Envoy, Pointsman, eventually, health, holds};
 
 /// The lease of these tests; 15 s in the field.
 const LEASE: Duration = Duration::from_secs(6);
@@ -51,9 +49,7 @@ async fn is_ready(replica: &Pointsman, service: &str) -> bool {
     else {
         return false;
     };
-    let request = HealthCheckRequest { service: service.to_owned() };
-    let answer = HealthClient::new(channel).check(request).await;
-    answer.is_ok_and(|answer| answer.into_inner().status() == ServingStatus::Serving)
+    health(&channel, service).await == Some(ServingStatus::Serving)
 }
 
 /// Number of the one replica that is ready.
@@ -170,9 +166,7 @@ async fn replicas_that_know_no_pool_until_they_lead_serve_to_the_end_of_their_dr
 
     // A connection over which something was asked keeps the first from ending at once.
     let open = Channel::from_shared(format!("http://{}", first.grpc)).unwrap().connect().await.unwrap();
-    let request = HealthCheckRequest { service: "readiness".to_owned() };
-    let answer = HealthClient::new(open.clone()).check(request).await.unwrap();
-    assert_eq!(answer.into_inner().status(), ServingStatus::Serving);
+    assert_eq!(health(&open, "readiness").await, Some(ServingStatus::Serving));
     first.process.terminate().await;
     holds("the second leads", async || second.metric("pointsman_leader", &[]).await == Some(1.0)).await;
     assert_eq!(endpoints(&first).await, Some(1.0), "who ends serves until then");

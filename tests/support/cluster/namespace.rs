@@ -135,6 +135,25 @@ impl Namespace {
         self.patch_status(name, &status).await;
     }
 
+    /// `count` ready pods, twenty at a time, called as [`Self::many_name`] says. Nothing listens at their addresses.
+    pub(crate) async fn many_pods(&self, count: usize) {
+        let make = async |number: usize| {
+            let name = Self::many_name(number);
+            let address = Ipv4Addr::new(127, 255, (number / 250) as u8, (number % 250 + 1) as u8);
+            let labels = json!({"app": "vllm", "pod-template-hash": "7d9f8c6b5", "llm-d.ai/role": "both", "zone": "a"});
+            self.pod_with(&name, address, labels, json!({})).await;
+            self.set_ready(&name, true).await;
+        };
+        for batch in 0..count / 20 {
+            futures_util::future::join_all((0..20).map(|one| make(batch * 20 + one))).await;
+        }
+    }
+
+    /// Name of one of [`Self::many_pods`].
+    pub(crate) fn many_name(number: usize) -> String {
+        format!("vllm-llama3-8b-instruct-7d9f8c6b5-{number:05}")
+    }
+
     /// Sets the pod's `Ready` condition.
     pub(crate) async fn set_ready(&self, name: &str, ready: bool) {
         let status = if ready { "True" } else { "False" };
