@@ -3,7 +3,7 @@
 //! Reading order, from what knows nothing to what knows everything: [`pool`] (endpoints and their load), [`metrics`] and [`telemetry`] (what is
 //! exported), [`document`] (files that people write), [`request`] (what is asked), [`prefix`] (who holds which blocks), [`scheduling`] (the cycle
 //! and its traits), [`flow`] (who waits, and who goes next), [`datalayer`] (reading model servers), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs),
-//! [`director`] (the way of a request), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API), [`discovery`], [`admin`], [`scaler`]
+//! [`director`] (the way of a request), [`transport`] (what every port shares), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API), [`discovery`], [`admin`], [`scaler`]
 //! (what an autoscaler asks), [`sim`] (a simulated model server) and
 //! [`cli`], the wiring. `docs/architecture.md` tells how they work together.
 
@@ -23,6 +23,8 @@ pub mod plugins;
 
 pub mod config;
 pub mod director;
+
+pub mod transport;
 
 pub mod admin;
 pub mod discovery;

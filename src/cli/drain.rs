@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-use crate::extproc::Connections;
+use crate::transport::Connections;
 
 /// How often the drain looks whether anything is left.
 const LOOK: Duration = Duration::from_millis(50);

@@ -24,7 +24,7 @@ use crate::config::{self, LoadOptions, Plan};
 use crate::director::{Admission, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
-use crate::extproc::{self, Connections, ExtProc, Listening};
+use crate::extproc::{self, ExtProc, Listening};
 use crate::kubernetes::Leadership;
 use crate::metrics::Metrics;
 use crate::plugins::FileDiscoverySpec;
@@ -33,6 +33,7 @@ use crate::prefix::PrefixMemory;
 use crate::request::{ParserKind, Parsers};
 use crate::scaler::{self, KedaScaler, ScalerSettings};
 use crate::telemetry::{LogFormat, LogHandle, LogLevel, Tracing, logs};
+use crate::transport::{self, Connections};
 
 /// Version of this build, as metrics and traces name it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -168,7 +169,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default())?;
     settings.server.check().context("ext_proc port")?;
     let metrics_tls = settings.metrics_cert.as_deref().map(|folder| {
-        let config = extproc::metrics_tls(folder, settings.metrics_client_ca.as_deref());
+        let config = transport::metrics_tls(folder, settings.metrics_client_ca.as_deref());
         config.context("metrics port")
     });
     let metrics_tls = metrics_tls.transpose()?;
@@ -198,7 +199,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let (admin_listener, renewal) = match metrics_tls {
         Some((config, identity)) => {
             let folder = settings.metrics_cert.clone();
-            (AdminListener::tls(metrics_socket, config), Some(extproc::watch_certificate(folder, identity)))
+            (AdminListener::tls(metrics_socket, config), Some(transport::watch_certificate(folder, identity)))
         }
         None => (AdminListener::plain(metrics_socket), None),
     };
@@ -444,7 +445,7 @@ async fn serve_health(
     health: HealthRpc,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    let incoming = extproc::accept(listener);
+    let incoming = transport::accept(listener);
     tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, stop.cancelled()).await
 }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use crate::config::ConfigSource;
 use crate::director::DirectorSettings;
-use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, ServerSettings, TlsSettings};
+use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, ServerSettings};
 use crate::metrics::Metrics;
+use crate::transport::TlsSettings;
 
 use super::ServeFlags;
 use super::kubernetes::owner_of;

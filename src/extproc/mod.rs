@@ -5,7 +5,6 @@
 mod answer;
 mod body;
 mod codec;
-mod connections;
 mod machine;
 mod metadata;
 mod mode;
@@ -13,14 +12,11 @@ mod refusal;
 mod server;
 mod service;
 mod stream;
-mod tls;
 pub mod wire;
 
 pub use body::BodyBudget;
 pub use codec::{PROCESS_PATH, SERVICE_NAME, client_codec};
-pub use connections::Connections;
 pub use machine::{Effect, Effects, Machine, MachineSettings};
 pub use mode::{BodyMode, Modes, UnknownMode};
-pub use server::{Listening, ServerError, ServerSettings, accept, serve, watch_certificate};
+pub use server::{Listening, ServerError, ServerSettings, serve};
 pub use service::{ExtProc, ExtProcSettings};
-pub use tls::{Identity, TlsError, TlsSettings, metrics_tls};

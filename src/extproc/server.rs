@@ -2,36 +2,29 @@
 
 use std::convert::Infallible;
 use std::future::Future;
-use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::StreamExt;
 use http::{Request, Response};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_rustls::TlsAcceptor;
 use tonic::body::Body;
 use tonic::transport::Server;
 use tower_service::Service;
 
 use super::ExtProc;
-use super::connections::{Connections, Counted};
-use super::tls::{self, Identity, TlsError, TlsSettings};
+use crate::transport::{
+    Connections, Identity, TlsError, TlsSettings, accept, accept_tls, grpc_tls, watch_certificate,
+};
 
 /// HTTP/2 window of a stream: a whole prompt fits.
 const STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of a connection: several do.
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Longest TLS handshake.
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Handshakes under way at once.
-const HANDSHAKES: usize = 256;
-/// Pause after a failure to accept.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Connections whose handshake is done and which the server has not taken yet.
 const ACCEPT_BACKLOG: usize = 64;
 
@@ -59,7 +52,7 @@ impl ServerSettings {
     /// Tries out all that can be wrong with them, so that a fault is told before anything listens.
     pub fn check(&self) -> Result<(), TlsError> {
         let Some(tls) = &self.tls else { return Ok(()) };
-        tls::server_config(tls, Identity::load(tls)?).map(|_| ())
+        grpc_tls(tls, Identity::load(tls)?).map(|_| ())
     }
 }
 
@@ -95,7 +88,7 @@ where
         return Ok(server.serve_with_incoming_shutdown(services, incoming, shutdown).await?);
     };
     let identity = Identity::load(&tls)?;
-    let acceptor = TlsAcceptor::from(tls::server_config(&tls, Arc::clone(&identity))?);
+    let acceptor = TlsAcceptor::from(grpc_tls(&tls, Arc::clone(&identity))?);
     let reload = watch_certificate(settings.reload.then_some(tls.cert_path).flatten(), identity);
     let (sender, receiver) = mpsc::channel(ACCEPT_BACKLOG);
     let accept = accept_tls(listening.listener, acceptor, connections, sender);
@@ -135,88 +128,5 @@ where
             }
             _ => self.extproc.call(request),
         }
-    }
-}
-
-/// Connections as they come. A failure to accept nearly always means that descriptors have run out: it is told, and waited out.
-pub fn accept(listener: TcpListener) -> impl Stream<Item = io::Result<TcpStream>> + Send {
-    futures_util::stream::unfold(listener, |listener| async {
-        Some((Ok(next_connection(&listener).await), listener))
-    })
-}
-
-async fn next_connection(listener: &TcpListener) -> TcpStream {
-    loop {
-        match listener.accept().await {
-            Ok((stream, _)) => {
-                without_delay(&stream);
-                return stream;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "cannot accept a connection");
-                tokio::time::sleep(ACCEPT_PAUSE).await;
-            }
-        }
-    }
-}
-
-fn without_delay(stream: &TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "cannot switch off delayed sending");
-    }
-}
-
-/// Accepts connections and shakes hands, each in a task of its own: a slow client keeps nobody waiting.
-async fn accept_tls(
-    listener: TcpListener,
-    acceptor: TlsAcceptor,
-    connections: Connections,
-    sender: mpsc::Sender<io::Result<Counted<tokio_rustls::server::TlsStream<TcpStream>>>>,
-) {
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
-    loop {
-        let stream = next_connection(&listener).await;
-        // With too many handshakes under way, further clients wait in the listen queue.
-        let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else { return };
-        let (acceptor, sender, connections) = (acceptor.clone(), sender.clone(), connections.clone());
-        tokio::spawn(async move {
-            let _permit = permit;
-            match tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(stream)).await {
-                Ok(Ok(stream)) => {
-                    // A closed channel means the server is shutting down.
-                    let _: Result<(), _> = sender.send(Ok(connections.count(stream))).await;
-                }
-                Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
-                Err(_) => tracing::debug!("tls handshake took too long"),
-            }
-        });
-    }
-}
-
-/// How often certificate files are looked at. Reading them is cheap, and no way of replacing them goes unseen.
-const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
-
-/// Takes over renewed certificate files of this folder, for ever; without a folder there is nothing to do.
-pub async fn watch_certificate(folder: Option<std::path::PathBuf>, identity: Arc<Identity>) {
-    let Some(folder) = folder else { return std::future::pending().await };
-    let read = async || {
-        let mut files = Vec::new();
-        for name in ["tls.crt", "tls.key"] {
-            files.extend(tokio::fs::read(folder.join(name)).await.unwrap_or_default());
-        }
-        files
-    };
-    let mut seen = read().await;
-    loop {
-        tokio::time::sleep(CERTIFICATE_POLL).await;
-        let found = read().await;
-        if found == seen {
-            continue;
-        }
-        match identity.reload(&folder) {
-            Ok(()) => tracing::info!(path = %folder.display(), "serving certificate renewed"),
-            Err(error) => tracing::warn!(%error, "serving certificate not renewed; the old one stays in use"),
-        }
-        seen = found;
     }
 }

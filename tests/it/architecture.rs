@@ -31,11 +31,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("director", &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
     // Edges.
-    ("extproc", &["director", "scheduling", "request", "pool", "metrics", "telemetry"]),
-    ("admin", &["pool", "metrics", "telemetry"]),
+    ("transport", &["metrics", "telemetry"]),
+    ("extproc", &["director", "scheduling", "request", "pool", "metrics", "telemetry", "transport"]),
+    ("admin", &["pool", "metrics", "telemetry", "transport"]),
     ("kubernetes", &["admin", "metrics", "telemetry"]),
     ("discovery", &["kubernetes", "plugins", "pool", "metrics", "telemetry", "document"]),
-    ("scaler", &["document"]),
+    ("scaler", &["document", "transport"]),
     ("sim", &[]),
 ];
 

@@ -22,7 +22,7 @@ impl Connections {
     }
 
     /// Counts `stream` as open until it is dropped.
-    pub(super) fn count<S>(&self, stream: S) -> Counted<S> {
+    pub fn count<S>(&self, stream: S) -> Counted<S> {
         self.open.fetch_add(1, Relaxed);
         Counted { stream, connections: self.clone() }
     }
@@ -30,7 +30,7 @@ impl Connections {
 
 /// A connection that is counted as long as it lives.
 #[derive(Debug)]
-pub(super) struct Counted<S> {
+pub struct Counted<S> {
     stream: S,
     connections: Connections,
 }

@@ -1,16 +1,16 @@
-//! The serving certificate: self-signed by default, or from files that may be renewed while running.
+//! TLS of a port: the operator's choices, and what rustls is told.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
-use rustls::sign::CertifiedKey;
+use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+
+use super::certificate::Identity;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -52,66 +52,8 @@ pub struct TlsSettings {
     pub cipher_suites: Vec<String>,
 }
 
-/// The certificate that new connections get.
-#[derive(Debug)]
-pub struct Identity {
-    current: ArcSwap<CertifiedKey>,
-}
-
-impl Identity {
-    /// Reads the certificate that the settings name, or makes one.
-    pub fn load(settings: &TlsSettings) -> Result<Arc<Self>, TlsError> {
-        let key = match &settings.cert_path {
-            Some(folder) => from_files(folder)?,
-            None => self_signed()?,
-        };
-        Ok(Arc::new(Self { current: ArcSwap::from_pointee(key) }))
-    }
-
-    /// Reads the files again. On an error the certificate in use stays.
-    pub fn reload(&self, folder: &Path) -> Result<(), TlsError> {
-        self.current.store(Arc::new(from_files(folder)?));
-        Ok(())
-    }
-}
-
-impl ResolvesServerCert for Identity {
-    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        Some(self.current.load_full())
-    }
-}
-
-fn from_files(folder: &Path) -> Result<CertifiedKey, TlsError> {
-    let certificates = folder.join("tls.crt");
-    let chain = CertificateDer::pem_file_iter(&certificates)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|source| TlsError::Read { path: certificates, source })?;
-    let key_file = folder.join("tls.key");
-    let key = PrivateKeyDer::from_pem_file(&key_file)
-        .map_err(|source| TlsError::Read { path: key_file, source })?;
-    Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
-}
-
-/// A certificate without names, as clients that verify nothing accept it. Its key is on a curve, so that making it takes no time.
-fn self_signed() -> Result<CertifiedKey, TlsError> {
-    let mut params = rcgen::CertificateParams::new(Vec::<String>::new())?;
-    params.distinguished_name = rcgen::DistinguishedName::new();
-    params.distinguished_name.push(rcgen::DnType::OrganizationName, "Inference Ext");
-    params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
-    params.key_usages =
-        vec![rcgen::KeyUsagePurpose::DigitalSignature, rcgen::KeyUsagePurpose::KeyEncipherment];
-    let pair = rcgen::KeyPair::generate()?;
-    let certificate = params.self_signed(&pair)?;
-    let key = PrivateKeyDer::try_from(pair.serialize_der())
-        .map_err(|text| TlsError::Rustls(rustls::Error::General(text.to_owned())))?;
-    Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, &aws_lc_rs::default_provider())?)
-}
-
 /// The server's TLS configuration: HTTP/2 by ALPN, no client certificates.
-pub(super) fn server_config(
-    settings: &TlsSettings,
-    identity: Arc<Identity>,
-) -> Result<Arc<ServerConfig>, TlsError> {
+pub fn grpc_tls(settings: &TlsSettings, identity: Arc<Identity>) -> Result<Arc<ServerConfig>, TlsError> {
     let provider =
         CryptoProvider { cipher_suites: suites(&settings.cipher_suites)?, ..aws_lc_rs::default_provider() };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
@@ -207,7 +149,7 @@ mod tests {
     fn a_self_signed_identity_needs_no_files() {
         let settings = TlsSettings::default();
         let identity = Identity::load(&settings).unwrap();
-        assert_eq!(server_config(&settings, identity).unwrap().alpn_protocols, [b"h2"]);
+        assert_eq!(grpc_tls(&settings, identity).unwrap().alpn_protocols, [b"h2"]);
     }
 
     #[test]
@@ -215,14 +157,5 @@ mod tests {
         let text = suites(&["TLS_RSA_WITH_RC4_128_SHA".to_owned()]).unwrap_err().to_string();
         assert!(text.contains("tls-cipher-suites") && text.contains("RC4"), "{text}");
         assert!(versions("TLS13").unwrap_err().to_string().contains("VersionTLS13"));
-    }
-
-    #[test]
-    fn a_failed_reload_keeps_the_certificate() {
-        let identity = Identity::load(&TlsSettings::default()).unwrap();
-        let before = identity.current.load_full();
-        let folder = tempfile::tempdir().unwrap();
-        assert!(identity.reload(folder.path()).unwrap_err().to_string().contains("tls.crt"));
-        assert!(Arc::ptr_eq(&before, &identity.current.load_full()));
     }
 }
