@@ -130,6 +130,9 @@ pub struct ServeFlags {
     /// Remove control headers (fairness id, objective, routing) that clients send, before the model server sees them.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub strip_control_headers: bool,
+    /// Let clients choose the target model with the header x-llm-d-model-name-rewrite; if not, the header is ignored and removed.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
+    pub model_rewrite_header: bool,
 
     /// Memory of all prefix indexes together (quantity); beyond it the oldest entries are forgotten.
     #[arg(long, default_value = "256Mi", value_parser = bytes, help_heading = "Requests")]

@@ -142,6 +142,8 @@ impl Settings {
             avoid_unreachable: flags.avoid_unreachable,
             emit_scores: flags.emit_endpoint_scores,
             strip_control_headers: flags.strip_control_headers,
+            model_rewrite_header: flags.model_rewrite_header,
+            body_limit: flags.max_request_body,
             seed: self.seed,
             ..DirectorSettings::default()
         }

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 
+use super::names::ControlHeader;
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
@@ -31,8 +32,17 @@ const CONTROL_HEADERS: [&str; 20] = [
 
 /// Removes the control headers that the client sent, except those that `edits` sets.
 pub(super) fn strip(headers: &Headers, edits: &mut HeaderEdits) {
+    strip_of(&CONTROL_HEADERS, headers, edits);
+}
+
+/// Removes both names of one control header if the client sent them.
+pub(super) fn strip_one(header: ControlHeader, headers: &Headers, edits: &mut HeaderEdits) {
+    strip_of(&[header.current, header.deprecated], headers, edits);
+}
+
+fn strip_of(list: &[&'static str], headers: &Headers, edits: &mut HeaderEdits) {
     for (name, _) in headers.iter() {
-        let Some(control) = CONTROL_HEADERS.iter().find(|control| *name == **control) else { continue };
+        let Some(control) = list.iter().find(|control| *name == **control) else { continue };
         let taken = edits.set.iter().any(|(set, _)| set == control)
             || edits.remove.iter().any(|gone| gone == control);
         if !taken {

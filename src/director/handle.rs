@@ -1,6 +1,5 @@
 //! The way of a request, step by step.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
@@ -9,7 +8,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use super::exchange::{Exchange, ExchangeParts};
-use super::understood::{LabelText, Understood, estimated_tokens, new_request_id};
+use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
 use super::{
     AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
     control_headers, names, objective, rewrite,
@@ -109,6 +108,7 @@ impl Director {
         let columns = self.produce(view, now, &candidates, &everyone);
         let decision = self.schedule(view, now, &candidates, &columns, &mut rng, &orchestration)?;
         self.require_cached(&headers, &decision, &columns, &candidates)?;
+        let forwarded = self.forwarded(&body, &request)?;
         let lease = take_lease(&decision, body.len())?;
         if let Some(place) = &mut permit {
             place.placed();
@@ -118,6 +118,7 @@ impl Director {
         Ok(self.route(Chosen {
             headers: &headers,
             body: &body,
+            forwarded,
             kind,
             path: &path,
             request,
@@ -183,25 +184,29 @@ impl Director {
         inference: Inference,
         rng: &mut Rng,
     ) -> Result<Understood, Refusal> {
-        let incoming_model = inference.model.map_or(Cow::Borrowed(""), |model| model.text(body)).into_owned();
+        let incoming_model = rewrite::incoming_model(&inference, body)?;
         // Only a body that could be read whole can be rewritten, whatever the proxy said of it.
         let required = inference.is_rewritable();
-        let target_model = rewrite::target_model(
-            &self.parts.pool,
+        let sources = rewrite::Sources {
+            pool: &self.parts.pool,
             headers,
-            &incoming_model,
-            required,
-            rng.f64(),
-            &self.parts.metrics,
-        )?;
+            header_counts: self.parts.settings.model_rewrite_header,
+            metrics: &self.parts.metrics,
+        };
+        let target_model = sources.target_model(&incoming_model, required, rng.f64())?;
+        let rewrites = required && target_model != incoming_model;
+        if rewrites {
+            rewrite::check(&inference)?;
+        }
         let given = headers.first(names::REQUEST_ID).filter(|id| !id.is_empty());
-        let id = given.map_or_else(|| new_request_id(rng), |id| String::from_utf8_lossy(id).into_owned());
+        let id = given.map_or_else(|| new_request_id(rng), |id| kept_request_id(id));
         Ok(Understood {
             id,
             id_is_new: given.is_none(),
             inference,
             target_model,
             incoming_model,
+            rewrites,
             priority: objective::priority(&self.parts.pool, headers),
             fairness_id: objective::fairness_id(headers),
         })
@@ -364,23 +369,28 @@ impl Director {
         Err(Refusal::new(Reason::PluginFailed, failures.join("\n")))
     }
 
+    /// The body as it goes on.
+    fn forwarded(&self, body: &Bytes, request: &Understood) -> Result<Pieces, Refusal> {
+        if request.rewrites {
+            let limit = self.parts.settings.body_limit;
+            return rewrite::rewritten(body, &request.inference, &request.target_model, limit);
+        }
+        Ok([body.clone()].into_iter().filter(|body| !body.is_empty()).collect())
+    }
+
     /// Puts the answer together.
     fn route(&self, chosen: Chosen<'_>) -> Routed<Exchange> {
-        let Chosen { headers, body, request, decision, mut edits, labels, .. } = chosen;
+        let Chosen { headers, body, forwarded, request, decision, mut edits, labels, .. } = chosen;
         if request.id_is_new {
             edits.set(names::REQUEST_ID, request.id.clone());
         }
         trace_headers(chosen.trace, headers, &mut edits);
         if self.parts.settings.strip_control_headers {
             control_headers::strip(headers, &mut edits);
+        } else if !self.parts.settings.model_rewrite_header {
+            control_headers::strip_one(names::MODEL_REWRITE, headers, &mut edits);
         }
-        let body_changed =
-            request.inference.is_rewritable() && request.target_model != request.incoming_model;
-        let forwarded: Pieces = if body_changed {
-            request::splice_model(body, &request.inference, &request.target_model)
-        } else {
-            [body.clone()].into_iter().filter(|body| !body.is_empty()).collect()
-        };
+        let body_changed = request.rewrites;
         let size: usize = forwarded.iter().map(Bytes::len).sum();
         let metrics = self.parts.metrics.request(labels.borrow());
         metrics.requested(size as u64);
@@ -425,6 +435,7 @@ impl Director {
 struct Chosen<'a> {
     headers: &'a Headers,
     body: &'a Bytes,
+    forwarded: Pieces,
     kind: Option<ParserKind>,
     path: &'a str,
     request: Understood,

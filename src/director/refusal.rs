@@ -1,5 +1,10 @@
 //! Why a request is not forwarded: decided here, turned into an HTTP answer in `extproc`.
 
+use crate::request::cut;
+
+/// Longest text of a refusal in bytes, without the code in front.
+pub(super) const MAX_MESSAGE: usize = 1024;
+
 /// Canonical error codes, as the `error_code` label and the error text name them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Code {
@@ -44,6 +49,8 @@ pub enum Reason {
     MissingBody,
     /// The body passes the bound of one request.
     BodyTooLarge,
+    /// The body passes the bound of one request once it has its target model.
+    RewrittenTooLarge,
     /// All buffered bodies together pass their bound.
     BuffersFull,
     /// More streams than allowed.
@@ -82,12 +89,13 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
         Self::MissingBody,
         Self::BodyTooLarge,
+        Self::RewrittenTooLarge,
         Self::BuffersFull,
         Self::TooManyStreams,
         Self::StreamIdle,
@@ -115,6 +123,7 @@ impl Reason {
             Self::ModelMissing => "model_missing",
             Self::MissingBody => "missing_body",
             Self::BodyTooLarge => "body_too_large",
+            Self::RewrittenTooLarge => "rewritten_too_large",
             Self::BuffersFull => "buffers_full",
             Self::TooManyStreams => "too_many_streams",
             Self::StreamIdle => "stream_idle",
@@ -139,7 +148,7 @@ impl Reason {
     pub fn code(self) -> Code {
         match self {
             Self::NoParser | Self::InvalidBody | Self::ModelMissing | Self::MissingBody => Code::BadRequest,
-            Self::BodyTooLarge => Code::PayloadTooLarge,
+            Self::BodyTooLarge | Self::RewrittenTooLarge => Code::PayloadTooLarge,
             Self::BuffersFull
             | Self::TooManyStreams
             | Self::StreamIdle
@@ -206,8 +215,26 @@ impl Refusal {
         }
     }
 
-    /// A refusal with this text.
+    /// A refusal with this text, of which at most 1024 bytes are kept: it may quote what the client sent.
     pub fn new(reason: Reason, message: impl Into<String>) -> Self {
-        Self { reason, message: message.into() }
+        let mut message = message.into();
+        let kept = cut(&message, MAX_MESSAGE).len();
+        if kept < message.len() {
+            message.truncate(kept);
+            message.push('…');
+        }
+        Self { reason, message }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_message_is_cut_because_it_may_quote_the_client() {
+        let refusal = Refusal::new(Reason::NoParser, "ü".repeat(60_000));
+        assert_eq!(refusal.message.len(), MAX_MESSAGE + '…'.len_utf8());
+        assert_eq!(Refusal::new(Reason::NoParser, "short").message, "short");
     }
 }

@@ -1,40 +1,99 @@
 //! Which model a request is sent to: a rewrite rule, else a header, else the body.
 
+use bytes::Bytes;
+
 use crate::metrics::Metrics;
 use crate::pool::Pool;
-use crate::request::Headers;
+use crate::request::{self, Headers, Inference, MAX_MODEL_MEMBERS, MAX_MODEL_NAME};
 
-use super::names::MODEL_REWRITE;
-use super::{Reason, Refusal};
+use super::names::{ControlHeader, MODEL_REWRITE};
+use super::{Pieces, Reason, Refusal};
 
-/// The target model for a request that names `incoming`. `draw` is a uniform number in 0..1. An error if there is none at all and
-/// `required` (the parser can set a model).
-pub(super) fn target_model(
-    pool: &Pool,
-    headers: &Headers,
-    incoming: &str,
-    required: bool,
-    draw: f64,
-    metrics: &Metrics,
-) -> Result<String, Refusal> {
-    let header = MODEL_REWRITE.value(headers);
-    if !required {
-        return Ok(header.unwrap_or_default().into_owned());
-    }
-    let rewrites = pool.rewrites();
-    let target = match rewrites.find(incoming) {
-        Some((name, rule)) => {
-            let target = rule.draw(draw).unwrap_or_default().to_owned();
-            metrics.model_rewrite(name, incoming, &target);
-            target
+/// What the choice of a model depends on beside the body.
+pub(super) struct Sources<'a> {
+    pub(super) pool: &'a Pool,
+    pub(super) headers: &'a Headers,
+    /// The header of clients counts.
+    pub(super) header_counts: bool,
+    pub(super) metrics: &'a Metrics,
+}
+
+impl Sources<'_> {
+    /// The target model for a request that names `incoming`. `draw` is a uniform number in 0..1. An error if there is none at all and
+    /// `required` (the parser can set a model), or if the name is longer than [`MAX_MODEL_NAME`].
+    pub(super) fn target_model(&self, incoming: &str, required: bool, draw: f64) -> Result<String, Refusal> {
+        let header = self.header()?;
+        if !required {
+            return Ok(header.unwrap_or_default());
         }
-        None => match header {
-            Some(model) if !model.is_empty() => model.into_owned(),
-            _ => incoming.to_owned(),
-        },
-    };
-    if target.is_empty() {
-        return Err(Refusal::new(Reason::ModelMissing, "model not found in request body"));
+        let rewrites = self.pool.rewrites();
+        let target = match rewrites.find(incoming) {
+            Some((name, rule)) => {
+                let target = rule.draw(draw).unwrap_or_default().to_owned();
+                self.metrics.model_rewrite(name, incoming, &target);
+                target
+            }
+            None => match header {
+                Some(model) if !model.is_empty() => model,
+                _ => incoming.to_owned(),
+            },
+        };
+        if target.is_empty() {
+            return Err(Refusal::new(Reason::ModelMissing, "model not found in request body"));
+        }
+        Ok(target)
     }
-    Ok(target)
+
+    /// What the client's header says, under its current or its older name.
+    fn header(&self) -> Result<Option<String>, Refusal> {
+        if !self.header_counts {
+            return Ok(None);
+        }
+        let ControlHeader { current, .. } = MODEL_REWRITE;
+        MODEL_REWRITE.value(self.headers).map(|model| named(&format!("header {current}"), model)).transpose()
+    }
+}
+
+/// The model that the body names, or "".
+pub(super) fn incoming_model(inference: &Inference, body: &Bytes) -> Result<String, Refusal> {
+    let Some(model) = inference.model else { return Ok(String::new()) };
+    named("model", model.text(body))
+}
+
+/// `model` if it is no longer than a model name may be.
+fn named<'m>(what: &str, model: impl Into<std::borrow::Cow<'m, str>>) -> Result<String, Refusal> {
+    let model = model.into();
+    if model.len() > MAX_MODEL_NAME {
+        let text =
+            format!("{what}: got {} bytes, expected a name of at most {MAX_MODEL_NAME} bytes", model.len());
+        return Err(Refusal::new(Reason::InvalidBody, text));
+    }
+    Ok(model.into_owned())
+}
+
+/// An error if the body cannot get another model although it can be read.
+pub(super) fn check(inference: &Inference) -> Result<(), Refusal> {
+    if inference.more_models {
+        let text = format!(
+            "model: got more than {MAX_MODEL_MEMBERS} members of this name, expected one: the body cannot be rewritten"
+        );
+        return Err(Refusal::new(Reason::InvalidBody, text));
+    }
+    Ok(())
+}
+
+/// The body with `model` in it, of at most `limit` bytes (0 means no bound).
+pub(super) fn rewritten(
+    body: &Bytes,
+    inference: &Inference,
+    model: &str,
+    limit: u64,
+) -> Result<Pieces, Refusal> {
+    let pieces = request::splice_model(body, inference, model);
+    let size: usize = pieces.iter().map(Bytes::len).sum();
+    if limit != 0 && size as u64 > limit {
+        let text = format!("request body with the target model exceeds the limit of {limit} bytes");
+        return Err(Refusal::new(Reason::RewrittenTooLarge, text));
+    }
+    Ok(pieces)
 }

@@ -57,6 +57,11 @@ pub struct DirectorSettings {
     pub emit_scores: bool,
     /// Remove control headers of the client, so that model servers do not see them.
     pub strip_control_headers: bool,
+    /// Let clients choose the target model with a header. If not, the header counts as absent and model servers do not
+    /// see it.
+    pub model_rewrite_header: bool,
+    /// Largest body that is forwarded, in bytes; 0 means no bound. A rewrite may make a body longer than it came.
+    pub body_limit: u64,
     /// Seed of all random choices.
     pub seed: u64,
     /// Most bytes kept of a response while looking for its token usage.
@@ -70,6 +75,8 @@ impl Default for DirectorSettings {
             avoid_unreachable: true,
             emit_scores: false,
             strip_control_headers: true,
+            model_rewrite_header: true,
+            body_limit: 0,
             seed: 0,
             usage_limit: 64 << 10,
         }

@@ -5,7 +5,7 @@ use fastrand::Rng;
 
 use super::{Exchange, Refusal, Routed, objective};
 use crate::metrics::RequestLabels;
-use crate::request::{Headers, Inference};
+use crate::request::{Headers, Inference, cut};
 use crate::scheduling::RequestView;
 
 /// What is known of a request once it is understood.
@@ -15,6 +15,8 @@ pub(super) struct Understood {
     pub(super) inference: Inference,
     pub(super) target_model: String,
     pub(super) incoming_model: String,
+    /// The body is forwarded with another model than it came with.
+    pub(super) rewrites: bool,
     pub(super) priority: i32,
     pub(super) fairness_id: String,
 }
@@ -95,6 +97,16 @@ pub(super) fn estimated_tokens(body_bytes: u64) -> u64 {
     body_bytes / 4
 }
 
+/// Longest request id that is kept, in bytes. A longer one goes on as it came; logs, traces and plugins see its
+/// beginning.
+const MAX_REQUEST_ID: usize = 256;
+
+/// A given request id, as far as it is kept.
+pub(super) fn kept_request_id(given: &[u8]) -> String {
+    let given = given.get(..MAX_REQUEST_ID).unwrap_or(given);
+    cut(&String::from_utf8_lossy(given), MAX_REQUEST_ID).to_owned()
+}
+
 /// A random UUID, version 4.
 pub(super) fn new_request_id(rng: &mut Rng) -> String {
     let bits = (rng.u128(..) & !(0xf000_u128 << 64) & !(0xc000_u128 << 48))
@@ -114,6 +126,13 @@ pub(super) fn new_request_id(rng: &mut Rng) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_a_long_request_id_the_beginning_is_kept() {
+        assert_eq!(kept_request_id(b"r-1"), "r-1");
+        assert_eq!(kept_request_id(&vec![b'r'; 60_000]), "r".repeat(MAX_REQUEST_ID));
+        assert!(kept_request_id(&vec![0xff; 60_000]).len() <= MAX_REQUEST_ID);
+    }
 
     #[test]
     fn a_new_request_id_is_a_version_4_uuid() {

@@ -25,7 +25,9 @@ use std::sync::Arc;
 
 use super::timestamp::unix_seconds;
 use crate::document::{Fields, Level, MAX_DOCUMENT_BYTES, Node, NodeValue, Problem, Problems, parse};
-use crate::pool::{EndpointId, EndpointSpec, Labels, ModelRewrite, RewriteRule, RewriteTarget};
+use crate::pool::{
+    EndpointId, EndpointSpec, Labels, MAX_TARGET_NAME, ModelRewrite, RewriteRule, RewriteTarget,
+};
 
 /// An InferenceObjective.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -356,6 +358,10 @@ fn rule(node: &Node, path: &str, name: &str, problems: &mut Problems) -> Option<
         let path = format!("{path}.targets[{index}]");
         let Some(mut row) = Fields::of(node, &path, problems) else { continue };
         let model = required_text(&mut row, "modelRewrite", &named, problems).unwrap_or_default().to_owned();
+        if model.len() > MAX_TARGET_NAME {
+            let message = format!("got {} bytes, expected at most {MAX_TARGET_NAME}{named}", model.len());
+            problems.error(row.line_of("modelRewrite"), row.path("modelRewrite"), message);
+        }
         let weight = row.integer("weight", problems);
         if let Some(weight) = weight.filter(|weight| !(1..=1_000_000).contains(weight)) {
             let message = format!("got {weight}, expected a weight from 1 to 1000000{named}");

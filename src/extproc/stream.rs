@@ -43,7 +43,7 @@ impl Shared {
             self.unknown.error(reason.code().name());
         }
         match reason {
-            Reason::BodyTooLarge => extproc.bound_hit("request_body"),
+            Reason::BodyTooLarge | Reason::RewrittenTooLarge => extproc.bound_hit("request_body"),
             Reason::BuffersFull => extproc.bound_hit("buffered_bodies"),
             Reason::TooManyStreams => extproc.bound_hit("streams"),
             _ => {}

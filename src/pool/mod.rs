@@ -17,6 +17,6 @@ pub use lease::Lease;
 pub use load::{Age, Load, LoraReading, Reading};
 pub use objectives::Objectives;
 pub use registry::{Pool, PoolChange};
-pub use rewrites::{ModelRewrite, RewriteRule, RewriteTarget, Rewrites};
+pub use rewrites::{MAX_TARGET_NAME, ModelRewrite, RewriteRule, RewriteTarget, Rewrites};
 pub use snapshot::Snapshot;
 pub use subset::{Subset, SubsetEntry, SubsetError};

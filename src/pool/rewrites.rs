@@ -13,10 +13,13 @@ pub struct ModelRewrite {
     pub rules: Vec<RewriteRule>,
 }
 
+/// Longest name of a target model in bytes. It is put into bodies, so that it may not be of any length.
+pub const MAX_TARGET_NAME: usize = 1024;
+
 /// A rule: models it matches, and where their requests go.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RewriteRule {
-    /// Exact model names. Empty matches every model.
+    /// Exact model names. An empty list matches every model; an empty name matches none.
     pub models: Vec<String>,
     /// Weighted targets.
     pub targets: Vec<RewriteTarget>,
@@ -25,7 +28,7 @@ pub struct RewriteRule {
 /// A target model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RewriteTarget {
-    /// Name the model server knows.
+    /// Name the model server knows; one of more than [`MAX_TARGET_NAME`] bytes is never drawn.
     pub model: String,
     /// Relative share; a target without weight beside weighted ones is never drawn.
     pub weight: Option<u32>,
@@ -65,9 +68,10 @@ impl Rewrites {
         resources.sort_by(|a, b| a.created.cmp(&b.created).then_with(|| a.name.cmp(&b.name)));
         let mut rewrites = Self::default();
         for resource in resources {
-            for rule in resource.rules {
+            for mut rule in resource.rules {
+                rule.targets.retain(|target| target.model.len() <= MAX_TARGET_NAME);
                 let index = rewrites.rules.len();
-                for model in &rule.models {
+                for model in rule.models.iter().filter(|model| !model.is_empty()) {
                     rewrites.exact.entry(model.clone()).or_insert(index);
                 }
                 if rule.models.is_empty() && rewrites.generic.is_none() {
@@ -120,6 +124,27 @@ mod tests {
         let rule = rule(&[], vec![target("a", None), target("b", None)]);
         assert_eq!((rule.draw(0.49), rule.draw(0.5), rule.draw(0.999)), (Some("a"), Some("b"), Some("b")));
         assert_eq!(RewriteRule::default().draw(0.5), None);
+    }
+
+    #[test]
+    fn a_match_without_a_name_matches_no_request() {
+        let resource = |name: &str, rule| ModelRewrite { name: name.into(), created: 0, rules: vec![rule] };
+        let nameless = resource("nameless", rule(&[""], vec![target("x", None)]));
+        let rewrites = Rewrites::new(vec![nameless.clone()]);
+        assert_eq!((rewrites.find(""), rewrites.find("m")), (None, None));
+        let beside = resource("some", rule(&["", "m"], vec![target("y", None)]));
+        let rewrites = Rewrites::new(vec![nameless, beside]);
+        assert_eq!(rewrites.find(""), None);
+        assert_eq!(rewrites.find("m").map(|(name, _)| name), Some("some"));
+    }
+
+    #[test]
+    fn a_target_whose_name_is_too_long_is_never_drawn() {
+        let long = "x".repeat(MAX_TARGET_NAME + 1);
+        let rule = rule(&["m"], vec![target(&long, Some(1)), target("short", Some(1))]);
+        let rewrites = Rewrites::new(vec![ModelRewrite { rules: vec![rule], ..ModelRewrite::default() }]);
+        let (_, rule) = rewrites.find("m").unwrap();
+        assert_eq!((rule.draw(0.0), rule.draw(0.9)), (Some("short"), Some("short")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The members that every API shares.
 
 use super::error::ScanError;
+use super::model_name::MAX_MODEL_MEMBERS;
 use super::scan::Cursor;
 use super::types::{Api, Inference};
 
@@ -24,7 +25,11 @@ pub(super) fn read_body<'b>(
                 cursor.peek()?;
                 let start = cursor.offset();
                 inference.model = cursor.string_or_skip()?;
-                inference.model_values.push(start..cursor.offset());
+                if inference.model_values.len() < MAX_MODEL_MEMBERS {
+                    inference.model_values.push(start..cursor.offset());
+                } else {
+                    inference.more_models = true;
+                }
             }
             b"stream" => inference.stream = cursor.bool_or_skip()? == Some(true),
             b"cache_salt" => inference.cache_salt = cursor.string_or_skip()?,

@@ -7,7 +7,7 @@
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
 //! | `envelope`, `pieces` | what all APIs share |
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
-//! | `splice` | another model in the body |
+//! | `splice`, `model_name` | another model in the body, and bounds on its name |
 //! | `skim`, `sse` | push scanners over chunks: a member of a JSON document, lines of an event stream |
 //! | `response`, `usage` | token counts from a response |
 //! | `rewrite_back` | the client's model name in a response |
@@ -19,6 +19,7 @@ mod error;
 mod escapes;
 mod headers;
 mod messages;
+mod model_name;
 mod number;
 mod openai;
 mod parse;
@@ -37,6 +38,7 @@ mod words;
 
 pub use error::{Fault, ParseError, ScanError, Shape};
 pub use headers::Headers;
+pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use parse::{api_of, parse};
 pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
 pub use response::ResponseReader;

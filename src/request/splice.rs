@@ -6,35 +6,74 @@ use smallvec::SmallVec;
 use super::escapes;
 use super::types::Inference;
 
+/// Pieces up to this many bytes are copied together: each piece becomes a message of its own.
+const SMALL_PIECE: usize = 4096;
+
 /// The pieces of `body` with its top-level `model` set to `model`; joined they are the new body. `inference` must have
 /// been parsed from `body`.
 ///
-/// Slices of `body` are shared, not copied. Of repeated members all are replaced, so that it does not matter which one
-/// a server reads; a value that is no string is replaced too; a missing member is inserted first. A body whose model
-/// can't be set comes back whole.
+/// Slices of `body` are shared, but for short ones, which are copied together with the name. Of repeated members all
+/// are replaced, so that it does not matter which one a server reads; a value that is no string is replaced too; a
+/// missing member is inserted first. A body whose model can't be set comes back whole.
+///
+/// The new body is longer by at most the quoted name for each of the
+/// [`MAX_MODEL_MEMBERS`](super::MAX_MODEL_MEMBERS) members that an [`Inference`] notes. A body with more of them
+/// ([`Inference::more_models`]) must not come here: those that are not noted stay.
 pub fn splice_model(body: &Bytes, inference: &Inference, model: &str) -> SmallVec<[Bytes; 3]> {
     let Some(insert_at) = inference.insert_at else { return SmallVec::from_iter([body.clone()]) };
-    let mut value = escapes::encode(model);
-    let mut pieces = SmallVec::new();
+    let value = escapes::encode(model);
+    let mut joined = Joined::default();
     let mut done = 0;
     if inference.model_values.is_empty() {
-        value.splice(..0, *b"\"model\":");
+        joined.piece(slice(body, 0, insert_at));
+        joined.copy(b"\"model\":");
+        joined.copy(&value);
         if !inference.empty_object {
-            value.push(b',');
+            joined.copy(b",");
         }
-        pieces.push(slice(body, 0, insert_at));
-        pieces.push(Bytes::from(value));
         done = insert_at;
     } else {
-        let value = Bytes::from(value);
         for range in &inference.model_values {
-            pieces.push(slice(body, done, range.start));
-            pieces.push(value.clone());
+            joined.piece(slice(body, done, range.start));
+            joined.copy(&value);
             done = range.end;
         }
     }
-    pieces.push(slice(body, done, u32::MAX));
-    pieces
+    joined.piece(slice(body, done, u32::MAX));
+    joined.finish()
+}
+
+/// Pieces of a body, of which short neighbours become one.
+#[derive(Default)]
+struct Joined {
+    pieces: SmallVec<[Bytes; 3]>,
+    short: Vec<u8>,
+}
+
+impl Joined {
+    fn piece(&mut self, piece: Bytes) {
+        if piece.len() <= SMALL_PIECE {
+            self.copy(&piece);
+        } else {
+            self.flush();
+            self.pieces.push(piece);
+        }
+    }
+
+    fn copy(&mut self, bytes: &[u8]) {
+        self.short.extend_from_slice(bytes);
+    }
+
+    fn flush(&mut self) {
+        if !self.short.is_empty() {
+            self.pieces.push(Bytes::from(std::mem::take(&mut self.short)));
+        }
+    }
+
+    fn finish(mut self) -> SmallVec<[Bytes; 3]> {
+        self.flush();
+        self.pieces
+    }
 }
 
 /// Like `Bytes::slice`, with the bounds clamped to the body.
@@ -48,6 +87,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
+    use super::super::model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME};
     use super::super::parse::parse;
     use super::super::paths::ParserKind;
     use super::*;
@@ -102,12 +142,80 @@ mod tests {
     }
 
     #[test]
-    fn the_rest_of_the_body_is_shared_not_copied() {
-        let body = Bytes::from_static(br#"{"model":"a","prompt":"x"}"#);
+    fn a_long_rest_of_the_body_is_shared_and_short_pieces_are_joined() {
+        let long = "x".repeat(SMALL_PIECE);
+        let body = Bytes::from(format!(r#"{{"model":"a","prompt":"{long}"}}"#));
         let inference = parse(ParserKind::OpenAi, "/v1/completions", &body).unwrap();
         let pieces = splice_model(&body, &inference, "m");
-        assert_eq!(pieces.first().map(|piece| piece.as_ptr()), Some(body.as_ptr()));
+        assert_eq!(pieces.len(), 2);
+        assert_eq!(pieces[0], r#"{"model":"m""#);
         assert_eq!(pieces.last().map(|piece| piece.as_ptr()), Some(body[12..].as_ptr()));
+    }
+
+    #[test]
+    fn a_megabyte_of_models_is_noted_eight_times_and_no_more() {
+        let members = vec![r#""model":"x""#; 100_000].join(",");
+        let body = Bytes::from(format!(r#"{{"prompt":"x",{members}}}"#));
+        let inference = parse(ParserKind::OpenAi, "/v1/completions", &body).unwrap();
+        assert!(inference.more_models);
+        assert_eq!(inference.model_values.len(), MAX_MODEL_MEMBERS);
+        let pieces = splice_model(&body, &inference, &"y".repeat(MAX_MODEL_NAME));
+        let size: usize = pieces.iter().map(Bytes::len).sum();
+        assert!(size <= body.len() + MAX_MODEL_MEMBERS * (MAX_MODEL_NAME + 2), "{size}");
+        assert!(pieces.len() <= 3, "{}", pieces.len());
+    }
+
+    /// `value` as JSON with every `model` at its top level set to `model`, or one more if there is none.
+    fn by_tree(body: &str, model: &str) -> Value {
+        let mut tree: Value = serde_json::from_str(body).unwrap();
+        tree["model"] = Value::from(model);
+        tree
+    }
+
+    fn value() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            any::<String>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<bool>().prop_map(Value::from),
+            Just(Value::Null),
+            "[a-z]{5000,9000}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(3, 24, 6, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                proptest::collection::vec(("[a-c]|model", inner), 0..6)
+                    .prop_map(|members| Value::Object(members.into_iter().collect())),
+            ]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn the_new_body_is_what_a_rewritten_tree_says_and_grows_by_the_names_alone(
+            members in proptest::collection::vec(("[a-c]{0,2}|model|m\u{f6}del|prompt", value()), 0..24),
+            model in any::<String>(),
+            blanks in "[ \n\t]{0,3}",
+        ) {
+            let list: Vec<_> = members
+                .iter()
+                .chain([&("prompt".to_owned(), Value::from("p"))])
+                .map(|(name, value)| format!("{}{blanks}:{value}", Value::from(name.as_str())))
+                .collect();
+            let body = Bytes::from(format!("{{{blanks}{}}}{blanks}", list.join(&format!("{blanks},"))));
+            let inference = parse(ParserKind::OpenAi, "/v1/completions", &body).unwrap();
+            let models = members.iter().filter(|(name, _)| name == "model").count();
+            prop_assert_eq!(inference.more_models, models > MAX_MODEL_MEMBERS);
+            let pieces = splice_model(&body, &inference, &model);
+            let new = pieces.concat();
+            let most = body.len() + MAX_MODEL_MEMBERS.min(models.max(1)) * (escapes::encode(&model).len() + 9);
+            prop_assert!(new.len() <= most, "{} from {}", new.len(), body.len());
+            prop_assert!(pieces.len() <= 2 * MAX_MODEL_MEMBERS + 1);
+            if !inference.more_models {
+                let text = std::str::from_utf8(&body).unwrap();
+                let new: Value = serde_json::from_slice(&new).unwrap();
+                prop_assert_eq!(new, by_tree(text, &model));
+            }
+        }
     }
 
     proptest! {

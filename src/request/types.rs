@@ -117,8 +117,11 @@ pub struct Inference {
     pub api: Api,
     /// Top-level `model`, if it is a string; of duplicates the last.
     pub model: Option<JsonStr>,
-    /// Ranges of every top-level `model` value, quotes included, ascending: what a rewrite replaces.
+    /// Ranges of the top-level `model` values, quotes included, ascending: what a rewrite replaces. At most
+    /// [`MAX_MODEL_MEMBERS`](super::MAX_MODEL_MEMBERS).
     pub model_values: SmallVec<[Range<u32>; 1]>,
+    /// True if the body has more `model` members than are noted, so that a rewrite would miss some.
+    pub more_models: bool,
     /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model can't be rewritten.
     pub insert_at: Option<u32>,
     /// True if the object behind `insert_at` has no members, so that an inserted one needs no comma.
@@ -142,6 +145,7 @@ impl Inference {
             api: Api::Opaque,
             model: None,
             model_values: SmallVec::new(),
+            more_models: false,
             insert_at: None,
             empty_object: false,
             stream: false,

@@ -29,6 +29,7 @@ mod hostile_headers;
 mod kubernetes;
 mod legacy_flags;
 mod limits;
+mod model_bounds;
 mod objectives_and_rewrites;
 mod overload;
 mod picking;

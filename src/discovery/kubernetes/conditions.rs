@@ -3,7 +3,7 @@
 //! `Accepted`: the object can be used as it is written. `Ready`: it is in force now.
 
 use super::resources::{Condition, ObjectiveFacts, RewriteFacts, Written};
-use crate::pool::{ModelRewrite, Rewrites};
+use crate::pool::{MAX_TARGET_NAME, ModelRewrite, Rewrites};
 
 /// One condition, without its history.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -68,8 +68,11 @@ pub(super) fn rewrite(facts: &RewriteFacts, all: &Rewrites, pool: &str, has_pool
     let (mut mine, mut others) = (0, Vec::new());
     for rule in &rewrite.rules {
         // An empty list of models stands for all that no other rule names; no model has an empty name.
-        let models: Vec<&str> =
-            if rule.models.is_empty() { vec![""] } else { rule.models.iter().map(String::as_str).collect() };
+        let models: Vec<&str> = if rule.models.is_empty() {
+            vec![""]
+        } else {
+            rule.models.iter().map(String::as_str).filter(|model| !model.is_empty()).collect()
+        };
         for model in models {
             match all.find(model) {
                 Some((owner, _)) if owner != rewrite.name => {
@@ -99,6 +102,15 @@ pub(super) fn twin() -> Findings {
 fn faults(rewrite: &ModelRewrite) -> Vec<String> {
     let mut faults = Vec::new();
     for (index, rule) in rewrite.rules.iter().enumerate() {
+        if rule.models.iter().any(String::is_empty) {
+            faults.push(format!("spec.rules[{index}].matches: one without model.value matches nothing"));
+        }
+        if let Some(long) = rule.targets.iter().find(|target| target.model.len() > MAX_TARGET_NAME) {
+            faults.push(format!(
+                "spec.rules[{index}].targets: a modelRewrite of {} bytes is never chosen, expected at most {MAX_TARGET_NAME}",
+                long.model.len()
+            ));
+        }
         let weighted = rule.targets.iter().filter(|target| target.weight.is_some()).count();
         if rule.targets.is_empty() {
             faults.push(format!("spec.rules[{index}].targets is empty: it rewrites to nothing"));
@@ -230,6 +242,8 @@ mod tests {
         assert_eq!(accepted(&sound), (true, "Accepted"));
         assert_eq!(accepted(&empty), (false, "Invalid"));
         assert_eq!(accepted(&mixed), (false, "Invalid"));
+        let nameless = of("d", 0, &["m", ""], &[None]);
+        assert_eq!(accepted(&nameless), (false, "Invalid"));
         let mut unreadable = sound.clone();
         unreadable.written.fault = Some("spec: no".to_owned());
         assert_eq!(said(&unreadable, &[&unreadable]), [(false, "Invalid"); 2]);

@@ -122,6 +122,18 @@ mod tests {
     }
 
     #[test]
+    fn a_match_without_a_value_does_not_become_a_match_of_everything() {
+        let targets = json!([{"modelRewrite": "a"}]);
+        let rules = json!([{"matches": [{"model": {"type": "Exact"}}], "targets": targets}, {"matches": [{}], "targets": targets}]);
+        let spec = json!({"poolRef": {"name": "p"}, "rules": rules});
+        let rewrite: InferenceModelRewrite =
+            serde_json::from_value(json!({"metadata": {"name": "r"}, "spec": spec})).unwrap();
+        let pool = PoolName { group: "inference.networking.k8s.io".into(), name: "p".into() };
+        let rewrites = crate::pool::Rewrites::new(vec![rewrite.facts(&pool).unwrap().rewrite]);
+        assert_eq!((rewrites.find(""), rewrites.find("m")), (None, None));
+    }
+
+    #[test]
     fn a_rewrite_that_cannot_be_read_has_no_rules_and_says_why() {
         let targets = json!([{"modelRewrite": "a", "weight": -1}]);
         let spec = json!({"poolRef": {"name": "p"}, "rules": [{"targets": targets}]});
