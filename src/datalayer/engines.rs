@@ -33,20 +33,11 @@ impl MetricSpec {
         self
     }
 
-    /// Label that tells apart the engine replicas behind one page, where the engine writes one row for each. Rows that differ in nothing
-    /// else are parts of one server: counts add up, a usage is averaged.
-    pub fn replica_label(&self) -> Option<&'static str> {
-        REPLICA_LABELS.iter().find(|(prefix, _)| self.name.starts_with(prefix)).map(|&(_, label)| label)
-    }
-
     /// Name under which older versions of the engine publish the same figure; looked at when the current one is absent.
     pub fn former_name(&self) -> Option<&'static str> {
         FORMER_NAMES.iter().find(|(name, _)| *name == self.name).map(|&(_, former)| former)
     }
 }
-
-/// Name prefix → label that numbers data-parallel replicas. By name, so that user-made engine rows profit as well.
-const REPLICA_LABELS: &[(&str, &str)] = &[("vllm:", "engine"), ("sglang:", "dp_rank")];
 
 /// Current name → name before it was renamed.
 const FORMER_NAMES: &[(&str, &str)] = &[("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")];
@@ -72,6 +63,16 @@ pub struct EngineSpecs {
     pub block_size: Option<MetricSpec>,
     /// Number of blocks, as a value.
     pub num_blocks: Option<MetricSpec>,
+}
+
+impl EngineSpecs {
+    /// True if no figure is read.
+    pub fn is_empty(&self) -> bool {
+        let Self { waiting, running, kv_usage, lora, cache_info, block_size, num_blocks, .. } = self;
+        [waiting, running, kv_usage, lora, cache_info, block_size, num_blocks]
+            .iter()
+            .all(|spec| spec.is_none())
+    }
 }
 
 /// All engines, and how a pod says which one it runs.

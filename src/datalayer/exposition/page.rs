@@ -6,7 +6,7 @@ use memchr::{memchr, memchr_iter};
 use xxhash_rust::xxh64::xxh64;
 
 use super::row::{self, RawLabels, Row};
-use super::slot::{Identity, Slot};
+use super::slot::{Identity, Slot, Stated};
 use super::wanted::{Collector, Series, Wanted, slots};
 use super::{Figure, Figures};
 use crate::pool::{LoraReading, Reading};
@@ -14,7 +14,7 @@ use crate::pool::{LoraReading, Reading};
 /// A longer line that reaches across two pieces is skipped.
 const MAX_LINE: usize = 256 * 1024;
 
-/// How many replica rows stood behind the waiting, running and KV figures.
+/// How many parts of the server stood behind the waiting, running and KV figures.
 pub type RowCounts = [u16; 3];
 
 /// What a page said.
@@ -28,7 +28,7 @@ pub struct Page {
     pub missing: Figures,
     /// Lines of needed series that do not keep to the format or whose value or labels make no sense.
     pub malformed: u32,
-    /// Replica rows behind the summed figures.
+    /// Parts of the server behind the summed figures.
     pub rows: RowCounts,
 }
 
@@ -37,6 +37,13 @@ pub struct Page {
 struct Geometry {
     block_size: Option<u32>,
     num_blocks: Option<u32>,
+}
+
+impl Stated for Geometry {
+    /// Workers of one part have the same geometry.
+    fn or_higher(self, _: Self) -> Self {
+        self
+    }
 }
 
 /// Best LoRA row so far.
@@ -176,12 +183,12 @@ impl PageReader {
         match series.collector {
             Collector::Value(_) if !row.value.is_finite() => self.malformed += 1,
             Collector::Value(slot) => {
-                let identity = Identity::of(&row.labels, series.replica_label);
+                let identity = Identity::of(&row.labels, &series.roles);
                 self.slots[slot].offer(identity, row.timestamp, row.value);
             }
             Collector::CacheInfo => {
-                // Replicas differ in their block counts, which are labels here, so the other labels cannot tell servers apart.
-                let identity = Identity::of_replica(&row.labels, series.replica_label);
+                // Parts differ in their block counts, which are labels here, so the other labels cannot tell rows apart.
+                let identity = Identity::of_part(&row.labels, &series.roles);
                 let geometry = Geometry {
                     block_size: self.number_label(&row.labels, &wanted.block_size_label),
                     num_blocks: self.number_label(&row.labels, &wanted.num_blocks_label),

@@ -4,35 +4,71 @@ use smallvec::SmallVec;
 use xxhash_rust::xxh64::xxh64;
 
 use super::row::{self, RawLabels};
+use crate::datalayer::LabelRole;
 
-/// Rows of one figure that are told apart; more are not looked at.
+/// Parts of one figure that are told apart; more are not looked at.
 const MAX_ROWS: usize = 256;
 
-/// Which server a row speaks of.
+/// Which figure a row states.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
-    /// Digest of all labels but the replica label. Order of labels does not matter.
-    pub(super) others: u64,
-    /// Digest of the replica label's value; 0 without one.
-    pub(super) replica: u64,
+    /// Digest of the model; 0 without one.
+    model: u64,
+    /// Digest of the labels that number parts of the server; 0 without one.
+    part: u64,
+    /// The row is a share of what another row states whole.
+    split: bool,
+    /// Digest of all other labels, which say nothing about which figure it is. Order of labels does not matter.
+    rest: u64,
 }
 
 impl Identity {
     /// Of a row with these labels.
-    pub(super) fn of(labels: &RawLabels<'_>, replica_label: Option<&[u8]>) -> Self {
-        let mut identity = Self::of_replica(labels, replica_label);
-        for &(name, value) in labels {
-            if Some(name) != replica_label {
-                identity.others = identity.others.wrapping_add(xxh64(value, xxh64(name, 2)));
+    pub(super) fn of(labels: &RawLabels<'_>, roles: &[(&[u8], LabelRole)]) -> Self {
+        let mut identity = Self::default();
+        for &(name, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
+            let role = roles.iter().find(|(known, _)| *known == name).map(|&(_, role)| role);
+            match role.unwrap_or(LabelRole::Repeat) {
+                LabelRole::Part => add(&mut identity.part, name, value),
+                LabelRole::Model => add(&mut identity.model, name, value),
+                LabelRole::Split => identity.split = true,
+                LabelRole::Repeat => add(&mut identity.rest, name, value),
             }
         }
         identity
     }
 
-    /// Of a row whose other labels say nothing about which server it speaks of.
-    pub(super) fn of_replica(labels: &RawLabels<'_>, replica_label: Option<&[u8]>) -> Self {
-        let replica = replica_label.and_then(|name| row::raw_label(labels, name));
-        Self { others: 0, replica: replica.map_or(0, |value| xxh64(value, 1)) }
+    /// Of a row whose other labels are what it states.
+    pub(super) fn of_part(labels: &RawLabels<'_>, roles: &[(&[u8], LabelRole)]) -> Self {
+        let mut identity = Self::default();
+        for (name, _) in roles.iter().filter(|(_, role)| *role == LabelRole::Part) {
+            if let Some(value) = row::raw_label(labels, name).filter(|value| !value.is_empty()) {
+                add(&mut identity.part, name, value);
+            }
+        }
+        identity
+    }
+
+    /// True if both rows state the same figure, whatever their other labels are.
+    fn is_repeat_of(self, other: Self) -> bool {
+        Self { rest: 0, ..self } == Self { rest: 0, ..other }
+    }
+}
+
+fn add(digest: &mut u64, name: &[u8], value: &[u8]) {
+    *digest = digest.wrapping_add(xxh64(value, xxh64(name, 2)));
+}
+
+/// A figure that several workers may state.
+pub(super) trait Stated: Copy {
+    /// What counts if one worker states this, and another that.
+    #[must_use]
+    fn or_higher(self, other: Self) -> Self;
+}
+
+impl Stated for f64 {
+    fn or_higher(self, other: Self) -> Self {
+        self.max(other)
     }
 }
 
@@ -43,36 +79,46 @@ struct Held<T> {
     value: T,
 }
 
-/// Rows of one figure: the newest of each server and replica. Those of the leading server count.
+/// Rows of one figure: the newest of each part of the server. Those of the leading model count.
 #[derive(Clone, Debug)]
 pub(super) struct Slot<T> {
     rows: SmallVec<[Held<T>; 2]>,
-    /// Server of the first row that has the highest timestamp.
+    /// Model of the first row that has the highest timestamp.
     leader: u64,
     latest: f64,
+    /// Some row is a share of a whole.
+    split: bool,
 }
 
 impl<T> Default for Slot<T> {
     fn default() -> Self {
-        Self { rows: SmallVec::new(), leader: 0, latest: 0.0 }
+        Self { rows: SmallVec::new(), leader: 0, latest: 0.0, split: false }
     }
 }
 
-impl<T: Copy> Slot<T> {
-    /// Offers a row. A later timestamp beats what is held, on a tie the earlier row stays.
+impl<T: Stated> Slot<T> {
+    /// Offers a row. A later timestamp beats what is held; on a tie a row with the very same labels is no news, and of workers that state the
+    /// same figure the highest counts.
     pub(super) fn offer(&mut self, identity: Identity, timestamp: f64, value: T) {
         // Rows from before 1970, and NaN, never match.
         if timestamp.is_nan() || timestamp < 0.0 {
             return;
         }
         let row = Held { identity, timestamp, value };
-        match self.rows.iter().position(|held| held.identity == identity) {
+        match self.rows.iter().position(|held| held.identity.is_repeat_of(identity)) {
             Some(at) if timestamp > self.rows[at].timestamp => self.rows[at] = row,
+            Some(at)
+                if timestamp >= self.rows[at].timestamp && identity.rest != self.rows[at].identity.rest =>
+            {
+                self.rows[at].value = self.rows[at].value.or_higher(value);
+                return;
+            }
             None if self.rows.len() < MAX_ROWS => self.rows.push(row),
             Some(_) | None => return,
         }
+        self.split |= identity.split;
         if self.rows.len() == 1 || timestamp > self.latest {
-            self.leader = identity.others;
+            self.leader = identity.model;
             self.latest = timestamp;
         }
     }
@@ -84,13 +130,22 @@ impl<T: Copy> Slot<T> {
 
     /// Values of the rows that count.
     pub(super) fn values(&self) -> impl Iterator<Item = T> {
-        let counts = |held: &&Held<T>| held.identity.others == self.leader;
+        let counts = |held: &&Held<T>| {
+            held.identity.model == self.leader && !(self.split && self.has_whole(held.identity))
+        };
         self.rows.iter().filter(counts).map(|held| held.value)
+    }
+
+    /// True if `identity` is a share of a figure that another row states whole.
+    fn has_whole(&self, identity: Identity) -> bool {
+        let whole = Identity { split: false, ..identity };
+        identity.split && self.rows.iter().any(|held| held.identity.is_repeat_of(whole))
     }
 
     /// Forgets all rows.
     pub(super) fn clear(&mut self) {
         self.rows.clear();
+        self.split = false;
     }
 }
 

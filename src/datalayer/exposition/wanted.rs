@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use crate::datalayer::{EngineSpecs, MetricSpec};
+use crate::datalayer::{EngineSpecs, LabelRole, MetricSpec};
 
 /// One thing that a page can say about a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -144,7 +144,8 @@ pub(super) type Condition = (Box<[u8]>, Box<[u8]>);
 pub(super) struct Series {
     pub(super) name: Box<[u8]>,
     pub(super) labels: Box<[Condition]>,
-    pub(super) replica_label: Option<&'static [u8]>,
+    /// Labels that say whether two rows are parts of one figure; all others repeat it.
+    pub(super) roles: Box<[(&'static [u8], LabelRole)]>,
     pub(super) collector: Collector,
 }
 
@@ -262,7 +263,7 @@ impl Series {
         Self {
             name: name.as_bytes().into(),
             labels: spec.labels.iter().map(label).collect(),
-            replica_label: spec.replica_label().map(str::as_bytes),
+            roles: spec.label_roles().map(|(name, role)| (name.as_bytes(), role)).collect(),
             collector,
         }
     }
