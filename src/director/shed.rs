@@ -28,10 +28,11 @@ impl Shedding {
             return Ok(None);
         }
         let snapshot = call.pool.snapshot();
+        let subset = call.subset.map(|subset| subset.among(snapshot.endpoints()));
         let may_serve = snapshot
             .endpoints()
             .iter()
-            .filter(|endpoint| call.subset.is_none_or(|subset| subset.admits(endpoint)));
+            .filter(|endpoint| subset.as_ref().is_none_or(|subset| subset.admits(endpoint)));
         let (fill, stale) = saturation::together(&self.detector, may_serve, Instant::now());
         self.metrics.stale_endpoints(&self.detector.name, stale);
         if fill.gating >= 1.0 {

@@ -1,13 +1,14 @@
 //! The proxy's subset hint: only these endpoints may serve the request.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use super::Endpoint;
 
 /// One entry of a subset hint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SubsetEntry {
-    /// Address of the pod.
+    /// Address of the pod; one that is IPv4 in the form of IPv6 is IPv4 here.
     pub ip: IpAddr,
     /// Port, if the entry names one; without it every port of the address belongs to the subset.
     pub port: Option<u16>,
@@ -24,6 +25,7 @@ pub struct SubsetError {
 /// A parsed subset hint. An empty one admits no endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subset {
+    /// Sorted, so an entry for all ports of an address comes before those for one, each once.
     entries: Vec<SubsetEntry>,
 }
 
@@ -31,26 +33,52 @@ impl Subset {
     /// Reads entries of the form `ip`, `ip:port`, `[ipv6]`, `[ipv6]:port` or bare IPv6; blanks around them are ignored.
     pub fn parse<'a>(entries: impl IntoIterator<Item = &'a str>) -> Result<Self, SubsetError> {
         let entries = entries.into_iter().map(parse_entry).collect::<Result<_, _>>()?;
-        Ok(Self { entries })
+        Ok(Self::new(entries))
     }
 
-    /// True if the endpoint may serve.
-    pub fn admits(&self, endpoint: &Endpoint) -> bool {
-        let address = endpoint.spec().address;
-        self.entries
-            .iter()
-            .any(|entry| entry.ip == address.ip() && entry.port.is_none_or(|port| port == address.port()))
+    fn new(mut entries: Vec<SubsetEntry>) -> Self {
+        entries.sort_unstable();
+        entries.dedup();
+        Self { entries }
     }
+
+    /// The same hint for a pool of these endpoints: an entry whose port is no endpoint's at its address stands for the whole address, for
+    /// gateways may send the port of a service. A port that is an endpoint's goes on counting.
+    #[must_use]
+    pub fn among(&self, endpoints: &[Arc<Endpoint>]) -> Self {
+        let mut served = vec![false; self.entries.len()];
+        for endpoint in endpoints {
+            if let Ok(at) = self.entries.binary_search(&entry_of(endpoint.spec().address)) {
+                served[at] = true;
+            }
+        }
+        let widened = |(entry, served): (&SubsetEntry, bool)| SubsetEntry {
+            port: entry.port.filter(|_| served),
+            ..*entry
+        };
+        Self::new(self.entries.iter().zip(served).map(widened).collect())
+    }
+
+    /// True if the endpoint may serve. Ports are taken at their word; see [`Subset::among`].
+    pub fn admits(&self, endpoint: &Endpoint) -> bool {
+        let entry = entry_of(endpoint.spec().address);
+        let known = |entry| self.entries.binary_search(&entry).is_ok();
+        known(SubsetEntry { port: None, ..entry }) || known(entry)
+    }
+}
+
+fn entry_of(address: SocketAddr) -> SubsetEntry {
+    SubsetEntry { ip: address.ip().to_canonical(), port: Some(address.port()) }
 }
 
 fn parse_entry(text: &str) -> Result<SubsetEntry, SubsetError> {
     let entry = text.trim();
     if let Ok(address) = entry.parse::<SocketAddr>() {
-        return Ok(SubsetEntry { ip: address.ip(), port: Some(address.port()) });
+        return Ok(entry_of(address));
     }
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     match bare.parse::<IpAddr>() {
-        Ok(ip) => Ok(SubsetEntry { ip, port: None }),
+        Ok(ip) => Ok(SubsetEntry { ip: ip.to_canonical(), port: None }),
         Err(_) => Err(SubsetError { entry: text.to_owned() }),
     }
 }
@@ -58,6 +86,47 @@ fn parse_entry(text: &str) -> Result<SubsetEntry, SubsetError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::pool::{EndpointId, EndpointSpec, Pool};
+
+    /// Addresses of a pool that the hint leaves, in the order of the pool.
+    fn left(pool: &[&str], hint: &[&str]) -> Vec<String> {
+        let spec = |(index, address): (usize, &&str)| {
+            EndpointSpec::new(EndpointId::new("default", &index.to_string()), address.parse().unwrap())
+        };
+        let of = Pool::new("default", "pool", std::time::Instant::now());
+        of.replace_endpoints(pool.iter().enumerate().map(spec).collect());
+        let snapshot = of.snapshot();
+        let subset = Subset::parse(hint.iter().copied()).unwrap().among(snapshot.endpoints());
+        let admitted = snapshot.endpoints().iter().filter(|endpoint| subset.admits(endpoint));
+        admitted.map(|endpoint| endpoint.target().to_owned()).collect()
+    }
+
+    #[test]
+    fn an_entry_with_a_port_that_is_no_endpoints_stands_for_its_address() {
+        let pool = ["10.0.0.1:8000", "10.0.0.1:8001", "10.0.0.2:8000", "[fd00::1]:8000"];
+        assert_eq!(left(&pool, &["10.0.0.1:80"]), &pool[..2]);
+        assert_eq!(left(&pool, &["[fd00::1]:443"]), &pool[3..]);
+        assert_eq!(left(&pool, &["10.0.0.2:8001"]), &pool[2..3], "the port is another address's");
+        assert_eq!(left(&pool, &["10.0.0.9:8000"]), [""; 0], "the address is not in the pool");
+    }
+
+    #[test]
+    fn a_port_that_is_an_endpoints_goes_on_counting() {
+        let pool = ["10.0.0.1:8000", "10.0.0.1:8001", "10.0.0.2:8000"];
+        assert_eq!(left(&pool, &["10.0.0.1:8001"]), &pool[1..2]);
+        assert_eq!(left(&pool, &["10.0.0.1:8001", "10.0.0.2:80"]), &pool[1..]);
+        assert_eq!(left(&pool, &["10.0.0.1:8001", "10.0.0.1"]), &pool[..2]);
+        assert_eq!(left(&pool, &[]), [""; 0]);
+    }
+
+    #[test]
+    fn an_ipv4_address_in_the_form_of_ipv6_is_the_ipv4_address() {
+        let pool = ["10.0.0.1:8000", "[::ffff:10.0.0.2]:8000", "10.0.0.3:8000"];
+        for hint in ["::ffff:10.0.0.1", "[::ffff:10.0.0.1]", "[::ffff:10.0.0.1]:8000", "[::ffff:a00:1]:80"] {
+            assert_eq!(left(&pool, &[hint]), &pool[..1], "{hint}");
+        }
+        assert_eq!(left(&pool, &["10.0.0.2:8000", "10.0.0.3"]), &pool[1..]);
+    }
 
     #[test]
     fn addresses_parse_with_and_without_port_and_brackets() {

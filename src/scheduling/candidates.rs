@@ -18,8 +18,9 @@ impl Candidates {
         Self { snapshot, chosen: None }
     }
 
-    /// The endpoints that the subset admits.
+    /// The endpoints that the subset admits, where a port that is no endpoint's stands for its address.
     pub fn within(snapshot: Arc<Snapshot>, subset: &Subset) -> Self {
+        let subset = subset.among(snapshot.endpoints());
         let chosen = snapshot
             .endpoints()
             .iter()

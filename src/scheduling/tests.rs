@@ -256,7 +256,7 @@ fn a_handler_that_never_ends_and_names_unknown_profiles_is_stopped() {
 #[test]
 fn a_subset_is_all_a_profile_sees() {
     let log = Log::default();
-    let subset = Subset::parse(["10.0.0.2", "10.0.0.4:80", "10.0.0.1:81"]).unwrap();
+    let subset = Subset::parse(["10.0.0.2", "10.0.0.4:80", "10.0.0.9:81"]).unwrap();
     let candidates = Candidates::within(Arc::clone(candidates().snapshot()), &subset);
     assert_eq!((candidates.len(), candidates.place(1)), (2, 3));
     let scheduler = scheduler(vec![profile("p", vec![keep("f", &log, |_| true)], vec![], Best(9))], &[&[0]]);
