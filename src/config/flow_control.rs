@@ -7,7 +7,10 @@ use serde_json::Value;
 use super::schema::Reference;
 use crate::document::scalar::{go_duration, quantity};
 use crate::document::{Fields, Level, Node, Problems};
-use crate::plugins::flow_control::utilization_detector::{kv_threshold, staleness_threshold};
+use crate::flow::settings::{DEFAULT_BAND_BYTES, DEFAULT_BAND_REQUESTS};
+use crate::plugins::flow_control::utilization_detector::{
+    doubt_about_staleness, kv_threshold, staleness_threshold,
+};
 
 /// A priority band. `None` is for the default of whoever reads it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -53,12 +56,17 @@ impl SaturationDetector {
         let plugin = plain_reference(&mut fields, "pluginRef", problems);
         let mut section = Self {
             plugin,
-            staleness_threshold: fields.scalar("metricsStalenessThreshold", problems, staleness_threshold),
+            staleness_threshold: None,
             line: node.line,
             path: path.to_owned(),
             as_written: node.to_json(),
             ..Self::default()
         };
+        let field = "metricsStalenessThreshold";
+        section.staleness_threshold = fields.scalar(field, problems, staleness_threshold);
+        if let Some(doubt) = section.staleness_threshold.and_then(doubt_about_staleness) {
+            problems.warning(fields.line_of(field), fields.path(field), doubt);
+        }
         let field = "queueDepthThreshold";
         if let Some(depth) = fields.integer(field, problems) {
             section.queue_depth_threshold = u64::try_from(depth).ok().filter(|depth| *depth > 0);
@@ -122,8 +130,8 @@ impl FlowControl {
         section.line = fields.line();
         section.max_bytes = fields.scalar("maxBytes", problems, quantity);
         section.max_requests = fields.scalar("maxRequests", problems, quantity);
-        section.default_request_ttl = fields.scalar("defaultRequestTTL", problems, go_duration);
-        section.no_endpoint_request_ttl = fields.scalar("noEndpointRequestTTL", problems, go_duration);
+        section.default_request_ttl = fields.scalar("defaultRequestTTL", problems, longest_wait);
+        section.no_endpoint_request_ttl = fields.scalar("noEndpointRequestTTL", problems, longest_wait);
         for (name, band) in [
             ("defaultPriorityBand", &mut section.default_priority_band),
             ("defaultNegativePriorityBand", &mut section.default_negative_priority_band),
@@ -159,7 +167,7 @@ impl FlowControl {
 impl PriorityBand {
     fn read(node: &Node, path: &str, problems: &mut Problems) -> Option<Self> {
         let mut fields = Fields::of(node, path, problems)?;
-        let band = Self {
+        let mut band = Self {
             priority: fields.integer("priority", problems),
             max_bytes: fields.scalar("maxBytes", problems, quantity),
             max_requests: fields.scalar("maxRequests", problems, quantity),
@@ -168,9 +176,35 @@ impl PriorityBand {
             line: node.line,
             path: path.to_owned(),
         };
+        let bounds = [
+            ("maxBytes", &mut band.max_bytes, DEFAULT_BAND_BYTES),
+            ("maxRequests", &mut band.max_requests, DEFAULT_BAND_REQUESTS),
+        ];
+        for (name, written, default) in bounds {
+            if *written == Some(0) {
+                let message = format!(
+                    "is 0, which stands for the default of {default} and not for none; expected at least 1"
+                );
+                problems.warning(fields.line_of(name), fields.path(name), message);
+            }
+        }
         fields.finish(Level::Error, problems);
         Some(band)
     }
+}
+
+/// Waits shorter than this end before a request can be released.
+const SHORTEST_WAIT: Duration = Duration::from_millis(1);
+
+/// Reads how long a request may wait; 0 is forever.
+fn longest_wait(text: &str) -> Result<Duration, String> {
+    let wait = go_duration(text)?;
+    if wait.is_zero() || wait >= SHORTEST_WAIT {
+        return Ok(wait);
+    }
+    Err(format!(
+        "got \"{text}\", expected 0 (for ever) or at least 1ms: every request that waits would be refused"
+    ))
 }
 
 /// A field whose string is the reference itself.

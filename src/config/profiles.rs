@@ -89,6 +89,14 @@ fn listed(entry: &ProfileEntry, instances: &mut Instances<'_>, problems: &mut Pr
         }
         profile.add(index, Some(&row.plugin), row.weight, instances, problems);
     }
+    let sum: f64 = profile.scorers.iter().map(|(_, weight)| weight.abs()).sum();
+    if !sum.is_finite() {
+        let message = format!(
+            "the weights of profile \"{}\" have no finite sum; expected weights near 1",
+            profile.name
+        );
+        problems.error(profile.line, &profile.path, message);
+    }
     profile
 }
 

@@ -304,3 +304,19 @@ fn a_document_that_is_no_mapping_is_refused() {
     assert_eq!(errors("- type: queue-scorer\n"), ["1: got a list, expected a mapping"]);
     assert_eq!(errors("just text\n"), ["1: got \"just text\", expected a mapping"]);
 }
+
+#[test]
+fn weights_without_a_finite_sum_are_refused() {
+    let text = |weight: &str| {
+        format!(
+            "plugins:\n- type: queue-scorer\n- type: kv-cache-utilization-scorer\nschedulingProfiles:\n- name: a\n  plugins:\n  - pluginRef: queue-scorer\n    weight: {weight}\n  - pluginRef: kv-cache-utilization-scorer\n    weight: {weight}\n"
+        )
+    };
+    assert_eq!(
+        errors(&text("1.0e308")),
+        [
+            "5: schedulingProfiles[0]: the weights of profile \"a\" have no finite sum; expected weights near 1"
+        ]
+    );
+    assert!(load_text(&text("1.0e300")).is_ok());
+}

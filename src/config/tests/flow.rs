@@ -99,7 +99,9 @@ fn every_setting_arrives() {
     };
     assert_eq!(plan.flow, Some(expected));
     assert_eq!(plan.detector, detector);
-    assert_eq!(plan.problems.of(crate::document::Level::Warning).count(), 0, "{}", plan.problems);
+    let said = plan.problems.of(crate::document::Level::Warning).map(ToString::to_string);
+    let said: Vec<String> = said.collect();
+    assert!(said.len() == 1 && said[0].contains("priorityBands[1].maxRequests: is 0"), "{said:?}");
 }
 
 #[test]
@@ -297,4 +299,45 @@ fn thresholds_in_the_section_are_checked() {
     let text = "plugins:\n- type: concurrency-detector\nflowControl:\n  saturationDetector:\n    pluginRef: concurrency-detector\n    queueDepthThreshold: 3\n";
     let warnings = warnings(text);
     assert!(warnings[0].contains("no effect"), "{warnings:?}");
+}
+
+#[test]
+fn a_bound_of_zero_in_a_band_is_said_to_be_the_default() {
+    let section = "flowControl:\n  defaultPriorityBand: {maxBytes: 0}\n  priorityBands:\n  - priority: 1\n    maxRequests: 0\n";
+    let said = warnings(&format!("{GATE}{section}"));
+    let expected = [
+        "3: flowControl.defaultPriorityBand.maxBytes: is 0, which stands for the default of 1000000000 and not for none; expected at least 1",
+        "6: flowControl.priorityBands[0].maxRequests: is 0, which stands for the default of 5000 and not for none; expected at least 1",
+    ];
+    assert_eq!(said, expected);
+}
+
+#[test]
+fn a_wait_that_ends_before_a_release_is_refused() {
+    for field in ["defaultRequestTTL", "noEndpointRequestTTL"] {
+        let refused = errors(&format!("{GATE}flowControl: {{{field}: 1ns}}\n"));
+        assert_eq!(refused.len(), 1, "{refused:?}");
+        assert!(refused[0].contains(&format!("flowControl.{field}: got \"1ns\", expected 0")), "{refused:?}");
+        assert_eq!(warnings(&format!("{GATE}flowControl: {{{field}: 1ms}}\n")), [""; 0]);
+    }
+}
+
+#[test]
+fn an_age_at_which_every_reading_is_stale_is_warned_of_wherever_it_stands() {
+    let plugin = "plugins:\n- type: utilization-detector\n  parameters: {metricsStalenessThreshold: 1ms}\n";
+    let inline = "flowControl:\n  saturationDetector: {metricsStalenessThreshold: 1ms}\n";
+    for text in [plugin, inline] {
+        let said = warnings(&format!("{GATE}{text}"));
+        assert!(
+            said.iter().any(|line| line.contains("metricsStalenessThreshold") && line.contains("is 1ms")),
+            "{said:?}"
+        );
+    }
+    assert_eq!(
+        warnings(&format!("{GATE}{}", plugin.replace("1ms", "100ms")))
+            .iter()
+            .filter(|line| line.contains("Staleness"))
+            .count(),
+        0
+    );
 }

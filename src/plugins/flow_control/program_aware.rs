@@ -59,11 +59,18 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     if weight_service == 0.0 && weight_head_wait == 0.0 {
         cx.warn("gives no preference: both weights are 0");
     }
+    if !(weight_service + weight_head_wait).is_finite() {
+        let message = format!(
+            "got {weight_head_wait}, which with `lasWeightService` has no finite sum; expected weights near 1"
+        );
+        return Err(BuildError::at("lasWeightHeadWait", message));
+    }
     let or_none = |span: Duration| Some(span).filter(|span| !span.is_zero());
     let fairness = Fairness::ProgramAware(ProgramAware {
         weight_service,
         weight_head_wait,
-        half_life: or_none(seconds("lasHalfLifeSeconds", params.las_half_life_seconds)?),
+        half_life: or_none(seconds("lasHalfLifeSeconds", params.las_half_life_seconds)?)
+            .map(|half_life| at_least_a_second(cx, half_life)),
         eviction_ttl: or_none(seconds("evictionTtlSeconds", params.eviction_ttl_seconds)?),
         eviction_sweep: or_none(seconds("evictionSweepSeconds", params.eviction_sweep_seconds)?)
             .ok_or_else(|| BuildError::at("evictionSweepSeconds", "got 0, expected a number above 0"))?,
@@ -76,6 +83,18 @@ fn at_least_0(name: &str, value: f64) -> Result<f64, BuildError> {
         return Ok(value);
     }
     Err(BuildError::at(name, format!("got {value}, expected a number of at least 0")))
+}
+
+/// Service that halves faster than requests end says nothing of a program.
+fn at_least_a_second(cx: &mut BuildCx<'_>, half_life: Duration) -> Duration {
+    const LEAST: Duration = Duration::from_secs(1);
+    if half_life < LEAST {
+        cx.warn(format!(
+            "lasHalfLifeSeconds is {}, 1 is used: expected 0 (never) or at least 1",
+            half_life.as_secs_f64()
+        ));
+    }
+    half_life.max(LEAST)
 }
 
 fn seconds(name: &str, value: f64) -> Result<Duration, BuildError> {

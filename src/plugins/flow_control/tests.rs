@@ -128,6 +128,21 @@ fn orderings_and_plain_fairness_take_no_parameters() {
 }
 
 #[test]
+fn weights_of_programs_without_a_finite_sum_are_refused_and_a_tiny_half_life_is_raised() {
+    let plugin = &program_aware::TYPE;
+    let weights = json!({"lasWeightService": 1.7e308, "lasWeightHeadWait": 1.7e308});
+    check_fault(plugin, weights, "lasWeightHeadWait", "no finite sum");
+    let built = build(plugin, json!({"lasHalfLifeSeconds": 1e-9})).unwrap();
+    assert!(
+        built.warnings.len() == 1 && built.warnings[0].contains("lasHalfLifeSeconds"),
+        "{:?}",
+        built.warnings
+    );
+    let raised = ProgramAware { half_life: Some(Duration::from_secs(1)), ..ProgramAware::default() };
+    assert_eq!(built.roles.fairness, Some(Fairness::ProgramAware(raised)));
+}
+
+#[test]
 fn program_aware_fairness_reads_seconds_and_zero_as_never() {
     let plugin = &program_aware::TYPE;
     let built = |params| build(plugin, params).unwrap().roles.fairness.unwrap();

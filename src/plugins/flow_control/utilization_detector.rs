@@ -72,6 +72,9 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
             }
         },
     };
+    if let Some(doubt) = doubt_about_staleness(settings.staleness_threshold) {
+        cx.warn(format!("metricsStalenessThreshold {doubt}"));
+    }
     let filter = Arc::new(BelowThresholds { settings: settings.clone() });
     Ok(Roles { detector: Some(DetectorKind::Utilization(settings)), ..Roles::default() }.filter(filter))
 }
@@ -91,6 +94,16 @@ pub(crate) fn staleness_threshold(text: &str) -> Result<Duration, String> {
         Duration::ZERO => Err(format!("got \"{text}\", expected a duration above 0")),
         threshold => Ok(threshold),
     }
+}
+
+/// Two intervals between scrapes as they are by default: with less, readings grow stale between two scrapes.
+const SHORT: Duration = Duration::from_millis(100);
+
+/// What to say of an age that makes readings stale as soon as they come, unless scrapes are more frequent than by default.
+pub(crate) fn doubt_about_staleness(threshold: Duration) -> Option<String> {
+    (threshold < SHORT).then(|| {
+        format!("is {threshold:?}: readings are stale between two scrapes; expected at least twice the interval between scrapes, {SHORT:?} by default")
+    })
 }
 
 #[derive(Debug)]

@@ -82,12 +82,20 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
             }
             _ => {}
         }
-        if check_custom(&engine.custom_metrics, &at)? {
-            cx.warn(format!(
-                "{at}.customMetrics has no effect: no plugin of this version reads custom metrics"
-            ));
-        }
+        let custom = check_custom(&engine.custom_metrics, &at)?;
         let specs = specs(&engine, &at)?;
+        let customs = "customMetrics has no effect: no plugin of this version reads custom metrics";
+        let empty = format!(
+            "{at} names no series for the engine \"{}\", so nothing is read from its pods; expected `queuedRequestsSpec`, \
+             `runningRequestsSpec` or `kvUsageSpec`",
+            engine.name
+        );
+        match (custom, specs.is_empty()) {
+            (true, true) => cx.warn(format!("{empty}; {customs}")),
+            (true, false) => cx.warn(format!("{at}.{customs}")),
+            (false, true) => cx.warn(empty),
+            (false, false) => {}
+        }
         table.engines.insert(engine.name, specs);
     }
     if !table.engines.contains_key(&table.default_engine) {
@@ -153,6 +161,22 @@ mod tests {
         let (metrics, mut columns) = (Arc::new(Metrics::new()), Vec::new());
         let mut cx = BuildCx::new("e", Some(params), &metrics, &mut columns, 0);
         build(&mut cx).map(|roles| (roles.metrics_extractor.unwrap(), cx.warnings))
+    }
+
+    #[test]
+    fn an_engine_that_is_left_without_any_series_is_warned_of() {
+        for empty in [
+            json!({"name": "vllm"}),
+            json!({"name": "vllm", "cacheBlockSizeLabelName": "size", "kvUsageSpec": " "}),
+        ] {
+            let (_, warnings) =
+                table(&json!({"engineConfigs": [{"name": "ok", "loraSpec": "l"}, empty]})).unwrap();
+            assert_eq!(warnings.len(), 1, "{warnings:?}");
+            assert!(
+                warnings[0].contains("engineConfigs[1]") && warnings[0].contains("\"vllm\""),
+                "{warnings:?}"
+            );
+        }
     }
 
     #[test]
