@@ -4,15 +4,18 @@
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
 
 use std::hint::black_box;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use pointsman::flow::detector::Detector;
 use pointsman::flow::settings::{BandSettings, Fairness, Ordering, ProgramAware};
 use pointsman::flow::{
-    Arrival, Controller, Decision, Fill, FlowSettings, Gate, Load, Silent, Ticket, Unplaced,
+    Arrival, Controller, Decision, Fill, FlowSettings, Gate, Load, Silent, Ticket, Unplaced, saturation,
 };
+use pointsman::pool::{Endpoint, EndpointId, EndpointSpec, Pool, Reading};
 
 /// A pool that takes this many requests at a time.
 #[derive(Clone)]
@@ -197,5 +200,51 @@ async fn drain_tasks() -> Duration {
     took
 }
 
-criterion_group!(benches, pairs, leaving, drain);
+/// A pool of real endpoints, all of which are full.
+struct Full(Vec<Arc<Endpoint>>, Detector);
+
+impl Load for Full {
+    fn is_empty(&self) -> bool {
+        false
+    }
+
+    fn size(&self) -> usize {
+        self.0.len()
+    }
+
+    fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill {
+        saturation::pool(&self.1, &self.0, unplaced, 1.0, now).effective
+    }
+}
+
+/// What a reading of one endpoint costs while requests wait for a pool of 1,000.
+fn readings(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let pool = Pool::new("default", "bench", Instant::now());
+    let spec = |number: u16| {
+        let address = SocketAddr::from(([10, 0, (number >> 8) as u8, number as u8], 8000));
+        EndpointSpec::new(EndpointId::new("default", &format!("e{number}")), address)
+    };
+    pool.replace_endpoints((0..1000).map(spec).collect());
+    let endpoints = pool.snapshot().endpoints().to_vec();
+    for endpoint in &endpoints {
+        let reading = Reading { waiting: Some(1000), ..Reading::default() };
+        endpoint.load().record(reading, 0, Instant::now() + Duration::from_hours(1));
+    }
+    let controller = Controller::new(FlowSettings::default(), Full(endpoints, Detector::default()), Silent);
+    let arrival = arrivals(1).remove(0);
+    let waiting = runtime.spawn({
+        let controller = Arc::clone(&controller);
+        async move { drop(controller.admit(arrival).await) }
+    });
+    while controller.queued().requests == 0 {
+        std::thread::yield_now();
+    }
+    let mut group = criterion.benchmark_group("flow/reading");
+    group.bench_function("1000 endpoints", |bencher| bencher.iter(|| controller.notify_load()));
+    group.finish();
+    waiting.abort();
+}
+
+criterion_group!(benches, pairs, leaving, drain, readings);
 criterion_main!(benches);

@@ -127,6 +127,10 @@ impl Load for PoolLoad {
         self.gauges.pool.snapshot().is_empty()
     }
 
+    fn size(&self) -> usize {
+        self.gauges.pool.snapshot().endpoints().len()
+    }
+
     fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill {
         self.gauges.fill(unplaced, now).effective
     }
@@ -211,9 +215,7 @@ impl ScalerSource for Demand {
 
     fn saturation(&self) -> f64 {
         let snapshot = self.pool.snapshot();
-        saturation::pool(&self.detector, snapshot.endpoints(), Unplaced::default(), 1.0, Instant::now())
-            .effective
-            .raw
+        saturation::demand(&self.detector, snapshot.endpoints(), Instant::now())
     }
 
     fn subscribe(&self) -> watch::Receiver<u64> {

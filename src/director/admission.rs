@@ -39,6 +39,9 @@ pub trait Place: Send + Sync {
     /// The request now counts in the load of an endpoint.
     fn placed(&mut self) {}
 
+    /// The request now takes up less of its endpoint, though it goes on.
+    fn eased(&mut self) {}
+
     /// The response has ended, at this cost.
     fn served(&mut self, _usage: &Usage) {}
 

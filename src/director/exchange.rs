@@ -124,6 +124,9 @@ impl Exchange {
             if let Some(inflight) = &mut self.parts.inflight {
                 inflight.release_tokens();
             }
+            if let Some(place) = &mut self.parts.permit {
+                place.eased();
+            }
         }
         if let Some(last) = self.last_chunk.replace(now)
             && self.parts.streaming

@@ -100,6 +100,10 @@ impl Place for Turn {
         self.0.placed();
     }
 
+    fn eased(&mut self) {
+        self.0.eased();
+    }
+
     fn served(&mut self, usage: &Usage) {
         self.0.served(usage.prompt_tokens, usage.completion_tokens);
     }

@@ -1,5 +1,9 @@
 //! Priority and fairness id of a request.
 
+use std::borrow::Cow;
+
+use xxhash_rust::xxh64::xxh64;
+
 use crate::pool::Pool;
 use crate::request::{Headers, cut};
 
@@ -13,15 +17,24 @@ pub(super) fn priority(pool: &Pool, headers: &Headers) -> i32 {
     OBJECTIVE.value(headers).map_or(0, |name| pool.objectives().priority(&name))
 }
 
-/// Longest fairness id that is kept, in bytes.
+/// Longest fairness id that is kept, in bytes. Queues, accounts and series keep ids, so a longer one is cut and told apart by a digest of the
+/// whole.
 pub(super) const MAX_FAIRNESS_ID: usize = 256;
 
-/// Fairness id of the request, never empty. Of an id longer than [`MAX_FAIRNESS_ID`] the beginning counts.
+/// Fairness id of the request: never empty, at most [`MAX_FAIRNESS_ID`] bytes long.
 pub(super) fn fairness_id(headers: &Headers) -> String {
     match FAIRNESS_ID.value(headers) {
-        Some(id) if !id.is_empty() => cut(&id, MAX_FAIRNESS_ID).to_owned(),
+        Some(id) if !id.is_empty() => bounded(id),
         _ => DEFAULT_FAIRNESS_ID.to_owned(),
     }
+}
+
+fn bounded(id: Cow<'_, str>) -> String {
+    if id.len() <= MAX_FAIRNESS_ID {
+        return id.into_owned();
+    }
+    let digest = format!("~{:016x}", xxh64(id.as_bytes(), 0));
+    cut(&id, MAX_FAIRNESS_ID - digest.len()).to_owned() + &digest
 }
 
 #[cfg(test)]
@@ -37,10 +50,16 @@ mod tests {
     }
 
     #[test]
-    fn of_a_long_fairness_id_the_beginning_counts() {
-        let long = "t".repeat(50_000);
-        let id = fairness_id(&Headers::from([("x-llm-d-inference-fairness-id", long.as_str())]));
-        assert_eq!(id, "t".repeat(MAX_FAIRNESS_ID));
+    fn a_fairness_id_of_any_length_becomes_a_short_one_and_stays_apart_from_others() {
+        let id = |end: &str| {
+            let value = "\u{e9}".repeat(25_000) + end;
+            fairness_id(&Headers::from([("x-llm-d-inference-fairness-id", &*value)]))
+        };
+        let (one, other) = (id("a"), id("b"));
+        assert!(one != other && one == id("a"));
+        assert!((200..=MAX_FAIRNESS_ID).contains(&one.len()), "{} bytes", one.len());
+        let exact = "x".repeat(MAX_FAIRNESS_ID);
+        assert_eq!(fairness_id(&Headers::from([("x-llm-d-inference-fairness-id", &*exact)])), exact);
     }
 
     #[test]

@@ -6,7 +6,7 @@ use super::fairness::Turn;
 use super::flows::{Flow, Flows};
 use super::limit::Queued;
 use super::ordering::Nanos;
-use super::programs::Programs;
+use super::programs::{Aside, Programs};
 use super::queue::{Items, List, Queue};
 use super::settings::{BandSettings, Fairness, Ordering};
 
@@ -96,23 +96,19 @@ impl Band {
         self.flows.get(self.turn.next()?)?.queue.head()
     }
 
-    /// The accounts of programs changed: that of `id`, or many.
-    pub(super) fn service_changed(&mut self, programs: &Programs, id: Option<&str>) {
+    /// The account of the program `id` changed, and what is in `aside`.
+    pub(super) fn service_changed(&mut self, programs: &Programs, id: &str, aside: &Aside) {
         let Fairness::ProgramAware(parameters) = &self.settings.fairness else { return };
         if parameters != programs.parameters() {
             return;
         }
         let Turn::Programs(contest) = &mut self.turn else { return };
-        match id {
-            Some(id) => {
-                if let Some(flow) = self.flows.find(id) {
-                    contest.set_service(flow, programs.service(id));
-                }
-            }
-            None => {
-                for (index, flow) in self.flows.iter() {
-                    contest.set_service(index, programs.service(&flow.id));
-                }
+        if let Some(factor) = aside.factor {
+            contest.scale(factor);
+        }
+        for id in aside.forgotten.iter().map(|id| &**id).chain([id]) {
+            if let Some(flow) = self.flows.find(id) {
+                contest.set_service(flow, programs.service(id));
             }
         }
     }

@@ -29,6 +29,9 @@ impl Gate {
     /// Takes note of time and pool, and rejects what has waited for too long.
     pub(super) fn look(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) -> Nanos {
         let at = self.at(now);
+        if let Some(evictor) = &mut self.evictor {
+            evictor.pace(at, decisions);
+        }
         self.waits.observe(load.is_empty(), &self.items, at);
         while let Some((index, outcome)) = self.waits.expired(&self.items, at) {
             let rejection = Rejection { outcome, pool_empty: self.waits.is_empty_pool() };
@@ -130,7 +133,6 @@ impl Gate {
     /// Stops running requests for the first band, from the held one down, that waits and is more important than they are.
     fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<Decision>) {
         let Some(evictor) = &mut self.evictor else { return };
-        evictor.pace(at, decisions);
         let Some(least) = evictor.least_important() else { return };
         let bands = &self.bands;
         let waits = |rank: usize| {

@@ -91,6 +91,10 @@ impl Evictor {
         {
             let (_, since) = self.outstanding.swap_remove(position);
             self.end(false, since, at, decisions);
+            if self.outstanding.is_empty() {
+                // The decision came to nothing.
+                (self.wanted, self.share) = (0.0, 0.0);
+            }
         }
     }
 
@@ -128,13 +132,15 @@ impl Evictor {
         }
     }
 
+    /// When a stopped request that has not ended is given up.
+    pub(super) fn gives_up(&self) -> Option<Nanos> {
+        self.outstanding.iter().map(|(_, since)| later(*since, CONFIRMATION)).min()
+    }
+
     /// When a further decision may be made that could not be made at `at`.
     pub(super) fn next(&self, at: Nanos) -> Option<Nanos> {
-        self.least_important()?;
-        match self.outstanding.iter().map(|(_, since)| later(*since, CONFIRMATION)).min() {
-            None => Some(self.cooling_until).filter(|until| *until > at),
-            some => some,
-        }
+        let cooled = || Some(self.cooling_until).filter(|until| *until > at && !self.victims.is_empty());
+        self.gives_up().or_else(cooled)
     }
 }
 
@@ -201,6 +207,20 @@ mod tests {
         assert!(revoke(&mut evictor, 1.0, 11 * MILLISECOND).is_empty());
         assert_eq!(evictor.next(11 * MILLISECOND), Some(12 * MILLISECOND));
         assert_eq!(revoke(&mut evictor, 1.0, 12 * MILLISECOND), [2]);
+    }
+
+    #[test]
+    fn a_stopped_request_is_given_up_even_if_nobody_else_could_be_stopped() {
+        let mut evictor = evictor(&[-1]);
+        assert_eq!(revoke(&mut evictor, 1.0, 0), [0]);
+        let end = 10_000 * MILLISECOND;
+        assert_eq!((evictor.least_important(), evictor.next(0)), (None, Some(end)));
+        let mut decisions = Vec::new();
+        evictor.pace(end, &mut decisions);
+        let took = Duration::from_secs(10);
+        assert_eq!(decisions, [Decision::RevocationEnded { confirmed: false, took }]);
+        assert_eq!(evictor.next(end), None, "there is nobody to wait for");
+        assert_eq!(evictor.reclaim(), (0.0, 0.0), "nothing is wanted back from it any more");
     }
 
     #[test]

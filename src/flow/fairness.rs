@@ -1,7 +1,7 @@
 //! Which flow of a band is served next.
 
+use super::contest::Contest;
 use super::ordering::Nanos;
-use super::programs::Contest;
 use super::queue::NONE;
 use super::settings::Fairness;
 
@@ -92,11 +92,12 @@ impl Default for Ring {
 }
 
 impl Ring {
-    fn first(&self) -> Option<u32> {
+    /// The flow whose turn it is.
+    pub(super) fn first(&self) -> Option<u32> {
         (self.head != NONE).then_some(self.head)
     }
 
-    fn append(&mut self, flow: u32) {
+    pub(super) fn append(&mut self, flow: u32) {
         if self.links.len() <= flow as usize {
             self.links.resize(flow as usize + 1, (NONE, NONE));
         }
@@ -110,7 +111,8 @@ impl Ring {
         }
     }
 
-    fn remove(&mut self, flow: u32) {
+    /// Takes a flow out; one that is not in it must not be given.
+    pub(super) fn remove(&mut self, flow: u32) {
         let Some(links) = self.links.get_mut(flow as usize) else { return };
         let (previous, next) = std::mem::replace(links, (NONE, NONE));
         match self.links.get_mut(previous as usize) {

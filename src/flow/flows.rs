@@ -54,10 +54,6 @@ impl Flows {
         }
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Flow)> {
-        self.slots.iter().enumerate().filter_map(|(index, slot)| Some((index as u32, slot.as_ref()?)))
-    }
-
     /// Flows with requests waiting.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()

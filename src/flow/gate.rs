@@ -45,6 +45,11 @@ pub trait Load {
     /// True if the pool has no endpoint.
     fn is_empty(&self) -> bool;
 
+    /// Endpoints that [`Load::fill`] looks at, which is what a judgement of the pool costs.
+    fn size(&self) -> usize {
+        1
+    }
+
     /// How full the pool is if `unplaced` requests, which were released and which no endpoint's load shows yet, are counted, too.
     fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill;
 }
@@ -208,9 +213,9 @@ impl Gate {
         let at = self.at(now);
         let tokens = prompt_tokens as f64 + 2.0 * completion_tokens as f64;
         for programs in &mut self.programs {
-            let all = programs.add(fairness_id, tokens, at);
+            let aside = programs.add(fairness_id, tokens, at);
             for band in self.bands.iter_mut().flatten() {
-                band.service_changed(programs, (!all).then_some(&**fairness_id));
+                band.service_changed(programs, fairness_id, &aside);
             }
         }
     }
@@ -236,12 +241,14 @@ impl Gate {
 
     /// When to call [`Gate::advance`] if nothing happens before; `None` if no time will change anything.
     pub fn next_wakeup(&self) -> Option<Instant> {
-        if self.queued.requests == 0 {
-            return None;
-        }
         let latest = nanos(self.epoch, self.latest);
-        let paced = self.evictor.as_ref().and_then(|evictor| evictor.next(latest));
-        let next = [self.waits.next(), self.retry, paced].into_iter().flatten().min()?;
+        let evictor = self.evictor.as_ref();
+        let next = if self.queued.requests == 0 {
+            evictor.and_then(Evictor::gives_up)?
+        } else {
+            let paced = evictor.and_then(|evictor| evictor.next(latest));
+            [self.waits.next(), self.retry, paced].into_iter().flatten().min()?
+        };
         self.epoch.checked_add(Duration::from_nanos(next))
     }
 

@@ -5,6 +5,7 @@
 //! [`usage_limit`] how full it may be for each band.
 
 mod band;
+mod contest;
 pub mod detector;
 mod dispatch;
 mod evict;

@@ -1,44 +1,69 @@
-//! Program-aware fairness: what each program was served, and which waiting flow has the best score.
+//! What each program was served, for program-aware fairness.
 //!
-//! The score of a flow depends on all others through the normalisation, and on time through the head's wait. But the wait's normal form is
-//! `(latest head - head) / (latest head - earliest head)`, in which now cancels out, and halving all services together leaves theirs
-//! unchanged. So a flow is a fixed point (head, service), and the best one is found by descending a tree of bounds. A change costs O(log n);
-//! a look costs O(log n) if one flow stands out, and about the square root of n if services and waits are unrelated.
+//! Programs are named by clients, so their number is bounded: the account that was touched longest ago makes room for a new one, and
+//! accounts that were idle for too long go a few at a time. No call looks at all accounts.
 
 use std::sync::Arc;
 
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 
-use super::ordering::{NEVER, Nanos};
+use super::fairness::Ring;
+use super::ordering::{Nanos, later};
 use super::settings::ProgramAware;
 
-/// Programs that are told apart; further ones share one account.
-const PROGRAMS: usize = 65_536;
+/// Programs that are told apart. With ids of at most 256 bytes their accounts take 24 MB at most.
+pub(super) const PROGRAMS: usize = 65_536;
 
 /// Half-lives after which accounts are scaled down, so that numbers stay finite.
 const RESCALE_AFTER: f64 = 256.0;
+
+/// Idle accounts that one call forgets at most.
+const FORGET_AT_ONCE: usize = 4;
 
 /// Service by program. Amounts are kept as if measured at `origin`: older service is worth less because newer one is written down larger.
 #[derive(Debug)]
 pub(super) struct Programs {
     parameters: ProgramAware,
     origin: Nanos,
+    /// When idle accounts are looked for again.
     next_sweep: Nanos,
-    accounts: HashMap<Arc<str>, Account>,
-    /// Of all programs beyond [`PROGRAMS`].
-    shared: Account,
+    by_id: HashMap<Arc<str>, u32>,
+    accounts: Vec<Account>,
+    free: Vec<u32>,
+    /// Accounts in use, the one that was touched longest ago first.
+    by_age: Ring,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Account {
+    id: Arc<str>,
     service: f64,
+    /// The origin that `service` is measured from.
+    origin: Nanos,
     touched: Nanos,
+}
+
+/// What a call changed beside the account that it was made for.
+#[derive(Debug, Default, PartialEq)]
+pub(super) struct Aside {
+    /// All amounts are to be multiplied by this.
+    pub(super) factor: Option<f64>,
+    /// These programs have no account any more.
+    pub(super) forgotten: SmallVec<[Arc<str>; FORGET_AT_ONCE]>,
 }
 
 impl Programs {
     pub(super) fn new(parameters: ProgramAware) -> Self {
-        let next_sweep = super::ordering::later(0, parameters.eviction_sweep);
-        Self { parameters, origin: 0, next_sweep, accounts: HashMap::new(), shared: Account::default() }
+        Self {
+            next_sweep: later(0, parameters.eviction_sweep),
+            parameters,
+            origin: 0,
+            by_id: HashMap::new(),
+            accounts: Vec::new(),
+            free: Vec::new(),
+            by_age: Ring::default(),
+        }
     }
 
     pub(super) fn parameters(&self) -> &ProgramAware {
@@ -47,186 +72,88 @@ impl Programs {
 
     /// Service of a program; comparable with that of other programs only.
     pub(super) fn service(&self, id: &str) -> f64 {
-        match self.accounts.get(id) {
-            Some(account) => account.service,
-            None if self.accounts.len() >= PROGRAMS => self.shared.service,
-            None => 0.0,
+        let account = self.by_id.get(id).and_then(|index| self.accounts.get(*index as usize));
+        account.map_or(0.0, |account| account.service * self.decay(account.origin))
+    }
+
+    /// Adds `tokens` to a program's account.
+    pub(super) fn add(&mut self, id: &Arc<str>, tokens: f64, now: Nanos) -> Aside {
+        let mut aside = Aside { factor: self.rescale(now), ..Aside::default() };
+        self.sweep(now, &mut aside);
+        let amount = tokens * self.half_lives(self.origin, now).exp2();
+        let known = self.by_id.get(id).copied();
+        if let Some(index) = known {
+            self.by_age.remove(index);
         }
-    }
-
-    /// Adds `tokens` to a program's account. True if other accounts changed, too.
-    pub(super) fn add(&mut self, id: &Arc<str>, tokens: f64, now: Nanos) -> bool {
-        let rescaled = self.rescale(now);
-        let swept = self.sweep(now);
-        let amount = tokens * self.worth(now);
-        let full = self.accounts.len() >= PROGRAMS && !self.accounts.contains_key(id);
-        let account = if full { &mut self.shared } else { self.accounts.entry(Arc::clone(id)).or_default() };
-        account.service += amount;
-        account.touched = now;
-        rescaled || swept || full
-    }
-
-    /// How large a token of now is written down.
-    fn worth(&self, now: Nanos) -> f64 {
-        self.half_lives(now).exp2()
-    }
-
-    fn half_lives(&self, now: Nanos) -> f64 {
-        let Some(half_life) = self.parameters.half_life else { return 0.0 };
-        now.saturating_sub(self.origin) as f64 / (half_life.as_nanos() as f64).max(1.0)
-    }
-
-    fn rescale(&mut self, now: Nanos) -> bool {
-        let passed = self.half_lives(now);
-        if passed < RESCALE_AFTER {
-            return false;
+        let index = known.unwrap_or_else(|| self.open(id, &mut aside));
+        self.by_age.append(index);
+        let (origin, service) = (self.origin, self.service(id) + amount);
+        if let Some(account) = self.accounts.get_mut(index as usize) {
+            (account.service, account.origin, account.touched) = (service, origin, now);
         }
-        let factor = (-passed).exp2();
-        self.accounts.values_mut().for_each(|account| account.service *= factor);
-        self.shared.service *= factor;
-        self.origin = now;
-        true
+        aside
     }
 
-    fn sweep(&mut self, now: Nanos) -> bool {
-        if now < self.next_sweep {
-            return false;
-        }
-        self.next_sweep = super::ordering::later(now, self.parameters.eviction_sweep);
-        let Some(ttl) = self.parameters.eviction_ttl else { return false };
-        self.accounts.retain(|_, account| now < super::ordering::later(account.touched, ttl));
-        true
-    }
-}
-
-/// One node of the tree: the extremes of the flows below it.
-#[derive(Clone, Copy, Debug)]
-struct Extremes {
-    earliest: Nanos,
-    latest: Nanos,
-    least: f64,
-    most: f64,
-}
-
-const NOBODY: Extremes =
-    Extremes { earliest: NEVER, latest: 0, least: f64::INFINITY, most: f64::NEG_INFINITY };
-
-impl Extremes {
-    fn join(self, other: Self) -> Self {
-        Self {
-            earliest: self.earliest.min(other.earliest),
-            latest: self.latest.max(other.latest),
-            least: self.least.min(other.least),
-            most: self.most.max(other.most),
-        }
-    }
-
-    fn is_nobody(self) -> bool {
-        self.least > self.most
-    }
-}
-
-/// The waiting flows of one band, by flow slot.
-#[derive(Debug)]
-pub(super) struct Contest {
-    weight_service: f64,
-    weight_wait: f64,
-    /// A complete binary tree in an array: the root at 1, the leaves in the second half.
-    nodes: Vec<Extremes>,
-}
-
-impl Contest {
-    pub(super) fn new(weight_service: f64, weight_wait: f64) -> Self {
-        Self { weight_service, weight_wait, nodes: vec![NOBODY; 2] }
-    }
-
-    fn leaves(&self) -> usize {
-        self.nodes.len() / 2
-    }
-
-    pub(super) fn set(&mut self, flow: u32, head: Nanos, service: f64) {
-        while self.leaves() <= flow as usize {
-            self.grow();
-        }
-        self.put(flow, Extremes { earliest: head, latest: head, least: service, most: service });
-    }
-
-    pub(super) fn set_head(&mut self, flow: u32, head: Nanos) {
-        if let Some(leaf) = self.nodes.get(self.leaves() + flow as usize) {
-            self.put(flow, Extremes { earliest: head, latest: head, ..*leaf });
-        }
-    }
-
-    pub(super) fn set_service(&mut self, flow: u32, service: f64) {
-        if let Some(leaf) = self.nodes.get(self.leaves() + flow as usize)
-            && !leaf.is_nobody()
+    /// Makes an account, in the place of the oldest one if there is no room.
+    fn open(&mut self, id: &Arc<str>, aside: &mut Aside) -> u32 {
+        if self.by_id.len() >= PROGRAMS
+            && let Some(oldest) = self.by_age.first()
         {
-            self.put(flow, Extremes { least: service, most: service, ..*leaf });
+            self.close(oldest, aside);
+        }
+        let account = Account { id: Arc::clone(id), service: 0.0, origin: self.origin, touched: 0 };
+        let index = self.free.pop().unwrap_or(self.accounts.len() as u32);
+        match self.accounts.get_mut(index as usize) {
+            Some(place) => *place = account,
+            None => self.accounts.push(account),
+        }
+        self.by_id.insert(Arc::clone(id), index);
+        index
+    }
+
+    fn close(&mut self, index: u32, aside: &mut Aside) {
+        self.by_age.remove(index);
+        if let Some(account) = self.accounts.get_mut(index as usize) {
+            // The id may be long: a place in wait keeps none.
+            let id = std::mem::replace(&mut account.id, Arc::from(""));
+            self.by_id.remove(&id);
+            self.free.push(index);
+            aside.forgotten.push(id);
         }
     }
 
-    pub(super) fn clear(&mut self, flow: u32) {
-        self.put(flow, NOBODY);
+    fn half_lives(&self, since: Nanos, now: Nanos) -> f64 {
+        let Some(half_life) = self.parameters.half_life else { return 0.0 };
+        now.saturating_sub(since) as f64 / (half_life.as_nanos() as f64).max(1.0)
     }
 
-    fn put(&mut self, flow: u32, leaf: Extremes) {
-        let mut index = self.leaves() + flow as usize;
-        if let Some(node) = self.nodes.get_mut(index) {
-            *node = leaf;
-        }
-        while index > 1 {
-            index /= 2;
-            self.nodes[index] = self.nodes[2 * index].join(self.nodes[2 * index + 1]);
-        }
+    /// What an amount measured from `origin` is worth now.
+    fn decay(&self, origin: Nanos) -> f64 {
+        if origin == self.origin { 1.0 } else { (-self.half_lives(origin, self.origin)).exp2() }
     }
 
-    fn grow(&mut self) {
-        let old = self.leaves();
-        let mut nodes = vec![NOBODY; 4 * old];
-        nodes[2 * old..3 * old].copy_from_slice(&self.nodes[old..]);
-        for index in (1..2 * old).rev() {
-            nodes[index] = nodes[2 * index].join(nodes[2 * index + 1]);
-        }
-        self.nodes = nodes;
+    /// Begins a new origin. Accounts follow when they are used.
+    fn rescale(&mut self, now: Nanos) -> Option<f64> {
+        let passed = self.half_lives(self.origin, now);
+        (passed >= RESCALE_AFTER).then(|| {
+            self.origin = now;
+            (-passed).exp2()
+        })
     }
 
-    /// The flow with the highest score; of equal ones the one whose head waits longest.
-    pub(super) fn best(&self) -> Option<u32> {
-        let all = self.nodes[1];
-        if all.is_nobody() {
-            return None;
+    /// Forgets accounts that were idle for too long, oldest first, a few at a time.
+    fn sweep(&mut self, now: Nanos, aside: &mut Aside) {
+        let Some(ttl) = self.parameters.eviction_ttl.filter(|_| now >= self.next_sweep) else { return };
+        for _ in 0..FORGET_AT_ONCE {
+            let oldest = self.by_age.first().filter(|index| {
+                self.accounts.get(*index as usize).is_some_and(|account| now >= later(account.touched, ttl))
+            });
+            let Some(oldest) = oldest else {
+                self.next_sweep = later(now, self.parameters.eviction_sweep);
+                return;
+            };
+            self.close(oldest, aside);
         }
-        let mut best = (f64::INFINITY, NEVER, None);
-        self.descend(1, all, &mut best);
-        best.2
-    }
-
-    fn descend(&self, index: usize, all: Extremes, best: &mut (f64, Nanos, Option<u32>)) {
-        let node = self.nodes[index];
-        if node.is_nobody() || (self.cost(node, all), node.earliest) >= (best.0, best.1) {
-            return;
-        }
-        if let Some(flow) = index.checked_sub(self.leaves()) {
-            *best = (self.cost(node, all), node.earliest, Some(flow as u32));
-            return;
-        }
-        let (left, right) = (2 * index, 2 * index + 1);
-        let left_first = self.cost(self.nodes[left], all) <= self.cost(self.nodes[right], all);
-        let (first, second) = if left_first { (left, right) } else { (right, left) };
-        self.descend(first, all, best);
-        self.descend(second, all, best);
-    }
-
-    /// A constant minus the score that the least service and the earliest head below `node` would have together: no flow there is better.
-    fn cost(&self, node: Extremes, all: Extremes) -> f64 {
-        let service =
-            if all.most > all.least { (node.least - all.least) / (all.most - all.least) } else { 0.5 };
-        let wait = if all.latest > all.earliest {
-            all.latest.saturating_sub(node.earliest) as f64 / (all.latest - all.earliest) as f64
-        } else {
-            0.5
-        };
-        self.weight_service * service - self.weight_wait * wait
     }
 }
 
@@ -234,28 +161,12 @@ impl Contest {
 mod tests {
     use std::time::Duration;
 
-    use proptest::prelude::*;
-
     use super::*;
 
     const MINUTE: Nanos = 60_000_000_000;
 
-    #[test]
-    fn little_service_and_a_long_wait_win() {
-        let mut contest = Contest::new(0.8, 0.2);
-        contest.set(0, 250, 300.0);
-        contest.set(1, 50, 100.0);
-        contest.set(2, 150, 200.0);
-        assert_eq!(contest.best(), Some(1));
-        contest.clear(1);
-        assert_eq!(contest.best(), Some(2));
-    }
-
-    #[test]
-    fn equal_programs_go_by_the_longest_wait() {
-        let mut contest = Contest::new(0.8, 0.0);
-        (0..9).for_each(|flow| contest.set(flow, u64::from(20 - flow), 7.0));
-        assert_eq!(contest.best(), Some(8));
+    fn id(number: usize) -> Arc<str> {
+        number.to_string().into()
     }
 
     #[test]
@@ -265,7 +176,8 @@ mod tests {
         programs.add(&a, 100.0, 0);
         programs.add(&b, 60.0, MINUTE);
         assert!(programs.service("a") < programs.service("b"), "100 is worth 50 after a minute");
-        assert!(programs.add(&b, 1.0, 400 * MINUTE));
+        let factor = programs.add(&b, 1.0, 400 * MINUTE).factor;
+        assert!(factor.is_some_and(|factor| factor > 0.0 && factor < 1e-100), "{factor:?}");
         assert!(programs.service("b") >= 1.0 && programs.service("a") >= 0.0);
         assert!(programs.service("a") < 1e-9);
     }
@@ -282,28 +194,35 @@ mod tests {
         assert_eq!((programs.service("a"), programs.service("b")), (0.0, 5.0));
     }
 
-    proptest! {
-        #[test]
-        fn the_tree_finds_what_looking_at_all_flows_finds(
-            flows in prop::collection::vec(prop::option::weighted(0.8, (0_u64..20, 0_u32..20)), 1..70),
-            weight in 0.0..2.0_f64,
-        ) {
-            let mut contest = Contest::new(weight, 1.0);
-            for (flow, state) in flows.iter().enumerate() {
-                contest.set(flow as u32, 1, 1.0);
-                match state {
-                    Some((head, service)) => {
-                        contest.set_head(flow as u32, *head);
-                        contest.set_service(flow as u32, f64::from(*service));
-                    }
-                    None => contest.clear(flow as u32),
-                }
-            }
-            let all = contest.nodes[1];
-            let cost = |flow: u32| contest.cost(contest.nodes[contest.leaves() + flow as usize], all);
-            let waiting = || (0..flows.len() as u32).filter(|flow| flows[*flow as usize].is_some());
-            let expected = waiting().map(cost).min_by(f64::total_cmp);
-            prop_assert_eq!(contest.best().map(cost), expected);
+    #[test]
+    fn a_flood_of_programs_makes_the_oldest_accounts_go_and_tells_which() {
+        let mut programs = Programs::new(ProgramAware::default());
+        for number in 0..PROGRAMS {
+            assert_eq!(programs.add(&id(number), 1.0, number as Nanos), Aside::default());
         }
+        // Whoever was served lately stays.
+        programs.add(&id(0), 1.0, PROGRAMS as Nanos);
+        for number in PROGRAMS..PROGRAMS + 100 {
+            let aside = programs.add(&id(number), 1.0, 2 * PROGRAMS as Nanos);
+            assert_eq!(aside.forgotten.as_slice(), [id(number - PROGRAMS + 1)]);
+        }
+        assert_eq!((programs.by_id.len(), programs.accounts.len()), (PROGRAMS, PROGRAMS));
+        assert!(programs.service("0") > 1.0 && programs.service("1") == 0.0 && programs.service("101") > 0.0);
+    }
+
+    #[test]
+    fn idle_programs_go_a_few_at_each_completion_and_all_in_the_end() {
+        let mut programs = Programs::new(ProgramAware { half_life: None, ..ProgramAware::default() });
+        (0..1000).for_each(|number| drop(programs.add(&id(number), 1.0, 0)));
+        let mut gone = 0;
+        for call in 0..300 {
+            let forgotten = programs.add(&"busy".into(), 1.0, 61 * MINUTE + call).forgotten.len();
+            assert!(forgotten <= FORGET_AT_ONCE);
+            gone += forgotten;
+        }
+        assert_eq!((gone, programs.by_id.len()), (1000, 1));
+        assert!((programs.service("busy") - 300.0).abs() < 1e-9);
+        let kept: usize = programs.accounts.iter().map(|account| account.id.len()).sum();
+        assert_eq!(kept, "busy".len(), "no id outlives its account");
     }
 }

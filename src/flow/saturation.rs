@@ -90,6 +90,22 @@ pub fn pool(
     PoolFill { prefill: prefill_fill, decode: decode_fill, effective, stale }
 }
 
+/// How full a pool is for those who decide on its size. An endpoint without a recent reading is left out while others have one: that it was
+/// not read lately is no reason for more servers. If none has one, the requests that this process has in flight there are all that is known.
+pub fn demand(detector: &Detector, endpoints: &[Arc<Endpoint>], now: Instant) -> f64 {
+    let judged_by = |policy: StalenessPolicy| {
+        let mut detector = detector.clone();
+        if let DetectorKind::Utilization(utilization) = &mut detector.kind {
+            utilization.staleness_policy = policy;
+        }
+        pool(&detector, endpoints, Unplaced::default(), 1.0, now)
+    };
+    let known = judged_by(StalenessPolicy::Ignore);
+    let nobody = known.stale > 0 && known.stale == endpoints.len() as u64;
+    let fill = if nobody { judged_by(StalenessPolicy::InFlight) } else { known };
+    fill.effective.raw
+}
+
 /// Judges `endpoints` as one stage whatever their roles, as admission without flow control does; [`Fill::FULL`] without any. Beside it the
 /// number of endpoints without a recent reading.
 pub fn together<'e>(

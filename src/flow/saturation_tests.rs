@@ -261,6 +261,25 @@ fn headroom_raises_the_limits_of_the_filters() {
     assert_eq!([0, 2, 3].map(room), [true, true, false]);
 }
 
+#[test]
+fn readings_that_are_merely_stale_are_no_demand_for_more_servers() {
+    for policy in [StalenessPolicy::Saturated, StalenessPolicy::Ignore, StalenessPolicy::InFlight] {
+        let detector = Detector { name: "detector".into(), kind: utilization(policy) };
+        let demand = |pods: &[Pod], late: Duration| {
+            let fleet = fleet(pods);
+            demand(&detector, fleet.snapshot.endpoints(), fleet.now + late)
+        };
+        let (now, late) = (Duration::ZERO, Duration::from_mins(1));
+        close(demand(&[scraped(5, 0.0), scraped(0, 0.4)], now), 0.75);
+        close(demand(&[scraped(5, 0.9), scraped(0, 0.4)], late), 0.0);
+        // Where nothing is read, what this process sent is still known.
+        close(demand(&[serving(50, 1), serving(0, 1)], now), 0.25);
+        // One that was never read is left out while another was.
+        close(demand(&[scraped(0, 0.4), Pod::default()], now), 0.5);
+        close(demand(&[], now), 1.0);
+    }
+}
+
 proptest! {
     #[test]
     fn gating_never_exceeds_the_plain_mean_and_grows_with_what_is_unplaced(

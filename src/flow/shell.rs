@@ -41,6 +41,38 @@ struct State {
     decisions: Vec<Decision>,
     /// When the timer looks next; `None` while it sleeps until told.
     armed: Option<Instant>,
+    judging: Judging,
+}
+
+/// Pools of up to this many endpoints are judged at each reading.
+const JUDGED_AT_ONCE: usize = 64;
+/// Time that must pass between two judgements because of readings, for each endpoint: a judgement takes a few nanoseconds an endpoint, and
+/// readings of a large pool come by the ten thousand a second.
+const PAUSE: Duration = Duration::from_micros(1);
+
+/// When the pool was judged because its load changed, and when it is to be judged again.
+#[derive(Debug, Default)]
+struct Judging {
+    last: Option<Instant>,
+    /// A change is waiting to be looked at.
+    postponed: Option<Instant>,
+}
+
+impl Judging {
+    /// True if a change of a pool of `size` endpoints is to be looked at now. If not, it is later, together with those that come until then.
+    fn begins(&mut self, size: usize, now: Instant) -> bool {
+        let pause = if size > JUDGED_AT_ONCE {
+            PAUSE * u32::try_from(size).unwrap_or(u32::MAX)
+        } else {
+            Duration::ZERO
+        };
+        let due = self.last.and_then(|last| last.checked_add(pause)).filter(|due| *due > now);
+        self.postponed = due;
+        if due.is_none() {
+            self.last = Some(now);
+        }
+        due.is_none()
+    }
 }
 
 /// Flow control of one pool, for tasks.
@@ -81,6 +113,7 @@ impl Controller {
             stops: HashMap::new(),
             decisions: Vec::new(),
             armed: None,
+            judging: Judging::default(),
         };
         Arc::new(Self {
             state: Mutex::new(state),
@@ -109,6 +142,7 @@ impl Controller {
             tokio::select! {
                 () = tokio::time::sleep_until(at.into()) => self.act(|state, load, now| {
                     state.armed = None;
+                    state.judging = Judging { last: Some(now), postponed: None };
                     state.gate.advance(now, load, &mut state.decisions);
                 }),
                 () = self.rearm.notified() => {}
@@ -164,13 +198,22 @@ impl Controller {
         })
     }
 
-    /// The pool's load changed, or its endpoints. Costs one atomic read while nothing waits.
+    /// The pool's load changed, or its endpoints. Costs one atomic read while nothing waits. Of a large pool, changes that come within a
+    /// microsecond an endpoint are looked at together.
     pub fn notify_load(&self) {
         // Pairs with the count in `admit`: either that request is seen here, or it sees the new load.
         fence(Ordering::SeqCst);
-        if self.undecided.load(Ordering::SeqCst) > 0 {
-            self.act(|state, load, now| state.gate.advance(now, load, &mut state.decisions));
+        if self.undecided.load(Ordering::SeqCst) == 0 {
+            return;
         }
+        {
+            let mut state = self.state.lock();
+            if !state.judging.begins(self.load.size(), now()) {
+                self.arm(&mut state);
+                return;
+            }
+        }
+        self.act(|state, load, now| state.gate.advance(now, load, &mut state.decisions));
     }
 
     /// Gives each of these priorities a band; see [`Gate::provision`].
@@ -263,6 +306,8 @@ impl Controller {
             let (ticket, rejection) = match *decision {
                 Decision::Release { ticket, .. } => (ticket, None),
                 Decision::Reject { ticket, rejection, .. } => (ticket, Some(rejection)),
+                // It was released by this very call: it can be told once its waiter knows.
+                Decision::Revoke { ticket, .. } if except == Some(ticket) => return true,
                 Decision::Revoke { ticket, demand } => {
                     self.observer.revocation_issued(demand);
                     // A request whose stream is just ending does not listen any more.
@@ -304,8 +349,13 @@ impl Controller {
         if *self.waiting.borrow() != waits {
             self.waiting.send_replace(waits);
         }
-        // A timer that is armed too early wakes once for nothing, which is cheaper than to disarm it at every release.
-        if let Some(next) = state.gate.next_wakeup()
+        self.arm(state);
+    }
+
+    /// Sets the timer. One that is armed too early wakes once for nothing, which is cheaper than to disarm it at every release.
+    fn arm(&self, state: &mut State) {
+        let next = [state.gate.next_wakeup(), state.judging.postponed].into_iter().flatten().min();
+        if let Some(next) = next
             && state.armed.is_none_or(|armed| next < armed)
         {
             state.armed = Some(next);
@@ -381,6 +431,11 @@ impl Permit {
                 state.gate.placed(tokens, now, load, &mut state.decisions);
             });
         }
+    }
+
+    /// The request now takes up less of its endpoint, though it goes on: others may find room.
+    pub fn eased(&self) {
+        self.controller.notify_load();
     }
 
     /// Tells what the request cost, for program-aware fairness.

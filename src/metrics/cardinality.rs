@@ -65,7 +65,8 @@ impl Limiter {
         drop(writer);
     }
 
-    fn knows(&self, value: &str) -> bool {
+    /// True if `value` is admitted or pinned. Asking takes no place.
+    pub(super) fn knows(&self, value: &str) -> bool {
         let sets = self.sets.load();
         sets.admitted.contains(value) || sets.pinned.contains(value)
     }

@@ -346,9 +346,11 @@ impl FlowMetrics {
         families.program_service.child([program]).set(service);
     }
 
-    /// Drops the series of a program.
+    /// Drops the series of a program. One that shares the series of all others leaves it to them.
     pub fn forget_program(&self, program: &str) {
-        let program = self.inner.families.fairness.admit(program);
+        if !self.inner.families.fairness.knows(program) {
+            return;
+        }
         self.inner.families.program_wait.remove([program]);
         self.inner.families.program_service.remove([program]);
     }

@@ -1,6 +1,7 @@
 //! What the page shows of waiting requests.
 
 use super::*;
+use crate::metrics::cardinality::VALUES;
 use crate::metrics::{FlowMetrics, Format, Metrics};
 
 const SIZE: &str = "flow_control_queue_size";
@@ -161,4 +162,21 @@ fn programs_beyond_the_bound_share_a_series_and_forgotten_ones_go() {
     assert_eq!(lines(&metrics, "avg_wait"), [wait]);
     flow.forget_program("p");
     assert_eq!(lines(&metrics, "program_id"), [""; 0]);
+}
+
+#[test]
+fn forgetting_a_program_takes_no_place_and_leaves_the_series_of_all_others() {
+    let (metrics, flow) = flow();
+    for number in 0..VALUES - 1 {
+        flow.forget_program(&format!("never seen {number}"));
+    }
+    for number in 0..VALUES {
+        flow.program(&format!("p{number}"), Duration::from_millis(1), 1.0);
+    }
+    assert_eq!(lines(&metrics, "avg_wait").len(), VALUES, "every program has a place of its own");
+    flow.program("one too many", Duration::from_millis(7), 2.0);
+    flow.forget_program("one too many");
+    assert_eq!(lines(&metrics, "program_id=\"other\"").len(), 2, "others still stand behind it");
+    flow.forget_program("p0");
+    assert_eq!(lines(&metrics, "program_id=\"p0\""), [""; 0]);
 }

@@ -11,11 +11,17 @@ use crate::flow::{Arrival, Decision, Fill, FlowSettings, Gate, Load, Outcome, Re
 pub(super) struct FakePool {
     pub(super) endpoints: Arc<AtomicU64>,
     pub(super) capacity: Arc<AtomicU64>,
+    /// Judgements of the whole pool.
+    pub(super) looks: Arc<AtomicU64>,
 }
 
 impl FakePool {
     pub(super) fn new(endpoints: u64, capacity: u64) -> Self {
-        Self { endpoints: Arc::new(endpoints.into()), capacity: Arc::new(capacity.into()) }
+        Self {
+            endpoints: Arc::new(endpoints.into()),
+            capacity: Arc::new(capacity.into()),
+            looks: Arc::default(),
+        }
     }
 
     pub(super) fn set(&self, endpoints: u64, capacity: u64) {
@@ -29,7 +35,12 @@ impl Load for FakePool {
         self.endpoints.load(SeqCst) == 0
     }
 
+    fn size(&self) -> usize {
+        self.endpoints.load(SeqCst) as usize
+    }
+
     fn fill(&self, unplaced: Unplaced, _: Instant) -> Fill {
+        self.looks.fetch_add(1, SeqCst);
         let capacity = self.capacity.load(SeqCst);
         let fill = if capacity == 0 { 1.0 } else { unplaced.requests as f64 / capacity as f64 };
         Fill { raw: fill, gating: fill }

@@ -12,7 +12,7 @@ use tokio::time::{advance, sleep};
 
 use super::pool::{FakePool, arrival, millis};
 use crate::flow::detector::{Concurrency, Detector, DetectorKind};
-use crate::flow::settings::BandSettings;
+use crate::flow::settings::{BandSettings, Fairness};
 use crate::flow::{Arrival, Controller, FlowSettings, Observer, Outcome, Permit, Rejection};
 
 #[derive(Clone, Default)]
@@ -20,7 +20,9 @@ struct Record {
     entered: Arc<AtomicU64>,
     cycles: Arc<AtomicU64>,
     ends: Arc<Mutex<Vec<(Outcome, Duration)>>>,
+    /// One for each that was issued, ten for each that was confirmed.
     revocations: Arc<AtomicU64>,
+    given_up: Arc<AtomicU64>,
 }
 
 impl Observer for Record {
@@ -38,8 +40,8 @@ impl Observer for Record {
         self.revocations.fetch_add(1, SeqCst);
     }
     fn revocation_ended(&self, confirmed: bool, _: Duration) {
-        assert!(confirmed);
-        self.revocations.fetch_add(10, SeqCst);
+        let (counter, by) = if confirmed { (&self.revocations, 10) } else { (&self.given_up, 1) };
+        counter.fetch_add(by, SeqCst);
     }
 }
 
@@ -232,6 +234,92 @@ async fn a_running_request_hears_that_it_should_stop() {
     drop(urgent.await.unwrap().unwrap());
     assert_eq!(it.record.revocations.load(SeqCst), 11, "one issued, one confirmed");
     assert!(it.controller.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_is_released_and_chosen_to_be_stopped_in_one_call_hears_that_it_should_stop() {
+    let kind = DetectorKind::Concurrency(Concurrency::default());
+    let band = BandSettings { fairness: Fairness::RoundRobin, ..BandSettings::default() };
+    let settings = FlowSettings {
+        eviction: true,
+        detector: Detector { kind, ..Detector::default() },
+        bands: [(0, band)].into(),
+        ..FlowSettings::default()
+    };
+    let it = Fixture::new(settings, 1, 0);
+    let first = [it.submit(0).await, it.submit(0).await];
+    // There is room for two, which the next arrival finds. Its priority has no band of its own, so it takes its flow's turn in band 0.
+    it.pool.set(1, 2);
+    let mut running = it.controller.admit(arrival(-5, "b")).await.unwrap();
+    assert_eq!(it.record.revocations.load(SeqCst), 1);
+    tokio::time::timeout(millis(1), running.revoked()).await.expect("it was not told");
+    drop(running);
+    for task in first {
+        drop(task.await.unwrap().unwrap());
+    }
+    assert!(it.controller.is_idle());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_takes_up_less_of_its_endpoint_wakes_the_queue() {
+    let it = Fixture::new(FlowSettings::default(), 1, 1);
+    let running = it.controller.admit(arrival(0, "a")).await.unwrap();
+    let waiting = it.submit(0).await;
+    it.pool.set(1, 2);
+    running.eased();
+    assert_eq!(waiting.await.unwrap().unwrap().waited(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readings_of_a_large_pool_are_looked_at_together_and_none_is_lost() {
+    let it = Fixture::new(FlowSettings::default(), 1000, 0);
+    let waiting = it.submit(0).await;
+    let before = it.pool.looks.load(SeqCst);
+    // 20,000 readings within a second, as a pool of 1,000 endpoints gives every second.
+    for _ in 0..20_000 {
+        it.controller.notify_load();
+        advance(Duration::from_micros(50)).await;
+    }
+    let looks = it.pool.looks.load(SeqCst) - before;
+    assert!((500..=1100).contains(&looks), "{looks} looks at the whole pool");
+    it.controller.notify_load();
+    it.pool.set(1000, 1);
+    it.controller.notify_load();
+    let waited = waiting.await.unwrap().unwrap().waited();
+    assert!(
+        waited <= millis(1002),
+        "waited {waited:?}: the last reading was not looked at within two milliseconds"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_reading_of_a_small_pool_is_looked_at_at_once() {
+    let it = Fixture::new(FlowSettings::default(), 64, 0);
+    let waiting = it.submit(0).await;
+    it.controller.notify_load();
+    it.resize(64, 1);
+    assert_eq!(waiting.await.unwrap().unwrap().waited(), Duration::ZERO);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stopped_request_that_does_not_end_is_given_up_though_nobody_waits_any_more() {
+    let kind = DetectorKind::Concurrency(Concurrency::default());
+    let settings = FlowSettings {
+        eviction: true,
+        detector: Detector { kind, ..Detector::default() },
+        bands: [(0, BandSettings::default()), (-1, BandSettings::default())].into(),
+        ..FlowSettings::default()
+    };
+    let it = Fixture::new(settings, 1, 1);
+    let mut running = it.controller.admit(arrival(-1, "a")).await.unwrap();
+    let urgent = it.submit(0).await;
+    running.revoked().await;
+    urgent.abort();
+    let promised = it.controller.reclaim().unwrap().1;
+    assert!(promised > 0.0);
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(it.controller.reclaim(), Some((0.0, 0.0)), "it gives nothing any more");
+    assert_eq!(it.record.given_up.load(SeqCst), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
