@@ -56,6 +56,11 @@ pub type Permit = Option<Box<dyn Place>>;
 
 /// Admits requests, now or later. Dropping the future withdraws the request.
 pub trait Admission: Send + Sync {
+    /// How many requests are held that would go before a new one of this priority; `None` if none are ever held.
+    fn ahead(&self, _priority: i32) -> Option<u64> {
+        None
+    }
+
     /// Resolves when the request may be scheduled.
     fn admit<'a>(
         &'a self,

@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::retry::Pace;
 use super::{Hook, Permit, Pieces, ResponseSide};
 use crate::metrics::{
-    InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseStats, RunningGuard,
+    AnswerMetrics, InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseEnd, ResponseStats,
+    RunningGuard, UsageUnread,
 };
 use crate::pool::Lease;
-use crate::request::{Api, Headers, ModelRestorer, ResponseReader};
+use crate::request::{Api, Headers, ModelRestorer, ResponseReader, Usage};
 use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
 
 /// What an exchange is made of.
@@ -35,6 +37,8 @@ pub(super) struct ExchangeParts {
     pub(super) received: Instant,
     pub(super) usage_limit: usize,
     pub(super) processing: ProcessingMetrics,
+    pub(super) answers: AnswerMetrics,
+    pub(super) pace: Arc<Pace>,
     pub(super) ends_with_request: bool,
 }
 
@@ -48,7 +52,9 @@ pub struct Exchange {
     response_bytes: u64,
     error: bool,
     done: bool,
-    body_expected: bool,
+    /// Something of the response was seen.
+    begun: bool,
+    revoked: bool,
     spent: Duration,
 }
 
@@ -70,7 +76,8 @@ impl Exchange {
             response_bytes: 0,
             error: false,
             done,
-            body_expected: false,
+            begun: false,
+            revoked: false,
             spent: Duration::ZERO,
         }
     }
@@ -135,29 +142,62 @@ impl Exchange {
         }
     }
 
-    fn finish(&mut self) {
+    /// The exchange is over, at the end of the response or before it. Whatever ended it, what was learned counts.
+    fn end(&mut self, complete: bool) {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        let usage = self.reader.as_mut().and_then(|reader| {
-            reader.finish();
-            reader.usage()
-        });
+        let now = Instant::now();
+        self.parts.pace.note(now);
+        let usage = self.read_usage();
+        self.parts.answers.ended(self.how_it_ended(complete, usage.is_some()));
         if let (Some(place), Some(usage)) = (&mut self.parts.permit, &usage) {
             place.served(usage);
         }
-        self.parts.metrics.response_done(ResponseStats {
-            received: self.parts.received,
-            first_byte: self.first_byte,
-            completed: Instant::now(),
-            response_bytes: self.response_bytes,
-            usage,
-            streaming: self.parts.streaming,
-        });
+        if self.begun {
+            self.parts.metrics.response_done(ResponseStats {
+                received: self.parts.received,
+                first_byte: self.first_byte,
+                completed: now,
+                response_bytes: self.response_bytes,
+                usage,
+                streaming: self.parts.streaming,
+            });
+        }
         if self.error {
             self.parts.metrics.error("ModelServerError");
         }
         self.parts.processing.response(self.spent);
+    }
+
+    fn read_usage(&mut self) -> Option<Usage> {
+        let reader = self.reader.as_mut()?;
+        reader.finish();
+        if reader.clipped() {
+            self.parts.answers.usage_unread(UsageUnread::TooLong);
+        }
+        if reader.unbelievable() > 0 {
+            self.parts.answers.usage_unread(UsageUnread::Unbelievable);
+        }
+        reader.usage()
+    }
+
+    fn how_it_ended(&self, complete: bool, has_usage: bool) -> ResponseEnd {
+        if self.revoked {
+            ResponseEnd::Evicted
+        } else if !self.begun {
+            ResponseEnd::NoResponse
+        } else if self.error {
+            ResponseEnd::ErrorStatus
+        } else if self.reader.as_ref().is_some_and(ResponseReader::failed) {
+            ResponseEnd::ErrorEvent
+        } else if complete {
+            ResponseEnd::Complete
+        } else if has_usage {
+            ResponseEnd::ClosedAfterUsage
+        } else {
+            ResponseEnd::CutOff
+        }
     }
 }
 
@@ -168,7 +208,7 @@ impl ResponseSide for Exchange {
         let start = Instant::now();
         let status = headers.get(":status").or_else(|| headers.get("status"));
         self.error = status.is_some_and(|status| !status.starts_with(b"2"));
-        self.body_expected = true;
+        self.begun = true;
         if !end {
             self.expect_body(headers);
         }
@@ -181,7 +221,7 @@ impl ResponseSide for Exchange {
         }
         self.spent += start.elapsed();
         if end {
-            self.finish();
+            self.end(true);
         }
         edits
     }
@@ -190,7 +230,7 @@ impl ResponseSide for Exchange {
         let start = Instant::now();
         self.note_chunk(&chunk, start);
         // A proxy that sends no response headers tells nothing of the body; it is read as what was asked for.
-        if !std::mem::replace(&mut self.body_expected, true) {
+        if !std::mem::replace(&mut self.begun, true) {
             self.expect_body(&Headers::new());
         }
         if let Some(reader) = &mut self.reader {
@@ -211,36 +251,29 @@ impl ResponseSide for Exchange {
         };
         self.spent += start.elapsed();
         if end {
-            self.finish();
+            self.end(true);
         }
         pieces
     }
 
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        match &mut self.parts.permit {
-            Some(place) if !self.done => place.poll_revoked(cx),
-            _ => Poll::Pending,
-        }
+        let Some(place) = self.parts.permit.as_mut().filter(|_| !self.done) else { return Poll::Pending };
+        let revoked = place.poll_revoked(cx);
+        self.revoked |= revoked.is_ready();
+        revoked
     }
 
     fn on_end(&mut self) -> Pieces {
         let rest = self.restorer.as_mut().and_then(ModelRestorer::finish).into_iter().collect();
-        self.finish();
+        self.end(true);
         rest
     }
 }
 
 impl Drop for Exchange {
-    /// A stream that ends before its response does: the client or the server went away. The lease and the gauges go with the fields.
+    /// A stream that ends before its response does: the client or the server went away, which proxies do not tell apart. The lease and the gauges
+    /// go with the fields.
     fn drop(&mut self) {
-        if self.done {
-            return;
-        }
-        if self.error {
-            self.parts.metrics.error("ModelServerError");
-        }
-        if !self.spent.is_zero() {
-            self.parts.processing.response(self.spent);
-        }
+        self.end(false);
     }
 }

@@ -2,18 +2,19 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
 
 use super::exchange::{Exchange, ExchangeParts};
+use super::retry::{self, Pace};
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
 use super::{
     AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
     control_headers, names, objective, rewrite,
 };
-use crate::metrics::{ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
+use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
 use crate::request::{self, Headers, Inference, ParserKind};
 use crate::scheduling::{
@@ -31,6 +32,9 @@ pub struct Director {
     scheduler_metrics: SchedulerMetrics,
     processing: ProcessingMetrics,
     extproc: ExtProcMetrics,
+    answers: AnswerMetrics,
+    /// How fast requests end.
+    pace: Arc<Pace>,
 }
 
 impl std::fmt::Debug for Director {
@@ -46,6 +50,7 @@ impl Director {
         let profile_names = parts.scheduler.profile_names().into();
         let (scheduler_metrics, processing, extproc) =
             (parts.metrics.scheduler(), parts.metrics.processing(), parts.metrics.extproc());
+        let answers = parts.metrics.answers();
         Self {
             parts,
             hooks,
@@ -54,6 +59,8 @@ impl Director {
             scheduler_metrics,
             processing,
             extproc,
+            answers,
+            pace: Arc::new(Pace::new(Instant::now())),
         }
     }
 
@@ -70,9 +77,12 @@ impl Director {
         span: &mut Span,
     ) -> Result<Routed<Exchange>, Refusal> {
         let mut labels = LabelText::default();
-        let result = self.decide(ask, received, span, &mut labels).await;
+        let mut rng = self.rng();
+        let mut result = self.decide(ask, received, span, &mut labels, &mut rng).await;
         self.processing.request(received.elapsed());
-        if let Err(refusal) = &result {
+        if let Err(refusal) = &mut result {
+            let expected = self.expected_wait(refusal.reason, labels.priority());
+            refusal.retry_after = Some(retry::retry_after_seconds(expected, rng.u64(..)));
             self.parts.metrics.request(labels.borrow()).error(refusal.reason.code().name());
             span.error(&refusal.message);
         }
@@ -87,12 +97,12 @@ impl Director {
         received: Instant,
         span: &Span,
         labels: &mut LabelText,
+        rng: &mut Rng,
     ) -> Result<Routed<Exchange>, Refusal> {
         let Ask { headers, body, body_seen, hint } = ask;
-        let mut rng = self.rng();
         let path = request::routing_path(&headers);
         let (kind, inference) = self.parse(&path, &body, body_seen)?;
-        let request = self.understand(&headers, &body, inference, &mut rng)?;
+        let request = self.understand(&headers, &body, inference, rng)?;
         *labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");
         if orchestration.is_recording() {
@@ -106,7 +116,7 @@ impl Director {
         let view = request.view(&headers, &body);
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
-        let decision = self.schedule(view, now, &candidates, &columns, &mut rng, &orchestration)?;
+        let decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let forwarded = self.forwarded(&body, &request)?;
         let lease = take_lease(&decision, body.len())?;
@@ -138,6 +148,30 @@ impl Director {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         // An odd multiplier spreads neighbouring numbers over the whole range.
         Rng::with_seed(self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// How long it takes until a request that was refused for this reason has a chance, as far as that is known.
+    fn expected_wait(&self, reason: Reason, priority: i32) -> Duration {
+        match reason {
+            Reason::Saturated | Reason::TtlExpired | Reason::NothingLeft => {
+                let held = self.parts.admission.as_ref().and_then(|admission| admission.ahead(priority));
+                let ahead = held.unwrap_or_else(|| {
+                    self.parts
+                        .pool
+                        .snapshot()
+                        .endpoints()
+                        .iter()
+                        .map(|endpoint| endpoint.load().waiting())
+                        .sum()
+                });
+                self.pace.time_for(ahead.saturating_add(1), Instant::now()).unwrap_or(retry::DEFAULT_WAIT)
+            }
+            Reason::NoEndpoints => {
+                self.parts.pool.expected_absence(Instant::now()).unwrap_or(retry::DEFAULT_START)
+            }
+            Reason::InvalidSubset => retry::DEFAULT_START,
+            _ => retry::DEFAULT_WAIT,
+        }
     }
 
     /// What the body asks for. Without a whole body nothing is demanded of it.
@@ -425,6 +459,8 @@ impl Director {
             received: chosen.received,
             usage_limit: self.parts.settings.usage_limit,
             processing: self.processing.clone(),
+            answers: self.answers.clone(),
+            pace: Arc::clone(&self.pace),
             ends_with_request: skip_response,
         });
         Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, exchange }

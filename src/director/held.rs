@@ -53,6 +53,11 @@ impl Held {
 }
 
 impl Admission for Held {
+    fn ahead(&self, priority: i32) -> Option<u64> {
+        let bands = self.controller.bands();
+        Some(bands.iter().filter(|band| band.priority >= priority).map(|band| band.queued.requests).sum())
+    }
+
     fn admit<'a>(
         &'a self,
         call: AdmissionCall<'a>,

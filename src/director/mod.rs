@@ -9,6 +9,7 @@ mod names;
 mod objective;
 mod parts;
 mod refusal;
+mod retry;
 mod rewrite;
 mod shed;
 #[cfg(test)]
@@ -23,5 +24,6 @@ pub use held::Held;
 pub use objective::DEFAULT_FAIRNESS_ID;
 pub use parts::{DirectorParts, Hook, TimedParser};
 pub use refusal::{Code, Reason, Refusal};
+pub use retry::retry_after_seconds;
 pub use shed::Shedding;
 pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

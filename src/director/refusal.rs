@@ -204,6 +204,8 @@ pub struct Refusal {
     pub reason: Reason,
     /// Text for the client, without the code in front.
     pub message: String,
+    /// Seconds after which the client should come again, where more is known than the reason; for 429 and 503 alone.
+    pub retry_after: Option<u64>,
 }
 
 impl Refusal {
@@ -223,7 +225,7 @@ impl Refusal {
             message.truncate(kept);
             message.push('…');
         }
-        Self { reason, message }
+        Self { reason, message, retry_after: None }
     }
 }
 

@@ -56,6 +56,11 @@ impl LabelText {
         }
     }
 
+    /// Priority of the request; 0 as long as it is not known.
+    pub(super) fn priority(&self) -> i32 {
+        self.priority
+    }
+
     pub(super) fn borrow(&self) -> RequestLabels<'_> {
         let fairness_id =
             if self.fairness_id.is_empty() { objective::DEFAULT_FAIRNESS_ID } else { &self.fairness_id };

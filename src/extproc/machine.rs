@@ -18,9 +18,10 @@ use smallvec::SmallVec;
 
 use super::answer::{self, Side};
 use super::body::{BodyBudget, BodyBuffer, BodyOverflow};
+use super::metadata;
 use super::mode::{BodyMode, DecideAt, Modes};
+use super::refusal::{self, Caller};
 use super::wire::{HttpBody, HttpHeaders, Metadata, ProcessingRequest, ProcessingResponse, Request};
-use super::{metadata, refusal};
 use crate::director::{Ask, BodySeen, Pieces, Reason, Refusal, ResponseSide, Routed, SubsetHint};
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
@@ -90,7 +91,7 @@ pub struct Machine<X> {
     hint: SubsetHint,
     body: BodyBuffer,
     pieces: usize,
-    grpc_client: bool,
+    caller: Caller,
     exchange: Option<X>,
     response_ended: bool,
 }
@@ -107,7 +108,7 @@ impl<X: ResponseSide> Machine<X> {
             hint: SubsetHint::Absent,
             body,
             pieces: 0,
-            grpc_client: false,
+            caller: Caller::default(),
             exchange: None,
             response_ended: false,
         }
@@ -154,7 +155,7 @@ impl<X: ResponseSide> Machine<X> {
         let mut effects = Effects::new();
         if answer {
             effects.push(Effect::Refused(refusal.reason));
-            effects.push(Effect::Send(refusal::immediate(refusal, self.grpc_client)));
+            effects.push(Effect::Send(refusal::immediate(refusal, self.caller)));
         }
         effects.push(Effect::Finish);
         effects
@@ -175,7 +176,7 @@ impl<X: ResponseSide> Machine<X> {
             return Effects::new();
         }
         let refusal = Refusal::new(Reason::Evicted, "request evicted by flow control");
-        let answer = refusal::immediate(&refusal, self.grpc_client);
+        let answer = refusal::immediate(&refusal, self.caller);
         self.close();
         [Effect::Refused(refusal.reason), Effect::Send(answer), Effect::Finish].into_iter().collect()
     }
@@ -209,8 +210,7 @@ impl<X: ResponseSide> Machine<X> {
             return [Effect::Fail("request headers came twice on one stream")].into_iter().collect();
         }
         self.headers = to_headers(message.headers.unwrap_or_default());
-        self.grpc_client =
-            self.headers.get("content-type").is_some_and(|kind| kind.starts_with(b"application/grpc"));
+        self.caller = Caller::of(&self.headers);
         if message.end_of_stream {
             return self.decide(Form::Headers, BodySeen::None);
         }
@@ -428,7 +428,7 @@ impl<X: ResponseSide> Machine<X> {
 /// Header that carries the decision.
 const DESTINATION: &[u8] = b"x-gateway-destination-endpoint";
 
-fn to_headers(map: super::wire::HeaderMap) -> Headers {
+pub(super) fn to_headers(map: super::wire::HeaderMap) -> Headers {
     let mut headers = Headers::new();
     for header in map.headers {
         let value = if header.raw_value.is_empty() { header.value } else { header.raw_value };

@@ -5,11 +5,12 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use http::{Request as HttpRequest, Response as HttpResponse};
+use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::codec::CompressionEncoding;
 use tonic::server::{Grpc, NamedService, StreamingService};
@@ -17,10 +18,11 @@ use tonic::{Request, Response, Status, Streaming};
 use tower_service::Service;
 
 use super::codec::{PROCESS_PATH, SERVICE_NAME, server_codec};
-use super::machine::MachineSettings;
+use super::machine::{MachineSettings, to_headers};
+use super::refusal::{self, Caller};
 use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
-use super::wire::{ProcessingRequest, ProcessingResponse};
-use super::{BodyBudget, Modes, refusal};
+use super::wire::{ProcessingRequest, ProcessingResponse, Request as RequestMessage};
+use super::{BodyBudget, Modes};
 use crate::director::{DEFAULT_FAIRNESS_ID, Director, Reason, Refusal};
 use crate::metrics::{Metrics, RequestLabels, StreamGuard};
 use crate::telemetry::Tracing;
@@ -103,8 +105,12 @@ impl ExtProc {
         if limit != 0 && before >= limit {
             let refusal = Refusal::new(Reason::TooManyStreams, format!("more than {limit} streams are open"));
             self.shared.count_refusal(refusal.reason);
-            let answer = refusal::immediate(&refusal, false);
-            return Answers::Refused(Some(Box::new(answer)), count);
+            return Answers::Refused(Box::new(Turned {
+                inbound,
+                refusal: Some(refusal),
+                patience: None,
+                count,
+            }));
         }
         Answers::Conversation(Box::new(Conversation::new(Arc::clone(&self.shared), inbound, count)))
     }
@@ -151,10 +157,46 @@ fn go_name(code: tonic::Code) -> &'static str {
 enum Answers {
     Conversation(Box<Conversation<Streaming<ProcessingRequest>>>),
     /// Too many streams: one answer and out.
-    Refused(
-        Option<Box<ProcessingResponse>>,
-        #[expect(dead_code, reason = "held until the stream ends")] StreamCount,
-    ),
+    Refused(Box<Turned<Streaming<ProcessingRequest>>>),
+}
+
+/// Time that a stream which is turned away has for its first message.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// A stream that is turned away. Its first message says who asks and so in which form the answer is.
+struct Turned<S> {
+    inbound: S,
+    refusal: Option<Refusal>,
+    patience: Option<Pin<Box<Sleep>>>,
+    #[expect(dead_code, reason = "held until the stream ends")]
+    count: StreamCount,
+}
+
+impl<S> Turned<S>
+where
+    S: Stream<Item = Result<ProcessingRequest, Status>> + Unpin,
+{
+    fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ProcessingResponse, Status>>> {
+        if self.refusal.is_none() {
+            return Poll::Ready(None);
+        }
+        let caller = match Pin::new(&mut self.inbound).poll_next(cx) {
+            Poll::Ready(Some(Ok(message))) => match message.request {
+                Some(RequestMessage::RequestHeaders(headers)) => {
+                    Caller::of(&to_headers(headers.headers.unwrap_or_default()))
+                }
+                _ => Caller::default(),
+            },
+            Poll::Ready(_) => Caller::default(),
+            Poll::Pending => {
+                let patience = self.patience.get_or_insert_with(|| Box::pin(sleep(PATIENCE)));
+                ready!(patience.as_mut().poll(cx));
+                Caller::default()
+            }
+        };
+        let answer = self.refusal.take().map(|refusal| refusal::immediate(&refusal, caller));
+        Poll::Ready(answer.map(Ok))
+    }
 }
 
 impl Stream for Answers {
@@ -163,7 +205,7 @@ impl Stream for Answers {
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         match self.get_mut() {
             Self::Conversation(conversation) => Pin::new(&mut **conversation).poll_next(cx),
-            Self::Refused(answer, _) => Poll::Ready(answer.take().map(|answer| Ok(*answer))),
+            Self::Refused(turned) => turned.poll_answer(cx),
         }
     }
 }

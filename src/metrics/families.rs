@@ -5,6 +5,7 @@ use std::sync::Arc;
 use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
 
+use super::answers::AnswerMetrics;
 use super::cardinality::{Limiter, VALUES};
 use super::datalayer::DataLayerMetrics;
 use super::discovery::DiscoveryMetrics;
@@ -45,6 +46,7 @@ struct Families {
     inflight: InflightFamilies,
     scheduler: SchedulerMetrics,
     processing: ProcessingMetrics,
+    answers: AnswerMetrics,
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
@@ -74,6 +76,7 @@ impl Metrics {
             inflight: InflightFamilies::register(&registry),
             scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models)),
             processing: ProcessingMetrics::register(&registry),
+            answers: AnswerMetrics::register(&registry),
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
             extproc: ExtProcMetrics::register(&registry),
@@ -124,6 +127,11 @@ impl Metrics {
     /// Handles of the two phases of a stream.
     pub fn processing(&self) -> ProcessingMetrics {
         self.families.processing.clone()
+    }
+
+    /// Handles of how responses end.
+    pub fn answers(&self) -> AnswerMetrics {
+        self.families.answers.clone()
     }
 
     /// Says which build runs. Empty texts are fine.

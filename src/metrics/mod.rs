@@ -3,6 +3,7 @@
 //! Each series is defined in one place: the constants at the top of the file of its group. Series of the reference keep their names, labels and
 //! buckets, and are written under the legacy name as well; series that only this program has begin with `pointsman_`.
 
+mod answers;
 mod buckets;
 mod cardinality;
 mod datalayer;
@@ -26,6 +27,7 @@ mod scheduler;
 mod tests;
 mod timer;
 
+pub use answers::{AnswerMetrics, ResponseEnd, UsageUnread};
 pub use datalayer::DataLayerMetrics;
 pub use discovery::DiscoveryMetrics;
 pub use encode::Format;

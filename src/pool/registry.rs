@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
@@ -43,6 +43,31 @@ struct Writer {
     next_incarnation: u64,
     /// Loads of endpoints that are gone while requests on them may still be running. An endpoint that flaps finds its count again.
     departed: HashMap<(EndpointId, SocketAddr), Weak<Load>>,
+    absence: Absence,
+}
+
+/// Times without endpoints.
+#[derive(Debug, Default)]
+struct Absence {
+    since: Option<Instant>,
+    /// How long the last one took.
+    last: Option<Duration>,
+}
+
+impl Absence {
+    fn note(&mut self, is_empty: bool, now: Instant) {
+        if is_empty {
+            self.since.get_or_insert(now);
+        } else if let Some(since) = self.since.take() {
+            self.last = Some(now.saturating_duration_since(since));
+        }
+    }
+
+    /// Time until there are endpoints again, if it takes as long as last time.
+    fn rest(&self, now: Instant) -> Option<Duration> {
+        let elapsed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
+        self.last.map(|last| last.saturating_sub(elapsed))
+    }
 }
 
 impl Pool {
@@ -75,6 +100,12 @@ impl Pool {
     /// The endpoints now. Take it once per request.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
+    }
+
+    /// How much longer a pool without endpoints is expected to have none, going by the last time; zero if that time has passed, `None` if there
+    /// was no such time yet.
+    pub fn expected_absence(&self, now: Instant) -> Option<Duration> {
+        self.writer.lock().absence.rest(now)
     }
 
     /// The objectives now.
@@ -167,6 +198,7 @@ impl Pool {
             writer.dismiss(gone);
         }
         writer.departed.retain(|_, load| load.strong_count() > 0);
+        writer.absence.note(endpoints.is_empty(), Instant::now());
         let version = old.version() + 1;
         self.snapshot.store(Arc::new(Snapshot::new(version, endpoints)));
         drop(writer);

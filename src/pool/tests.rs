@@ -132,3 +132,18 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_pool_without_endpoints_expects_them_when_they_came_last_time() {
+    let start = Instant::now();
+    let at = |seconds| start + std::time::Duration::from_secs(seconds);
+    let mut absence = super::Absence::default();
+    assert_eq!(absence.rest(at(0)), None);
+    absence.note(true, at(0));
+    absence.note(true, at(10));
+    assert_eq!(absence.rest(at(20)), None);
+    absence.note(false, at(30));
+    absence.note(true, at(100));
+    assert_eq!(absence.rest(at(110)), Some(std::time::Duration::from_secs(20)));
+    assert_eq!(absence.rest(at(200)), Some(std::time::Duration::ZERO));
+}

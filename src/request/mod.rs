@@ -8,14 +8,16 @@
 //! | `envelope`, `pieces` | what all APIs share |
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
 //! | `splice`, `model_name` | another model in the body, and bounds on its name |
-//! | `skim`, `sse` | push scanners over chunks: a member of a JSON document, lines of an event stream |
-//! | `response`, `usage` | token counts from a response |
+//! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
+//! | `response`, `usage` | token counts and failures from a response |
+//! | `error_form` | how a client wants to be told of an error |
 //! | `rewrite_back` | the client's model name in a response |
 
 mod anthropic;
 mod chat;
 mod envelope;
 mod error;
+mod error_form;
 mod escapes;
 mod headers;
 mod messages;
@@ -37,6 +39,7 @@ mod vllm;
 mod words;
 
 pub use error::{Fault, ParseError, ScanError, Shape};
+pub use error_form::ErrorForm;
 pub use headers::Headers;
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use parse::{api_of, parse};

@@ -1,19 +1,18 @@
-//! Reading usage from a response while it passes by.
+//! Reading what a response says of itself while it passes by: token usage, and whether an event stream reports a failure.
 
-use memchr::memmem::Finder;
+mod events;
+mod objects;
 
-use super::skim::{Edge, Shape, Skim, Wanted};
-use super::sse::{self, Line, Lines};
 use super::types::{Api, Usage};
-use super::usage::{self, Dialect};
-
-/// Least bytes of a line that are kept: enough to tell what line it is.
-const SHORTEST_LIMIT: usize = 64;
+use super::usage::{self, Dialect, Report};
+use events::EventSource;
+use objects::UsageObjects;
 
 /// Reads the usage that a response reports, chunk by chunk. Where the chunks end makes no difference.
 ///
-/// Memory: of a JSON body no more than its `usage` object, of an event stream no more than one line, each up to the
-/// limit that the reader was made with. What is longer is passed over and shows in [`ResponseReader::clipped`].
+/// Memory: of a JSON body no more than its `usage` object; of an event stream no more than one line, and of a longer line no more than its
+/// `usage` object. Each is at most as long as the limit that the reader was made with. A `usage` object that is longer is passed over and
+/// shows in [`ResponseReader::clipped`].
 #[derive(Debug)]
 pub struct ResponseReader {
     source: Source,
@@ -24,18 +23,8 @@ pub struct ResponseReader {
 enum Source {
     /// The API reports no usage.
     Nothing,
-    Json(JsonSource),
-    Events(Lines, Finder<'static>),
-}
-
-#[derive(Debug)]
-struct JsonSource {
-    skim: Skim,
-    /// In the middle of a `usage` object.
-    open: bool,
-    /// What of it has come in earlier chunks.
-    held: Vec<u8>,
-    limit: usize,
+    Json(UsageObjects),
+    Events(EventSource),
 }
 
 /// What has been read so far.
@@ -43,7 +32,8 @@ struct JsonSource {
 struct Found {
     dialect: Dialect,
     usage: Option<Usage>,
-    events: u64,
+    unbelievable: u32,
+    failed: bool,
     clipped: bool,
 }
 
@@ -54,33 +44,34 @@ impl ResponseReader {
         let dialect = Dialect::of(api);
         let source = match dialect {
             None => Source::Nothing,
-            Some(_) if event_stream => {
-                Source::Events(Lines::new(limit.max(SHORTEST_LIMIT)), Finder::new(b"usage"))
-            }
-            Some(_) => Source::Json(JsonSource {
-                skim: Skim::new(Wanted { name: "usage", within: None, shape: Shape::Object }),
-                open: false,
-                held: Vec::new(),
-                limit,
-            }),
+            Some(_) if event_stream => Source::Events(EventSource::new(limit)),
+            Some(_) => Source::Json(UsageObjects::at_the_top(limit)),
         };
         let dialect = dialect.unwrap_or(Dialect::OpenAi);
-        Self { source, found: Found { dialect, usage: None, events: 0, clipped: false } }
+        Self { source, found: Found { dialect, usage: None, unbelievable: 0, failed: false, clipped: false } }
     }
 
     /// Takes the next bytes of the body.
     pub fn feed(&mut self, chunk: &[u8]) {
+        let found = &mut self.found;
         match &mut self.source {
             Source::Nothing => {}
-            Source::Json(json) => json.feed(chunk, &mut self.found),
-            Source::Events(lines, finder) => lines.feed(chunk, |line| self.found.line(line, finder)),
+            Source::Json(objects) => objects.feed(chunk, |object| match object {
+                Some(object) => {
+                    if let Ok(Some(report)) = usage::read_alone(found.dialect, object.bytes) {
+                        found.report(report);
+                    }
+                }
+                None => found.clipped = true,
+            }),
+            Source::Events(events) => events.feed(chunk, found),
         }
     }
 
     /// The body has ended: a last line without an end counts too.
     pub fn finish(&mut self) {
-        if let Source::Events(lines, finder) = &mut self.source {
-            lines.finish(|line| self.found.line(line, finder));
+        if let Source::Events(events) = &mut self.source {
+            events.finish(&mut self.found);
         }
     }
 
@@ -89,78 +80,31 @@ impl ResponseReader {
         self.found.usage
     }
 
-    /// Data events up to now, without the `[DONE]` that ends a stream. 0 for JSON bodies.
-    pub fn events(&self) -> u64 {
-        self.found.events
+    /// How many counts were left out because nobody can believe them: those above 2^40.
+    pub fn unbelievable(&self) -> u32 {
+        self.found.unbelievable
     }
 
-    /// True if something was longer than the limit and therefore not read; it may have held usage.
+    /// True if an event says that the answer failed.
+    pub fn failed(&self) -> bool {
+        self.found.failed
+    }
+
+    /// True if a `usage` object was longer than the limit and therefore not read.
     pub fn clipped(&self) -> bool {
         self.found.clipped
     }
 }
 
-impl JsonSource {
-    fn feed(&mut self, chunk: &[u8], found: &mut Found) {
-        let mut from = 0;
-        let mut start = 0;
-        while let Some(edge) = self.skim.next(chunk, &mut from) {
-            match edge {
-                Edge::Start(at) => {
-                    self.open = true;
-                    start = at;
-                }
-                Edge::End(at) => {
-                    self.open = false;
-                    let part = chunk.get(start..at).unwrap_or_default();
-                    if self.held.len() + part.len() > self.limit {
-                        found.clipped = true;
-                    } else if self.held.is_empty() {
-                        found.usage_object(part);
-                    } else {
-                        self.held.extend_from_slice(part);
-                        found.usage_object(&self.held);
-                    }
-                    self.held = Vec::new();
-                }
-            }
-        }
-        if self.open {
-            // One byte more than allowed marks an object as too long.
-            let part = chunk.get(start..).unwrap_or_default();
-            let room = self.limit.saturating_add(1).saturating_sub(self.held.len());
-            self.held.extend_from_slice(part.get(..room).unwrap_or(part));
-        }
-    }
-}
-
 impl Found {
-    fn usage_object(&mut self, bytes: &[u8]) {
-        if let Ok(Some(report)) = usage::read_alone(self.dialect, bytes) {
-            usage::merge(&mut self.usage, report);
-        }
+    fn report(&mut self, report: Report) {
+        self.unbelievable = self.unbelievable.saturating_add(report.unbelievable);
+        usage::merge(&mut self.usage, report);
     }
 
-    fn line(&mut self, line: Line<'_>, finder: &Finder<'_>) {
-        let Some(data) = sse::data(line.bytes) else { return };
-        if line.cut {
-            self.events += 1;
-            self.clipped = true;
-            return;
-        }
-        if sse::is_done(data) {
-            return;
-        }
-        self.events += 1;
-        if finder.find(data).is_none() {
-            return;
-        }
-        // A line that is no JSON has nothing to report.
-        if let Ok(reports) = usage::read_event(self.dialect, data) {
-            for report in reports.into_iter().flatten() {
-                usage::merge(&mut self.usage, report);
-            }
-        }
+    fn event(&mut self, event: usage::Event) {
+        self.failed |= event.failed;
+        event.reports(self.dialect).for_each(|report| self.report(report));
     }
 }
 

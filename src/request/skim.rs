@@ -177,6 +177,11 @@ impl Skim {
         None
     }
 
+    /// True if what was found last stands inside of the `within` object, and not at the top.
+    pub(super) fn is_within(&self) -> bool {
+        self.within
+    }
+
     fn names_matter(&self) -> bool {
         self.depth == 1 || (self.within && self.depth == 2)
     }

@@ -1,7 +1,7 @@
 //! Token counts as responses report them, and how several reports of one response become one.
 
 use super::error::ScanError;
-use super::number::{real_number, whole_number};
+use super::number::whole_number;
 use super::pieces::string_in;
 use super::scan::{Cursor, Kind};
 use super::types::{Api, Usage};
@@ -26,6 +26,10 @@ impl Dialect {
     }
 }
 
+/// Largest count that is believed, about a million million tokens. A larger one is a fault or a lie, and would drown all others in sums
+/// that live as long as the process.
+pub(super) const MAX_COUNT: u64 = 1 << 40;
+
 /// The counts of one `usage` object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
@@ -33,6 +37,31 @@ pub(super) struct Report {
     completion: u64,
     total: u64,
     cached: Option<u64>,
+    /// Counts that were left out because they are beyond [`MAX_COUNT`].
+    pub(super) unbelievable: u32,
+}
+
+/// What one event of a stream says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Event {
+    /// The usage at the top of the event.
+    pub(super) top: Option<Report>,
+    /// The usage inside of the `response` or `message` that the event carries.
+    pub(super) nested: Option<Report>,
+    /// The event says that the answer failed.
+    pub(super) failed: bool,
+}
+
+impl Event {
+    /// Its reports in the order in which they count.
+    pub(super) fn reports(self, dialect: Dialect) -> impl Iterator<Item = Report> {
+        let [first, second] = match dialect {
+            Dialect::OpenAi => [self.top.or(self.nested), None],
+            // What the start says about output is a placeholder.
+            Dialect::Anthropic => [self.nested.map(|start| Report { completion: 0, ..start }), self.top],
+        };
+        first.into_iter().chain(second)
+    }
 }
 
 /// Adds a report: counts that are not zero and details that are present replace earlier ones. The total is the
@@ -59,47 +88,67 @@ pub(super) fn read_alone(dialect: Dialect, bytes: &[u8]) -> Result<Option<Report
     Ok(report)
 }
 
-/// Reads the usage of one event's data. Anthropic's start and delta may both be in it.
-pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<[Option<Report>; 2], ScanError> {
+/// Name of the member of an event that may hold the answer as a whole.
+pub(super) fn carrier(dialect: Dialect) -> &'static str {
+    match dialect {
+        Dialect::OpenAi => "response",
+        Dialect::Anthropic => "message",
+    }
+}
+
+/// True for the types of events that say that the answer failed.
+pub(super) fn is_failure(kind: &[u8]) -> bool {
+    matches!(kind, b"error" | b"response.failed")
+}
+
+/// Reads one event's data. Anthropic's start and delta may both be in it.
+pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanError> {
     let mut cursor = Cursor::new(data)?;
-    let (mut top, mut nested) = (None, None);
-    let within: &[u8] = match dialect {
-        Dialect::OpenAi => b"response",
-        Dialect::Anthropic => b"message",
-    };
-    let mut event = cursor.open_object()?;
-    while let Some(name) = cursor.member(&mut event)? {
+    let mut event = Event::default();
+    let mut object = cursor.open_object()?;
+    while let Some(name) = cursor.member(&mut object)? {
         match cursor.value(name).as_ref() {
-            b"usage" => top = read(dialect, &mut cursor)?,
-            name if name == within => nested = read_within(dialect, &mut cursor)?,
+            b"usage" => event.top = read(dialect, &mut cursor)?,
+            b"error" => event.failed |= says_something(&mut cursor)?,
+            b"type" | b"object" => {
+                let kind = cursor.string_or_skip()?;
+                event.failed |= kind.is_some_and(|kind| is_failure(cursor.value(kind).as_ref()));
+            }
+            name if name == carrier(dialect).as_bytes() => read_within(dialect, &mut cursor, &mut event)?,
             _ => {
                 cursor.skip()?;
             }
         }
     }
     cursor.finish()?;
-    Ok(match dialect {
-        Dialect::OpenAi => [top.or(nested), None],
-        // What the start says about output is a placeholder.
-        Dialect::Anthropic => [nested.map(|start| Report { completion: 0, ..start }), top],
-    })
+    Ok(event)
 }
 
-fn read_within(dialect: Dialect, cursor: &mut Cursor<'_>) -> Result<Option<Report>, ScanError> {
-    let mut report = None;
+fn read_within(dialect: Dialect, cursor: &mut Cursor<'_>, event: &mut Event) -> Result<(), ScanError> {
     if cursor.peek()? != Kind::Object {
         cursor.skip()?;
-        return Ok(report);
+        return Ok(());
     }
     let mut object = cursor.open()?;
     while let Some(name) = cursor.member(&mut object)? {
-        if cursor.value(name).as_ref() == b"usage" {
-            report = read(dialect, cursor)?;
-        } else {
-            cursor.skip()?;
+        match cursor.value(name).as_ref() {
+            b"usage" => event.nested = read(dialect, cursor)?,
+            b"error" => event.failed |= says_something(cursor)?,
+            _ => {
+                cursor.skip()?;
+            }
         }
     }
-    Ok(report)
+    Ok(())
+}
+
+/// Passes over the value of an `error` member; true unless it is a way to say that there is none.
+fn says_something(cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
+    let kind = cursor.peek()?;
+    let start = cursor.offset();
+    cursor.skip()?;
+    let is_empty_string = kind == Kind::String && cursor.offset() - start == 2;
+    Ok(!is_empty_string && !matches!(kind, Kind::Null | Kind::False))
 }
 
 /// Reads the `usage` value that comes next; `None` if it is no object.
@@ -111,17 +160,18 @@ fn read(dialect: Dialect, cursor: &mut Cursor<'_>) -> Result<Option<Report>, Sca
     let (mut prompt, mut completion, mut total) = (None, None, None);
     let (mut input, mut output) = (None, None);
     let (mut prompt_cached, mut input_cached, mut cache_read) = (None, None, None);
+    let mut unbelievable = 0;
     let mut object = cursor.open()?;
     while let Some(name) = cursor.member(&mut object)? {
         match cursor.value(name).as_ref() {
-            b"prompt_tokens" => prompt = Some(count(cursor)?),
-            b"completion_tokens" => completion = Some(count(cursor)?),
-            b"total_tokens" => total = Some(count(cursor)?),
-            b"input_tokens" => input = Some(count(cursor)?),
-            b"output_tokens" => output = Some(count(cursor)?),
-            b"prompt_tokens_details" => prompt_cached = cached(cursor)?,
-            b"input_tokens_details" => input_cached = cached(cursor)?,
-            b"cache_read_input_tokens" => cache_read = present_count(cursor)?,
+            b"prompt_tokens" => prompt = count(cursor, &mut unbelievable)?,
+            b"completion_tokens" => completion = count(cursor, &mut unbelievable)?,
+            b"total_tokens" => total = count(cursor, &mut unbelievable)?,
+            b"input_tokens" => input = count(cursor, &mut unbelievable)?,
+            b"output_tokens" => output = count(cursor, &mut unbelievable)?,
+            b"prompt_tokens_details" => prompt_cached = cached(cursor, &mut unbelievable)?,
+            b"input_tokens_details" => input_cached = cached(cursor, &mut unbelievable)?,
+            b"cache_read_input_tokens" => cache_read = count(cursor, &mut unbelievable)?,
             _ => {
                 cursor.skip()?;
             }
@@ -133,18 +183,20 @@ fn read(dialect: Dialect, cursor: &mut Cursor<'_>) -> Result<Option<Report>, Sca
             completion: completion.or(output).unwrap_or_default(),
             total: total.unwrap_or_default(),
             cached: input_cached.or(prompt_cached),
+            unbelievable,
         },
         Dialect::Anthropic => Report {
             prompt: input.unwrap_or_default(),
             completion: output.unwrap_or_default(),
             total: 0,
             cached: cache_read,
+            unbelievable,
         },
     }))
 }
 
 /// `cached_tokens` of the details object that comes next.
-fn cached(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
+fn cached(cursor: &mut Cursor<'_>, unbelievable: &mut u32) -> Result<Option<u64>, ScanError> {
     let mut found = None;
     if cursor.peek()? != Kind::Object {
         cursor.skip()?;
@@ -153,7 +205,7 @@ fn cached(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
     let mut object = cursor.open()?;
     while let Some(name) = cursor.member(&mut object)? {
         if cursor.value(name).as_ref() == b"cached_tokens" {
-            found = present_count(cursor)?;
+            found = count(cursor, unbelievable)?;
         } else {
             cursor.skip()?;
         }
@@ -161,35 +213,39 @@ fn cached(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
     Ok(found)
 }
 
-fn present_count(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
-    if cursor.peek()? == Kind::Null {
-        cursor.skip()?;
-        return Ok(None);
-    }
-    count(cursor).map(Some)
-}
-
-/// A count: a number, truncated, or a string that holds one; anything else is 0.
-fn count(cursor: &mut Cursor<'_>) -> Result<u64, ScanError> {
-    Ok(match cursor.peek()? {
+/// A count: a number, truncated, or a string that holds one. `null` is none, and so is a count beyond [`MAX_COUNT`], which is noted; anything
+/// else is 0.
+fn count(cursor: &mut Cursor<'_>, unbelievable: &mut u32) -> Result<Option<u64>, ScanError> {
+    let value = match cursor.peek()? {
         Kind::Number => truncated(cursor.number()?),
         Kind::String => {
             let string = string_in(cursor, &[])?;
-            string.map_or(0, |string| truncated(cursor.value(string).trim_ascii()))
+            string.map_or(Some(0), |string| truncated(cursor.value(string).trim_ascii()))
+        }
+        Kind::Null => {
+            cursor.skip()?;
+            return Ok(None);
         }
         _ => {
             cursor.skip()?;
-            0
+            Some(0)
         }
-    })
+    };
+    if value.is_none() {
+        *unbelievable = unbelievable.saturating_add(1);
+    }
+    Ok(value)
 }
 
-fn truncated(number: &[u8]) -> u64 {
+/// The number as a count: 0 if it is negative or no number, `None` if it is beyond [`MAX_COUNT`].
+fn truncated(number: &[u8]) -> Option<u64> {
     if number.is_empty() {
-        return 0;
+        return Some(0);
     }
-    // The cast saturates: negative counts are 0.
-    whole_number(number).unwrap_or_else(|| real_number(number).map_or(0, |real| real as u64))
+    let real = || std::str::from_utf8(number).ok().and_then(|text| text.parse::<f64>().ok());
+    // The cast saturates: negative counts are 0, and so is what is no number; infinity is beyond the bound.
+    let count = whole_number(number).unwrap_or_else(|| real().map_or(0, |real| real as u64));
+    (count <= MAX_COUNT).then_some(count)
 }
 
 #[cfg(test)]
@@ -234,10 +290,62 @@ mod tests {
                 Some(usage(3, 0, 3, Some(0))),
             ),
             (r#"{"prompt_tokens_details":null}"#, Some(usage(0, 0, 0, None))),
+            (r#"{"prompt_tokens":null,"input_tokens":9,"output_tokens":1}"#, Some(usage(9, 1, 10, None))),
+            (
+                r#"{"input_tokens":9,"prompt_tokens":null,"completion_tokens":null}"#,
+                Some(usage(9, 0, 9, None)),
+            ),
             ("{}", Some(usage(0, 0, 0, None))),
             ("null", None),
         ] {
             assert_eq!(usage_of(Dialect::OpenAi, json), expected, "{json}");
+        }
+    }
+
+    #[test]
+    fn a_count_that_nobody_can_believe_is_left_out_and_noted() {
+        let largest = MAX_COUNT.to_string();
+        let beyond = (MAX_COUNT + 1).to_string();
+        for (count, expected, unbelievable) in [
+            (largest.as_str(), MAX_COUNT, 0),
+            (beyond.as_str(), 0, 1),
+            ("1e30", 0, 1),
+            ("1e400", 0, 1),
+            ("99999999999999999999999", 0, 1),
+            (r#""18446744073709551615""#, 0, 1),
+            ("-1e400", 0, 0),
+        ] {
+            let json = format!(
+                r#"{{"prompt_tokens":{count},"completion_tokens":2,"input_tokens_details":{{"cached_tokens":1e13}}}}"#
+            );
+            let report = read_alone(Dialect::OpenAi, json.as_bytes()).unwrap().unwrap();
+            assert_eq!((report.prompt, report.completion), (expected, 2), "{json}");
+            assert_eq!((report.cached, report.unbelievable), (None, unbelievable + 1), "{json}");
+        }
+    }
+
+    #[test]
+    fn an_event_that_reports_an_error_is_told_from_one_that_has_a_place_for_it() {
+        let failed = |dialect, json: &str| read_event(dialect, json.as_bytes()).unwrap().failed;
+        for json in [
+            r#"{"error":{"message":"engine died","type":"InternalServerError","code":500}}"#,
+            r#"{"error":"engine died"}"#,
+            r#"{"choices":[],"error":{}}"#,
+            r#"{"object":"error","message":"engine died"}"#,
+            r#"{"type":"error","error":{"type":"overloaded_error"}}"#,
+            r#"{"response":{"status":"failed","error":{"code":"server_error"}},"type":"response.failed"}"#,
+        ] {
+            assert!(failed(Dialect::OpenAi, json), "{json}");
+        }
+        assert!(failed(Dialect::Anthropic, r#"{"type":"error","error":{"type":"overloaded_error"}}"#));
+        for json in [
+            r#"{"error":null}"#,
+            r#"{"error":""}"#,
+            r#"{"error":false}"#,
+            r#"{"choices":[{"delta":{"content":"\"error\":{}"},"error":{}}]}"#,
+            r#"{"type":"response.completed","response":{"error":null}}"#,
+        ] {
+            assert!(!failed(Dialect::OpenAi, json), "{json}");
         }
     }
 

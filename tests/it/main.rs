@@ -33,6 +33,8 @@ mod model_bounds;
 mod objectives_and_rewrites;
 mod overload;
 mod picking;
+mod refusals;
+mod responses;
 mod scale_from_zero;
 mod scraping;
 mod session_affinity;

@@ -138,8 +138,10 @@ impl Client {
         stream.set_nodelay(true)?;
         let io = TokioIo::new(stream);
         let uri = if self.http2 { format!("http://{}{path}", self.addr) } else { path.to_owned() };
-        let mut request =
-            Request::builder().method(method).uri(uri).header("content-type", "application/json");
+        let mut request = Request::builder().method(method).uri(uri);
+        if !headers.iter().any(|(name, _)| *name == "content-type") {
+            request = request.header("content-type", "application/json");
+        }
         if !self.http2 {
             request = request.header("host", self.addr.to_string());
         }

@@ -13,6 +13,7 @@ mod poll;
 pub(crate) mod process;
 mod prometheus;
 mod recorder;
+mod scripted;
 mod stack;
 mod tools;
 
@@ -26,5 +27,6 @@ pub(crate) use pointsman::{Pointsman, health, program};
 pub(crate) use poll::{PATIENCE, eventually, holds, within};
 pub(crate) use prometheus::{Prometheus, Target};
 pub(crate) use recorder::Recorder;
+pub(crate) use scripted::{End as ScriptEnd, Script, Scripted};
 pub(crate) use stack::{SCORERS, Stack, config};
 pub(crate) use tools::{documents, helm, render, run, tool};

@@ -7,7 +7,7 @@ use super::*;
 
 const LIMIT: usize = 4096;
 
-type Read = (Option<Usage>, u64, bool);
+type Read = (Option<Usage>, bool, bool);
 
 fn read_chunks<'c>(
     api: Api,
@@ -20,16 +20,16 @@ fn read_chunks<'c>(
         reader.feed(chunk);
     }
     reader.finish();
-    (reader.usage(), reader.events(), reader.clipped())
+    (reader.usage(), reader.failed(), reader.clipped())
 }
 
 /// Reads `body` whole and byte by byte, which must agree.
-fn read(api: Api, event_stream: bool, body: &str) -> (Option<Usage>, u64) {
+fn read(api: Api, event_stream: bool, body: &str) -> Option<Usage> {
     let whole = read_chunks(api, event_stream, LIMIT, [body.as_bytes()]);
     let single = read_chunks(api, event_stream, LIMIT, body.as_bytes().chunks(1));
     assert_eq!(whole, single, "{body}");
     assert!(!whole.2, "{body}");
-    (whole.0, whole.1)
+    whole.0
 }
 
 fn usage(prompt: u64, completion: u64, total: u64, cached: Option<u64>) -> Usage {
@@ -58,7 +58,7 @@ fn usage_is_read_from_the_top_of_a_json_body() {
         ("upstream connect error", None),
         ("", None),
     ] {
-        assert_eq!(read(Api::ChatCompletions, false, body), (expected, 0), "{body}");
+        assert_eq!(read(Api::ChatCompletions, false, body), expected, "{body}");
     }
 }
 
@@ -69,8 +69,8 @@ fn an_openai_stream_reports_usage_in_its_last_event() {
                 data: [DONE]\r\n\r\n";
     for (from, to) in [("\r\n", "\r\n"), ("\r\n", "\n"), ("\r\n", "\r")] {
         let body = body.replace(from, to);
-        assert_eq!(read(Api::ChatCompletions, true, &body), (Some(usage(3, 4, 7, None)), 2), "{body:?}");
-        assert_eq!(read(Api::Generate, true, &body), (Some(usage(3, 4, 7, None)), 2));
+        assert_eq!(read(Api::ChatCompletions, true, &body), Some(usage(3, 4, 7, None)), "{body:?}");
+        assert_eq!(read(Api::Generate, true, &body), Some(usage(3, 4, 7, None)));
     }
 }
 
@@ -83,7 +83,7 @@ fn continuous_usage_counts_once() {
         )
     };
     let body: String = (1..=5).map(event).collect();
-    assert_eq!(read(Api::Completions, true, &body), (Some(usage(3, 5, 8, None)), 5));
+    assert_eq!(read(Api::Completions, true, &body), Some(usage(3, 5, 8, None)));
 }
 
 #[test]
@@ -93,7 +93,7 @@ fn every_way_a_responses_stream_ends_reports_usage() {
             "event: response.created\ndata: {{\"type\":\"response.created\",\"response\":{{\"usage\":null}}}}\n\n\
              event: response.{end}\ndata: {{\"type\":\"response.{end}\",\"response\":{{\"id\":\"r\",\"usage\":{{\"input_tokens\":3,\"input_tokens_details\":{{\"cached_tokens\":1}},\"output_tokens\":4,\"total_tokens\":7}}}}}}\n\n"
         );
-        assert_eq!(read(Api::Responses, true, &body), (Some(usage(3, 4, 7, Some(1))), 2), "{end}");
+        assert_eq!(read(Api::Responses, true, &body), Some(usage(3, 4, 7, Some(1))), "{end}");
     }
 }
 
@@ -102,23 +102,23 @@ fn an_anthropic_stream_reports_in_two_events() {
     let body = "event: message_start\ndata: {\"type\":\"message_start\",\"message\":{\"usage\":{\"input_tokens\":30,\"cache_read_input_tokens\":20,\"output_tokens\":1}}}\n\n\
                 event: ping\ndata: {\"type\": \"ping\"}\n\n\
                 event: message_delta\ndata: {\"type\":\"message_delta\",\"delta\":{},\"usage\":{\"output_tokens\":15}}\n\n";
-    assert_eq!(read(Api::Messages, true, body), (Some(usage(30, 15, 45, Some(20))), 3));
+    assert_eq!(read(Api::Messages, true, body), Some(usage(30, 15, 45, Some(20))));
     let start_only = body.split("event: ping").next().unwrap();
-    assert_eq!(read(Api::Messages, true, start_only), (Some(usage(30, 0, 30, Some(20))), 1));
+    assert_eq!(read(Api::Messages, true, start_only), Some(usage(30, 0, 30, Some(20))));
     let json = r#"{"type":"message","usage":{"input_tokens":3,"output_tokens":4}}"#;
-    assert_eq!(read(Api::Messages, false, json), (Some(usage(3, 4, 7, None)), 0));
+    assert_eq!(read(Api::Messages, false, json), Some(usage(3, 4, 7, None)));
 }
 
 #[test]
 fn lines_that_are_no_json_are_passed_over() {
     let body = "data: {\"usage\":{\"prompt_tokens\":1}\n\ndata: usage\n\nusage\n\ndata\n\ndata: {\"usage\":{\"prompt_tokens\":2}}";
-    assert_eq!(read(Api::Completions, true, body), (Some(usage(2, 0, 2, None)), 3));
+    assert_eq!(read(Api::Completions, true, body), Some(usage(2, 0, 2, None)));
 }
 
 #[test]
 fn apis_without_usage_are_not_read() {
-    assert_eq!(read(Api::Opaque, false, r#"{"usage":{"prompt_tokens":1}}"#), (None, 0));
-    assert_eq!(read(Api::CountTokens, true, "data: {\"usage\":{\"prompt_tokens\":1}}\n"), (None, 0));
+    assert_eq!(read(Api::Opaque, false, r#"{"usage":{"prompt_tokens":1}}"#), None);
+    assert_eq!(read(Api::CountTokens, true, "data: {\"usage\":{\"prompt_tokens\":1}}\n"), None);
 }
 
 #[test]
@@ -127,12 +127,75 @@ fn what_is_longer_than_the_limit_is_reported_as_clipped() {
     let json = format!(r#"{{"usage":{{"x":"{padding}","prompt_tokens":1}}}}"#);
     let lines = format!("data: {json}\n\ndata: {{\"usage\":{{\"prompt_tokens\":2}}}}\n\n");
     for size in [1, 7, 100, 1000] {
-        assert_eq!(read_chunks(Api::Completions, false, 100, json.as_bytes().chunks(size)), (None, 0, true));
+        assert_eq!(
+            read_chunks(Api::Completions, false, 100, json.as_bytes().chunks(size)),
+            (None, false, true)
+        );
         assert_eq!(
             read_chunks(Api::Completions, true, 100, lines.as_bytes().chunks(size)),
-            (Some(usage(2, 0, 2, None)), 2, true)
+            (Some(usage(2, 0, 2, None)), false, true)
         );
     }
+}
+
+#[test]
+fn usage_of_a_line_of_any_length_is_read_wherever_it_stands() {
+    let padding = "I".repeat(300_000);
+    let usage_text = r#""usage":{"input_tokens":12,"input_tokens_details":{"cached_tokens":4},"output_tokens":6,"total_tokens":18}"#;
+    let expected = Some(usage(12, 6, 18, Some(4)));
+    for (before, after) in [("", padding.as_str()), (&padding, ""), (&padding, &padding)] {
+        let response = format!(r#"{{"id":"r","instructions":"{before}",{usage_text},"text":"{after}"}}"#);
+        let nested = format!(
+            "event: response.completed\ndata: {{\"response\":{response},\"type\":\"response.completed\"}}\n\n"
+        );
+        let top = format!("data:{response}\r\n\r\n");
+        let before_it = "data: {\"type\":\"response.created\",\"response\":{\"usage\":null}}\n\n";
+        for body in [format!("{before_it}{nested}"), top] {
+            for size in [1, 4096, 70_000, body.len()] {
+                let read = read_chunks(Api::Responses, true, 65_536, body.as_bytes().chunks(size));
+                assert_eq!(read, (expected, false, false), "{size}");
+            }
+        }
+    }
+}
+
+#[test]
+fn both_reports_of_an_anthropic_stream_are_read_from_lines_of_any_length() {
+    let padding = "I".repeat(100_000);
+    let body = format!(
+        "data: {{\"type\":\"message_start\",\"message\":{{\"x\":\"{padding}\",\"usage\":{{\"input_tokens\":30,\"output_tokens\":1}}}}}}\n\n\
+         data: {{\"type\":\"message_delta\",\"x\":\"{padding}\",\"usage\":{{\"output_tokens\":15}}}}\n\n"
+    );
+    for size in [1, 4096, body.len()] {
+        let read = read_chunks(Api::Messages, true, 65_536, body.as_bytes().chunks(size));
+        assert_eq!(read, (Some(usage(30, 15, 45, None)), false, false), "{size}");
+    }
+}
+
+#[test]
+fn a_stream_that_reports_an_error_is_told_from_a_good_one() {
+    let failed = |body: &str| {
+        let whole = read_chunks(Api::ChatCompletions, true, LIMIT, [body.as_bytes()]);
+        assert_eq!(
+            whole,
+            read_chunks(Api::ChatCompletions, true, LIMIT, body.as_bytes().chunks(1)),
+            "{body}"
+        );
+        whole.1
+    };
+    let good = "data: {\"choices\":[{\"delta\":{\"content\":\"an \\\"error\\\": {}\"}}],\"error\":null}\n\n";
+    let end = "data: [DONE]\n\n";
+    let long = format!("data: {{\"x\":\"{}\",\"response\":{{\"error\":{{}}}}}}\n\n", "x".repeat(2 * LIMIT));
+    for bad in [
+        "data: {\"error\":{\"message\":\"engine died\",\"type\":\"InternalServerError\",\"code\":500}}\n\n",
+        "data: {\"id\":\"gen-1\",\"object\":\"chat.completion.chunk\",\"choices\":[],\"error\":{\"code\":502}}\r\n\r\n",
+        "event: error\ndata: the engine died\n\n",
+        "data: {\"type\":\"response.failed\",\"response\":{\"error\":{\"code\":\"server_error\"}}}\n\n",
+        &long,
+    ] {
+        assert!(failed(&format!("{good}{bad}{end}")), "{bad}");
+    }
+    assert!(!failed(&format!("{good}event: ping\ndata: {{}}\n\n{end}")));
 }
 
 #[test]
@@ -144,10 +207,9 @@ fn memory_is_bounded_whatever_comes() {
         lines.feed(&[b'x'; 1000]);
         json.feed(&[b'x'; 1000]);
     }
-    let Source::Json(json) = &json.source else { panic!("not JSON") };
-    assert!(json.held.len() <= 101);
-    let Source::Events(lines, _) = &lines.source else { panic!("no events") };
-    assert!(format!("{lines:?}").len() < 1000);
+    for reader in [&lines, &json] {
+        assert!(format!("{reader:?}").len() < 2500, "{reader:?}");
+    }
 }
 
 /// Arbitrary documents in which `usage` often stands where it counts.
@@ -185,7 +247,7 @@ proptest! {
     #[test]
     fn usage_is_found_where_a_tree_has_it(value in document(), pretty in any::<bool>()) {
         let body = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
-        let (found, _) = read(Api::Completions, false, &body);
+        let found = read(Api::Completions, false, &body);
         let expected = value.as_object().and_then(|top| top.get("usage")).filter(|usage| usage.is_object());
         prop_assert_eq!(found.is_some(), expected.is_some());
         if let Some(usage) = expected {
@@ -193,6 +255,18 @@ proptest! {
             prop_assert_eq!(found.unwrap().prompt_tokens, count("prompt_tokens").or(count("input_tokens")).unwrap_or(0));
             prop_assert_eq!(found.unwrap().completion_tokens, count("completion_tokens").or(count("output_tokens")).unwrap_or(0));
         }
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_to_be_kept_reports_what_it_would_report_whole(
+        documents in proptest::collection::vec(document(), 1..4),
+        api in proptest::sample::select(vec![Api::Completions, Api::Responses, Api::Messages]),
+    ) {
+        let body: String = documents.iter().map(|document| format!("data: {document}\n\n")).collect();
+        let (as_it_comes, _, clipped) = read_chunks(api, true, 160, body.as_bytes().chunks(16));
+        let (whole, _, _) = read_chunks(api, true, usize::MAX, [body.as_bytes()]);
+        prop_assume!(!clipped);
+        prop_assert_eq!(as_it_comes, whole);
     }
 
     #[test]

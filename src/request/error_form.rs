@@ -1,0 +1,67 @@
+//! In which form a client wants to be told of an error: that of the API it calls.
+
+use super::headers::Headers;
+use super::paths::{ParserKind, routing_path};
+
+/// Form of an error.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ErrorForm {
+    /// OpenAI's JSON, and that of everything that follows it.
+    #[default]
+    OpenAi,
+    /// Anthropic's JSON.
+    Anthropic,
+    /// A gRPC status.
+    Grpc,
+}
+
+impl ErrorForm {
+    /// The form for the client that sent these request headers: gRPC's by the content type; Anthropic's on the paths of its parser, on those
+    /// behind `/v1/messages/`, and on paths of no parser if the client names a version of that API, as its libraries do on every path.
+    pub fn of(headers: &Headers) -> Self {
+        if headers.get("content-type").is_some_and(|kind| is_grpc(kind)) {
+            return Self::Grpc;
+        }
+        let path = routing_path(headers);
+        let claims = |kind: ParserKind| kind.api(&path).is_some();
+        let is_anthropic = claims(ParserKind::Anthropic)
+            || path.contains("/v1/messages/")
+            || (headers.get("anthropic-version").is_some()
+                && !claims(ParserKind::OpenAi)
+                && !claims(ParserKind::VllmHttp));
+        if is_anthropic { Self::Anthropic } else { Self::OpenAi }
+    }
+}
+
+/// True for `application/grpc` with any message format or parameter; gRPC-Web is another protocol.
+fn is_grpc(content_type: &[u8]) -> bool {
+    const GRPC: &[u8] = b"application/grpc";
+    let Some((kind, rest)) = content_type.split_at_checked(GRPC.len()) else { return false };
+    kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_form_is_that_of_the_api_that_is_called() {
+        use ErrorForm::{Anthropic, Grpc, OpenAi};
+        for (path, further, form) in [
+            ("/v1/messages", ("x", ""), Anthropic),
+            ("/v1/messages/?beta=true", ("x", ""), Anthropic),
+            ("/tenant/v1/messages/count_tokens", ("x", ""), Anthropic),
+            ("/v1/messages/batches/b_1/results", ("x", ""), Anthropic),
+            ("/v1/models", ("anthropic-version", "2023-06-01"), Anthropic),
+            ("/v1/models", ("x", ""), OpenAi),
+            ("/v1/chat/completions", ("anthropic-version", "2023-06-01"), OpenAi),
+            ("/v1/my-messages", ("x", ""), OpenAi),
+            ("/v1/messages", ("content-type", "application/grpc+proto"), Grpc),
+            ("/inference.Inference/Infer", ("content-type", "Application/gRPC"), Grpc),
+            ("/inference.Inference/Infer", ("content-type", "application/grpc-web"), OpenAi),
+        ] {
+            let headers = Headers::from([(":path", path), further]);
+            assert_eq!(ErrorForm::of(&headers), form, "{path} {further:?}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! An event stream: usage and failures, line by line. Most lines are of no interest, and of a chunk of such lines nothing is looked at twice.
+
+use memchr::memmem::Finder;
+use memchr::{memchr2, memrchr2};
+
+use super::Found;
+use super::objects::UsageObjects;
+use crate::request::skim::{Shape, Skim, Wanted};
+use crate::request::sse;
+use crate::request::usage::{self, Event};
+
+/// Least bytes of a line that are kept: enough to tell what line it is.
+const SHORTEST_LIMIT: usize = 64;
+
+/// Lines end in LF, CR or CRLF.
+#[derive(Debug)]
+pub(super) struct EventSource {
+    /// The beginning of a line whose end has not come yet; never more than `limit` bytes.
+    carry: Vec<u8>,
+    /// The line whose end has not come yet is longer than that.
+    long: Option<Box<LongLine>>,
+    limit: usize,
+    usage: Finder<'static>,
+    error: Finder<'static>,
+}
+
+impl EventSource {
+    /// Lines of up to `limit` bytes are read whole, longer ones as they come.
+    pub(super) fn new(limit: usize) -> Self {
+        Self {
+            carry: Vec::new(),
+            long: None,
+            limit: limit.max(SHORTEST_LIMIT),
+            usage: Finder::new(b"usage"),
+            error: Finder::new(b"error"),
+        }
+    }
+
+    pub(super) fn feed(&mut self, chunk: &[u8], found: &mut Found) {
+        let mut rest = chunk;
+        if self.long.is_some() || !self.carry.is_empty() {
+            let Some(end) = memchr2(b'\n', b'\r', rest) else {
+                self.keep(rest, found);
+                return;
+            };
+            let (line, behind) = rest.split_at(end);
+            self.keep(line, found);
+            self.end_line(found);
+            rest = behind;
+        }
+        let whole = memrchr2(b'\n', b'\r', rest).map_or(0, |last| last + 1);
+        let (lines, begun) = rest.split_at(whole);
+        if self.is_of_interest(lines) {
+            self.lines(lines, found);
+        }
+        self.keep(begun, found);
+    }
+
+    /// The stream has ended.
+    pub(super) fn finish(&mut self, found: &mut Found) {
+        self.end_line(found);
+    }
+
+    fn is_of_interest(&self, bytes: &[u8]) -> bool {
+        self.usage.find(bytes).is_some() || self.error.find(bytes).is_some()
+    }
+
+    fn lines(&self, mut lines: &[u8], found: &mut Found) {
+        while let Some(end) = memchr2(b'\n', b'\r', lines) {
+            let (line, behind) = lines.split_at(end);
+            lines = behind.split_first().map_or(behind, |(_, rest)| rest);
+            self.line(line, found);
+        }
+    }
+
+    fn line(&self, line: &[u8], found: &mut Found) {
+        if line.len() > self.limit {
+            let mut long = LongLine::begin(line, self.limit, found);
+            long.feed(line, found);
+            long.end(found);
+        } else if self.is_of_interest(line) {
+            found.line(line);
+        }
+    }
+
+    /// Takes more of a line whose end has not come.
+    fn keep(&mut self, bytes: &[u8], found: &mut Found) {
+        if bytes.is_empty() {
+            return;
+        }
+        if let Some(long) = &mut self.long {
+            long.feed(bytes, found);
+        } else if self.carry.len() + bytes.len() <= self.limit {
+            self.carry.extend_from_slice(bytes);
+        } else {
+            let mut carry = std::mem::take(&mut self.carry);
+            let (beginning, rest) =
+                bytes.split_at(sse::DATA.len().saturating_sub(carry.len()).min(bytes.len()));
+            carry.extend_from_slice(beginning);
+            let mut long = LongLine::begin(&carry, self.limit, found);
+            long.feed(&carry, found);
+            long.feed(rest, found);
+            self.long = Some(Box::new(long));
+        }
+    }
+
+    fn end_line(&mut self, found: &mut Found) {
+        if let Some(long) = self.long.take() {
+            long.end(found);
+        } else if self.is_of_interest(&self.carry) {
+            found.line(&self.carry);
+        }
+        self.carry.clear();
+    }
+}
+
+impl Found {
+    fn line(&mut self, line: &[u8]) {
+        if let Some(data) = sse::data(line) {
+            // A line that is no JSON has nothing to report.
+            if let Ok(event) = usage::read_event(self.dialect, data) {
+                self.event(event);
+            }
+        } else if let Some(kind) = sse::event(line) {
+            self.failed |= usage::is_failure(kind);
+        }
+    }
+}
+
+/// A line that is too long to be kept: its usage, and an object that tells of an error, are found wherever they stand.
+#[derive(Debug)]
+struct LongLine {
+    /// `None` for lines that hold no data.
+    data: Option<(UsageObjects, Skim)>,
+    /// Bytes of `data:` that are still to come.
+    prefix: usize,
+    event: Event,
+}
+
+impl LongLine {
+    /// A line that begins like this.
+    fn begin(beginning: &[u8], limit: usize, found: &Found) -> Self {
+        let within = usage::carrier(found.dialect);
+        let data = sse::data(beginning).map(|_| {
+            let error = Wanted { name: "error", within: Some(within), shape: Shape::Object };
+            (UsageObjects::at_the_top_and_in(within, limit), Skim::new(error))
+        });
+        Self { data, prefix: sse::DATA.len(), event: Event::default() }
+    }
+
+    fn feed(&mut self, bytes: &[u8], found: &mut Found) {
+        let Some((objects, errors)) = &mut self.data else { return };
+        let skipped = self.prefix.min(bytes.len());
+        self.prefix -= skipped;
+        let bytes = bytes.get(skipped..).unwrap_or_default();
+        let event = &mut self.event;
+        event.failed = event.failed || errors.next(bytes, &mut 0).is_some();
+        objects.feed(bytes, |object| {
+            let Some(object) = object else {
+                found.clipped = true;
+                return;
+            };
+            if let Ok(Some(report)) = usage::read_alone(found.dialect, object.bytes) {
+                *(if object.nested { &mut event.nested } else { &mut event.top }) = Some(report);
+            }
+        });
+    }
+
+    fn end(self, found: &mut Found) {
+        found.event(self.event);
+    }
+}
