@@ -32,7 +32,7 @@ impl Caller {
     /// The client that sent these request headers.
     pub(super) fn of(headers: &Headers) -> Self {
         let mut hasher = DefaultHasher::new();
-        hasher.write(headers.first("x-request-id").map(|id| id.as_ref()).unwrap_or_default());
+        hasher.write(headers.first("x-request-id").map(AsRef::as_ref).unwrap_or_default());
         Self { form: ErrorForm::of(headers), share: hasher.finish() }
     }
 }

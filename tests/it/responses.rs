@@ -70,6 +70,7 @@ async fn a_client_that_leaves_behind_the_usage_and_before_the_end_is_counted_wit
     }
     drop(response);
     ended(&pointsman, "closed_after_usage", 1.0).await;
+    assert_eq!(server.asked(), ["POST /v1/chat/completions HTTP/1.1"]);
     for (name, expected) in [
         ("llm_d_epp_request_input_tokens_sum", 12.0),
         ("llm_d_epp_request_output_tokens_sum", 6.0),

@@ -1,5 +1,7 @@
 //! An event stream: usage and failures, line by line. Most lines are of no interest, and of a chunk of such lines nothing is looked at twice.
 
+use std::sync::LazyLock;
+
 use memchr::memmem::Finder;
 use memchr::{memchr2, memrchr2};
 
@@ -12,6 +14,14 @@ use crate::request::usage::{self, Event};
 /// Least bytes of a line that are kept: enough to tell what line it is.
 const SHORTEST_LIMIT: usize = 64;
 
+static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"usage"));
+static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
+
+/// True if there may be usage or an error in these lines.
+fn is_of_interest(bytes: &[u8]) -> bool {
+    USAGE.find(bytes).is_some() || ERROR.find(bytes).is_some()
+}
+
 /// Lines end in LF, CR or CRLF.
 #[derive(Debug)]
 pub(super) struct EventSource {
@@ -20,20 +30,12 @@ pub(super) struct EventSource {
     /// The line whose end has not come yet is longer than that.
     long: Option<Box<LongLine>>,
     limit: usize,
-    usage: Finder<'static>,
-    error: Finder<'static>,
 }
 
 impl EventSource {
     /// Lines of up to `limit` bytes are read whole, longer ones as they come.
     pub(super) fn new(limit: usize) -> Self {
-        Self {
-            carry: Vec::new(),
-            long: None,
-            limit: limit.max(SHORTEST_LIMIT),
-            usage: Finder::new(b"usage"),
-            error: Finder::new(b"error"),
-        }
+        Self { carry: Vec::new(), long: None, limit: limit.max(SHORTEST_LIMIT) }
     }
 
     pub(super) fn feed(&mut self, chunk: &[u8], found: &mut Found) {
@@ -50,7 +52,7 @@ impl EventSource {
         }
         let whole = memrchr2(b'\n', b'\r', rest).map_or(0, |last| last + 1);
         let (lines, begun) = rest.split_at(whole);
-        if self.is_of_interest(lines) {
+        if is_of_interest(lines) {
             self.lines(lines, found);
         }
         self.keep(begun, found);
@@ -59,10 +61,6 @@ impl EventSource {
     /// The stream has ended.
     pub(super) fn finish(&mut self, found: &mut Found) {
         self.end_line(found);
-    }
-
-    fn is_of_interest(&self, bytes: &[u8]) -> bool {
-        self.usage.find(bytes).is_some() || self.error.find(bytes).is_some()
     }
 
     fn lines(&self, mut lines: &[u8], found: &mut Found) {
@@ -78,7 +76,7 @@ impl EventSource {
             let mut long = LongLine::begin(line, self.limit, found);
             long.feed(line, found);
             long.end(found);
-        } else if self.is_of_interest(line) {
+        } else if is_of_interest(line) {
             found.line(line);
         }
     }
@@ -107,7 +105,7 @@ impl EventSource {
     fn end_line(&mut self, found: &mut Found) {
         if let Some(long) = self.long.take() {
             long.end(found);
-        } else if self.is_of_interest(&self.carry) {
+        } else if is_of_interest(&self.carry) {
             found.line(&self.carry);
         }
         self.carry.clear();
