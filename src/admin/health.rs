@@ -23,6 +23,9 @@ pub(super) const LIVENESS: &str = "liveness";
 /// Service name of readiness probes.
 pub(super) const READINESS: &str = "readiness";
 
+/// Service name of the readiness probe where a label marks the leader: a replica that stands by is available too.
+pub(super) const AVAILABLE: &str = "available";
+
 /// How often a watched status is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -38,6 +41,8 @@ pub struct HealthState {
     pub leader_election: bool,
     /// This one is it; counts only with an election.
     pub leader: bool,
+    /// A replica that stands by knows no pool until it leads.
+    pub cold_standby: bool,
     /// Every parser speaks the pool's protocol.
     pub protocol_matches: bool,
     /// All plugins that have to warm up have done so.
@@ -50,6 +55,9 @@ impl HealthState {
     /// Status of the service called `service`. Liveness always holds: a process that waits for its pool is not helped by a restart. Without an
     /// election every other name asks for readiness; plugins count only for the names that proxies and charts use.
     pub fn status(self, service: &str) -> ServingStatus {
+        if service == AVAILABLE && self.leader_election {
+            return self.availability();
+        }
         let known = matches!(service, "" | READINESS | EXT_PROC);
         if service == LIVENESS {
             return ServingStatus::Serving;
@@ -60,6 +68,16 @@ impl HealthState {
         let leads = self.leader || !self.leader_election;
         let plugins = self.plugins_ready || !known;
         if self.live && self.protocol_matches && !self.draining && leads && plugins {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        }
+    }
+
+    /// Whether this replica can take part, whoever leads: what a roll-out waits for.
+    fn availability(self) -> ServingStatus {
+        let stands_by_cold = self.cold_standby && !self.leader;
+        if (self.live || stands_by_cold) && self.protocol_matches && self.plugins_ready && !self.draining {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -181,6 +199,7 @@ mod tests {
         live: true,
         leader_election: false,
         leader: false,
+        cold_standby: false,
         protocol_matches: true,
         plugins_ready: true,
         draining: false,
@@ -214,6 +233,29 @@ mod tests {
         assert_eq!(statuses(HealthState { leader: false, ..leader }), "---S?");
         assert_eq!(statuses(HealthState { live: false, ..leader }), "---S?");
         assert_eq!(statuses(HealthState { plugins_ready: false, ..leader }), "---S?");
+    }
+
+    #[test]
+    fn a_replica_that_stands_by_is_available_once_it_could_lead() {
+        let standby = HealthState { leader_election: true, ..READY };
+        let available = |state: HealthState| state.status(AVAILABLE) == ServingStatus::Serving;
+        assert!(available(standby) && available(HealthState { leader: true, ..standby }));
+        let unsynced = HealthState { live: false, ..standby };
+        assert!(!available(unsynced), "it knows no pool yet");
+        let cold = HealthState { cold_standby: true, ..unsynced };
+        assert!(available(cold), "it knows one when it leads");
+        assert!(!available(HealthState { leader: true, ..cold }));
+        for broken in [
+            HealthState { draining: true, ..standby },
+            HealthState { plugins_ready: false, ..standby },
+            HealthState { protocol_matches: false, ..standby },
+        ] {
+            assert!(!available(broken), "{broken:?}");
+        }
+        assert!(
+            available(READY) && !available(HealthState { live: false, ..READY }),
+            "without an election: ready"
+        );
     }
 
     #[tokio::test(start_paused = true)]

@@ -192,6 +192,7 @@ async fn health_answers_check_and_list_over_grpc() {
         live: true,
         leader_election: true,
         leader: false,
+        cold_standby: false,
         protocol_matches: true,
         plugins_ready: true,
         draining: false,

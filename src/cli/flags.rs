@@ -117,6 +117,9 @@ pub struct ServeFlags {
     /// Time after which another replica may take the place of a leader that has gone silent; at least 3s.
     #[arg(long, default_value = "15s", value_parser = duration, help_heading = "Pool")]
     pub ha_lease_duration: Duration,
+    /// Label KEY=VALUE that the leader puts on its own pod and takes from every other, so that a Service can select the leader; empty means none.
+    #[arg(long, default_value = "", help_heading = "Pool")]
+    pub ha_leader_label: String,
 
     /// Choose among the whole pool whatever subset the proxy asks for.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]

@@ -10,8 +10,10 @@ use super::ServeFlags;
 use super::settings::Settings;
 use crate::admin::Access;
 use crate::discovery::{Discovery, KubernetesDiscovery, Scope, without_repeats};
-use crate::document::check_selector;
-use crate::kubernetes::{Connection, Election, ElectionSettings, Leadership, TokenReviews};
+use crate::document::{check_selector, is_label_key, is_label_value};
+use crate::kubernetes::{
+    Connection, Election, ElectionSettings, LabelSettings, LeaderLabel, Leadership, TokenReviews,
+};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 
@@ -82,11 +84,43 @@ pub(super) fn owner_of(pod: &str) -> &str {
     }
 }
 
+/// The label that marks the leader's pod, if one is asked for. `Err` says what is missing or wrong.
+fn leader_label(flags: &ServeFlags, settings: &Settings) -> anyhow::Result<Option<LabelSettings>> {
+    if flags.ha_leader_label.is_empty() {
+        return Ok(None);
+    }
+    let Some((key, value)) = flags
+        .ha_leader_label
+        .split_once('=')
+        .filter(|(key, value)| is_label_key(key) && is_label_value(value) && !value.is_empty())
+    else {
+        bail!(
+            "--ha-leader-label: got {:?}, expected a label KEY=VALUE such as pointsman/leader=my-epp",
+            flags.ha_leader_label
+        );
+    };
+    if !flags.ha_enable_leader_election {
+        bail!("--ha-leader-label needs --ha-enable-leader-election: without it nobody leads");
+    }
+    let Some(pod) = settings.pod_name.clone() else {
+        bail!(
+            "--ha-leader-label needs the environment variable POD_NAME (fieldRef metadata.name): the leader labels its own pod"
+        );
+    };
+    Ok(Some(LabelSettings {
+        namespace: settings.pool_namespace.clone(),
+        pod,
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }))
+}
+
 /// Everything that needs the API server.
 pub(super) struct Cluster {
     connection: Connection,
     scope: Scope,
     election: Option<Election>,
+    label: Option<LeaderLabel>,
     leadership: Leadership,
     /// Replicas that do not lead know the pool as well.
     warm: bool,
@@ -103,6 +137,7 @@ impl Cluster {
         warm: bool,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
+        let label = leader_label(flags, settings)?.map(|label| LeaderLabel::new(label, metrics.kubernetes()));
         let connection = Connection::from_environment().await?;
         // That a client can be made of it is found out here, and not by a thread that has begun.
         connection.client()?;
@@ -126,6 +161,7 @@ impl Cluster {
             connection,
             scope,
             election,
+            label,
             leadership,
             warm,
             auth: flags.metrics_endpoint_auth,
@@ -149,12 +185,19 @@ impl Cluster {
 
     /// Fills the pool until `stop`, and takes part in the election until `resign`.
     pub(super) async fn run(self, pool: Arc<Pool>, stop: CancellationToken, resign: CancellationToken) {
-        let Self { connection, scope, election, leadership, warm, metrics, .. } = self;
+        let Self { connection, scope, election, label, leadership, warm, metrics, .. } = self;
         let electing = async {
             let Some(election) = election else { return };
             match connection.client().context("election") {
                 Ok(client) => election.run(client, resign.clone()).await,
                 Err(error) => tracing::error!(error = format!("{error:#}"), "no part in the election"),
+            }
+        };
+        let labelling = async {
+            let Some(label) = label else { return };
+            match connection.client().context("leader's label") {
+                Ok(client) => label.run(client, leadership.clone(), resign.clone()).await,
+                Err(error) => tracing::error!(error = format!("{error:#}"), "the leader's pod gets no label"),
             }
         };
         let discovering = async {
@@ -186,7 +229,7 @@ impl Cluster {
                 }
             }
         };
-        tokio::join!(electing, discovering);
+        tokio::join!(electing, labelling, discovering);
     }
 }
 
@@ -247,6 +290,37 @@ mod tests {
         assert!(scope_of("--endpoint-selector\tapp=a b", Some("p")).unwrap_err().contains("\"a b\""));
         let many = "--endpoint-selector\tapp=a\t--endpoint-target-ports\t1,2,3,4,5,6,7,8,9";
         assert!(scope_of(many, Some("p")).unwrap_err().contains("1 to 8 ports"));
+    }
+
+    #[test]
+    fn the_label_of_the_leader_needs_an_election_a_pod_and_a_label() {
+        let label = |line: &str, pod: Option<&str>| {
+            let words = std::iter::once("pointsman").chain(line.split(' '));
+            let matches = ServeFlags::augment_args(Command::new("pointsman")).get_matches_from(words);
+            let flags = ServeFlags::from_arg_matches(&matches).unwrap();
+            let name = |name: &str| pod.filter(|_| name == "POD_NAME").map(str::to_owned);
+            let settings = Settings::new(&flags, name).unwrap();
+            leader_label(&flags, &settings).map_err(|error| error.to_string())
+        };
+        let line = "--ha-enable-leader-election --pool-namespace ns --ha-leader-label pointsman/leader=a-epp";
+        let expected = LabelSettings {
+            namespace: "ns".into(),
+            pod: "a-epp-1".into(),
+            key: "pointsman/leader".into(),
+            value: "a-epp".into(),
+        };
+        assert_eq!(label(line, Some("a-epp-1")), Ok(Some(expected)));
+        assert_eq!(label("--ha-enable-leader-election", None), Ok(None));
+        assert!(label(line, None).unwrap_err().contains("POD_NAME"));
+        assert!(
+            label("--ha-leader-label a=b", Some("p")).unwrap_err().contains("--ha-enable-leader-election")
+        );
+        for wrong in ["leader", "leader=", "=a", "a=b,c=d", "a b=c", "a/b/c=d", "a!=b", "a==b"] {
+            let line =
+                format!("--ha-enable-leader-election --ha-leader-label={}", wrong.replace(' ', "\u{a0}"));
+            let problem = label(&line, Some("p")).unwrap_err();
+            assert!(problem.contains("expected a label KEY=VALUE"), "{wrong}: {problem}");
+        }
     }
 
     #[test]

@@ -195,7 +195,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
     let background =
         Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
     let draining = Arc::new(AtomicBool::new(false));
-    let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership));
+    let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership, warm));
     let (admin_listener, renewal) = match metrics_tls {
         Some((config, identity)) => {
             let folder = settings.metrics_cert.clone();
@@ -351,6 +351,7 @@ fn health_service(
     pool: &Arc<Pool>,
     draining: &Arc<AtomicBool>,
     leadership: Leadership,
+    warm: bool,
 ) -> HealthService {
     let (pool, draining) = (Arc::clone(pool), Arc::clone(draining));
     let parsers: Vec<ParserKind> = plan.parsers.iter().map(|parser| parser.kind).collect();
@@ -358,6 +359,7 @@ fn health_service(
         live: pool.is_synced(),
         leader_election: leadership.is_elected(),
         leader: leadership.leads(),
+        cold_standby: !warm,
         protocol_matches: pool
             .app_protocol()
             .is_none_or(|protocol| parsers.iter().all(|parser| parser.serves(&protocol))),

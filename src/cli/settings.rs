@@ -181,6 +181,7 @@ pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
         ("--endpoint-selector", !flags.endpoint_selector.is_empty()),
         ("--endpoint-target-ports", !flags.endpoint_target_ports.is_empty()),
         ("--ha-enable-leader-election", flags.ha_enable_leader_election),
+        ("--ha-leader-label", !flags.ha_leader_label.is_empty()),
         ("--ha-lease-duration", flags.ha_lease_duration != Duration::from_secs(15)),
         ("--metrics-endpoint-auth", flags.metrics_endpoint_auth && !flags.metrics_cert_dir.is_empty()),
     ];

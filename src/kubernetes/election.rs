@@ -63,6 +63,12 @@ impl Leadership {
         Self { leads: watch::Sender::new(true).subscribe(), elected: false }
     }
 
+    /// As `leads` says, for tests.
+    #[cfg(test)]
+    pub(super) fn shown_by(leads: &watch::Sender<bool>) -> Self {
+        Self { leads: leads.subscribe(), elected: true }
+    }
+
     /// True if there is an election at all.
     pub fn is_elected(&self) -> bool {
         self.elected
@@ -322,7 +328,7 @@ impl Election {
 }
 
 /// The time by the runtime's clock, which tests may set.
-fn now() -> Instant {
+pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 

@@ -7,6 +7,7 @@ mod access_cache;
 mod client;
 mod election;
 mod failure;
+mod leader_label;
 mod lease;
 #[cfg(test)]
 pub(crate) mod playing;
@@ -15,3 +16,4 @@ pub use access::TokenReviews;
 pub use client::{ConnectError, Connection};
 pub use election::{Election, ElectionSettings, Leadership};
 pub use failure::{Failure, told};
+pub use leader_label::{LabelSettings, LeaderLabel};

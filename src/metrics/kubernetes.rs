@@ -46,6 +46,12 @@ const STATUS_WRITES: Definition<2> = Definition::new(
     ["resource", "outcome"],
 );
 
+const LABEL_WRITES: Definition<1> = Definition::new(
+    "pointsman_leader_label_writes_total",
+    "Changes of the label that marks the leader's pod, by outcome; more than a few failures leave a Service without the leader.",
+    ["outcome"],
+);
+
 const ACCESS: Definition<1> = Definition::new(
     "pointsman_metrics_auth_total",
     "Requests to the metrics port whose caller was checked, by outcome.",
@@ -62,6 +68,7 @@ pub struct KubernetesMetrics {
     leader: Family<IntGaugeVec, 0>,
     transitions: Family<IntCounterVec, 0>,
     status_writes: Family<IntCounterVec, 2>,
+    label_writes: Family<IntCounterVec, 1>,
     access: Family<IntCounterVec, 1>,
 }
 
@@ -83,6 +90,7 @@ impl KubernetesMetrics {
             leader: Family::register(LEADER, registry),
             transitions: Family::register(TRANSITIONS, registry),
             status_writes: Family::register(STATUS_WRITES, registry),
+            label_writes: Family::register(LABEL_WRITES, registry),
             access: Family::register(ACCESS, registry),
         }
     }
@@ -117,6 +125,18 @@ impl KubernetesMetrics {
     /// A status was written, or could not be.
     pub fn status_write(&self, resource: &str, outcome: &str) {
         self.status_writes.child([resource, outcome]).inc();
+    }
+
+    /// The label of the leader's pod will be written: failures are counted from 0 on, so that the first one is an increase.
+    pub fn expect_label_writes(&self, outcomes: impl IntoIterator<Item = &'static str>) {
+        for outcome in outcomes {
+            self.label_writes.child([outcome]);
+        }
+    }
+
+    /// The label of a pod was written, or could not be.
+    pub fn label_write(&self, outcome: &str) {
+        self.label_writes.child([outcome]).inc();
     }
 
     /// The caller of a page was checked.

@@ -83,6 +83,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     kubernetes.snapshot();
     kubernetes.leader_changed(true);
     kubernetes.status_write("inferenceobjectives", "success");
+    kubernetes.label_write("success");
     kubernetes.access("allowed");
     exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
