@@ -7,7 +7,11 @@ use serde_json::{Value, json};
 
 use crate::support::{self, documents, helm, program, run, tool};
 
+mod access;
 mod monitoring;
+mod ports;
+mod rollout;
+mod security;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 const RELEASE: &str = "vllm-llama3-8b-instruct";
@@ -49,6 +53,11 @@ fn key(object: &Value) -> String {
     format!("{} {}", object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap())
 }
 
+/// True for what Helm makes before an installation or an upgrade, and deletes again.
+fn is_hook(object: &Value) -> bool {
+    object["metadata"]["annotations"].get("helm.sh/hook").is_some()
+}
+
 fn object<'a>(objects: &'a [Value], wanted: &str) -> &'a Value {
     let found = objects.iter().find(|object| key(object) == wanted);
     found.unwrap_or_else(|| panic!("no {wanted} among {:?}", names(objects)))
@@ -62,9 +71,9 @@ fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
 
-/// Containers of all Deployments, each with its pod's specification.
+/// Containers of all Deployments and Jobs, each with its pod's specification.
 fn containers(objects: &[Value]) -> Vec<(&Value, &Value)> {
-    let pods = objects.iter().filter(|object| object["kind"] == "Deployment");
+    let pods = objects.iter().filter(|object| matches!(object["kind"].as_str(), Some("Deployment" | "Job")));
     let pods = pods.map(|object| &object["spec"]["template"]["spec"]);
     pods.flat_map(|pod| list(&pod["containers"]).iter().map(move |container| (pod, container))).collect()
 }
@@ -140,7 +149,8 @@ fn the_command_of_the_walkthrough_gives_what_the_other_chart_gives() {
     let deployment = object(&objects, &format!("Deployment {NAME}"));
     assert_eq!(deployment["spec"]["selector"]["matchLabels"], json!({"inferencepool": NAME}));
     assert_eq!(deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"], 130);
-    let (_, picker) = containers(&objects)[0];
+    let all = containers(&objects);
+    let (_, picker) = all.iter().find(|(_, container)| container["name"] == "epp").unwrap();
     for (probe, service) in [("livenessProbe", "liveness"), ("readinessProbe", "readiness")] {
         assert_eq!(picker[probe]["grpc"], json!({"port": 9003, "service": service}));
     }
@@ -244,65 +254,6 @@ fn what_the_user_says_wins_and_keeps_its_form() {
 }
 
 #[test]
-fn several_replicas_elect_a_leader_unless_all_are_to_serve() {
-    let election = "--ha-enable-leader-election=true";
-    let alone = values("default");
-    assert!(!args(&alone).contains(&election) && !has(&alone, "PodDisruptionBudget"));
-
-    let pair = values("ha");
-    assert!(args(&pair).contains(&election), "{:?}", args(&pair));
-    let role = object(&pair, &format!("Role {NAME}-leader-election"));
-    let verbs = ["get", "list", "watch", "create", "update"];
-    assert_eq!(rights(role), each(&["coordination.k8s.io"], &["leases"], &verbs));
-    object(&pair, &format!("RoleBinding {NAME}-leader-election"));
-    // Only the leader is ready: whatever waits for a second ready replica waits for ever.
-    let budget = object(&pair, &format!("PodDisruptionBudget {NAME}"));
-    assert_eq!(budget["spec"]["maxUnavailable"], "100%");
-    let strategy = &object(&pair, &format!("Deployment {NAME}"))["spec"]["strategy"];
-    assert_eq!(strategy["rollingUpdate"]["maxUnavailable"], "100%");
-
-    let all = values("active-active");
-    assert!(
-        !args(&all).contains(&election) && !names(&all).contains(&format!("Role {NAME}-leader-election"))
-    );
-    assert_eq!(object(&all, &format!("PodDisruptionBudget {NAME}"))["spec"]["maxUnavailable"], 1);
-}
-
-#[test]
-fn rights_are_those_that_the_program_uses_and_no_more() {
-    let watch = ["get", "list", "watch"];
-    let pods = each(&[""], &["pods"], &watch);
-    let kinds = ["inferenceobjectives", "inferencemodelrewrites"];
-    let status = ["inferenceobjectives/status", "inferencemodelrewrites/status"];
-    let both = ["llm-d.ai", "inference.networking.x-k8s.io"];
-    let mut expected = pods.clone();
-    expected.extend(each(&["inference.networking.k8s.io"], &["inferencepools"], &watch));
-    expected.extend(each(&both, &kinds, &watch));
-    expected.extend(each(&both, &status, &["patch"]));
-    assert_eq!(rights(object(&values("default"), &format!("Role {NAME}"))), expected);
-    assert_eq!(rights(object(&values("standalone-sidecar"), &format!("Role {NAME}"))), pods);
-}
-
-#[test]
-fn a_token_is_asked_for_exactly_where_pointsman_may_have_tokens_checked() {
-    for file in combinations() {
-        let objects = render(&["--values", &file]);
-        let reviews = objects.iter().filter(|object| object["kind"] == "ClusterRole").map(rights);
-        let reviews: BTreeSet<String> = reviews.flatten().collect();
-        let asks = args(&objects).contains(&"--metrics-endpoint-auth=true");
-        assert!(asks || args(&objects).contains(&"--metrics-endpoint-auth=false"), "{file}");
-        let mut expected = each(&["authentication.k8s.io"], &["tokenreviews"], &["create"]);
-        expected.extend(each(&["authorization.k8s.io"], &["subjectaccessreviews"], &["create"]));
-        assert_eq!(reviews, if asks { expected } else { BTreeSet::new() }, "{file}");
-    }
-    let flag = "inferenceExtension.flags.metrics-endpoint-auth=true";
-    assert!(
-        has(&render(&["--set", LABEL, "--set", flag]), "ClusterRole"),
-        "the flag alone brings the rights too"
-    );
-}
-
-#[test]
 fn providers_bring_their_objects() {
     let istio = values("istio");
     let rule = object(&istio, &format!("DestinationRule {NAME}"));
@@ -359,27 +310,6 @@ fn every_flag_that_the_chart_renders_is_one_of_the_program() {
 }
 
 #[test]
-fn no_container_has_rights_on_its_node() {
-    for file in combinations() {
-        let objects = render(&["--values", &file]);
-        for (pod, container) in containers(&objects) {
-            let of_pod = &pod["securityContext"];
-            assert_eq!(of_pod["runAsNonRoot"], true, "{file}");
-            assert_eq!(of_pod["runAsUser"], 65532, "{file}");
-            assert_eq!(of_pod["seccompProfile"]["type"], "RuntimeDefault", "{file}");
-            let expected = json!({
-                "allowPrivilegeEscalation": false,
-                "readOnlyRootFilesystem": true,
-                "capabilities": {"drop": ["ALL"]},
-            });
-            assert_eq!(container["securityContext"], expected, "{file}");
-            assert!(container["resources"]["requests"]["cpu"].is_string(), "{file}");
-            assert!(container["resources"]["limits"]["memory"].is_string(), "{file}");
-        }
-    }
-}
-
-#[test]
 fn a_real_envoy_takes_the_configuration_of_the_standalone_mode() {
     let named = std::env::var_os("POINTSMAN_ENVOY").map(PathBuf::from);
     let envoy = named.unwrap_or_else(|| tool(&["target/venv-envoy/envoy"]));
@@ -428,7 +358,8 @@ fn plain(mut object: Value) -> Value {
 fn kustomize_gives_what_the_chart_renders() {
     let kustomize = tool(&["target/kubernetes/kustomize"]);
     let by_key = |objects: Vec<Value>| -> BTreeMap<String, Value> {
-        objects.into_iter().map(|object| (key(&object), plain(object))).collect()
+        let kept = objects.into_iter().filter(|object| !is_hook(object));
+        kept.map(|object| (key(&object), plain(object))).collect()
     };
     for (folder, combination) in [
         ("base", "default"),
@@ -440,6 +371,15 @@ fn kustomize_gives_what_the_chart_renders() {
         assert!(good, "{folder}: {error}");
         let (built, rendered) = (by_key(documents(&out)), by_key(values(combination)));
         assert_eq!(built, rendered, "{folder}: run deploy/generate.sh, and look at the patches");
+        // The component for OpenShift, on top of it.
+        let own = tempfile::tempdir_in(path("deploy/kustomize")).unwrap();
+        let text = format!("resources: [../{folder}]\ncomponents: [../components/openshift]\n");
+        std::fs::write(own.path().join("kustomization.yaml"), text).unwrap();
+        let (good, out, error) = run(&kustomize, &["build", own.path().to_str().unwrap()]);
+        assert!(good, "{folder}: {error}");
+        let file = format!("deploy/charts/pointsman/ci/{combination}.yaml");
+        let there = render(&["--values", &file, "--api-versions", "security.openshift.io/v1"]);
+        assert_eq!(by_key(documents(&out)), by_key(there), "{folder} on OpenShift");
     }
     let (good, out, error) = run(&kustomize, &["build", "deploy/crds"]);
     assert!(good, "{error}");

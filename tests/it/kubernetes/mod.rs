@@ -1,7 +1,10 @@
 //! On Kubernetes, against a real API server.
 
+mod admission;
 mod definitions;
 mod election;
+mod installing;
+mod leader_label;
 mod manifests;
 mod metrics_access;
 mod outage;

@@ -80,6 +80,11 @@ impl ApiServer {
         self.client(ADMIN)
     }
 
+    /// A kubeconfig of somebody who may do everything, for programs.
+    pub(crate) fn admin_kubeconfig(&self) -> PathBuf {
+        self.kubeconfig(ADMIN)
+    }
+
     /// A client with this token.
     pub(crate) fn client(&self, token: &str) -> Client {
         let mut config = Config::new(self.url().parse().unwrap());

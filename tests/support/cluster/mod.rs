@@ -6,6 +6,6 @@ mod stage;
 mod traffic;
 
 pub(crate) use apiserver::ApiServer;
-pub(crate) use namespace::{LABEL, Namespace};
-pub(crate) use stage::{CONFIG, Stage, condition, free_port, picker, simulate};
+pub(crate) use namespace::{LABEL, Namespace, POOL};
+pub(crate) use stage::{CONFIG, Stage, condition, free_port, picker, picker_in, simulate};
 pub(crate) use traffic::{Gone, Traffic};

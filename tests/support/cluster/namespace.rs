@@ -54,6 +54,13 @@ impl Namespace {
         Self { name, client: server.admin(), token: ApiServer::account(number).1, number }
     }
 
+    /// Puts a label on the namespace itself.
+    pub(crate) async fn label(&self, key: &str, value: &str) {
+        let namespaces: Api<k8s_openapi::api::core::v1::Namespace> = Api::all(self.client.clone());
+        let change = json!({"metadata": {"labels": {key: value}}});
+        namespaces.patch(&self.name, &PatchParams::default(), &Patch::Merge(change)).await.unwrap();
+    }
+
     /// What the chart renders here for a release called [`POOL`] with these values.
     pub(crate) fn rendered(&self, values: &[&str]) -> Vec<Value> {
         let labels = format!("inferencePool.modelServers.matchLabels.{}={}", LABEL.0, LABEL.1);

@@ -97,8 +97,18 @@ impl Stage {
 
 /// Starts the program as the chart would, with the token of the namespace's account.
 pub(crate) async fn picker(server: &ApiServer, namespace: &Namespace, flags: &[&str]) -> Pointsman {
+    picker_in(server, namespace, "pool-epp-7d9f8c6b5-x2x4z", flags).await
+}
+
+/// The same in the pod of this name.
+pub(crate) async fn picker_in(
+    server: &ApiServer,
+    namespace: &Namespace,
+    pod: &str,
+    flags: &[&str],
+) -> Pointsman {
     let kubeconfig = server.kubeconfig(&namespace.token).display().to_string();
-    let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAME", "pool-epp-7d9f8c6b5-x2x4z")];
+    let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAME", pod)];
     let usual = [
         "--config-text",
         CONFIG,

@@ -112,13 +112,15 @@ clusters:
     failureThreshold: 1
   lifecycle:
     preStop:
-      # Told to end, Envoy cuts off what it serves. New requests stay away meanwhile.
+      # Told to end, Envoy cuts off what it serves. New connections stay away meanwhile. Beside a picker it stays as long as that one.
       sleep:
-        seconds: {{ $proxy.drainSeconds }}
+        seconds: {{ ternary (include "pointsman.endSeconds" . | int) (int $proxy.drainSeconds) (eq (include "pointsman.hasSidecar" .) "true") }}
   resources:
     {{- toYaml $proxy.resources | nindent 4 }}
+  {{- with include "pointsman.security" (list . $proxy.securityContext) | fromYaml }}
   securityContext:
-    {{- include "pointsman.containerSecurity" . | nindent 4 }}
+    {{- toYaml . | nindent 4 }}
+  {{- end }}
   volumeMounts:
   - name: envoy
     mountPath: /etc/envoy

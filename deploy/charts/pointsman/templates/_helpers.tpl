@@ -3,9 +3,9 @@
 {{ .Release.Name | lower | trunc 40 }}-epp
 {{- end }}
 
-{{/* Name of what has no namespace. */}}
+{{/* Name of what has no namespace. A namespace has no dot, so that the first one says where it ends: no two releases share a name. */}}
 {{- define "pointsman.clusterName" -}}
-{{ .Release.Name }}-{{ .Release.Namespace }}-epp
+{{ .Release.Namespace }}.{{ .Release.Name }}-epp
 {{- end }}
 
 {{/* Name of the standalone mode's Envoys and of their Service. */}}
@@ -96,22 +96,32 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (kindIs "float64" .) (eq (floor .) .) -}}{{ int64 . }}{{- else -}}{{ . }}{{- end -}}
 {{- end }}
 
-{{/* What the user set a boolean flag to, "true" or "false"; empty if not at all. Takes a list of the root and the flag's name. */}}
-{{- define "pointsman.booleanFlag" -}}
+{{/* What the user set a flag to, empty if not at all; "true" if it stands alone. The last one counts. Takes a list of the root and the flag's name. */}}
+{{- define "pointsman.flag" -}}
 {{- $found := "" -}}
 {{- range (include "pointsman.flags" (first .) | fromJson).all -}}
 {{- if eq .name (last $) -}}
-{{- $found = ternary "true" (.value | lower) .alone -}}
+{{- $found = ternary "true" .value .alone -}}
 {{- end -}}
 {{- end -}}
 {{ $found }}
 {{- end }}
 
-{{/* "true" if readers of the metrics port have to show a token. */}}
+{{/* The same of a boolean flag: "true" or "false". */}}
+{{- define "pointsman.booleanFlag" -}}
+{{ include "pointsman.flag" . | lower }}
+{{- end }}
+
+{{/* "true" if readers of the metrics port have to show a token: unless the values say otherwise, monitoring or not. */}}
 {{- define "pointsman.metricsAuth" -}}
+{{- $wanted := .Values.inferenceExtension.monitoring.prometheus.auth.enabled | toString -}}
+{{ include "pointsman.booleanFlag" (list . "metrics-endpoint-auth") | default $wanted }}
+{{- end }}
+
+{{/* "true" if the chart brings somebody who may read metrics, and a token. */}}
+{{- define "pointsman.hasReader" -}}
 {{- with .Values.inferenceExtension.monitoring -}}
-{{- $wanted := and (or .prometheus.enabled .gke.enabled) .prometheus.auth.enabled | toString -}}
-{{ include "pointsman.booleanFlag" (list $ "metrics-endpoint-auth") | default $wanted }}
+{{ and (or .prometheus.enabled .gke.enabled) (eq (include "pointsman.metricsAuth" $) "true") }}
 {{- end -}}
 {{- end }}
 
@@ -124,6 +134,47 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- define "pointsman.elects" -}}
 {{- $several := and (gt (int .Values.inferenceExtension.replicas) 1) (not .Values.inferenceExtension.activeActive) | toString -}}
 {{ include "pointsman.booleanFlag" (list . "ha-enable-leader-election") | default $several }}
+{{- end }}
+
+{{/* Label of the leader's pod, as KEY: VALUE. The leader itself puts it there. */}}
+{{- define "pointsman.leaderSelector" -}}
+pointsman/leader: {{ include "pointsman.name" . }}
+{{- end }}
+
+{{/*
+"true" if Services select the leader alone. While a release is running whose pods do not label themselves (one of an older chart, or one without an
+election), they would select nobody until the first new pod leads; so they keep selecting every ready pod until the new pods are there, and the
+next upgrade narrows them. Where no cluster is asked while rendering, inferenceExtension.routeToLeader says it.
+*/}}
+{{- define "pointsman.routesToLeader" -}}
+{{- $wanted := .Values.inferenceExtension.routeToLeader -}}
+{{- if ne (include "pointsman.elects" .) "true" -}}
+false
+{{- else if not (kindIs "invalid" $wanted) -}}
+{{ $wanted }}
+{{- else -}}
+{{- $name := include "pointsman.name" . -}}
+{{- $service := lookup "v1" "Service" .Release.Namespace $name | default dict -}}
+{{- $deployment := lookup "apps/v1" "Deployment" .Release.Namespace $name | default dict -}}
+{{- $labels := false -}}
+{{- range dig "spec" "template" "spec" "containers" list $deployment -}}
+{{- range .args | default list -}}
+{{- if hasPrefix "--ha-leader-label=" . -}}
+{{- $labels = true -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $replicas := dig "status" "replicas" 0 $deployment | int -}}
+{{- $current := and $labels (eq $replicas (dig "status" "updatedReplicas" 0 $deployment | int)) (eq $replicas (dig "status" "availableReplicas" 0 $deployment | int)) -}}
+{{ or (not $deployment) (hasKey (dig "spec" "selector" dict $service) "pointsman/leader") $current }}
+{{- end -}}
+{{- end }}
+
+{{/* Name of the Lease that replicas share. */}}
+{{- define "pointsman.lease" -}}
+{{- $namespace := include "pointsman.flag" (list . "pool-namespace") | default .Release.Namespace -}}
+{{- $pool := ternary (include "pointsman.name" .) .Release.Name .Values.standalone.enabled -}}
+epp-{{ $namespace }}-{{ include "pointsman.flag" (list . "pool-name") | default $pool }}.llm-d.ai
 {{- end }}
 
 {{/* Name of the reader of the metrics port. */}}
@@ -150,23 +201,6 @@ taken over keeps its account. Delete the Secret and upgrade once more to give it
 {{ ternary $own (include "pointsman.reader" .) (eq $account $own) }}
 {{- end }}
 
-{{/* What every container here may do: nothing. */}}
-{{- define "pointsman.containerSecurity" -}}
-allowPrivilegeEscalation: false
-readOnlyRootFilesystem: true
-capabilities:
-  drop: [ALL]
-{{- end }}
-
-{{- define "pointsman.podSecurity" -}}
-runAsNonRoot: true
-runAsUser: 65532
-runAsGroup: 65532
-fsGroup: 65532
-seccompProfile:
-  type: RuntimeDefault
-{{- end }}
-
 {{/* Over nodes first, then over zones, where that is possible. Takes the selector. */}}
 {{- define "pointsman.spread" -}}
 - maxSkew: 1
@@ -191,13 +225,7 @@ seccompProfile:
 {{- if and (eq (include "pointsman.poolIsOld" .) "true") (contains "," (include "pointsman.targetPorts" .)) -}}
 {{- fail "inferencePool.apiVersion inference.networking.x-k8s.io/v1alpha2 knows one target port only" -}}
 {{- end -}}
-{{- $ports := dict "grpc-port" (toString .Values.inferenceExtension.extProcPort) "grpc-health-port" "9003" "metrics-port" "9090" -}}
-{{- range (include "pointsman.flags" . | fromJson).all -}}
-{{- $port := get $ports .name -}}
-{{- if and $port (ne (toString .value) $port) -}}
-{{- fail (printf "inferenceExtension.flags: %s would move a port that probes, Service and monitors expect at %s (the first can be moved by inferenceExtension.extProcPort)" .name $port) -}}
-{{- end -}}
-{{- end -}}
+{{- include "pointsman.validatePorts" . -}}
 {{- $file := .Values.inferenceExtension.pluginsConfigFile -}}
 {{- if and (ne $file "default-plugins.yaml") (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}
 {{- fail (printf "inferenceExtension.pluginsConfigFile %s is not among inferenceExtension.pluginsCustomConfig" $file) -}}
