@@ -181,8 +181,9 @@ fn times(objects: &[Value]) -> (u64, Option<u64>, u64) {
     let containers = containers(objects);
     let (pod, picker) = containers.iter().find(|(_, container)| container["name"] == "epp").unwrap();
     let flag = |name: &str, default: u64| {
-        let given = list(&picker["args"]).iter().filter_map(|arg| arg.as_str().unwrap().strip_prefix(name));
-        given.last().map_or(default, |text| match text {
+        let mut given =
+            list(&picker["args"]).iter().filter_map(|arg| arg.as_str().unwrap().strip_prefix(name));
+        given.next_back().map_or(default, |text| match text {
             "1m30s" => 90,
             text => text.trim_end_matches('s').parse().unwrap(),
         })
@@ -217,7 +218,6 @@ fn an_envoy_beside_a_picker_stays_as_long_as_it_and_the_pod_has_time_for_both() 
         assert!(pod >= picker + 10, "{sets}: {pod} s for {picker} s");
     }
     // Who holds a connection to an Envoy that ends goes on sending; the picker beside it takes that to the end.
-    let drain =
-        args(&render(&["--set", LABEL, "--set", sidecar])).iter().any(|arg| *arg == "--drain-timeout=120s");
+    let drain = args(&render(&["--set", LABEL, "--set", sidecar])).contains(&"--drain-timeout=120s");
     assert!(drain);
 }

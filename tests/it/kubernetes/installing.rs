@@ -11,7 +11,6 @@ use k8s_openapi::jiff::Timestamp;
 use kube::Api;
 use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::support::cluster::{ApiServer, LABEL, Namespace, POOL};
@@ -25,7 +24,6 @@ struct Site {
     namespace: Arc<Namespace>,
     kubeconfig: String,
     _jobs: AbortOnDropHandle<()>,
-    jobs_stop: CancellationToken,
 }
 
 impl Site {
@@ -33,14 +31,8 @@ impl Site {
         let namespace = Arc::new(Namespace::bare(server).await);
         namespace.label("pod-security.kubernetes.io/enforce", "restricted").await;
         let kubeconfig = server.admin_kubeconfig().display().to_string();
-        let jobs_stop = CancellationToken::new();
-        let jobs = {
-            let (namespace, stop) = (Arc::clone(&namespace), jobs_stop.clone());
-            tokio::spawn(
-                async move { stop.run_until_cancelled_owned(run_jobs(namespace)).await.unwrap_or(()) },
-            )
-        };
-        Self { namespace, kubeconfig, _jobs: AbortOnDropHandle::new(jobs), jobs_stop }
+        let jobs = tokio::spawn(Box::pin(run_jobs(Arc::clone(&namespace))));
+        Self { namespace, kubeconfig, _jobs: AbortOnDropHandle::new(jobs) }
     }
 
     /// Installs or upgrades with these values; `Err` is what Helm says.
@@ -190,7 +182,6 @@ async fn a_configuration_that_does_not_load_is_refused_before_any_old_replica_en
         jobs.list(&ListParams::default()).await.unwrap().items.is_empty(),
         "nothing is left of the check"
     );
-    site.jobs_stop.cancel();
 }
 
 #[tokio::test(flavor = "multi_thread")]
