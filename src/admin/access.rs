@@ -34,6 +34,9 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All names.
+    pub const NAMES: [&'static str; 4] = ["allowed", "unauthenticated", "denied", "unavailable"];
+
     /// Name in metrics.
     pub fn name(&self) -> &'static str {
         match self {

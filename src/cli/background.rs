@@ -66,6 +66,7 @@ impl Background {
                 body_limit: usize::try_from(flags.max_metrics_page).unwrap_or(usize::MAX),
                 ..datalayer::Settings::default()
             };
+            metrics.datalayer().polls(SOURCE, EXTRACTOR);
             let controller = holding.map(|holding| Arc::clone(&holding.controller));
             let observer = Arc::new(Counting { metrics: metrics.datalayer(), controller });
             DataLayer::new(Arc::clone(pool), scraping, observer)

@@ -8,6 +8,7 @@ mod drain;
 mod flags;
 mod holding;
 mod kubernetes;
+mod output;
 mod overrides;
 mod serve;
 mod settings;

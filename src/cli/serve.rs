@@ -10,11 +10,12 @@ use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::arguments::Dropped;
+use super::arguments;
 use super::background::{Background, Finder, INFLIGHT_PRODUCER, Thread};
 use super::drain::Work;
 use super::holding::{Demand, Holding};
 use super::kubernetes::{self, Cluster};
+use super::output::{self, Output};
 use super::settings::{self, Settings};
 use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
 use crate::admin::{
@@ -32,7 +33,7 @@ use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::{ParserKind, Parsers};
 use crate::scaler::{self, KedaScaler, ScalerSettings};
-use crate::telemetry::{LogFormat, LogHandle, LogLevel, Tracing, logs};
+use crate::telemetry::{LogHandle, LogLevel, Tracing, logs};
 use crate::transport::{self, Connections};
 
 /// Version of this build, as metrics and traces name it.
@@ -44,11 +45,22 @@ const COMMIT: Option<&str> = option_env!("POINTSMAN_COMMIT");
 const ENDPOINTS_FILE: &str = "endpoints_file";
 
 /// Runs the server until it is told to stop.
-pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &[String]) -> ExitCode {
-    let log = match start_logs(flags) {
+pub(super) fn run(
+    flags: &ServeFlags,
+    dropped: &[(arguments::Dropped, String)],
+    warnings: &[String],
+) -> ExitCode {
+    let output = match Output::start(flags) {
+        Ok(output) => output,
+        Err(problem) => {
+            eprintln!("cannot start the threads that write: {problem}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let log = match start_logs(flags, &output) {
         Ok(log) => log,
         Err(problem) => {
-            eprintln!("{problem:#}");
+            output.log.push(format!("{problem:#}").as_bytes(), true);
             return ExitCode::from(USAGE_ERROR);
         }
     };
@@ -56,7 +68,7 @@ pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &
         Ok(settings) => settings,
         Err(problems) => {
             for problem in problems {
-                eprintln!("{problem}");
+                output.log.push(problem.as_bytes(), true);
             }
             return ExitCode::from(USAGE_ERROR);
         }
@@ -64,7 +76,7 @@ pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &
     for warning in warnings.iter().chain(&settings.warnings) {
         tracing::warn!(warning, "command line");
     }
-    match start(flags, dropped, &settings, log) {
+    match start(flags, dropped, &settings, log, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             tracing::error!(error = format!("{problem:#}"), "pointsman stops");
@@ -73,23 +85,24 @@ pub(super) fn run(flags: &ServeFlags, dropped: &[(Dropped, String)], warnings: &
     }
 }
 
-fn start_logs(flags: &ServeFlags) -> anyhow::Result<LogHandle> {
+fn start_logs(flags: &ServeFlags, output: &Output) -> anyhow::Result<LogHandle> {
     let level = match &flags.zap_log_level {
         Some(text) => text.parse().map_err(|error| anyhow::anyhow!("--zap-log-level: {error}"))?,
         None => LogLevel::from_verbosity(i64::from(flags.v)),
     };
-    let format = if flags.zap_encoder == "console" { LogFormat::Console } else { LogFormat::Json };
-    Ok(logs::init(level, format)?)
+    Ok(logs::init(level, output::log_format(flags), &output.log)?)
 }
 
 /// Everything up to the first socket can fail for a wrong setting; nothing after it can.
 fn start(
     flags: &ServeFlags,
-    dropped: &[(Dropped, String)],
+    dropped: &[(arguments::Dropped, String)],
     settings: &Settings,
     log: LogHandle,
+    output: &Output,
 ) -> anyhow::Result<()> {
     let metrics = Arc::new(Metrics::new());
+    output.export(&metrics);
     metrics.info(COMMIT.unwrap_or_default(), BUILD);
     if flags.enable_grpc_stream_metrics {
         metrics.enable_grpc_stream_metrics();
@@ -113,7 +126,8 @@ fn start(
         runtime.worker_threads(flags.threads);
     }
     let runtime = runtime.enable_all().thread_name("serve").build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(flags, settings, Parts { metrics, plan, pool, source, log }));
+    let outcome =
+        runtime.block_on(serve(flags, settings, Parts { metrics, plan, pool, source, log, output }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -138,12 +152,13 @@ fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyh
 }
 
 /// What serving needs.
-struct Parts {
+struct Parts<'p> {
     metrics: Arc<Metrics>,
     plan: Plan,
     pool: Arc<Pool>,
     source: Source,
     log: LogHandle,
+    output: &'p Output,
 }
 
 /// Where endpoints come from.
@@ -152,8 +167,8 @@ enum Source {
     Kubernetes(Scope),
 }
 
-async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow::Result<()> {
-    let Parts { metrics, plan, pool, source, log } = parts;
+async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> anyhow::Result<()> {
+    let Parts { metrics, plan, pool, source, log, output } = parts;
     let warm = plan.gates.ha_populate_non_leader_datastore;
     let finder = match source {
         Source::File(spec) => Finder::File(first_endpoints(spec, &pool, &metrics).await?),
@@ -166,7 +181,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         Finder::File(_) => (Leadership::everyone(), None),
         Finder::Kubernetes(cluster) => (cluster.leadership(), cluster.access()),
     };
-    let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default())?;
+    let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default(), &output.lines)?;
     settings.server.check().context("ext_proc port")?;
     let metrics_tls = settings.metrics_cert.as_deref().map(|folder| {
         let config = transport::metrics_tls(folder, settings.metrics_client_ca.as_deref());
@@ -258,7 +273,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts) -> anyhow:
         settings.server.clone(),
         stop.clone().cancelled_owned(),
     );
-    announce(flags, lines.into_iter().chain(scaler_address.map(|address| ("keda-scaler", address))));
+    announce(flags, output, lines.into_iter().chain(scaler_address.map(|address| ("keda-scaler", address))));
 
     let mut server = std::pin::pin!(server);
     let mut health_server = std::pin::pin!(health_server);
@@ -385,6 +400,9 @@ fn director(
         .iter()
         .any(|instance| matches!(instance.kind, "active-request-scorer" | INFLIGHT_PRODUCER))
         .then(|| metrics.inflight(INFLIGHT_PRODUCER));
+    for producer in &plan.producers {
+        metrics.extproc().produces(producer.kind, &producer.name);
+    }
     let mut responses = plan.response_headers;
     let mut hooks: Vec<Hook> = Vec::new();
     for before in plan.pre_request {
@@ -467,14 +485,11 @@ async fn serve_scaler(
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.
-fn announce<'n>(flags: &ServeFlags, lines: impl IntoIterator<Item = (&'n str, SocketAddr)>) {
+fn announce<'n>(flags: &ServeFlags, output: &Output, lines: impl IntoIterator<Item = (&'n str, SocketAddr)>) {
     for (name, address) in lines {
         tracing::info!(service = name, %address, "listening");
         if flags.print_addresses {
-            #[expect(clippy::print_stdout, reason = "that is what the flag asks for")]
-            {
-                println!("{name} {address}");
-            }
+            output.lines.push(format!("{name} {address}").as_bytes(), true);
         }
     }
 }

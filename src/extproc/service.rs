@@ -86,6 +86,7 @@ impl ExtProc {
             priority: 0,
         });
         let metrics = metrics.extproc();
+        metrics.serves(Reason::ALL.map(|reason| (reason.label(), refusal::http_status(reason.code()))));
         let shared = Arc::new(Shared { director, metrics, unknown, tracing, settings });
         Self { shared, open: Arc::default() }
     }

@@ -169,7 +169,7 @@ impl Utilization {
             stale,
             silent,
         };
-        if load.age(now).is_fresh(self.staleness_threshold) {
+        if load.fullness_age(now).is_fresh(self.staleness_threshold) {
             let queue = pending(load) as f64 / self.queue_depth_threshold.max(1) as f64;
             let score = queue.max(load.kv_usage() / self.kv_cache_util_threshold);
             return counted(score, self.queue_depth_threshold, false);
@@ -187,7 +187,7 @@ impl Utilization {
     /// by its requests in flight, and these leave room.
     pub fn has_room(&self, load: &Load, now: Instant) -> bool {
         let share = 1.0 + self.headroom;
-        if load.age(now).is_fresh(self.staleness_threshold) {
+        if load.fullness_age(now).is_fresh(self.staleness_threshold) {
             return (pending(load) as f64) < self.queue_depth_threshold as f64 * share
                 && load.kv_usage() < self.kv_cache_util_threshold * share;
         }

@@ -48,6 +48,7 @@ impl std::fmt::Debug for TokenReviews {
 impl TokenReviews {
     /// Asks by `client`. Nothing is asked yet.
     pub fn new(client: Client, metrics: KubernetesMetrics) -> Self {
+        metrics.checks_access(Verdict::NAMES);
         Self {
             client,
             cache: Mutex::default(),

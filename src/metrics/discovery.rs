@@ -35,6 +35,8 @@ impl DiscoveryMetrics {
 
     /// Counts a reading of `source` that was taken over. `now` is the wall clock.
     pub fn reloaded(&self, source: &'static str, now: SystemTime) {
+        // So that the first failure is an increase.
+        self.reloads.child([source, "failure"]);
         self.reloads.child([source, "success"]).inc();
         let seconds = now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
         let gauge: Twin<Gauge> = self.last_success.child([source]);
@@ -43,6 +45,7 @@ impl DiscoveryMetrics {
 
     /// Counts a reading of `source` that was turned down; what was known before still holds.
     pub fn reload_failed(&self, source: &'static str) {
+        self.reloads.child([source, "success"]);
         self.reloads.child([source, "failure"]).inc();
     }
 }

@@ -1,5 +1,7 @@
 //! Series of single endpoints, read from the pool at the scrape: nothing to keep in step, and nothing left behind by an endpoint that went.
 
+use std::borrow::Cow;
+use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
@@ -9,7 +11,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::proto::{Gauge, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::family::Definition;
-use crate::pool::{Age, Endpoint, Pool};
+use crate::pool::{Age, Endpoint, Pool, Snapshot};
 
 const ENDPOINT: [&str; 2] = ["name", "model_server_endpoint"];
 
@@ -106,7 +108,7 @@ impl EndpointCollector {
         }
         let describe = |name: &str, help: String, labels: &[&str]| {
             let labels = labels.iter().map(|label| (*label).to_owned()).collect();
-            Desc::new(name.to_owned(), help, labels, std::collections::HashMap::new())
+            Desc::new(name.to_owned(), help, labels, HashMap::new())
         };
         let mut descriptions = vec![describe(ENDPOINTS.name(), ENDPOINTS.help(), &ENDPOINTS.labels())?];
         for column in &columns {
@@ -130,12 +132,13 @@ impl Collector for EndpointCollector {
             .map(|(name, snapshot)| sample(&ENDPOINTS.labels(), &[name], snapshot.len() as f64))
             .collect();
         let mut families = vec![family(ENDPOINTS.name(), ENDPOINTS.help(), sizes)];
+        let labels: Vec<Vec<Cow<'_, str>>> = snapshots.iter().map(|(_, snapshot)| labels(snapshot)).collect();
         for column in &self.columns {
             let mut samples = Vec::new();
-            for (name, snapshot) in &snapshots {
-                for endpoint in snapshot.endpoints() {
+            for ((name, snapshot), labels) in snapshots.iter().zip(&labels) {
+                for (endpoint, label) in snapshot.endpoints().iter().zip(labels) {
                     if let Some(value) = (column.read)(endpoint, now) {
-                        samples.push(sample(&column.labels, &[name, endpoint.id().name()], value));
+                        samples.push(sample(&column.labels, &[name, label], value));
                     }
                 }
             }
@@ -143,6 +146,26 @@ impl Collector for EndpointCollector {
         }
         families
     }
+}
+
+/// What the endpoints are called on the page. A name that occurs in several namespaces gets its namespace in front: the same series twice would make a
+/// page that no scraper takes.
+fn labels(snapshot: &Snapshot) -> Vec<Cow<'_, str>> {
+    let mut names: HashMap<&str, u32> = HashMap::new();
+    for endpoint in snapshot.endpoints() {
+        *names.entry(endpoint.id().name()).or_default() += 1;
+    }
+    let label = |endpoint: &'_ Endpoint| -> String {
+        format!("{}/{}", endpoint.id().namespace(), endpoint.id().name())
+    };
+    snapshot
+        .endpoints()
+        .iter()
+        .map(|endpoint| match names.get(endpoint.id().name()) {
+            Some(2..) => Cow::Owned(label(endpoint)),
+            _ => Cow::Borrowed(endpoint.id().name()),
+        })
+        .collect()
 }
 
 fn family(name: &str, help: String, samples: Vec<Metric>) -> MetricFamily {

@@ -110,6 +110,22 @@ impl ExtProcMetrics {
         StreamGuard { series: Arc::clone(&self.series), started: now, code: None }
     }
 
+    /// Requests are served from now on: the counts of these refusals, by reason and HTTP status, and of the bounds that belong to streams show 0, so that
+    /// the first of a kind is an increase.
+    pub fn serves(&self, refusals: impl IntoIterator<Item = (&'static str, u16)>) {
+        for (reason, code) in refusals {
+            self.series.refusals.child([reason, &code.to_string()]);
+        }
+        for bound in ["request_body", "buffered_bodies", "streams", "idle"] {
+            self.series.bound_hits.child([bound]);
+        }
+    }
+
+    /// This data producer runs from now on: the count of its failures shows 0.
+    pub fn produces(&self, plugin_type: &str, plugin_name: &str) {
+        self.series.producer_errors.child([plugin_type, plugin_name]);
+    }
+
     /// Counts a request that was refused with HTTP status `code`. Reasons come from a closed set.
     pub fn refusal(&self, reason: &'static str, code: u16) {
         self.series.refusals.child([reason, &code.to_string()]).inc();

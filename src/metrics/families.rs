@@ -16,6 +16,7 @@ use super::flow::{FlowFamilies, FlowMetrics};
 use super::inflight::{InflightFamilies, InflightMetrics};
 use super::kubernetes::KubernetesMetrics;
 use super::label_sets::{LabelSets, RequestLabels};
+use super::lines::LineFamilies;
 use super::pool::{PoolCollector, PoolFamilies};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
@@ -52,6 +53,7 @@ struct Families {
     extproc: ExtProcMetrics,
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
+    lines: LineFamilies,
     pool: Arc<PoolFamilies>,
     flow: Arc<FlowFamilies>,
 }
@@ -82,6 +84,7 @@ impl Metrics {
             extproc: ExtProcMetrics::register(&registry),
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
+            lines: LineFamilies::register(&registry),
             pool: Arc::new(PoolFamilies::register(&registry)),
             flow: Arc::new(flow),
             models,
@@ -167,6 +170,11 @@ impl Metrics {
     /// Handles of the Kubernetes side.
     pub fn kubernetes(&self) -> KubernetesMetrics {
         self.families.kubernetes.clone()
+    }
+
+    /// Exports from now on how many lines for `stream` were lost: `read` gives those that found no room, and those whose write failed.
+    pub fn watch_lines(&self, stream: &'static str, read: impl Fn() -> (u64, u64) + Send + Sync + 'static) {
+        self.families.lines.watch(stream, Box::new(read));
     }
 
     /// Exports `pool` from now on. The collector keeps its averages; call [`PoolCollector::refresh`] at the refresh interval.

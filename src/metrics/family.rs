@@ -138,6 +138,9 @@ impl Vector for HistogramVec {
     }
 }
 
+/// Label names and values of one series.
+pub(super) type LabelValues = Vec<(String, String)>;
+
 /// A registered family and its legacy twin. Nothing is exported before the first child exists.
 #[derive(Clone)]
 pub(super) struct Family<V, const N: usize> {
@@ -186,14 +189,21 @@ impl<V: Vector, const N: usize> Family<V, N> {
     }
 
     /// Label values of all children of the current name, by label name.
-    pub(super) fn children(&self) -> Vec<Vec<(String, String)>> {
+    pub(super) fn children(&self) -> Vec<LabelValues> {
+        self.gauges().into_iter().map(|(labels, _)| labels).collect()
+    }
+
+    /// The same, each with its value if it is a gauge.
+    pub(super) fn gauges(&self) -> Vec<(LabelValues, f64)> {
         let families = self.current.collect();
         families
             .iter()
             .flat_map(prometheus::proto::MetricFamily::get_metric)
             .map(|metric| {
                 let labels = metric.get_label().iter();
-                labels.map(|label| (label.name().to_owned(), label.value().to_owned())).collect()
+                let labels =
+                    labels.map(|label| (label.name().to_owned(), label.value().to_owned())).collect();
+                (labels, metric.get_gauge().get_value())
             })
             .collect()
     }

@@ -8,7 +8,7 @@ use prometheus::{GaugeVec, Histogram, HistogramVec, IntCounter, IntCounterVec, I
 use super::buckets::{QUEUE_SECONDS, REVOCATION_SECONDS, SCHEDULING_SECONDS};
 use super::cardinality::Limiter;
 use super::family::{Definition, Family, LegacyLabels, Twin};
-use super::flow_sets::{FlowSets, QueuedGuard};
+use super::flow_sets::{FlowSets, OUTCOMES, QueuedGuard};
 use super::label_sets::RequestLabels;
 
 const POOL: &str = "inference_pool";
@@ -220,6 +220,14 @@ impl FlowFamilies {
         }
     }
 
+    /// Drops the counters of a priority that nothing has any more.
+    pub(super) fn forget_priority(&self, priority: &str, pool: &str) {
+        self.issued.remove([priority, pool]);
+        for outcome in OUTCOMES {
+            self.requests.remove([outcome, priority, pool]);
+        }
+    }
+
     /// Sets the number of endpoints that `detector` found stale.
     pub(super) fn stale(&self, detector: &str, endpoints: u64) {
         self.stale.child([detector]).set(endpoints);
@@ -243,16 +251,25 @@ impl FlowMetrics {
     pub(super) fn new(families: Arc<FlowFamilies>, pool: &str, bands: impl IntoIterator<Item = i32>) -> Self {
         let sets = Arc::new(FlowSets::new(Arc::clone(&families), pool));
         let cycle = families.cycle.child([]);
+        for outcome in ["confirmed", "timed_out"] {
+            families.revoked.child([outcome, pool]);
+        }
         let metrics = Self { inner: Arc::new(Inner { families, pool: pool.into(), sets, cycle }) };
         bands.into_iter().for_each(|priority| metrics.add_band(priority));
         metrics
     }
 
-    /// A band with this priority exists now: its gauges show 0 until something waits, under the default flow and without models, so that no sum
+    /// A band with this priority exists now: its gauges and counters show 0 until something waits, under the default flow and without models, so that no sum
     /// over the pool is ever empty. Does nothing for a band that was added before.
     pub fn add_band(&self, priority: i32) {
         if self.inner.sets.pin(priority) {
             self.band_use(priority, 0.0, 0.0);
+            let Inner { families, pool, .. } = &*self.inner;
+            let priority = priority.to_string();
+            families.issued.child([&priority, pool]);
+            for outcome in OUTCOMES {
+                families.requests.child([outcome, &priority, pool]);
+            }
         }
     }
 

@@ -13,12 +13,10 @@ use super::cardinality::OTHER;
 use super::family::Twin;
 use super::flow::FlowFamilies;
 use super::label_sets::RequestLabels;
-
-/// Flow of requests that name none.
-const DEFAULT_FLOW: &str = "default-flow";
+use super::request::DEFAULT_FLOW;
 
 /// Outcomes that have a cell of their own in a label set, by label value.
-const OUTCOMES: [&str; 9] = [
+pub(super) const OUTCOMES: [&str; 9] = [
     "Dispatched",
     "NotYetFinalized",
     "RejectedCapacity",
@@ -232,6 +230,9 @@ impl FlowSets {
                 for outcome in OUTCOMES {
                     self.families.enqueue.remove([&**fairness_id, &**priority, outcome]);
                 }
+            }
+            if !sets.keys().any(|other| other.priority == key.priority) {
+                self.families.forget_priority(priority, &self.pool);
             }
         }
     }

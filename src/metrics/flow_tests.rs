@@ -82,7 +82,8 @@ fn a_priority_without_a_band_waits_in_another_one_and_says_so() {
     guard.finish(0, "Dispatched", Duration::ZERO);
     let duration = lines(&metrics, "request_queue_duration_seconds_count{fairness_id=\"f\"");
     assert!(duration.len() == 1 && duration[0].contains("priority=\"0\""), "{duration:?}");
-    assert!(lines(&metrics, "requests_total{")[0].contains("priority=\"7\""));
+    let counted = "requests_total{inference_pool=\"pool\",outcome=\"Dispatched\",priority=\"7\"} 1";
+    assert_eq!(lines(&metrics, counted).len(), 1);
 }
 
 #[test]

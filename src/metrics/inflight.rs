@@ -62,14 +62,18 @@ impl InflightMetrics {
         share
     }
 
-    /// Drops the series of endpoints that are not in `snapshot`. Call it when the pool has changed.
+    /// Drops the series of endpoints that are not in `snapshot` and have no request in flight any more: an endpoint that comes back would begin at 0
+    /// while it serves. Call it now and then.
     pub fn prune_endpoints(&self, snapshot: &Snapshot) {
         let live: HashSet<[&str; 2]> = snapshot
             .endpoints()
             .iter()
             .map(|endpoint| [endpoint.id().name(), endpoint.id().namespace()])
             .collect();
-        for labels in self.families.requests.children() {
+        for (labels, requests) in self.families.requests.gauges() {
+            if requests != 0.0 {
+                continue;
+            }
             let values = LABELS.map(|label| {
                 labels.iter().find(|(name, _)| name == label).map_or("", |(_, value)| value.as_str())
             });

@@ -58,6 +58,9 @@ const ACCESS: Definition<1> = Definition::new(
     ["outcome"],
 );
 
+/// What a failure of the API can mean.
+const FAILURES: [&str; 5] = ["absent", "forbidden", "expired", "refused", "unavailable"];
+
 /// Handles of the Kubernetes side. Clones share the series.
 #[derive(Clone)]
 pub struct KubernetesMetrics {
@@ -97,6 +100,9 @@ impl KubernetesMetrics {
 
     /// Handles of the watch of `resource` (plural) in `group`; the group of pods is empty.
     pub fn watch(&self, resource: &str, group: &str) -> WatchMetrics {
+        for reason in FAILURES {
+            self.errors.child([resource, group, reason]);
+        }
         WatchMetrics { families: self.clone(), resource: resource.to_owned(), group: group.to_owned() }
     }
 
@@ -113,6 +119,7 @@ impl KubernetesMetrics {
 
     /// Whether this replica leads. A change is counted by [`KubernetesMetrics::leader_changed`].
     pub fn set_leader(&self, leads: bool) {
+        self.transitions.child([]);
         self.leader.child([]).set(u64::from(leads));
     }
 
@@ -120,6 +127,18 @@ impl KubernetesMetrics {
     pub fn leader_changed(&self, leads: bool) {
         self.set_leader(leads);
         self.transitions.child([]).inc();
+    }
+
+    /// Statuses of `resource` are written from now on: the counts of all outcomes show 0.
+    pub fn writes_status(&self, resource: &str) {
+        for outcome in std::iter::once("success").chain(FAILURES) {
+            self.status_writes.child([resource, outcome]);
+        }
+    }
+
+    /// Callers are checked from now on: the counts of all outcomes show 0.
+    pub fn checks_access(&self, outcomes: impl IntoIterator<Item = &'static str>) {
+        outcomes.into_iter().for_each(|outcome| drop(self.access.child([outcome])));
     }
 
     /// A status was written, or could not be.

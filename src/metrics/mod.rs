@@ -18,6 +18,7 @@ mod flow_sets;
 mod inflight;
 mod kubernetes;
 mod label_sets;
+mod lines;
 mod pool;
 mod prefix;
 mod processing;

@@ -8,7 +8,7 @@ use prometheus::{Gauge, GaugeVec, Registry};
 
 use super::endpoints::EndpointFamilies;
 use super::family::{Definition, Family, Twin};
-use crate::pool::Pool;
+use crate::pool::{Age, Load, LoadFigure, Pool};
 
 const POOL: [&str; 1] = ["name"];
 
@@ -64,6 +64,16 @@ const AVERAGES_AGE: Definition<1> = Definition::new(
     POOL,
 );
 
+/// How a figure of an endpoint is read.
+type ReadFigure = fn(&Load) -> f64;
+
+/// The figures that averages are made of, in the order of their families.
+const FIGURES: [(LoadFigure, ReadFigure); 3] = [
+    (LoadFigure::KvUsage, Load::kv_usage),
+    (LoadFigure::Waiting, |load| load.waiting() as f64),
+    (LoadFigure::Running, |load| load.running() as f64),
+];
+
 /// The families of this file, and those that are read at the scrape.
 pub(super) struct PoolFamilies {
     /// KV-cache usage, waiting, running; so are the deviations.
@@ -100,28 +110,35 @@ pub struct PoolCollector {
 }
 
 impl PoolCollector {
-    /// Computes the averages over the endpoints whose last reading is at most `staleness` old. Without any, the averages keep their value and
-    /// only the count of fresh endpoints, and the age of the averages, change.
+    /// Computes the averages over the endpoints whose last reading of the figure is at most `staleness` old. If no endpoint answers, the
+    /// averages keep their value, and their age tells. A pool without endpoints has averages of 0; a figure that all pages lost has none.
     pub fn refresh(&self, now: Instant, staleness: Duration) {
-        let fresh: Vec<[f64; 3]> = self
-            .pool
-            .snapshot()
-            .endpoints()
-            .iter()
-            .map(|endpoint| endpoint.load())
-            .filter(|load| load.age(now).is_fresh(staleness))
-            .map(|load| [load.kv_usage(), load.waiting() as f64, load.running() as f64])
-            .collect();
+        let snapshot = self.pool.snapshot();
+        let loads = || snapshot.endpoints().iter().map(|endpoint| endpoint.load());
+        let fresh = loads().filter(|load| load.age(now).is_fresh(staleness)).count();
         let gauge = |family: &Family<GaugeVec, 1>| -> Twin<Gauge> { family.child([self.pool.name()]) };
-        gauge(&self.families.ready).set(fresh.len() as f64);
+        gauge(&self.families.ready).set(fresh as f64);
         let mut last_fresh = self.last_fresh.lock();
-        if !fresh.is_empty() {
+        if fresh > 0 || snapshot.is_empty() {
             *last_fresh = Some(now);
-            for quantity in 0..3 {
-                let values = fresh.iter().map(|values| values[quantity]);
-                let summary = Summary::of(values);
-                gauge(&self.families.means[quantity]).set(summary.mean);
-                gauge(&self.families.deviations[quantity]).set(summary.deviation);
+        }
+        for (quantity, (figure, read)) in FIGURES.into_iter().enumerate() {
+            // A figure that a server never had counts as 0, as long as the server answers.
+            let is_fresh = |load: &&Arc<Load>| match load.figure_age(figure, now) {
+                Age::Never => load.age(now).is_fresh(staleness),
+                age @ Age::Since(_) => age.is_fresh(staleness),
+            };
+            let values: Vec<f64> = loads().filter(is_fresh).map(|load| read(load)).collect();
+            let families = [&self.families.means[quantity], &self.families.deviations[quantity]];
+            if !values.is_empty() || snapshot.is_empty() {
+                let summary = Summary::of(values.into_iter());
+                gauge(families[0]).set(summary.mean);
+                gauge(families[1]).set(summary.deviation);
+            } else if fresh > 0 {
+                // The pages come, and none of them has the figure any more.
+                for family in families {
+                    family.remove([self.pool.name()]);
+                }
             }
         }
         if let Some(at) = *last_fresh {
@@ -204,6 +221,75 @@ mod tests {
         assert_eq!(value(&metrics, "inference_pool_ready_pods{name=\"p\"}").as_deref(), Some("0"));
         assert_eq!(value(&metrics, "llm_d_epp_average_queue_size{name=\"p\"}").as_deref(), Some("2.5"));
         assert_eq!(value(&metrics, "pointsman_pool_averages_age_seconds{name=\"p\"}").as_deref(), Some("5"));
+    }
+
+    #[test]
+    fn a_pool_without_endpoints_has_averages_of_zero_and_not_the_last_ones() {
+        let start = Instant::now();
+        let metrics = Metrics::new();
+        let pool = Arc::new(Pool::new("ns", "p", start));
+        pool.replace_endpoints(vec![spec("a"), spec("b")]);
+        let collector = metrics.pool_collector(&pool);
+        for (endpoint, waiting) in pool.snapshot().endpoints().iter().zip([8, 12]) {
+            endpoint.load().record(reading(waiting, 0.5), 0, start);
+        }
+        collector.refresh(start, Duration::from_secs(2));
+        let figures = ["average_kv_cache_utilization", "average_queue_size", "std_dev_queue_size"];
+        let figures = figures.map(|figure| format!("llm_d_epp_{figure}{{name=\"p\"}}"));
+        let read = || figures.clone().map(|series| value(&metrics, &series).unwrap());
+        assert_eq!(read(), ["0.5", "10", "2.83"]);
+        pool.replace_endpoints(vec![]);
+        collector.refresh(start + Duration::from_mins(1), Duration::from_secs(2));
+        assert_eq!(read(), ["0", "0", "0"]);
+        assert_eq!(value(&metrics, "inference_pool_average_queue_size{name=\"p\"}").as_deref(), Some("0"));
+    }
+
+    #[test]
+    fn a_figure_that_vanished_from_a_page_leaves_its_average_and_only_that() {
+        let start = Instant::now();
+        let metrics = Metrics::new();
+        let pool = Arc::new(Pool::new("ns", "p", start));
+        pool.replace_endpoints(vec![spec("a"), spec("b")]);
+        let collector = metrics.pool_collector(&pool);
+        let snapshot = pool.snapshot();
+        let [a, b] = snapshot.endpoints() else { unreachable!("there are two") };
+        a.load().record(reading(10, 0.5), 0, start);
+        let later = start + Duration::from_secs(5);
+        a.load().record(Reading { waiting: None, ..reading(0, 0.5) }, 0, later);
+        b.load().record(reading(2, 0.7), 0, later);
+        collector.refresh(later, Duration::from_secs(2));
+        assert_eq!(value(&metrics, "llm_d_epp_average_queue_size{name=\"p\"}").as_deref(), Some("2"));
+        let usage = value(&metrics, "llm_d_epp_average_kv_cache_utilization{name=\"p\"}");
+        assert_eq!(usage.as_deref(), Some("0.6"));
+        assert_eq!(value(&metrics, "llm_d_epp_ready_endpoints{name=\"p\"}").as_deref(), Some("2"));
+        let later = later + Duration::from_secs(5);
+        for endpoint in [a, b] {
+            endpoint.load().record(Reading { waiting: None, ..reading(0, 0.5) }, 0, later);
+        }
+        collector.refresh(later, Duration::from_secs(2));
+        assert_eq!(value(&metrics, "llm_d_epp_average_queue_size{name=\"p\"}"), None);
+    }
+
+    #[test]
+    fn one_name_in_two_namespaces_makes_two_series() {
+        let metrics = Metrics::new();
+        let pool = Arc::new(Pool::new("ns", "p", Instant::now()));
+        let other = EndpointSpec::new(EndpointId::new("else", "a"), SocketAddr::from(([10, 0, 0, 2], 8000)));
+        pool.replace_endpoints(vec![spec("a"), other, spec("b")]);
+        let _collector = metrics.pool_collector(&pool);
+        let page = metrics.encode(Format::Text);
+        let mut series: Vec<&str> =
+            page.lines().filter_map(|line| line.rsplit_once(' ')).map(|(series, _)| series).collect();
+        let all = series.len();
+        series.sort_unstable();
+        series.dedup();
+        assert_eq!(series.len(), all, "{page}");
+        for endpoint in ["ns/a", "else/a", "b"] {
+            let queue = format!(
+                "llm_d_epp_per_endpoint_queue_size{{model_server_endpoint=\"{endpoint}\",name=\"p\"}}"
+            );
+            assert_eq!(value(&metrics, &queue).as_deref(), Some("0"), "{endpoint}");
+        }
     }
 
     #[test]

@@ -13,6 +13,9 @@ use super::buckets::{
 use super::family::{Definition, Family, LegacyLabels, Twin, Vector};
 use crate::request::Usage;
 
+/// Fairness id of requests that name none.
+pub(super) const DEFAULT_FLOW: &str = "default-flow";
+
 const MODEL: &str = "model_name";
 const TARGET: &str = "target_model_name";
 const FAIRNESS: &str = "fairness_id";
@@ -112,8 +115,27 @@ const ITL: Definition<4> = Definition::new(
 )
 .buckets(ITL_SECONDS);
 
+const FAILED: Definition<1> = Definition::new(
+    "pointsman_request_errors_total",
+    "Requests that failed, by error code alone: each code is there from the start, so that the first failure of any tenant is an increase.",
+    ["error_code"],
+);
+
+/// Every error code: those of refusals, and that of a model server's failure.
+const CODES: [&str; 8] = [
+    "BadRequest",
+    "PayloadTooLarge",
+    "PreconditionFailed",
+    "ResourceExhausted",
+    "Internal",
+    "ServiceUnavailable",
+    "ModelServerError",
+    "Unknown",
+];
+
 /// The families of this file.
 pub(super) struct RequestFamilies {
+    failed: Family<IntCounterVec, 1>,
     requests: Family<IntCounterVec, 4>,
     errors: Family<IntCounterVec, 5>,
     duration: Family<HistogramVec, 4>,
@@ -131,7 +153,15 @@ pub(super) struct RequestFamilies {
 
 impl RequestFamilies {
     pub(super) fn register(registry: &Registry) -> Self {
+        let failed = Family::<IntCounterVec, 1>::register(FAILED, registry);
+        for code in CODES {
+            failed.child([code]);
+        }
+        let running = Family::<IntGaugeVec, 4>::register(RUNNING, registry);
+        // Requests without a model are not counted, so it stays 0: a sum over the series is never empty, not even before the first request.
+        drop(running.child(["", "", DEFAULT_FLOW, "0"]));
         Self {
+            failed,
             requests: Family::register(REQUESTS, registry),
             errors: Family::register(ERRORS, registry),
             duration: Family::register(DURATION, registry),
@@ -140,7 +170,7 @@ impl RequestFamilies {
             input: Family::register(INPUT, registry),
             output: Family::register(OUTPUT, registry),
             cached: Family::register(CACHED, registry),
-            running: Family::register(RUNNING, registry),
+            running,
             ntpot: Family::register(NTPOT, registry),
             ttft: Family::register(TTFT, registry),
             tpot: Family::register(TPOT, registry),
@@ -323,6 +353,7 @@ impl RequestMetrics {
     /// Counts a failure. `code` comes from the closed set of error codes; an empty one counts nothing.
     pub fn error(&self, code: &str) {
         if !code.is_empty() {
+            self.set.families.failed.child([code]).inc();
             self.set.families.errors.child(self.set.values_and(code)).inc();
         }
     }

@@ -85,6 +85,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     kubernetes.status_write("inferenceobjectives", "success");
     kubernetes.label_write("success");
     kubernetes.access("allowed");
+    metrics.watch_lines("stderr", || (0, 0));
     exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
 }
@@ -227,8 +228,9 @@ fn running_requests_return_to_zero_and_unnamed_models_are_not_counted() {
     assert_eq!(value(&metrics, "inference_objective_running_requests{model_name=\"m\"}"), Some(2.0));
     drop(guards);
     assert_eq!(value(&metrics, &format!("llm_d_epp_request_running{MFP}")), Some(0.0));
-    drop(metrics.request(RequestLabels { model: "", ..LABELS }).running_guard());
-    assert!(!metrics.encode(Format::Text).contains("running_requests{model_name=\"\"}"));
+    let unnamed = metrics.request(RequestLabels { model: "", ..LABELS }).running_guard();
+    assert_eq!(value(&metrics, "inference_objective_running_requests{model_name=\"\"}"), Some(0.0));
+    drop(unnamed);
 }
 
 #[test]
@@ -286,4 +288,88 @@ fn in_flight_shares_return_to_zero_and_their_series_leave_with_the_endpoint() {
     assert_eq!(read(), [Some(0.0), Some(0.0)]);
     inflight.prune_endpoints(&Pool::new("ns", "pool", Instant::now()).snapshot());
     assert_eq!(read(), [None, None]);
+}
+
+#[test]
+fn an_endpoint_that_flaps_keeps_counting_the_requests_it_still_serves() {
+    let metrics = Metrics::new();
+    let pool = Pool::new("ns", "pool", Instant::now());
+    let spec = || EndpointSpec::new(EndpointId::new("ns", "a"), SocketAddr::from(([10, 0, 0, 1], 8000)));
+    pool.replace_endpoints(vec![spec()]);
+    let inflight = metrics.inflight("load");
+    let first = inflight.begin(&pool.snapshot().endpoints()[0], "f", 1, 9);
+    pool.replace_endpoints(vec![]);
+    inflight.prune_endpoints(&pool.snapshot());
+    pool.replace_endpoints(vec![spec()]);
+    let second = inflight.begin(&pool.snapshot().endpoints()[0], "f", 1, 9);
+    let series = "llm_d_epp_inflight_requests{endpoint_name=\"a\",fairness_id=\"f\",namespace=\"ns\",priority=\"1\",producer_name=\"load\"}";
+    assert_eq!(value(&metrics, series), Some(2.0));
+    drop((first, second));
+    assert_eq!(value(&metrics, series), Some(0.0));
+}
+
+#[test]
+fn lost_lines_show_at_zero_and_follow_their_queue() {
+    let metrics = Metrics::new();
+    let lost = Arc::new(std::sync::atomic::AtomicU64::new(0));
+    let count = Arc::clone(&lost);
+    metrics.watch_lines("stderr", move || (count.load(std::sync::atomic::Ordering::Relaxed), 0));
+    let series = "pointsman_log_lines_dropped_total{reason=\"queue_full\",stream=\"stderr\"}";
+    assert_eq!(value(&metrics, series), Some(0.0));
+    lost.store(7, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!([value(&metrics, series), value(&metrics, series)], [Some(7.0), Some(7.0)]);
+}
+
+#[test]
+fn sums_of_running_requests_are_zero_and_not_empty_before_the_first_request() {
+    let metrics = Metrics::new();
+    assert_eq!(value(&metrics, "inference_objective_running_requests{model_name=\"\"}"), Some(0.0));
+    let series = "llm_d_epp_request_running{fairness_id=\"default-flow\",model_name=\"\",priority=\"0\",target_model_name=\"\"}";
+    assert_eq!(value(&metrics, series), Some(0.0));
+}
+
+#[test]
+fn the_first_failure_of_any_tenant_is_an_increase_of_a_series_without_tenants() {
+    let metrics = Metrics::new();
+    let series = "pointsman_request_errors_total{error_code=\"Internal\"}";
+    assert_eq!(value(&metrics, series), Some(0.0));
+    for fairness_id in ["a", "b", "c"] {
+        metrics.request(RequestLabels { fairness_id, ..LABELS }).error("Internal");
+    }
+    assert_eq!(value(&metrics, series), Some(3.0));
+}
+
+#[test]
+fn counters_whose_first_increase_matters_are_there_from_the_start() {
+    let metrics = Metrics::new();
+    metrics.extproc().serves([("no_endpoints", 503)]);
+    metrics.extproc().produces("type", "name");
+    metrics.datalayer().polls("source", "extractor");
+    metrics.discovery().reloaded("endpoints_file", UNIX_EPOCH);
+    metrics.kubernetes().watch("pods", "");
+    metrics.kubernetes().writes_status("objectives");
+    metrics.kubernetes().set_leader(true);
+    let flow = metrics.flow("pool", [3]);
+    let zeros = [
+        "pointsman_extproc_refusals_total{code=\"503\",reason=\"no_endpoints\"}",
+        "pointsman_bound_hits_total{bound=\"buffered_bodies\"}",
+        "pointsman_producer_errors_total{plugin_name=\"name\",plugin_type=\"type\"}",
+        "llm_d_epp_datalayer_poll_errors_total{source_type=\"source\"}",
+        "pointsman_reloads_total{outcome=\"failure\",source=\"endpoints_file\"}",
+        "pointsman_discovery_errors_total{group=\"\",reason=\"forbidden\",resource=\"pods\"}",
+        "pointsman_status_writes_total{outcome=\"forbidden\",resource=\"objectives\"}",
+        "pointsman_leader_transitions_total",
+        "llm_d_epp_flow_control_requests_total{inference_pool=\"pool\",outcome=\"RejectedCapacity\",priority=\"3\"}",
+        "llm_d_epp_flow_control_revocations_issued_total{inference_pool=\"pool\",priority=\"3\"}",
+        "llm_d_epp_flow_control_revocations_total{inference_pool=\"pool\",outcome=\"timed_out\"}",
+    ];
+    for series in zeros {
+        assert_eq!(value(&metrics, series), Some(0.0), "{series}");
+    }
+    // A band that went leaves nothing behind.
+    flow.remove_band(3);
+    for seconds in [0, 100] {
+        flow.prune(Instant::now() + Duration::from_secs(seconds), Duration::from_secs(50));
+    }
+    assert!(!metrics.encode(Format::Text).contains("priority=\"3\""));
 }

@@ -23,6 +23,17 @@ impl Age {
     }
 }
 
+/// Figures whose age is known each by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoadFigure {
+    /// Waiting requests.
+    Waiting,
+    /// Running requests.
+    Running,
+    /// KV-cache usage.
+    KvUsage,
+}
+
 /// LoRA adapters as a model server reports them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LoraReading {
@@ -58,6 +69,13 @@ impl Reading {
     }
 }
 
+/// Most requests that a server is believed to have waiting or running. Whatever claims more counts as this many, so that no page can make a sum
+/// or a mean useless.
+pub const MOST_REQUESTS: u64 = 1_000_000_000;
+
+/// Largest block of a KV cache that is believed, in tokens.
+const LARGEST_BLOCK: u32 = 1 << 20;
+
 /// Scrapes without any answer, one after the other, until a server counts as unreachable: one may be an accident.
 const UNREACHABLE_AFTER: u32 = 2;
 
@@ -75,6 +93,8 @@ pub struct Load {
     num_blocks: AtomicU32,
     /// Nanoseconds since `epoch` plus one; 0 = never.
     updated: AtomicU64,
+    /// The same for waiting, running and KV-cache usage each: a page may stop showing one of them.
+    read: [AtomicU64; 3],
     dispatched_at_reading: AtomicU64,
     /// Scrapes in a row that got no answer at all.
     unanswered: AtomicU32,
@@ -95,6 +115,7 @@ impl Load {
             block_size: AtomicU32::new(0),
             num_blocks: AtomicU32::new(0),
             updated: AtomicU64::new(0),
+            read: Default::default(),
             dispatched_at_reading: AtomicU64::new(0),
             unanswered: AtomicU32::new(0),
             lora: ArcSwap::default(),
@@ -166,9 +187,34 @@ impl Load {
         self.unanswered.load(Relaxed) < UNREACHABLE_AFTER
     }
 
-    /// Age of the last reading.
+    /// Age of the last reading, whatever it carried.
     pub fn age(&self, now: Instant) -> Age {
-        match self.updated.load(Relaxed) {
+        self.since(self.updated.load(Relaxed), now)
+    }
+
+    /// Age of one figure: the time since a page last had it.
+    pub fn figure_age(&self, figure: LoadFigure, now: Instant) -> Age {
+        let [waiting, running, kv_usage] = &self.read;
+        let read = match figure {
+            LoadFigure::Waiting => waiting,
+            LoadFigure::Running => running,
+            LoadFigure::KvUsage => kv_usage,
+        };
+        self.since(read.load(Relaxed), now)
+    }
+
+    /// Age of what tells how full the server is: of waiting requests or KV-cache usage, the older. A figure that no page ever had does not count.
+    pub fn fullness_age(&self, now: Instant) -> Age {
+        let ages = [LoadFigure::Waiting, LoadFigure::KvUsage].map(|figure| self.figure_age(figure, now));
+        match ages {
+            [Age::Never, Age::Never] => self.age(now),
+            [Age::Never, age] | [age, Age::Never] => age,
+            [Age::Since(waiting), Age::Since(kv_usage)] => Age::Since(waiting.max(kv_usage)),
+        }
+    }
+
+    fn since(&self, at: u64, now: Instant) -> Age {
+        match at {
             0 => Age::Never,
             at => Age::Since(
                 now.saturating_duration_since(self.epoch).saturating_sub(Duration::from_nanos(at - 1)),
@@ -181,16 +227,22 @@ impl Load {
         if reading.is_empty() {
             return;
         }
+        let nanos = now.saturating_duration_since(self.epoch).as_nanos() as u64;
+        let at = nanos.saturating_add(1);
+        let [waiting_read, running_read, kv_usage_read] = &self.read;
         if let Some(waiting) = reading.waiting {
-            self.waiting.store(waiting, Relaxed);
+            self.waiting.store(waiting.min(MOST_REQUESTS), Relaxed);
+            waiting_read.store(at, Relaxed);
         }
         if let Some(running) = reading.running {
-            self.running.store(running, Relaxed);
+            self.running.store(running.min(MOST_REQUESTS), Relaxed);
+            running_read.store(at, Relaxed);
         }
         if let Some(usage) = reading.kv_usage.filter(|usage| usage.is_finite()) {
             self.kv_usage.store(usage.clamp(0.0, 1.0).to_bits(), Relaxed);
+            kv_usage_read.store(at, Relaxed);
         }
-        if let Some(size) = reading.block_size {
+        if let Some(size) = reading.block_size.filter(|size| *size <= LARGEST_BLOCK) {
             self.block_size.store(size, Relaxed);
         }
         if let Some(blocks) = reading.num_blocks {
@@ -200,13 +252,13 @@ impl Load {
             self.lora.store(Arc::new(lora));
         }
         self.dispatched_at_reading.store(dispatched_before, Relaxed);
-        let nanos = now.saturating_duration_since(self.epoch).as_nanos() as u64;
-        self.updated.store(nanos.saturating_add(1), Relaxed);
+        self.updated.store(at, Relaxed);
     }
 
     /// Forgets what was read: it is another life of the server. What this process sent still counts.
     pub(super) fn forget_reading(&self) {
         self.updated.store(0, Relaxed);
+        self.read.iter().for_each(|read| read.store(0, Relaxed));
         self.waiting.store(0, Relaxed);
         self.running.store(0, Relaxed);
         self.kv_usage.store(0, Relaxed);
@@ -246,6 +298,47 @@ mod tests {
         load.record(Reading { waiting: Some(4), ..Reading::default() }, 0, later);
         assert_eq!((load.waiting(), load.kv_usage()), (4, 0.5));
         assert_eq!(load.age(later), Age::Since(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_figure_that_vanishes_from_the_page_grows_stale_by_itself() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        load.record(Reading { waiting: Some(3), kv_usage: Some(0.5), ..Reading::default() }, 0, start);
+        let later = start + Duration::from_secs(9);
+        load.record(Reading { kv_usage: Some(0.6), ..Reading::default() }, 0, later);
+        let nine = Age::Since(Duration::from_secs(9));
+        assert_eq!(load.figure_age(LoadFigure::Waiting, later), nine);
+        assert_eq!(load.figure_age(LoadFigure::KvUsage, later), Age::Since(Duration::ZERO));
+        assert_eq!(load.figure_age(LoadFigure::Running, later), Age::Never);
+        assert_eq!(load.fullness_age(later), nine);
+        assert_eq!(load.age(later), Age::Since(Duration::ZERO));
+    }
+
+    #[test]
+    fn a_figure_that_a_server_never_had_does_not_make_it_stale() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        load.record(Reading { waiting: Some(3), ..Reading::default() }, 0, start);
+        assert_eq!(load.fullness_age(start), Age::Since(Duration::ZERO));
+    }
+
+    #[test]
+    fn numbers_beyond_belief_are_bounded() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        let usual = Reading { block_size: Some(16), kv_usage: Some(0.5), ..Reading::default() };
+        load.record(usual, 0, start);
+        let absurd = Reading {
+            waiting: Some(u64::MAX),
+            running: Some(u64::MAX),
+            kv_usage: Some(f64::INFINITY),
+            block_size: Some(u32::MAX),
+            ..Reading::default()
+        };
+        load.record(absurd, 0, start);
+        assert_eq!((load.waiting(), load.running()), (MOST_REQUESTS, MOST_REQUESTS));
+        assert_eq!((load.kv_usage(), load.block_size()), (0.5, 16));
     }
 
     #[test]

@@ -14,7 +14,7 @@ mod subset;
 
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels};
 pub use lease::Lease;
-pub use load::{Age, Load, LoraReading, Reading};
+pub use load::{Age, Load, LoadFigure, LoraReading, MOST_REQUESTS, Reading};
 pub use objectives::Objectives;
 pub use registry::{Pool, PoolChange};
 pub use rewrites::{MAX_TARGET_NAME, ModelRewrite, RewriteRule, RewriteTarget, Rewrites};

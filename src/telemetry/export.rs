@@ -1,6 +1,5 @@
 //! Where finished spans go.
 
-use std::io::Write;
 use std::time::{Duration, Instant};
 
 use opentelemetry::trace::Status;
@@ -13,6 +12,7 @@ use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity
 use tracing::warn;
 
 use super::events::Repeat;
+use super::lines::LineQueue;
 use super::settings::Otlp;
 use super::timestamp::rfc3339;
 
@@ -135,17 +135,21 @@ impl<E: SpanExporter> SpanExporter for Logged<E> {
 
 /// Writes each span as a line of JSON on standard output.
 #[derive(Debug)]
-pub(super) struct Console;
+pub(super) struct Console {
+    output: LineQueue,
+}
+
+impl Console {
+    pub(super) fn new(output: LineQueue) -> Self {
+        Self { output }
+    }
+}
 
 impl SpanExporter for Console {
     async fn export(&self, batch: Vec<SpanData>) -> OTelSdkResult {
-        let mut lines = String::new();
         for span in &batch {
-            lines.push_str(&describe(span).to_string());
-            lines.push('\n');
+            self.output.push(describe(span).to_string().as_bytes(), false);
         }
-        // Nobody may be reading; that is no reason to trouble requests.
-        let _ = std::io::stdout().lock().write_all(lines.as_bytes());
         Ok(())
     }
 }

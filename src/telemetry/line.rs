@@ -1,5 +1,6 @@
 //! One event as one line.
 
+use std::borrow::Cow;
 use std::error::Error;
 use std::fmt::{self, Write};
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -13,6 +14,12 @@ use tracing_subscriber::registry::LookupSpan;
 
 use super::level::LogLevel;
 use super::timestamp::rfc3339;
+
+/// Bytes of a message or of a value; what is longer is cut.
+const VALUE_BYTES: usize = 4 << 10;
+
+/// Bytes of the fields of an event, and of those of the spans around it. Fields that have no room are left out, and the line says `"cut":true`.
+const MEMBERS_BYTES: usize = 16 << 10;
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -41,35 +48,75 @@ where
         let mut outer = String::new();
         for span in context.event_scope().into_iter().flat_map(tracing_subscriber::registry::Scope::from_root)
         {
-            if let Some(formatted) = span.extensions().get::<FormattedFields<N>>() {
+            if let Some(formatted) = span.extensions().get::<FormattedFields<N>>()
+                && outer.len() + formatted.fields.len() <= MEMBERS_BYTES
+            {
                 outer.push_str(&formatted.fields);
             }
         }
         let metadata = event.metadata();
-        let level = LogLevel::of(*metadata.level());
-        let caller = Caller(metadata.file(), metadata.line());
+        let head = Head {
+            level: LogLevel::of(*metadata.level()),
+            logger: metadata.target(),
+            caller: Caller(metadata.file(), metadata.line()),
+            message: &fields.message,
+        };
+        self.write(&mut writer, &head, &outer, &fields.members)
+    }
+}
+
+/// What every line has.
+struct Head<'h> {
+    level: LogLevel,
+    logger: &'h str,
+    caller: Caller<'h>,
+    message: &'h str,
+}
+
+impl LogFormat {
+    /// Writes a line that happens now. `outer` and `members` are JSON members, each after a comma.
+    fn write(self, writer: &mut dyn Write, head: &Head<'_>, outer: &str, members: &str) -> fmt::Result {
+        let Head { level, logger, caller, message } = head;
         let now = SystemTime::now();
         match self {
             Self::Json => {
                 let seconds = now.duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64());
                 write!(writer, "{{\"level\":\"{level}\",\"ts\":{seconds:.6},\"logger\":")?;
-                writer.write_str(&quoted(metadata.target()))?;
+                writer.write_str(&quoted(logger))?;
                 writer.write_str(",\"caller\":")?;
                 writer.write_str(&quoted(&caller.to_string()))?;
                 writer.write_str(",\"msg\":")?;
-                writer.write_str(&quoted(&fields.message))?;
-                writeln!(writer, "{outer}{}}}", fields.members)
+                writer.write_str(&quoted(message))?;
+                writeln!(writer, "{outer}{members}}}")
             }
             Self::Console => {
-                let target = metadata.target();
-                write!(writer, "{}\t{level}\t{target}\t{caller}\t{}", rfc3339(now), fields.message)?;
-                let members = format!("{outer}{}", fields.members);
+                write!(writer, "{}\t{level}\t{logger}\t{caller}\t{message}", rfc3339(now))?;
+                let members = format!("{outer}{members}");
                 match members.strip_prefix(',') {
                     Some(members) => writeln!(writer, "\t{{{members}}}"),
                     None => writeln!(writer),
                 }
             }
         }
+    }
+
+    /// A line that no event stands behind: this module's own news, and panics, which may happen in the midst of an event. `at` is file and line.
+    pub(super) fn line(
+        self,
+        level: LogLevel,
+        at: (Option<&str>, Option<u32>),
+        message: &str,
+        members: &[(&str, &str)],
+    ) -> String {
+        let mut fields = Fields::default();
+        for (name, value) in members {
+            fields.member(name, &quoted(&clipped(value)));
+        }
+        let head = Head { level, logger: "pointsman::telemetry", caller: Caller(at.0, at.1), message };
+        let mut line = String::new();
+        // Writing to a string does not fail.
+        let _ = self.write(&mut line, &head, "", &fields.members);
+        line
     }
 }
 
@@ -90,58 +137,106 @@ struct Fields {
     message: String,
     /// JSON members, each after a comma.
     members: String,
+    cut: bool,
 }
 
 impl Fields {
-    fn member(&mut self, field: &Field, json: &str) {
+    fn member(&mut self, name: &str, json: &str) {
+        let name = quoted(name);
+        if self.members.len() + name.len() + json.len() + 2 > MEMBERS_BYTES {
+            if !std::mem::replace(&mut self.cut, true) {
+                self.members.push_str(",\"cut\":true");
+            }
+            return;
+        }
         self.members.push(',');
-        self.members.push_str(&quoted(field.name()));
+        self.members.push_str(&name);
         self.members.push(':');
         self.members.push_str(json);
+    }
+
+    fn text(&mut self, field: &Field, value: &str) {
+        let value = clipped(value);
+        if field.name() == "message" {
+            self.message = value.into_owned();
+        } else {
+            self.member(field.name(), &quoted(&value));
+        }
     }
 }
 
 impl Visit for Fields {
     fn record_str(&mut self, field: &Field, value: &str) {
-        if field.name() == "message" {
-            value.clone_into(&mut self.message);
-        } else {
-            self.member(field, &quoted(value));
-        }
+        self.text(field, value);
     }
 
     fn record_bool(&mut self, field: &Field, value: bool) {
-        self.member(field, if value { "true" } else { "false" });
+        self.member(field.name(), if value { "true" } else { "false" });
     }
 
     fn record_i64(&mut self, field: &Field, value: i64) {
-        self.member(field, &value.to_string());
+        self.member(field.name(), &value.to_string());
     }
 
     fn record_u64(&mut self, field: &Field, value: u64) {
-        self.member(field, &value.to_string());
+        self.member(field.name(), &value.to_string());
     }
 
     fn record_f64(&mut self, field: &Field, value: f64) {
         // JSON knows no NaN.
         let text = value.to_string();
-        self.member(field, &if value.is_finite() { text } else { quoted(&text) });
+        self.member(field.name(), &if value.is_finite() { text } else { quoted(&text) });
     }
 
     fn record_error(&mut self, field: &Field, value: &(dyn Error + 'static)) {
-        let mut text = value.to_string();
+        let mut text = Clipped::default();
+        // It fails when the text has no more room, and then nothing more is wanted.
+        let mut written = write!(text, "{value}");
         let mut source = value.source();
-        while let Some(cause) = source {
-            // A message that is cut short is better than none; writing to a string does not fail.
-            let _ = write!(text, ": {cause}");
+        while let Some(cause) = source.filter(|_| written.is_ok()) {
+            written = write!(text, ": {cause}");
             source = cause.source();
         }
-        self.member(field, &quoted(&text));
+        self.member(field.name(), &quoted(&text.0));
     }
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
-        self.record_str(field, &format!("{value:?}"));
+        let mut text = Clipped::default();
+        // It fails when the text has no more room, and then nothing more is wanted.
+        let _ = write!(text, "{value:?}");
+        self.text(field, &text.0);
     }
+}
+
+/// A text that takes no more than [`VALUE_BYTES`], and then ends whatever is writing to it.
+#[derive(Default)]
+struct Clipped(String);
+
+impl Write for Clipped {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        let room = VALUE_BYTES.saturating_sub(self.0.len());
+        if text.len() <= room {
+            self.0.push_str(text);
+            return Ok(());
+        }
+        self.0.push_str(&text[..text.floor_char_boundary(room)]);
+        self.0.push_str(CUT);
+        Err(fmt::Error)
+    }
+}
+
+/// How a value that was cut ends.
+const CUT: &str = "…";
+
+/// As much of a value as is written.
+fn clipped(value: &str) -> Cow<'_, str> {
+    if value.len() <= VALUE_BYTES + CUT.len() {
+        return Cow::Borrowed(value);
+    }
+    let mut text = Clipped::default();
+    // It fails because the text has no room for the rest.
+    let _ = text.write_str(value);
+    Cow::Owned(text.0)
 }
 
 /// Source file and line, the file from `src/` on.

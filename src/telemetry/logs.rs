@@ -1,5 +1,6 @@
 //! Logs: where they go, how they look, and a level that can be changed while the program runs.
 
+use std::backtrace::{Backtrace, BacktraceStatus};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -12,6 +13,7 @@ use tracing_subscriber::{Registry, reload};
 
 use super::level::LogLevel;
 use super::line::{LogFormat, Members};
+use super::lines::LineQueue;
 
 /// Changes the level of a running program. Clones change the same level.
 #[derive(Clone, Debug)]
@@ -37,11 +39,46 @@ impl LogHandle {
     }
 }
 
-/// Logs to standard error from now on, for the whole process. Fails if something already logs.
-pub fn init(level: LogLevel, format: LogFormat) -> Result<LogHandle, SetGlobalDefaultError> {
-    let (subscriber, handle) = subscriber(level, format, std::io::stderr);
+/// Logs to `lines` from now on, for the whole process, panics included. Fails if something already logs.
+pub fn init(
+    level: LogLevel,
+    format: LogFormat,
+    lines: &LineQueue,
+) -> Result<LogHandle, SetGlobalDefaultError> {
+    let (subscriber, handle) = subscriber(level, format, lines.clone());
     tracing::subscriber::set_global_default(subscriber)?;
+    log_panics(format, lines.clone());
     Ok(handle)
+}
+
+/// A queue of log lines in front of standard error.
+pub fn lines(format: LogFormat) -> std::io::Result<LineQueue> {
+    LineQueue::stderr(move |lost| {
+        let at = (Some(file!()), Some(line!()));
+        format.line(LogLevel::Warn, at, "log lines were lost", &[("lines", &lost.to_string())])
+    })
+}
+
+/// Panics become log lines. The standard library's hook would write to standard error itself, and wait for whoever reads it.
+fn log_panics(format: LogFormat, lines: LineQueue) {
+    std::panic::set_hook(Box::new(move |panic| {
+        let backtrace = Backtrace::capture();
+        let trace = match backtrace.status() {
+            BacktraceStatus::Captured => backtrace.to_string(),
+            _ => String::new(),
+        };
+        let thread = std::thread::current();
+        let mut members = vec![
+            ("thread", thread.name().unwrap_or("unnamed")),
+            ("panic", panic.payload_as_str().unwrap_or("?")),
+        ];
+        if !trace.is_empty() {
+            members.push(("backtrace", &trace));
+        }
+        let at = panic.location().map_or((None, None), |at| (Some(at.file()), Some(at.line())));
+        let line = format.line(LogLevel::Error, at, "a bug: a thread panicked", &members);
+        lines.push(line.as_bytes(), true);
+    }));
 }
 
 /// A subscriber that writes to `writer`, and the handle of its level.
@@ -54,7 +91,12 @@ where
     W: for<'w> MakeWriter<'w> + Send + Sync + 'static,
 {
     let (filter, reload) = reload::Layer::new(level.targets());
-    let lines = tracing_subscriber::fmt::layer().fmt_fields(Members).event_format(format).with_writer(writer);
+    let lines = tracing_subscriber::fmt::layer()
+        .fmt_fields(Members)
+        .event_format(format)
+        .with_writer(writer)
+        // They would go to standard error, past the writer.
+        .log_internal_errors(false);
     let subscriber = tracing_subscriber::registry().with(filter).with(lines);
     (subscriber, LogHandle { level: Arc::new(Mutex::new(level)), filter: reload })
 }
@@ -112,6 +154,20 @@ mod tests {
         assert_eq!(value["endpoint"], "ns/a");
         assert_eq!(value["ratio"], 0.5);
         assert_eq!(value["nan"], "NaN");
+    }
+
+    #[test]
+    fn values_of_megabytes_are_cut_and_the_line_is_still_json() {
+        let long = "\u{1}".repeat(1 << 20);
+        let lines = json(LogLevel::Info, |_| {
+            error!(long, debug = ?long, short = 1, "{long}");
+            let failure = io::Error::other(long.clone());
+            error!(error = &failure as &dyn std::error::Error, "short");
+        });
+        assert!(lines.iter().all(|line| line.to_string().len() < 100_000));
+        assert_eq!((&lines[0]["cut"], &lines[0]["short"]), (&Value::from(true), &Value::from(1)));
+        assert!(lines[0]["msg"].as_str().unwrap().len() > 4000);
+        assert_eq!(lines[1]["msg"], "short");
     }
 
     #[test]

@@ -151,16 +151,35 @@ fn resource(
     for pair in
         get("OTEL_RESOURCE_ATTRIBUTES").unwrap_or_default().split(',').filter(|pair| !pair.trim().is_empty())
     {
-        match pair.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => set(key.trim(), value.trim().to_owned()),
-            _ => problems
-                .push(format!("OTEL_RESOURCE_ATTRIBUTES has {pair:?}, which is no key=value: left out")),
+        let decoded = pair
+            .split_once('=')
+            .and_then(|(key, value)| percent_decoded(key.trim()).zip(percent_decoded(value.trim())));
+        match decoded {
+            Some((key, value)) if !key.is_empty() => set(&key, value),
+            _ => problems.push(format!(
+                "OTEL_RESOURCE_ATTRIBUTES has {pair:?}, which is no percent-encoded key=value: left out"
+            )),
         }
     }
     if let Some(name) = get("OTEL_SERVICE_NAME") {
         set("service.name", name);
     }
     attributes
+}
+
+/// The text behind `%2C` and its like; `None` if that is none.
+fn percent_decoded(text: &str) -> Option<String> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut bytes = text.bytes();
+    while let Some(byte) = bytes.next() {
+        if byte == b'%' {
+            let mut digit = || char::from(bytes.next()?).to_digit(16);
+            decoded.push(u8::try_from(digit()? * 16 + digit()?).ok()?);
+        } else {
+            decoded.push(byte);
+        }
+    }
+    String::from_utf8(decoded).ok()
 }
 
 #[cfg(test)]
@@ -231,6 +250,17 @@ mod tests {
         assert_eq!(sampler("always_on"), ("AlwaysOn".into(), false));
         assert_eq!(sampler("parentbased_always_off"), ("ParentBased(AlwaysOff)".into(), true));
         assert_eq!(sampler("traceidratio"), ("TraceIdRatioBased(0.5)".into(), false));
+    }
+
+    #[test]
+    fn resource_attributes_are_percent_decoded() {
+        let text = "team=a%2Cb%3Dc,caf%C3%A9=100%25,bad=%zz,cut=%4,latin=%E9";
+        let settings = read([("OTEL_RESOURCE_ATTRIBUTES", text)]);
+        let value = |key: &str| {
+            settings.resource.iter().find(|(known, _)| known == key).map(|(_, value)| value.as_str())
+        };
+        assert_eq!((value("team"), value("café")), (Some("a,b=c"), Some("100%")));
+        assert_eq!(settings.problems.len(), 3, "{:?}", settings.problems);
     }
 
     #[test]

@@ -198,7 +198,8 @@ async fn shutdown_sends_what_is_left_to_the_collector() {
         "OTEL_TRACES_SAMPLER" => Some("parentbased_always_on".to_owned()),
         _ => None,
     };
-    let tracing = Tracing::new(&Settings::read(lookup, "v1"), "v1", "abc").unwrap();
+    let output = LineQueue::start("test", std::io::sink(), |_| String::new()).unwrap();
+    let tracing = Tracing::new(&Settings::read(lookup, "v1"), "v1", "abc", &output).unwrap();
     let request = tracing.request_span(&parent("01"), Duration::ZERO);
     drop(request.child(|| "pick_endpoints"));
     drop(request);

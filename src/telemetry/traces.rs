@@ -14,6 +14,7 @@ use opentelemetry_sdk::trace::{
 use tracing::warn;
 
 use super::export::{Console, Logged, TracingError, otlp};
+use super::lines::LineQueue;
 use super::propagation::{baggage, extract};
 use super::settings::{Exporter, Settings};
 use super::span::Span;
@@ -46,22 +47,32 @@ impl Tracing {
 
     /// What `--tracing` and the `OTEL_*` variables ask for. Without an exporter this is [`Tracing::off`]: a trace that nobody collects would only
     /// put spans between the caller's and the model server's that nobody can find. `build_ref` and `commit` name the build. Must be called within a
-    /// Tokio runtime, which has to outlive the last export.
-    pub fn from_env(enabled: bool, build_ref: &str, commit: &str) -> Result<Self, TracingError> {
+    /// Tokio runtime, which has to outlive the last export. The exporter `console` writes to `output`.
+    pub fn from_env(
+        enabled: bool,
+        build_ref: &str,
+        commit: &str,
+        output: &LineQueue,
+    ) -> Result<Self, TracingError> {
         if !enabled {
             return Ok(Self::off());
         }
-        Self::new(&Settings::read(|name| std::env::var(name).ok(), build_ref), build_ref, commit)
+        Self::new(&Settings::read(|name| std::env::var(name).ok(), build_ref), build_ref, commit, output)
     }
 
-    pub(super) fn new(settings: &Settings, build_ref: &str, commit: &str) -> Result<Self, TracingError> {
+    pub(super) fn new(
+        settings: &Settings,
+        build_ref: &str,
+        commit: &str,
+        output: &LineQueue,
+    ) -> Result<Self, TracingError> {
         for problem in &settings.problems {
             warn!(problem, "a tracing setting was not understood");
         }
         let builder = SdkTracerProvider::builder();
         let builder = match &settings.exporter {
             Exporter::None => return Ok(Self::off()),
-            Exporter::Console => builder.with_batch_exporter(Console),
+            Exporter::Console => builder.with_batch_exporter(Console::new(output.clone())),
             Exporter::Otlp(collector) => builder.with_batch_exporter(Logged::new(otlp(collector)?)),
         };
         Ok(Self::build(builder, settings, build_ref, commit))

@@ -41,3 +41,4 @@ mod session_affinity;
 mod through_envoy;
 mod tls;
 mod tracing;
+mod unread_output;

@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::process::Stdio;
 
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
@@ -39,11 +40,16 @@ impl Pointsman {
 
     /// Starts the program with these variables in its environment and these flags, behind those that keep it on ports of its own on this machine.
     pub(crate) async fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
+        Self::start_with(environment, flags, Stdio::piped()).await
+    }
+
+    /// The same with this standard error.
+    pub(crate) async fn start_with(environment: &[(&str, &str)], flags: &[&str], stderr: Stdio) -> Self {
         let mut args = vec!["--bind-address", "127.0.0.1", "--print-addresses"];
         args.extend(["--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"]);
         args.extend(["--refresh-prometheus-metrics-interval", "200ms"]);
         args.extend(flags);
-        let mut process = Process::start_in(environment, "pointsman", &program(), args);
+        let mut process = Process::start_with(environment, "pointsman", &program(), args, stderr);
         let grpc = address(&mut process, "grpc").await;
         let health = address(&mut process, "health").await;
         let metrics = address(&mut process, "metrics").await;

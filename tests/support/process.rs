@@ -35,12 +35,23 @@ impl Process {
         program: &Path,
         args: impl IntoIterator<Item = A>,
     ) -> Self {
+        Self::start_with(environment, name, program, args, Stdio::piped())
+    }
+
+    /// The same with this standard error; only a new pipe is read.
+    pub(crate) fn start_with<A: AsRef<std::ffi::OsStr>>(
+        environment: &[(&str, &str)],
+        name: &str,
+        program: &Path,
+        args: impl IntoIterator<Item = A>,
+        stderr: Stdio,
+    ) -> Self {
         let mut child = Command::new(program)
             .args(args)
             .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(stderr)
             .kill_on_drop(true)
             .spawn()
             .unwrap_or_else(|error| panic!("cannot start {}: {error}", program.display()));

@@ -71,6 +71,9 @@ pub(super) struct StatusWriter {
 impl StatusWriter {
     /// Runs until nobody wants anything any more.
     pub(super) async fn run(mut self, mut wanted: watch::Receiver<Vec<Wanted>>) {
+        for kind in [Kind::Objective, Kind::Rewrite] {
+            self.metrics.writes_status(kind.plural());
+        }
         let mut forbidden: HashMap<(Kind, String), Instant> = HashMap::new();
         let mut warned: HashSet<(Kind, String)> = HashSet::new();
         let mut lately: HashMap<(Kind, String, String), Said> = HashMap::new();

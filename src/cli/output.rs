@@ -1,0 +1,51 @@
+//! What the program says while it serves.
+
+use std::time::{Duration, Instant};
+
+use super::ServeFlags;
+use crate::metrics::Metrics;
+use crate::telemetry::{Dropped, LineQueue, LogFormat, logs};
+
+/// How long the last lines may take to be written.
+const FLUSH: Duration = Duration::from_secs(1);
+
+/// Nothing but these queues writes to the two streams. Dropping it waits a moment for what was said last.
+pub(super) struct Output {
+    /// Standard error.
+    pub(super) log: LineQueue,
+    /// Standard output.
+    pub(super) lines: LineQueue,
+}
+
+impl Output {
+    /// Starts the threads that write.
+    pub(super) fn start(flags: &ServeFlags) -> std::io::Result<Self> {
+        Ok(Self { log: logs::lines(log_format(flags))?, lines: LineQueue::stdout()? })
+    }
+
+    /// Shows on the metrics page what is lost.
+    pub(super) fn export(&self, metrics: &Metrics) {
+        for (stream, queue) in [("stderr", &self.log), ("stdout", &self.lines)] {
+            let queue = queue.clone();
+            metrics.watch_lines(stream, move || {
+                let Dropped { full, failed } = queue.dropped();
+                (full, failed)
+            });
+        }
+    }
+}
+
+impl Drop for Output {
+    fn drop(&mut self) {
+        // What is not read by then is lost: an end that waits for a reader might be none.
+        let deadline = Instant::now() + FLUSH;
+        for queue in [&self.log, &self.lines] {
+            queue.flush(deadline.saturating_duration_since(Instant::now()));
+        }
+    }
+}
+
+/// How log lines look.
+pub(super) fn log_format(flags: &ServeFlags) -> LogFormat {
+    if flags.zap_encoder == "console" { LogFormat::Console } else { LogFormat::Json }
+}
