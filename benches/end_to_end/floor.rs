@@ -76,7 +76,8 @@ impl StreamingService<ProcessingRequest> for Floor {
 }
 
 fn answer(message: ProcessingRequest, decided: &mut bool) -> Vec<Result<ProcessingResponse, Status>> {
-    let reply = |response| Ok(ProcessingResponse { response: Some(response), dynamic_metadata: None });
+    let reply =
+        |response| Ok(ProcessingResponse { response: Some(response), ..ProcessingResponse::default() });
     match message.request {
         Some(Request::RequestBody(body)) => {
             let mut answers = Vec::new();

@@ -48,8 +48,8 @@ pub struct ServeFlags {
     /// Largest request body (quantity); larger ones get 413. 0 means no bound.
     #[arg(long, default_value = "64Mi", value_parser = bytes)]
     pub max_request_body: u64,
-    /// Bytes of all request bodies being received (quantity); beyond it requests get 503. 0 means no bound.
-    #[arg(long, default_value = "1Gi", value_parser = bytes)]
+    /// Memory for all request bodies being received, decided or sent on (quantity); beyond it requests get 503. 0 means no bound.
+    #[arg(long, default_value = "512Mi", value_parser = bytes)]
     pub max_buffered_bodies: u64,
     /// Streams open at once; beyond it requests get 503. 0 means no bound.
     #[arg(long, default_value_t = 100_000)]

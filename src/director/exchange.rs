@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::retry::Pace;
-use super::{Hook, Permit, Pieces, ResponseSide};
+use super::unseen::Unseen;
+use super::{Hook, Permit, Pieces, Refusal, ResponseSide};
 use crate::metrics::{
     AnswerMetrics, InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseEnd, ResponseStats,
     RunningGuard, UsageUnread,
@@ -40,6 +41,8 @@ pub(super) struct ExchangeParts {
     pub(super) answers: AnswerMetrics,
     pub(super) pace: Arc<Pace>,
     pub(super) ends_with_request: bool,
+    /// What remains to be done for a body that was not seen.
+    pub(super) unseen: Unseen,
 }
 
 /// A forwarded request. It holds the request's share of load; dropping it gives all of it back.
@@ -207,7 +210,8 @@ impl ResponseSide for Exchange {
     fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits {
         let start = Instant::now();
         let status = headers.get(":status").or_else(|| headers.get("status"));
-        self.error = status.is_some_and(|status| !status.starts_with(b"2"));
+        // 101 is the success of an upgrade.
+        self.error = status.is_some_and(|status| !status.starts_with(b"2") && *status != "101");
         self.begun = true;
         if !end {
             self.expect_body(headers);
@@ -224,6 +228,13 @@ impl ResponseSide for Exchange {
             self.end(true);
         }
         edits
+    }
+
+    fn on_request_chunk(&mut self, chunk: &Bytes) -> Result<(), Refusal> {
+        match &mut self.parts.unseen {
+            Unseen::Watch(model) => model.feed(chunk),
+            Unseen::Nothing => Ok(()),
+        }
     }
 
     fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces {
@@ -263,8 +274,12 @@ impl ResponseSide for Exchange {
         revoked
     }
 
+    fn flush(&mut self) -> Pieces {
+        self.restorer.as_mut().and_then(ModelRestorer::finish).into_iter().collect()
+    }
+
     fn on_end(&mut self) -> Pieces {
-        let rest = self.restorer.as_mut().and_then(ModelRestorer::finish).into_iter().collect();
+        let rest = self.flush();
         self.end(true);
         rest
     }

@@ -10,9 +10,10 @@ use fastrand::Rng;
 use super::exchange::{Exchange, ExchangeParts};
 use super::retry::{self, Pace};
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
+use super::unseen::Unseen;
 use super::{
     AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
-    control_headers, names, objective, rewrite,
+    control_headers, names, objective, rewrite, unseen,
 };
 use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
@@ -102,6 +103,9 @@ impl Director {
         let Ask { headers, body, body_seen, hint } = ask;
         let path = request::routing_path(&headers);
         let (kind, inference) = self.parse(&path, &body, body_seen)?;
+        let header_counts = self.parts.settings.model_rewrite_header;
+        let unseen =
+            unseen::check(&self.parts.pool, &headers, body_seen, kind, &path, &inference, header_counts)?;
         let request = self.understand(&headers, &body, inference, rng)?;
         *labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");
@@ -141,6 +145,7 @@ impl Director {
             labels,
             received,
             trace: span.inject(),
+            unseen,
         }))
     }
 
@@ -192,7 +197,10 @@ impl Director {
                 match self.timed_parse(kind, path, body) {
                     Ok(inference) => Ok((Some(kind), inference)),
                     // A part of a body that cannot be read is no fault of the client's.
-                    Err(_) if seen == BodySeen::Part => Ok((Some(kind), Inference::opaque())),
+                    Err(_) if seen == BodySeen::Part => {
+                        let known = request::model_in_beginning(body).unwrap_or_else(Inference::opaque);
+                        Ok((Some(kind), known))
+                    }
                     Err(error) => Err(Refusal::new(Reason::InvalidBody, error.to_string())),
                 }
             }
@@ -462,6 +470,7 @@ impl Director {
             answers: self.answers.clone(),
             pace: Arc::clone(&self.pace),
             ends_with_request: skip_response,
+            unseen: chosen.unseen,
         });
         Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, exchange }
     }
@@ -484,6 +493,7 @@ struct Chosen<'a> {
     labels: &'a LabelText,
     received: Instant,
     trace: Injected,
+    unseen: Unseen,
 }
 
 /// Sets the trace context. Headers of the client's own context that are not replaced would contradict it, and go.

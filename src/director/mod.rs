@@ -16,6 +16,7 @@ mod shed;
 mod tests;
 mod types;
 mod understood;
+mod unseen;
 
 pub use admission::{Admission, AdmissionCall, Permit, Place};
 pub use exchange::Exchange;

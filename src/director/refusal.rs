@@ -45,6 +45,10 @@ pub enum Reason {
     InvalidBody,
     /// Neither body, header nor rewrite rule names a model.
     ModelMissing,
+    /// The model must be replaced, and the proxy shows no body in time.
+    RewriteUnseen,
+    /// The model may have to be replaced, and lies behind the part of the body that the proxy shows.
+    RewriteCut,
     /// A request whose body ended without any byte of it and without its headers saying so, in a mode that has no answer for it.
     MissingBody,
     /// The body passes the bound of one request.
@@ -89,10 +93,12 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
+        Self::RewriteUnseen,
+        Self::RewriteCut,
         Self::MissingBody,
         Self::BodyTooLarge,
         Self::RewrittenTooLarge,
@@ -121,6 +127,8 @@ impl Reason {
             Self::NoParser => "no_parser",
             Self::InvalidBody => "invalid_body",
             Self::ModelMissing => "model_missing",
+            Self::RewriteUnseen => "rewrite_unseen",
+            Self::RewriteCut => "rewrite_cut",
             Self::MissingBody => "missing_body",
             Self::BodyTooLarge => "body_too_large",
             Self::RewrittenTooLarge => "rewritten_too_large",
@@ -147,8 +155,12 @@ impl Reason {
     /// Canonical code.
     pub fn code(self) -> Code {
         match self {
-            Self::NoParser | Self::InvalidBody | Self::ModelMissing | Self::MissingBody => Code::BadRequest,
-            Self::BodyTooLarge | Self::RewrittenTooLarge => Code::PayloadTooLarge,
+            Self::NoParser
+            | Self::InvalidBody
+            | Self::ModelMissing
+            | Self::RewriteUnseen
+            | Self::MissingBody => Code::BadRequest,
+            Self::BodyTooLarge | Self::RewrittenTooLarge | Self::RewriteCut => Code::PayloadTooLarge,
             Self::BuffersFull
             | Self::TooManyStreams
             | Self::StreamIdle

@@ -170,7 +170,7 @@ fn a_body_without_a_model_needs_one_from_elsewhere() {
 }
 
 #[test]
-fn a_part_of_a_body_is_read_if_it_is_whole_and_let_pass_if_it_is_cut() {
+fn the_model_is_replaced_in_the_first_part_of_a_body_if_it_lies_there() {
     let director = director(&[8000]);
     let headers = || Headers::from([("x-llm-d-model-name-rewrite", "h")]);
     let body = |body: &'static str| {
@@ -178,9 +178,42 @@ fn a_part_of_a_body_is_read_if_it_is_whole_and_let_pass_if_it_is_cut() {
         text(&handle(&director, ask).unwrap().body)
     };
     assert_eq!(body(COMPLETION), r#"{"model":"h","prompt":"hello"}"#);
-    assert_eq!(body(r#"{"model":"m","prompt":"hel"#), r#"{"model":"m","prompt":"hel"#);
+    assert_eq!(body(r#"{"model":"m","prompt":"hel"#), r#"{"model":"h","prompt":"hel"#);
+    let cut = Ask { body_seen: BodySeen::Part, ..ask(r#"{"prompt":"hel"#, headers()) };
+    assert_eq!(handle(&director, cut).unwrap_err().reason, Reason::RewriteCut);
+    let cut = Ask { body_seen: BodySeen::Part, ..ask(r#"{"prompt":"hel"#, Headers::new()) };
+    assert_eq!(text(&handle(&director, cut).unwrap().body), r#"{"prompt":"hel"#, "no rewrite applies");
     let plain = Ask { body_seen: BodySeen::Part, ..ask(COMPLETION, Headers::new()) };
     assert!(!handle(&director, plain).unwrap().body_changed);
+}
+
+#[test]
+fn a_model_that_is_not_seen_is_refused_where_it_must_be_replaced() {
+    let director = director(&[8000]);
+    let unseen = |headers: Headers| Ask { body_seen: BodySeen::Unseen, ..ask("", headers) };
+    let by_header = || Headers::from([("x-llm-d-model-name-rewrite", "h")]);
+    assert_eq!(handle(&director, unseen(by_header())).unwrap_err().reason, Reason::RewriteUnseen);
+    let none = Ask { body_seen: BodySeen::None, ..ask("", by_header()) };
+    assert!(handle(&director, none).is_ok(), "a request without a body has no model");
+    let elsewhere = Headers::from([("x-llm-d-model-name-rewrite", "h"), (":path", "/v1/files")]);
+    assert!(handle(&director, unseen(elsewhere)).is_ok(), "the path knows no model");
+
+    let rule = |models: &[&str], target: &str| {
+        let targets = vec![RewriteTarget { model: target.into(), weight: None }];
+        let rule = RewriteRule { models: models.iter().map(|&model| model.into()).collect(), targets };
+        Rewrites::new(vec![ModelRewrite { name: "rules".into(), created: 0, rules: vec![rule] }])
+    };
+    director.pool().set_rewrites(rule(&["alias"], "real"));
+    let piece = |text: &'static str| {
+        let mut routed = handle(&director, unseen(Headers::new())).unwrap();
+        routed.exchange.on_request_chunk(&Bytes::from_static(text.as_bytes()))
+    };
+    assert_eq!(piece(r#"{"model":"real","prompt":"x"}"#), Ok(()));
+    assert_eq!(piece(r#"{"prompt":"\"model\":\"alias\"","model":"re"#), Ok(()));
+    assert_eq!(piece(r#"{"model":"alias","#).unwrap_err().reason, Reason::RewriteUnseen);
+
+    director.pool().set_rewrites(rule(&[], "real"));
+    assert_eq!(handle(&director, unseen(Headers::new())).unwrap_err().reason, Reason::RewriteUnseen);
 }
 
 #[test]

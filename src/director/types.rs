@@ -5,6 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::Refusal;
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
@@ -23,7 +24,7 @@ pub enum SubsetHint {
 /// How much of the body was seen when the request must be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodySeen {
-    /// The request has none.
+    /// The request has none, or asks for a tunnel.
     None,
     /// There may be one, but the proxy does not show it in time.
     Unseen,
@@ -109,12 +110,18 @@ pub struct Routed<X> {
 pub trait ResponseSide {
     /// Response headers came. `end` if no body will be seen.
     fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits;
+    /// A piece of a request body came that nobody saw when the request was decided. An error stops the request.
+    fn on_request_chunk(&mut self, _chunk: &Bytes) -> Result<(), Refusal> {
+        Ok(())
+    }
     /// A piece of the response body came; returns what the client gets. `end` if it is the last.
     fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces;
     /// Ready if the request should be stopped to make room for a more important one.
     fn poll_revoked(&mut self, _cx: &mut Context<'_>) -> Poll<()> {
         Poll::Pending
     }
+    /// Returns what is held back; a model name that it cuts stays the server's.
+    fn flush(&mut self) -> Pieces;
     /// The body ended by trailers; returns what was held back.
     fn on_end(&mut self) -> Pieces;
 }

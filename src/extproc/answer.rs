@@ -2,10 +2,11 @@
 
 use bytes::Bytes;
 
+use super::mode::Modes;
 use super::wire::{
     BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeaderValue, HeaderValueOption,
-    HeadersResponse, Mutation, OVERWRITE, ProcessingResponse, Response, StreamedBodyResponse, Struct,
-    TrailersResponse,
+    HeadersResponse, Mutation, OVERWRITE, ProcessingMode, ProcessingResponse, Response, StreamedBodyResponse,
+    Struct, TrailersResponse,
 };
 use crate::scheduling::HeaderEdits;
 
@@ -34,7 +35,7 @@ pub(super) fn mutation(edits: HeaderEdits) -> Option<HeaderMutation> {
 }
 
 fn message(response: Response) -> ProcessingResponse {
-    ProcessingResponse { response: Some(response), dynamic_metadata: None }
+    ProcessingResponse { response: Some(response), ..ProcessingResponse::default() }
 }
 
 /// "Go on" to request headers that are decided on later.
@@ -42,13 +43,21 @@ pub(super) fn request_headers_go_on() -> ProcessingResponse {
     message(Response::RequestHeaders(HeadersResponse { response: Some(CommonResponse::default()) }))
 }
 
-/// The decision, as the answer to request headers.
-pub(super) fn request_headers(edits: HeaderEdits, metadata: Struct) -> ProcessingResponse {
+/// The decision, as the answer to request headers. It may ask the proxy for other modes.
+pub(super) fn request_headers(
+    edits: HeaderEdits,
+    metadata: Struct,
+    ask_for: Option<Modes>,
+) -> ProcessingResponse {
     let response =
         CommonResponse { header_mutation: mutation(edits), body_mutation: None, clear_route_cache: true };
     ProcessingResponse {
         response: Some(Response::RequestHeaders(HeadersResponse { response: Some(response) })),
         dynamic_metadata: Some(metadata),
+        mode_override: ask_for.map(|modes| ProcessingMode {
+            request_body_mode: modes.request.to_wire(),
+            response_body_mode: modes.response.to_wire(),
+        }),
     }
 }
 
@@ -66,6 +75,7 @@ pub(super) fn buffered_request(
     ProcessingResponse {
         response: Some(Response::RequestBody(BodyResponse { response: Some(response) })),
         dynamic_metadata: Some(metadata),
+        mode_override: None,
     }
 }
 
@@ -95,6 +105,19 @@ fn body(side: Side, body_mutation: Option<BodyMutation>) -> ProcessingResponse {
 fn replace_body(bytes: Bytes) -> BodyMutation {
     let mutation = if bytes.is_empty() { Mutation::ClearBody(true) } else { Mutation::Body(bytes) };
     BodyMutation { mutation: Some(mutation) }
+}
+
+/// Answer to one piece of a response: unchanged, or these bytes instead. With `states_length` the piece is the whole body, and its headers
+/// get the new length.
+pub(super) fn response_piece(changed: Option<Bytes>, states_length: bool) -> ProcessingResponse {
+    let length = changed.as_ref().filter(|_| states_length).map(|bytes| bytes.len().to_string());
+    let header_mutation = length.map(|length| HeaderMutation {
+        set_headers: vec![set_header("content-length", length.into())],
+        remove_headers: Vec::new(),
+    });
+    let body_mutation = changed.map(replace_body);
+    let response = Some(CommonResponse { header_mutation, body_mutation, clear_route_cache: false });
+    message(Response::ResponseBody(BodyResponse { response }))
 }
 
 /// Answer to one piece: unchanged, or these bytes instead.

@@ -1,6 +1,7 @@
 //! How messages travel: names of the service and codecs for both ends.
 
-use tonic_prost::ProstCodec;
+use tonic::codec::{BufferSettings, Codec};
+use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};
 
 use super::wire::{ProcessingRequest, ProcessingResponse};
 
@@ -14,7 +15,22 @@ pub fn client_codec() -> ProstCodec<ProcessingRequest, ProcessingResponse> {
     ProstCodec::default()
 }
 
-/// This program's end.
-pub(super) fn server_codec() -> ProstCodec<ProcessingResponse, ProcessingRequest> {
-    ProstCodec::default()
+/// This program's end. It encodes only: messages are read in `inbound`.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ServerCodec;
+
+impl Codec for ServerCodec {
+    type Encode = ProcessingResponse;
+    type Decode = ProcessingRequest;
+    type Encoder = ProstEncoder<ProcessingResponse>;
+    type Decoder = ProstDecoder<ProcessingRequest>;
+
+    fn encoder(&mut self) -> Self::Encoder {
+        ProstEncoder::default()
+    }
+
+    fn decoder(&mut self) -> Self::Decoder {
+        // No buffer is allocated for a reader that has nothing to read.
+        ProstDecoder::new(BufferSettings::new(0, 0))
+    }
 }

@@ -9,20 +9,23 @@
 //! | `STREAMED`, body sent early | end of body, or trailers | answer to the headers, then one answer a piece |
 //! | `STREAMED` | headers | answer to the headers |
 //! | `BUFFERED`, `BUFFERED_PARTIAL` | the body message | answer to the body |
+//! | any, of a tunnel (an upgrade or `CONNECT`) | headers | answer to the headers, then one answer a piece |
 
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::answer::{self, Side};
-use super::body::{BodyBudget, BodyBuffer, BodyOverflow};
-use super::metadata;
+use super::body::{ANSWERED_PIECE, BodyBuffer, BodyOverflow};
+use super::budget::{BodyBudget, Share};
+use super::early::Early;
+use super::form::{self, Form};
 use super::mode::{BodyMode, DecideAt, Modes};
 use super::refusal::{self, Caller};
 use super::wire::{HttpBody, HttpHeaders, Metadata, ProcessingRequest, ProcessingResponse, Request};
-use crate::director::{Ask, BodySeen, Pieces, Reason, Refusal, ResponseSide, Routed, SubsetHint};
+use super::{metadata, tunnel};
+use crate::director::{Ask, BodySeen, Reason, Refusal, ResponseSide, Routed, SubsetHint};
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
@@ -33,8 +36,10 @@ pub enum Effect {
     Send(ProcessingResponse),
     /// The request was refused; the answer follows.
     Refused(Reason),
-    /// Decide this request and come back with [`Machine::decided`]; until then feed no message.
+    /// Decide this request and come back with [`Machine::decided`].
     Decide(Box<Ask>),
+    /// Keep this until everything sent so far is gone: it counts the body in it.
+    Hold(Share),
     /// End the stream; nothing follows.
     Finish,
     /// End the stream with a gRPC error: the proxy broke the protocol.
@@ -69,18 +74,6 @@ enum Phase {
     Closed,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Form {
-    /// Into the answer to the headers, no body with it.
-    Headers,
-    /// Into the answer to the headers; the body follows in pieces.
-    FullDuplex { trailers: bool },
-    /// Into the answer to the headers; `pieces` body messages wait for an answer each.
-    Early { pieces: usize, trailers: bool },
-    /// Into the answer to the body message.
-    Body,
-}
-
 /// The state of one stream. `X` is the response side of a decided request.
 #[derive(Debug)]
 pub struct Machine<X> {
@@ -91,6 +84,8 @@ pub struct Machine<X> {
     hint: SubsetHint,
     body: BodyBuffer,
     pieces: usize,
+    /// What came while the shell decides.
+    early: Early,
     caller: Caller,
     exchange: Option<X>,
     response_ended: bool,
@@ -102,6 +97,7 @@ impl<X: ResponseSide> Machine<X> {
         let body = BodyBuffer::new(Arc::clone(&settings.budget), settings.body_limit);
         Self {
             modes: settings.modes,
+            early: Early::new(Arc::clone(&settings.budget)),
             settings,
             phase: Phase::Start,
             headers: Headers::new(),
@@ -123,6 +119,9 @@ impl<X: ResponseSide> Machine<X> {
         if message.observability_mode || self.phase == Phase::Closed {
             return Effects::new();
         }
+        if matches!(self.phase, Phase::Deciding(_)) {
+            return self.keep(message);
+        }
         if let Some(context) = &message.metadata_context {
             self.note_hint(context);
         }
@@ -141,10 +140,19 @@ impl<X: ResponseSide> Machine<X> {
     /// Takes the answer to [`Effect::Decide`].
     pub fn decided(&mut self, result: Result<Routed<X>, Refusal>) -> Effects {
         let Phase::Deciding(form) = self.phase else { return Effects::new() };
-        match result {
+        let mut effects = match result {
             Ok(routed) => self.forward(form, routed),
             Err(refusal) => self.refuse(&refusal),
+        };
+        for message in self.early.take() {
+            effects.extend(self.on_message(message));
         }
+        effects
+    }
+
+    /// A message came while the shell decides: it is dealt with afterwards.
+    fn keep(&mut self, message: ProcessingRequest) -> Effects {
+        if self.early.push(message) { Effects::new() } else { self.overflow(BodyOverflow::Total) }
     }
 
     /// Refuses the request from outside: a deadline passed, a plugin panicked. Once the request was forwarded there is nothing to refuse, and the
@@ -175,10 +183,24 @@ impl<X: ResponseSide> Machine<X> {
         if self.phase != Phase::Forwarded || self.response_ended {
             return Effects::new();
         }
-        let refusal = Refusal::new(Reason::Evicted, "request evicted by flow control");
-        let answer = refusal::immediate(&refusal, self.caller);
+        self.stop(&Refusal::new(Reason::Evicted, "request evicted by flow control"))
+    }
+
+    /// Answers the client although the request was forwarded; the proxy resets the model server's stream.
+    fn stop(&mut self, refusal: &Refusal) -> Effects {
+        let answer = refusal::immediate(refusal, self.caller);
         self.close();
         [Effect::Refused(refusal.reason), Effect::Send(answer), Effect::Finish].into_iter().collect()
+    }
+
+    /// True while the client can still be told why its request is refused.
+    pub fn awaits_answer(&self) -> bool {
+        matches!(self.phase, Phase::Collecting { .. } | Phase::Deciding(_))
+    }
+
+    /// True once the request was forwarded.
+    pub fn is_forwarded(&self) -> bool {
+        self.phase == Phase::Forwarded
     }
 
     /// True if nothing more is to come: the request was refused, or the response has ended.
@@ -189,10 +211,7 @@ impl<X: ResponseSide> Machine<X> {
     fn close(&mut self) {
         self.phase = Phase::Closed;
         self.exchange = None;
-        self.reset_body();
-    }
-
-    fn reset_body(&mut self) {
+        self.early.take();
         self.body = BodyBuffer::new(Arc::clone(&self.settings.budget), self.settings.body_limit);
     }
 
@@ -211,11 +230,16 @@ impl<X: ResponseSide> Machine<X> {
         }
         self.headers = to_headers(message.headers.unwrap_or_default());
         self.caller = Caller::of(&self.headers);
+        if tunnel::is_asked_for(&self.headers) {
+            // What follows is no body and may never end. Modes that wait for its end would wait for ever.
+            let ask_for = self.modes.for_tunnel();
+            return self.decide(Form::Headers { ask_for }, BodySeen::None);
+        }
         if message.end_of_stream {
-            return self.decide(Form::Headers, BodySeen::None);
+            return self.decide(Form::Headers { ask_for: None }, BodySeen::None);
         }
         match self.modes.decide_at() {
-            DecideAt::Headers => self.decide(Form::Headers, BodySeen::Unseen),
+            DecideAt::Headers => self.decide(Form::Headers { ask_for: None }, BodySeen::Unseen),
             DecideAt::BodyEnd => self.collect(),
         }
     }
@@ -223,9 +247,9 @@ impl<X: ResponseSide> Machine<X> {
     fn collect(&mut self) -> Effects {
         let length = self.headers.text("content-length").and_then(|text| text.parse().ok());
         if let Some(length) = length
-            && !self.body.expect(length)
+            && let Err(overflow) = self.body.expect(length)
         {
-            return self.overflow(BodyOverflow::Request);
+            return self.overflow(overflow);
         }
         let answered = matches!(self.modes.request, BodyMode::Buffered | BodyMode::BufferedPartial);
         self.phase = Phase::Collecting { answered };
@@ -245,7 +269,15 @@ impl<X: ResponseSide> Machine<X> {
             }
             Phase::Collecting { .. } => self.take_body(message),
             Phase::Deciding(_) | Phase::Closed => Effects::new(),
-            Phase::Forwarded => self.pass_on(Side::Request, message),
+            Phase::Forwarded => {
+                if let Some(exchange) = &mut self.exchange
+                    && !self.response_ended
+                    && let Err(refusal) = exchange.on_request_chunk(&message.body)
+                {
+                    return self.stop(&refusal);
+                }
+                self.pass_on(Side::Request, message)
+            }
         }
     }
 
@@ -254,11 +286,16 @@ impl<X: ResponseSide> Machine<X> {
             return self.overflow(overflow);
         }
         self.pieces += 1;
+        if self.modes.request == BodyMode::Streamed
+            && let Err(overflow) = self.body.charge(ANSWERED_PIECE)
+        {
+            return self.overflow(overflow);
+        }
         match self.modes.request {
-            BodyMode::Buffered => self.decide(Form::Body, BodySeen::Whole),
+            BodyMode::Buffered => self.decide(Form::Body { whole: true }, BodySeen::Whole),
             BodyMode::BufferedPartial => {
-                let seen = if message.end_of_stream { BodySeen::Whole } else { BodySeen::Part };
-                self.decide(Form::Body, seen)
+                let whole = message.end_of_stream;
+                self.decide(Form::Body { whole }, if whole { BodySeen::Whole } else { BodySeen::Part })
             }
             _ if !message.end_of_stream => Effects::new(),
             BodyMode::Streamed => {
@@ -319,48 +356,11 @@ impl<X: ResponseSide> Machine<X> {
     }
 
     fn forward(&mut self, form: Form, routed: Routed<X>) -> Effects {
-        let Routed { destination, scores, mut edits, body, body_changed, skip_response, exchange } = routed;
-        let metadata = metadata::destination(&destination, &scores);
-        edits.set.insert(0, (Bytes::from_static(DESTINATION), destination));
-        let length: usize = body.iter().map(Bytes::len).sum();
-        // The proxy drops the length of a body it streams through here.
-        let states_length =
-            matches!(form, Form::FullDuplex { .. }) || (body_changed && matches!(form, Form::Early { .. }));
-        if states_length && length > 0 {
-            edits.set.insert(1, (Bytes::from_static(b"content-length"), length.to_string().into()));
-        }
-        let mut sends: SmallVec<[ProcessingResponse; 3]> = SmallVec::new();
-        match form {
-            Form::Headers => sends.push(answer::request_headers(edits, metadata)),
-            Form::FullDuplex { trailers } => {
-                sends.push(answer::request_headers(edits, metadata));
-                answer::streamed(Side::Request, body, !trailers, &mut sends);
-                if trailers {
-                    sends.push(answer::trailers(Side::Request));
-                }
-            }
-            Form::Early { pieces, trailers } => {
-                sends.push(answer::request_headers(edits, metadata));
-                // The first piece takes the whole new body, the others are emptied.
-                let whole = body_changed.then(|| concat(body));
-                for index in 0..pieces {
-                    let bytes =
-                        whole.as_ref().map(|whole| if index == 0 { whole.clone() } else { Bytes::new() });
-                    sends.push(answer::piece(Side::Request, bytes));
-                }
-                if trailers {
-                    sends.push(answer::trailers(Side::Request));
-                }
-            }
-            Form::Body => {
-                let changed = body_changed.then(|| concat(body));
-                sends.push(answer::buffered_request(edits, metadata, changed));
-            }
-        }
+        let (sends, skip_response, exchange) = form::answers(form, routed);
         self.phase = Phase::Forwarded;
         self.exchange = Some(exchange);
-        self.reset_body();
         let mut effects: Effects = sends.into_iter().map(Effect::Send).collect();
+        effects.push(Effect::Hold(self.body.release()));
         if skip_response {
             self.close();
             effects.push(Effect::Finish);
@@ -384,19 +384,22 @@ impl<X: ResponseSide> Machine<X> {
         self.response_ended |= message.end_of_stream;
         let Some(exchange) = &mut self.exchange else { return self.pass_on(Side::Response, message) };
         let HttpBody { body: chunk, end_of_stream: end } = message;
-        let pieces = exchange.on_chunk(chunk.clone(), end);
+        let mut pieces = exchange.on_chunk(chunk.clone(), end);
         if self.modes.response == BodyMode::FullDuplex {
             let mut sends: SmallVec<[ProcessingResponse; 3]> = SmallVec::new();
             answer::streamed(Side::Response, pieces, end, &mut sends);
             return sends.into_iter().map(Effect::Send).collect();
         }
+        // Every piece is answered by itself, and an answer to trailers carries no body: what is held back now may be lost.
+        pieces.extend(exchange.flush());
         let unchanged = match pieces.as_slice() {
             [piece] => piece.as_ptr() == chunk.as_ptr() && piece.len() == chunk.len(),
             [] => chunk.is_empty(),
             _ => false,
         };
-        let changed = (!unchanged).then(|| concat(pieces));
-        [Effect::Send(answer::piece(Side::Response, changed))].into_iter().collect()
+        let changed = (!unchanged).then(|| form::concat(pieces));
+        let states_length = self.modes.response == BodyMode::Buffered;
+        [Effect::Send(answer::response_piece(changed, states_length))].into_iter().collect()
     }
 
     fn on_response_trailers(&mut self) -> Effects {
@@ -425,9 +428,6 @@ impl<X: ResponseSide> Machine<X> {
     }
 }
 
-/// Header that carries the decision.
-const DESTINATION: &[u8] = b"x-gateway-destination-endpoint";
-
 pub(super) fn to_headers(map: super::wire::HeaderMap) -> Headers {
     let mut headers = Headers::new();
     for header in map.headers {
@@ -435,13 +435,6 @@ pub(super) fn to_headers(map: super::wire::HeaderMap) -> Headers {
         headers.push(header.key, value);
     }
     headers
-}
-
-fn concat(pieces: Pieces) -> Bytes {
-    if pieces.len() <= 1 {
-        return pieces.into_iter().next().unwrap_or_default();
-    }
-    pieces.concat().into()
 }
 
 #[cfg(test)]

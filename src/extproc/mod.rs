@@ -4,17 +4,23 @@
 
 mod answer;
 mod body;
+mod budget;
 mod codec;
+mod early;
+mod form;
+mod inbound;
 mod machine;
 mod metadata;
 mod mode;
 mod refusal;
+mod segments;
 mod server;
 mod service;
 mod stream;
+mod tunnel;
 pub mod wire;
 
-pub use body::BodyBudget;
+pub use budget::{BodyBudget, Share};
 pub use codec::{PROCESS_PATH, SERVICE_NAME, client_codec};
 pub use machine::{Effect, Effects, Machine, MachineSettings};
 pub use mode::{BodyMode, Modes, UnknownMode};

@@ -20,6 +20,16 @@ pub enum BodyMode {
 }
 
 impl BodyMode {
+    pub(super) fn to_wire(self) -> i32 {
+        match self {
+            Self::None => 0,
+            Self::Streamed => 1,
+            Self::Buffered => 2,
+            Self::BufferedPartial => 3,
+            Self::FullDuplex => 4,
+        }
+    }
+
     fn from_wire(number: i32) -> Self {
         match number {
             0 => Self::None,
@@ -89,6 +99,18 @@ pub(super) enum DecideAt {
 }
 
 impl Modes {
+    /// Changes modes in which the bytes of a tunnel would wait for its end to `Streamed`. Gives the modes that the proxy must be asked for.
+    pub(super) fn for_tunnel(&mut self) -> Option<Self> {
+        let mut changed = false;
+        for mode in [&mut self.request, &mut self.response] {
+            if matches!(mode, BodyMode::Buffered | BodyMode::BufferedPartial) {
+                *mode = BodyMode::Streamed;
+                changed = true;
+            }
+        }
+        changed.then_some(*self)
+    }
+
     pub(super) fn decide_at(self) -> DecideAt {
         match self.request {
             BodyMode::None => DecideAt::Headers,

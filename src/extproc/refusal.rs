@@ -122,7 +122,10 @@ pub(super) fn immediate(refusal: &Refusal, caller: Caller) -> ProcessingResponse
             .then(|| GrpcStatus { status: grpc_status(code) as u32 }),
         details: refusal.reason.label().to_owned(),
     };
-    ProcessingResponse { response: Some(Response::ImmediateResponse(response)), dynamic_metadata: None }
+    ProcessingResponse {
+        response: Some(Response::ImmediateResponse(response)),
+        ..ProcessingResponse::default()
+    }
 }
 
 fn json_type() -> HeaderValueOption {

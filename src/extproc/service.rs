@@ -17,7 +17,8 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 use tower_service::Service;
 
-use super::codec::{PROCESS_PATH, SERVICE_NAME, server_codec};
+use super::codec::{PROCESS_PATH, SERVICE_NAME, ServerCodec};
+use super::inbound::Messages;
 use super::machine::{MachineSettings, to_headers};
 use super::refusal::{self, Caller};
 use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
@@ -25,6 +26,7 @@ use super::wire::{ProcessingRequest, ProcessingResponse, Request as RequestMessa
 use super::{BodyBudget, Modes};
 use crate::director::{DEFAULT_FAIRNESS_ID, Director, Reason, Refusal};
 use crate::metrics::{Metrics, RequestLabels, StreamGuard};
+use crate::request::Headers;
 use crate::telemetry::Tracing;
 
 /// Bounds and modes of the service.
@@ -48,7 +50,7 @@ impl Default for ExtProcSettings {
             machine: MachineSettings {
                 modes: Modes::default(),
                 body_limit: 64 << 20,
-                budget: Arc::new(BodyBudget::new(1 << 30)),
+                budget: Arc::new(BodyBudget::new(512 << 20)),
             },
             max_streams: 100_000,
             stream_idle_timeout: DEFAULT_STREAM_IDLE,
@@ -96,7 +98,7 @@ impl ExtProc {
         Arc::clone(&self.open)
     }
 
-    fn converse(&self, inbound: Streaming<ProcessingRequest>) -> Answers {
+    fn converse(&self, inbound: Messages<Body>, carried: Headers) -> Answers {
         let before = self.open.fetch_add(1, Relaxed);
         let count = StreamCount {
             open: Arc::clone(&self.open),
@@ -113,7 +115,7 @@ impl ExtProc {
                 count,
             }));
         }
-        Answers::Conversation(Box::new(Conversation::new(Arc::clone(&self.shared), inbound, count)))
+        Answers::Conversation(Box::new(Conversation::new(Arc::clone(&self.shared), inbound, carried, count)))
     }
 }
 
@@ -156,27 +158,24 @@ fn go_name(code: tonic::Code) -> &'static str {
 
 /// The answers of one stream.
 enum Answers {
-    Conversation(Box<Conversation<Streaming<ProcessingRequest>>>),
+    Conversation(Box<Conversation>),
     /// Too many streams: one answer and out.
-    Refused(Box<Turned<Streaming<ProcessingRequest>>>),
+    Refused(Box<Turned>),
 }
 
 /// Time that a stream which is turned away has for its first message.
 const PATIENCE: Duration = Duration::from_secs(1);
 
 /// A stream that is turned away. Its first message says who asks and so in which form the answer is.
-struct Turned<S> {
-    inbound: S,
+struct Turned {
+    inbound: Messages<Body>,
     refusal: Option<Refusal>,
     patience: Option<Pin<Box<Sleep>>>,
     #[expect(dead_code, reason = "held until the stream ends")]
     count: StreamCount,
 }
 
-impl<S> Turned<S>
-where
-    S: Stream<Item = Result<ProcessingRequest, Status>> + Unpin,
-{
+impl Turned {
     fn poll_answer(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<ProcessingResponse, Status>>> {
         if self.refusal.is_none() {
             return Poll::Ready(None);
@@ -211,16 +210,22 @@ impl Stream for Answers {
     }
 }
 
-/// The one method.
-struct Process(ExtProc);
+/// The one method, called once. It reads the messages itself; the library gets a request without any.
+struct Process {
+    service: ExtProc,
+    messages: Option<(Messages<Body>, Headers)>,
+}
 
 impl StreamingService<ProcessingRequest> for Process {
     type Response = ProcessingResponse;
     type ResponseStream = Answers;
     type Future = std::future::Ready<Result<Response<Answers>, Status>>;
 
-    fn call(&mut self, request: Request<Streaming<ProcessingRequest>>) -> Self::Future {
-        ready(Ok(Response::new(self.0.converse(request.into_inner()))))
+    fn call(&mut self, _: Request<Streaming<ProcessingRequest>>) -> Self::Future {
+        let answers = self.messages.take();
+        let answers =
+            answers.map(|(messages, carried)| Response::new(self.service.converse(messages, carried)));
+        ready(answers.ok_or_else(|| Status::internal("the method was called twice on one stream")))
     }
 }
 
@@ -243,9 +248,15 @@ impl Service<HttpRequest<Body>> for ExtProc {
                 Status::unimplemented("the service has one method, Process").into_http()
             )));
         }
-        let service = Process(self.clone());
         let settings = &self.shared.settings;
-        let mut grpc = Grpc::new(server_codec())
+        let (parts, body) = request.into_parts();
+        let gzip = parts.headers.get("grpc-encoding").is_some_and(|encoding| encoding == "gzip");
+        let budget = Arc::clone(&settings.machine.budget);
+        let messages = Messages::new(body, gzip, settings.max_receive_bytes, budget);
+        let carried = self.shared.tracing.carried(&parts.headers);
+        let service = Process { service: self.clone(), messages: Some((messages, carried)) };
+        let request = HttpRequest::from_parts(parts, Body::empty());
+        let mut grpc = Grpc::new(ServerCodec)
             .accept_compressed(CompressionEncoding::Gzip)
             .send_compressed(CompressionEncoding::Gzip)
             .max_decoding_message_size(settings.max_receive_bytes)

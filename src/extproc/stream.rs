@@ -11,14 +11,18 @@ use std::time::{Duration, Instant};
 
 use futures_util::Stream;
 use tokio::time::{Sleep, sleep};
+use tonic::body::Body;
 use tonic::{Code as GrpcCode, Status};
 
+use super::budget::Share;
+use super::inbound::{Broken, Messages};
 use super::machine::{Effect, Effects, Machine};
 use super::refusal;
 use super::service::{ExtProcSettings, StreamCount};
 use super::wire::{HttpHeaders, ProcessingRequest, ProcessingResponse, Request};
 use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed};
 use crate::metrics::{ExtProcMetrics, RequestMetrics};
+use crate::request::Headers;
 use crate::telemetry::{Span, Tracing};
 
 type Decision = Result<Routed<Exchange>, Refusal>;
@@ -52,27 +56,36 @@ impl Shared {
 }
 
 /// The answers to one stream of messages.
-pub(super) struct Conversation<S> {
+pub(super) struct Conversation {
     shared: Arc<Shared>,
-    inbound: S,
+    inbound: Messages<Body>,
     machine: Machine<Exchange>,
     deciding: Option<Deciding>,
     outbox: VecDeque<Result<ProcessingResponse, Status>>,
+    /// Counts the body that is in the outbox.
+    held: Option<Share>,
     /// When the request headers came.
     received: Instant,
-    /// When the last message came or went.
+    /// When the last message came, the last answer went or the request was decided.
     active: Instant,
     idle: Option<Pin<Box<Sleep>>>,
     inbound_ended: bool,
     finished: bool,
+    /// Trace context in the metadata of the call.
+    carried: Headers,
     span: Span,
     /// How the stream ends.
     ended: GrpcCode,
     guard: Option<StreamCount>,
 }
 
-impl<S> Conversation<S> {
-    pub(super) fn new(shared: Arc<Shared>, inbound: S, guard: StreamCount) -> Self {
+impl Conversation {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        inbound: Messages<Body>,
+        carried: Headers,
+        guard: StreamCount,
+    ) -> Self {
         let now = Instant::now();
         let machine = Machine::new(shared.settings.machine.clone());
         let timeout = shared.settings.stream_idle_timeout;
@@ -82,11 +95,13 @@ impl<S> Conversation<S> {
             machine,
             deciding: None,
             outbox: VecDeque::new(),
+            held: None,
             received: now,
             active: now,
             idle: (!timeout.is_zero()).then(|| Box::pin(sleep(timeout))),
             inbound_ended: false,
             finished: false,
+            carried,
             span: Span::off(),
             ended: GrpcCode::Ok,
             guard: Some(guard),
@@ -116,6 +131,7 @@ impl<S> Conversation<S> {
                 Effect::Send(message) => self.outbox.push_back(Ok(message)),
                 Effect::Refused(reason) => self.shared.count_refusal(reason),
                 Effect::Decide(ask) => self.decide(*ask),
+                Effect::Hold(share) => self.held = Some(share),
                 Effect::Finish => self.finished = true,
                 Effect::Fail(text) => {
                     self.ended = GrpcCode::InvalidArgument;
@@ -129,7 +145,7 @@ impl<S> Conversation<S> {
     fn decide(&mut self, ask: Ask) {
         let director = Arc::clone(&self.shared.director);
         let received = self.received;
-        let mut span = self.shared.tracing.request_span(&ask.headers, received.elapsed());
+        let mut span = self.shared.tracing.request_span(&ask.headers, &self.carried, received.elapsed());
         self.deciding = Some(Box::pin(async move {
             let decision = director.handle(ask, received, &mut span).await;
             (decision, span)
@@ -143,7 +159,12 @@ impl<S> Conversation<S> {
             Ok(Poll::Ready((decision, span))) => {
                 self.deciding = None;
                 self.span = span;
+                // The wait for the decision was no idleness.
+                self.active = Instant::now();
                 self.step(|machine| machine.decided(decision));
+                if self.machine.is_forwarded() {
+                    self.inbound.serving();
+                }
                 Poll::Ready(())
             }
             Err(_) => {
@@ -190,51 +211,84 @@ impl<S> Conversation<S> {
     }
 }
 
-impl<S> Stream for Conversation<S>
-where
-    S: Stream<Item = Result<ProcessingRequest, Status>> + Unpin + Send,
-{
+impl Stream for Conversation {
     type Item = Result<ProcessingResponse, Status>;
 
     fn poll_next(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = self.get_mut();
         loop {
             if let Some(message) = this.outbox.pop_front() {
+                if this.outbox.is_empty() {
+                    this.held = None;
+                    this.active = Instant::now();
+                }
                 return Poll::Ready(Some(message));
             }
-            if this.finished || this.inbound_ended {
+            if this.finished || (this.inbound_ended && this.deciding.is_none()) {
                 return Poll::Ready(None);
             }
-            if this.poll_deciding(cx).is_pending() {
-                return Poll::Pending;
-            }
-            if !this.outbox.is_empty() || this.finished {
+            if this.deciding.is_some() {
+                if this.poll_deciding(cx).is_pending()
+                    && (this.inbound_ended || this.poll_inbound(cx).is_pending())
+                {
+                    return Poll::Pending;
+                }
                 continue;
             }
             if this.machine.poll_revoked(cx).is_ready() {
                 this.step(Machine::evict);
                 continue;
             }
-            match Pin::new(&mut this.inbound).poll_next(cx) {
-                Poll::Ready(Some(Ok(message))) => this.on_message(message),
-                // The proxy is done with the stream, or it is gone: either way nobody reads an answer.
-                Poll::Ready(None) => this.inbound_ended = true,
-                Poll::Ready(Some(Err(status))) => {
-                    this.inbound_ended = true;
-                    this.on_receive_error(status);
+            if this.poll_inbound(cx).is_pending() {
+                if !this.poll_idle(cx) {
+                    return Poll::Pending;
                 }
-                Poll::Pending => {
-                    if !this.poll_idle(cx) {
-                        return Poll::Pending;
-                    }
-                    this.on_idle();
-                }
+                this.on_idle();
             }
         }
     }
 }
 
-impl<S> Conversation<S> {
+impl Conversation {
+    /// Takes the next message, or the end of all.
+    fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match std::task::ready!(Pin::new(&mut self.inbound).poll_next(cx)) {
+            Some(Ok(message)) => self.on_message(message),
+            // The proxy has said all. It may still read the decision, if one is under way; otherwise it is done with the stream.
+            None => self.inbound_ended = true,
+            Some(Err(broken)) => self.on_broken(broken),
+        }
+        Poll::Ready(())
+    }
+
+    /// Nothing more can be read. A client that has no answer yet is told why, if this side broke off.
+    fn on_broken(&mut self, broken: Broken) {
+        self.inbound_ended = true;
+        self.deciding = None;
+        let limit = self.shared.settings.machine.budget.limit();
+        let (bound, reason, status) = match broken {
+            Broken::Status(status) => return self.on_receive_error(status),
+            Broken::Full => {
+                let text = format!("request bodies being buffered exceed the limit of {limit} bytes");
+                ("buffered_bodies", Reason::BuffersFull, Status::resource_exhausted(text))
+            }
+            Broken::Stalled => {
+                let text = "a message of the proxy was not finished in time";
+                ("unfinished_message", Reason::StreamIdle, Status::deadline_exceeded(text))
+            }
+        };
+        if self.machine.awaits_answer() {
+            if reason == Reason::StreamIdle {
+                self.shared.metrics.bound_hit(bound);
+            }
+            let refusal = Refusal::new(reason, status.message());
+            self.step(|machine| machine.refuse(&refusal));
+        } else {
+            self.shared.metrics.bound_hit(bound);
+            self.on_receive_error(status);
+        }
+    }
+
     fn on_receive_error(&mut self, status: Status) {
         self.ended = status.code();
         if status.code() != GrpcCode::Cancelled {
@@ -244,7 +298,7 @@ impl<S> Conversation<S> {
     }
 }
 
-impl<S> Drop for Conversation<S> {
+impl Drop for Conversation {
     fn drop(&mut self) {
         // A proxy that has all it wants resets the stream: only one that was cut short is cancelled.
         if !self.inbound_ended && !self.finished && !self.machine.is_done() {
@@ -262,7 +316,7 @@ fn is_error(response: &HttpHeaders) -> bool {
     let mut statuses = headers.filter(|header| header.key == ":status");
     statuses.any(|status| {
         let value = if status.raw_value.is_empty() { &status.value } else { &status.raw_value };
-        !value.starts_with(b"2")
+        !value.starts_with(b"2") && value != "101"
     })
 }
 

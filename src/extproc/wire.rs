@@ -198,6 +198,20 @@ pub struct ProcessingResponse {
     /// Metadata that other filters of the proxy see.
     #[prost(message, optional, tag = "8")]
     pub dynamic_metadata: Option<Struct>,
+    /// Modes for the rest of the stream, beside an answer to request headers. The proxy heeds it if it is set to allow that.
+    #[prost(message, optional, tag = "9")]
+    pub mode_override: Option<ProcessingMode>,
+}
+
+/// `envoy.extensions.filters.http.ext_proc.v3.ProcessingMode`.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct ProcessingMode {
+    /// `ProcessingMode.BodySendMode` of the request.
+    #[prost(int32, tag = "3")]
+    pub request_body_mode: i32,
+    /// `ProcessingMode.BodySendMode` of the response.
+    #[prost(int32, tag = "4")]
+    pub response_body_mode: i32,
 }
 
 /// The kinds of [`ProcessingResponse`].

@@ -83,6 +83,16 @@ impl Rewrites {
         rewrites
     }
 
+    /// True if there are no rules.
+    pub fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+
+    /// True if some rule matches every model.
+    pub fn matches_all(&self) -> bool {
+        self.generic.is_some()
+    }
+
     /// Resource name and rule for `model`: an exact match first, else the oldest rule that matches all.
     pub fn find(&self, model: &str) -> Option<(&str, &RewriteRule)> {
         let index = self.exact.get(model).copied().or(self.generic)?;

@@ -9,6 +9,7 @@
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
 //! | `splice`, `model_name` | another model in the body, and bounds on its name |
 //! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
+//! | `model_watch` | the model of a request that is seen in part, or in pieces |
 //! | `response`, `usage` | token counts and failures from a response |
 //! | `error_form` | how a client wants to be told of an error |
 //! | `rewrite_back` | the client's model name in a response |
@@ -22,6 +23,7 @@ mod escapes;
 mod headers;
 mod messages;
 mod model_name;
+mod model_watch;
 mod number;
 mod openai;
 mod parse;
@@ -42,6 +44,7 @@ pub use error::{Fault, ParseError, ScanError, Shape};
 pub use error_form::ErrorForm;
 pub use headers::Headers;
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
+pub use model_watch::{ModelWatch, model_in_beginning};
 pub use parse::{api_of, parse};
 pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
 pub use response::ResponseReader;

@@ -27,6 +27,17 @@ pub(super) fn extract(headers: &Headers) -> Option<SpanContext> {
     Some(SpanContext::new(trace, span, flags, true, state))
 }
 
+/// Trace context and baggage in the metadata of a call, as headers.
+pub(super) fn carried(metadata: &http::HeaderMap) -> Headers {
+    let mut headers = Headers::new();
+    for name in PROPAGATED {
+        for value in metadata.get_all(name) {
+            headers.push(Bytes::from_static(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes()));
+        }
+    }
+    headers
+}
+
 /// The caller's baggage, as it came.
 pub(super) fn baggage(headers: &Headers) -> Option<Bytes> {
     joined(headers, BAGGAGE).filter(|baggage| !baggage.is_empty())

@@ -55,7 +55,7 @@ fn header(span: &Span, name: &str) -> Option<String> {
 #[test]
 fn children_lie_below_the_request_and_the_request_below_its_caller() {
     let (tracing, collected) = tracing("parentbased_always_off");
-    let mut request = tracing.request_span(&parent("01"), Duration::ZERO);
+    let mut request = tracing.request_span(&parent("01"), &Headers::new(), Duration::ZERO);
     assert!(request.is_recording());
     let mut child = request.child(|| "run_scheduler_profile");
     child.attribute("llm_d.epp.scheduling.profile.name", "default");
@@ -84,7 +84,7 @@ fn children_lie_below_the_request_and_the_request_below_its_caller() {
 fn an_unsampled_caller_is_passed_on_with_flag_00_and_records_nothing() {
     for sampler in ["parentbased_always_on", "always_off"] {
         let (tracing, collected) = tracing(sampler);
-        let span = tracing.request_span(&parent("00"), Duration::ZERO);
+        let span = tracing.request_span(&parent("00"), &Headers::new(), Duration::ZERO);
         assert!(!span.is_recording());
         let child = span.child(|| -> String { unreachable!("an unsampled span names no child") });
         assert!(child.inject().is_empty());
@@ -104,16 +104,18 @@ fn an_unsampled_caller_is_passed_on_with_flag_00_and_records_nothing() {
 #[test]
 fn a_request_without_a_caller_starts_a_trace_if_the_sampler_says_so() {
     let (tracing, collected) = tracing("always_on");
-    drop(tracing.request_span(&Headers::new(), Duration::ZERO));
+    drop(tracing.request_span(&Headers::new(), &Headers::new(), Duration::ZERO));
     assert_eq!(collected.0.lock().len(), 1);
     let (tracing, _) = self::tracing("always_off");
-    let traceparent = header(&tracing.request_span(&Headers::new(), Duration::ZERO), "traceparent").unwrap();
+    let traceparent =
+        header(&tracing.request_span(&Headers::new(), &Headers::new(), Duration::ZERO), "traceparent")
+            .unwrap();
     assert!(traceparent.ends_with("-00"), "{traceparent}");
 }
 
 #[test]
 fn tracing_that_is_off_leaves_headers_alone() {
-    let span = Tracing::off().request_span(&parent("01"), Duration::ZERO);
+    let span = Tracing::off().request_span(&parent("01"), &Headers::new(), Duration::ZERO);
     assert!(!span.is_recording() && span.inject().is_empty());
 }
 
@@ -200,12 +202,12 @@ async fn shutdown_sends_what_is_left_to_the_collector() {
     };
     let output = LineQueue::start("test", std::io::sink(), |_| String::new()).unwrap();
     let tracing = Tracing::new(&Settings::read(lookup, "v1"), "v1", "abc", &output).unwrap();
-    let request = tracing.request_span(&parent("01"), Duration::ZERO);
+    let request = tracing.request_span(&parent("01"), &Headers::new(), Duration::ZERO);
     drop(request.child(|| "pick_endpoints"));
     drop(request);
     tracing.shutdown().await;
     let names: Vec<String> = collector.0.lock().iter().map(|span| span.name.clone()).collect();
     assert_eq!(names, ["pick_endpoints", "gateway.request"]);
-    assert!(!tracing.request_span(&parent("01"), Duration::ZERO).is_recording());
+    assert!(!tracing.request_span(&parent("01"), &Headers::new(), Duration::ZERO).is_recording());
     server.abort();
 }

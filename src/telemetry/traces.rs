@@ -15,7 +15,7 @@ use tracing::warn;
 
 use super::export::{Console, Logged, TracingError, otlp};
 use super::lines::LineQueue;
-use super::propagation::{baggage, extract};
+use super::propagation::{baggage, carried, extract};
 use super::settings::{Exporter, Settings};
 use super::span::Span;
 use crate::request::Headers;
@@ -100,12 +100,18 @@ impl Tracing {
         Self { active: Some(Arc::new(Active { provider, tracer, parent_decides })) }
     }
 
-    /// The span of a request that began `ago`, below the caller's if the headers name one. Whether it records is decided before anything is
-    /// built.
-    pub fn request_span(&self, headers: &Headers, ago: Duration) -> Span {
+    /// The trace context in the metadata of the proxy's call; nothing if no spans are made.
+    pub fn carried(&self, metadata: &http::HeaderMap) -> Headers {
+        if self.active.is_some() { carried(metadata) } else { Headers::new() }
+    }
+
+    /// The span of a request that began `ago`, below the caller's if the headers name one. Headers without one are completed by the metadata
+    /// of the proxy's `call`. Whether the span records is decided before anything is built.
+    pub fn request_span(&self, headers: &Headers, call: &Headers, ago: Duration) -> Span {
         let Some(active) = &self.active else { return Span::off() };
-        let baggage = baggage(headers);
-        let parent = extract(headers);
+        let own = extract(headers);
+        let baggage = baggage(headers).or_else(|| if own.is_none() { baggage(call) } else { None });
+        let parent = own.or_else(|| extract(call));
         if let Some(parent) = parent.as_ref().filter(|parent| active.parent_decides && !parent.is_sampled()) {
             let id = RandomIdGenerator::default().new_span_id();
             let state = parent.trace_state().clone();

@@ -25,7 +25,7 @@ objectives:
 ";
 
 /// Flow control with these further settings, by which a server is full with `room` requests.
-fn config(endpoints: &EndpointsFile, room: u32, flow: &str) -> String {
+pub(super) fn config(endpoints: &EndpointsFile, room: u32, flow: &str) -> String {
     format!(
         "apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig

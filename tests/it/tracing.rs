@@ -218,8 +218,18 @@ impl Bench {
 
     /// The answer to a request with these further headers.
     async fn ask(&self, further: &[(&'static str, &str)], text: &str) -> Response {
+        self.ask_over(&[], further, text).await
+    }
+
+    /// The same over a stream with this metadata.
+    async fn ask_over(
+        &self,
+        metadata: &[(&'static str, &str)],
+        further: &[(&'static str, &str)],
+        text: &str,
+    ) -> Response {
         let proxy = Proxy::connect(self.pointsman.grpc).await;
-        let mut exchange = proxy.open().await;
+        let mut exchange = proxy.open_with(metadata).await;
         let further = further.iter().map(|(name, value)| {
             (Bytes::from_static(name.as_bytes()), Bytes::copy_from_slice(value.as_bytes()))
         });
@@ -446,4 +456,41 @@ async fn without_tracing_no_trace_header_is_written() {
         assert_eq!(sets(&answer, "traceparent"), [""; 0]);
     }
     assert_eq!(bench.collected().await, []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_of_the_proxys_call_is_joined_where_the_request_brings_none() {
+    let mut bench = Bench::start(&["--secure-serving=false"]).await;
+    let traceparent = parent("01");
+    let call = [("traceparent", traceparent.as_str()), ("tracestate", "vendor=1"), ("baggage", "user=x")];
+    let answer = bench.ask_over(&call, &[], &question()).await;
+    assert!(sets(&answer, "traceparent")[0].starts_with(&format!("00-{TRACE}-")), "{answer:?}");
+    assert_eq!(sets(&answer, "tracestate"), ["vendor=1"]);
+    assert_eq!(sets(&answer, "baggage"), ["user=x"]);
+    let spans = spans(&bench.collected().await);
+    let request = named(&spans, "gateway.request");
+    assert_eq!((hex(&request.trace), hex(&request.parent)), (TRACE.to_owned(), CALLER.to_owned()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_trace_of_the_request_goes_before_that_of_the_proxys_call() {
+    let mut bench = Bench::start(&["--secure-serving=false"]).await;
+    let own = parent("01");
+    let other = own.replace(TRACE, "11111111111111111111111111111111");
+    let call = [("traceparent", other.as_str()), ("baggage", "user=x")];
+    let answer = bench.ask_over(&call, &[("traceparent", &own)], &question()).await;
+    assert_eq!(sets(&answer, "baggage"), Vec::<String>::new(), "the request has a trace and no baggage");
+    let spans = spans(&bench.collected().await);
+    assert_eq!(hex(&named(&spans, "gateway.request").trace), TRACE);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_malformed_trace_of_the_proxys_call_begins_a_new_one() {
+    let mut bench = Bench::start(&["--secure-serving=false"]).await;
+    let long = "z".repeat(4000);
+    let call = [("traceparent", "00-no-trace-01"), ("tracestate", long.as_str())];
+    let answer = bench.ask_over(&call, &[], &question()).await;
+    assert_eq!(sets(&answer, "tracestate"), Vec::<String>::new());
+    let spans = spans(&bench.collected().await);
+    assert!(named(&spans, "gateway.request").parent.is_empty());
 }

@@ -50,6 +50,11 @@ pub(crate) struct Envoy {
 }
 
 impl Envoy {
+    /// Starts Envoy in front of the picker at `grpc`, with these modes for the two bodies, and waits until it takes requests.
+    pub(crate) async fn start_in_modes(grpc: SocketAddr, request: BodyMode, response: BodyMode) -> Self {
+        Self::start_with(&[grpc], true, request, response).await
+    }
+
     /// Starts Envoy in front of the picker at `grpc` and waits until it takes requests.
     pub(crate) async fn start(grpc: SocketAddr, tls: bool, mode: BodyMode) -> Self {
         Self::start_with_several(&[grpc], tls, mode).await
@@ -57,10 +62,14 @@ impl Envoy {
 
     /// The same in front of several replicas of the picker, whose health is checked every half second.
     pub(crate) async fn start_with_several(grpc: &[SocketAddr], tls: bool, mode: BodyMode) -> Self {
+        Self::start_with(grpc, tls, mode, mode).await
+    }
+
+    async fn start_with(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("envoy.yaml");
         let admin_file = folder.path().join("admin");
-        std::fs::write(&file, variant(grpc, tls, mode)).unwrap();
+        std::fs::write(&file, variant(grpc, tls, request, response)).unwrap();
         let args = [
             "-c".as_ref(),
             file.as_os_str(),
@@ -121,7 +130,7 @@ fn program() -> PathBuf {
 }
 
 /// The users' file with ports that the system chooses, the answer of the picker shown in a header, and another body mode where asked.
-fn variant(grpc: &[SocketAddr], tls: bool, mode: BodyMode) -> String {
+fn variant(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> String {
     let mut text = TEMPLATE.to_owned();
     let mut change = |from: &str, to: &str| {
         assert!(text.contains(from), "the Envoy file no longer has {from:?}");
@@ -153,9 +162,12 @@ fn variant(grpc: &[SocketAddr], tls: bool, mode: BodyMode) -> String {
          - header: {key: x-picked, value: \"%DYNAMIC_METADATA(envoy.lb:x-gateway-destination-endpoint)%\"}\n                  \
          virtual_hosts:\n",
     );
-    change("_body_mode: FULL_DUPLEX_STREAMED", &format!("_body_mode: {}", mode.name()));
-    if mode != BodyMode::FullDuplexStreamed {
-        change("_trailer_mode: SEND", "_trailer_mode: SKIP");
+    for (side, mode) in [("request", request), ("response", response)] {
+        let line = format!("{side}_body_mode: FULL_DUPLEX_STREAMED");
+        change(&line, &format!("{side}_body_mode: {}", mode.name()));
+        if mode != BodyMode::FullDuplexStreamed {
+            change(&format!("{side}_trailer_mode: SEND"), &format!("{side}_trailer_mode: SKIP"));
+        }
     }
     if !tls {
         let socket = text.find("      # Pointsman signs its own certificate").unwrap();

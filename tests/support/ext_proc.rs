@@ -37,11 +37,20 @@ impl Proxy {
 
     /// Opens a stream.
     pub(crate) async fn open(&self) -> Exchange {
+        self.open_with(&[]).await
+    }
+
+    /// Opens a stream with this metadata.
+    pub(crate) async fn open_with(&self, metadata: &[(&'static str, &str)]) -> Exchange {
         let (messages, queue) = mpsc::channel(1024);
         let mut client = Grpc::new(self.channel.clone());
         client.ready().await.unwrap();
         let path = PathAndQuery::from_static(PROCESS_PATH);
-        let opened = client.streaming(tonic::Request::new(ReceiverStream::new(queue)), path, client_codec());
+        let mut request = tonic::Request::new(ReceiverStream::new(queue));
+        for (name, value) in metadata {
+            request.metadata_mut().insert(*name, value.parse().unwrap());
+        }
+        let opened = client.streaming(request, path, client_codec());
         let answers = within("an open stream", opened).await.unwrap().into_inner();
         Exchange { messages, answers }
     }

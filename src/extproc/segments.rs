@@ -1,0 +1,244 @@
+//! Bytes that arrive in pieces and are needed in one, held in no more memory than is counted.
+
+use bytes::Bytes;
+
+use super::budget::Share;
+
+/// Largest segment in bytes; more is held in several.
+const SEGMENT: usize = 1 << 20;
+/// Smallest segment in bytes, unless fewer are to come; also the step in which segments are counted.
+const SMALLEST: usize = 16 << 10;
+
+/// Pieces that become one. Segments count against the share as they are filled: memory that was never written to is not resident.
+///
+/// A buffer that grows by doubling holds up to twice its bytes, and three times while it moves. Segments are filled one after the other,
+/// and when they are joined each is freed as soon as it was copied.
+#[derive(Debug)]
+pub(super) struct Segments {
+    share: Share,
+    /// The first piece, kept as it came: most bodies are one piece.
+    first: Bytes,
+    filled: Vec<Vec<u8>>,
+    length: usize,
+    /// Sum of the capacities of `filled`.
+    allocated: usize,
+    /// Bytes of them that hold something.
+    written: usize,
+    /// Bytes of them that count.
+    charged: usize,
+    /// Bytes that are said to come in all; 0 if nothing was said.
+    expected: usize,
+    /// What is allocated was counted by whoever holds the segments.
+    counted: bool,
+}
+
+/// The budget has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom;
+
+impl Segments {
+    /// No bytes yet.
+    pub(super) fn new(share: Share) -> Self {
+        Self {
+            share,
+            first: Bytes::new(),
+            filled: Vec::new(),
+            length: 0,
+            allocated: 0,
+            written: 0,
+            charged: 0,
+            expected: 0,
+            counted: false,
+        }
+    }
+
+    /// Tells how many bytes will come in all. Fewer or more may come.
+    pub(super) fn expect(&mut self, length: u64) {
+        self.expected = usize::try_from(length).unwrap_or(usize::MAX);
+    }
+
+    /// From now on nothing is counted: the holder has counted all that will come.
+    pub(super) fn counted(&mut self) {
+        self.counted = true;
+    }
+
+    /// Bytes so far.
+    pub(super) fn length(&self) -> usize {
+        self.length
+    }
+
+    /// The share that they are counted in.
+    pub(super) fn share(&mut self) -> &mut Share {
+        &mut self.share
+    }
+
+    /// Adds a piece; the first one is kept as it is.
+    pub(super) fn push(&mut self, piece: Bytes) -> Result<(), NoRoom> {
+        if self.length == 0 {
+            if !self.share.grow(piece.len() as u64) {
+                return Err(NoRoom);
+            }
+            self.length = piece.len();
+            self.first = piece;
+            return Ok(());
+        }
+        if !self.first.is_empty() {
+            let first = std::mem::take(&mut self.first);
+            self.share.shrink(first.len() as u64);
+            self.append(&first, piece.len())?;
+        }
+        self.length += piece.len();
+        self.append(&piece, 0)
+    }
+
+    /// Adds a copy of these bytes.
+    pub(super) fn push_copy(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+        self.length += bytes.len();
+        self.append(bytes, 0)
+    }
+
+    /// Counts `more` bytes of segments, in steps.
+    fn charge(&mut self, more: usize) -> Result<(), NoRoom> {
+        self.written += more;
+        if self.written <= self.charged {
+            return Ok(());
+        }
+        let step =
+            self.written.next_multiple_of(SMALLEST).min(self.allocated.max(self.written)) - self.charged;
+        if !self.counted && !self.share.grow(step as u64) {
+            return Err(NoRoom);
+        }
+        self.charged += step;
+        Ok(())
+    }
+
+    /// Copies `bytes` behind what is there; `ahead` more are about to follow.
+    fn append(&mut self, mut bytes: &[u8], ahead: usize) -> Result<(), NoRoom> {
+        while !bytes.is_empty() {
+            let room = self.filled.last().map_or(0, |segment| segment.capacity() - segment.len());
+            if room == 0 {
+                let size = self.next_size(bytes.len() + ahead);
+                self.filled.push(Vec::with_capacity(size));
+                self.allocated += size;
+                continue;
+            }
+            let (now, later) = bytes.split_at(room.min(bytes.len()));
+            self.charge(now.len())?;
+            if let Some(segment) = self.filled.last_mut() {
+                segment.extend_from_slice(now);
+            }
+            bytes = later;
+        }
+        Ok(())
+    }
+
+    /// Size of the next segment: what is still expected, else as much again as there is; at least what is needed now.
+    fn next_size(&self, needed: usize) -> usize {
+        let rest = self.expected.saturating_sub(self.allocated);
+        let wanted = if rest > 0 { rest } else { self.allocated.max(SMALLEST) };
+        wanted.max(needed.min(SEGMENT)).min(SEGMENT)
+    }
+
+    /// All bytes in one piece. They go on counting until the share is taken, shrunk or dropped.
+    pub(super) fn take(&mut self) -> Bytes {
+        let length = std::mem::take(&mut self.length);
+        self.allocated = 0;
+        self.written = 0;
+        let charged = std::mem::take(&mut self.charged);
+        let mut filled = std::mem::take(&mut self.filled);
+        if filled.len() <= 1 {
+            return filled.pop().map_or_else(|| std::mem::take(&mut self.first), Bytes::from);
+        }
+        // Untouched memory is not resident: the whole grows as the segments go.
+        let mut whole = Vec::with_capacity(length);
+        for segment in filled {
+            whole.extend_from_slice(&segment);
+        }
+        self.share.shrink(charged.saturating_sub(length) as u64);
+        Bytes::from(whole)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+
+    use super::super::budget::BodyBudget;
+    use super::*;
+
+    fn segments(limit: u64) -> (Arc<BodyBudget>, Segments) {
+        let budget = Arc::new(BodyBudget::new(limit));
+        (Arc::clone(&budget), Segments::new(Share::new(budget)))
+    }
+
+    #[test]
+    fn a_large_body_counts_hardly_more_than_its_length() {
+        let (budget, mut segments) = segments(0);
+        let piece = Bytes::from(vec![7; 60_000]);
+        let mut peak = 0;
+        for _ in 0..350 {
+            segments.push(piece.clone()).unwrap();
+            peak = peak.max(budget.used());
+        }
+        let length = 350 * 60_000;
+        assert!(peak <= length + SMALLEST as u64, "{peak}");
+        assert_eq!(segments.take().len() as u64, length);
+        assert_eq!(budget.used(), length, "once joined, exactly the body counts");
+    }
+
+    #[test]
+    fn a_body_of_known_length_is_gathered_in_one_allocation_of_that_length() {
+        let (budget, mut segments) = segments(0);
+        segments.expect(100_000);
+        for _ in 0..10 {
+            segments.push(Bytes::from(vec![1; 10_000])).unwrap();
+        }
+        assert_eq!((segments.filled.len(), budget.used()), (1, 100_000));
+    }
+
+    #[test]
+    fn a_promised_length_counts_only_as_it_comes_and_is_allocated_a_segment_ahead_at_most() {
+        let (budget, mut segments) = segments(0);
+        segments.expect(u64::MAX);
+        segments.push(Bytes::from_static(b"a")).unwrap();
+        segments.push(Bytes::from_static(b"b")).unwrap();
+        assert!(budget.used() <= SMALLEST as u64, "{}", budget.used());
+        assert!(segments.allocated <= SEGMENT);
+    }
+
+    proptest! {
+        #[test]
+        fn the_whole_is_the_pieces_in_order_and_the_count_covers_what_is_held(
+            pieces in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..40_000), 0..12),
+            expected in 0..500_000_u64,
+        ) {
+            let (budget, mut segments) = segments(0);
+            segments.expect(expected);
+            for piece in &pieces {
+                segments.push(Bytes::from(piece.clone())).unwrap();
+                let held = segments.first.len() + segments.filled.iter().map(Vec::len).sum::<usize>();
+                prop_assert!(budget.used() >= held as u64);
+                prop_assert!(budget.used() <= (held + SMALLEST) as u64);
+            }
+            prop_assert_eq!(segments.take(), pieces.concat());
+            drop(segments);
+            prop_assert_eq!(budget.used(), 0);
+        }
+
+        #[test]
+        fn no_piece_passes_the_bound(
+            pieces in prop::collection::vec(1..30_000_usize, 0..12),
+            limit in 1..100_000_u64,
+        ) {
+            let (budget, mut segments) = segments(limit);
+            for piece in pieces {
+                if segments.push(Bytes::from(vec![0; piece])).is_err() {
+                    break;
+                }
+                prop_assert!(budget.used() <= limit);
+            }
+        }
+    }
+}
