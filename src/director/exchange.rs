@@ -55,6 +55,8 @@ pub struct Exchange {
     response_bytes: u64,
     error: bool,
     done: bool,
+    /// The connection became a tunnel, which ends when it is closed.
+    upgraded: bool,
     /// Something of the response was seen.
     begun: bool,
     revoked: bool,
@@ -79,6 +81,7 @@ impl Exchange {
             response_bytes: 0,
             error: false,
             done,
+            upgraded: false,
             begun: false,
             revoked: false,
             spent: Duration::ZERO,
@@ -186,6 +189,7 @@ impl Exchange {
     }
 
     fn how_it_ended(&self, complete: bool, has_usage: bool) -> ResponseEnd {
+        let complete = complete || self.upgraded;
         if self.revoked {
             ResponseEnd::Evicted
         } else if !self.begun {
@@ -211,7 +215,8 @@ impl ResponseSide for Exchange {
         let start = Instant::now();
         let status = headers.get(":status").or_else(|| headers.get("status"));
         // 101 is the success of an upgrade.
-        self.error = status.is_some_and(|status| !status.starts_with(b"2") && *status != "101");
+        self.upgraded = status.is_some_and(|status| *status == "101");
+        self.error = !self.upgraded && status.is_some_and(|status| !status.starts_with(b"2"));
         self.begun = true;
         if !end {
             self.expect_body(headers);
