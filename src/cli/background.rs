@@ -1,7 +1,6 @@
 //! What runs beside serving: discovery, scraping, and the pool's own figures. It has a thread of its own, so that reading pages never delays a
 //! request, nor a flood of requests the reading of pages.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -9,7 +8,8 @@ use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeFlags;
-use super::holding::{Demand, Holding};
+use super::autoscaling::Demand;
+use super::holding::Holding;
 use super::kubernetes::Cluster;
 use super::settings::Settings;
 use crate::config::Plan;
@@ -84,7 +84,7 @@ impl Background {
         })
     }
 
-    /// Runs all of it until told to stop. Leadership is given up earlier, when told to resign.
+    /// Runs all of it until told to stop. `resign` says that leadership is being given up: the pool stays known until then.
     pub(super) async fn run(self, stop: CancellationToken, resign: CancellationToken) {
         let pool = Arc::clone(&self.pool);
         let discovery = async {
@@ -202,39 +202,5 @@ impl Observer for Counting {
     fn refused(&self, endpoint: &Endpoint) {
         self.metrics.filter_probe("refused");
         tracing::debug!(endpoint = %endpoint.id(), "asking for the whole page");
-    }
-}
-
-/// A thread with a runtime of its own.
-pub(super) struct Thread {
-    handle: std::thread::JoinHandle<()>,
-    running: tokio::sync::oneshot::Receiver<()>,
-}
-
-impl Thread {
-    /// Runs `work` on a thread called `name`.
-    pub(super) fn start(name: &str, work: impl Future<Output = ()> + Send + 'static) -> anyhow::Result<Self> {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-        let (alive, running) = tokio::sync::oneshot::channel::<()>();
-        let thread = std::thread::Builder::new().name(name.to_owned());
-        let handle = thread.spawn(move || {
-            // Dropped when the work ends, also by a panic.
-            let _alive = alive;
-            runtime.block_on(work);
-        })?;
-        Ok(Self { handle, running })
-    }
-
-    /// Resolves when the work has ended, by itself or by a panic.
-    pub(super) async fn ended(&mut self) {
-        // Nothing is ever sent; the other end goes away.
-        let _: Result<(), _> = (&mut self.running).await;
-    }
-
-    /// Waits until the work is done.
-    pub(super) fn join(self) {
-        if self.handle.join().is_err() {
-            tracing::error!("a background thread panicked");
-        }
     }
 }

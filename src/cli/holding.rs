@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::flow::detector::Detector;
@@ -11,7 +10,6 @@ use crate::flow::usage_limit::Ceilings;
 use crate::flow::{Controller, Fill, FlowSettings, Load, Observer, Outcome, Unplaced, saturation};
 use crate::metrics::{FlowMetrics, Metrics};
 use crate::pool::Pool;
-use crate::scaler::ScalerSource;
 
 /// How often gauges of saturation and capacity are brought up to date.
 const REFRESH: Duration = Duration::from_secs(1);
@@ -158,67 +156,5 @@ impl Observer for Told {
 
     fn revocation_ended(&self, confirmed: bool, took: Duration) {
         self.metrics.revocation_ended(confirmed, took);
-    }
-}
-
-/// What the KEDA scaler reads.
-pub(super) struct Demand {
-    pool: Arc<Pool>,
-    holding: Option<Holding>,
-    detector: Detector,
-    waiting: watch::Sender<u64>,
-}
-
-impl Demand {
-    /// The demand on `pool`; without flow control nothing ever waits.
-    pub(super) fn new(pool: &Arc<Pool>, holding: Option<&Holding>, detector: Detector) -> Arc<Self> {
-        Arc::new(Self {
-            pool: Arc::clone(pool),
-            holding: holding.cloned(),
-            detector,
-            waiting: watch::Sender::new(0),
-        })
-    }
-
-    /// Passes on whether requests wait, until told to stop.
-    pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let Some(holding) = &self.holding else { return stop.cancelled().await };
-        let mut waiting = holding.controller.waiting();
-        loop {
-            let some = *waiting.borrow_and_update();
-            // Between the wake-up and this look the queue may have emptied; that it was there must not get lost.
-            self.waiting.send_replace(if some { self.queue_depth().max(1) } else { 0 });
-            tokio::select! {
-                () = stop.cancelled() => return,
-                changed = waiting.changed() => if changed.is_err() { return },
-            }
-        }
-    }
-}
-
-impl ScalerSource for Demand {
-    fn queue_depth(&self) -> u64 {
-        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().requests)
-    }
-
-    fn queued_bytes(&self) -> u64 {
-        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().bytes)
-    }
-
-    fn queued_tokens(&self) -> u64 {
-        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().tokens)
-    }
-
-    fn running(&self) -> u64 {
-        self.pool.snapshot().endpoints().iter().map(|endpoint| endpoint.load().in_flight()).sum()
-    }
-
-    fn saturation(&self) -> f64 {
-        let snapshot = self.pool.snapshot();
-        saturation::demand(&self.detector, snapshot.endpoints(), Instant::now())
-    }
-
-    fn subscribe(&self) -> watch::Receiver<u64> {
-        self.waiting.subscribe()
     }
 }

@@ -183,53 +183,60 @@ impl Cluster {
         })
     }
 
-    /// Fills the pool until `stop`, and takes part in the election until `resign`.
+    /// This replica's part in the election until `resign`, and the label of the leader's pod; `None` without an election. It wants a thread of its
+    /// own: renewals may not wait until a page of pods is read.
+    pub(super) fn electing(
+        &mut self,
+        resign: CancellationToken,
+    ) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let (election, label) = (self.election.take()?, self.label.take());
+        let (connection, leadership) = (self.connection.clone(), self.leadership.clone());
+        Some(async move {
+            let client = match connection.client().context("election") {
+                Ok(client) => client,
+                Err(error) => {
+                    return tracing::error!(error = format!("{error:#}"), "no part in the election");
+                }
+            };
+            let labelling = async {
+                if let Some(label) = label {
+                    label.run(client.clone(), leadership, resign.clone()).await;
+                }
+            };
+            tokio::join!(election.run(client.clone(), resign.clone()), labelling);
+        })
+    }
+
+    /// Fills the pool until `stop`. `resign` says that leadership is being given up.
     pub(super) async fn run(self, pool: Arc<Pool>, stop: CancellationToken, resign: CancellationToken) {
-        let Self { connection, scope, election, label, leadership, warm, metrics, .. } = self;
-        let electing = async {
-            let Some(election) = election else { return };
-            match connection.client().context("election") {
-                Ok(client) => election.run(client, resign.clone()).await,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "no part in the election"),
+        let Self { connection, scope, leadership, warm, metrics, .. } = self;
+        while !stop.is_cancelled() {
+            if !warm {
+                let mut leads = leadership.clone();
+                tokio::select! {
+                    () = leads.until(true) => {}
+                    () = stop.cancelled() => return,
+                }
             }
-        };
-        let labelling = async {
-            let Some(label) = label else { return };
-            match connection.client().context("leader's label") {
-                Ok(client) => label.run(client, leadership.clone(), resign.clone()).await,
-                Err(error) => tracing::error!(error = format!("{error:#}"), "the leader's pod gets no label"),
-            }
-        };
-        let discovering = async {
-            while !stop.is_cancelled() {
-                if !warm {
-                    let mut leads = leadership.clone();
-                    tokio::select! {
-                        () = leads.until(true) => {}
-                        () = stop.cancelled() => return,
+            let discovery = KubernetesDiscovery {
+                connection: connection.clone(),
+                scope: scope.clone(),
+                leadership: leadership.clone(),
+                metrics: Arc::clone(&metrics),
+            };
+            tokio::select! {
+                ended = discovery.run(Arc::clone(&pool), stop.clone()) => {
+                    if let Err(error) = ended {
+                        tracing::error!(%error, "discovery ended; the last good state stays in force");
                     }
                 }
-                let discovery = KubernetesDiscovery {
-                    connection: connection.clone(),
-                    scope: scope.clone(),
-                    leadership: leadership.clone(),
-                    metrics: Arc::clone(&metrics),
-                };
-                tokio::select! {
-                    ended = discovery.run(Arc::clone(&pool), stop.clone()) => {
-                        if let Err(error) = ended {
-                            tracing::error!(%error, "discovery ended; the last good state stays in force");
-                        }
-                    }
-                    () = lost(&leadership, &resign), if !warm => pool.forget_endpoints(),
-                }
-                tokio::select! {
-                    () = tokio::time::sleep(BEGIN_AGAIN) => {}
-                    () = stop.cancelled() => {}
-                }
+                () = lost(&leadership, &resign), if !warm => pool.forget_endpoints(),
             }
-        };
-        tokio::join!(electing, labelling, discovering);
+            tokio::select! {
+                () = tokio::time::sleep(BEGIN_AGAIN) => {}
+                () = stop.cancelled() => {}
+            }
+        }
     }
 }
 

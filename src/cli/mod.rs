@@ -1,6 +1,7 @@
 //! The command line: `serve` (the default), `check`, `sim`, `demo`.
 
 mod arguments;
+mod autoscaling;
 mod background;
 mod check;
 mod demo;
@@ -12,6 +13,7 @@ mod output;
 mod overrides;
 mod serve;
 mod settings;
+mod thread;
 
 use std::ffi::OsString;
 use std::process::ExitCode;

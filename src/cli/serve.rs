@@ -11,12 +11,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::arguments;
-use super::background::{Background, Finder, INFLIGHT_PRODUCER, Thread};
+use super::autoscaling::{self, Demand};
+use super::background::{Background, Finder, INFLIGHT_PRODUCER};
 use super::drain::Work;
-use super::holding::{Demand, Holding};
+use super::holding::Holding;
 use super::kubernetes::{self, Cluster};
 use super::output::{self, Output};
 use super::settings::{self, Settings};
+use super::thread::Thread;
 use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
 use crate::admin::{
     self, Access, AdminListener, AdminState, HealthRpc, HealthService, HealthState, PluginState,
@@ -32,7 +34,6 @@ use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::{ParserKind, Parsers};
-use crate::scaler::{self, KedaScaler, ScalerSettings};
 use crate::telemetry::{LogHandle, LogLevel, Tracing, logs};
 use crate::transport::{self, Connections};
 
@@ -170,7 +171,7 @@ enum Source {
 async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> anyhow::Result<()> {
     let Parts { metrics, plan, pool, source, log, output } = parts;
     let warm = plan.gates.ha_populate_non_leader_datastore;
-    let finder = match source {
+    let mut finder = match source {
         Source::File(spec) => Finder::File(first_endpoints(spec, &pool, &metrics).await?),
         Source::Kubernetes(scope) => {
             let cluster = Cluster::connect(flags, settings, scope, warm, &metrics).await?;
@@ -206,7 +207,14 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
     if let Some(holding) = &holding {
         holding.provision();
     }
-    let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone());
+    let scraped = plan.metrics_source.is_some().then_some(flags.metrics_staleness_threshold);
+    let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
+    // Who leads gives the lease back first of all, so that another takes over while this one still serves. The autoscaler leaves with it.
+    let resign = CancellationToken::new();
+    let (electing, followed) = match &mut finder {
+        Finder::File(_) => (None, None),
+        Finder::Kubernetes(cluster) => (cluster.electing(resign.clone()), Some(cluster.leadership())),
+    };
     let background =
         Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
     let draining = Arc::new(AtomicBool::new(false));
@@ -235,8 +243,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
     let work = Work { streams: service.open_streams(), connections: connections.clone() };
 
     let background_stop = CancellationToken::new();
-    // Who leads gives the lease back first of all, so that another takes over while this one still serves.
-    let resign = CancellationToken::new();
+    let mut election_thread = electing.map(|electing| Thread::start("election", electing)).transpose()?;
     let mut background_thread = Thread::start("background", {
         let (stop, resign) = (background_stop.clone(), resign.clone());
         Box::pin(background.run(stop, resign))
@@ -263,7 +270,8 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
     // It goes on saying "not serving" until the last stream has ended.
     let health_stop = CancellationToken::new();
     let health_server = serve_health(health_socket, health.clone(), health_stop.clone());
-    let scaler = serve_scaler(scaler_socket, demand, settings, health_stop.clone());
+    let scaler =
+        autoscaling::serve(scaler_socket, demand, settings.pool_name.clone(), followed, resign.clone());
     let address = grpc.local_addr()?;
     let server = extproc::serve(
         Listening { listener: grpc, address },
@@ -281,9 +289,11 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
     let broken = tokio::select! {
         result = &mut server => Some(result.context("ext_proc server")),
         result = &mut health_server => Some(result.context("health server")),
-        result = &mut scaler => Some(result.context("scaler server")),
+        () = &mut scaler => Some(Err(anyhow::anyhow!("the scaler server ended"))),
         // Without it readings grow old, and nobody would notice.
         () = background_thread.ended() => Some(Err(anyhow::anyhow!("the background thread ended"))),
+        // Without it this replica never leads.
+        () = ended(election_thread.as_mut()) => Some(Err(anyhow::anyhow!("the election thread ended"))),
         () = stop_signal() => None,
     };
     resign.cancel();
@@ -291,18 +301,26 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
     let outcome = if let Some(outcome) = broken {
         outcome
     } else {
+        // The autoscaler's streams end at once, and with them the server: that is no end of the drain.
+        let scaler = async {
+            scaler.await;
+            std::future::pending::<()>().await;
+        };
         tokio::select! {
             () = drain(flags, &work, &stop, holding.as_ref()) => Ok(()),
             // It ends by itself once it takes no more and the last connection is gone.
             result = &mut server => result.context("ext_proc server"),
             result = &mut health_server => result.context("health server"),
-            result = &mut scaler => result.context("scaler server"),
+            () = scaler => Ok(()),
             () = stop_signal() => bail!("a second signal ended the drain"),
         }
     };
     health_stop.cancel();
     background_stop.cancel();
     background_thread.join();
+    if let Some(thread) = election_thread {
+        thread.join();
+    }
     admin_stop.cancel();
     admin_thread.join();
     tracing.shutdown().await;
@@ -349,6 +367,14 @@ async fn drain(flags: &ServeFlags, work: &Work, stop: &CancellationToken, holdin
     if !work.until_idle(flags.linger_timeout).await {
         let streams = work.streams.load(Relaxed);
         tracing::warn!(streams, timeout = ?flags.linger_timeout, "streams did not end in time and are cut off");
+    }
+}
+
+/// Resolves when this thread's work has ended; never without a thread.
+async fn ended(thread: Option<&mut Thread>) {
+    match thread {
+        Some(thread) => thread.ended().await,
+        None => std::future::pending().await,
     }
 }
 
@@ -467,21 +493,6 @@ async fn serve_health(
 ) -> Result<(), tonic::transport::Error> {
     let incoming = transport::accept(listener);
     tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, stop.cancelled()).await
-}
-
-/// Serves the autoscaler, if it has a port; never resolves otherwise.
-async fn serve_scaler(
-    listener: Option<TcpListener>,
-    demand: Arc<Demand>,
-    settings: &Settings,
-    stop: CancellationToken,
-) -> Result<(), scaler::ScalerServerError> {
-    let Some(listener) = listener else { return std::future::pending().await };
-    let service = KedaScaler::new(
-        demand,
-        ScalerSettings { pool: settings.pool_name.clone(), ..ScalerSettings::default() },
-    );
-    scaler::serve(listener, service, stop.cancelled_owned()).await
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

@@ -4,51 +4,53 @@ use std::future::Future;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
-use tonic::transport::Server;
+use tokio::task::JoinSet;
 
 use super::KedaScaler;
+use super::connection;
 
-/// How often a silent connection is asked whether it still lives; a dead one gives its streams back.
-const PING_INTERVAL: Duration = Duration::from_secs(20);
-/// How long the answer may take.
-const PING_TIMEOUT: Duration = Duration::from_secs(10);
-/// Calls at once on one connection.
-const CALLS_PER_CONNECTION: u32 = 128;
+/// Connections at once. KEDA has one for each address and set of certificates that its triggers name.
+pub(super) const MAX_CONNECTIONS: usize = 256;
+/// Pause after a failure to accept: nearly always descriptors have run out.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Why the server stopped.
-#[derive(Debug, thiserror::Error)]
-pub enum ScalerServerError {
-    /// Serving failed.
-    #[error("scaler server: {0}")]
-    Transport(#[from] tonic::transport::Error),
-}
-
-/// Serves without TLS until `shutdown` resolves; open streams then end, and calls that are being answered are.
-pub async fn serve(
-    listener: TcpListener,
-    service: KedaScaler,
-    shutdown: impl Future<Output = ()>,
-) -> Result<(), ScalerServerError> {
-    let ends = {
-        let service = service.clone();
-        async move {
-            shutdown.await;
-            service.close();
+/// Serves without TLS until `shutdown` resolves. Open streams and connections then end, at the latest after [`connection::GOODBYE`].
+pub async fn serve(listener: TcpListener, service: KedaScaler, shutdown: impl Future<Output = ()>) {
+    let mut connections = JoinSet::new();
+    let accepting = async {
+        loop {
+            tokio::select! {
+                accepted = listener.accept() => match accepted {
+                    // Whoever comes beyond the bound is told at once.
+                    Ok((socket, peer)) if connections.len() >= MAX_CONNECTIONS => {
+                        drop(socket);
+                        tracing::debug!(%peer, max = MAX_CONNECTIONS, "too many scaler connections");
+                    }
+                    Ok((socket, _)) => {
+                        if let Err(error) = socket.set_nodelay(true) {
+                            tracing::debug!(%error, "cannot switch off delayed sending");
+                        }
+                        connections.spawn(connection::serve(socket, service.clone()));
+                    }
+                    Err(error) => {
+                        tracing::warn!(%error, "cannot accept a scaler connection");
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = connections.join_next() => {}
+            }
         }
     };
-    let server = Server::builder()
-        .max_concurrent_streams(CALLS_PER_CONNECTION)
-        .http2_keepalive_interval(Some(PING_INTERVAL))
-        .http2_keepalive_timeout(Some(PING_TIMEOUT))
-        .tcp_nodelay(true)
-        .serve_with_incoming_shutdown(service.clone(), TcpListenerStream::new(listener), ends);
     let remembering = async {
         service.remember().await;
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        result = server => Ok(result?),
-        () = remembering => Ok(()),
+        () = accepting => {}
+        () = remembering => {}
+        () = shutdown => {}
     }
+    drop(listener);
+    service.close();
+    while connections.join_next().await.is_some() {}
 }

@@ -28,7 +28,7 @@ use super::wire::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef,
 };
-use super::{Activity, Look, ScalerSource, Trigger};
+use super::{Activity, Look, Role, ScalerSource, Trigger};
 
 /// How often running requests are looked at: nothing announces them.
 pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -58,8 +58,7 @@ pub(super) struct Shared {
     pub(super) settings: ScalerSettings,
     pub(super) activity: Mutex<Activity>,
     pub(super) streams: Arc<AtomicUsize>,
-    /// Turns true at shutdown.
-    pub(super) closing: watch::Sender<bool>,
+    pub(super) role: watch::Sender<Role>,
 }
 
 impl Shared {
@@ -83,14 +82,14 @@ impl std::fmt::Debug for KedaScaler {
 }
 
 impl KedaScaler {
-    /// A service that reads `source`.
+    /// A service that reads `source`, and answers.
     pub fn new(source: Arc<dyn ScalerSource>, settings: ScalerSettings) -> Self {
         let shared = Shared {
             source,
             settings,
             activity: Mutex::default(),
             streams: Arc::default(),
-            closing: watch::Sender::new(false),
+            role: watch::Sender::default(),
         };
         Self { shared: Arc::new(shared) }
     }
@@ -100,16 +99,32 @@ impl KedaScaler {
         self.shared.streams.load(Relaxed)
     }
 
+    /// Takes another role, unless it is closed. Streams and connections follow.
+    pub fn set_role(&self, role: Role) {
+        self.shared.role.send_if_modified(|now| {
+            let changes = *now != role && *now != Role::Closed;
+            if changes {
+                *now = role;
+            }
+            changes
+        });
+    }
+
     /// Ends all streams, and those that are opened from now on.
     pub fn close(&self) {
-        self.shared.closing.send_replace(true);
+        self.set_role(Role::Closed);
+    }
+
+    /// The role, and its changes.
+    pub(super) fn role(&self) -> watch::Receiver<Role> {
+        self.shared.role.subscribe()
     }
 
     /// Remembers work that nobody asked about while it was there, until the source or the service ends. [`serve`](super::serve) runs it.
     pub async fn remember(&self) {
         let mut waiting = self.shared.source.subscribe();
-        let mut closing = self.shared.closing.subscribe();
-        while !*closing.borrow_and_update() {
+        let mut role = self.role();
+        while *role.borrow_and_update() != Role::Closed {
             let Ok(stirred) = waiting.has_changed() else { return };
             waiting.borrow_and_update();
             let look = self.shared.look(stirred);
@@ -119,12 +134,13 @@ impl KedaScaler {
                 // Seen again above, and there taken in.
                 _ = waiting.changed() => waiting.mark_changed(),
                 () = sleep_until(look.at + LOOK_AGAIN) => {}
-                _ = closing.changed() => {}
+                _ = role.changed() => {}
             }
         }
     }
 
     pub(super) fn is_active(&self, asked: &ScaledObjectRef) -> Result<IsActiveResponse, Status> {
+        self.answers()?;
         let trigger = self.trigger(asked)?;
         let look = self.shared.look(false);
         let verdict = self.shared.activity.lock().judge(trigger.activation, trigger.cool_down, look);
@@ -132,6 +148,7 @@ impl KedaScaler {
     }
 
     fn metric_spec(&self, asked: &ScaledObjectRef) -> Result<GetMetricSpecResponse, Status> {
+        self.answers()?;
         let trigger = self.trigger(asked)?;
         let spec = MetricSpec {
             metric_name: trigger.metric.name().to_owned(),
@@ -142,6 +159,7 @@ impl KedaScaler {
     }
 
     fn metrics(&self, asked: &GetMetricsRequest) -> Result<GetMetricsResponse, Status> {
+        self.answers()?;
         let Some(object) = &asked.scaled_object_ref else {
             return Err(Status::invalid_argument("scaledObjectRef is missing"));
         };
@@ -175,6 +193,18 @@ impl KedaScaler {
             Status::resource_exhausted(format!("{max} streams are open, which is the limit"))
         })?;
         Ok(Streamed::new(Arc::clone(&self.shared), trigger, place).answers())
+    }
+
+    /// `Err` while another replica knows better.
+    fn answers(&self) -> Result<(), Status> {
+        let reason = match *self.shared.role.borrow() {
+            Role::Answering => return Ok(()),
+            Role::Standby => {
+                "this replica does not know the pool's demand: it does not lead, or has just begun to"
+            }
+            Role::Closed => "this replica is shutting down",
+        };
+        Err(Status::unavailable(reason))
     }
 
     fn trigger(&self, asked: &ScaledObjectRef) -> Result<Trigger, Status> {

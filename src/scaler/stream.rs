@@ -14,7 +14,7 @@ use tonic::{Request, Response, Status};
 use super::activity::Verdict;
 use super::service::{BREATH, LOOK_AGAIN, Shared};
 use super::wire::{IsActiveResponse, ScaledObjectRef};
-use super::{KedaScaler, Trigger};
+use super::{KedaScaler, Role, Trigger};
 
 /// The answers of one stream.
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Send>>;
@@ -52,7 +52,7 @@ pub(super) struct Streamed {
     shared: Arc<Shared>,
     trigger: Trigger,
     waiting: watch::Receiver<u64>,
-    closing: watch::Receiver<bool>,
+    role: watch::Receiver<Role>,
     said: Option<Said>,
     _place: OpenStream,
 }
@@ -67,8 +67,8 @@ struct Said {
 impl Streamed {
     pub(super) fn new(shared: Arc<Shared>, trigger: Trigger, place: OpenStream) -> Self {
         let waiting = shared.source.subscribe();
-        let closing = shared.closing.subscribe();
-        Self { shared, trigger, waiting, closing, said: None, _place: place }
+        let role = shared.role.subscribe();
+        Self { shared, trigger, waiting, role, said: None, _place: place }
     }
 
     /// The stream itself.
@@ -79,11 +79,12 @@ impl Streamed {
         }))
     }
 
-    /// Waits for something to say. `None` at shutdown, or when the pool is gone: KEDA takes an orderly end for a reason to come again soon.
+    /// Waits for something to say. `None` when another replica is to be asked, at shutdown, or when the pool is gone: KEDA takes an orderly end, and
+    /// no error, for a reason to come again soon.
     async fn next(&mut self) -> Option<bool> {
         let keepalive = self.shared.settings.keepalive;
         loop {
-            if *self.closing.borrow_and_update() {
+            if *self.role.borrow_and_update() != Role::Answering {
                 return None;
             }
             // A change since this stream said there is no work is news, even if it was undone. One from an active time is none.
@@ -115,7 +116,7 @@ impl Streamed {
                     }
                 }
                 () = sleep_until(wake.min(again)) => {}
-                _ = self.closing.changed() => {}
+                _ = self.role.changed() => {}
             }
         }
     }

@@ -1,4 +1,5 @@
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
@@ -248,15 +249,21 @@ impl Client {
 }
 
 async fn served(pool: &Arc<Pool>) -> (Client, oneshot::Sender<()>) {
+    let (address, _, shutdown) = listening(pool).await;
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    (Client(channel), shutdown)
+}
+
+/// A service that listens.
+async fn listening(pool: &Arc<Pool>) -> (SocketAddr, KedaScaler, oneshot::Sender<()>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (shutdown, ends) = oneshot::channel::<()>();
     let service = scaler(pool);
-    tokio::spawn(serve(listener, service, async {
+    tokio::spawn(serve(listener, service.clone(), async {
         ends.await.ok();
     }));
-    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
-    (Client(channel), shutdown)
+    (address, service, shutdown)
 }
 
 #[tokio::test]
@@ -330,4 +337,109 @@ async fn a_client_on_the_wire_is_told_of_the_first_waiting_request_within_a_tent
     assert_eq!(stream.message().await.unwrap(), Some(IsActiveResponse { result: false }));
     shutdown.send(()).unwrap();
     assert_eq!(stream.message().await.unwrap(), None, "an orderly end");
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_standby_streams_end_in_order_and_questions_are_told_to_come_again() {
+    let pool = Pool::new();
+    pool.set(0, 3);
+    let scaler = scaler(&pool);
+    let mut stream = scaler.stream(&object(&[])).unwrap();
+    assert_eq!(said(&mut stream).await, Some(true));
+    scaler.set_role(Role::Standby);
+    assert_eq!(said(&mut stream).await, None, "no false, and no error");
+    let mut later = scaler.stream(&object(&[])).unwrap();
+    assert_eq!(said(&mut later).await, None);
+    assert_eq!(scaler.is_active(&object(&[])).unwrap_err().code(), Code::Unavailable);
+
+    scaler.set_role(Role::Answering);
+    assert!(scaler.is_active(&object(&[])).unwrap().result);
+    let mut again = scaler.stream(&object(&[])).unwrap();
+    assert_eq!(said(&mut again).await, Some(true));
+    scaler.close();
+    scaler.set_role(Role::Answering);
+    assert_eq!(scaler.is_active(&object(&[])).unwrap_err().code(), Code::Unavailable, "closed for good");
+}
+
+/// Opens a connection and gives what resolves when the server closes it.
+async fn connection(address: SocketAddr) -> impl Future<Output = ()> {
+    let socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let executor = hyper_util::rt::TokioExecutor::new();
+    let io = hyper_util::rt::TokioIo::new(socket);
+    let (sender, connection) =
+        hyper::client::conn::http2::handshake::<_, _, tonic::body::Body>(executor, io).await.unwrap();
+    async move {
+        let _open = sender;
+        connection.await.ok();
+    }
+}
+
+#[tokio::test]
+async fn a_replica_that_stops_answering_closes_its_connections_and_takes_new_ones_for_a_while() {
+    let pool = Pool::new();
+    let (address, service, _shutdown) = listening(&pool).await;
+    let mut old = std::pin::pin!(connection(address).await);
+    let least = super::connection::LEAST_LIFE;
+    assert!(timeout(least * 2, &mut old).await.is_err(), "open while the replica answers");
+    let stepped_down = Instant::now();
+    service.set_role(Role::Standby);
+    timeout(Duration::from_secs(5), old).await.expect("the connection is closed");
+    assert!(stepped_down.elapsed() < least, "{:?}: at once", stepped_down.elapsed());
+
+    let opened = Instant::now();
+    let new = connection(address).await;
+    timeout(Duration::from_secs(5), new).await.expect("a connection to a standby is closed too");
+    assert!(opened.elapsed() >= least, "{:?}: clients come again at once", opened.elapsed());
+
+    // One that is there when the replica answers again stays.
+    let mut lucky = std::pin::pin!(connection(address).await);
+    service.set_role(Role::Answering);
+    assert!(timeout(least * 2, &mut lucky).await.is_err());
+}
+
+#[tokio::test]
+async fn a_standby_answers_every_question_with_unavailable_and_every_stream_with_its_end() {
+    let pool = Pool::new();
+    pool.set(0, 3);
+    let (address, service, _shutdown) = listening(&pool).await;
+    service.set_role(Role::Standby);
+    let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
+    let client = Client(channel);
+    assert_eq!(client.is_active(object(&[])).await.unwrap_err().code(), Code::Unavailable);
+    assert_eq!(client.metric("", object(&[])).await.unwrap_err().code(), Code::Unavailable);
+    let spec = client.call::<_, GetMetricSpecResponse>(GET_METRIC_SPEC_PATH, object(&[])).await;
+    assert_eq!(spec.unwrap_err().code(), Code::Unavailable);
+    let mut stream = client.stream(object(&[])).await;
+    assert_eq!(stream.message().await.unwrap(), None, "an orderly end");
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_let_go_is_cut_off_at_shutdown() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let pool = Pool::new();
+    let (address, _, shutdown) = listening(&pool).await;
+    let mut silent = tokio::net::TcpStream::connect(address).await.unwrap();
+    silent.write_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0").await.unwrap();
+    let mut settings = [0; 9];
+    silent.read_exact(&mut settings).await.unwrap();
+    shutdown.send(()).unwrap();
+    let rest = async { while silent.read(&mut [0; 64]).await.is_ok_and(|count| count > 0) {} };
+    timeout(super::connection::GOODBYE * 3, rest).await.expect("it is cut off");
+    assert!(tokio::net::TcpStream::connect(address).await.is_err(), "nobody listens any more");
+}
+
+#[tokio::test]
+async fn connections_have_a_bound() {
+    use tokio::io::AsyncReadExt as _;
+    let pool = Pool::new();
+    let (address, _, _shutdown) = listening(&pool).await;
+    let mut open = Vec::new();
+    for _ in 0..super::server::MAX_CONNECTIONS {
+        open.push(tokio::net::TcpStream::connect(address).await.unwrap());
+    }
+    let mut beyond = tokio::net::TcpStream::connect(address).await.unwrap();
+    let closed = timeout(Duration::from_secs(10), beyond.read(&mut [0; 64])).await.unwrap();
+    assert!(matches!(closed, Ok(0) | Err(_)), "one more is closed: {closed:?}");
+    let greeting = timeout(Duration::from_secs(10), open[0].read(&mut [0; 64])).await.unwrap();
+    assert!(greeting.is_ok_and(|bytes| bytes > 0), "the others stay");
 }

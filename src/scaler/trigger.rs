@@ -4,15 +4,13 @@ use std::collections::HashMap;
 use std::hash::BuildHasher;
 use std::time::Duration;
 
-use super::ScalerSource;
+use super::{ScalerSource, milli};
 use crate::document::{hint, scalar::go_duration};
 
 /// Cool-down where the trigger names none. KEDA's own `cooldownPeriod` comes after it.
 const DEFAULT_COOL_DOWN: Duration = Duration::from_secs(30);
 /// Longest cool-down.
 const MAX_COOL_DOWN: Duration = Duration::from_hours(24);
-/// Largest target, in the metric's unit: what an integer in a double holds exactly.
-const MAX_TARGET: f64 = 9_007_199_254_740_992.0;
 
 /// Keys that are Pointsman's.
 const OWN: [&str; 5] = ["metric", "targetValue", "activationValue", "coolDown", "pool"];
@@ -74,7 +72,7 @@ impl Metric {
             Self::QueuedTokens => source.queued_tokens() as f64,
             Self::Saturation => source.saturation(),
         };
-        value.is_finite().then_some(value.max(0.0))
+        value.is_finite().then(|| milli::held(value))
     }
 }
 
@@ -83,7 +81,7 @@ impl Metric {
 /// | key | value | default |
 /// |---|---|---|
 /// | `metric` | `queueDepth`, `runningRequests`, `queuedTokens` or `saturation` | `queueDepth` |
-/// | `targetValue` | number above 0, in the metric's unit: per server, or for the pool with `metricType: Value` | required |
+/// | `targetValue` | number from 0.001, rounded up to thousandths, in the metric's unit: per server, or for the pool with `metricType: Value` | required |
 /// | `activationValue` | waiting requests, whatever the metric, above which a pool at zero wakes | 0 |
 /// | `coolDown` | Go duration up to 24h without work before the pool counts as inactive | 30s |
 /// | `pool` | name of the pool, to be sure of asking the right Pointsman | not compared |
@@ -91,7 +89,7 @@ impl Metric {
 pub struct Trigger {
     /// What is measured.
     pub metric: Metric,
-    /// Its target.
+    /// Its target, at least 0.001, a whole number of thousandths.
     pub target: f64,
     /// Waiting requests above which a pool wakes.
     pub activation: u64,
@@ -130,6 +128,16 @@ impl Trigger {
         let target = number(target).filter(|target| *target > 0.0).ok_or_else(|| {
             error("targetValue", format!("got {}, expected a number above 0 such as 250", quoted(target)))
         })?;
+        if target < milli::LEAST {
+            let text = value("targetValue").unwrap_or_default();
+            let least = milli::LEAST;
+            let fault = format!(
+                "got {}, expected {least} or more: KEDA cuts off behind the third decimal",
+                quoted(text)
+            );
+            return Err(error("targetValue", fault));
+        }
+        let target = milli::round_up(target);
         let activation = match value("activationValue") {
             None => 0,
             Some(text) => text.parse().map_err(|_| {
@@ -150,7 +158,7 @@ impl Trigger {
 }
 
 fn number(text: &str) -> Option<f64> {
-    text.parse().ok().filter(|number: &f64| number.is_finite() && *number <= MAX_TARGET)
+    text.parse().ok().filter(|number: &f64| number.is_finite() && *number <= milli::MOST)
 }
 
 /// A value as an error text shows it, cut short.
@@ -246,6 +254,20 @@ mod tests {
             refused(&[("targetvalue", "1"), target]),
             "metadata key `targetvalue`: is not known; did you mean `targetValue`?"
         );
+    }
+
+    #[test]
+    fn a_target_that_keda_would_hold_as_zero_is_refused() {
+        for value in ["0.0004", "0.000999", "1e-9", "0.0000000000000000001"] {
+            let expected = format!(
+                "metadata key `targetValue`: got `{value}`, expected 0.001 or more: KEDA cuts off behind the third decimal"
+            );
+            assert_eq!(refused(&[("targetValue", value)]), expected);
+        }
+        for (value, thousandths) in [("0.001", 1), ("0.0011", 2), ("1.001", 1001), ("0.8", 800)] {
+            let target = read(&[("targetValue", value)]).unwrap().target;
+            assert_eq!((target * 1000.0) as i64, thousandths, "{value}");
+        }
     }
 
     #[test]

@@ -140,11 +140,7 @@ async fn requests_for_an_empty_pool_wait_for_its_first_servers_and_none_is_lost(
 #[tokio::test(flavor = "multi_thread")]
 async fn keda_is_told_of_the_first_waiting_request_and_of_the_end() {
     let mut stack = empty_pool(&["--keda-scaler-port", "0"]).await;
-    let keda: std::net::SocketAddr = stack
-        .pointsman
-        .process
-        .line("address of keda-scaler", |line| line.strip_prefix("keda-scaler ")?.trim().parse().ok())
-        .await;
+    let keda = stack.pointsman.keda().await;
     let channel = Channel::from_shared(format!("http://{keda}")).unwrap().connect().await.unwrap();
     let mut grpc = tonic::client::Grpc::new(channel);
     grpc.ready().await.unwrap();

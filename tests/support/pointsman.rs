@@ -56,6 +56,11 @@ impl Pointsman {
         Self { process, grpc, health, metrics }
     }
 
+    /// Where it answers KEDA; it must have been started with `--keda-scaler-port 0`.
+    pub(crate) async fn keda(&mut self) -> SocketAddr {
+        address(&mut self.process, "keda-scaler").await
+    }
+
     /// The metrics page.
     pub(crate) async fn page(&self) -> String {
         let reply = Client::http1(self.metrics).get("/metrics").await;

@@ -104,6 +104,17 @@ impl Process {
         Duration::from_millis(ticks.sum::<u64>() * 10)
     }
 
+    /// Time that the thread of this name has spent on a processor; `None` if there is no such thread.
+    pub(crate) fn thread_cpu(&self, name: &str) -> Option<Duration> {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.child.id().unwrap())).unwrap();
+        let named = |folder: &Path| {
+            std::fs::read_to_string(folder.join("comm")).is_ok_and(|text| text.trim() == name)
+        };
+        let folder = tasks.map(|entry| entry.unwrap().path()).find(|folder| named(folder))?;
+        let times = std::fs::read_to_string(folder.join("schedstat")).ok()?;
+        Some(Duration::from_nanos(times.split_whitespace().next()?.parse().ok()?))
+    }
+
     /// Sends the signal that asks a process to end.
     pub(crate) async fn terminate(&self) {
         let Some(pid) = self.child.id() else { return };

@@ -175,6 +175,19 @@ async fn replicas_that_know_no_pool_until_they_lead_serve_to_the_end_of_their_dr
     assert!(first.process.ended().await.success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_election_has_a_thread_of_its_own_that_nothing_else_can_keep_busy() {
+    let server = ApiServer::shared().await;
+    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=2"]).await;
+    namespace.pool(&[8000]).await;
+    let replica = picker(server, &namespace, &FLAGS).await;
+    holds("it leads", async || replica.metric("pointsman_leader", &[]).await == Some(1.0)).await;
+    let before = replica.process.thread_cpu("election").expect("a thread for the election");
+    // Renewals cost it time, so it is there that they are made.
+    holds("it works", async || replica.process.thread_cpu("election").is_some_and(|now| now > before)).await;
+    assert!(replica.process.thread_cpu("background").is_some());
+}
+
 fn lease_name(namespace: &Namespace) -> String {
     format!("epp-{}-pool.llm-d.ai", namespace.name)
 }

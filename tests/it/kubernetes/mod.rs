@@ -1,6 +1,7 @@
 //! On Kubernetes, against a real API server.
 
 mod admission;
+mod autoscaler;
 mod definitions;
 mod election;
 mod installing;

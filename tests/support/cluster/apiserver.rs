@@ -152,8 +152,13 @@ impl ApiServer {
         }
     }
 
+    /// Where it listens.
+    pub(crate) fn addr(&self) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 1], self.ports[0]))
+    }
+
     fn url(&self) -> String {
-        format!("https://127.0.0.1:{}", self.ports[0])
+        format!("https://{}", self.addr())
     }
 
     fn path(&self, name: &str) -> PathBuf {

@@ -1,6 +1,7 @@
 //! Everything together: pods behind the program, which knows them by the API, behind Envoy.
 
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::path::Path;
 
 use serde_json::json;
 
@@ -107,7 +108,17 @@ pub(crate) async fn picker_in(
     pod: &str,
     flags: &[&str],
 ) -> Pointsman {
-    let kubeconfig = server.kubeconfig(&namespace.token).display().to_string();
+    picker_with(&server.kubeconfig(&namespace.token), namespace, pod, flags).await
+}
+
+/// The same with this kubeconfig.
+pub(crate) async fn picker_with(
+    kubeconfig: &Path,
+    namespace: &Namespace,
+    pod: &str,
+    flags: &[&str],
+) -> Pointsman {
+    let kubeconfig = kubeconfig.display().to_string();
     let environment = [("KUBECONFIG", kubeconfig.as_str()), ("POD_NAME", pod)];
     let usual = [
         "--config-text",
