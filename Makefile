@@ -43,7 +43,7 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
 
 .PHONY: setup
-setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) ## Fetch or build what the tests need: Envoy, Prometheus, an API server, Helm, kustomize, the crates
+setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute ## Fetch or build what the tests need: Envoy, Prometheus, an API server, Helm, kustomize, the crates
 	$(CARGO) fetch --locked
 
 # Nothing is fetched when the stamp is there. The link is relative, so the folder may be moved.
@@ -89,6 +89,12 @@ $(HELM_STAMP):
 $(KUSTOMIZE_STAMP):
 	$(call go-program,kustomize,$(HELM_KEY),tests/kubernetes/helm,,sigs.k8s.io/kustomize/kustomize/v5)
 
+# Two hosts on one machine, for the tests of a node that vanishes, are network namespaces.
+.PHONY: iproute
+iproute:
+	@command -v ip > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y iproute2 > /dev/null; } \
+	    || { echo "no ip: the tests need the package iproute2" >&2; exit 1; }
+
 .PHONY: build
 build: ## Build the release binary
 	$(CARGO) build --release --locked
@@ -116,7 +122,7 @@ deny: ## Check licences, advisories and sources of the dependencies (needs cargo
 	fi
 
 .PHONY: test
-test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
+test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
 	$(CARGO) test --locked --no-run --quiet
 	$(CARGO) test --locked
 

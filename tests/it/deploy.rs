@@ -337,6 +337,35 @@ fn a_real_envoy_takes_the_configuration_of_the_standalone_mode() {
     }
 }
 
+#[test]
+fn the_fail_open_file_differs_from_the_usual_one_only_where_it_must() {
+    let mut usual = documents(&read("deploy/envoy/envoy.yaml")).remove(0);
+    let mut open = documents(&read("deploy/envoy/envoy-fail-open.yaml")).remove(0);
+    let ext_proc =
+        "/static_resources/listeners/0/filter_chains/0/filters/0/typed_config/http_filters/0/typed_config";
+    for config in [&mut usual, &mut open] {
+        let filter = config.pointer_mut(ext_proc).unwrap().as_object_mut().unwrap();
+        for field in ["failure_mode_allow", "status_on_error", "processing_mode"] {
+            filter.remove(field);
+        }
+        config.pointer_mut("/static_resources/listeners/0").unwrap()["per_connection_buffer_limit_bytes"] =
+            Value::Null;
+        let servers = config.pointer_mut("/static_resources/clusters/0").unwrap().as_object_mut().unwrap();
+        assert_eq!(servers["name"], "model_servers");
+        for field in [
+            "type",
+            "lb_policy",
+            "original_dst_lb_config",
+            "load_balancing_policy",
+            "load_assignment",
+            "health_checks",
+        ] {
+            servers.remove(field);
+        }
+    }
+    assert_eq!(usual, open);
+}
+
 /// An object without what Helm alone adds: who manages it, and digests that restart pods.
 fn plain(mut object: Value) -> Value {
     for place in ["/metadata", "/spec/template/metadata"] {

@@ -30,6 +30,7 @@ mod idle;
 mod kubernetes;
 mod legacy_flags;
 mod limits;
+mod lost_peers;
 mod memory;
 mod model_bounds;
 mod objectives_and_rewrites;

@@ -1,6 +1,6 @@
 //! A real Envoy with the configuration that users take.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
 use serde_json::Value;
@@ -11,6 +11,9 @@ use super::poll::eventually;
 use super::process::Process;
 
 const TEMPLATE: &str = include_str!("../../deploy/envoy/envoy.yaml");
+/// The mode of the usual file; the other file keeps its own where this one is asked for.
+const SHIPPED: BodyMode = BodyMode::FullDuplexStreamed;
+const FAIL_OPEN: &str = include_str!("../../deploy/envoy/envoy-fail-open.yaml");
 
 /// How Envoy hands bodies to the picker.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,16 +63,34 @@ impl Envoy {
         Self::start_with_several(&[grpc], tls, mode).await
     }
 
-    /// The same in front of several replicas of the picker, whose health is checked every half second.
+    /// The same in front of several replicas of the picker.
     pub(crate) async fn start_with_several(grpc: &[SocketAddr], tls: bool, mode: BodyMode) -> Self {
         Self::start_with(grpc, tls, mode, mode).await
     }
 
     async fn start_with(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> Self {
+        Self::run(&variant(TEMPLATE, grpc, tls, request, response)).await
+    }
+
+    /// Starts Envoy with the file that goes on without a picker, in front of the picker at `grpc` and these model servers.
+    pub(crate) async fn start_fail_open(grpc: SocketAddr, servers: &[SocketAddr]) -> Self {
+        let line = |ip: IpAddr, port: u16| {
+            format!(
+                "              - endpoint: {{address: {{socket_address: {{address: {ip}, port_value: {port}}}}}}}\n"
+            )
+        };
+        let shipped: String = [8000, 8001].map(|port| line(Ipv4Addr::LOCALHOST.into(), port)).concat();
+        let text = variant(FAIL_OPEN, &[grpc], true, SHIPPED, SHIPPED);
+        assert!(text.contains(&shipped), "the Envoy file lists other servers");
+        let own: String = servers.iter().map(|server| line(server.ip(), server.port())).collect();
+        Self::run(&text.replace(&shipped, &own)).await
+    }
+
+    async fn run(config: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("envoy.yaml");
         let admin_file = folder.path().join("admin");
-        std::fs::write(&file, variant(grpc, tls, request, response)).unwrap();
+        std::fs::write(&file, config).unwrap();
         let args = [
             "-c".as_ref(),
             file.as_os_str(),
@@ -130,8 +151,8 @@ fn program() -> PathBuf {
 }
 
 /// The users' file with ports that the system chooses, the answer of the picker shown in a header, and another body mode where asked.
-fn variant(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> String {
-    let mut text = TEMPLATE.to_owned();
+fn variant(template: &str, grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> String {
+    let mut text = template.to_owned();
     let mut change = |from: &str, to: &str| {
         assert!(text.contains(from), "the Envoy file no longer has {from:?}");
         text = text.replace(from, to);
@@ -148,14 +169,6 @@ fn variant(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode
     };
     let hosts: String = grpc.iter().map(host).collect();
     change(&host(&SocketAddr::from(([127, 0, 0, 1], 9002))), &hosts);
-    if grpc.len() > 1 {
-        change(
-            "          interval: 10s\n          no_traffic_interval: 10s\n",
-            "          interval: 0.5s\n          no_traffic_interval: 0.5s\n",
-        );
-        change("unhealthy_threshold: 3", "unhealthy_threshold: 1");
-        change("healthy_threshold: 2", "healthy_threshold: 1");
-    }
     change(
         "                  virtual_hosts:\n",
         "                  response_headers_to_add:\n                    \
@@ -163,9 +176,9 @@ fn variant(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode
          virtual_hosts:\n",
     );
     for (side, mode) in [("request", request), ("response", response)] {
-        let line = format!("{side}_body_mode: FULL_DUPLEX_STREAMED");
-        change(&line, &format!("{side}_body_mode: {}", mode.name()));
-        if mode != BodyMode::FullDuplexStreamed {
+        if mode != SHIPPED {
+            let line = format!("{side}_body_mode: FULL_DUPLEX_STREAMED");
+            change(&line, &format!("{side}_body_mode: {}", mode.name()));
             change(&format!("{side}_trailer_mode: SEND"), &format!("{side}_trailer_mode: SKIP"));
         }
     }

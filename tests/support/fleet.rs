@@ -1,6 +1,7 @@
 //! Simulated model servers.
 
 use std::net::SocketAddr;
+use std::path::Path;
 
 use serde_json::Value;
 
@@ -27,15 +28,22 @@ pub(crate) struct Server {
 impl Fleet {
     /// `count` servers in one process, with these further flags.
     pub(crate) async fn start(count: usize, flags: &[&str]) -> Self {
-        let (process, servers) = simulate("sim", count, flags).await;
+        let (process, servers) = simulate(&[], "sim", count, flags).await;
         Self { servers, processes: vec![process] }
+    }
+
+    /// One more server, in a process whose command stands behind the words of `prefix`.
+    pub(crate) async fn add(&mut self, prefix: &[&str], name: &str, flags: &[&str]) {
+        let (process, servers) = simulate(prefix, name, 1, flags).await;
+        self.processes.push(process);
+        self.servers.extend(servers);
     }
 
     /// `count` servers, each in a process that can be killed.
     pub(crate) async fn start_apart(count: usize, flags: &[&str]) -> Self {
         let mut fleet = Self { servers: Vec::new(), processes: Vec::new() };
         for number in 0..count {
-            let (process, servers) = simulate(&format!("sim{number}"), 1, flags).await;
+            let (process, servers) = simulate(&[], &format!("sim{number}"), 1, flags).await;
             fleet.processes.push(process);
             fleet.servers.extend(servers);
         }
@@ -72,12 +80,12 @@ impl Server {
     }
 }
 
-async fn simulate(prefix: &str, count: usize, flags: &[&str]) -> (Process, Vec<Server>) {
-    let count_text = count.to_string();
-    let mut args =
-        vec!["sim", "--count", &count_text, "--port", "0", "--print-addresses", "--name-prefix", prefix];
+async fn simulate(command: &[&str], prefix: &str, count: usize, flags: &[&str]) -> (Process, Vec<Server>) {
+    let (count_text, path) = (count.to_string(), program());
+    let mut args = [command, &[path.to_str().unwrap()]].concat();
+    args.extend(["sim", "--count", &count_text, "--port", "0", "--print-addresses", "--name-prefix", prefix]);
     args.extend(flags);
-    let mut process = Process::start(prefix, &program(), args);
+    let mut process = Process::start(prefix, Path::new(args[0]), &args[1..]);
     let mut servers = Vec::new();
     for number in 0..count {
         let name = format!("{prefix}-{number}");

@@ -9,6 +9,7 @@ mod exporter;
 mod ext_proc;
 mod fleet;
 mod keda;
+pub(crate) mod network;
 mod pointsman;
 mod poll;
 pub(crate) mod process;

@@ -1,7 +1,7 @@
 //! The program under test.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
 use tonic::transport::Channel;
@@ -45,11 +45,29 @@ impl Pointsman {
 
     /// The same with this standard error.
     pub(crate) async fn start_with(environment: &[(&str, &str)], flags: &[&str], stderr: Stdio) -> Self {
-        let mut args = vec!["--bind-address", "127.0.0.1", "--print-addresses"];
-        args.extend(["--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"]);
-        args.extend(["--refresh-prometheus-metrics-interval", "200ms"]);
-        args.extend(flags);
-        let mut process = Process::start_with(environment, "pointsman", &program(), args, stderr);
+        Self::launch(&[], "127.0.0.1", environment, flags, stderr).await
+    }
+
+    /// Starts the program on ports of this address; its command stands behind the words of `prefix`.
+    pub(crate) async fn start_at(prefix: &[&str], address: &str, flags: &[&str]) -> Self {
+        Self::launch(prefix, address, &[], flags, Stdio::piped()).await
+    }
+
+    async fn launch(
+        prefix: &[&str],
+        on: &str,
+        environment: &[(&str, &str)],
+        flags: &[&str],
+        stderr: Stdio,
+    ) -> Self {
+        let path = program();
+        let mut command: Vec<&str> = prefix.to_vec();
+        command.extend([path.to_str().unwrap(), "--bind-address", on, "--print-addresses"]);
+        command.extend(["--grpc-port", "0", "--grpc-health-port", "0", "--metrics-port", "0"]);
+        command.extend(["--refresh-prometheus-metrics-interval", "200ms"]);
+        command.extend(flags);
+        let mut process =
+            Process::start_with(environment, "pointsman", Path::new(command[0]), &command[1..], stderr);
         let grpc = address(&mut process, "grpc").await;
         let health = address(&mut process, "health").await;
         let metrics = address(&mut process, "metrics").await;
