@@ -25,7 +25,7 @@ write() {
 
 overlays=kustomize/overlays
 render default deployment.yaml configmap.yaml service.yaml rbac.yaml metrics-auth.yaml inferencepool.yaml | write kustomize/base/pointsman.yaml
-render ha rbac.yaml poddisruptionbudget.yaml service.yaml \
-    | awk 'BEGIN { RS = "---\n" } /-leader-election/ || /PodDisruptionBudget/ || /component: metrics/ { printf "---\n%s", $0 }' | write "$overlays/ha/more.yaml"
+render ha rbac.yaml leader-policy.yaml poddisruptionbudget.yaml service.yaml \
+    | awk 'BEGIN { RS = "---\n" } /-leader-election/ || /PodDisruptionBudget/ || /ValidatingAdmissionPolicy/ || /component: metrics/ { printf "---\n%s", $0 }' | write "$overlays/ha/more.yaml"
 render standalone-sidecar proxy.yaml | write "$overlays/standalone-sidecar/proxy.yaml"
 render standalone-service proxy.yaml poddisruptionbudget.yaml | write "$overlays/standalone-service/proxy.yaml"

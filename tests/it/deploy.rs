@@ -213,6 +213,19 @@ fn values_that_are_missing_unknown_or_at_odds_are_named() {
             &["--set", LABEL, "--set", "inferenceExtension.flags.metrics-port=9191"],
             "metrics-port would move a port",
         ),
+        (
+            &["--set", LABEL, "--set", "inferenceExtension.flags.ha-leader-label=a=b"],
+            "ha-leader-label would move the label",
+        ),
+        // As with --reuse-values of a release that an older chart made: nothing may run without its restrictions.
+        (
+            &["--set", LABEL, "--set", "inferenceExtension.podSecurityContext=null"],
+            "inferenceExtension.podSecurityContext is missing",
+        ),
+        (
+            &["--set", LABEL, "--set", "standalone.proxy.securityContext=null"],
+            "standalone.proxy.securityContext is missing",
+        ),
     ];
     for (args, expected) in cases {
         let error = support::render(RELEASE, "default", args).expect_err(expected);
@@ -413,6 +426,28 @@ fn kustomize_gives_what_the_chart_renders() {
     let (good, out, error) = run(&kustomize, &["build", "deploy/crds"]);
     assert!(good, "{error}");
     assert_eq!(documents(&out).len(), 6);
+}
+
+#[test]
+fn the_example_for_another_namespace_lets_the_replicas_there_elect_and_be_asked_for_metrics() {
+    let text = read("deploy/kustomize/README.md");
+    let example = text.split("```yaml\n").nth(1).unwrap().split("```").next().unwrap();
+    assert!(example.contains("namespace: inference") && example.contains("overlays/ha"), "{example}");
+    let folder = tempfile::tempdir_in(path("deploy/kustomize")).unwrap();
+    std::fs::write(folder.path().join("kustomization.yaml"), example).unwrap();
+    let kustomize = tool(&["target/kubernetes/kustomize"]);
+    let (good, out, error) = run(&kustomize, &["build", folder.path().to_str().unwrap()]);
+    assert!(good, "{error}");
+    let objects = documents(&out);
+    let role = object(&objects, &format!("Role {NAME}-leader-election"));
+    assert_eq!(role["rules"][0]["resourceNames"], json!([format!("epp-inference-{RELEASE}.llm-d.ai")]));
+    for binding in ["RoleBinding", "ClusterRoleBinding"] {
+        for one in objects.iter().filter(|one| one["kind"] == binding) {
+            assert_eq!(one["subjects"][0]["namespace"], "inference", "{one}");
+        }
+    }
+    let spaced = objects.iter().filter_map(|one| one["metadata"].get("namespace"));
+    assert!(spaced.clone().count() > 8 && spaced.into_iter().all(|namespace| namespace == "inference"));
 }
 
 #[test]

@@ -23,6 +23,9 @@ fn several_replicas_elect_a_leader_unless_all_are_to_serve() {
     );
     for objects in [pair, all] {
         assert_eq!(object(&objects, &format!("PodDisruptionBudget {NAME}"))["spec"]["maxUnavailable"], 1);
+        let broken =
+            &object(&objects, &format!("PodDisruptionBudget {NAME}"))["spec"]["unhealthyPodEvictionPolicy"];
+        assert_eq!(broken, "AlwaysAllow", "a broken pod would keep its node from being emptied");
     }
 }
 
@@ -32,6 +35,7 @@ fn a_roll_out_ends_no_pod_before_a_new_one_is_ready_also_with_an_election() {
         let objects = values(name);
         let spec = &object(&objects, &format!("Deployment {NAME}"))["spec"];
         assert_eq!(spec["strategy"]["rollingUpdate"], json!({"maxSurge": 1, "maxUnavailable": 0}), "{name}");
+        assert!(spec["minReadySeconds"].as_u64() >= Some(5), "{name}: what breaks down at once ends nobody");
         assert!(spec.get("progressDeadlineSeconds").is_none(), "{name}: a roll-out that hangs says so");
     }
 }

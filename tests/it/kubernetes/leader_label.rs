@@ -160,26 +160,56 @@ async fn a_label_that_somebody_moves_comes_back_to_the_leader() {
 async fn the_account_may_label_pods_but_neither_change_what_they_run_nor_touch_leases_of_others() {
     let server = ApiServer::shared().await;
     let namespace = Namespace::with_chart_rights(server, &[SEVERAL]).await;
-    namespace.pod("pod-1", namespace.address(1)).await;
+    let forbidden = |result: Result<(), kube::Error>, what: &str| match result {
+        Err(kube::Error::Api(status)) => assert_eq!(status.code, 403, "{what}: {status:?}"),
+        other => panic!("{what}: {other:?}"),
+    };
+    namespace.pod_with("epp-1", namespace.address(1), json!({"inferencepool": "pool-epp"}), json!({})).await;
+    namespace.pod("server-1", namespace.address(2)).await;
     let leases: Api<Lease> = Api::namespaced(namespace.client.clone(), &namespace.name);
     let other = json!({"metadata": {"name": "other"}, "spec": {"holderIdentity": "somebody"}});
     let other = leases.create(&PostParams::default(), &serde_json::from_value(other).unwrap()).await.unwrap();
 
     let client = server.client(&namespace.token);
-    let forbidden = |result: Result<(), kube::Error>, what: &str| match result {
-        Err(kube::Error::Api(status)) => assert_eq!(status.code, 403, "{what}: {status:?}"),
-        other => panic!("{what}: {other:?}"),
-    };
     let pods: Api<Pod> = Api::namespaced(client.clone(), &namespace.name);
+    let params = PatchParams::default();
     let label = json!({"metadata": {"labels": {"pointsman/leader": "pool-epp"}}});
-    let patched = pods.patch_status("pod-1", &PatchParams::default(), &Patch::Merge(&label)).await.unwrap();
+    let patched = pods.patch_status("epp-1", &params, &Patch::Merge(&label)).await.unwrap();
     assert_eq!(patched.labels().get("pointsman/leader").map(String::as_str), Some("pool-epp"));
+    let removed = json!({"metadata": {"labels": {"pointsman/leader": null}}});
+    let patched = pods.patch_status("epp-1", &params, &Patch::Merge(&removed)).await.unwrap();
+    assert_eq!(patched.labels().get("inferencepool").map(String::as_str), Some("pool-epp"));
+
     let image = json!({"spec": {"containers": [{"name": "server", "image": "another"}]}});
     let sent = Patch::Strategic(&image);
-    forbidden(pods.patch("pod-1", &PatchParams::default(), &sent).await.map(drop), "another image");
-    let patched = pods.patch_status("pod-1", &PatchParams::default(), &sent).await.unwrap();
+    forbidden(pods.patch("epp-1", &params, &sent).await.map(drop), "another image");
+    let patched = pods.patch_status("epp-1", &params, &sent).await.unwrap();
     let runs = patched.spec.unwrap().containers.remove(0).image;
     assert_eq!(runs.as_deref(), Some("vllm"), "what a pod runs is no part of its status");
+
+    // The policy of the chart, which the server takes a moment to put in force.
+    let denied = async |pod: &str, change: &Value| {
+        let sent = Patch::Merge(change);
+        let dry = PatchParams { dry_run: true, ..PatchParams::default() };
+        match pods.patch_status(pod, &dry, &sent).await {
+            Err(kube::Error::Api(status)) => {
+                status.message.contains("The picker may").then_some(status.message.clone())
+            }
+            _ => None,
+        }
+    };
+    for (pod, change) in [
+        ("server-1", &label),
+        ("epp-1", &json!({"metadata": {"labels": {"inferencepool": "other-epp"}}})),
+        ("epp-1", &json!({"metadata": {"labels": {"app": "vllm"}}})),
+        ("epp-1", &json!({"metadata": {"annotations": {"a": "b"}}})),
+        ("epp-1", &json!({"metadata": {"finalizers": ["example.com/never"]}})),
+        ("epp-1", &json!({"status": {"podIP": "127.9.9.9"}})),
+        ("epp-1", &json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}})),
+    ] {
+        holds(&format!("{change} of {pod} is denied"), async || denied(pod, change).await.is_some()).await;
+    }
+    pods.patch_status("epp-1", &params, &Patch::Merge(&label)).await.expect("the label is still allowed");
 
     let leases: Api<Lease> = Api::namespaced(client, &namespace.name);
     forbidden(leases.replace("other", &PostParams::default(), &other).await.map(drop), "another's lease");

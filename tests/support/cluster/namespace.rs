@@ -36,7 +36,14 @@ impl Namespace {
         for object in namespace.rendered(values) {
             if matches!(
                 object["kind"].as_str(),
-                Some("Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding")
+                Some(
+                    "Role"
+                        | "RoleBinding"
+                        | "ClusterRole"
+                        | "ClusterRoleBinding"
+                        | "ValidatingAdmissionPolicy"
+                        | "ValidatingAdmissionPolicyBinding"
+                )
             ) {
                 server.apply_object(&object, Some(&namespace.name)).await;
             }

@@ -225,6 +225,21 @@ taken over keeps its account. Delete the Secret and upgrade once more to give it
 {{- if and (eq (include "pointsman.poolIsOld" .) "true") (contains "," (include "pointsman.targetPorts" .)) -}}
 {{- fail "inferencePool.apiVersion inference.networking.x-k8s.io/v1alpha2 knows one target port only" -}}
 {{- end -}}
+{{- range $path, $parent := dict "inferenceExtension" .Values.inferenceExtension "standalone.proxy" .Values.standalone.proxy -}}
+{{- range list "podSecurityContext" "securityContext" -}}
+{{- if not (get $parent .) -}}
+{{- fail (printf "%s.%s is missing: values of an older chart need `helm upgrade --reset-then-reuse-values` in the place of --reuse-values; to take keys out, set each of them to null" $path .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range list "configCheck" "leaderPolicy" -}}
+{{- if not (get $.Values.inferenceExtension .) -}}
+{{- fail (printf "inferenceExtension.%s is missing: values of an older chart need `helm upgrade --reset-then-reuse-values` in the place of --reuse-values" .) -}}
+{{- end -}}
+{{- end -}}
+{{- if include "pointsman.flag" (list . "ha-leader-label") -}}
+{{- fail (printf "inferenceExtension.flags: ha-leader-label would move the label by which Services find the leader from %s" (include "pointsman.leaderSelector" . | replace ": " "=")) -}}
+{{- end -}}
 {{- include "pointsman.validatePorts" . -}}
 {{- $file := .Values.inferenceExtension.pluginsConfigFile -}}
 {{- if and (ne $file "default-plugins.yaml") (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}
