@@ -11,7 +11,7 @@ use crate::support::{eventually, render};
 const OPENSHIFT: [&str; 2] = ["--api-versions", "security.openshift.io/v1"];
 
 /// Pods as the controllers of these objects would make them.
-fn pods(objects: &[Value], namespace: &str) -> Vec<Value> {
+pub(super) fn pods(objects: &[Value], namespace: &str) -> Vec<Value> {
     let owners = objects.iter().filter(|one| matches!(one["kind"].as_str(), Some("Deployment" | "Job")));
     let pod = |owner: &Value| {
         let mut spec = owner["spec"]["template"]["spec"].clone();
@@ -78,7 +78,7 @@ async fn every_pod_of_the_chart_is_admitted_by_pod_security_restricted() {
 }
 
 /// The rules of `restricted-v2` for a namespace with the range 1000650000/10000.
-async fn restricted_v2(server: &ApiServer, namespace: &Namespace) {
+pub(super) async fn restricted_v2(server: &ApiServer, namespace: &Namespace) {
     let in_range =
         |field: &str| format!("(!has(c.{field}) || (c.{field} >= 1000650000 && c.{field} < 1000660000))");
     let contexts = "([object.spec].filter(s, has(s.securityContext)).map(s, s.securityContext))";

@@ -13,8 +13,9 @@ use kube::api::{ListParams, Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio_util::task::AbortOnDropHandle;
 
+use super::admission::{pods, restricted_v2};
 use crate::support::cluster::{ApiServer, LABEL, Namespace, POOL};
-use crate::support::{helm, program, run};
+use crate::support::{eventually, helm, program, run};
 
 /// A tag under which there is no image.
 const NOWHERE: &str = "mistyped";
@@ -208,4 +209,50 @@ async fn services_select_every_ready_pod_until_the_pods_that_label_themselves_ar
     assert!(site.routes_to_leader().await);
     site.upgrade(&["inferenceExtension.replicas=1"]).await.unwrap();
     assert!(!site.routes_to_leader().await, "nobody elects, nobody labels");
+}
+
+/// The kind by which OpenShift is known.
+fn security_context_constraints() -> Value {
+    json!({
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "securitycontextconstraints.security.openshift.io"},
+        "spec": {
+            "group": "security.openshift.io",
+            "scope": "Cluster",
+            "names": {
+                "kind": "SecurityContextConstraints",
+                "listKind": "SecurityContextConstraintsList",
+                "plural": "securitycontextconstraints",
+                "singular": "securitycontextconstraints",
+            },
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": {"openAPIV3Schema": {
+                "type": "object", "x-kubernetes-preserve-unknown-fields": true,
+            }}}],
+        },
+    })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_chart_installs_on_openshift_without_a_value_that_says_so() {
+    let server = ApiServer::start().await;
+    server.install_definitions().await;
+    let site = Site::start(&server).await;
+    restricted_v2(&server, &site.namespace).await;
+    // The check before the installation is refused where ids are fixed, once the policy is in force.
+    let refused = eventually("fixed ids are refused", async || {
+        site.upgrade(&["inferenceExtension.replicas=2"]).await.err()
+    })
+    .await;
+    assert!(refused.contains("pre-"), "{refused}");
+
+    server.apply_object(&security_context_constraints(), None).await;
+    eventually("the group is served", async || site.upgrade(&["inferenceExtension.replicas=2"]).await.ok())
+        .await;
+    let mut deployment = serde_json::to_value(site.deployment().await).unwrap();
+    deployment["kind"] = "Deployment".into();
+    for pod in pods(&[deployment], &site.namespace.name) {
+        assert!(pod["spec"]["securityContext"].get("runAsUser").is_none(), "{pod}");
+        server.check_object(&pod, &site.namespace.name).await.unwrap();
+    }
 }
