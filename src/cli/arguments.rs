@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::{ArgAction, Command};
 
+use crate::document::nearest;
+
 /// A command line made readable.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Readable {
@@ -13,7 +15,12 @@ pub(super) struct Readable {
     pub(super) dropped: Vec<(Dropped, String)>,
     /// What the operator should know.
     pub(super) warnings: Vec<String>,
+    /// Why it cannot be meant as it stands.
+    pub(super) problems: Vec<String>,
 }
+
+/// Commands, as people write them and miswrite them.
+const COMMANDS: [&str; 5] = ["serve", "check", "sim", "demo", "help"];
 
 /// A flag that the reference has dropped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,7 +77,7 @@ pub(super) fn make_readable(arguments: impl IntoIterator<Item = OsString>, comma
             continue;
         };
         let Some((name, value)) = flag(text) else {
-            readable.warnings.push(format!("argument {text:?} is no flag and has no effect"));
+            stray(text, &mut readable);
             continue;
         };
         if let Some(dropped) = DROPPED.iter().find(|dropped| dropped.name == name) {
@@ -108,6 +115,21 @@ pub(super) fn make_readable(arguments: impl IntoIterator<Item = OsString>, comma
         }
     }
     readable
+}
+
+/// A word that is no flag and no flag's value. One that looks like a command was meant as one: to serve instead would surprise. Any other is let
+/// pass.
+fn stray(text: &str, readable: &mut Readable) {
+    match nearest(text, COMMANDS) {
+        Some(command) if command == text => readable
+            .problems
+            .push(format!("the command `{command}` comes first, before all flags: pointsman {command}")),
+        Some(command) => readable.problems.push(format!(
+            "{text:?} is no command; did you mean `{command}`? Commands are {}; without one, pointsman serves",
+            COMMANDS.join(", ")
+        )),
+        None => readable.warnings.push(format!("argument {text:?} is no flag and has no effect")),
+    }
 }
 
 /// Name and value of a flag in any of Go's spellings: `--name`, `-name`, `--name=value`, `-v5`.
@@ -195,6 +217,32 @@ mod tests {
         let readable = read("p --grpc-port 1 word --metrics-port 2");
         assert_eq!(readable.warnings, ["argument \"word\" is no flag and has no effect"]);
         assert_eq!(readable.arguments.len(), 5);
+    }
+
+    #[test]
+    fn a_stray_word_like_a_command_is_an_error_that_names_the_command() {
+        for (line, command) in [
+            ("p chek --config-file x", "check"),
+            ("p Check --config-file x", "check"),
+            ("p checks", "check"),
+            ("p hepl", "help"),
+            ("p seve --grpc-port 1", "serve"),
+            ("p demos", "demo"),
+            ("p --config-file x chek", "check"),
+            ("p --config-file x check", "check"),
+        ] {
+            let readable = read(line);
+            assert_eq!(readable.problems.len(), 1, "{line}");
+            assert!(
+                readable.problems[0].contains(&format!("`{command}`")),
+                "{line}: {:?}",
+                readable.problems
+            );
+            assert!(readable.warnings.is_empty(), "{line}");
+        }
+        for line in ["p word", "p --grpc-port 1 word", "p --config-file check", "p --tracing true"] {
+            assert!(read(line).problems.is_empty(), "{line}");
+        }
     }
 
     #[test]

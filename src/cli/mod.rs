@@ -6,6 +6,7 @@ mod background;
 mod check;
 mod demo;
 mod drain;
+mod fit;
 mod flags;
 mod holding;
 mod kubernetes;
@@ -82,6 +83,12 @@ fn serve(arguments: Vec<OsString>) -> ExitCode {
         // As in Go, the last of several counts: charts append what the operator sets to what they set themselves.
         .args_override_self(true);
     let readable = arguments::make_readable(arguments, &command);
+    if !readable.problems.is_empty() {
+        for problem in &readable.problems {
+            eprintln!("{problem}");
+        }
+        return ExitCode::from(USAGE_ERROR);
+    }
     let flags = match command.try_get_matches_from(readable.arguments) {
         Ok(matches) => match ServeFlags::from_arg_matches(&matches) {
             Ok(flags) => flags,

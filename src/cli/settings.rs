@@ -11,11 +11,11 @@ use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, Server
 use crate::metrics::Metrics;
 use crate::transport::TlsSettings;
 
-use super::ServeFlags;
 use super::kubernetes::owner_of;
+use super::{ServeFlags, fit};
 
 /// Room in a message beside the body.
-const MESSAGE_FRAME: usize = 64 << 10;
+pub(super) const MESSAGE_FRAME: usize = 64 << 10;
 /// Shortest time between scrapes.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
 /// Shortest lease: renewals have to fit in several times.
@@ -57,8 +57,8 @@ impl Settings {
         environment: impl Fn(&str) -> Option<String>,
     ) -> Result<Self, Vec<String>> {
         let environment = |name: &str| environment(name).filter(|value| !value.is_empty());
-        let mut problems = Vec::new();
-        let mut warnings = Vec::new();
+        let mut problems = fit::collisions(flags);
+        let mut warnings = fit::warnings(flags);
         let config = ConfigSource::from_flags(given(&flags.config_file), Some(flags.config_text.clone()));
         let config = config.map_err(|problem| problems.push(problem)).unwrap_or_default();
         let cert_path = given(&flags.cert_path);

@@ -92,6 +92,22 @@ fn check_exits_with_one_when_the_file_is_wrong() {
 }
 
 #[test]
+fn a_misspelt_command_does_not_serve_but_is_named() {
+    let output = run(&["chek", "--config-file", "x"]);
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("\"chek\" is no command; did you mean `check`?"), "{said}");
+}
+
+#[test]
+fn equal_ports_end_the_start_and_both_flags_are_named() {
+    let output = run(&["--grpc-port", "19002", "--metrics-port", "19002", "--config-text", "x"]);
+    assert_eq!(output.status.code(), Some(64));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(said.contains("--grpc-port and --metrics-port are both 19002"), "{said}");
+}
+
+#[test]
 fn an_unknown_flag_is_named() {
     let output = run(&["--grcp-port", "9002"]);
     assert!(!output.status.success());

@@ -1,6 +1,8 @@
 //! Servers, picker and Envoy of the demo, on ports that the system chooses.
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
@@ -19,10 +21,18 @@ const SERVER_FLAGS: [&str; 6] =
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// A folder of this process below the system's temporary one.
+    /// A folder below the system's temporary one, which others may write: it is new, its name cannot be guessed, and nobody else may look in.
     pub(super) fn make() -> anyhow::Result<Self> {
-        let path = std::env::temp_dir().join(format!("pointsman-demo-{}", std::process::id()));
-        std::fs::create_dir_all(&path).with_context(|| format!("cannot make {}", path.display()))?;
+        Self::make_in(&std::env::temp_dir())
+    }
+
+    fn make_in(parent: &Path) -> anyhow::Result<Self> {
+        // The keys of the standard hash come from the system's randomness.
+        let name = RandomState::new().hash_one(std::process::id());
+        let path = parent.join(format!("pointsman-demo-{name:016x}"));
+        // Fails if anything is there, be it a link.
+        let made = std::fs::DirBuilder::new().mode(0o700).create(&path);
+        made.with_context(|| format!("cannot make {}", path.display()))?;
         Ok(Self(path))
     }
 
@@ -212,6 +222,24 @@ fn listener(page: &str) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_scratch_folder_is_new_private_and_hard_to_guess() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let parent = tempfile::tempdir().unwrap();
+        let folders = [(); 2].map(|()| Folder::make_in(parent.path()).unwrap());
+        assert_ne!(folders[0].path(), folders[1].path(), "one process, two names");
+        for folder in &folders {
+            let found = std::fs::symlink_metadata(folder.path()).unwrap();
+            assert!(found.is_dir());
+            assert_eq!(found.permissions().mode() & 0o777, 0o700);
+            let name = folder.path().file_name().unwrap().to_str().unwrap();
+            assert!(!name.ends_with(&std::process::id().to_string()), "{name}");
+        }
+        let path = folders[0].path().to_owned();
+        drop(folders);
+        assert!(!path.exists());
+    }
 
     #[test]
     fn no_port_of_the_users_envoy_file_is_left() {
