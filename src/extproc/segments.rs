@@ -1,6 +1,7 @@
 //! Bytes that arrive in pieces and are needed in one, held in no more memory than is counted.
 
 use bytes::Bytes;
+use memmap2::MmapMut;
 
 use super::budget::Share;
 
@@ -8,6 +9,76 @@ use super::budget::Share;
 const SEGMENT: usize = 1 << 20;
 /// Smallest segment in bytes, unless fewer are to come; also the step in which segments are counted.
 const SMALLEST: usize = 16 << 10;
+
+/// Memory that is filled from the front.
+#[derive(Debug)]
+enum Segment {
+    Heap(Vec<u8>),
+    /// Memory of its own from the system, which is resident only where it was written to, and gone at once when it is dropped: allocators
+    /// keep what is freed for up to a second.
+    Mapped(Mapped),
+}
+
+#[derive(Debug)]
+struct Mapped {
+    map: MmapMut,
+    length: usize,
+}
+
+impl AsRef<[u8]> for Mapped {
+    fn as_ref(&self) -> &[u8] {
+        self.map.get(..self.length).unwrap_or_default()
+    }
+}
+
+impl Segment {
+    /// A segment of its own memory, or of the heap's where the system gives none.
+    fn mapped(size: usize) -> Self {
+        match MmapMut::map_anon(size) {
+            Ok(map) => {
+                // A huge page would be resident whole for one byte written. Where there are none, the call fails and nothing is lost.
+                #[cfg(target_os = "linux")]
+                let _: std::io::Result<()> = map.advise(memmap2::Advice::NoHugePage);
+                Self::Mapped(Mapped { map, length: 0 })
+            }
+            Err(_) => Self::Heap(Vec::with_capacity(size)),
+        }
+    }
+
+    fn room(&self) -> usize {
+        match self {
+            Self::Heap(bytes) => bytes.capacity() - bytes.len(),
+            Self::Mapped(mapped) => mapped.map.len() - mapped.length,
+        }
+    }
+
+    /// Adds bytes, as many as there is room for at most.
+    fn extend(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Heap(heap) => heap.extend_from_slice(bytes),
+            Self::Mapped(mapped) => {
+                if let Some(place) = mapped.map.get_mut(mapped.length..mapped.length + bytes.len()) {
+                    place.copy_from_slice(bytes);
+                    mapped.length += bytes.len();
+                }
+            }
+        }
+    }
+
+    fn bytes(&self) -> &[u8] {
+        match self {
+            Self::Heap(bytes) => bytes,
+            Self::Mapped(mapped) => mapped.as_ref(),
+        }
+    }
+
+    fn freeze(self) -> Bytes {
+        match self {
+            Self::Heap(bytes) => bytes.into(),
+            Self::Mapped(mapped) => Bytes::from_owner(mapped),
+        }
+    }
+}
 
 /// Pieces that become one. Segments count against the share as they are filled: memory that was never written to is not resident.
 ///
@@ -18,7 +89,7 @@ pub(super) struct Segments {
     share: Share,
     /// The first piece, kept as it came: most bodies are one piece.
     first: Bytes,
-    filled: Vec<Vec<u8>>,
+    filled: Vec<Segment>,
     length: usize,
     /// Sum of the capacities of `filled`.
     allocated: usize,
@@ -115,21 +186,39 @@ impl Segments {
     /// Copies `bytes` behind what is there; `ahead` more are about to follow.
     fn append(&mut self, mut bytes: &[u8], ahead: usize) -> Result<(), NoRoom> {
         while !bytes.is_empty() {
-            let room = self.filled.last().map_or(0, |segment| segment.capacity() - segment.len());
+            let room = self.filled.last().map_or(0, Segment::room);
             if room == 0 {
-                let size = self.next_size(bytes.len() + ahead);
-                self.filled.push(Vec::with_capacity(size));
-                self.allocated += size;
+                self.allocate(bytes.len() + ahead);
                 continue;
             }
             let (now, later) = bytes.split_at(room.min(bytes.len()));
             self.charge(now.len())?;
             if let Some(segment) = self.filled.last_mut() {
-                segment.extend_from_slice(now);
+                segment.extend(now);
             }
             bytes = later;
         }
         Ok(())
+    }
+
+    /// Adds a segment, with `needed` bytes about to come.
+    fn allocate(&mut self, needed: usize) {
+        if self.allocated < SEGMENT {
+            let size = self.next_size(needed);
+            self.filled.push(Segment::Heap(Vec::with_capacity(size)));
+            self.allocated += size;
+            return;
+        }
+        // A large body. If its length is known, what came moves once, to a place where all of it fits.
+        if self.expected > self.allocated && self.filled.len() == 1 {
+            let mut whole = Segment::mapped(self.expected);
+            self.filled.drain(..).for_each(|segment| whole.extend(segment.bytes()));
+            self.filled.push(whole);
+            self.allocated = self.expected;
+            return;
+        }
+        self.filled.push(Segment::mapped(SEGMENT));
+        self.allocated += SEGMENT;
     }
 
     /// Size of the next segment: what is still expected, else as much again as there is; at least what is needed now.
@@ -147,15 +236,15 @@ impl Segments {
         let charged = std::mem::take(&mut self.charged);
         let mut filled = std::mem::take(&mut self.filled);
         if filled.len() <= 1 {
-            return filled.pop().map_or_else(|| std::mem::take(&mut self.first), Bytes::from);
+            return filled.pop().map_or_else(|| std::mem::take(&mut self.first), Segment::freeze);
         }
         // Untouched memory is not resident: the whole grows as the segments go.
-        let mut whole = Vec::with_capacity(length);
+        let mut whole = Segment::mapped(length);
         for segment in filled {
-            whole.extend_from_slice(&segment);
+            whole.extend(segment.bytes());
         }
         self.share.shrink(charged.saturating_sub(length) as u64);
-        Bytes::from(whole)
+        whole.freeze()
     }
 }
 
@@ -199,6 +288,30 @@ mod tests {
     }
 
     #[test]
+    fn a_large_body_of_known_length_lies_in_one_piece_from_its_second_mebibyte_on() {
+        let (budget, mut segments) = segments(0);
+        let pieces: Vec<u8> = (0..3_000_000_u32).map(|number| number.to_le_bytes()[0]).collect();
+        segments.expect(3_000_000);
+        for piece in pieces.chunks(70_000) {
+            segments.push(Bytes::copy_from_slice(piece)).unwrap();
+        }
+        assert_eq!((segments.filled.len(), budget.used()), (1, 3_000_000));
+        assert_eq!(segments.take(), pieces);
+    }
+
+    #[test]
+    fn a_body_may_be_longer_or_shorter_than_it_promised() {
+        for promised in [1, 1_500_000, 2_000_000, 9_000_000] {
+            let (_, mut segments) = segments(0);
+            segments.expect(promised);
+            for _ in 0..40 {
+                segments.push(Bytes::from(vec![9; 70_000])).unwrap();
+            }
+            assert!(segments.take() == vec![9; 2_800_000], "{promised}");
+        }
+    }
+
+    #[test]
     fn a_promised_length_counts_only_as_it_comes_and_is_allocated_a_segment_ahead_at_most() {
         let (budget, mut segments) = segments(0);
         segments.expect(u64::MAX);
@@ -218,7 +331,7 @@ mod tests {
             segments.expect(expected);
             for piece in &pieces {
                 segments.push(Bytes::from(piece.clone())).unwrap();
-                let held = segments.first.len() + segments.filled.iter().map(Vec::len).sum::<usize>();
+                let held = segments.first.len() + segments.filled.iter().map(|segment| segment.bytes().len()).sum::<usize>();
                 prop_assert!(budget.used() >= held as u64);
                 prop_assert!(budget.used() <= (held + SMALLEST) as u64);
             }

@@ -141,7 +141,7 @@ impl ExtProcMetrics {
         self.series.buffered_limit.set(bytes);
     }
 
-    /// Counts that a bound was reached: `request_body`, `buffered_bodies`, `streams`, `idle`, and whatever else has one.
+    /// Counts that a bound was reached: `request_body`, `buffered_bodies`, `streams`, `idle`, `unfinished_message`, and whatever else has one.
     pub fn bound_hit(&self, bound: &'static str) {
         self.series.bound_hits.child([bound]).inc();
     }

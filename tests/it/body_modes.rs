@@ -114,10 +114,13 @@ async fn replaces_aliases(request: BodyMode) {
                 let more = [(62_001, true, false), (2_000_000, true, true), (2_000_000, false, false)];
                 for (size, model_first, trailers) in cases.into_iter().chain(more) {
                     let case = format!("{request:?} {response:?} {alias} {size} {model_first} {trailers}");
+                    let before = bench.server.received().len();
                     let reply = send(client, sized(alias, size, model_first), trailers).await;
                     match fate(request, size, model_first) {
                         Fate::Refused(status) => {
                             assert_eq!(reply.status, status, "{case} {reply:?}");
+                            let after = bench.server.received().len();
+                            assert_eq!(after, before, "{case}: the alias reached the server");
                         }
                         Fate::Replaced => {
                             assert_eq!(reply.status, 200, "{case} {reply:?}");
@@ -153,6 +156,24 @@ async fn aliases_are_replaced_in_partly_buffered_bodies_or_refused_where_the_mod
 #[tokio::test(flavor = "multi_thread")]
 async fn aliases_in_bodies_that_come_after_the_decision_are_refused_and_reach_no_server() {
     replaces_aliases(BodyMode::Streamed).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn aliases_are_replaced_in_pieces_that_come_before_the_headers_are_answered() {
+    let bench = Bench::start(REWRITES).await;
+    let envoy = Envoy::start_with_early_bodies(bench.pointsman.grpc).await;
+    for client in [envoy.http1(), envoy.http2()] {
+        for alias in ["alias", "a-name-that-is-longer"] {
+            for size in [80, 61_999, 62_001, 300_000] {
+                let reply = send(client, sized(alias, size, size < 100), false).await;
+                assert_eq!(reply.status, 200, "{alias} {size} {reply:?}");
+                let change = "sim-model".len().cast_signed() - alias.len().cast_signed();
+                let expected = sized("sim-model", size.checked_add_signed(change).unwrap(), size < 100);
+                assert!(bench.last() == expected, "{alias} {size}: the server got something else");
+                assert_eq!(reply.json()["model"], alias);
+            }
+        }
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -68,6 +68,15 @@ impl Envoy {
         Self::start_with(grpc, tls, mode, mode).await
     }
 
+    /// The same in the mode `STREAMED` with bodies that come before the headers are answered.
+    pub(crate) async fn start_with_early_bodies(grpc: SocketAddr) -> Self {
+        let text = variant(TEMPLATE, &[grpc], true, BodyMode::Streamed, BodyMode::Streamed);
+        let before = "                      message_timeout: 1000s\n";
+        assert!(text.contains(before));
+        let early = "                      send_body_without_waiting_for_header_response: true\n";
+        Self::run(&text.replace(before, &format!("{before}{early}"))).await
+    }
+
     async fn start_with(grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> Self {
         Self::run(&variant(TEMPLATE, grpc, tls, request, response)).await
     }
