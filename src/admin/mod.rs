@@ -1,17 +1,17 @@
 //! What operators ask: metrics, debug pages and the level of logs over HTTP, health over gRPC.
 
 mod access;
-mod connections;
 mod debug;
 mod health;
 mod list;
 mod pages;
+mod server;
 #[cfg(test)]
 mod tests;
 
 pub use access::{Access, Answer, Caller, Verdict};
-pub use connections::{AdminListener, serve};
 pub use debug::PluginState;
 pub use health::{HealthService, HealthState};
 pub use list::{HealthRpc, ListRequest, ListResponse};
-pub use pages::AdminState;
+pub use pages::{AdminState, LogLevelFrom};
+pub use server::{serve, serve_health};

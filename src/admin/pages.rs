@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::{Extension, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
@@ -18,9 +18,7 @@ use super::debug::{PluginState, plugin_states, pool_state};
 use crate::metrics::{Format, Metrics};
 use crate::pool::Pool;
 use crate::telemetry::{LogHandle, LogLevel};
-
-/// Longest body of a request; a log level needs a few bytes.
-const BODY: usize = 1024;
+use crate::transport::ClientAddress;
 
 /// What the pages show.
 #[derive(Clone)]
@@ -35,6 +33,25 @@ pub struct AdminState {
     pub log: Option<LogHandle>,
     /// Who may see the pages; `None` for everyone. `/healthz` says nothing and is open to all.
     pub access: Option<Arc<dyn Access>>,
+    /// Who may change the level of logs.
+    pub log_level_from: LogLevelFrom,
+}
+
+/// From where the level of logs may be changed, by whoever the door lets in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogLevelFrom {
+    /// From the machine, or the pod, that this runs on: nobody else has to say who they are.
+    #[default]
+    Loopback,
+    /// From anywhere.
+    Anywhere,
+}
+
+impl LogLevelFrom {
+    fn admits(self, client: Option<ClientAddress>) -> bool {
+        let is_loopback = |ClientAddress(address)| address.ip().to_canonical().is_loopback();
+        self == Self::Anywhere || client.is_some_and(is_loopback)
+    }
 }
 
 impl std::fmt::Debug for AdminState {
@@ -50,7 +67,6 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/debug/plugins/state", get(plugins))
         .route("/debug/pool", get(pool))
         .route("/debug/log-level", get(log_level).put(set_log_level))
-        .layer(DefaultBodyLimit::max(BODY))
         .with_state(state);
     let pages = match access {
         Some(access) => pages.layer(middleware::from_fn_with_state(access, guard)),
@@ -80,7 +96,15 @@ async fn log_level(State(state): State<AdminState>) -> Response {
     }
 }
 
-async fn set_log_level(State(state): State<AdminState>, body: Bytes) -> Response {
+async fn set_log_level(
+    State(state): State<AdminState>,
+    client: Option<Extension<ClientAddress>>,
+    body: Bytes,
+) -> Response {
+    if !state.log_level_from.admits(client.map(|Extension(client)| client)) {
+        let message = "the log level may be changed from loopback addresses alone; --remote-log-level allows it from anywhere\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
     let Some(log) = &state.log else { return StatusCode::NOT_FOUND.into_response() };
     let level = match read_level(&body) {
         Ok(level) => level,
@@ -108,6 +132,19 @@ fn read_level(body: &[u8]) -> Result<LogLevel, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_level_is_changed_from_loopback_alone_unless_anybody_may() {
+        let from = |address: &str| Some(ClientAddress(address.parse().unwrap()));
+        for address in ["127.0.0.1:1", "127.8.8.8:1", "[::1]:1", "[::ffff:127.0.0.1]:1"] {
+            assert!(LogLevelFrom::Loopback.admits(from(address)), "{address}");
+        }
+        for address in ["10.0.0.1:1", "[::ffff:10.0.0.1]:1", "[fe80::1]:1", "0.0.0.0:1"] {
+            assert!(!LogLevelFrom::Loopback.admits(from(address)), "{address}");
+            assert!(LogLevelFrom::Anywhere.admits(from(address)), "{address}");
+        }
+        assert!(!LogLevelFrom::Loopback.admits(None));
+    }
 
     #[test]
     fn a_level_is_read_from_text_and_json() {

@@ -15,7 +15,6 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio_rustls::TlsConnector;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -24,6 +23,7 @@ use super::*;
 use crate::metrics::Metrics;
 use crate::pool::{EndpointId, EndpointSpec, Pool};
 use crate::telemetry::{LogFormat, LogLevel, logs};
+use crate::transport::{FEW_CLIENTS, Keepalive, Port, Tls};
 
 struct Server {
     address: SocketAddr,
@@ -43,6 +43,7 @@ fn state() -> AdminState {
         plugins: Arc::new(move || vec![plugin.clone()]),
         log: Some(log),
         access: None,
+        log_level_from: LogLevelFrom::Loopback,
     }
 }
 
@@ -50,11 +51,9 @@ async fn start(tls: Option<Arc<ServerConfig>>, state: AdminState) -> Server {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel();
-    let listener = match tls {
-        None => AdminListener::from(tcp),
-        Some(config) => AdminListener::tls(tcp, config),
-    };
-    let task = tokio::spawn(serve(listener, state, async move {
+    let port = Port::new("metrics", tcp, FEW_CLIENTS, Keepalive::default(), &state.metrics);
+    let port = port.with_tls(tls.map(Tls::from));
+    let task = tokio::spawn(serve(port, state, async move {
         let _ = stopped.await;
     }));
     Server { address, stop, task }
@@ -200,8 +199,8 @@ async fn health_answers_check_and_list_over_grpc() {
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = tcp.local_addr().unwrap();
     let health = HealthRpc::new(HealthService::new(move || state));
-    let server = tonic::transport::Server::builder().serve_with_incoming(health, TcpListenerStream::new(tcp));
-    let server = tokio::spawn(server);
+    let port = Port::new("health", tcp, FEW_CLIENTS, Keepalive::default(), &Metrics::new());
+    let server = tokio::spawn(serve_health(port, health, std::future::pending()));
     let endpoint = tonic::transport::Endpoint::from_shared(format!("http://{address}")).unwrap();
     let channel = endpoint.connect().await.unwrap();
     let mut client = HealthClient::new(channel.clone());

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -13,6 +12,7 @@ use crate::flow::saturation;
 use crate::kubernetes::Leadership;
 use crate::pool::{Age, Endpoint, Pool};
 use crate::scaler::{self, KedaScaler, Role, ScalerSettings, ScalerSource};
+use crate::transport::Port;
 
 /// How often is looked whether the servers of a pool have been scraped.
 const LOOK: Duration = Duration::from_millis(20);
@@ -125,13 +125,13 @@ impl ScalerSource for Demand {
 /// Serves the autoscaler, if it has a port, until `ends`; without a port it never resolves. With `leadership` only the leader answers, once it knows
 /// the pool.
 pub(super) async fn serve(
-    listener: Option<TcpListener>,
+    port: Option<Port>,
     demand: Arc<Demand>,
     pool: String,
     leadership: Option<Leadership>,
     ends: CancellationToken,
 ) {
-    let Some(listener) = listener else { return std::future::pending().await };
+    let Some(port) = port else { return std::future::pending().await };
     let service = KedaScaler::new(
         Arc::clone(&demand) as Arc<dyn ScalerSource>,
         ScalerSettings { pool, ..ScalerSettings::default() },
@@ -146,7 +146,7 @@ pub(super) async fn serve(
     tokio::select! {
         biased;
         () = following => {}
-        () = scaler::serve(listener, service.clone(), ends.cancelled()) => {}
+        () = scaler::serve(port, service.clone(), ends.cancelled()) => {}
     }
 }
 

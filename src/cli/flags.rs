@@ -7,6 +7,7 @@ use clap::{ArgAction, Args};
 
 use crate::document::scalar;
 use crate::extproc::BodyMode;
+use crate::transport::PROXIES;
 
 /// Flags of `pointsman serve`. `--flag value` and `--flag=value` mean the same, and so do `--flag`, `--flag=true` and `--flag true`.
 #[derive(Args, Clone, Debug)]
@@ -57,6 +58,15 @@ pub struct ServeFlags {
     /// Time without a message after which a stream is ended; 0s means never.
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub stream_idle_timeout: Duration,
+    /// Connections open at once on the ext_proc port; beyond it the longest idle one is closed for a new one.
+    #[arg(long, default_value_t = PROXIES)]
+    pub max_connections: usize,
+    /// Silence on a connection of any port after which its client is asked whether it still lives, by TCP and by a ping of HTTP/2; 0s means never.
+    #[arg(long, default_value = "20s", value_parser = duration)]
+    pub keepalive_interval: Duration,
+    /// How long the answer may take; then the connection is closed, and what its requests held is free.
+    #[arg(long, default_value = "10s", value_parser = duration)]
+    pub keepalive_timeout: Duration,
     /// Request body mode of proxies that do not tell theirs: full-duplex-streamed, streamed, buffered, buffered-partial or none.
     #[arg(long, default_value = "full-duplex-streamed")]
     pub request_body_mode: BodyMode,
@@ -194,6 +204,9 @@ pub struct ServeFlags {
     /// Authorities of client certificates for the metrics port; needs --metrics-cert-dir.
     #[arg(long, default_value = "", help_heading = "Metrics port")]
     pub metrics_client_ca_file: String,
+    /// Let the log level be changed from other addresses than loopback ones where nobody asks clients who they are.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
+    pub remote_log_level: bool,
     /// Count ext_proc streams by outcome and duration.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
     pub enable_grpc_stream_metrics: bool,

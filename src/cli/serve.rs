@@ -21,13 +21,13 @@ use super::settings::{self, Settings};
 use super::thread::Thread;
 use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
 use crate::admin::{
-    self, Access, AdminListener, AdminState, HealthRpc, HealthService, HealthState, PluginState,
+    self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
 use crate::config::{self, LoadOptions, Plan};
 use crate::director::{Admission, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
-use crate::extproc::{self, ExtProc, Listening};
+use crate::extproc::{self, ExtProc};
 use crate::kubernetes::Leadership;
 use crate::metrics::Metrics;
 use crate::plugins::FileDiscoverySpec;
@@ -35,7 +35,7 @@ use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::{ParserKind, Parsers};
 use crate::telemetry::{LogHandle, LogLevel, Tracing, logs};
-use crate::transport::{self, Connections};
+use crate::transport::{FEW_CLIENTS, Port, Tls};
 
 /// Version of this build, as metrics and traces name it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -183,25 +183,30 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
         Finder::Kubernetes(cluster) => (cluster.leadership(), cluster.access()),
     };
     let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default(), &output.lines)?;
-    settings.server.check().context("ext_proc port")?;
-    let metrics_tls = settings.metrics_cert.as_deref().map(|folder| {
-        let config = transport::metrics_tls(folder, settings.metrics_client_ca.as_deref());
-        config.context("metrics port")
-    });
-    let metrics_tls = metrics_tls.transpose()?;
-    let grpc = bind(&settings.bind, flags.grpc_port, "--grpc-port").await?;
-    let health_socket = bind(&settings.bind, flags.grpc_health_port, "--grpc-health-port").await?;
-    let metrics_socket = bind(&settings.bind, flags.metrics_port, "--metrics-port").await?;
-    let scaler_socket = match flags.keda_scaler_port {
-        Some(port) => Some(bind(&settings.bind, port, "--keda-scaler-port").await?),
+    let tls = settings.tls.as_ref().map(|tls| Tls::grpc(tls, flags.enable_cert_reload));
+    let tls = tls.transpose().context("ext_proc port")?;
+    let metrics_tls = settings
+        .metrics_cert
+        .as_deref()
+        .map(|folder| Tls::pages(folder, settings.metrics_client_ca.as_deref()));
+    let metrics_tls = metrics_tls.transpose().context("metrics port")?;
+    let port = |name, socket, bounds| Port::new(name, socket, bounds, settings.keepalive, &metrics);
+    let socket = bind(&settings.bind, flags.grpc_port, "--grpc-port").await?;
+    let grpc = port("grpc", socket, settings.proxies).with_tls(tls);
+    let socket = bind(&settings.bind, flags.grpc_health_port, "--grpc-health-port").await?;
+    let health_port = port("health", socket, FEW_CLIENTS);
+    let socket = bind(&settings.bind, flags.metrics_port, "--metrics-port").await?;
+    let metrics_port = port("metrics", socket, FEW_CLIENTS).with_tls(metrics_tls);
+    let scaler_port = match flags.keda_scaler_port {
+        Some(number) => {
+            let socket = bind(&settings.bind, number, "--keda-scaler-port").await?;
+            Some(port("scaler", socket, FEW_CLIENTS))
+        }
         None => None,
     };
-    let scaler_address = scaler_socket.as_ref().map(TcpListener::local_addr).transpose()?;
-    let lines = [
-        ("grpc", grpc.local_addr()?),
-        ("health", health_socket.local_addr()?),
-        ("metrics", metrics_socket.local_addr()?),
-    ];
+    let scaler_address = scaler_port.as_ref().map(Port::address).transpose()?;
+    let lines =
+        [("grpc", grpc.address()?), ("health", health_port.address()?), ("metrics", metrics_port.address()?)];
 
     let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
     if let Some(holding) = &holding {
@@ -219,19 +224,19 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
         Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
     let draining = Arc::new(AtomicBool::new(false));
     let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership, warm));
-    let (admin_listener, renewal) = match metrics_tls {
-        Some((config, identity)) => {
-            let folder = settings.metrics_cert.clone();
-            (AdminListener::tls(metrics_socket, config), Some(transport::watch_certificate(folder, identity)))
-        }
-        None => (AdminListener::plain(metrics_socket), None),
-    };
     let admin_state = AdminState {
         metrics: (*metrics).clone(),
         pool: Arc::clone(&pool),
         plugins: plugin_states(&plan),
         log: Some(log),
         access: None,
+        // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
+        log_level_from: if flags.remote_log_level || settings.metrics_client_ca.is_some() || access.is_some()
+        {
+            LogLevelFrom::Anywhere
+        } else {
+            LogLevelFrom::Loopback
+        },
     };
     let service = ExtProc::new(
         Arc::new(director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags))),
@@ -239,8 +244,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
         tracing.clone(),
         settings::extproc(flags, &metrics),
     );
-    let connections = Connections::default();
-    let work = Work { streams: service.open_streams(), connections: connections.clone() };
+    let work = Work { streams: service.open_streams(), connections: grpc.connections() };
 
     let background_stop = CancellationToken::new();
     let mut election_thread = electing.map(|electing| Thread::start("election", electing)).transpose()?;
@@ -256,39 +260,25 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
                 Ok(state) => state,
                 Err(error) => return tracing::error!(error = format!("{error:#}"), "no metrics port"),
             };
-            let serving = admin::serve(admin_listener, state, stop.cancelled_owned());
-            match renewal {
-                Some(renewal) => tokio::select! {
-                    () = serving => {}
-                    () = renewal => {}
-                },
-                None => serving.await,
-            }
+            admin::serve(metrics_port, state, stop.cancelled_owned()).await;
         }
     })?;
     let stop = CancellationToken::new();
     // It goes on saying "not serving" until the last stream has ended.
     let health_stop = CancellationToken::new();
-    let health_server = serve_health(health_socket, health.clone(), health_stop.clone());
+    let health_server =
+        admin::serve_health(health_port, health.clone(), health_stop.clone().cancelled_owned());
     let scaler =
-        autoscaling::serve(scaler_socket, demand, settings.pool_name.clone(), followed, resign.clone());
-    let address = grpc.local_addr()?;
-    let server = extproc::serve(
-        Listening { listener: grpc, address },
-        service,
-        Some(health),
-        connections,
-        settings.server.clone(),
-        stop.clone().cancelled_owned(),
-    );
+        autoscaling::serve(scaler_port, demand, settings.pool_name.clone(), followed, resign.clone());
+    let server = extproc::serve(grpc, service, Some(health), stop.clone().cancelled_owned());
     announce(flags, output, lines.into_iter().chain(scaler_address.map(|address| ("keda-scaler", address))));
 
     let mut server = std::pin::pin!(server);
     let mut health_server = std::pin::pin!(health_server);
     let mut scaler = std::pin::pin!(scaler);
     let broken = tokio::select! {
-        result = &mut server => Some(result.context("ext_proc server")),
-        result = &mut health_server => Some(result.context("health server")),
+        () = &mut server => Some(Err(anyhow::anyhow!("the ext_proc server ended"))),
+        () = &mut health_server => Some(Err(anyhow::anyhow!("the health server ended"))),
         () = &mut scaler => Some(Err(anyhow::anyhow!("the scaler server ended"))),
         // Without it readings grow old, and nobody would notice.
         () = background_thread.ended() => Some(Err(anyhow::anyhow!("the background thread ended"))),
@@ -309,8 +299,8 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
         tokio::select! {
             () = drain(flags, &work, &stop, holding.as_ref()) => Ok(()),
             // It ends by itself once it takes no more and the last connection is gone.
-            result = &mut server => result.context("ext_proc server"),
-            result = &mut health_server => result.context("health server"),
+            () = &mut server => Ok(()),
+            () = &mut health_server => bail!("the health server ended"),
             () = scaler => Ok(()),
             () = stop_signal() => bail!("a second signal ended the drain"),
         }
@@ -484,15 +474,6 @@ async fn bind(addresses: &[IpAddr], port: u16, flag: &str) -> anyhow::Result<Tcp
     }
     Err(failure.unwrap_or_else(|| anyhow::anyhow!("no address to listen on")))
         .with_context(|| format!("{flag} {port}"))
-}
-
-async fn serve_health(
-    listener: TcpListener,
-    health: HealthRpc,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
-    let incoming = transport::accept(listener);
-    tonic::transport::Server::builder().serve_with_incoming_shutdown(health, incoming, stop.cancelled()).await
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use crate::config::ConfigSource;
 use crate::director::DirectorSettings;
-use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes, ServerSettings};
+use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes};
 use crate::metrics::Metrics;
-use crate::transport::TlsSettings;
+use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES};
 
 use super::kubernetes::owner_of;
 use super::{ServeFlags, fit};
@@ -40,8 +40,12 @@ pub(super) struct Settings {
     pub(super) refresh_interval: Duration,
     /// Seed of random choices.
     pub(super) seed: u64,
-    /// TLS of the ext_proc port.
-    pub(super) server: ServerSettings,
+    /// TLS of the ext_proc port; `None` serves plaintext.
+    pub(super) tls: Option<TlsSettings>,
+    /// How every port asks whether its clients still live.
+    pub(super) keepalive: Keepalive,
+    /// Connections of the ext_proc port.
+    pub(super) proxies: ConnectionBounds,
     /// Folder of the metrics port's certificate.
     pub(super) metrics_cert: Option<PathBuf>,
     /// Authorities of the metrics port's clients.
@@ -97,6 +101,15 @@ impl Settings {
                 flags.ha_lease_duration
             ));
         }
+        if flags.keepalive_timeout.is_zero() && !flags.keepalive_interval.is_zero() {
+            problems.push(
+                "--keepalive-timeout: got 0s, expected more; --keepalive-interval 0s switches it off"
+                    .to_owned(),
+            );
+        }
+        if flags.max_connections == 0 {
+            problems.push("--max-connections: got 0, expected 1 or more".to_owned());
+        }
         if !problems.is_empty() {
             return Err(problems);
         }
@@ -125,9 +138,11 @@ impl Settings {
             pod_name,
             refresh_interval: flags.refresh_metrics_interval.max(MIN_REFRESH),
             seed: if flags.seed == 0 { fastrand::u64(1..) } else { flags.seed },
-            server: ServerSettings {
-                tls: flags.secure_serving.then_some(tls),
-                reload: flags.enable_cert_reload,
+            tls: flags.secure_serving.then_some(tls),
+            keepalive: Keepalive { interval: flags.keepalive_interval, timeout: flags.keepalive_timeout },
+            proxies: ConnectionBounds {
+                open: flags.max_connections,
+                strangers: UNKNOWN_PROXIES.min(flags.max_connections),
             },
             metrics_cert,
             metrics_client_ca,

@@ -24,5 +24,5 @@ pub use budget::{BodyBudget, Share};
 pub use codec::{PROCESS_PATH, SERVICE_NAME, client_codec};
 pub use machine::{Effect, Effects, Machine, MachineSettings};
 pub use mode::{BodyMode, Modes, UnknownMode};
-pub use server::{Listening, ServerError, ServerSettings, serve};
+pub use server::serve;
 pub use service::{ExtProc, ExtProcSettings};

@@ -93,6 +93,11 @@ impl ExtProc {
         Self { shared, open: Arc::default() }
     }
 
+    /// Streams that may be open at once; 0 without a bound.
+    pub(super) fn max_streams(&self) -> u64 {
+        self.shared.settings.max_streams
+    }
+
     /// Streams open now.
     pub fn open_streams(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.open)

@@ -18,6 +18,7 @@ use super::kubernetes::KubernetesMetrics;
 use super::label_sets::{LabelSets, RequestLabels};
 use super::lines::LineFamilies;
 use super::pool::{PoolCollector, PoolFamilies};
+use super::ports::{PortFamilies, PortMetrics};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
 use super::request::{LabelSet, RequestFamilies, RequestMetrics};
@@ -55,6 +56,7 @@ struct Families {
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
     pool: Arc<PoolFamilies>,
+    ports: PortFamilies,
     flow: Arc<FlowFamilies>,
 }
 
@@ -86,6 +88,7 @@ impl Metrics {
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
             pool: Arc::new(PoolFamilies::register(&registry)),
+            ports: PortFamilies::register(&registry),
             flow: Arc::new(flow),
             models,
             registry,
@@ -135,6 +138,11 @@ impl Metrics {
     /// Handles of how responses end.
     pub fn answers(&self) -> AnswerMetrics {
         self.families.answers.clone()
+    }
+
+    /// Handles of the port called `name`: `grpc`, `health`, `metrics` or `scaler`.
+    pub fn port(&self, name: &'static str) -> PortMetrics {
+        self.families.ports.port(name)
     }
 
     /// Says which build runs. Empty texts are fine.

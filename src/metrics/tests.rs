@@ -74,6 +74,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     extproc.bound_hit("request_body");
     extproc.stream_panicked();
     extproc.producer_error("approx-prefix-cache-producer", "prefix");
+    metrics.port("grpc").opened();
     metrics.discovery().reloaded("file", UNIX_EPOCH);
     metrics.discovery().reload_failed("file");
     let kubernetes = metrics.kubernetes();

@@ -71,28 +71,41 @@ fn self_signed() -> Result<CertifiedKey, TlsError> {
 /// How often certificate files are looked at. Reading them is cheap, and no way of replacing them goes unseen.
 const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
 
-/// Takes over renewed certificate files of this folder, for ever; without a folder there is nothing to do.
-pub async fn watch_certificate(folder: Option<PathBuf>, identity: Arc<Identity>) {
-    let Some(folder) = folder else { return std::future::pending().await };
-    let read = async || {
+/// A certificate whose files may be renewed.
+#[derive(Debug)]
+pub struct Renewal {
+    /// Folder with `tls.crt` and `tls.key`.
+    pub(super) folder: PathBuf,
+    /// What is served from it.
+    pub(super) identity: Arc<Identity>,
+}
+
+impl Renewal {
+    /// Takes over renewed files, for ever.
+    pub async fn watch(self) {
+        let mut seen = self.read().await;
+        loop {
+            tokio::time::sleep(CERTIFICATE_POLL).await;
+            let found = self.read().await;
+            if found == seen {
+                continue;
+            }
+            match self.identity.reload(&self.folder) {
+                Ok(()) => tracing::info!(path = %self.folder.display(), "serving certificate renewed"),
+                Err(error) => {
+                    tracing::warn!(%error, "serving certificate not renewed; the old one stays in use");
+                }
+            }
+            seen = found;
+        }
+    }
+
+    async fn read(&self) -> Vec<u8> {
         let mut files = Vec::new();
         for name in ["tls.crt", "tls.key"] {
-            files.extend(tokio::fs::read(folder.join(name)).await.unwrap_or_default());
+            files.extend(tokio::fs::read(self.folder.join(name)).await.unwrap_or_default());
         }
         files
-    };
-    let mut seen = read().await;
-    loop {
-        tokio::time::sleep(CERTIFICATE_POLL).await;
-        let found = read().await;
-        if found == seen {
-            continue;
-        }
-        match identity.reload(&folder) {
-            Ok(()) => tracing::info!(path = %folder.display(), "serving certificate renewed"),
-            Err(error) => tracing::warn!(%error, "serving certificate not renewed; the old one stays in use"),
-        }
-        seen = found;
     }
 }
 

@@ -1,86 +1,213 @@
-//! Connections that are open: a drain need not wait when there is none.
+//! The open connections of a port: how many there are, what each is doing, and which are given up for others.
 
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Instant;
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tonic::transport::server::Connected;
+use parking_lot::Mutex;
+use tokio_util::sync::CancellationToken;
 
-/// Counts the open connections of a server. Clones share the count.
-#[derive(Clone, Debug, Default)]
+use super::roster::{Admission, ConnectionBounds, Guest, Roster};
+use crate::metrics::{ConnectionEnd, PortMetrics};
+
+/// The connections of one port. Clones share them.
+#[derive(Clone)]
 pub struct Connections {
-    open: Arc<AtomicUsize>,
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    roster: Mutex<Roster<Arc<Standing>>>,
+    open: AtomicUsize,
+    start: Instant,
+    metrics: PortMetrics,
+}
+
+/// What a connection is doing.
+#[derive(Debug, Default)]
+struct Standing {
+    number: AtomicU64,
+    /// It has brought a whole request.
+    known: AtomicBool,
+    /// Requests that are being answered.
+    answering: AtomicUsize,
+    /// When the last answer ended, in milliseconds since the port was opened.
+    idle_since: AtomicU64,
+    /// Says that the connection is to end at once.
+    give_up: CancellationToken,
+}
+
+impl Guest for Arc<Standing> {
+    fn idle_since(&self) -> Option<u64> {
+        (self.answering.load(Relaxed) == 0).then(|| self.idle_since.load(Relaxed))
+    }
 }
 
 impl Connections {
+    /// None yet.
+    pub fn new(bounds: ConnectionBounds, metrics: PortMetrics) -> Self {
+        let roster = Mutex::new(Roster::new(bounds));
+        Self {
+            shared: Arc::new(Shared { roster, open: AtomicUsize::new(0), start: Instant::now(), metrics }),
+        }
+    }
+
     /// Connections open now.
     pub fn open(&self) -> usize {
-        self.open.load(Relaxed)
+        self.shared.open.load(Relaxed)
     }
 
-    /// Counts `stream` as open until it is dropped.
-    pub fn count<S>(&self, stream: S) -> Counted<S> {
-        self.open.fetch_add(1, Relaxed);
-        Counted { stream, connections: self.clone() }
+    /// Takes a connection in; at the bound another one goes. `None` if every other one is being answered.
+    pub(super) fn admit(&self) -> Option<Admitted> {
+        let standing = Arc::new(Standing::default());
+        standing.idle_since.store(self.shared.now(), Relaxed);
+        let admission = self.shared.roster.lock().admit(Arc::clone(&standing));
+        let Admission::Admitted(number, instead_of) = admission else {
+            self.shared.metrics.ended(ConnectionEnd::Refused);
+            return None;
+        };
+        standing.number.store(number, Relaxed);
+        if let Some(other) = instead_of {
+            self.shared.give_up(&other);
+        }
+        self.shared.open.fetch_add(1, Relaxed);
+        self.shared.metrics.opened();
+        Some(Admitted { peer: Peer { standing, shared: Arc::clone(&self.shared) } })
+    }
+
+    /// Gives up the connection that can be spared most. False if there is none.
+    pub(super) fn make_room(&self) -> bool {
+        let other = self.shared.roster.lock().give_up();
+        other.inspect(|other| self.shared.give_up(other)).is_some()
     }
 }
 
-/// A connection that is counted as long as it lives.
-#[derive(Debug)]
-pub struct Counted<S> {
-    stream: S,
-    connections: Connections,
+impl std::fmt::Debug for Connections {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connections").field("open", &self.shared.open).finish_non_exhaustive()
+    }
 }
 
-impl<S> Drop for Counted<S> {
+impl Shared {
+    fn now(&self) -> u64 {
+        u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    fn give_up(&self, other: &Standing) {
+        self.metrics.ended(ConnectionEnd::GivenUp);
+        other.give_up.cancel();
+    }
+}
+
+/// A connection that counts as open until this is dropped.
+pub(super) struct Admitted {
+    peer: Peer,
+}
+
+impl Admitted {
+    pub(super) fn peer(&self) -> &Peer {
+        &self.peer
+    }
+}
+
+impl Drop for Admitted {
     fn drop(&mut self) {
-        self.connections.open.fetch_sub(1, Relaxed);
+        let Peer { standing, shared } = &self.peer;
+        shared.roster.lock().leave(standing.number.load(Relaxed));
+        shared.open.fetch_sub(1, Relaxed);
+        shared.metrics.closed();
     }
 }
 
-impl<S: Connected> Connected for Counted<S> {
-    type ConnectInfo = S::ConnectInfo;
+/// The other end of a connection, for those who answer it.
+#[derive(Clone)]
+pub(super) struct Peer {
+    standing: Arc<Standing>,
+    shared: Arc<Shared>,
+}
 
-    fn connect_info(&self) -> Self::ConnectInfo {
-        self.stream.connect_info()
+impl Peer {
+    /// A whole request has come, and is being answered until the guard is dropped. Costs two atomic additions, but for the first request.
+    pub(super) fn answering(&self) -> Answering {
+        let Self { standing, shared } = self;
+        if !standing.known.swap(true, Relaxed) {
+            shared.roster.lock().promote(standing.number.load(Relaxed));
+        }
+        standing.answering.fetch_add(1, Relaxed);
+        Answering { peer: self.clone() }
+    }
+
+    /// True once a whole request has come.
+    pub(super) fn is_known(&self) -> bool {
+        self.standing.known.load(Relaxed)
+    }
+
+    /// Resolves when the connection is to end at once.
+    pub(super) async fn given_up(&self) {
+        self.standing.give_up.cancelled().await;
+    }
+
+    /// Ends the connection from within.
+    pub(super) fn give_up(&self, end: ConnectionEnd) {
+        self.ended(end);
+        self.standing.give_up.cancel();
+    }
+
+    /// Counts why it ended.
+    pub(super) fn ended(&self, end: ConnectionEnd) {
+        self.shared.metrics.ended(end);
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_read(cx, buf)
+/// A request that is being answered.
+pub(super) struct Answering {
+    peer: Peer,
+}
+
+impl Drop for Answering {
+    fn drop(&mut self) {
+        let Peer { standing, shared } = &self.peer;
+        standing.idle_since.store(shared.now(), Relaxed);
+        standing.answering.fetch_sub(1, Relaxed);
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, buf)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_stranger_is_given_up_for_a_newcomer_and_one_that_is_answered_is_not() {
+        let bounds = ConnectionBounds { open: 2, strangers: 2 };
+        let connections = Connections::new(bounds, Metrics::new().port("grpc"));
+        let (first, second) = (connections.admit().unwrap(), connections.admit().unwrap());
+        let answer = first.peer().answering();
+        let third = connections.admit().unwrap();
+        second.peer().given_up().await;
+        assert_eq!(connections.open(), 3, "the second still has to go");
+        drop(second);
+        assert_eq!(connections.open(), 2);
+        let _answer = third.peer().answering();
+        assert!(connections.admit().is_none(), "both are being answered");
+        drop(answer);
+        assert!(connections.admit().is_some());
+        first.peer().given_up().await;
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
+    #[test]
+    fn room_is_made_by_whoever_can_be_spared() {
+        let bounds = ConnectionBounds { open: 9, strangers: 9 };
+        let connections = Connections::new(bounds, Metrics::new().port("grpc"));
+        assert!(!connections.make_room());
+        let known = connections.admit().unwrap();
+        drop(known.peer().answering());
+        let stranger = connections.admit().unwrap();
+        assert!(connections.make_room());
+        assert!(
+            stranger.peer().standing.give_up.is_cancelled() && !known.peer().standing.give_up.is_cancelled()
+        );
+        assert!(connections.make_room());
+        assert!(known.peer().standing.give_up.is_cancelled());
     }
 }

@@ -1,11 +1,27 @@
-//! What every port shares: taking connections, TLS, renewed certificates, and who is connected.
+//! What every port shares: taking connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and HTTP/2, and who is connected.
+//!
+//! A [`Port`] takes connections without ever waiting for one of them, and knows what each is doing. [`serve_grpc`] and [`serve_pages`] speak the
+//! two protocols on it. Nothing that one client does, or leaves undone, costs another one more than the time of a task.
 
-mod accept;
 mod certificate;
 mod connections;
+mod http1;
+mod http2;
+mod inbound;
+mod io;
+mod port;
+mod roster;
+mod settings;
+mod socket;
+mod tcp;
 mod tls;
+mod writers;
 
-pub use accept::{accept, accept_tls};
-pub use certificate::{Identity, watch_certificate};
-pub use connections::{Connections, Counted};
-pub use tls::{TlsError, TlsSettings, grpc_tls, metrics_tls};
+pub use certificate::{Identity, Renewal};
+pub use connections::Connections;
+pub use http1::{ClientAddress, serve_pages};
+pub use http2::{GrpcService, Http2Settings, serve_grpc, serve_grpc_while};
+pub use port::Port;
+pub use roster::ConnectionBounds;
+pub use settings::{FEW_CLIENTS, Keepalive, PROXIES, UNKNOWN_PROXIES};
+pub use tls::{Tls, TlsError, TlsSettings};

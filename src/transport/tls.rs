@@ -9,8 +9,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
+use tokio_rustls::TlsAcceptor;
 
-use super::certificate::Identity;
+use super::certificate::{Identity, Renewal};
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +53,49 @@ pub struct TlsSettings {
     pub cipher_suites: Vec<String>,
 }
 
-/// The server's TLS configuration: HTTP/2 by ALPN, no client certificates.
-pub fn grpc_tls(settings: &TlsSettings, identity: Arc<Identity>) -> Result<Arc<ServerConfig>, TlsError> {
+/// TLS of one port.
+pub struct Tls {
+    config: Arc<ServerConfig>,
+    renewal: Option<Renewal>,
+}
+
+impl Tls {
+    /// TLS of a gRPC port: HTTP/2 by ALPN, no client certificates. With `reload` the certificate's files are read again when they change.
+    pub fn grpc(settings: &TlsSettings, reload: bool) -> Result<Self, TlsError> {
+        let identity = Identity::load(settings)?;
+        let config = grpc_config(settings, Arc::clone(&identity))?;
+        let folder = settings.cert_path.clone().filter(|_| reload);
+        Ok(Self { config, renewal: folder.map(|folder| Renewal { folder, identity }) })
+    }
+
+    /// TLS of an HTTP port with the certificate in `folder`, whose files are read again when they change: TLS 1.2 and later, with client
+    /// certificates if `client_ca` names their authorities.
+    pub fn pages(folder: &Path, client_ca: Option<&Path>) -> Result<Self, TlsError> {
+        let folder = folder.to_owned();
+        let identity =
+            Identity::load(&TlsSettings { cert_path: Some(folder.clone()), ..TlsSettings::default() })?;
+        let config = pages_config(Arc::clone(&identity), client_ca)?;
+        Ok(Self { config, renewal: Some(Renewal { folder, identity }) })
+    }
+
+    pub(super) fn into_parts(self) -> (TlsAcceptor, Option<Renewal>) {
+        (TlsAcceptor::from(self.config), self.renewal)
+    }
+}
+
+impl From<Arc<ServerConfig>> for Tls {
+    fn from(config: Arc<ServerConfig>) -> Self {
+        Self { config, renewal: None }
+    }
+}
+
+impl std::fmt::Debug for Tls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Tls").field("renewal", &self.renewal).finish_non_exhaustive()
+    }
+}
+
+fn grpc_config(settings: &TlsSettings, identity: Arc<Identity>) -> Result<Arc<ServerConfig>, TlsError> {
     let provider =
         CryptoProvider { cipher_suites: suites(&settings.cipher_suites)?, ..aws_lc_rs::default_provider() };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
@@ -64,14 +106,7 @@ pub fn grpc_tls(settings: &TlsSettings, identity: Arc<Identity>) -> Result<Arc<S
     Ok(Arc::new(config))
 }
 
-/// TLS configuration of an HTTP port: TLS 1.2 and later, with client certificates if `client_ca` names their authorities. The identity in it
-/// can be renewed.
-pub fn metrics_tls(
-    folder: &Path,
-    client_ca: Option<&Path>,
-) -> Result<(Arc<ServerConfig>, Arc<Identity>), TlsError> {
-    let identity =
-        Identity::load(&TlsSettings { cert_path: Some(folder.to_owned()), ..TlsSettings::default() })?;
+fn pages_config(identity: Arc<Identity>, client_ca: Option<&Path>) -> Result<Arc<ServerConfig>, TlsError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder =
         ServerConfig::builder_with_provider(Arc::clone(&provider)).with_safe_default_protocol_versions()?;
@@ -89,8 +124,7 @@ pub fn metrics_tls(
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let resolver = Arc::clone(&identity);
-    Ok((Arc::new(builder.with_cert_resolver(resolver)), identity))
+    Ok(Arc::new(builder.with_cert_resolver(identity)))
 }
 
 /// Protocol versions from the named one on. TLS 1.0 and 1.1 are accepted as names, but 1.2 is the oldest spoken.
@@ -149,7 +183,7 @@ mod tests {
     fn a_self_signed_identity_needs_no_files() {
         let settings = TlsSettings::default();
         let identity = Identity::load(&settings).unwrap();
-        assert_eq!(grpc_tls(&settings, identity).unwrap().alpn_protocols, [b"h2"]);
+        assert_eq!(grpc_config(&settings, identity).unwrap().alpn_protocols, [b"h2"]);
     }
 
     #[test]

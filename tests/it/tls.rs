@@ -76,6 +76,11 @@ fn trusting(versions: &[&'static SupportedProtocolVersion]) -> ClientConfig {
     config
 }
 
+/// Shakes hands with the ext_proc port, as a proxy that verifies nothing does.
+pub(crate) async fn shake_hands(addr: SocketAddr) -> TlsStream<TcpStream> {
+    connect(addr, trusting(rustls::ALL_VERSIONS)).await.unwrap()
+}
+
 async fn connect(addr: SocketAddr, config: ClientConfig) -> std::io::Result<TlsStream<TcpStream>> {
     let name = ServerName::IpAddress(addr.ip().into());
     let stream = TcpStream::connect(addr).await?;

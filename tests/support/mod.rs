@@ -14,6 +14,7 @@ mod pointsman;
 mod poll;
 pub(crate) mod process;
 mod prometheus;
+pub(crate) mod raw_http2;
 mod recorder;
 mod scripted;
 mod stack;

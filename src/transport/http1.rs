@@ -1,0 +1,169 @@
+//! Pages over HTTP/1.1: small requests, answers of any size, and a time limit for each part of an exchange.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::CONNECTION;
+use http::{HeaderValue, Request, Response, StatusCode};
+use http_body::{Body, Frame, SizeHint};
+use http_body_util::{BodyExt as _, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::time::timeout;
+
+use super::Port;
+use super::connections::{Answering, Peer};
+use super::io::Io;
+use super::port::{Client, Ended};
+use super::settings::GREETING;
+use super::writers::{Writers, Writing};
+use crate::metrics::ConnectionEnd;
+
+/// Longest wait for the head of a request, also between two requests of a connection.
+const HEAD: Duration = Duration::from_secs(30);
+
+/// Longest wait for the body of a request.
+const BODY: Duration = Duration::from_secs(5);
+
+/// Largest body of a request; a log level needs a few bytes.
+const BODY_BYTES: usize = 1024;
+
+/// Bytes of a request's head, and bytes of an answer that wait for the client to take them.
+const BUFFER: usize = 64 << 10;
+
+/// Pieces in which a page is handed on.
+const PIECE: usize = 32 << 10;
+
+/// Longest wait for open connections at the end.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+/// Where a request comes from, among its extensions.
+#[derive(Clone, Copy, Debug)]
+pub struct ClientAddress(pub SocketAddr);
+
+/// Serves pages on `port` until `shutdown` resolves; then answers that are under way get 5 s to finish. `answer` gets whole requests.
+pub async fn serve_pages<A, F>(port: Port, answer: A, shutdown: impl Future<Output = ()>)
+where
+    A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Bytes>> + Send + 'static,
+{
+    let writers = Writers::default();
+    port.run(shutdown, move |io, client| connection(io, client, writers.clone(), answer.clone())).await;
+}
+
+async fn connection<A, F>(io: Io, client: Client, writers: Writers, answer: A) -> Result<(), Ended>
+where
+    A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
+    F: Future<Output = Response<Bytes>> + Send + 'static,
+{
+    let Client { address, closing, peer } = client;
+    let service = {
+        let peer = peer.clone();
+        service_fn(move |request| exchange(request, address, peer.clone(), writers.clone(), answer.clone()))
+    };
+    let mut connection = std::pin::pin!(
+        http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD)
+            .max_buf_size(BUFFER)
+            .serve_connection(TokioIo::new(io), service)
+    );
+    tokio::select! {
+        result = &mut connection => return served(result, &peer),
+        () = silence(&peer) => return Err(Ended::Ours(ConnectionEnd::Silent)),
+        () = closing.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    match timeout(FAREWELL, connection).await {
+        Ok(result) => Ok(result?),
+        Err(_) => Ok(()),
+    }
+}
+
+/// A client that brings no further request is no failure.
+fn served(result: hyper::Result<()>, peer: &Peer) -> Result<(), Ended> {
+    match result {
+        Err(error) if error.is_timeout() && peer.is_known() => Ok(()),
+        result => Ok(result?),
+    }
+}
+
+/// Resolves if the client has not brought a whole request in its time.
+async fn silence(peer: &Peer) {
+    tokio::time::sleep(GREETING).await;
+    if peer.is_known() {
+        std::future::pending::<()>().await;
+    }
+}
+
+async fn exchange<A, F>(
+    request: Request<Incoming>,
+    address: SocketAddr,
+    peer: Peer,
+    writers: Writers,
+    answer: A,
+) -> Result<Response<Page>, Infallible>
+where
+    A: Fn(Request<Bytes>) -> F,
+    F: Future<Output = Response<Bytes>>,
+{
+    let (head, body) = request.into_parts();
+    // Until the whole request is there, the connection is one that does nothing.
+    let body = match timeout(BODY, Limited::new(body, BODY_BYTES).collect()).await {
+        Ok(Ok(body)) => body.to_bytes(),
+        Ok(Err(_)) => {
+            return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1024 bytes\n"));
+        }
+        Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 5 s\n")),
+    };
+    let answering = peer.answering();
+    let mut request = Request::from_parts(head, body);
+    request.extensions_mut().insert(ClientAddress(address));
+    let response = answer(request).await;
+    let writing = (response.body().len() > BUFFER).then(|| writers.begin(&peer));
+    Ok(response.map(|rest| Page { rest, _answering: Some(answering), _writing: writing }))
+}
+
+fn refusal(status: StatusCode, text: &'static str) -> Response<Page> {
+    let page = Page { rest: Bytes::from_static(text.as_bytes()), _answering: None, _writing: None };
+    let mut response = Response::new(page);
+    *response.status_mut() = status;
+    // What is left of the body is not waited for.
+    response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    response
+}
+
+/// An answer that is handed on piece by piece, as the client reads it.
+struct Page {
+    rest: Bytes,
+    _answering: Option<Answering>,
+    _writing: Option<Writing>,
+}
+
+impl Body for Page {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let length = self.rest.len().min(PIECE);
+        let piece = (length > 0).then(|| Ok(Frame::data(self.rest.split_to(length))));
+        Poll::Ready(piece)
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        SizeHint::with_exact(self.rest.len() as u64)
+    }
+}

@@ -1,0 +1,183 @@
+//! One port: its socket, its TLS, its connections, and the loop that takes them.
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::connections::{Admitted, Peer};
+use super::io::Io;
+use super::settings::GREETING;
+use super::socket::{Socket, Turn};
+use super::tcp::{next_connection, set_up};
+use super::{ConnectionBounds, Connections, Keepalive, Tls};
+use crate::metrics::{ConnectionEnd, Metrics};
+use crate::telemetry::Repeat;
+
+/// Least time between two warnings that connections cannot be taken.
+const WARNINGS: Duration = Duration::from_secs(30);
+
+/// A port that listens.
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    tls: Option<Tls>,
+    pub(super) keepalive: Keepalive,
+    connections: Connections,
+}
+
+impl Port {
+    /// The port called `name` in metrics, in plaintext.
+    pub fn new(
+        name: &'static str,
+        listener: TcpListener,
+        bounds: ConnectionBounds,
+        keepalive: Keepalive,
+        metrics: &Metrics,
+    ) -> Self {
+        Self { listener, tls: None, keepalive, connections: Connections::new(bounds, metrics.port(name)) }
+    }
+
+    /// The same with TLS, if there is any.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<Tls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Its connections.
+    pub fn connections(&self) -> Connections {
+        self.connections.clone()
+    }
+
+    /// Serves each connection in a task of its own by `serve`, until `shutdown` resolves. Then connections are told to finish, and this
+    /// returns when the last one is gone. Nothing that a client does or leaves undone delays taking the next one.
+    pub(super) async fn run<S, F>(self, shutdown: impl Future<Output = ()>, serve: S)
+    where
+        S: Fn(Io, Client) -> F + Clone + Send + Sync + 'static,
+        F: Future<Output = Result<(), Ended>> + Send + 'static,
+    {
+        let Self { listener, tls, keepalive, connections } = self;
+        let (acceptor, renewal) = tls.map(Tls::into_parts).unzip();
+        let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
+        let accepting = async {
+            let failures = Repeat::every(WARNINGS);
+            loop {
+                let (stream, address) = next_connection(&listener, &connections, &failures).await;
+                let Some(admitted) = connections.admit() else { continue };
+                set_up(&stream, keepalive);
+                let socket = Socket::new(stream, keepalive.write_patience());
+                let client = Client { address, closing: closing.clone(), peer: admitted.peer().clone() };
+                tasks.spawn(connection(socket, acceptor.clone(), admitted, client, serve.clone()));
+            }
+        };
+        let renewing = async {
+            match renewal.flatten() {
+                Some(renewal) => renewal.watch().await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = accepting => {}
+            () = renewing => {}
+            () = shutdown => {}
+        }
+        drop(listener);
+        closing.cancel();
+        tasks.close();
+        tasks.wait().await;
+    }
+}
+
+/// Whom a connection leads to.
+#[derive(Clone)]
+pub(super) struct Client {
+    /// Where it comes from.
+    pub(super) address: SocketAddr,
+    /// Says that the port closes: what is being answered is finished, and no more.
+    pub(super) closing: CancellationToken,
+    /// Its place among the connections.
+    pub(super) peer: Peer,
+}
+
+/// Why serving a connection ended.
+pub(super) enum Ended {
+    /// For a reason of ours.
+    Ours(ConnectionEnd),
+    /// The connection broke, or the client broke the rules.
+    Broken(hyper::Error),
+}
+
+impl From<hyper::Error> for Ended {
+    fn from(error: hyper::Error) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn connection<S, F>(
+    socket: Socket<TcpStream>,
+    acceptor: Option<TlsAcceptor>,
+    admitted: Admitted,
+    client: Client,
+    serve: S,
+) where
+    S: Fn(Io, Client) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<(), Ended>> + Send + 'static,
+{
+    let (turn, peer) = (socket.turn(), admitted.peer());
+    let served = async {
+        let Some(io) = greet(socket, acceptor, peer, &client.closing).await else { return Ok(()) };
+        serve(io, client).await
+    };
+    let ended = turn.around(async {
+        tokio::select! {
+            result = served => result,
+            () = peer.given_up() => Ok(()),
+        }
+    });
+    match ended.await {
+        Ok(()) => {}
+        Err(Ended::Ours(end)) => peer.ended(end),
+        Err(Ended::Broken(error)) => tell(peer, &turn, &error),
+    }
+}
+
+fn tell(peer: &Peer, turn: &Turn, error: &hyper::Error) {
+    if turn.stalled() {
+        peer.ended(ConnectionEnd::Stalled);
+    } else if error.is_timeout() {
+        peer.ended(ConnectionEnd::Unanswered);
+    }
+    tracing::debug!(%error, "connection ended");
+}
+
+/// Sets up TLS where there is any. `None` if the client does not play along.
+async fn greet(
+    socket: Socket<TcpStream>,
+    acceptor: Option<TlsAcceptor>,
+    peer: &Peer,
+    closing: &CancellationToken,
+) -> Option<Io> {
+    let Some(acceptor) = acceptor else { return Some(Io::Plain(socket)) };
+    let shaken = tokio::select! {
+        shaken = timeout(GREETING, acceptor.accept(socket)) => shaken,
+        () = closing.cancelled() => return None,
+    };
+    match shaken {
+        Ok(Ok(stream)) => return Some(Io::Tls(Box::new(stream))),
+        Ok(Err(error)) => tracing::debug!(%error, "tls handshake failed"),
+        Err(_) => tracing::debug!("tls handshake took too long"),
+    }
+    peer.ended(ConnectionEnd::Handshake);
+    None
+}
