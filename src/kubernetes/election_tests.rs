@@ -20,6 +20,8 @@ struct State {
     lease: Option<Value>,
     version: u64,
     delay: Duration,
+    /// Writes that were refused, for another came first.
+    conflicts: u32,
 }
 
 impl Server {
@@ -45,8 +47,14 @@ impl Server {
             // Watches are not played: looking has to do.
             (Method::GET, _) if !parts.uri.path().ends_with("/lease") => 403,
             (Method::GET | Method::PUT, None) => 404,
-            (Method::POST, Some(_)) => 409,
-            (Method::PUT, Some(version)) if version != sent["metadata"]["resourceVersion"] => 409,
+            (Method::POST, Some(_)) => {
+                state.conflicts += 1;
+                409
+            }
+            (Method::PUT, Some(version)) if version != sent["metadata"]["resourceVersion"] => {
+                state.conflicts += 1;
+                409
+            }
             (Method::POST | Method::PUT, _) => {
                 state.put(sent);
                 200
@@ -158,4 +166,31 @@ async fn of_two_replicas_one_leads_and_the_other_follows_when_it_ends() {
     assert_ne!(server.0.lock().holder(), "a", "it was given back");
     until(&mut second, true).await;
     assert_eq!(server.0.lock().holder(), "b");
+}
+
+#[tokio::test(start_paused = true)]
+async fn replicas_that_read_the_same_lease_at_once_do_not_all_lead() {
+    let server = Server::default();
+    // Every call takes its time, so all have read before one writes.
+    server.0.lock().delay = Duration::from_millis(300);
+    let dead = json!({
+        "metadata": {"name": "lease", "namespace": "ns"},
+        "spec": {"holderIdentity": "dead", "leaseDurationSeconds": 15, "leaseTransitions": 4},
+    });
+    for free in [None, Some(dead)] {
+        if let Some(lease) = free {
+            server.0.lock().put(lease);
+        }
+        let before = server.0.lock().conflicts;
+        let replicas = ["a", "b", "c"].map(|name| replica(&server, name));
+        for _ in 0..600 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            assert!(replicas.iter().filter(|(leadership, ..)| leadership.leads()).count() <= 1);
+        }
+        assert_eq!(replicas.iter().filter(|(leadership, ..)| leadership.leads()).count(), 1);
+        assert!(server.0.lock().conflicts > before, "nobody got in another's way");
+        for (_, _, task) in &replicas {
+            task.abort();
+        }
+    }
 }
