@@ -22,19 +22,19 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Connects within `limit`.
+    /// Connects within `limit`. With `tls` the certificate must carry the name beside it, or else the address.
     pub(super) async fn open(
         address: SocketAddr,
-        tls: Option<&TlsClient>,
+        tls: Option<(&TlsClient, Option<&str>)>,
         limit: Duration,
     ) -> Result<Self, ScrapeError> {
         let connect = async {
             let stream = TcpStream::connect(address).await?;
             // A request is one small segment; waiting to merge it with another helps nobody.
             stream.set_nodelay(true)?;
-            let Some(tls) = tls else { return Ok(Self::Plain(stream)) };
+            let Some((tls, host)) = tls else { return Ok(Self::Plain(stream)) };
             let connector = TlsConnector::from(tls.config(Instant::now()));
-            let session = connector.connect(TlsClient::server_name(address.ip()), stream).await?;
+            let session = connector.connect(TlsClient::server_name(address.ip(), host), stream).await?;
             Ok(Self::Tls(Box::new(session)))
         };
         match tokio::time::timeout(limit, connect).await {

@@ -2,8 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -13,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use super::exposition::{Figures, Wanted};
 use super::request::filter_query;
 use super::status::StatusCell;
-use super::target::Engine;
+use super::target::{Engine, Site};
 use super::tls::TlsClient;
 use super::worker::{self, Share};
 use super::{EndpointStatus, EngineSpecs, EngineTable, Observer, Pace, SourceSpec, TlsError, Variant};
@@ -81,7 +80,8 @@ pub struct DataLayer {
     pub(super) pool: Arc<Pool>,
     pub(super) settings: Arc<Settings>,
     pub(super) observer: Arc<dyn Observer>,
-    pub(super) tls: Option<Arc<TlsClient>>,
+    /// `None` until the first endpoint asks for it, if the source does not; its inside is `None` if it cannot be had.
+    tls: OnceLock<Option<Arc<TlsClient>>>,
     /// Incarnation → state, for [`Self::statuses`].
     pub(super) statuses: Mutex<HashMap<u64, Arc<StatusCell>>>,
     engines: BTreeMap<String, Arc<Engine>>,
@@ -101,7 +101,7 @@ impl DataLayer {
         observer: Arc<dyn Observer>,
     ) -> Result<Arc<Self>, TlsError> {
         let https = settings.source.https.then(|| TlsClient::new(&settings.source, Instant::now()));
-        let tls = https.transpose()?.map(Arc::new);
+        let tls = https.transpose()?.map_or_else(OnceLock::new, |tls| OnceLock::from(Some(Arc::new(tls))));
         let compile = |name: &str, specs: &EngineSpecs| {
             let wanted = Wanted::new(specs, settings.needs);
             Arc::new(Engine { name: name.to_owned(), filter: filter_query(&wanted), wanted })
@@ -162,12 +162,29 @@ impl DataLayer {
         Arc::clone(name.and_then(|name| self.engines.get(name)).unwrap_or(&self.unknown))
     }
 
-    pub(super) fn address_of(&self, endpoint: &Endpoint) -> SocketAddr {
-        let mut address = endpoint.spec().metrics_address;
-        if let Some(port) = self.settings.source.port {
+    /// Where and how `endpoint` is asked. What discovery says of it comes before the source.
+    pub(super) fn site_of(&self, endpoint: &Endpoint) -> Site {
+        let spec = endpoint.spec();
+        let mut address = spec.metrics_address;
+        if let Some(port) = spec.metrics.port.or(self.settings.source.port) {
             address.set_port(port);
         }
-        address
+        Site {
+            address,
+            https: spec.metrics.https.unwrap_or(self.settings.source.https),
+            host: spec.metrics.host.clone(),
+        }
+    }
+
+    /// TLS by the settings of the source; `None` if it cannot be had, which is told once.
+    pub(super) fn tls(&self) -> Option<&Arc<TlsClient>> {
+        let made = self.tls.get_or_init(|| {
+            let made = TlsClient::new(&self.settings.source, Instant::now());
+            made.map(Arc::new)
+                .map_err(|error| tracing::error!(%error, "endpoints with https metrics cannot be read"))
+                .ok()
+        });
+        made.as_ref()
     }
 }
 

@@ -27,10 +27,30 @@ const REPEAT_EXTRACT_ERROR: Duration = Duration::from_secs(30);
 /// What all targets of a worker share.
 pub(super) struct Surroundings {
     pub(super) settings: Arc<Settings>,
-    pub(super) tls: Option<Arc<TlsClient>>,
     pub(super) observer: Arc<dyn Observer>,
     /// Where sockets are read into. Its owner polls one target at a time, so the lock is never waited for.
     pub(super) buffer: Mutex<Box<[u8]>>,
+}
+
+/// Where and how one endpoint's metrics are asked for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Site {
+    pub(super) address: SocketAddr,
+    pub(super) https: bool,
+    /// Name of the server, if it is known by one.
+    pub(super) host: Option<Arc<str>>,
+}
+
+impl Site {
+    /// Value of the host header.
+    fn host_header(&self) -> String {
+        let port = self.address.port();
+        self.host.as_ref().map_or_else(|| self.address.to_string(), |host| format!("{host}:{port}"))
+    }
+
+    fn scheme(&self) -> &'static str {
+        if self.https { "https" } else { "http" }
+    }
 }
 
 /// An engine, compiled.
@@ -45,7 +65,8 @@ pub(super) struct Engine {
 pub(super) struct Target {
     endpoint: Arc<Endpoint>,
     engine: Arc<Engine>,
-    address: SocketAddr,
+    site: Site,
+    tls: Option<Arc<TlsClient>>,
     /// Value of the host header.
     host: String,
     status: Arc<StatusCell>,
@@ -99,7 +120,7 @@ impl Target {
     pub(super) fn new(
         endpoint: Arc<Endpoint>,
         engine: Arc<Engine>,
-        address: SocketAddr,
+        (site, tls): (Site, Option<Arc<TlsClient>>),
         filtered: bool,
         status: Arc<StatusCell>,
     ) -> Self {
@@ -107,8 +128,9 @@ impl Target {
         Self {
             endpoint,
             engine,
-            address,
-            host: address.to_string(),
+            host: site.host_header(),
+            site,
+            tls,
             status,
             adoption,
             connection: None,
@@ -192,7 +214,7 @@ impl Target {
 
     fn fail(&mut self, around: &Surroundings, error: &ScrapeError, now: Instant) {
         if self.status.failed(error, now) == 1 {
-            tracing::warn!(endpoint = %self.endpoint.id(), address = %self.address, %error, "cannot read metrics of the endpoint");
+            tracing::warn!(endpoint = %self.endpoint.id(), address = %self.site.address, %error, "cannot read metrics of the endpoint");
         }
         if error.is_silence() {
             self.endpoint.load().note_silence(error.is_refusal());
@@ -228,7 +250,7 @@ impl Target {
                 200 => return Ok(()),
                 301 | 302 | 303 | 307 | 308 => {
                     let location = head.location.clone().unwrap_or_default();
-                    let scheme = if around.settings.source.https { "https" } else { "http" };
+                    let scheme = self.site.scheme();
                     let path = path.unwrap_or_else(|| self.path(around, variant));
                     let next = request::redirected(&location, scheme, &self.host, &path);
                     self.request_for = None;
@@ -277,7 +299,11 @@ impl Target {
             }
         }
         let limit = around.settings.connect_timeout;
-        let connection = Connection::open(self.address, around.tls.as_deref(), limit).await?;
+        if self.site.https && self.tls.is_none() {
+            return Err(ScrapeError::Connect(std::io::Error::other("the settings of TLS cannot be used")));
+        }
+        let tls = self.tls.as_deref().map(|tls| (tls, self.site.host.as_deref()));
+        let connection = Connection::open(self.site.address, tls, limit).await?;
         self.exchange_on(around, connection).await
     }
 

@@ -82,9 +82,10 @@ impl TlsClient {
         Arc::clone(&loaded.config)
     }
 
-    /// The name a server's certificate must carry: its address.
-    pub(super) fn server_name(address: IpAddr) -> ServerName<'static> {
-        ServerName::IpAddress(address.into())
+    /// The name a server's certificate must carry: its host name if it is known by one, else its address.
+    pub(super) fn server_name(address: IpAddr, host: Option<&str>) -> ServerName<'static> {
+        let named = host.and_then(|host| ServerName::try_from(host.to_owned()).ok());
+        named.unwrap_or_else(|| ServerName::IpAddress(address.into()))
     }
 }
 

@@ -1,7 +1,6 @@
 //! One task that scrapes many endpoints: it begins the rounds that are due and waits for those under way.
 
 use std::collections::HashMap;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 use super::DataLayer;
 use super::schedule::Schedule;
 use super::status::StatusCell;
-use super::target::{Engine, Surroundings, Target};
+use super::target::{Engine, Site, Surroundings, Target};
 use crate::pool::Endpoint;
 
 /// Size of the buffer that sockets are read into. A usual page fits, so that one read gets it all.
@@ -21,7 +20,7 @@ const BUFFER_BYTES: usize = 128 * 1024;
 /// What a worker keeps of an endpoint.
 struct Slot {
     incarnation: u64,
-    address: SocketAddr,
+    site: Site,
     engine: Arc<Engine>,
     cancel: CancellationToken,
     /// `None` while a round is under way.
@@ -123,18 +122,18 @@ impl Worker {
         for endpoint in snapshot.endpoints().iter().filter(mine) {
             let incarnation = endpoint.incarnation();
             let engine = self.layer.engine_for(endpoint);
-            let address = self.layer.address_of(endpoint);
+            let site = self.layer.site_of(endpoint);
             let known = gone.get(&incarnation).copied();
             let same = known.filter(|key| {
                 let slot = self.slots.get(key);
-                slot.is_some_and(|slot| slot.address == address && Arc::ptr_eq(&slot.engine, &engine))
+                slot.is_some_and(|slot| slot.site == site && Arc::ptr_eq(&slot.engine, &engine))
             });
             if let Some(key) = same {
                 gone.remove(&incarnation);
                 self.keys.insert(incarnation, key);
             } else if !engine.wanted.figures().is_empty() {
                 self.keys.insert(incarnation, self.next_key);
-                let slot = self.slot(endpoint, engine, address);
+                let slot = self.slot(endpoint, engine, site);
                 self.slots.insert(self.next_key, slot);
                 self.schedule.add(self.next_key, now);
                 self.next_key += 1;
@@ -151,20 +150,16 @@ impl Worker {
         }
     }
 
-    fn slot(&self, endpoint: &Arc<Endpoint>, engine: Arc<Engine>, address: SocketAddr) -> Slot {
+    fn slot(&self, endpoint: &Arc<Endpoint>, engine: Arc<Engine>, site: Site) -> Slot {
         let incarnation = endpoint.incarnation();
-        let status =
-            Arc::new(StatusCell::new(endpoint.id().to_string(), incarnation, address, engine.name.clone()));
+        let name = endpoint.id().to_string();
+        let status = Arc::new(StatusCell::new(name, incarnation, site.address, engine.name.clone()));
         self.layer.statuses.lock().insert(incarnation, Arc::clone(&status));
+        let tls = site.https.then(|| self.layer.tls().cloned()).flatten();
         let filtered = self.layer.settings.filtered;
-        let target = Target::new(Arc::clone(endpoint), Arc::clone(&engine), address, filtered, status);
-        Slot {
-            incarnation,
-            address,
-            engine,
-            cancel: CancellationToken::new(),
-            target: Some(Box::new(target)),
-        }
+        let target =
+            Target::new(Arc::clone(endpoint), Arc::clone(&engine), (site.clone(), tls), filtered, status);
+        Slot { incarnation, site, engine, cancel: CancellationToken::new(), target: Some(Box::new(target)) }
     }
 }
 
@@ -172,7 +167,6 @@ impl DataLayer {
     fn surroundings(&self, buffer: usize) -> Surroundings {
         Surroundings {
             settings: Arc::clone(&self.settings),
-            tls: self.tls.clone(),
             observer: Arc::clone(&self.observer),
             buffer: parking_lot::Mutex::new(vec![0; buffer].into()),
         }

@@ -4,8 +4,10 @@
 //! endpoints:                       # required; `endpoints: []` is a pool without endpoints
 //! - name: vllm-0                   # required, unique within the namespace
 //!   namespace: default             # the default
-//!   address: 10.0.0.10             # IPv4 or IPv6
+//!   address: 10.0.0.10             # IPv4 or IPv6, or a host name: each of its addresses is an endpoint
 //!   port: "8000"
+//!   metricsPort: "8001"            # the port of metrics, where it is another
+//!   metricsScheme: https           # or http; of the metrics source by default
 //!   labels: {llm-d.ai/engine-type: vllm}
 //! objectives:                      # flat, or with `metadata` and `spec` like the resource
 //! - {name: batch, priority: -10}
@@ -19,14 +21,15 @@
 //! Fields that mean nothing are warnings. A rewrite without `creationTimestamp` is older than all with one; among themselves the earlier in
 //! the file is the older.
 
-use std::collections::HashMap;
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::timestamp::unix_seconds;
 use crate::document::{Fields, Level, MAX_DOCUMENT_BYTES, Node, NodeValue, Problem, Problems, parse};
 use crate::pool::{
-    EndpointId, EndpointSpec, Labels, MAX_TARGET_NAME, ModelRewrite, RewriteRule, RewriteTarget,
+    EndpointId, EndpointSpec, Labels, MAX_TARGET_NAME, MetricsAccess, ModelRewrite, RewriteRule,
+    RewriteTarget,
 };
 
 /// An InferenceObjective.
@@ -52,8 +55,10 @@ pub struct FileRewrite {
 /// Everything an endpoints file says.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FileState {
-    /// Endpoints in file order.
+    /// Endpoints in file order. The address of one with a host name is no address yet, but holds the port.
     pub endpoints: Vec<EndpointSpec>,
+    /// Host names of endpoints, by position.
+    pub hosts: BTreeMap<usize, Arc<str>>,
     /// Objectives in file order.
     pub objectives: Vec<FileObjective>,
     /// Rewrites in file order.
@@ -93,14 +98,11 @@ fn read(bytes: &[u8], problems: &mut Problems) -> Option<FileState> {
         return None;
     };
     let mut fields = Fields::of(&root, "", problems)?;
-    let endpoints = endpoints(&mut fields, problems);
+    let (endpoints, hosts) = endpoints(&mut fields, problems);
     let objectives = resources(&mut fields, "objectives", problems, objective);
     let rewrites = resources(&mut fields, "modelRewrites", problems, rewrite);
     fields.finish(Level::Warning, problems);
-    let mut state =
-        FileState { endpoints, objectives: Vec::new(), rewrites: Vec::new(), warnings: Vec::new() };
-    state.objectives = objectives;
-    state.rewrites = rewrites;
+    let mut state = FileState { endpoints, hosts, objectives, rewrites, warnings: Vec::new() };
     for (rewrite, age) in state.rewrites.iter_mut().zip(NO_TIME + 1..) {
         if rewrite.rewrite.created == NO_TIME {
             rewrite.rewrite.created = age;
@@ -112,55 +114,114 @@ fn read(bytes: &[u8], problems: &mut Problems) -> Option<FileState> {
 /// Stands for a creation time that is not given.
 const NO_TIME: i64 = i64::MIN;
 
-fn endpoints(fields: &mut Fields<'_>, problems: &mut Problems) -> Vec<EndpointSpec> {
+type Endpoints = (Vec<EndpointSpec>, BTreeMap<usize, Arc<str>>);
+
+fn endpoints(fields: &mut Fields<'_>, problems: &mut Problems) -> Endpoints {
+    let mut list: Vec<EndpointSpec> = Vec::new();
+    let mut hosts = BTreeMap::new();
     if fields.get("endpoints").is_none() {
         let message = "is required; a pool without endpoints is written as `endpoints: []`";
         problems.error(fields.line_of("endpoints"), "endpoints", message);
-        return Vec::new();
+        return (list, hosts);
     }
-    let mut list: Vec<EndpointSpec> = Vec::new();
     let mut names: HashMap<EndpointId, u32> = HashMap::new();
     let mut addresses: HashMap<SocketAddr, u32> = HashMap::new();
     for (index, node) in fields.list("endpoints", problems).iter().enumerate() {
         let path = format!("endpoints[{index}]");
-        let Some(endpoint) = endpoint(node, &path, problems) else { continue };
+        let Some((endpoint, host)) = endpoint(node, &path, problems) else { continue };
         if let Some(first) = names.get(&endpoint.id) {
             let message = format!("{} is listed already, in line {first}", endpoint.id);
             problems.error(node.line, format!("{path}.name"), message);
             continue;
         }
-        if let Some(first) = addresses.get(&endpoint.address) {
+        if let Some(host) = host {
+            hosts.insert(list.len(), host);
+        } else if let Some(first) = addresses.insert(endpoint.address, node.line) {
             let (id, address) = (&endpoint.id, endpoint.address);
             let message = format!("{id} has the address {address} of the endpoint in line {first}");
             problems.warning(node.line, &path, message);
+            addresses.insert(endpoint.address, first);
         }
         names.insert(endpoint.id.clone(), node.line);
-        addresses.insert(endpoint.address, node.line);
         list.push(endpoint);
     }
-    list
+    (list, hosts)
 }
 
-fn endpoint(node: &Node, path: &str, problems: &mut Problems) -> Option<EndpointSpec> {
+/// An endpoint, and its host name if it has one in place of an address.
+fn endpoint(node: &Node, path: &str, problems: &mut Problems) -> Option<(EndpointSpec, Option<Arc<str>>)> {
     let mut fields = Fields::of(node, path, problems)?;
     let name = required_text(&mut fields, "name", "", problems);
     let named = name.map(|name| format!(" (endpoint \"{name}\")")).unwrap_or_default();
     let namespace = fields.text("namespace", problems).filter(|text| !text.is_empty()).unwrap_or("default");
-    let address = required_text(&mut fields, "address", &named, problems).and_then(|text| {
-        let address = text.parse::<IpAddr>().ok();
-        if address.is_none() {
-            let message = format!("got \"{text}\", expected an IPv4 or IPv6 address, not a host name{named}");
+    let at = required_text(&mut fields, "address", &named, problems).and_then(|text| {
+        let at = text.parse::<IpAddr>().map(At::Address).ok().or_else(|| host_name(text).map(At::Host));
+        if at.is_none() {
+            let message = format!("got \"{text}\", expected an IPv4 or IPv6 address or a host name{named}");
             problems.error(fields.line_of("address"), fields.path("address"), message);
         }
-        address
+        at
     });
-    let port = port(&mut fields, &named, problems);
+    if fields.get("port").is_none() {
+        problems.error(fields.line_of("port"), fields.path("port"), format!("is required{named}"));
+    }
+    let served = port(&mut fields, "port", &named, problems);
+    let metrics = MetricsAccess {
+        port: port(&mut fields, "metricsPort", &named, problems),
+        https: scheme_of_metrics(&mut fields, &named, problems),
+        host: None,
+    };
     let labels = labels(&mut fields, &named, problems);
     fields.finish(Level::Warning, problems);
     let id = EndpointId::new(namespace, name?);
-    let mut spec = EndpointSpec::new(id, SocketAddr::new(address?, port?));
+    let (ip, host) = match at? {
+        At::Address(ip) => (ip, None),
+        At::Host(host) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Some(host)),
+    };
+    let mut spec = EndpointSpec::new(id, SocketAddr::new(ip, served?));
     spec.labels = Arc::new(labels);
-    Some(spec)
+    spec.metrics = metrics;
+    if let Some(port) = spec.metrics.port {
+        spec.metrics_address.set_port(port);
+    }
+    spec.metrics.host.clone_from(&host);
+    Some((spec, host))
+}
+
+/// What stands in `address`.
+enum At {
+    Address(IpAddr),
+    Host(Arc<str>),
+}
+
+/// A name as the DNS and `/etc/hosts` know it, without a dot at its end. Digits alone behind the last dot are a misspelt address.
+fn host_name(text: &str) -> Option<Arc<str>> {
+    let name = text.strip_suffix('.').unwrap_or(text);
+    let fits = |label: &str| {
+        (1..=63).contains(&label.len())
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
+    };
+    let last = name.rsplit('.').next().unwrap_or_default();
+    let good =
+        name.len() <= 253 && name.split('.').all(fits) && !last.bytes().all(|byte| byte.is_ascii_digit());
+    good.then(|| name.to_ascii_lowercase().into())
+}
+
+/// True for `https`; `scheme` is a shorter name of the field.
+fn scheme_of_metrics(fields: &mut Fields<'_>, named: &str, problems: &mut Problems) -> Option<bool> {
+    let (long, short) = (fields.text("metricsScheme", problems), fields.text("scheme", problems));
+    let (field, text) = long.map(|text| ("metricsScheme", text)).or(short.map(|text| ("scheme", text)))?;
+    match text.to_ascii_lowercase().as_str() {
+        "http" => Some(false),
+        "https" => Some(true),
+        _ => {
+            let message = format!("got \"{text}\", expected \"http\" or \"https\"{named}");
+            problems.error(fields.line_of(field), fields.path(field), message);
+            None
+        }
+    }
 }
 
 /// A string that must be there and not empty.
@@ -182,13 +243,10 @@ fn required_text<'d>(
     Some(text)
 }
 
-/// A port, quoted as the reference wants it or not.
-fn port(fields: &mut Fields<'_>, named: &str, problems: &mut Problems) -> Option<u16> {
-    let path = fields.path("port");
-    let Some(node) = fields.get("port") else {
-        problems.error(fields.line_of("port"), path, format!("is required{named}"));
-        return None;
-    };
+/// A port, quoted as the reference wants it or not; `None` if it is absent.
+fn port(fields: &mut Fields<'_>, name: &'static str, named: &str, problems: &mut Problems) -> Option<u16> {
+    let path = fields.path(name);
+    let node = fields.get(name)?;
     let port = match &node.value {
         NodeValue::Text(text) => text.parse::<u16>().ok(),
         NodeValue::Number(number) => number.as_u64().and_then(|port| u16::try_from(port).ok()),
@@ -197,7 +255,7 @@ fn port(fields: &mut Fields<'_>, named: &str, problems: &mut Problems) -> Option
     let port = port.filter(|port| *port != 0);
     if port.is_none() {
         problems.error(
-            fields.line_of("port"),
+            fields.line_of(name),
             path,
             format!("got {node}, expected a port from 1 to 65535{named}"),
         );

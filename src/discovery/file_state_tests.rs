@@ -27,6 +27,45 @@ fn endpoints_come_in_file_order_with_their_defaults() {
 }
 
 #[test]
+fn an_address_may_be_a_host_name() {
+    let row = |address: &str| format!("endpoints: [{{name: a, address: \"{address}\", port: 1}}]\n");
+    for name in ["localhost", "vllm-0.vllm.default.svc.cluster.local", "gpu_1", "0x.example.", "Host-7"] {
+        let state = state(&row(name));
+        let written = name.trim_end_matches('.').to_ascii_lowercase();
+        assert_eq!(state.hosts.values().map(|host| &**host).collect::<Vec<_>>(), [written], "{name}");
+        assert_eq!(state.warnings, []);
+    }
+    let long = [["a"; 64].concat(), ["a."; 127].concat() + "aaaa"];
+    for wrong in ["10.0.0.300", "10.0.0", "a b", "-a", "a..b", ".", "a:80", "http://a", &long[0], &long[1]] {
+        let faults = faults(&row(wrong));
+        assert!(
+            faults.len() == 1 && faults[0].contains("expected an IPv4 or IPv6 address or a host name"),
+            "{faults:?}"
+        );
+    }
+}
+
+#[test]
+fn metrics_may_have_a_port_and_a_scheme_of_their_own() {
+    let row = |more: &str| format!("endpoints: [{{name: a, address: 10.0.0.1, port: 1, {more}}}]\n");
+    for (more, port, https) in [
+        ("metricsPort: \"21002\"", 21002, None),
+        ("metricsPort: 21002, metricsScheme: https", 21002, Some(true)),
+        ("scheme: HTTP", 1, Some(false)),
+    ] {
+        let state = state(&row(more));
+        let spec = &state.endpoints[0];
+        assert_eq!((spec.address.port(), spec.metrics_address.port()), (1, port), "{more}");
+        assert_eq!((spec.metrics.port.is_some(), spec.metrics.https), (port != 1, https), "{more}");
+        assert_eq!(state.warnings, []);
+    }
+    let port = "endpoints[0].metricsPort: got 0, expected a port from 1 to 65535 (endpoint \"a\")";
+    assert!(faults(&row("metricsPort: 0"))[0].contains(port));
+    let scheme = "endpoints[0].metricsScheme: got \"ftp\", expected \"http\" or \"https\" (endpoint \"a\")";
+    assert!(faults(&row("metricsScheme: ftp"))[0].contains(scheme));
+}
+
+#[test]
 fn json_is_read_too() {
     let text = r#"{"endpoints": [{"name": "a", "address": "127.0.0.1", "port": "1"}]}"#;
     assert_eq!(state(text).endpoints.len(), 1);
@@ -45,7 +84,7 @@ fn every_fault_is_told_with_line_index_and_name() {
     let text = "\
 endpoints:
 - name: a
-  address: localhost
+  address: local host
   port: \"0\"
 - name: \"\"
   address: 10.0.0.1
@@ -67,7 +106,7 @@ endpoints:
     assert_eq!(
         faults(text),
         [
-            "3: endpoints[0].address: got \"localhost\", expected an IPv4 or IPv6 address, not a host name (endpoint \"a\")",
+            "3: endpoints[0].address: got \"local host\", expected an IPv4 or IPv6 address or a host name (endpoint \"a\")",
             "4: endpoints[0].port: got \"0\", expected a port from 1 to 65535 (endpoint \"a\")",
             "5: endpoints[1].name: is empty",
             "7: endpoints[1].port: got 65536, expected a port from 1 to 65535",

@@ -4,6 +4,8 @@ use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use tokio::sync::mpsc;
+
 use super::*;
 
 /// Long enough for any machine; no test waits for it to pass.
@@ -194,4 +196,114 @@ async fn resources_for_another_pool_are_left_out() {
     assert_eq!((pool.objectives().priority("ours"), pool.objectives().priority("theirs")), (1, 0));
     assert!(pool.rewrites().find("any").is_none());
     assert!(pool.is_synced());
+}
+
+/// Takes what is said while `span` passes; nothing may be taken over or refused.
+async fn nothing_is_taken_over(running: &mut Running, span: Duration) {
+    let end = tokio::time::Instant::now() + span;
+    while let Ok(Some(outcome)) = tokio::time::timeout_at(end, running.outcomes.recv()).await {
+        assert_eq!(outcome, ReloadOutcome::Unchanged);
+    }
+}
+
+#[tokio::test]
+async fn a_half_written_file_is_not_taken_over_though_it_is_looked_at_again_and_again() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("endpoints.yaml");
+    let text = |names: &[&str]| {
+        let row =
+            |(at, name): (usize, &&str)| format!("- {{name: {name}, address: 10.0.0.{}, port: 1}}\n", at + 1);
+        "endpoints:\n".to_owned() + &names.iter().enumerate().map(row).collect::<String>()
+    };
+    fs::write(&path, text(&["a", "b", "c", "d"])).unwrap();
+    let mut running = Running::start(&path, Duration::from_millis(100)).await;
+    // A good file by itself, but only the beginning of what is being written.
+    let (half, whole) = (text(&["a", "b"]), text(&["a", "b", "c", "d", "e"]));
+    let mut writer = fs::File::create(&path).unwrap();
+    std::io::Write::write_all(&mut writer, half.as_bytes()).unwrap();
+    nothing_is_taken_over(&mut running, Duration::from_millis(800)).await;
+    assert_eq!(running.names().len(), 4, "endpoints were lost to a half-written file");
+    std::io::Write::write_all(&mut writer, &whole.as_bytes()[half.len()..]).unwrap();
+    drop(writer);
+    running.applied().await;
+    assert_eq!(running.names(), ["a", "b", "c", "d", "e"]);
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn without_events_a_change_is_taken_over_when_two_looks_found_the_same() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("endpoints.yaml");
+    fs::write(&path, file(&["a", "b"])).unwrap();
+    let pool = Pool::new("default", "epp", std::time::Instant::now());
+    let mut discovery = FileDiscovery::new(FileDiscoverySpec { path: path.clone(), watch: false }, |_| {});
+    discovery.look(&pool).await;
+    for growing in [&["a"][..], &["a", "b"], &["a", "b", "c"]] {
+        fs::write(&path, file(growing)).unwrap();
+        assert_eq!(discovery.look(&pool).await, ReloadOutcome::Unchanged);
+        assert_eq!(pool.snapshot().len(), 2);
+    }
+    assert!(matches!(
+        discovery.look(&pool).await,
+        ReloadOutcome::Applied(PoolChange { added: 1, kept: 2, removed: 0 })
+    ));
+    fs::remove_file(&path).unwrap();
+    assert_eq!(discovery.look(&pool).await, ReloadOutcome::Unchanged);
+    assert!(matches!(discovery.look(&pool).await, ReloadOutcome::Refused(_)));
+}
+
+#[tokio::test]
+async fn other_files_of_the_folder_cause_no_look() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("endpoints.yaml");
+    fs::write(&path, file(&["a"])).unwrap();
+    let mut running = Running::start(&path, NEVER).await;
+    for number in 0..50 {
+        let other = folder.path().join(format!("other-{number}"));
+        fs::write(&other, "x").unwrap();
+        fs::rename(&other, folder.path().join("another")).unwrap();
+    }
+    assert!(timeout(Duration::from_millis(400), running.outcomes.recv()).await.is_err(), "the file was read");
+    replace(&path, &file(&["b"]));
+    running.applied().await;
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn host_names_are_looked_up_again_and_again() {
+    use std::sync::atomic::{AtomicU8, Ordering};
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("endpoints.yaml");
+    fs::write(
+        &path,
+        "endpoints: [{name: a, address: gpu, port: 1}, {name: b, address: 10.0.0.9, port: 1}]\n",
+    )
+    .unwrap();
+    let last = Arc::new(AtomicU8::new(1));
+    let shown = Arc::clone(&last);
+    let resolver = Resolver::new(move |_| Ok(vec![[10, 0, 0, shown.load(Ordering::SeqCst)].into()]));
+    let pool = Arc::new(Pool::new("default", "epp", std::time::Instant::now()));
+    let shutdown = CancellationToken::new();
+    let discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false }, |_| {})
+        .with_resolver(resolver, Duration::from_millis(10));
+    let task = tokio::spawn(discovery.run(Arc::clone(&pool), shutdown.clone()));
+    for address in [1, 2, 3] {
+        last.store(address, Ordering::SeqCst);
+        let mut changes = pool.subscribe();
+        let targets = || {
+            pool.snapshot()
+                .endpoints()
+                .iter()
+                .map(|endpoint| endpoint.target().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let moved = async {
+            while targets() != [format!("10.0.0.{address}:1"), "10.0.0.9:1".to_owned()] {
+                changes.changed().await.unwrap();
+            }
+        };
+        timeout(PATIENCE, moved).await.expect("the name was not looked up again");
+    }
+    shutdown.cancel();
+    timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
 }

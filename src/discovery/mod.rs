@@ -5,8 +5,10 @@
 
 mod discover;
 mod file;
+mod file_signals;
 mod file_state;
 mod kubernetes;
+mod resolve;
 mod timestamp;
 
 pub use discover::{Discovery, DiscoveryError};

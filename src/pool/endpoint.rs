@@ -40,6 +40,17 @@ impl fmt::Display for EndpointId {
     }
 }
 
+/// How metrics of one endpoint are asked for, where that differs from the source of all.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct MetricsAccess {
+    /// Port; `None` for that of the source, or of the endpoint.
+    pub port: Option<u16>,
+    /// True for `https`, false for `http`; `None` for the scheme of the source.
+    pub https: Option<bool>,
+    /// Name that the address was found under: what the server is asked as, and what its certificate must carry. `None` for the address.
+    pub host: Option<Arc<str>>,
+}
+
 /// What discovery knows of an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
@@ -51,6 +62,8 @@ pub struct EndpointSpec {
     pub address: SocketAddr,
     /// Where metrics are scraped; the serving address unless discovery says otherwise.
     pub metrics_address: SocketAddr,
+    /// How metrics are asked for there.
+    pub metrics: MetricsAccess,
     /// Address of the node, where known.
     pub node_address: Option<IpAddr>,
     /// Pod labels.
@@ -67,6 +80,7 @@ impl EndpointSpec {
             id,
             address,
             metrics_address: address,
+            metrics: MetricsAccess::default(),
             node_address: None,
             labels: Arc::default(),
             rank: 0,

@@ -12,7 +12,7 @@ mod rewrites;
 mod snapshot;
 mod subset;
 
-pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels};
+pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels, MetricsAccess};
 pub use lease::Lease;
 pub use load::{Age, Load, LoadFigure, LoraReading, MOST_REQUESTS, Reading};
 pub use objectives::Objectives;

@@ -64,3 +64,26 @@ async fn a_file_that_vanishes_and_returns_is_followed() {
     stack.endpoints.write(stack.fleet.list().take(1).collect::<Vec<_>>());
     ready(&stack, 1).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_file_that_is_written_slowly_takes_no_server_away() {
+    use std::io::Write as _;
+    let stack = Stack::start(3).await;
+    let whole = std::fs::read_to_string(stack.endpoints.path()).unwrap();
+    // The first half is a good file with one server.
+    let half = whole.lines().take(2).map(str::len).sum::<usize>() + 2;
+    let mut writer = std::fs::File::create(stack.endpoints.path()).unwrap();
+    writer.write_all(&whole.as_bytes()[..half]).unwrap();
+    // Longer than two looks at the content are apart.
+    let end = std::time::Instant::now() + std::time::Duration::from_secs(5);
+    while std::time::Instant::now() < end {
+        let ready = stack.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await;
+        assert_eq!(ready, Some(3.0), "servers were lost to a half-written file");
+        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+    }
+    writer.write_all(&whole.as_bytes()[half..]).unwrap();
+    let known = stack.fleet.servers[0].addr;
+    writeln!(writer, "- {{name: more, address: {}, port: {}}}", known.ip(), known.port()).unwrap();
+    drop(writer);
+    ready(&stack, 4).await;
+}

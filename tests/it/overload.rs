@@ -3,12 +3,14 @@
 use std::time::{Duration, Instant};
 
 use http_body_util::BodyExt as _;
+use pointsman::extproc::wire::{HttpBody, Request};
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{interval, timeout};
 
 use crate::support::{
-    BodyMode, Client, EndpointsFile, Envoy, Fleet, Pointsman, Reply, Stack, chat, eventually, holds, within,
+    BodyMode, Client, EndpointsFile, Envoy, Fleet, Pointsman, Proxy, Reply, Stack, body, chat, destination,
+    eventually, headers, holds, response_headers, within,
 };
 
 const COMPLETIONS: &str = "/v1/chat/completions";
@@ -321,4 +323,33 @@ async fn a_drain_goes_on_releasing_requests_and_then_refuses_those_that_still_wa
     assert!(long.status == 200 && long.text().contains("[DONE]"), "{long:?}");
     assert_eq!(received(&stack).await.len(), 3);
     assert!(stack.pointsman.process.ended().await.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_that_are_freed_at_the_first_byte_let_the_next_request_go() {
+    let fleet = Fleet::start(1, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let config = config(&endpoints, 100, "")
+        .replace("{maxConcurrency: 100}", "{concurrencyMode: tokens, maxTokenConcurrency: 1}");
+    // No reading wakes the queue in time.
+    let flags = ["--allow-experimental-plugins", "--secure-serving=false", "--refresh-metrics-interval=30s"];
+    let pointsman = Pointsman::start(&config, &flags).await;
+    let proxy = Proxy::connect(pointsman.grpc).await;
+    let ask = async |text: &str| {
+        let exchange = proxy.open().await;
+        exchange.say(headers(COMPLETIONS, [], false)).await;
+        exchange.say(body(chat(text, 1, true).to_string(), true)).await;
+        exchange
+    };
+    let mut first = ask("first").await;
+    assert!(destination(&first.answer().await.unwrap().unwrap()).is_some());
+    let mut second = ask("second").await;
+    holds("the second request waits", async || pointsman.metric(QUEUE, &[]).await == Some(1.0)).await;
+    first.say(response_headers("200")).await;
+    let answer = timeout(Duration::from_millis(300), second.answer()).await;
+    assert!(answer.is_err(), "the first request still has all tokens: {answer:?}");
+    let first_byte = HttpBody { body: "data: {}\n\n".into(), end_of_stream: false };
+    first.say(Request::ResponseBody(first_byte)).await;
+    let answer = timeout(Duration::from_secs(3), second.answer()).await.expect("nothing woke the queue");
+    assert!(destination(&answer.unwrap().unwrap()).is_some());
 }

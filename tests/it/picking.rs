@@ -142,6 +142,28 @@ async fn hints_and_destinations_may_be_ipv6() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_hint_with_the_port_of_a_service_stands_for_the_address() {
+    let servers = nobody(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.2:1"]);
+    let picker = Picker::start(&servers, &[]).await;
+    for (hint, expected) in [
+        ("127.0.0.2:80", &servers[2..]),
+        ("127.0.0.1:80", &servers[..2]),
+        ("127.0.0.1:2", &servers[1..2]),
+        ("[::ffff:127.0.0.2]:1", &servers[2..]),
+        ("::ffff:127.0.0.2", &servers[2..]),
+    ] {
+        let expected: BTreeSet<String> = expected.iter().map(ToString::to_string).collect();
+        let mut seen = BTreeSet::new();
+        for _ in 0..40 {
+            let answer = picker.hinted(list(&[hint.to_owned()])).await;
+            seen.insert(destination(&answer).unwrap_or_else(|| panic!("{hint}: {answer:?}")));
+        }
+        assert_eq!(seen, expected, "{hint}");
+    }
+    assert_eq!(refusal(&picker.hinted(list(&["127.0.0.3:1".to_owned()])).await).0, 503);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_hint_that_is_no_address_is_refused_by_name() {
     let picker = Picker::start(&nobody(&["127.0.0.1:1"]), &[]).await;
     for entry in ["pod-1", "127.0.0.1:http", "[::1", "127.0.0.1:99999"] {
@@ -158,7 +180,7 @@ async fn a_hint_that_is_no_address_is_refused_by_name() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hint_that_leaves_nobody_is_refused() {
     let picker = Picker::start(&nobody(&["127.0.0.1:1"]), &[]).await;
-    for hint in [list(&[]), Kind::Text(Bytes::new()), list(&["127.0.0.1:2".to_owned()])] {
+    for hint in [list(&[]), Kind::Text(Bytes::new()), list(&["127.0.0.2:1".to_owned()])] {
         let (status, message) = refusal(&picker.hinted(hint.clone()).await);
         assert_eq!(status, 503, "{hint:?}: {message}");
         assert!(message.contains("failed to find endpoint candidates"), "{hint:?}: {message}");
