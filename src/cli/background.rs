@@ -26,7 +26,7 @@ const FIRST_REFRESH: Duration = Duration::from_millis(500);
 /// What finds endpoints.
 pub(super) enum Finder {
     /// A file, loaded once already.
-    File(FileDiscovery),
+    File(Box<FileDiscovery>),
     /// The Kubernetes API.
     Kubernetes(Box<Cluster>),
 }

@@ -172,7 +172,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
     let Parts { metrics, plan, pool, source, log, output } = parts;
     let warm = plan.gates.ha_populate_non_leader_datastore;
     let mut finder = match source {
-        Source::File(spec) => Finder::File(first_endpoints(spec, &pool, &metrics).await?),
+        Source::File(spec) => Finder::File(Box::new(first_endpoints(spec, &pool, &metrics).await?)),
         Source::Kubernetes(scope) => {
             let cluster = Cluster::connect(flags, settings, scope, warm, &metrics).await?;
             Finder::Kubernetes(Box::new(cluster))

@@ -215,7 +215,7 @@ impl FileDiscovery {
             ticks
         };
         let (mut poll, mut lookups) = (every(self.poll_interval), every(self.lookup_interval));
-        let again = tokio::time::sleep(Duration::ZERO);
+        let again = tokio::time::sleep(QUIET);
         tokio::pin!(again);
         loop {
             tokio::select! {

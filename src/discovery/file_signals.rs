@@ -114,9 +114,10 @@ impl Signals {
         };
         // Reading the file makes events too.
         let signal = match event.kind {
-            EventKind::Access(AccessKind::Close(AccessMode::Write)) => Signal::Whole,
+            EventKind::Access(AccessKind::Close(AccessMode::Write))
+            | EventKind::Modify(ModifyKind::Name(_))
+            | EventKind::Remove(_) => Signal::Whole,
             EventKind::Access(_) => return None,
-            EventKind::Modify(ModifyKind::Name(_)) | EventKind::Remove(_) => Signal::Whole,
             EventKind::Modify(ModifyKind::Data(_)) => Signal::Writing,
             _ => Signal::Maybe,
         };
@@ -158,8 +159,8 @@ mod tests {
 
     use super::*;
 
-    fn event(kind: EventKind, path: &str) -> notify::Result<Event> {
-        Ok(Event::new(kind).add_path(PathBuf::from("/folder").join(path)))
+    fn event(kind: EventKind, path: &str) -> Event {
+        Event::new(kind).add_path(PathBuf::from("/folder").join(path))
     }
 
     #[test]
@@ -180,10 +181,10 @@ mod tests {
             (read, None),
         ];
         for (kind, expected) in cases {
-            assert_eq!(signals.signal(&event(kind, "endpoints.yaml")), expected, "{kind:?}");
-            assert_eq!(signals.signal(&event(kind, "other.yaml")), None, "{kind:?}");
+            assert_eq!(signals.signal(&Ok(event(kind, "endpoints.yaml"))), expected, "{kind:?}");
+            assert_eq!(signals.signal(&Ok(event(kind, "other.yaml"))), None, "{kind:?}");
         }
-        assert_eq!(signals.signal(&event(rename, "..data")), Some(Signal::Whole));
+        assert_eq!(signals.signal(&Ok(event(rename, "..data"))), Some(Signal::Whole));
         assert_eq!(signals.signal(&Err(notify::Error::generic("lost"))), Some(Signal::Maybe));
     }
 
@@ -192,12 +193,14 @@ mod tests {
         let signals = Signals::new(Path::new("/folder/endpoints.yaml"));
         let start = Instant::now();
         let write = event(EventKind::Modify(ModifyKind::Data(DataChange::Any)), "endpoints.yaml");
-        signals.take(&write, start);
+        signals.take(&Ok(write), start);
         assert!(signals.is_being_written(start + Duration::from_secs(29)));
         assert!(!signals.is_being_written(start + WRITER_PATIENCE));
         assert_eq!(signals.pending.lock().announced(), None);
-        signals
-            .take(&event(EventKind::Access(AccessKind::Close(AccessMode::Write)), "endpoints.yaml"), start);
+        signals.take(
+            &Ok(event(EventKind::Access(AccessKind::Close(AccessMode::Write)), "endpoints.yaml")),
+            start,
+        );
         assert!(!signals.is_being_written(start));
         assert_eq!(signals.pending.lock().announced(), Some(Announced::Whole));
         assert_eq!(signals.pending.lock().announced(), None);

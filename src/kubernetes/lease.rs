@@ -208,12 +208,11 @@ mod tests {
                     let holder = if release { String::new() } else { elector.me.clone() };
                     let record =
                         |transitions| Record { holder, duration: LEASE, transitions, ..Record::default() };
-                    match transitions.map(record) {
-                        Some(record) => Plan::Write { over, record, decided: now },
-                        None => {
-                            elector.gave_up();
-                            Plan::Read
-                        }
+                    if let Some(record) = transitions.map(record) {
+                        Plan::Write { over, record, decided: now }
+                    } else {
+                        elector.gave_up();
+                        Plan::Read
                     }
                 }
                 Plan::Write { over, mut record, decided } => {
