@@ -26,9 +26,15 @@ VLLM_VENV ?= target/venv-vllm
 ONCE ?=
 
 # A Kubernetes API server, Helm and kustomize, from their Go modules. Building takes minutes, so the results are kept in a cache, named by a digest of
-# what they are made of.
+# what they are made of. It lies in the clone; POINTSMAN_CACHE names a folder that several clones share.
 GO ?= go
-CACHE := $(or $(POINTSMAN_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pointsman)
+CACHE := $(abspath $(or $(POINTSMAN_CACHE),target/cache))
+# Go and pip keep what they fetch in the home folder. Where that cannot be written they keep it in the clone too.
+ifneq ($(shell test -w "$$HOME" && echo yes),yes)
+export GOPATH := $(abspath target/go)
+export GOCACHE := $(abspath target/go/build)
+export PIP_CACHE_DIR := $(abspath target/pip)
+endif
 KUBERNETES := v1.35.4
 GOVERSION := k8s.io/component-base/version
 APISERVER_KEY := $(shell cat tests/kubernetes/apiserver/go.mod tests/kubernetes/apiserver/go.sum tests/kubernetes/apiserver/main.go | sha256sum | cut -c1-16)

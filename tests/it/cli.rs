@@ -92,6 +92,22 @@ fn check_exits_with_one_when_the_file_is_wrong() {
 }
 
 #[test]
+fn what_make_builds_stays_in_the_clone_without_a_home_folder_too() {
+    let output = Command::new("make")
+        .args(["--dry-run", "--always-make", "setup"])
+        .current_dir(env!("CARGO_MANIFEST_DIR"))
+        .env_remove("POINTSMAN_CACHE")
+        .env_remove("XDG_CACHE_HOME")
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap();
+    let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(output.status.success(), "{said}");
+    let cache = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("target/cache");
+    assert!(said.contains(cache.to_str().unwrap()) && !said.contains("/nonexistent"), "{said}");
+}
+
+#[test]
 fn a_misspelt_command_does_not_serve_but_is_named() {
     let output = run(&["chek", "--config-file", "x"]);
     assert_eq!(output.status.code(), Some(64));
