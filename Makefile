@@ -138,6 +138,14 @@ test-vllm: build $(ENVOY_STAMP) ## Check against real vLLM servers on the CPU (6
 	$(VLLM_VENV)/bin/python tests/vllm/check.py --venv $(VLLM_VENV) --pointsman $(TARGET)/release/pointsman \
 	    --envoy $(ENVOY) --envoy-file deploy/envoy/envoy.yaml --logs target/vllm-logs
 
+.PHONY: fuzz
+fuzz: ## Fuzz every reader of foreign bytes (FUZZ_SECONDS=3600 for each, TARGET=name for one)
+	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(CARGO) test --locked --profile fuzz --test fuzz -- --nocapture $(TARGET)
+
+.PHONY: soak
+soak: $(ENVOY_STAMP) ## Abuse every port while two hundred clients stream through a real Envoy (SOAK_SECONDS=300)
+	SOAK_SECONDS=$(or $(SOAK_SECONDS),300) $(CARGO) test --locked --test it -- --nocapture abuse::
+
 .PHONY: bench
 bench: ## Run the benches
 	$(CARGO) bench --locked

@@ -14,11 +14,14 @@ pub struct SubsetEntry {
     pub port: Option<u16>,
 }
 
+/// Characters of a bad entry that an error shows. The longest address with a port has 47.
+const SHOWN: usize = 64;
+
 /// An entry that is no address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("subset hint entry {entry:?} is no IP address with an optional port")]
 pub struct SubsetError {
-    /// The entry as it came.
+    /// The beginning of the entry, at most 64 characters.
     pub entry: String,
 }
 
@@ -79,7 +82,7 @@ fn parse_entry(text: &str) -> Result<SubsetEntry, SubsetError> {
     let bare = entry.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(entry);
     match bare.parse::<IpAddr>() {
         Ok(ip) => Ok(SubsetEntry { ip: ip.to_canonical(), port: None }),
-        Err(_) => Err(SubsetError { entry: text.to_owned() }),
+        Err(_) => Err(SubsetError { entry: text.chars().take(SHOWN).collect() }),
     }
 }
 
