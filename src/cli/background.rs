@@ -115,6 +115,7 @@ impl Background {
                 }
                 let now = Instant::now();
                 self.collector.refresh(now, self.staleness);
+                self.metrics.elect(&self.pool.objectives().levels());
                 let snapshot = self.pool.snapshot();
                 self.metrics.scheduler().prune_endpoints(&snapshot);
                 self.metrics.inflight(INFLIGHT_PRODUCER).prune_endpoints(&snapshot);

@@ -167,6 +167,13 @@ pub struct ServeFlags {
     #[arg(long, default_value = "8Mi", value_parser = bytes, help_heading = "Model server metrics")]
     pub max_metrics_page: u64,
 
+    /// Series on the metrics page of this program, buckets of histograms included. Beyond it the busiest tenants and models keep their own label.
+    #[arg(long, default_value_t = 30_000, help_heading = "Logs and traces")]
+    pub max_metric_series: usize,
+    /// Size of the metrics page of this program (quantity).
+    #[arg(long, default_value = "10Mi", value_parser = bytes, help_heading = "Logs and traces")]
+    pub max_metrics_bytes: u64,
+
     /// Log verbosity: 2 default, 3 verbose, 4 debug, 5 trace.
     #[arg(
         long,

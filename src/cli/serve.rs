@@ -29,7 +29,7 @@ use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
 use crate::kubernetes::Leadership;
-use crate::metrics::Metrics;
+use crate::metrics::{MetricBounds, Metrics};
 use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
@@ -102,7 +102,10 @@ fn start(
     log: LogHandle,
     output: &Output,
 ) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(Metrics::bounded(MetricBounds {
+        series: flags.max_metric_series,
+        bytes: usize::try_from(flags.max_metrics_bytes).unwrap_or(usize::MAX),
+    }));
     output.export(&metrics);
     metrics.info(COMMIT.unwrap_or_default(), BUILD);
     if flags.enable_grpc_stream_metrics {

@@ -1,11 +1,14 @@
 //! Bounds on label values that clients choose.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use parking_lot::Mutex;
+use parking_lot::{Mutex, RwLock};
 use prometheus::IntCounter;
+
+use super::sketch::Sketch;
 
 /// What values beyond a bound become.
 pub(super) const OTHER: &str = "other";
@@ -13,19 +16,27 @@ pub(super) const OTHER: &str = "other";
 /// Distinct values that a limiter admits by default.
 pub(super) const VALUES: usize = 1000;
 
-/// Bytes of a label value; longer ones are folded, so that a thousand of them cannot fill the memory.
-const VALUE_BYTES: usize = 512;
+/// Bytes of a label value as it stands on the page; longer ones are folded, so that a thousand of them cannot fill the memory.
+const VALUE_BYTES: usize = 128;
+
+/// Values that change places at one election: what a scraper sees come and go is bounded, however the traffic changes.
+const CHANGES: usize = 8;
+
+/// How often a value without a label must have been seen beyond twice the least busy one with a label, to take its place.
+const MARGIN: u64 = 8;
 
 /// Pinned values; names from configuration, which may still change many times in the life of a process.
 const PINNED: usize = 10_000;
 
-/// Admits a bounded number of distinct values for the life of the process and folds the others. Looking up an admitted value takes no lock.
+/// Admits a bounded number of distinct values and folds the others. The first ones are admitted as they come; an election now and then gives the places of the
+/// least busy ones to busier ones. Looking up an admitted value takes no lock.
 #[derive(Debug)]
 pub(super) struct Limiter {
     cap: usize,
     sets: ArcSwap<Sets>,
     writer: Mutex<()>,
     folded: IntCounter,
+    candidates: Mutex<Sketch>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -37,19 +48,56 @@ struct Sets {
 impl Limiter {
     /// A limiter that admits `cap` values and counts each time it folds one.
     pub(super) fn new(cap: usize, folded: IntCounter) -> Self {
-        Self { cap, sets: ArcSwap::default(), writer: Mutex::new(()), folded }
+        Self { cap, sets: ArcSwap::default(), writer: Mutex::new(()), folded, candidates: Mutex::default() }
     }
 
-    /// `value` if it is admitted, else [`OTHER`]. Once admitted a value stays so. Empty values pass and take no place.
+    /// `value` if it is admitted, else [`OTHER`]. Empty values pass and take no place.
     pub(super) fn admit<'v>(&self, value: &'v str) -> &'v str {
         if value.is_empty() || value == OTHER || self.knows(value) {
             return value;
         }
-        if value.len() <= VALUE_BYTES && self.insert(value) {
+        let fits = fits(value);
+        if fits && self.insert(value) {
             return value;
         }
         self.folded.inc();
+        // Whoever meets another one counting goes on: the busiest are found all the same.
+        if fits && let Some(mut candidates) = self.candidates.try_lock() {
+            candidates.see(value);
+        }
         OTHER
+    }
+
+    /// Gives places of the least busy admitted values to values that were seen more often, and tells which lost theirs. `activity` says how busy the
+    /// admitted ones were; whoever is not in it was not.
+    pub(super) fn elect(&self, activity: &HashMap<String, u64>) -> Vec<Arc<str>> {
+        let writer = self.writer.lock();
+        let mut candidates = self.candidates.lock();
+        let mut sets = Sets::clone(&self.sets.load());
+        let mut losers = Vec::new();
+        if sets.admitted.len() >= self.cap && candidates.busiest().is_some() {
+            let mut places: Vec<(u64, Arc<str>)> = sets
+                .admitted
+                .iter()
+                .map(|value| (activity.get(&**value).copied().unwrap_or(0), Arc::clone(value)))
+                .collect();
+            places.sort_unstable();
+            for (busy, loser) in places.into_iter().take(CHANGES) {
+                let best = candidates.busiest().filter(|(_, seen)| *seen > busy.saturating_mul(2) + MARGIN);
+                let Some(winner) = best.map(|(winner, _)| Arc::<str>::from(winner)) else { break };
+                candidates.forget(&winner);
+                sets.admitted.remove(&loser);
+                sets.admitted.insert(winner);
+                losers.push(loser);
+            }
+        }
+        candidates.fade();
+        drop(candidates);
+        if !losers.is_empty() {
+            self.sets.store(Arc::new(sets));
+        }
+        drop(writer);
+        losers
     }
 
     /// Values that are never folded and take no place; they stay pinned.
@@ -57,7 +105,7 @@ impl Limiter {
         let writer = self.writer.lock();
         let mut sets = Sets::clone(&self.sets.load());
         for value in values {
-            if value.len() <= VALUE_BYTES && sets.pinned.len() < PINNED && !sets.pinned.contains(value) {
+            if fits(value) && sets.pinned.len() < PINNED && !sets.pinned.contains(value) {
                 sets.pinned.insert(value.into());
             }
         }
@@ -86,6 +134,53 @@ impl Limiter {
         }
         drop(writer);
         admitted
+    }
+}
+
+/// True if the value may stand on the page: a quote, a backslash and a line feed take two bytes there.
+fn fits(value: &str) -> bool {
+    let escaped = memchr::memchr3_iter(b'"', b'\\', b'\n', value.as_bytes()).take(VALUE_BYTES).count();
+    value.len() + escaped <= VALUE_BYTES
+}
+
+/// Bounds the number of series of one family whose labels are made of several values.
+#[derive(Debug)]
+pub(super) struct Gate {
+    cap: usize,
+    known: RwLock<HashSet<u64>>,
+    folded: IntCounter,
+}
+
+impl Gate {
+    /// A gate for `cap` series that counts each time it turns one away.
+    pub(super) fn new(cap: usize, folded: IntCounter) -> Self {
+        Self { cap, known: RwLock::default(), folded }
+    }
+
+    /// True if the series with these label values exists or may be made.
+    pub(super) fn admits<const N: usize>(&self, values: &[&str; N]) -> bool {
+        let key = Self::key(values);
+        if self.known.read().contains(&key) {
+            return true;
+        }
+        let mut known = self.known.write();
+        let admitted = known.contains(&key) || known.len() < self.cap && known.insert(key);
+        drop(known);
+        if !admitted {
+            self.folded.inc();
+        }
+        admitted
+    }
+
+    /// The series is gone, and its place is free.
+    pub(super) fn forget<const N: usize>(&self, values: &[&str; N]) {
+        self.known.write().remove(&Self::key(values));
+    }
+
+    fn key<const N: usize>(values: &[&str; N]) -> u64 {
+        let mut hasher = DefaultHasher::new();
+        values.hash(&mut hasher);
+        hasher.finish()
     }
 }
 
@@ -120,6 +215,34 @@ mod tests {
         let limiter = limiter(1);
         limiter.pin(["p", "q"]);
         assert_eq!(["p", "q", "a", "b"].map(|value| limiter.admit(value)), ["p", "q", "a", "other"]);
+    }
+
+    #[test]
+    fn a_busy_value_takes_the_place_of_an_idle_one_and_a_flood_takes_none() {
+        let limiter = limiter(2);
+        assert_eq!(["busy", "idle"].map(|value| limiter.admit(value)), ["busy", "idle"]);
+        let activity = HashMap::from([("busy".to_owned(), 100)]);
+        for index in 0..10_000 {
+            limiter.admit(&format!("flood-{index}"));
+        }
+        assert!(limiter.elect(&activity).is_empty());
+        for _ in 0..50 {
+            limiter.admit("late");
+        }
+        assert_eq!(limiter.elect(&activity), ["idle".into()]);
+        assert_eq!(["busy", "late", "idle"].map(|value| limiter.admit(value)), ["busy", "late", "other"]);
+    }
+
+    #[test]
+    fn a_gate_admits_as_many_series_as_it_may_and_frees_places() {
+        let gate = Gate::new(1, IntCounter::new("folded", "folded").unwrap());
+        assert_eq!(
+            [["a", "b"], ["a", "c"], ["a", "b"]].map(|values| gate.admits(&values)),
+            [true, false, true]
+        );
+        gate.forget(&["a", "b"]);
+        assert!(gate.admits(&["a", "c"]));
+        assert_eq!(gate.folded.get(), 1);
     }
 
     #[test]

@@ -1,6 +1,8 @@
 //! The metrics page: Prometheus text and OpenMetrics, letter for letter as the Go client writes them.
 
-use prometheus::proto::{Histogram, LabelPair, MetricFamily, MetricType};
+use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
+
+use super::bounds::MetricBounds;
 
 /// How a metrics page is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,23 +56,70 @@ impl Format {
         }
     }
 
-    /// Writes families in the order they come, which the registry sorts by name.
-    pub(super) fn encode(self, families: &[MetricFamily]) -> String {
+    /// Writes families in the order they come, which the registry sorts by name, and tells how many lines had no room within `bounds`. Families whose
+    /// labels grow with clients or endpoints give way to those that do not, and of them the larger ones to the smaller ones.
+    pub(super) fn encode(self, families: &[MetricFamily], bounds: MetricBounds) -> (String, u64) {
         let open = self != Self::Text;
-        let mut page = Page { text: String::with_capacity(64 << 10), open };
-        for family in families {
-            page.family(family);
+        let mut left = MetricBounds { bytes: bounds.bytes.saturating_sub(EOF.len()), ..bounds };
+        let mut order: Vec<usize> = (0..families.len()).collect();
+        order.sort_by_key(|&index| (grows(&families[index]), size(&families[index])));
+        let mut parts = vec![String::new(); families.len()];
+        let mut left_out = 0;
+        for index in order {
+            let mut page = Page { text: String::new(), open, left, left_out: 0 };
+            page.family(&families[index]);
+            left.bytes = left.bytes.saturating_sub(page.text.len());
+            left.series = page.left.series;
+            left_out += page.left_out;
+            parts[index] = page.text;
         }
+        let mut text = parts.concat();
         if open {
-            page.text.push_str("# EOF\n");
+            text.push_str(EOF);
         }
-        page.text
+        (text, left_out)
+    }
+}
+
+/// End of a page in OpenMetrics.
+const EOF: &str = "# EOF\n";
+
+/// Labels whose values come from clients or endpoints.
+const GROWING: [&str; 8] = [
+    "fairness_id",
+    "model_name",
+    "program_id",
+    "priority",
+    "endpoint_name",
+    "pod_name",
+    "model_server_endpoint",
+    "model_server_pod",
+];
+
+fn grows(family: &MetricFamily) -> bool {
+    let first = family.get_metric().first();
+    first.is_some_and(|metric| metric.get_label().iter().any(|label| GROWING.contains(&label.name())))
+}
+
+/// Lines of a family.
+fn size(family: &MetricFamily) -> usize {
+    family.get_metric().iter().map(|metric| lines(family, metric)).sum()
+}
+
+fn lines(family: &MetricFamily, metric: &Metric) -> usize {
+    match family.get_field_type() {
+        // The last bucket, the sum and the count.
+        MetricType::HISTOGRAM => metric.get_histogram().get_bucket().len() + 3,
+        _ => 1,
     }
 }
 
 struct Page {
     text: String,
     open: bool,
+    /// What is left of the bounds; of the bytes, before this part.
+    left: MetricBounds,
+    left_out: u64,
 }
 
 impl Page {
@@ -93,11 +142,22 @@ impl Page {
         self.escaped(family.help(), quotes);
         self.words(&["\n# TYPE ", described, " ", kind, "\n"]);
         for metric in family.get_metric() {
+            let (lines, before) = (lines(family, metric), self.text.len());
+            if lines > self.left.series || before > self.left.bytes {
+                self.left_out += lines as u64;
+                continue;
+            }
             let labels = metric.get_label();
             match family.get_field_type() {
                 MetricType::COUNTER => self.sample(name, "", labels, None, metric.get_counter().get_value()),
                 MetricType::GAUGE => self.sample(name, "", labels, None, metric.get_gauge().get_value()),
                 _ => self.histogram(name, labels, metric.get_histogram()),
+            }
+            if self.text.len() > self.left.bytes {
+                self.text.truncate(before);
+                self.left_out += lines as u64;
+            } else {
+                self.left.series -= lines;
             }
         }
     }
@@ -293,6 +353,24 @@ mod tests {
     }
 
     #[test]
+    fn a_page_beyond_its_bounds_leaves_out_what_grows_with_clients_first() {
+        let tenants = CounterVec::new(Opts::new("a_total", "a"), &["fairness_id"]).unwrap();
+        for index in 0..10 {
+            tenants.with_label_values(&[format!("tenant-{index}")]).inc();
+        }
+        let fixed = CounterVec::new(Opts::new("b_total", "b"), &["reason"]).unwrap();
+        fixed.with_label_values(&["one"]).inc();
+        let families: Vec<_> = tenants.collect().into_iter().chain(fixed.collect()).collect();
+        let bounds = MetricBounds { series: 4, bytes: 10_000 };
+        let (page, left_out) = Format::Text.encode(&families, bounds);
+        assert_eq!((page.matches("a_total{").count(), page.matches("b_total{").count(), left_out), (3, 1, 7));
+        let bounds = MetricBounds { series: 100, bytes: 250 };
+        let (page, left_out) = Format::OpenMetrics100.encode(&families, bounds);
+        assert!(page.len() <= 250 && page.contains("b_total{") && page.ends_with(EOF), "{page}");
+        assert_eq!(page.matches("a_total{").count() as u64 + left_out, 10);
+    }
+
+    #[test]
     fn text_has_sorted_labels_escapes_and_the_last_bucket() {
         let expected = concat!(
             "# HELP a_total line\\nback\\\\slash \"quoted\"\n",
@@ -306,7 +384,7 @@ mod tests {
             "b_sum 2.00000025e+06\n",
             "b_count 2\n",
         );
-        assert_eq!(Format::Text.encode(&families()), expected);
+        assert_eq!(Format::Text.encode(&families(), MetricBounds::default()).0, expected);
     }
 
     #[test]
@@ -324,6 +402,6 @@ mod tests {
             "b_count 2\n",
             "# EOF\n",
         );
-        assert_eq!(Format::OpenMetrics100.encode(&families()), expected);
+        assert_eq!(Format::OpenMetrics100.encode(&families(), MetricBounds::default()).0, expected);
     }
 }

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use prometheus::Registry;
 use prometheus::process_collector::ProcessCollector;
+use prometheus::{IntCounter, Registry};
 
 use super::answers::AnswerMetrics;
-use super::cardinality::{Limiter, VALUES};
+use super::bounds::MetricBounds;
+use super::cardinality::{Gate, Limiter, OTHER, VALUES};
 use super::datalayer::DataLayerMetrics;
 use super::discovery::DiscoveryMetrics;
 use super::encode::Format;
@@ -21,7 +22,7 @@ use super::pool::{PoolCollector, PoolFamilies};
 use super::ports::{PortFamilies, PortMetrics};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
-use super::request::{LabelSet, RequestFamilies, RequestMetrics};
+use super::request::{RequestFamilies, RequestMetrics};
 use super::scheduler::SchedulerMetrics;
 use super::timer::{ExtensionPoint, PluginTimer, TimerFamily};
 use crate::pool::Pool;
@@ -40,12 +41,15 @@ pub struct Metrics {
 
 struct Families {
     registry: Registry,
-    request: Arc<RequestFamilies>,
+    bounds: MetricBounds,
+    /// Series that the page had no room for.
+    left_out: IntCounter,
     label_sets: LabelSets,
     models: Arc<Limiter>,
     timers: TimerFamily,
     prefix: PrefixFamilies,
     inflight: InflightFamilies,
+    rewrite_gate: Gate,
     scheduler: SchedulerMetrics,
     processing: ProcessingMetrics,
     answers: AnswerMetrics,
@@ -63,6 +67,11 @@ struct Families {
 impl Metrics {
     /// Families with a registry of their own, and the figures of this process (`process_*`).
     pub fn new() -> Self {
+        Self::bounded(MetricBounds::default())
+    }
+
+    /// The same with these bounds of the page.
+    pub fn bounded(bounds: MetricBounds) -> Self {
         let registry = Registry::new();
         // Nothing else registers these names, and a process without them still serves.
         let _ = registry.register(Box::new(ProcessCollector::for_self()));
@@ -70,15 +79,32 @@ impl Metrics {
         let folded = |label: &str| folded.child([label]).into_current();
         let models = Arc::new(Limiter::new(VALUES, folded("model_name")));
         let fairness = Arc::new(Limiter::new(VALUES, folded("fairness_id")));
-        let label_sets = LabelSets::new(Arc::clone(&models), Arc::clone(&fairness), folded("label_set"));
-        let flow = FlowFamilies::register(&registry, Arc::clone(&models), fairness, folded("flow_label_set"));
+        let gate = |share: usize, label: &str| Gate::new(bounds.series / share, folded(label));
+        let request = Arc::new(RequestFamilies::register(&registry, gate(20, "error")));
+        let label_sets = LabelSets::new(
+            request,
+            bounds.sets(),
+            Arc::clone(&models),
+            Arc::clone(&fairness),
+            folded("label_set"),
+            folded("histogram"),
+        );
+        let flow = FlowFamilies::register(
+            &registry,
+            Arc::clone(&models),
+            fairness,
+            folded("flow_label_set"),
+            bounds.series / 100,
+        );
         let families = Families {
-            request: Arc::new(RequestFamilies::register(&registry)),
+            bounds,
+            left_out: folded("page"),
             label_sets,
             timers: TimerFamily::register(&registry),
             prefix: PrefixFamilies::register(&registry),
-            inflight: InflightFamilies::register(&registry),
-            scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models)),
+            inflight: InflightFamilies::register(&registry, gate(30, "inflight")),
+            rewrite_gate: gate(60, "rewrite"),
+            scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models), gate(30, "attempt")),
             processing: ProcessingMetrics::register(&registry),
             answers: AnswerMetrics::register(&registry),
             direct: DirectFamilies::register(&registry),
@@ -98,11 +124,18 @@ impl Metrics {
 
     /// The series of a request with these labels. One hash lookup once the labels are known.
     pub fn request(&self, labels: RequestLabels<'_>) -> RequestMetrics {
-        RequestMetrics::new(self.families.label_sets.get(labels, |labels| self.label_set(labels)))
+        RequestMetrics::new(self.families.label_sets.get(labels))
     }
 
-    pub(super) fn label_set(&self, labels: RequestLabels<'_>) -> LabelSet {
-        LabelSet::new(Arc::clone(&self.families.request), labels)
+    /// Gives labels of their own to the busiest tenants and models, and takes them from idle ones; `priorities` are those that objectives have. Call it
+    /// every few seconds.
+    pub fn elect(&self, priorities: &[i32]) {
+        self.families.label_sets.elect(priorities);
+    }
+
+    #[cfg(test)]
+    pub(super) fn label_sets(&mut self) -> &mut LabelSets {
+        &mut Arc::get_mut(&mut self.families).unwrap().label_sets
     }
 
     /// Model names that are never folded into `other`: those of model rewrites. They stay pinned.
@@ -152,7 +185,9 @@ impl Metrics {
 
     /// Counts a request for `model` that the rewrite resource `name` sent to `target`.
     pub fn model_rewrite(&self, name: &str, model: &str, target: &str) {
-        self.families.direct.rewrites.child([name, self.families.models.admit(model), target]).inc();
+        let values = [name, self.families.models.admit(model), target];
+        let admitted = self.families.rewrite_gate.admits(&values);
+        self.families.direct.rewrites.child(if admitted { values } else { [OTHER; 3] }).inc();
     }
 
     /// Handles of the data layer.
@@ -200,9 +235,11 @@ impl Metrics {
         self.families.flow.stale(detector, endpoints);
     }
 
-    /// The metrics page.
+    /// The metrics page, within its bounds.
     pub fn encode(&self, format: Format) -> String {
-        format.encode(&self.families.registry.gather())
+        let (page, left_out) = format.encode(&self.families.registry.gather(), self.families.bounds);
+        self.families.left_out.inc_by(left_out);
+        page
     }
 }
 

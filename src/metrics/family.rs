@@ -182,7 +182,17 @@ impl<V: Vector, const N: usize> Family<V, N> {
 
     /// Drops the series with these label values, and its twin.
     pub(super) fn remove(&self, values: [&str; N]) {
+        self.remove_current(values);
+        self.remove_legacy(values);
+    }
+
+    /// Drops the series with these label values and leaves its twin, which others may share.
+    pub(super) fn remove_current(&self, values: [&str; N]) {
         self.current.remove(&values);
+    }
+
+    /// Drops the twin of the series with these label values.
+    pub(super) fn remove_legacy(&self, values: [&str; N]) {
         if let Some(legacy) = &self.legacy {
             legacy.vector.remove(&legacy.values(values));
         }

@@ -185,15 +185,18 @@ pub(super) struct FlowFamilies {
     pub(super) models: Arc<Limiter>,
     pub(super) fairness: Arc<Limiter>,
     pub(super) folded: IntCounter,
+    /// Label sets with a fairness id of their own.
+    pub(super) cap: usize,
 }
 
 impl FlowFamilies {
-    /// `folded` counts requests whose labels were folded for lack of room.
+    /// `folded` counts requests whose labels were folded for lack of room beyond `cap` label sets.
     pub(super) fn register(
         registry: &Registry,
         models: Arc<Limiter>,
         fairness: Arc<Limiter>,
         folded: IntCounter,
+        cap: usize,
     ) -> Self {
         Self {
             size: Family::register(SIZE, registry),
@@ -217,6 +220,7 @@ impl FlowFamilies {
             models,
             fairness,
             folded,
+            cap,
         }
     }
 

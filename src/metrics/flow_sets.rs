@@ -1,7 +1,7 @@
 //! Label sets of waiting requests: bounded, pinned for bands, and dropped when they have been idle for long.
 
 use std::hash::{Hash, Hasher};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -30,11 +30,14 @@ pub(super) const OUTCOMES: [&str; 9] = [
 
 const CANCELLED: &str = "EvictedContextCancelled";
 
-/// Label sets with a fairness id of their own.
-const SETS: usize = 4096;
+/// Further sets, whose fairness id is folded, as a share of those that have their own.
+const FOLDED_SHARE: usize = 4;
 
-/// Further sets, whose fairness id is folded.
-const FOLDED_SETS: usize = 1024;
+/// Sets with histograms of their own. The others share those of their priority.
+const OWN_HISTOGRAMS: usize = 12;
+
+/// Sets that only tell priorities apart, and those that bands pin.
+const PRIORITIES: usize = 64;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Key {
@@ -79,6 +82,8 @@ impl Equivalent<Key> for Lookup<'_> {
 struct FlowSet {
     key: Key,
     priority: Box<str>,
+    /// Its histograms have its labels.
+    own: bool,
     size: Twin<IntGauge>,
     bytes: Twin<IntGauge>,
     waits: [OnceLock<Twin<Histogram>>; OUTCOMES.len()],
@@ -102,11 +107,14 @@ pub(super) struct FlowSets {
     pool: Box<str>,
     sets: Mutex<HashMap<Key, Entry>>,
     cap: usize,
+    /// Sets with histograms of their own.
+    own: AtomicUsize,
 }
 
 impl FlowSets {
     pub(super) fn new(families: Arc<FlowFamilies>, pool: &str) -> Self {
-        Self { families, pool: pool.into(), sets: Mutex::default(), cap: SETS }
+        let cap = families.cap;
+        Self { families, pool: pool.into(), sets: Mutex::default(), cap, own: AtomicUsize::new(0) }
     }
 
     fn band(priority: i32) -> RequestLabels<'static> {
@@ -153,12 +161,13 @@ impl FlowSets {
         let found = self.insert(&mut sets, admitted, self.cap).or_else(|| {
             self.families.folded.inc();
             let without_fairness = RequestLabels { fairness_id: OTHER, ..admitted };
-            self.insert(&mut sets, without_fairness, self.cap + FOLDED_SETS)
+            self.insert(&mut sets, without_fairness, self.cap + self.cap / FOLDED_SHARE)
         });
-        // The last resort is bounded by the number of priorities, which only objectives can raise.
         let last_resort = RequestLabels { model: OTHER, target_model: OTHER, fairness_id: OTHER, ..labels };
         let set = found
-            .or_else(|| self.insert(&mut sets, last_resort, usize::MAX))
+            .or_else(|| self.insert(&mut sets, last_resort, self.cap + self.cap / FOLDED_SHARE + PRIORITIES))
+            // Beyond that even the priority is folded.
+            .or_else(|| self.insert(&mut sets, RequestLabels { priority: 0, ..last_resort }, usize::MAX))
             .unwrap_or_else(|| Arc::new(self.make(last_resort)));
         set.held.fetch_add(1, Relaxed);
         set
@@ -187,7 +196,12 @@ impl FlowSets {
     fn make(&self, labels: RequestLabels<'_>) -> FlowSet {
         let priority = labels.priority.to_string();
         let values = [labels.fairness_id, &priority, &*self.pool, labels.model, labels.target_model];
+        let own = self.own.load(Relaxed) < OWN_HISTOGRAMS;
+        if own {
+            self.own.fetch_add(1, Relaxed);
+        }
         FlowSet {
+            own,
             key: Key::new(labels),
             size: self.families.size.child(values),
             bytes: self.families.bytes.child(values),
@@ -220,19 +234,27 @@ impl FlowSets {
             let values = [&**fairness_id, &**priority, &*self.pool, &**model, &**target_model];
             self.families.size.remove(values);
             self.families.bytes.remove(values);
-            for outcome in OUTCOMES {
-                let values = [&**fairness_id, &**priority, outcome, &*self.pool, &**model, &**target_model];
-                self.families.wait.remove(values);
+            if entry.set.own {
+                self.own.fetch_sub(1, Relaxed);
+                for outcome in OUTCOMES {
+                    let values =
+                        [&**fairness_id, &**priority, outcome, &*self.pool, &**model, &**target_model];
+                    self.families.wait.remove(values);
+                }
             }
             let is_last =
                 !sets.keys().any(|other| other.fairness_id == *fairness_id && other.priority == key.priority);
-            if is_last {
+            if is_last && entry.set.own {
                 for outcome in OUTCOMES {
                     self.families.enqueue.remove([&**fairness_id, &**priority, outcome]);
                 }
             }
             if !sets.keys().any(|other| other.priority == key.priority) {
                 self.families.forget_priority(priority, &self.pool);
+                for outcome in OUTCOMES {
+                    self.families.wait.remove([OTHER, &**priority, outcome, &*self.pool, OTHER, OTHER]);
+                    self.families.enqueue.remove([OTHER, &**priority, outcome]);
+                }
             }
         }
     }
@@ -248,9 +270,19 @@ impl FlowSet {
         }
     }
 
+    fn histogram_labels(&self) -> RequestLabels<'_> {
+        let shared = RequestLabels {
+            model: OTHER,
+            target_model: OTHER,
+            fairness_id: OTHER,
+            priority: self.key.priority,
+        };
+        if self.own { self.labels() } else { shared }
+    }
+
     fn wait(&self, sets: &FlowSets, outcome: usize) -> &Twin<Histogram> {
         self.waits[outcome].get_or_init(|| {
-            let RequestLabels { model, target_model, fairness_id, .. } = self.labels();
+            let RequestLabels { model, target_model, fairness_id, .. } = self.histogram_labels();
             let values = [fairness_id, &*self.priority, OUTCOMES[outcome], &*sets.pool, model, target_model];
             sets.families.wait.child(values)
         })
@@ -258,7 +290,11 @@ impl FlowSet {
 
     fn enqueue(&self, sets: &FlowSets, outcome: usize) -> &Twin<Histogram> {
         self.enqueues[outcome].get_or_init(|| {
-            sets.families.enqueue.child([&*self.key.fairness_id, &*self.priority, OUTCOMES[outcome]])
+            sets.families.enqueue.child([
+                self.histogram_labels().fairness_id,
+                &*self.priority,
+                OUTCOMES[outcome],
+            ])
         })
     }
 

@@ -139,7 +139,7 @@ fn label_values_are_bounded_and_every_gauge_returns_to_zero() {
             flow.enqueued(labels(&fairness, &model, i % 2 - 1), 10, Instant::now())
         })
         .collect();
-    assert!(lines(&metrics, SIZE).len() <= SETS + FOLDED_SETS + 2);
+    assert!(lines(&metrics, SIZE).len() <= 30_000 / 100 * 5 / 4 + PRIORITIES + 2);
     assert!(lines(&metrics, &format!("{SIZE}{{fairness_id=\"other\"")).len() > 1);
     drop(guards);
     assert!(lines(&metrics, SIZE).iter().all(|line| line.ends_with(" 0")));

@@ -1,10 +1,13 @@
 //! Series of an in-flight load producer.
 
 use std::collections::HashSet;
+use std::sync::Arc;
 
 use prometheus::{IntGauge, IntGaugeVec, Registry};
 
+use super::cardinality::{Gate, OTHER};
 use super::family::{Definition, Family, Twin};
+use super::request::DEFAULT_FLOW;
 use crate::pool::{Endpoint, Snapshot};
 
 const LABELS: [&str; 5] = ["endpoint_name", "namespace", "producer_name", "fairness_id", "priority"];
@@ -26,11 +29,17 @@ const TOKENS: Definition<5> = Definition::new(
 pub(super) struct InflightFamilies {
     requests: Family<IntGaugeVec, 5>,
     tokens: Family<IntGaugeVec, 5>,
+    gate: Arc<Gate>,
 }
 
 impl InflightFamilies {
-    pub(super) fn register(registry: &Registry) -> Self {
-        Self { requests: Family::register(REQUESTS, registry), tokens: Family::register(TOKENS, registry) }
+    /// `gate` bounds the series of each family.
+    pub(super) fn register(registry: &Registry, gate: Gate) -> Self {
+        Self {
+            requests: Family::register(REQUESTS, registry),
+            tokens: Family::register(TOKENS, registry),
+            gate: Arc::new(gate),
+        }
     }
 }
 
@@ -52,6 +61,9 @@ impl InflightMetrics {
         let priority = priority.to_string();
         let id = endpoint.id();
         let labels = [id.name(), id.namespace(), &*self.producer, fairness_id, &*priority];
+        // Beyond the bound all tenants and priorities of an endpoint share one series.
+        let folded = [id.name(), id.namespace(), &*self.producer, OTHER, OTHER];
+        let labels = if self.families.gate.admits(&labels) { labels } else { folded };
         let share = InflightShare {
             requests: self.families.requests.child(labels),
             tokens: self.families.tokens.child(labels),
@@ -62,8 +74,8 @@ impl InflightMetrics {
         share
     }
 
-    /// Drops the series of endpoints that are not in `snapshot` and have no request in flight any more: an endpoint that comes back would begin at 0
-    /// while it serves. Call it now and then.
+    /// Drops the series of endpoints that are not in `snapshot`, and those of tenants and priorities other than the usual ones, once they have no request
+    /// in flight any more: a series that comes back would begin at 0 while requests run. Call it now and then.
     pub fn prune_endpoints(&self, snapshot: &Snapshot) {
         let live: HashSet<[&str; 2]> = snapshot
             .endpoints()
@@ -77,7 +89,9 @@ impl InflightMetrics {
             let values = LABELS.map(|label| {
                 labels.iter().find(|(name, _)| name == label).map_or("", |(_, value)| value.as_str())
             });
-            if values[2] == &*self.producer && !live.contains(&[values[0], values[1]]) {
+            let usual = values[3] == DEFAULT_FLOW && values[4] == "0" || values[3] == OTHER;
+            if values[2] == &*self.producer && !(usual && live.contains(&[values[0], values[1]])) {
+                self.families.gate.forget(&values);
                 self.families.requests.remove(values);
                 self.families.tokens.remove(values);
             }

@@ -2,20 +2,16 @@
 
 use std::hash::{Hash, Hasher};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
 use arc_swap::ArcSwap;
-use hashbrown::{Equivalent, HashSet};
+use hashbrown::{Equivalent, HashMap, HashSet};
 use parking_lot::Mutex;
 use prometheus::IntCounter;
 
 use super::cardinality::{Limiter, OTHER};
-use super::request::LabelSet;
-
-/// Distinct label sets with a fairness id of their own. Every set is some 200 lines of the metrics page, so this bounds the page to tens of megabytes.
-const SETS: usize = 4096;
-
-/// Further sets, whose fairness id is folded, once there are [`SETS`].
-const FOLDED_SETS: usize = 1024;
+use super::histogram_set::{HistogramSet, Labels};
+use super::request::{LabelSet, RequestFamilies};
 
 /// What a request's series are labelled with, as they come; bounds are applied inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -50,30 +46,72 @@ impl PartialEq for LabelSet {
 
 impl Eq for LabelSet {}
 
+/// How many sets there may be.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct SetBounds {
+    /// Label sets with a fairness id of their own.
+    pub(super) sets: usize,
+    /// Further label sets, whose fairness id is folded.
+    pub(super) folded: usize,
+    /// Sets of histograms; half of them may have a fairness id of their own.
+    pub(super) histograms: usize,
+}
+
 /// Label sets by value. A set that exists is found with one hash and no lock.
 #[derive(Debug)]
 pub(super) struct LabelSets {
-    sets: ArcSwap<HashSet<Arc<LabelSet>>>,
-    writer: Mutex<()>,
-    models: Arc<Limiter>,
-    fairness: Arc<Limiter>,
+    pub(super) sets: ArcSwap<HashSet<Arc<LabelSet>>>,
+    pub(super) writer: Mutex<Written>,
+    pub(super) models: Arc<Limiter>,
+    pub(super) fairness: Arc<Limiter>,
+    families: Arc<RequestFamilies>,
     folded: IntCounter,
-    cap: usize,
+    folded_histograms: IntCounter,
+    pub(super) bounds: SetBounds,
+    /// For what has no room at all, the priority included.
+    pub(super) last: Arc<LabelSet>,
+    pub(super) crowded: AtomicBool,
+}
+
+/// What changes under the lock only.
+#[derive(Debug, Default)]
+pub(super) struct Written {
+    pub(super) histograms: HashMap<Labels, Arc<HistogramSet>>,
+    /// Sets that lost their place. Their series stay until the last request that has them ends.
+    pub(super) retired: Vec<Arc<LabelSet>>,
 }
 
 impl LabelSets {
-    /// Sets whose models and fairness ids these limiters bound. `folded` counts requests whose set was folded for lack of room.
-    pub(super) fn new(models: Arc<Limiter>, fairness: Arc<Limiter>, folded: IntCounter) -> Self {
-        Self { sets: ArcSwap::default(), writer: Mutex::new(()), models, fairness, folded, cap: SETS }
+    /// Sets whose models and fairness ids these limiters bound. `folded` counts requests whose set was folded for lack of room, `folded_histograms` sets
+    /// that have no histograms of their own.
+    pub(super) fn new(
+        families: Arc<RequestFamilies>,
+        bounds: SetBounds,
+        models: Arc<Limiter>,
+        fairness: Arc<Limiter>,
+        folded: IntCounter,
+        folded_histograms: IntCounter,
+    ) -> Self {
+        let histograms = Arc::new(HistogramSet::new(Arc::clone(&families), Labels::other()));
+        let last = Arc::new(LabelSet::new(Arc::clone(&families), Labels::other(), histograms));
+        Self {
+            sets: ArcSwap::default(),
+            writer: Mutex::default(),
+            models,
+            fairness,
+            families,
+            folded,
+            folded_histograms,
+            bounds,
+            last,
+            crowded: AtomicBool::new(false),
+        }
     }
 
-    /// The set for `labels`; `make` builds one that is new.
-    pub(super) fn get(
-        &self,
-        labels: RequestLabels<'_>,
-        make: impl Fn(RequestLabels<'_>) -> LabelSet,
-    ) -> Arc<LabelSet> {
+    /// The set for `labels`.
+    pub(super) fn get(&self, labels: RequestLabels<'_>) -> Arc<LabelSet> {
         if let Some(set) = self.sets.load().get(&labels) {
+            set.uses.fetch_add(1, Relaxed);
             return Arc::clone(set);
         }
         let admitted = RequestLabels {
@@ -83,67 +121,80 @@ impl LabelSets {
             priority: labels.priority,
         };
         let without_fairness = RequestLabels { fairness_id: OTHER, ..admitted };
-        // The last resort is bounded by the number of priorities, which only objectives can raise.
-        let last_resort = RequestLabels {
-            model: OTHER,
-            target_model: OTHER,
-            fairness_id: OTHER,
-            priority: labels.priority,
-        };
-        self.find_or_insert(admitted, self.cap, &make)
-            .or_else(|| {
-                self.folded.inc();
-                self.find_or_insert(without_fairness, self.cap + FOLDED_SETS, &make)
-            })
-            .or_else(|| self.find_or_insert(last_resort, usize::MAX, &make))
-            .unwrap_or_else(|| Arc::new(make(last_resort)))
+        let SetBounds { sets, folded, .. } = self.bounds;
+        let found = self.find_or_insert(admitted, sets).or_else(|| {
+            self.folded.inc();
+            self.crowded.store(true, Relaxed);
+            self.find_or_insert(without_fairness, sets + folded)
+        });
+        let set = found.unwrap_or_else(|| Arc::clone(&self.last));
+        set.uses.fetch_add(1, Relaxed);
+        set
     }
 
-    fn find_or_insert(
-        &self,
-        labels: RequestLabels<'_>,
-        cap: usize,
-        make: impl Fn(RequestLabels<'_>) -> LabelSet,
-    ) -> Option<Arc<LabelSet>> {
+    fn find_or_insert(&self, labels: RequestLabels<'_>, cap: usize) -> Option<Arc<LabelSet>> {
         if let Some(set) = self.sets.load().get(&labels) {
             return Some(Arc::clone(set));
         }
         if self.sets.load().len() >= cap {
             return None;
         }
-        let writer = self.writer.lock();
+        let mut writer = self.writer.lock();
         let sets = self.sets.load();
         if let Some(set) = sets.get(&labels) {
             return Some(Arc::clone(set));
         }
-        if sets.len() >= cap {
+        if sets.len() + writer.retired.len() >= cap {
             return None;
         }
-        let set = Arc::new(make(labels));
+        let histograms = self.histograms(&mut writer, labels).unwrap_or_else(|| {
+            self.folded_histograms.inc();
+            self.last.histograms()
+        });
+        let set = Arc::new(LabelSet::new(Arc::clone(&self.families), Labels::new(labels), histograms));
         let mut next = HashSet::clone(&sets);
         next.insert(Arc::clone(&set));
         self.sets.store(Arc::new(next));
         drop(writer);
         Some(set)
     }
+
+    /// Histograms for a set: with its fairness id while there is much room, else shared by all tenants of the model, if there is room at all.
+    pub(super) fn histograms(
+        &self,
+        writer: &mut Written,
+        labels: RequestLabels<'_>,
+    ) -> Option<Arc<HistogramSet>> {
+        let bound = self.bounds.histograms;
+        let shared = RequestLabels { fairness_id: OTHER, ..labels };
+        for (labels, bound) in [(labels, bound / 2), (shared, bound)] {
+            let labels = Labels::new(labels);
+            if let Some(known) = writer.histograms.get(&labels) {
+                return Some(Arc::clone(known));
+            }
+            if writer.histograms.len() < bound {
+                let made = Arc::new(HistogramSet::new(Arc::clone(&self.families), labels.clone()));
+                writer.histograms.insert(labels, Arc::clone(&made));
+                return Some(made);
+            }
+        }
+        None
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::metrics::Metrics;
+    use crate::metrics::{MetricBounds, Metrics};
 
     #[test]
     fn a_full_map_gives_up_fairness_ids_before_models() {
-        let metrics = Metrics::new();
-        let counter = |name| IntCounter::new(name, "test").unwrap();
-        let models = Arc::new(Limiter::new(9, counter("models")));
-        let mut sets =
-            LabelSets::new(models, Arc::new(Limiter::new(9, counter("fairness"))), counter("sets"));
-        sets.cap = 2;
+        let mut metrics = Metrics::new();
+        let sets = metrics.label_sets();
+        sets.bounds.sets = 2;
         let get = |model, fairness_id| {
             let labels = RequestLabels { model, target_model: model, fairness_id, priority: 0 };
-            let set = sets.get(labels, |labels| metrics.label_set(labels));
+            let set = sets.get(labels);
             (set.key().model.to_owned(), set.key().fairness_id.to_owned())
         };
         assert_eq!(get("a", "x"), ("a".into(), "x".into()));
@@ -164,5 +215,39 @@ mod tests {
         assert!(metrics.encode(super::super::Format::Text).contains(
             "llm_d_epp_request_total{fairness_id=\"f\",model_name=\"m\",priority=\"-1\",target_model_name=\"t\"} 2\n"
         ));
+    }
+
+    #[test]
+    fn series_of_a_priority_that_no_objective_has_go_once_nothing_uses_them() {
+        let metrics = Metrics::bounded(MetricBounds::default());
+        for priority in 1..=50 {
+            metrics
+                .request(RequestLabels { model: "m", target_model: "m", fairness_id: "f", priority })
+                .requested(1);
+        }
+        let running = metrics
+            .request(RequestLabels { model: "m", target_model: "m", fairness_id: "f", priority: 7 })
+            .running_guard();
+        let series = || {
+            let page = metrics.encode(super::super::Format::Text);
+            page.lines().filter(|line| line.starts_with("llm_d_epp_request_total{")).count()
+        };
+        assert_eq!(series(), 50);
+        for _ in 0..12 {
+            metrics.elect(&[0, 3]);
+        }
+        assert_eq!(series(), 2, "the objective's own, and that of a request that runs");
+        drop(running);
+        metrics.elect(&[0, 3]);
+        metrics.elect(&[0, 3]);
+        assert_eq!(series(), 1);
+        let page = metrics.encode(super::super::Format::Text);
+        assert!(!page.contains("priority=\"7\""), "{page}");
+        // Legacy series have no tenant, and are shared by what is left.
+        assert!(
+            page.contains(
+                "inference_objective_request_sizes_count{model_name=\"m\",target_model_name=\"m\"} "
+            )
+        );
     }
 }

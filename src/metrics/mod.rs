@@ -4,10 +4,12 @@
 //! buckets, and are written under the legacy name as well; series that only this program has begin with `pointsman_`.
 
 mod answers;
+mod bounds;
 mod buckets;
 mod cardinality;
 mod datalayer;
 mod discovery;
+mod election;
 mod encode;
 mod endpoints;
 mod extproc;
@@ -15,6 +17,7 @@ mod families;
 mod family;
 mod flow;
 mod flow_sets;
+mod histogram_set;
 mod inflight;
 mod kubernetes;
 mod label_sets;
@@ -25,11 +28,13 @@ mod prefix;
 mod processing;
 mod request;
 mod scheduler;
+mod sketch;
 #[cfg(test)]
 mod tests;
 mod timer;
 
 pub use answers::{AnswerMetrics, ResponseEnd, UsageUnread};
+pub use bounds::MetricBounds;
 pub use datalayer::DataLayerMetrics;
 pub use discovery::DiscoveryMetrics;
 pub use encode::Format;

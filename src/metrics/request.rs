@@ -1,16 +1,20 @@
 //! Series of requests and their responses.
 
+use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use prometheus::{Histogram, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
+use arc_swap::ArcSwap;
+use prometheus::{HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry};
 
 use super::RequestLabels;
 use super::buckets::{
     INPUT_TOKENS, ITL_SECONDS, NTPOT_SECONDS, OUTPUT_TOKENS, REQUEST_BYTES, REQUEST_SECONDS, RESPONSE_BYTES,
     TPOT_SECONDS, TTFT_SECONDS,
 };
-use super::family::{Definition, Family, LegacyLabels, Twin, Vector};
+use super::cardinality::Gate;
+use super::family::{Definition, Family, LegacyLabels, Twin};
+use super::histogram_set::{HistogramSet, Labels};
 use crate::request::Usage;
 
 /// Fairness id of requests that name none.
@@ -135,24 +139,32 @@ const CODES: [&str; 8] = [
 
 /// The families of this file.
 pub(super) struct RequestFamilies {
-    failed: Family<IntCounterVec, 1>,
-    requests: Family<IntCounterVec, 4>,
-    errors: Family<IntCounterVec, 5>,
-    duration: Family<HistogramVec, 4>,
-    request_size: Family<HistogramVec, 4>,
-    response_size: Family<HistogramVec, 4>,
-    input: Family<HistogramVec, 4>,
-    output: Family<HistogramVec, 4>,
-    cached: Family<HistogramVec, 4>,
-    running: Family<IntGaugeVec, 4>,
-    ntpot: Family<HistogramVec, 4>,
-    ttft: Family<HistogramVec, 5>,
-    tpot: Family<HistogramVec, 4>,
-    itl: Family<HistogramVec, 4>,
+    pub(super) failed: Family<IntCounterVec, 1>,
+    pub(super) requests: Family<IntCounterVec, 4>,
+    pub(super) errors: Family<IntCounterVec, 5>,
+    pub(super) error_gate: Gate,
+    pub(super) duration: Family<HistogramVec, 4>,
+    pub(super) request_size: Family<HistogramVec, 4>,
+    pub(super) response_size: Family<HistogramVec, 4>,
+    pub(super) input: Family<HistogramVec, 4>,
+    pub(super) output: Family<HistogramVec, 4>,
+    pub(super) cached: Family<HistogramVec, 4>,
+    pub(super) running: Family<IntGaugeVec, 4>,
+    pub(super) ntpot: Family<HistogramVec, 4>,
+    pub(super) ttft: Family<HistogramVec, 5>,
+    pub(super) tpot: Family<HistogramVec, 4>,
+    pub(super) itl: Family<HistogramVec, 4>,
+}
+
+impl std::fmt::Debug for RequestFamilies {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RequestFamilies").finish_non_exhaustive()
+    }
 }
 
 impl RequestFamilies {
-    pub(super) fn register(registry: &Registry) -> Self {
+    /// `error_gate` bounds the series of errors.
+    pub(super) fn register(registry: &Registry, error_gate: Gate) -> Self {
         let failed = Family::<IntCounterVec, 1>::register(FAILED, registry);
         for code in CODES {
             failed.child([code]);
@@ -164,6 +176,7 @@ impl RequestFamilies {
             failed,
             requests: Family::register(REQUESTS, registry),
             errors: Family::register(ERRORS, registry),
+            error_gate,
             duration: Family::register(DURATION, registry),
             request_size: Family::register(REQUEST_SIZE, registry),
             response_size: Family::register(RESPONSE_SIZE, registry),
@@ -182,74 +195,73 @@ impl RequestFamilies {
 /// One combination of label values, and its series as far as they were used.
 pub(super) struct LabelSet {
     families: Arc<RequestFamilies>,
-    model: Box<str>,
-    target_model: Box<str>,
-    fairness_id: Box<str>,
-    priority: i32,
-    priority_text: Box<str>,
+    labels: Labels,
     requests: OnceLock<Twin<IntCounter>>,
-    duration: OnceLock<Twin<Histogram>>,
-    request_size: OnceLock<Twin<Histogram>>,
-    response_size: OnceLock<Twin<Histogram>>,
-    input: OnceLock<Twin<Histogram>>,
-    output: OnceLock<Twin<Histogram>>,
-    cached: OnceLock<Twin<Histogram>>,
     running: OnceLock<Twin<IntGauge>>,
-    ntpot: OnceLock<Twin<Histogram>>,
-    /// Without and with streaming.
-    ttft: [OnceLock<Twin<Histogram>>; 2],
-    tpot: OnceLock<Twin<Histogram>>,
-    itl: OnceLock<Twin<Histogram>>,
+    /// Those of the set itself, or of one that it shares.
+    histograms: ArcSwap<HistogramSet>,
+    /// How often it was looked up since the last election.
+    pub(super) uses: AtomicU64,
+    /// How busy it was at the last election.
+    pub(super) activity: AtomicU64,
 }
 
 impl LabelSet {
-    pub(super) fn new(families: Arc<RequestFamilies>, labels: RequestLabels<'_>) -> Self {
+    pub(super) fn new(families: Arc<RequestFamilies>, labels: Labels, histograms: Arc<HistogramSet>) -> Self {
         Self {
             families,
-            model: labels.model.into(),
-            target_model: labels.target_model.into(),
-            fairness_id: labels.fairness_id.into(),
-            priority: labels.priority,
-            priority_text: labels.priority.to_string().into(),
+            labels,
             requests: OnceLock::new(),
-            duration: OnceLock::new(),
-            request_size: OnceLock::new(),
-            response_size: OnceLock::new(),
-            input: OnceLock::new(),
-            output: OnceLock::new(),
-            cached: OnceLock::new(),
             running: OnceLock::new(),
-            ntpot: OnceLock::new(),
-            ttft: [OnceLock::new(), OnceLock::new()],
-            tpot: OnceLock::new(),
-            itl: OnceLock::new(),
+            histograms: ArcSwap::new(histograms),
+            uses: AtomicU64::new(0),
+            activity: AtomicU64::new(0),
         }
+    }
+
+    pub(super) fn labels(&self) -> &Labels {
+        &self.labels
     }
 
     pub(super) fn key(&self) -> RequestLabels<'_> {
-        RequestLabels {
-            model: &self.model,
-            target_model: &self.target_model,
-            fairness_id: &self.fairness_id,
-            priority: self.priority,
+        self.labels.key()
+    }
+
+    pub(super) fn histograms(&self) -> Arc<HistogramSet> {
+        self.histograms.load_full()
+    }
+
+    pub(super) fn use_histograms(&self, histograms: Arc<HistogramSet>) {
+        self.histograms.store(histograms);
+    }
+
+    /// Takes the series off the page, but the legacy ones, which have fewer labels, only if none of the `others` has them.
+    pub(super) fn remove(&self, others: &[&Labels]) {
+        let families = &*self.families;
+        let values = self.labels.values();
+        let models = |other: &Labels| {
+            (&other.model, &other.target_model) == (&self.labels.model, &self.labels.target_model)
+        };
+        families.requests.remove_current(values);
+        // This one was made at the start, for all time.
+        if !(self.labels.model.is_empty() && &*self.labels.fairness_id == DEFAULT_FLOW) {
+            families.running.remove_current(values);
         }
-    }
-
-    fn values(&self) -> [&str; 4] {
-        [&self.model, &self.target_model, &self.fairness_id, &self.priority_text]
-    }
-
-    fn values_and<'s>(&'s self, last: &'s str) -> [&'s str; 5] {
-        let [model, target, fairness, priority] = self.values();
-        [model, target, fairness, priority, last]
-    }
-
-    fn child<'s, V: Vector>(
-        &self,
-        cell: &'s OnceLock<Twin<V::Child>>,
-        family: &Family<V, 4>,
-    ) -> &'s Twin<V::Child> {
-        cell.get_or_init(|| family.child(self.values()))
+        for code in CODES {
+            families.errors.remove_current(self.labels.values_and(code));
+            families.error_gate.forget(&self.labels.values_and(code));
+        }
+        if !others.iter().any(|other| models(other) && other.priority_text == self.labels.priority_text) {
+            families.requests.remove_legacy(values);
+        }
+        if !self.labels.model.is_empty() && !others.iter().any(|other| other.model == self.labels.model) {
+            families.running.remove_legacy(values);
+        }
+        if !others.iter().any(|other| models(other)) {
+            for code in CODES {
+                families.errors.remove_legacy(self.labels.values_and(code));
+            }
+        }
     }
 }
 
@@ -289,20 +301,21 @@ impl RequestMetrics {
 
     /// The fairness id as the series have it: `other` once there are too many.
     pub fn fairness_id(&self) -> &str {
-        &self.set.fairness_id
+        &self.set.labels.fairness_id
     }
 
     /// Counts a request that was given an endpoint; its body, as sent on, has `size_bytes` bytes.
     pub fn requested(&self, size_bytes: u64) {
         let set = &*self.set;
-        set.child(&set.requests, &set.families.requests).inc();
+        set.requests.get_or_init(|| set.families.requests.child(set.labels.values())).inc();
+        let set = set.histograms.load();
         set.child(&set.request_size, &set.families.request_size).observe(size_bytes as f64);
     }
 
     /// Counts the request as running until the guard is dropped. Requests without a model are not counted.
     #[must_use = "dropping the guard ends the request"]
     pub fn running_guard(&self) -> RunningGuard {
-        let counted = !self.set.model.is_empty();
+        let counted = !self.set.labels.model.is_empty();
         if counted {
             self.set.running().add(1);
         }
@@ -311,7 +324,8 @@ impl RequestMetrics {
 
     /// Records a response that has ended. Time spans that run backwards, and token counts of zero, are left out; a cached count of zero is not.
     pub fn response_done(&self, stats: ResponseStats) {
-        let set = &*self.set;
+        let histograms = self.set.histograms.load();
+        let set = &**histograms;
         let families = &*set.families;
         let total = stats.completed.checked_duration_since(stats.received).filter(|span| !span.is_zero());
         if let Some(total) = total {
@@ -346,7 +360,7 @@ impl RequestMetrics {
 
     /// Records the time between two chunks of a streamed response.
     pub fn inter_token(&self, gap: Duration) {
-        let set = &*self.set;
+        let set = self.set.histograms.load();
         set.child(&set.itl, &set.families.itl).observe(gap.as_secs_f64());
     }
 
@@ -354,21 +368,18 @@ impl RequestMetrics {
     pub fn error(&self, code: &str) {
         if !code.is_empty() {
             self.set.families.failed.child([code]).inc();
-            self.set.families.errors.child(self.set.values_and(code)).inc();
+            let families = &*self.set.families;
+            let values = self.set.labels.values_and(code);
+            let folded = Labels::other();
+            let admitted = families.error_gate.admits(&values);
+            families.errors.child(if admitted { values } else { folded.values_and(code) }).inc();
         }
     }
 }
 
 impl LabelSet {
     fn running(&self) -> &Twin<IntGauge> {
-        self.child(&self.running, &self.families.running)
-    }
-
-    fn ttft(&self, streaming: bool) -> &Twin<Histogram> {
-        let text = if streaming { "true" } else { "false" };
-        let [whole, streamed] = &self.ttft;
-        let cell = if streaming { streamed } else { whole };
-        cell.get_or_init(|| self.families.ttft.child(self.values_and(text)))
+        self.running.get_or_init(|| self.families.running.child(self.labels.values()))
     }
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use prometheus::{Histogram, HistogramVec, IntCounterVec, Registry};
 
 use super::buckets::SCHEDULING_SECONDS;
-use super::cardinality::Limiter;
+use super::cardinality::{Gate, Limiter, OTHER};
 use super::family::{Definition, Family, Twin};
 use crate::pool::{Endpoint, Snapshot};
 
@@ -41,14 +41,17 @@ pub struct SchedulerMetrics {
     duration: Twin<Histogram>,
     attempts: Family<IntCounterVec, 5>,
     models: Arc<Limiter>,
+    gate: Arc<Gate>,
 }
 
 impl SchedulerMetrics {
-    pub(super) fn register(registry: &Registry, models: Arc<Limiter>) -> Self {
+    /// `gate` bounds the series of attempts.
+    pub(super) fn register(registry: &Registry, models: Arc<Limiter>, gate: Gate) -> Self {
         Self {
             duration: Family::<HistogramVec, 0>::register(DURATION, registry).child([]),
             attempts: Family::register(ATTEMPTS, registry),
             models,
+            gate: Arc::new(gate),
         }
     }
 
@@ -59,20 +62,21 @@ impl SchedulerMetrics {
 
     /// Counts a run that chose `endpoint`, the first target of the primary profile, for the target model `model`.
     pub fn success(&self, model: &str, endpoint: &Endpoint) {
-        self.attempts
-            .child([
-                "success",
-                self.models.admit(model),
-                &endpoint.spec().pod,
-                endpoint.id().namespace(),
-                port(endpoint),
-            ])
-            .inc();
+        let model = self.models.admit(model);
+        self.count(["success", model, &endpoint.spec().pod, endpoint.id().namespace(), port(endpoint)]);
+    }
+
+    /// Beyond the bound the models of an endpoint share one series.
+    fn count(&self, values: [&str; 5]) {
+        let [status, _, endpoint @ ..] = values;
+        let [pod, namespace, port] = endpoint;
+        let admitted = self.gate.admits(&values);
+        self.attempts.child(if admitted { values } else { [status, OTHER, pod, namespace, port] }).inc();
     }
 
     /// Counts a run that chose nothing.
     pub fn failure(&self, model: &str) {
-        self.attempts.child(["failure", self.models.admit(model), "", "", ""]).inc();
+        self.count(["failure", self.models.admit(model), "", "", ""]);
     }
 
     /// Drops the series of endpoints that are not in `snapshot`. Call it when the pool has changed.
@@ -89,6 +93,7 @@ impl SchedulerMetrics {
             let [_, _, endpoint @ ..] = values;
             if endpoint != ["", "", ""] && !live.contains(&endpoint) {
                 self.attempts.remove(values);
+                self.gate.forget(&values);
             }
         }
     }

@@ -235,8 +235,8 @@ fn running_requests_return_to_zero_and_unnamed_models_are_not_counted() {
 }
 
 #[test]
-fn the_thousand_and_first_model_is_other_and_pinned_ones_are_not() {
-    let metrics = Metrics::new();
+fn a_model_beyond_the_bounds_is_other() {
+    let metrics = Metrics::bounded(MetricBounds { series: 40_000_000, bytes: usize::MAX });
     metrics.pin_models(["pinned"]);
     for index in 0..1001 {
         let model = format!("model-{index}");
@@ -255,6 +255,119 @@ fn the_thousand_and_first_model_is_other_and_pinned_ones_are_not() {
     assert_eq!(errors("other", "other"), Some(1.0));
     assert_eq!(errors("pinned", ""), Some(1.0));
     assert_eq!(value(&metrics, "pointsman_metric_labels_folded_total{label=\"model_name\"}"), Some(2.0));
+}
+
+/// What a request leaves on the page.
+fn whole_request(metrics: &Metrics, labels: RequestLabels<'_>, now: Instant) {
+    let request = metrics.request(labels);
+    request.requested(300);
+    drop(request.running_guard());
+    request.response_done(stats(now));
+    request.inter_token(Duration::from_millis(20));
+    request.error("Internal");
+}
+
+#[test]
+fn a_flood_of_tenants_and_models_stays_within_the_page_and_busy_ones_keep_their_label() {
+    let metrics = Metrics::new();
+    let pool = Pool::new("ns", "pool", Instant::now());
+    let spec =
+        |name: &str| EndpointSpec::new(EndpointId::new("ns", name), SocketAddr::from(([10, 0, 0, 1], 8000)));
+    pool.replace_endpoints(vec![spec("a"), spec("b"), spec("c")]);
+    let snapshot = pool.snapshot();
+    let (inflight, flow, scheduler) =
+        (metrics.inflight("load"), metrics.flow("pool", [0]), metrics.scheduler());
+    let now = Instant::now();
+    let mut shares = Vec::new();
+    for index in 0..10_000 {
+        let (tenant, model) = (format!("tenant-{index}"), format!("\"model\"-{}", index * 7 % 10_000));
+        let labels = RequestLabels {
+            model: &model,
+            target_model: &tenant,
+            fairness_id: &tenant,
+            priority: index % 300 - 150,
+        };
+        whole_request(&metrics, labels, now);
+        let endpoint = &snapshot.endpoints()[index as usize % 3];
+        shares.push(inflight.begin(endpoint, metrics.request(labels).fairness_id(), labels.priority, 5));
+        scheduler.success(&model, endpoint);
+        metrics.model_rewrite("rewrite", &model, &tenant);
+        let guard = flow.enqueued(labels, 10, now);
+        guard.queueing_took(0, None, Duration::ZERO);
+        guard.finish(0, "Dispatched", Duration::ZERO);
+        flow.program(&tenant, Duration::ZERO, 0.0);
+        // A busy tenant that comes when every place is taken.
+        if index > 5000 && index % 10 == 0 {
+            let busy = RequestLabels {
+                model: "busy-model",
+                target_model: "busy-model",
+                fairness_id: "busy",
+                priority: 0,
+            };
+            whole_request(&metrics, busy, now);
+        }
+        if index % 500 == 0 {
+            metrics.elect(&[]);
+        }
+    }
+    for format in [Format::Text, Format::OpenMetrics100] {
+        let page = metrics.encode(format);
+        let series = page.lines().filter(|line| !line.starts_with('#')).count();
+        assert!(series <= 30_000 && page.len() <= 10 << 20, "{series} series in {} bytes", page.len());
+        let mut names: Vec<&str> = page
+            .lines()
+            .filter_map(|line| line.rsplit_once(' '))
+            .map(|(name, _)| name)
+            .filter(|name| !name.starts_with('#'))
+            .collect();
+        names.sort_unstable();
+        let all = names.len();
+        names.dedup();
+        assert_eq!(names.len(), all, "a series stands on the page twice");
+    }
+    let page = metrics.encode(Format::Text);
+    assert!(
+        page.contains("llm_d_epp_request_total{fairness_id=\"busy\",model_name=\"busy-model\""),
+        "no label for the busy tenant"
+    );
+    assert!(
+        page.contains(
+            "llm_d_epp_request_duration_seconds_count{fairness_id=\"other\",model_name=\"busy-model\""
+        ),
+        "no histograms for the busy model"
+    );
+    let left_out = value(&metrics, "pointsman_metric_labels_folded_total{label=\"page\"}");
+    assert_eq!(left_out, Some(0.0), "the bounds of the kinds make up the bound of the page");
+    let folded = value(&metrics, "pointsman_metric_labels_folded_total{label=\"fairness_id\"}");
+    assert!(folded.unwrap() > 5000.0, "{folded:?}");
+    drop(shares);
+}
+
+#[test]
+fn counters_never_fall_while_labels_are_given_and_taken() {
+    let metrics = Metrics::new();
+    let mut before = std::collections::HashMap::new();
+    for round in 0..20 {
+        for index in 0..400 {
+            let tenant = format!("tenant-{}", (round * 100 + index * index) % 3000);
+            metrics.request(RequestLabels { fairness_id: &tenant, ..LABELS }).requested(1);
+        }
+        metrics.elect(&[0]);
+        let page = metrics.encode(Format::Text);
+        let lines = page.lines().filter_map(|line| line.rsplit_once(' '));
+        let now: std::collections::HashMap<String, f64> = lines
+            .filter(|(name, _)| {
+                name.starts_with("inference_objective_request_total{")
+                    || name.contains("\"other\"") && name.contains("_total{")
+            })
+            .map(|(name, value)| (name.to_owned(), value.parse().unwrap()))
+            .collect();
+        for (name, value) in &before {
+            assert!(now.get(name).is_some_and(|later| later >= value), "{name}");
+        }
+        before = now;
+    }
+    assert!(!before.is_empty());
 }
 
 #[test]

@@ -32,6 +32,7 @@ mod legacy_flags;
 mod limits;
 mod lost_peers;
 mod memory;
+mod metrics_flood;
 mod metrics_pages;
 mod model_bounds;
 mod objectives_and_rewrites;

@@ -1,0 +1,32 @@
+//! How large the metrics page may get, and what each kind of series may take of it.
+
+use super::label_sets::SetBounds;
+
+/// Lines of all histograms of one set, the legacy ones included.
+const HISTOGRAM_LINES: usize = 430;
+
+/// Bounds of the metrics page.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MetricBounds {
+    /// Lines with a value.
+    pub series: usize,
+    /// Bytes.
+    pub bytes: usize,
+}
+
+impl Default for MetricBounds {
+    fn default() -> Self {
+        Self { series: 30_000, bytes: 10 << 20 }
+    }
+}
+
+impl MetricBounds {
+    /// Two fifths go to histograms of requests, an eighth to their counters and gauges; see `docs/limits.md`.
+    pub(super) fn sets(self) -> SetBounds {
+        SetBounds {
+            sets: self.series / 40,
+            folded: self.series / 160,
+            histograms: (self.series * 2 / 5 / HISTOGRAM_LINES).max(2),
+        }
+    }
+}
