@@ -1,6 +1,7 @@
 //! The door of the admin pages: who asks, and whether they may.
 
 use std::future::Future;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -8,6 +9,8 @@ use axum::extract::{Request, State};
 use axum::http::{StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+
+use crate::transport::ClientAddress;
 
 /// Somebody who asks for a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -18,6 +21,8 @@ pub struct Caller {
     pub path: String,
     /// Method in lower case, which is how access rules of Kubernetes name it.
     pub verb: String,
+    /// Address that the request came from, if it is known.
+    pub address: Option<IpAddr>,
 }
 
 /// What is said at the door.
@@ -67,6 +72,7 @@ pub(super) async fn guard(State(access): State<Arc<dyn Access>>, request: Reques
         token: token.map(str::to_owned),
         path: request.uri().path().to_owned(),
         verb: request.method().as_str().to_ascii_lowercase(),
+        address: request.extensions().get::<ClientAddress>().map(|client| client.0.ip()),
     };
     let path = caller.path.clone();
     match access.check(caller).await {

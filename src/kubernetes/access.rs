@@ -1,6 +1,7 @@
 //! Who may read the metrics port: the API server is asked who a bearer token belongs to (TokenReview) and whether that user may
 //! request the path (SubjectAccessReview).
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use k8s_openapi::api::authentication::v1::{TokenReview, TokenReviewSpec, UserInfo};
@@ -13,6 +14,7 @@ use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
 use super::access_cache::{AccessCache, Decision, Question};
+use super::access_strangers::Strangers;
 use super::{Failure, told};
 use crate::admin::{Access, Answer, Caller, Verdict};
 use crate::metrics::KubernetesMetrics;
@@ -34,6 +36,7 @@ pub struct TokenReviews {
     client: Client,
     cache: Mutex<AccessCache>,
     slots: Semaphore,
+    strangers: Strangers,
     trusted_slots: Semaphore,
     metrics: KubernetesMetrics,
     failures: Repeat,
@@ -53,6 +56,7 @@ impl TokenReviews {
             client,
             cache: Mutex::default(),
             slots: Semaphore::new(AT_ONCE),
+            strangers: Strangers::default(),
             trusted_slots: Semaphore::new(AT_ONCE),
             metrics,
             failures: Repeat::every(Duration::from_mins(1)),
@@ -66,6 +70,7 @@ impl TokenReviews {
         if caller.path.len() > LONGEST_PATH {
             return Verdict::Denied;
         }
+        let origin = caller.address;
         let question = Question { token: token.into(), path: caller.path.into(), verb: caller.verb.into() };
         let (known, trusted) = {
             let cache = self.cache.lock();
@@ -77,12 +82,20 @@ impl TokenReviews {
         // Who was allowed lately neither queues behind strangers nor waits for long.
         let (slots, patience) =
             if trusted { (&self.trusted_slots, TRUSTED_PATIENCE) } else { (&self.slots, PATIENCE) };
+        let place = if trusted { None } else { self.strangers.enter(origin) };
+        if !trusted && place.is_none() {
+            return Verdict::Unavailable("too many tokens of this address are being checked".to_owned());
+        }
+        let is_asked = AtomicBool::new(false);
         let asked = async {
             // The semaphores are never closed.
             let _slot = slots.acquire().await.ok();
+            is_asked.store(true, Relaxed);
             self.ask(&question).await
         };
-        match tokio::time::timeout(patience, asked).await {
+        let answer = tokio::time::timeout(patience, asked).await;
+        drop(place);
+        match answer {
             Ok(Ok(decision)) => {
                 self.failures.reset();
                 self.cache.lock().put(question, decision, now);
@@ -90,14 +103,19 @@ impl TokenReviews {
             }
             Ok(Err(error)) => {
                 let away = Failure::from(&error) == Failure::Unavailable;
-                self.without_answer(trusted && away, away, now, &told(&error))
+                self.without_answer(trusted && away, trusted && away, now, &told(&error))
             }
-            Err(_) => self.without_answer(trusted, true, now, "the API server did not answer in time"),
+            Err(_) => {
+                // A question that was never asked says nothing of the API server, and one about an invented token nothing of its
+                // answers about known ones.
+                let silent = trusted && is_asked.load(Relaxed);
+                self.without_answer(trusted, silent, now, "the API server did not answer in time")
+            }
         }
     }
 
-    fn without_answer(&self, trusted: bool, away: bool, now: Instant, error: &str) -> Verdict {
-        if away {
+    fn without_answer(&self, trusted: bool, silent: bool, now: Instant, error: &str) -> Verdict {
+        if silent {
             self.cache.lock().note_silence(now);
         }
         if let Some(suppressed) = self.failures.due(now) {

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 const ALLOWED: Duration = Duration::from_mins(1);
 /// The same for a refusal: who is given the right should not wait long.
 const DENIED: Duration = Duration::from_secs(10);
-/// While the API server gives no answer, whoever was allowed this long ago still is: an outage of it is when metrics are needed.
-const GRACE: Duration = Duration::from_mins(10);
+/// While the API server gives no answer, whoever was allowed this long ago still is: an outage of it is when metrics are needed, and it is
+/// also when nobody hears that a token was revoked.
+const GRACE: Duration = Duration::from_mins(3);
 /// Decisions kept. Beyond it the oldest is forgotten, refusals first: invented tokens must not push out a scraper's.
 const KEPT: usize = 256;
 /// After a question without an answer, trusted callers are not kept waiting for another for this long.
@@ -56,7 +57,7 @@ impl AccessCache {
         (silent && self.is_trusted(question, now)).then_some(Decision::Allowed)
     }
 
-    /// The API server gave no answer.
+    /// The API server gave no answer about a caller that is trusted.
     pub(super) fn note_silence(&mut self, now: Instant) {
         self.unanswered = Some(now);
     }
@@ -102,7 +103,7 @@ mod tests {
         assert_eq!(cache.get(&question(1), at(60)), None);
         assert_eq!(cache.get(&question(2), at(9)), Some(Decision::Denied));
         assert_eq!(cache.get(&question(2), at(10)), None);
-        assert!(cache.is_trusted(&question(1), at(599)) && !cache.is_trusted(&question(1), at(600)));
+        assert!(cache.is_trusted(&question(1), at(179)) && !cache.is_trusted(&question(1), at(180)));
         assert!(!cache.is_trusted(&question(2), at(1)) && !cache.is_trusted(&question(3), at(1)));
     }
 
@@ -131,7 +132,7 @@ mod tests {
         cache.note_silence(at(100));
         assert_eq!(cache.get(&question(1), at(109)), Some(Decision::Allowed));
         assert_eq!((cache.get(&question(1), at(110)), cache.get(&question(2), at(101))), (None, None));
-        cache.note_silence(at(595));
-        assert_eq!(cache.get(&question(1), at(601)), None, "trust has an end");
+        cache.note_silence(at(175));
+        assert_eq!(cache.get(&question(1), at(181)), None, "trust has an end");
     }
 }

@@ -1,11 +1,13 @@
 //! Callers, against an API server that is played.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::AtomicUsize;
 
 use serde_json::{Value, json};
 
-use super::super::playing::client;
+use http_body_util::BodyExt as _;
+
+use super::super::playing::{client, slow_client};
 use super::*;
 use crate::metrics::Metrics;
 
@@ -42,8 +44,12 @@ impl Play {
     }
 
     async fn ask(&self, token: Option<&str>, second: u64) -> &'static str {
-        let caller =
-            Caller { token: token.map(str::to_owned), path: "/metrics".to_owned(), verb: "get".to_owned() };
+        let caller = Caller {
+            token: token.map(str::to_owned),
+            path: "/metrics".to_owned(),
+            verb: "get".to_owned(),
+            address: None,
+        };
         self.reviews.verdict(caller, self.start + Duration::from_secs(second)).await.name()
     }
 }
@@ -66,7 +72,7 @@ async fn who_was_allowed_is_trusted_while_the_server_is_away_but_not_for_ever() 
     *play.says.lock() = Says(503, false);
     assert_eq!(play.ask(Some("t"), 100).await, "allowed");
     assert_eq!(play.ask(Some("other"), 100).await, "unavailable");
-    assert_eq!(play.ask(Some("t"), 700).await, "unavailable");
+    assert_eq!(play.ask(Some("t"), 180).await, "unavailable");
 }
 
 #[tokio::test]
@@ -75,4 +81,46 @@ async fn a_server_that_forbids_us_to_ask_is_no_reason_for_trust() {
     assert_eq!(play.ask(Some("t"), 0).await, "allowed");
     *play.says.lock() = Says(403, false);
     assert_eq!(play.ask(Some("t"), 100).await, "unavailable");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_invented_tokens_neither_times_out_known_ones_nor_keeps_a_revoked_one_alive() {
+    let revoked = Arc::new(AtomicBool::new(false));
+    let is_revoked = Arc::clone(&revoked);
+    // The API server hangs over invented tokens, and answers at once about the known one.
+    let client = slow_client(move |request| {
+        let is_revoked = is_revoked.load(Relaxed);
+        Box::pin(async move {
+            let is_token = request.uri().path().ends_with("/tokenreviews");
+            let body = request.into_body().collect().await.unwrap().to_bytes();
+            if String::from_utf8_lossy(&body).contains("invented") {
+                tokio::time::sleep(Duration::from_hours(1)).await;
+            }
+            let body = if is_token {
+                json!({"spec": {}, "status": {"authenticated": !is_revoked, "user": {"username": "u"}}})
+            } else {
+                json!({"spec": {}, "status": {"allowed": true}})
+            };
+            (201, Value::to_string(&body))
+        })
+    });
+    let reviews = Arc::new(TokenReviews::new(client, Metrics::new().kubernetes()));
+    let start = Instant::now();
+    let ask = async |token: String, address: &str, second: u64| {
+        let address = Some(address.parse().unwrap());
+        let caller = Caller { token: Some(token), path: "/metrics".into(), verb: "get".into(), address };
+        reviews.verdict(caller, start + Duration::from_secs(second)).await.name()
+    };
+    assert_eq!(ask("known".to_owned(), "10.0.0.1", 0).await, "allowed");
+    let flood = futures_util::future::join_all(
+        (0..50).map(|number| ask(format!("invented-{number}"), "10.0.0.9", 65)),
+    );
+    assert!(flood.await.iter().all(|verdict| *verdict == "unavailable"));
+    assert_eq!(ask("known".to_owned(), "10.0.0.1", 70).await, "allowed", "asked again, and answered");
+    revoked.store(true, Relaxed);
+    let flood = futures_util::future::join_all(
+        (50..100).map(|number| ask(format!("invented-{number}"), "10.0.0.9", 135)),
+    );
+    flood.await;
+    assert_eq!(ask("known".to_owned(), "10.0.0.1", 136).await, "unauthenticated", "the cluster is asked");
 }

@@ -4,6 +4,7 @@
 
 mod access;
 mod access_cache;
+mod access_strangers;
 mod client;
 mod election;
 mod failure;
