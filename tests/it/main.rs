@@ -14,6 +14,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod abuse;
 mod architecture;
 mod autoscaling;
 mod body_modes;

@@ -121,6 +121,16 @@ impl Client {
         within(path, async { whole(self.exchange(Method::POST, path, &[], body).await?).await }).await
     }
 
+    /// POST of bytes whose failure to get an answer is a result, without a limit of time.
+    pub(crate) async fn try_post(
+        &self,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: Bytes,
+    ) -> anyhow::Result<Reply> {
+        whole(self.exchange(Method::POST, path, headers, Full::new(body).boxed_unsync()).await?).await
+    }
+
     async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: Body) -> Reply {
         within(path, async { whole(self.exchange(method, path, headers, body).await?).await })
             .await

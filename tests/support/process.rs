@@ -95,6 +95,11 @@ impl Process {
         value.unwrap().trim().parse::<u64>().unwrap() * 1024
     }
 
+    /// File descriptors that are open now.
+    pub(crate) fn descriptors(&self) -> usize {
+        std::fs::read_dir(format!("/proc/{}/fd", self.child.id().unwrap())).unwrap().count()
+    }
+
     /// CPU time used so far, by all threads.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap())).unwrap();
