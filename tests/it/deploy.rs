@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 use crate::support::{self, documents, helm, program, run, tool};
 
 mod access;
+mod dashboard;
 mod monitoring;
 mod ports;
 mod rollout;

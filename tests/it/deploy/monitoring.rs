@@ -5,12 +5,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Value, json};
 
 use super::{documents, list, read, run, tool};
+use crate::support::{EndpointsFile, Pointsman, SCORERS, config};
 
 pub(super) fn dashboard() -> Value {
     serde_json::from_str(&read("deploy/monitoring/dashboard.json")).unwrap()
 }
 
-fn promtool(args: &[&str]) {
+pub(super) fn promtool(args: &[&str]) {
     let tool = tool(&["target/prometheus/usr/bin/promtool", "/usr/bin/promtool"]);
     let (good, out, error) = run(&tool, args);
     assert!(good, "{out}{error}");
@@ -22,17 +23,43 @@ fn rules() -> Vec<Value> {
 }
 
 #[test]
-fn alerts_pass_their_tests_and_each_is_tested() {
+fn alerts_pass_their_tests_and_each_fires_in_one_and_keeps_quiet_in_others() {
     promtool(&["check", "rules", "deploy/monitoring/alerts.yaml"]);
     promtool(&["test", "rules", "deploy/monitoring/alerts.test.yaml"]);
     let tests = &documents(&read("deploy/monitoring/alerts.test.yaml"))[0];
-    let cases = list(&tests["tests"]).iter().flat_map(|test| list(&test["alert_rule_test"]));
-    let fired: BTreeSet<&str> = cases
-        .filter(|case| !list(&case["exp_alerts"]).is_empty())
-        .map(|case| case["alertname"].as_str().unwrap())
-        .collect();
+    let cases = |test: &Value| list(&test["alert_rule_test"]).to_vec();
+    let named = |case: &Value| case["alertname"].as_str().unwrap().to_owned();
+    let all = list(&tests["tests"]).iter().flat_map(cases);
+    let fired: BTreeSet<String> =
+        all.filter(|case| !list(&case["exp_alerts"]).is_empty()).map(|case| named(&case)).collect();
+    let quiet = list(&tests["tests"])
+        .iter()
+        .filter(|test| test["name"].as_str().unwrap().contains("alerts nobody"))
+        .map(|test| cases(test).iter().map(named).collect::<BTreeSet<_>>());
+    let quiet: Vec<BTreeSet<String>> = quiet.filter(|silent| silent.len() > 10).collect();
+    assert_eq!(quiet.len(), 2, "a pool that is well, and one at zero");
     for rule in rules() {
-        assert!(fired.contains(rule["alert"].as_str().unwrap()), "no test in which {} fires", rule["alert"]);
+        let name = rule["alert"].as_str().unwrap();
+        assert!(fired.contains(name), "no test in which {name} fires");
+        assert!(quiet.iter().all(|silent| silent.contains(name)), "nobody tests that {name} keeps quiet");
+    }
+}
+
+#[test]
+fn an_alert_tells_pickers_and_namespaces_apart_and_none_waits_for_all_pickers_to_be_gone() {
+    for rule in rules() {
+        let (name, query) = (rule["alert"].as_str().unwrap(), rule["expr"].as_str().unwrap());
+        let lists: Vec<&str> = query
+            .match_indices("by (")
+            .map(|(at, by)| query[at + by.len()..].split_once(')').unwrap().0)
+            .collect();
+        assert!(!lists.is_empty(), "{name}");
+        for labels in lists {
+            let labels: BTreeSet<&str> = labels.split(", ").collect();
+            assert!(labels.is_superset(&["namespace", "job"].into()), "{name}: {labels:?}");
+        }
+        // Alone, it needs every picker of every pool gone.
+        assert!(!query.trim_start().starts_with("absent"), "{name}: {query}");
     }
 }
 
@@ -78,7 +105,7 @@ fn queries() -> Vec<String> {
 }
 
 /// Series that a query names, each with the labels that it matches on.
-fn series(query: &str) -> Vec<(String, Vec<String>)> {
+pub(super) fn series(query: &str) -> Vec<(String, Vec<String>)> {
     const LISTS: &[&str] = &["by", "without", "on", "ignoring", "group_left", "group_right"];
     const OPERATORS: &[&str] = &["and", "or", "unless", "bool", "offset"];
     let mut found = Vec::new();
@@ -127,6 +154,9 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
             labels.split_once('}').unwrap().0.split(',').map(str::to_owned).collect();
         let endings: &[&str] = if kind == "histogram" { &["_bucket", "_sum", "_count"] } else { &[""] };
         known.extend(endings.iter().map(|ending| (format!("{name}{ending}"), labels.clone())));
+        if kind == "histogram" {
+            known.entry(format!("{name}_bucket")).or_default().insert("le".to_owned());
+        }
     }
     for line in
         include_str!("../../data/vllm-0.32.0/metrics.txt").lines().filter(|line| !line.starts_with('#'))
@@ -137,9 +167,11 @@ fn known() -> BTreeMap<String, BTreeSet<String>> {
     }
     // Of every process, by the metrics library.
     known.extend(
-        ["process_cpu_seconds_total", "process_resident_memory_bytes"]
+        ["process_cpu_seconds_total", "process_resident_memory_bytes", "process_start_time_seconds"]
             .map(|name| (name.to_owned(), BTreeSet::new())),
     );
+    // Of every target, by Prometheus.
+    known.insert("up".to_owned(), BTreeSet::new());
     known
 }
 
@@ -171,4 +203,40 @@ fn the_dashboard_and_the_alerts_ask_for_series_that_exist() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_alerts_count_is_there_before_the_first_request() {
+    // Of clients, and of the Kubernetes side, which does not run here.
+    const NOT_YET: [&str; 2] = ["model_name", "fairness_id"];
+    const OF_KUBERNETES: [&str; 3] = ["pointsman_leader", "pointsman_discovery", "pointsman_status"];
+    let endpoints = EndpointsFile::with([("a", "127.0.0.1:9".parse().unwrap())]);
+    let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), &[]).await;
+    let known = known();
+    let mut counted = BTreeSet::from(["process_start_time_seconds".to_owned()]);
+    for rule in rules() {
+        for (name, _) in series(rule["expr"].as_str().unwrap()) {
+            let of_clients = NOT_YET.iter().any(|label| known[&name].contains(*label));
+            let of_kubernetes = OF_KUBERNETES.iter().any(|start| name.starts_with(start));
+            if name.ends_with("_total") && !of_clients && !of_kubernetes {
+                counted.insert(name);
+            }
+        }
+    }
+    assert!(counted.len() > 5, "{counted:?}");
+    for name in counted {
+        assert!(pointsman.metric(&name, &[]).await.is_some(), "{name}");
+    }
+    // The labels that rules ask for.
+    for (name, label, value) in [
+        ("pointsman_extproc_refusals_total", "reason", "no_endpoints"),
+        ("pointsman_extproc_refusals_total", "reason", "ttl_expired"),
+        ("pointsman_extproc_refusals_total", "reason", "client_gone"),
+        ("pointsman_request_errors_total", "error_code", "Internal"),
+        ("pointsman_responses_total", "end", "error_status"),
+        ("pointsman_responses_total", "end", "error_event"),
+        ("pointsman_reloads_total", "outcome", "failure"),
+    ] {
+        assert_eq!(pointsman.metric(name, &[(label, value)]).await, Some(0.0), "{name} {label} {value}");
+    }
 }
