@@ -147,6 +147,10 @@ pub struct ServeFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub model_rewrite_header: bool,
 
+    /// Responses and conversations whose model server is remembered, so that requests which refer to them go there; 0 remembers none.
+    #[arg(long, default_value_t = 100_000, help_heading = "Requests")]
+    pub max_response_bindings: usize,
+
     /// Memory of all prefix indexes together (quantity); beyond it the oldest entries are forgotten.
     #[arg(long, default_value = "256Mi", value_parser = bytes, help_heading = "Requests")]
     pub prefix_index_memory: u64,

@@ -160,6 +160,7 @@ impl Settings {
             model_rewrite_header: flags.model_rewrite_header,
             body_limit: flags.max_request_body,
             seed: self.seed,
+            response_bindings: flags.max_response_bindings,
             ..DirectorSettings::default()
         }
     }

@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::bindings::ServerBindings;
+use super::reading::{self, Reading};
 use super::retry::Pace;
 use super::unseen::Unseen;
 use super::{Hook, Permit, Pieces, Refusal, ResponseSide};
@@ -14,7 +16,7 @@ use crate::metrics::{
     RunningGuard, UsageUnread,
 };
 use crate::pool::Lease;
-use crate::request::{Api, Headers, ModelRestorer, ResponseReader, Usage};
+use crate::request::{Api, Headers, ModelRestorer, Usage};
 use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
 
 /// What an exchange is made of.
@@ -40,6 +42,8 @@ pub(super) struct ExchangeParts {
     pub(super) processing: ProcessingMetrics,
     pub(super) answers: AnswerMetrics,
     pub(super) pace: Arc<Pace>,
+    /// Which server made what, where that is remembered.
+    pub(super) bindings: Option<Arc<ServerBindings>>,
     pub(super) ends_with_request: bool,
     /// What remains to be done for a body that was not seen.
     pub(super) unseen: Unseen,
@@ -48,7 +52,9 @@ pub(super) struct ExchangeParts {
 /// A forwarded request. It holds the request's share of load; dropping it gives all of it back.
 pub struct Exchange {
     parts: ExchangeParts,
-    reader: Option<ResponseReader>,
+    reader: Option<Reading>,
+    /// The target that served, as far as the proxy tells: the first one otherwise.
+    served_by: usize,
     restorer: Option<ModelRestorer>,
     first_byte: Option<Instant>,
     last_chunk: Option<Instant>,
@@ -75,6 +81,7 @@ impl Exchange {
         Self {
             parts,
             reader: None,
+            served_by: 0,
             restorer: None,
             first_byte: None,
             last_chunk: None,
@@ -95,15 +102,17 @@ impl Exchange {
         });
         let event_stream = event_stream || (headers.is_empty() && self.parts.streaming);
         self.parts.streaming |= event_stream;
-        let plain =
-            headers.get("content-encoding").is_none_or(|coding| coding.eq_ignore_ascii_case(b"identity"));
-        if !plain || self.error {
+        if self.error {
             return;
         }
-        if self.parts.api != Api::Opaque {
-            self.reader = Some(ResponseReader::new(self.parts.api, event_stream, self.parts.usage_limit));
+        let api = self.parts.api;
+        if api != Api::Opaque {
+            let made = self.parts.bindings.is_some();
+            self.reader = Some(Reading::new(api, event_stream, headers, self.parts.usage_limit, made));
         }
-        if let Some((target, incoming)) = &self.parts.restore {
+        if let Some((target, incoming)) = &self.parts.restore
+            && reading::is_plain(headers)
+        {
             self.restorer = Some(ModelRestorer::new(self.parts.api, event_stream, target, incoming));
         }
     }
@@ -182,7 +191,10 @@ impl Exchange {
         if reader.clipped() {
             self.parts.answers.usage_unread(UsageUnread::TooLong);
         }
-        if reader.unbelievable() > 0 {
+        if reader.undecoded() {
+            self.parts.answers.usage_unread(UsageUnread::Encoding);
+        }
+        if reader.unbelievable() {
             self.parts.answers.usage_unread(UsageUnread::Unbelievable);
         }
         reader.usage()
@@ -196,7 +208,7 @@ impl Exchange {
             ResponseEnd::NoResponse
         } else if self.error {
             ResponseEnd::ErrorStatus
-        } else if self.reader.as_ref().is_some_and(ResponseReader::failed) {
+        } else if self.reader.as_ref().is_some_and(Reading::failed) {
             ResponseEnd::ErrorEvent
         } else if complete {
             ResponseEnd::Complete
@@ -218,6 +230,10 @@ impl ResponseSide for Exchange {
         self.upgraded = status.is_some_and(|status| *status == "101");
         self.error = !self.upgraded && status.is_some_and(|status| !status.starts_with(b"2"));
         self.begun = true;
+        if let Some(served) = served {
+            let targets = self.parts.decision.targets();
+            self.served_by = targets.iter().position(|target| target.target() == served).unwrap_or(0);
+        }
         if !end {
             self.expect_body(headers);
         }
@@ -250,9 +266,14 @@ impl ResponseSide for Exchange {
             self.expect_body(&Headers::new());
         }
         if let Some(reader) = &mut self.reader {
-            match &self.parts.response_timer {
+            let made = match &self.parts.response_timer {
                 Some(timer) => timer.time(|| reader.feed(&chunk)),
                 None => reader.feed(&chunk),
+            };
+            if let (Some(id), Some(bindings)) = (made, &self.parts.bindings)
+                && let Some(server) = self.parts.decision.targets().get(self.served_by)
+            {
+                bindings.bind(&id, server.incarnation());
             }
         }
         let pieces = match &mut self.restorer {

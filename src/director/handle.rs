@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use super::bindings::{ServerBindings, StateKey};
 use super::exchange::{Exchange, ExchangeParts};
 use super::retry::{self, Pace};
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
@@ -36,6 +37,8 @@ pub struct Director {
     answers: AnswerMetrics,
     /// How fast requests end.
     pace: Arc<Pace>,
+    /// Which server made which response, where that is remembered.
+    bindings: Option<Arc<ServerBindings>>,
 }
 
 impl std::fmt::Debug for Director {
@@ -52,6 +55,9 @@ impl Director {
         let (scheduler_metrics, processing, extproc) =
             (parts.metrics.scheduler(), parts.metrics.processing(), parts.metrics.extproc());
         let answers = parts.metrics.answers();
+        let limit = parts.settings.response_bindings;
+        let bindings = (limit > 0)
+            .then(|| Arc::new(ServerBindings::new(limit, parts.settings.seed, parts.metrics.state())));
         Self {
             parts,
             hooks,
@@ -62,6 +68,7 @@ impl Director {
             extproc,
             answers,
             pace: Arc::new(Pace::new(Instant::now())),
+            bindings,
         }
     }
 
@@ -120,7 +127,13 @@ impl Director {
         let view = request.view(&headers, &body);
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
-        let decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
+        let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
+        if let Some((bindings, key)) = self.refers_to(&path, &request.inference, &body) {
+            bindings.apply(key, &candidates, &mut decision);
+        }
+        if let Some(endpoint) = decision.targets().first() {
+            self.scheduler_metrics.success(view.target_model, endpoint);
+        }
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let forwarded = self.forwarded(&body, &request)?;
         let lease = take_lease(&decision, body.len())?;
@@ -344,17 +357,29 @@ impl Director {
         let result = self.parts.scheduler.schedule(view, now, candidates, columns, rng, span);
         self.scheduler_metrics.e2e_duration(start.elapsed());
         match result {
-            Ok(decision) => {
-                if let Some(endpoint) = decision.targets().first() {
-                    self.scheduler_metrics.success(view.target_model, endpoint);
-                }
-                Ok(decision)
-            }
+            Ok(decision) => Ok(decision),
             Err(error) => {
                 self.scheduler_metrics.failure(view.target_model);
                 Err(refuse(&error))
             }
         }
+    }
+
+    /// The response or conversation that the request continues or asks for.
+    fn refers_to(
+        &self,
+        path: &str,
+        inference: &Inference,
+        body: &[u8],
+    ) -> Option<(&ServerBindings, StateKey)> {
+        let bindings = self.bindings.as_deref()?;
+        if let Some(id) = inference.state {
+            let id = id.text(body);
+            return (!id.is_empty() && id.len() <= request::MAX_STATE_ID)
+                .then(|| (bindings, bindings.key(id.as_bytes())));
+        }
+        let id = request::state_in_path(path)?;
+        Some((bindings, bindings.key(id.as_bytes())))
     }
 
     /// `Prefer: if-available`: the client would rather have an error than an endpoint that does not hold the prompt.
@@ -469,6 +494,7 @@ impl Director {
             processing: self.processing.clone(),
             answers: self.answers.clone(),
             pace: Arc::clone(&self.pace),
+            bindings: self.bindings.clone(),
             ends_with_request: skip_response,
             unseen: chosen.unseen,
         });

@@ -1,6 +1,7 @@
 //! One request, from its last body byte to its last response byte: [`Director::handle`] reads top to bottom.
 
 mod admission;
+mod bindings;
 mod control_headers;
 mod exchange;
 mod handle;
@@ -8,6 +9,7 @@ mod held;
 mod names;
 mod objective;
 mod parts;
+mod reading;
 mod refusal;
 mod retry;
 mod rewrite;

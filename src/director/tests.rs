@@ -37,6 +37,10 @@ fn director(ports: &[u16]) -> Director {
 }
 
 fn director_with(ports: &[u16], parsers: Parsers) -> Director {
+    Director::new(parts(ports, parsers))
+}
+
+fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
     let metrics = Arc::new(Metrics::new());
     let pool = Arc::new(Pool::new("default", "pool", Instant::now()));
     let spec = |&port: &u16| {
@@ -54,7 +58,7 @@ fn director_with(ports: &[u16], parsers: Parsers) -> Director {
     let handler = build("single-profile-handler", &metrics).profile_handler;
     let handler = slot(handler, ExtensionPoint::ProfilePicker, &metrics);
     let conclude = metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, "p", "p");
-    Director::new(DirectorParts {
+    DirectorParts {
         pool,
         scheduler: Scheduler::new(vec![profile], handler, conclude),
         producers: Vec::new(),
@@ -66,7 +70,7 @@ fn director_with(ports: &[u16], parsers: Parsers) -> Director {
         inflight: None,
         metrics,
         settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
-    })
+    }
 }
 
 fn ask(body: &'static str, headers: Headers) -> Ask {
@@ -233,4 +237,122 @@ fn a_path_that_no_parser_takes_is_refused_only_without_a_fallback() {
     let strict = director_with(&[8000], Parsers::new([crate::request::ParserKind::OpenAi]));
     let refusal = handle(&strict, ask("raw", headers())).unwrap_err();
     assert_eq!(refusal.message, "no parser registered matching path suffix for: /anything");
+}
+
+/// Admits everyone and notes what each response cost.
+#[derive(Clone, Default)]
+struct Bill(Arc<parking_lot::Mutex<Vec<(u64, u64)>>>);
+
+impl Admission for Bill {
+    fn admit<'a>(
+        &'a self,
+        _: AdmissionCall<'a>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>> {
+        let place: Box<dyn Place> = Box::new(self.clone());
+        Box::pin(std::future::ready(Ok(Some(place))))
+    }
+}
+
+impl Place for Bill {
+    fn poll_revoked(&mut self, _: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        std::task::Poll::Ready(())
+    }
+
+    fn served(&mut self, usage: &crate::request::Usage) {
+        self.0.lock().push((usage.prompt_tokens, usage.completion_tokens));
+    }
+}
+
+#[test]
+fn whoever_leaves_behind_the_usage_and_before_the_end_pays_for_it_once() {
+    let bill = Bill::default();
+    let admission: Option<Arc<dyn Admission>> = Some(Arc::new(bill.clone()));
+    let director = Director::new(DirectorParts { admission, ..parts(&[8000], Parsers::default()) });
+    let headers = || Headers::from([(":status", "200"), ("content-type", "text/event-stream")]);
+    let event = Bytes::from_static(b"data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n");
+    for properly in [false, true] {
+        let mut exchange = handle(&director, ask(COMPLETION, Headers::new())).unwrap().exchange;
+        exchange.on_headers(&headers(), None, false);
+        exchange.on_chunk(event.clone(), false);
+        if properly {
+            exchange.on_end();
+        }
+        drop(exchange);
+    }
+    drop(handle(&director, ask(COMPLETION, Headers::new())));
+    assert_eq!(*bill.0.lock(), [(7, 2), (7, 2)]);
+}
+
+#[test]
+fn the_wait_that_a_refused_client_is_told_is_the_same_for_the_same_seed() {
+    let waits = || {
+        let director = director(&[]);
+        let waits =
+            (0..20).map(|_| handle(&director, ask(COMPLETION, Headers::new())).unwrap_err().retry_after);
+        waits.collect::<Vec<_>>()
+    };
+    assert_eq!(waits(), waits());
+    assert!(waits().iter().all(|wait| matches!(wait, Some(5..=8))));
+    assert!(waits().iter().any(|wait| *wait != waits()[0]), "they are spread");
+}
+
+/// What a proxy shows of a response before the exchange is over.
+#[derive(Clone, Copy, PartialEq)]
+enum Shown {
+    Nothing,
+    Status(&'static str),
+    Event(&'static str),
+    Revocation,
+    End,
+}
+
+#[test]
+fn responses_are_counted_by_how_they_ended() {
+    const USAGE: &str = "data: {\"usage\":{\"prompt_tokens\":7}}\n\n";
+    const ERROR: &str = "data: {\"error\":{\"code\":500}}\n\n";
+    let ok = Shown::Status("200");
+    for (shown, end) in [
+        (vec![ok, Shown::Event(USAGE), Shown::End], "complete"),
+        (vec![ok, Shown::Event(ERROR), Shown::End], "error_event"),
+        (vec![ok, Shown::Event(ERROR)], "error_event"),
+        (vec![Shown::Status("503"), Shown::Event(ERROR), Shown::End], "error_status"),
+        (vec![ok, Shown::Event(USAGE)], "closed_after_usage"),
+        (vec![ok, Shown::Event("data: {}\n\n")], "cut_off"),
+        (vec![ok], "cut_off"),
+        (vec![Shown::Nothing], "no_response"),
+        (vec![ok, Shown::Event(USAGE), Shown::Revocation], "evicted"),
+    ] {
+        let admission: Option<Arc<dyn Admission>> = Some(Arc::new(Bill::default()));
+        let parts = DirectorParts { admission, ..parts(&[8000], Parsers::default()) };
+        let metrics = Arc::clone(&parts.metrics);
+        let director = Director::new(parts);
+        let mut exchange = handle(&director, ask(COMPLETION, Headers::new())).unwrap().exchange;
+        for step in shown {
+            match step {
+                Shown::Nothing => {}
+                Shown::Status(status) => {
+                    let headers = Headers::from([(":status", status), ("content-type", "text/event-stream")]);
+                    exchange.on_headers(&headers, None, false);
+                }
+                Shown::Event(event) => {
+                    exchange.on_chunk(Bytes::from_static(event.as_bytes()), false);
+                }
+                Shown::Revocation => {
+                    let waker = futures_util::task::noop_waker();
+                    let revoked = exchange.poll_revoked(&mut std::task::Context::from_waker(&waker));
+                    assert!(revoked.is_ready());
+                }
+                Shown::End => {
+                    exchange.on_end();
+                }
+            }
+        }
+        drop(exchange);
+        let page = metrics.encode(crate::metrics::Format::Text);
+        let counted: Vec<&str> = page
+            .lines()
+            .filter(|line| line.starts_with("pointsman_responses_total{") && line.ends_with(" 1"))
+            .collect();
+        assert_eq!(counted, [format!("pointsman_responses_total{{end=\"{end}\"}} 1")]);
+    }
 }

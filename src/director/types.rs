@@ -67,6 +67,8 @@ pub struct DirectorSettings {
     pub seed: u64,
     /// Most bytes kept of a response while looking for its token usage.
     pub usage_limit: usize,
+    /// Responses and conversations whose server is remembered; 0 remembers none.
+    pub response_bindings: usize,
 }
 
 impl Default for DirectorSettings {
@@ -80,6 +82,7 @@ impl Default for DirectorSettings {
             body_limit: 0,
             seed: 0,
             usage_limit: 64 << 10,
+            response_bindings: 100_000,
         }
     }
 }

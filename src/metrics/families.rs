@@ -24,6 +24,7 @@ use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
 use super::request::{RequestFamilies, RequestMetrics};
 use super::scheduler::SchedulerMetrics;
+use super::state::StateMetrics;
 use super::timer::{ExtensionPoint, PluginTimer, TimerFamily};
 use crate::pool::Pool;
 
@@ -53,6 +54,7 @@ struct Families {
     scheduler: SchedulerMetrics,
     processing: ProcessingMetrics,
     answers: AnswerMetrics,
+    state: StateMetrics,
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
@@ -107,6 +109,7 @@ impl Metrics {
             scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models), gate(30, "attempt")),
             processing: ProcessingMetrics::register(&registry),
             answers: AnswerMetrics::register(&registry),
+            state: StateMetrics::register(&registry),
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
             extproc: ExtProcMetrics::register(&registry),
@@ -176,6 +179,11 @@ impl Metrics {
     /// Handles of the port called `name`: `grpc`, `health`, `metrics` or `scaler`.
     pub fn port(&self, name: &'static str) -> PortMetrics {
         self.families.ports.port(name)
+    }
+
+    /// Handles of requests that refer to what a server made.
+    pub fn state(&self) -> StateMetrics {
+        self.families.state.clone()
     }
 
     /// Says which build runs. Empty texts are fine.

@@ -29,6 +29,7 @@ mod processing;
 mod request;
 mod scheduler;
 mod sketch;
+mod state;
 #[cfg(test)]
 mod tests;
 mod timer;
@@ -51,4 +52,5 @@ pub use prefix::PrefixIndexMetrics;
 pub use processing::ProcessingMetrics;
 pub use request::{RequestMetrics, ResponseStats, RunningGuard};
 pub use scheduler::SchedulerMetrics;
+pub use state::{BoundHit, StateMetrics};
 pub use timer::{ExtensionPoint, PluginTimer};

@@ -2,8 +2,8 @@
 
 use super::error::ScanError;
 use super::model_name::MAX_MODEL_MEMBERS;
-use super::scan::Cursor;
-use super::types::{Api, Inference};
+use super::scan::{Cursor, Kind};
+use super::types::{Api, Inference, JsonStr};
 
 /// Reads one member of the body; returns false, with the value untouched, if the member is of no interest.
 pub(super) type ReadMember<'f, 'b> = &'f mut dyn FnMut(&[u8], &mut Cursor<'b>) -> Result<bool, ScanError>;
@@ -32,6 +32,12 @@ pub(super) fn read_body<'b>(
                 }
             }
             b"stream" => inference.stream = cursor.bool_or_skip()? == Some(true),
+            b"previous_response_id" if api == Api::Responses => {
+                inference.state = cursor.string_or_skip()?.or(inference.state);
+            }
+            b"conversation" if api == Api::Responses => {
+                inference.state = inference.state.or(read_reference(&mut cursor)?);
+            }
             b"cache_salt" => inference.cache_salt = cursor.string_or_skip()?,
             other => {
                 if !member(other, &mut cursor)? {
@@ -42,4 +48,21 @@ pub(super) fn read_body<'b>(
     }
     cursor.finish()?;
     Ok(inference)
+}
+
+/// A reference by id: the id itself, or an object that holds it.
+fn read_reference(cursor: &mut Cursor<'_>) -> Result<Option<JsonStr>, ScanError> {
+    if cursor.peek()? != Kind::Object {
+        return cursor.string_or_skip();
+    }
+    let mut id = None;
+    let mut object = cursor.open()?;
+    while let Some(name) = cursor.member(&mut object)? {
+        if cursor.value(name).as_ref() == b"id" {
+            id = cursor.string_or_skip()?;
+        } else {
+            cursor.skip()?;
+        }
+    }
+    Ok(id)
 }

@@ -11,6 +11,8 @@
 //! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
 //! | `model_watch` | the model of a request that is seen in part, or in pieces |
 //! | `response`, `usage` | token counts and failures from a response |
+//! | `inflate` | gzip and deflate off a response, to read it |
+//! | `state` | ids of responses and conversations, in paths and answers |
 //! | `error_form` | how a client wants to be told of an error |
 //! | `rewrite_back` | the client's model name in a response |
 
@@ -21,6 +23,7 @@ mod error;
 mod error_form;
 mod escapes;
 mod headers;
+mod inflate;
 mod messages;
 mod model_name;
 mod model_watch;
@@ -35,6 +38,7 @@ mod scan;
 mod skim;
 mod splice;
 mod sse;
+mod state;
 mod types;
 mod usage;
 mod vllm;
@@ -43,6 +47,7 @@ mod words;
 pub use error::{Fault, ParseError, ScanError, Shape};
 pub use error_form::ErrorForm;
 pub use headers::Headers;
+pub use inflate::{Inflater, NotDecoded};
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use model_watch::{ModelWatch, model_in_beginning};
 pub use parse::{api_of, parse};
@@ -50,4 +55,5 @@ pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
 pub use response::ResponseReader;
 pub use rewrite_back::ModelRestorer;
 pub use splice::splice_model;
+pub use state::{MAX_STATE_ID, MadeId, state_in_path};
 pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Usage, token_ids};

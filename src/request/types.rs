@@ -130,6 +130,8 @@ pub struct Inference {
     pub stream: bool,
     /// Cap on output tokens.
     pub max_output_tokens: Option<u64>,
+    /// Id of the response or conversation that the request continues.
+    pub state: Option<JsonStr>,
     /// `cache_salt`.
     pub cache_salt: Option<JsonStr>,
     /// The prompt.
@@ -150,6 +152,7 @@ impl Inference {
             empty_object: false,
             stream: false,
             max_output_tokens: None,
+            state: None,
             cache_salt: None,
             prompt: Prompt::default(),
             skip_response: false,

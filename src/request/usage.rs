@@ -96,9 +96,12 @@ pub(super) fn carrier(dialect: Dialect) -> &'static str {
     }
 }
 
+/// Types of events that say that the answer failed.
+const FAILURES: [&[u8]; 2] = [b"error", b"response.failed"];
+
 /// True for the types of events that say that the answer failed.
 pub(super) fn is_failure(kind: &[u8]) -> bool {
-    matches!(kind, b"error" | b"response.failed")
+    FAILURES.contains(&kind)
 }
 
 /// Reads one event's data. Anthropic's start and delta may both be in it.
@@ -110,10 +113,7 @@ pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanErr
         match cursor.value(name).as_ref() {
             b"usage" => event.top = read(dialect, &mut cursor)?,
             b"error" => event.failed |= says_something(&mut cursor)?,
-            b"type" | b"object" => {
-                let kind = cursor.string_or_skip()?;
-                event.failed |= kind.is_some_and(|kind| is_failure(cursor.value(kind).as_ref()));
-            }
+            b"type" | b"object" => event.failed |= names_failure(&mut cursor)?,
             name if name == carrier(dialect).as_bytes() => read_within(dialect, &mut cursor, &mut event)?,
             _ => {
                 cursor.skip()?;
@@ -122,6 +122,14 @@ pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanErr
     }
     cursor.finish()?;
     Ok(event)
+}
+
+/// Passes over the type of an event; true if it is that of a failure.
+fn names_failure(cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
+    let Some(kind) = cursor.string_or_skip()? else { return Ok(false) };
+    // No other type is looked at: this is done for every event.
+    let length = kind.end - kind.start;
+    Ok(FAILURES.iter().any(|failure| failure.len() == length as usize) && is_failure(&cursor.value(kind)))
 }
 
 fn read_within(dialect: Dialect, cursor: &mut Cursor<'_>, event: &mut Event) -> Result<(), ScanError> {

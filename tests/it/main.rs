@@ -46,6 +46,7 @@ mod scale_from_zero;
 mod scraping;
 mod session_affinity;
 mod silent_clients;
+mod stateful;
 mod through_envoy;
 mod tls;
 mod tracing;

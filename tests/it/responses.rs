@@ -111,3 +111,42 @@ async fn a_token_count_that_nobody_can_believe_stays_out_of_the_sums() {
     let unread = pointsman.metric("pointsman_response_usage_unread_total", &[("reason", "unbelievable")]);
     assert_eq!(unread.await, Some(1.0));
 }
+
+/// These pieces in gzip, each flushed as servers do it.
+fn gzipped(pieces: &[&str]) -> Script {
+    use std::io::Write as _;
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+    let mut chunks = Vec::new();
+    for piece in pieces {
+        encoder.write_all(piece.as_bytes()).unwrap();
+        encoder.flush().unwrap();
+        chunks.push(std::mem::take(encoder.get_mut()));
+    }
+    chunks.push(encoder.finish().unwrap());
+    let headers = "content-type: text/event-stream\r\ncontent-encoding: gzip\r\n".to_owned();
+    Script { headers, chunks, end: ScriptEnd::Proper }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn usage_is_read_from_a_compressed_stream_which_is_passed_on_untouched() {
+    let sent = gzipped(&[EVENT, USAGE, DONE]);
+    let expected = sent.chunks.concat();
+    let server = Scripted::start(move |_, body| match body {
+        body if body.contains("unknown") => {
+            let headers = "content-type: text/event-stream\r\ncontent-encoding: br\r\n".to_owned();
+            Script { headers, ..Script::events(&[EVENT], ScriptEnd::Proper) }
+        }
+        _ => sent.clone(),
+    })
+    .await;
+    let (pointsman, envoy) = stack(&server).await;
+    let reply = envoy.http1().post(CHAT, &chat("hello", 2, true)).await;
+    assert_eq!(reply.body, expected);
+    ended(&pointsman, "complete", 1.0).await;
+    assert_eq!(count(&pointsman, "llm_d_epp_request_input_tokens_sum").await, 12.0);
+    assert_eq!(count(&pointsman, "llm_d_epp_request_output_tokens_sum").await, 6.0);
+    envoy.http1().post(CHAT, &chat("unknown", 2, true)).await;
+    ended(&pointsman, "complete", 2.0).await;
+    let unread = pointsman.metric("pointsman_response_usage_unread_total", &[("reason", "encoding")]);
+    assert_eq!(unread.await, Some(1.0));
+}

@@ -72,6 +72,11 @@ impl Client {
         self.send(Method::GET, path, headers, Full::default().boxed_unsync()).await
     }
 
+    /// DELETE.
+    pub(crate) async fn delete(&self, path: &str) -> Reply {
+        self.send(Method::DELETE, path, &[], Full::default().boxed_unsync()).await
+    }
+
     /// POST of a JSON value.
     pub(crate) async fn post(&self, path: &str, body: &Value) -> Reply {
         self.post_with(path, &[], body.to_string()).await

@@ -52,9 +52,7 @@ impl EventSource {
         }
         let whole = memrchr2(b'\n', b'\r', rest).map_or(0, |last| last + 1);
         let (lines, begun) = rest.split_at(whole);
-        if is_of_interest(lines) {
-            self.lines(lines, found);
-        }
+        self.lines(lines, found);
         self.keep(begun, found);
     }
 
@@ -63,11 +61,36 @@ impl EventSource {
         self.end_line(found);
     }
 
-    fn lines(&self, mut lines: &[u8], found: &mut Found) {
-        while let Some(end) = memchr2(b'\n', b'\r', lines) {
-            let (line, behind) = lines.split_at(end);
-            lines = behind.split_first().map_or(behind, |(_, rest)| rest);
-            self.line(line, found);
+    /// Reads the lines in which there may be something; each of `lines` has its end. The others are not even told apart.
+    fn lines(&self, lines: &[u8], found: &mut Found) {
+        let find = |finder: &Finder<'_>, from: usize, to: usize| {
+            lines.get(from..to).and_then(|part| finder.find(part)).map_or(to, |at| from + at)
+        };
+        // Servers that report usage at the end write `"usage":null` into every event before; in a text the quote would be escaped.
+        let find_usage = |from: usize| {
+            let mut at = find(&USAGE, from, lines.len());
+            while lines.get(at..).is_some_and(|rest| rest.starts_with(b"usage\":null")) {
+                at = find(&USAGE, at + 1, lines.len());
+            }
+            at
+        };
+        let mut from = 0;
+        let mut usage = find_usage(0);
+        loop {
+            // Each byte is searched once for each word, whatever the lines hold.
+            if usage < from {
+                usage = find_usage(from);
+            }
+            let at = find(&ERROR, from, usage);
+            if at >= lines.len() {
+                return;
+            }
+            let before = lines.get(from..at).unwrap_or_default();
+            let start = memrchr2(b'\n', b'\r', before).map_or(from, |end| from + end + 1);
+            let behind = lines.get(at..).unwrap_or_default();
+            let end = memchr2(b'\n', b'\r', behind).map_or(lines.len(), |length| at + length);
+            self.line(lines.get(start..end).unwrap_or_default(), found);
+            from = end + 1;
         }
     }
 
@@ -76,7 +99,7 @@ impl EventSource {
             let mut long = LongLine::begin(line, self.limit, found);
             long.feed(line, found);
             long.end(found);
-        } else if is_of_interest(line) {
+        } else {
             found.line(line);
         }
     }

@@ -251,7 +251,7 @@ proptest! {
         let expected = value.as_object().and_then(|top| top.get("usage")).filter(|usage| usage.is_object());
         prop_assert_eq!(found.is_some(), expected.is_some());
         if let Some(usage) = expected {
-            let count = |name: &str| usage.get(name).map(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()).unwrap_or(0));
+            let count = |name: &str| usage.get(name).filter(|count| !count.is_null()).map(|count| count.as_u64().or_else(|| count.as_str()?.parse().ok()).unwrap_or(0));
             prop_assert_eq!(found.unwrap().prompt_tokens, count("prompt_tokens").or(count("input_tokens")).unwrap_or(0));
             prop_assert_eq!(found.unwrap().completion_tokens, count("completion_tokens").or(count("output_tokens")).unwrap_or(0));
         }

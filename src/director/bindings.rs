@@ -1,0 +1,99 @@
+//! Which server made a response or a conversation: what refers to it must go there.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh64::xxh64;
+
+use crate::metrics::{BoundHit, StateMetrics};
+use crate::pool::Endpoint;
+use crate::prefix::Recency;
+use crate::scheduling::{Candidates, Decision};
+
+/// A keyed hash of an id: ids come from clients and servers.
+pub(super) type StateKey = u128;
+
+/// Ids of what servers made, each with the incarnation of its server, in the order of their last use. About 60 bytes each, whatever the ids' length.
+#[derive(Debug)]
+pub(super) struct ServerBindings {
+    limit: usize,
+    /// Seeds of the two halves of a key, so that nobody can make keys collide.
+    seeds: [u64; 2],
+    made: Mutex<Recency<StateKey, u64>>,
+    metrics: StateMetrics,
+}
+
+impl ServerBindings {
+    /// Room for `limit` ids; beyond it the one that was not used for longest is forgotten.
+    pub(super) fn new(limit: usize, seed: u64, metrics: StateMetrics) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let seeds = [rng.u64(..), rng.u64(..)];
+        Self { limit, seeds, made: Mutex::default(), metrics }
+    }
+
+    /// Key of an id.
+    pub(super) fn key(&self, id: &[u8]) -> StateKey {
+        let [high, low] = self.seeds.map(|seed| u128::from(xxh64(id, seed)));
+        high << 64 | low
+    }
+
+    /// Remembers that the endpoint of this incarnation made the state of this id.
+    pub(super) fn bind(&self, id: &[u8], incarnation: u64) {
+        let key = self.key(id);
+        let mut made = self.made.lock();
+        if let Some(index) = made.position(&key) {
+            if let Some(bound) = made.value_mut(index) {
+                *bound = incarnation;
+            }
+            made.touch(index);
+            return;
+        }
+        while made.len() >= self.limit && made.pop_oldest().is_some() {
+            self.metrics.forgotten();
+        }
+        made.insert(key, incarnation);
+    }
+
+    /// Incarnation of the endpoint that made the state.
+    fn bound(&self, key: StateKey) -> Option<u64> {
+        let mut made = self.made.lock();
+        let index = made.position(&key)?;
+        made.touch(index);
+        made.value(index).copied()
+    }
+
+    /// Sends the request to the endpoint that made the state it refers to, if that is a candidate; filters and scores do not count. Otherwise the decision
+    /// stays as it is. Profiles beside the primary one keep their choice.
+    pub(super) fn apply(&self, key: StateKey, candidates: &Candidates, decision: &mut Decision) {
+        let Some(incarnation) = self.bound(key) else { return self.metrics.request(BoundHit::Unknown) };
+        let is_it = |endpoint: &&Arc<Endpoint>| endpoint.incarnation() == incarnation;
+        let Some(endpoint) = candidates.iter().find(is_it) else {
+            return self.metrics.request(BoundHit::Gone);
+        };
+        let primary = decision.primary;
+        if let Some(Some(result)) = decision.profiles.get_mut(primary) {
+            result.targets.clear();
+            result.targets.push(Arc::clone(endpoint));
+            self.metrics.request(BoundHit::Kept);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn beyond_the_bound_the_id_that_was_not_used_for_longest_is_forgotten() {
+        let bindings = ServerBindings::new(2, 1, Metrics::new().state());
+        let bound = |id: &str| bindings.bound(bindings.key(id.as_bytes()));
+        bindings.bind(b"a", 1);
+        bindings.bind(b"b", 2);
+        assert_eq!(bound("a"), Some(1));
+        bindings.bind(b"c", 3);
+        assert_eq!((bound("a"), bound("b"), bound("c")), (Some(1), None, Some(3)));
+        bindings.bind(b"a", 4);
+        assert_eq!((bound("a"), bindings.made.lock().len()), (Some(4), 2));
+    }
+}
