@@ -41,6 +41,10 @@ const BUFFER: usize = 64 << 10;
 /// Pieces in which a page is handed on.
 const PIECE: usize = 32 << 10;
 
+/// Bytes of answers that the system holds for a client. It would take megabytes, and so let a client that does not read have page after page
+/// made.
+const SEND_BUFFER: usize = 128 << 10;
+
 /// Longest wait for open connections at the end.
 const FAREWELL: Duration = Duration::from_secs(5);
 
@@ -49,12 +53,13 @@ const FAREWELL: Duration = Duration::from_secs(5);
 pub struct ClientAddress(pub SocketAddr);
 
 /// Serves pages on `port` until `shutdown` resolves; then answers that are under way get 5 s to finish. `answer` gets whole requests.
-pub async fn serve_pages<A, F>(port: Port, answer: A, shutdown: impl Future<Output = ()>)
+pub async fn serve_pages<A, F>(mut port: Port, answer: A, shutdown: impl Future<Output = ()>)
 where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
 {
     let writers = Writers::default();
+    port.send_buffer = Some(SEND_BUFFER);
     port.run(shutdown, move |io, client| connection(io, client, writers.clone(), answer.clone())).await;
 }
 
@@ -122,6 +127,8 @@ where
         }
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 5 s\n")),
     };
+    // A client that sends request upon request has each answered in its turn.
+    tokio::task::yield_now().await;
     let answering = peer.answering();
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(ClientAddress(address));

@@ -29,6 +29,8 @@ pub struct Port {
     listener: TcpListener,
     tls: Option<Tls>,
     pub(super) keepalive: Keepalive,
+    /// Bytes that the system holds for a client that does not read; `None` leaves that to the system.
+    pub(super) send_buffer: Option<usize>,
     connections: Connections,
 }
 
@@ -41,7 +43,8 @@ impl Port {
         keepalive: Keepalive,
         metrics: &Metrics,
     ) -> Self {
-        Self { listener, tls: None, keepalive, connections: Connections::new(bounds, metrics.port(name)) }
+        let connections = Connections::new(bounds, metrics.port(name));
+        Self { listener, tls: None, keepalive, send_buffer: None, connections }
     }
 
     /// The same with TLS, if there is any.
@@ -67,7 +70,7 @@ impl Port {
         S: Fn(Io, Client) -> F + Clone + Send + Sync + 'static,
         F: Future<Output = Result<(), Ended>> + Send + 'static,
     {
-        let Self { listener, tls, keepalive, connections } = self;
+        let Self { listener, tls, keepalive, send_buffer, connections } = self;
         let (acceptor, renewal) = tls.map(Tls::into_parts).unzip();
         let (tasks, closing) = (TaskTracker::new(), CancellationToken::new());
         let accepting = async {
@@ -75,7 +78,7 @@ impl Port {
             loop {
                 let (stream, address) = next_connection(&listener, &connections, &failures).await;
                 let Some(admitted) = connections.admit() else { continue };
-                set_up(&stream, keepalive);
+                set_up(&stream, keepalive, send_buffer);
                 let socket = Socket::new(stream, keepalive.write_patience());
                 let client = Client { address, closing: closing.clone(), peer: admitted.peer().clone() };
                 tasks.spawn(connection(socket, acceptor.clone(), admitted, client, serve.clone()));

@@ -45,8 +45,12 @@ fn is_of_the_client(error: &io::Error) -> bool {
 }
 
 /// Small answers leave at once; a peer that is gone is noticed.
-pub(super) fn set_up(stream: &TcpStream, keepalive: Keepalive) {
-    let result = stream.set_nodelay(true).and_then(|()| keep_alive(&SockRef::from(stream), keepalive));
+pub(super) fn set_up(stream: &TcpStream, keepalive: Keepalive, send_buffer: Option<usize>) {
+    let socket = SockRef::from(stream);
+    let result = stream
+        .set_nodelay(true)
+        .and_then(|()| send_buffer.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes)))
+        .and_then(|()| keep_alive(&socket, keepalive));
     if let Err(error) = result {
         // The connection is gone already, or the system cannot: HTTP/2 asks too.
         tracing::debug!(%error, "cannot set up a connection");
@@ -75,12 +79,12 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (server, _) = listener.accept().await.unwrap();
-        set_up(&server, Keepalive::default());
+        set_up(&server, Keepalive::default(), None);
         let socket = SockRef::from(&server);
         assert!(socket.keepalive().unwrap() && socket.tcp_nodelay().unwrap());
         assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(20));
         assert_eq!(socket.tcp_keepalive_interval().unwrap(), Duration::from_secs(3));
-        set_up(&client, Keepalive { interval: Duration::ZERO, ..Keepalive::default() });
+        set_up(&client, Keepalive { interval: Duration::ZERO, ..Keepalive::default() }, None);
         assert!(!SockRef::from(&client).keepalive().unwrap());
     }
 }
