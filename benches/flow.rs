@@ -39,7 +39,8 @@ impl Load for Room {
 }
 
 fn settings(fairness: Fairness, ordering: Ordering) -> FlowSettings {
-    let band = BandSettings { max_requests: u64::MAX, max_bytes: u64::MAX, fairness, ordering };
+    let band =
+        BandSettings { max_requests: u64::MAX, max_bytes: u64::MAX, request_ttl: None, fairness, ordering };
     let bands = [100, 0, -10].map(|priority| (priority, band.clone())).into();
     FlowSettings { bands, ..FlowSettings::default() }
 }

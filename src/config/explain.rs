@@ -141,6 +141,9 @@ impl Plan {
 fn write_band(out: &mut String, indent: &str, band: &BandSettings, names: &BandNames) -> std::fmt::Result {
     writeln!(out, "{indent}maxBytes: {}", band.max_bytes)?;
     writeln!(out, "{indent}maxRequests: {}", band.max_requests)?;
+    if let Some(ttl) = band.request_ttl {
+        writeln!(out, "{indent}defaultRequestTTL: {}", format_go_duration(ttl))?;
+    }
     writeln!(out, "{indent}fairnessPolicyRef: {}", scalar(&names.fairness))?;
     writeln!(out, "{indent}orderingPolicyRef: {}", scalar(&names.ordering))
 }

@@ -21,6 +21,8 @@ pub struct PriorityBand {
     pub max_bytes: Option<u64>,
     /// Requests that may wait. 0 stands for the default too.
     pub max_requests: Option<u64>,
+    /// Longest wait; 0 is forever.
+    pub default_request_ttl: Option<Duration>,
     /// Fairness policy.
     pub fairness_policy: Option<Reference>,
     /// Ordering policy.
@@ -171,6 +173,7 @@ impl PriorityBand {
             priority: fields.integer("priority", problems),
             max_bytes: fields.scalar("maxBytes", problems, quantity),
             max_requests: fields.scalar("maxRequests", problems, quantity),
+            default_request_ttl: fields.scalar("defaultRequestTTL", problems, longest_wait),
             fairness_policy: plain_reference(&mut fields, "fairnessPolicyRef", problems),
             ordering_policy: plain_reference(&mut fields, "orderingPolicyRef", problems),
             line: node.line,

@@ -202,6 +202,7 @@ fn band(
     let settings = BandSettings {
         max_bytes: limit(written.max_bytes, DEFAULT_BAND_BYTES),
         max_requests: limit(written.max_requests, DEFAULT_BAND_REQUESTS),
+        request_ttl: written.default_request_ttl,
         fairness,
         ordering,
     };

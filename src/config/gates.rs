@@ -1,5 +1,6 @@
 //! Feature gates.
 
+use super::former::why_gate_is_gone;
 use crate::document::{Node, Problems, hint};
 
 /// Which optional features are on.
@@ -46,6 +47,10 @@ impl FeatureGates {
             match name {
                 FLOW_CONTROL => gates.flow_control = on,
                 HA_POPULATE => gates.ha_populate_non_leader_datastore = on,
+                _ if let Some(why) = why_gate_is_gone(name) => {
+                    let message = format!("the feature gate \"{name}\" is gone: {why}; leave it out");
+                    problems.warning(node.line, path, message);
+                }
                 _ => {
                     let hint = hint(name, &[FLOW_CONTROL, HA_POPULATE]);
                     problems.error(node.line, path, format!("unknown feature gate \"{name}\"{hint}"));

@@ -4,16 +4,19 @@
 //! | file | what |
 //! |---|---|
 //! | `source` | the text: a file, a flag, or the built-in default |
-//! | `schema`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
+//! | `former` | forms of earlier releases → today's |
+//! | `schema`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
 //! | `resolve` | [`Document`] → [`Plan`], in the steps below |
 //! | `instances`, `known` | plugin types → plugin instances |
 //! | `profiles`, `wiring`, `producers`, `flow_settings` | defaults and references: profiles, parsers and data layer, data producers and their order, flow control |
 //! | `unused` | what has no effect |
 //! | `explain` | the effective configuration as text |
 
+mod data_layer;
 mod explain;
 mod flow_control;
 mod flow_settings;
+mod former;
 mod gates;
 mod instances;
 mod known;
@@ -26,11 +29,12 @@ mod source;
 mod unused;
 mod wiring;
 
+pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;
 pub use plan::{Origin, Plan, PlannedInstance, PlannedParser};
 pub use resolve::{LoadOptions, load};
-pub use schema::{DataLayer, Document, PluginEntry, ProfileEntry, ProfileRef, Reference, Source};
+pub use schema::{Document, PluginEntry, ProfileEntry, ProfileRef, Reference};
 pub use source::ConfigSource;
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use super::instances::Instances;
 use super::plan::{Plan, PlannedInstance};
 use super::schema::{self, Document};
 use super::source::ConfigSource;
-use super::{flow_settings, producers, profiles, unused, wiring};
+use super::{flow_settings, former, producers, profiles, unused, wiring};
 use crate::document::{Problems, SyntaxError, parse};
 use crate::metrics::Metrics;
 use crate::plugins::{PluginType, Roles};
@@ -65,7 +65,7 @@ pub fn load(source: &ConfigSource, options: &LoadOptions) -> Result<Plan, Proble
 fn plan(text: &str, options: &LoadOptions, problems: &mut Problems) -> Option<Plan> {
     let mut report = |fault: SyntaxError| problems.error(fault.line, "", fault.message);
     let given = parse(text).map_err(&mut report).ok()?;
-    let root = if let Some(root) = given {
+    let mut root = if let Some(root) = given {
         root
     } else {
         let root = parse(ConfigSource::built_in()).map_err(report).ok()??;
@@ -73,6 +73,7 @@ fn plan(text: &str, options: &LoadOptions, problems: &mut Problems) -> Option<Pl
         root
     };
     let is_json = text.trim_start().starts_with('{');
+    former::translate(&mut root, problems);
     let document = schema::read(&root, is_json, problems);
     resolve(&document, options, problems)
 }

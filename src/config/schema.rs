@@ -1,8 +1,9 @@
 //! The document as written: every field typed, nothing resolved.
 
+use super::data_layer::DataLayer;
 use super::flow_control::{FlowControl, SaturationDetector};
+use super::former::is_former_api_version;
 use super::gates::FeatureGates;
-use crate::document::scalar::go_duration;
 use crate::document::{Fields, Level, Node, NodeValue, Problems, nearest};
 
 /// A name that refers to a plugin, and where it stands.
@@ -53,32 +54,6 @@ pub struct ProfileEntry {
     pub path: String,
 }
 
-/// A row of `dataLayer.sources`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Source {
-    /// The source.
-    pub plugin: Reference,
-    /// Who reads what it fetches.
-    pub extractors: Vec<Reference>,
-}
-
-/// `dataLayer`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct DataLayer {
-    /// Add the default metrics source and extractor if no metrics source is listed.
-    pub inject_defaults: bool,
-    /// What is fetched, and who reads it.
-    pub sources: Vec<Source>,
-    /// Where endpoints come from without Kubernetes.
-    pub discovery: Option<Reference>,
-}
-
-impl Default for DataLayer {
-    fn default() -> Self {
-        Self { inject_defaults: true, sources: Vec::new(), discovery: None }
-    }
-}
-
 /// An `EndpointPickerConfig` as written.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Document {
@@ -100,7 +75,7 @@ pub struct Document {
 
 const KIND: &str = "EndpointPickerConfig";
 const API_VERSION: &str = "llm-d.ai/v1alpha1";
-const FORMER_API_VERSIONS: [&str; 2] = ["inference.networking.x-k8s.io/v1alpha1", "config.x-k8s.io/v1alpha1"];
+const NEXT_API_VERSION: &str = "llm-d.ai/v1";
 
 /// Reads the whole tree. What is wrong goes to `problems`, and the rest is read on.
 pub(super) fn read(root: &Node, is_json: bool, problems: &mut Problems) -> Document {
@@ -116,7 +91,7 @@ pub(super) fn read(root: &Node, is_json: bool, problems: &mut Problems) -> Docum
         document.profiles.extend(profile(node, format!("schedulingProfiles[{index}]"), problems));
     }
     if let Some(node) = fields.get("dataLayer") {
-        document.data_layer = data_layer(node, problems);
+        document.data_layer = DataLayer::read(node, problems);
     }
     if let Some(node) = fields.get("flowControl") {
         document.flow_control = FlowControl::read(node, "flowControl", problems);
@@ -125,6 +100,11 @@ pub(super) fn read(root: &Node, is_json: bool, problems: &mut Problems) -> Docum
         && let Some(mut handler) = Fields::of(node, "requestHandler", problems)
     {
         document.parsers = references(&mut handler, "parsers", problems);
+        if handler.boolean("propagatePriority", problems) == Some(true) {
+            let field = "propagatePriority";
+            let message = "has no effect: model servers are not told the priority of a request";
+            problems.warning(handler.line_of(field), handler.path(field), message);
+        }
         handler.finish(Level::Error, problems);
     }
     if let Some(node) = fields.get("parser") {
@@ -161,27 +141,22 @@ pub(super) fn read(root: &Node, is_json: bool, problems: &mut Problems) -> Docum
 }
 
 fn version(fields: &mut Fields<'_>, problems: &mut Problems) {
-    let version = fields.text("apiVersion", problems);
+    // Templates write empty strings for what they do not set.
+    let version = fields.text("apiVersion", problems).filter(|version| !version.is_empty());
     let line = fields.line_of("apiVersion");
     match version {
-        None | Some(API_VERSION) => {}
-        Some(former) if FORMER_API_VERSIONS.contains(&former) => {
-            problems.warning(
-                line,
-                "apiVersion",
-                format!("\"{former}\" is deprecated; use \"{API_VERSION}\""),
-            );
+        None | Some(API_VERSION | NEXT_API_VERSION) => {}
+        Some(former) if is_former_api_version(former) => {
+            let message = format!("\"{former}\" is a former group; write \"{API_VERSION}\"");
+            problems.warning(line, "apiVersion", message);
         }
         Some(other) => {
-            let [first, second] = FORMER_API_VERSIONS;
-            let message = format!(
-                "got \"{other}\", expected \"{API_VERSION}\" (or the deprecated \"{first}\" or \"{second}\")"
-            );
+            let message = format!("got \"{other}\", expected \"{API_VERSION}\" or \"{NEXT_API_VERSION}\"");
             problems.error(line, "apiVersion", message);
         }
     }
     let kind = fields.text("kind", problems);
-    if let Some(other) = kind.filter(|kind| *kind != KIND) {
+    if let Some(other) = kind.filter(|kind| !kind.is_empty() && *kind != KIND) {
         problems.error(fields.line_of("kind"), "kind", format!("got \"{other}\", expected \"{KIND}\""));
     }
 }
@@ -251,46 +226,8 @@ fn profile(node: &Node, path: String, problems: &mut Problems) -> Option<Profile
     Some(ProfileEntry { name, plugins, line: node.line, path })
 }
 
-fn data_layer(node: &Node, problems: &mut Problems) -> DataLayer {
-    let mut layer = DataLayer::default();
-    let Some(mut fields) = Fields::of(node, "dataLayer", problems) else { return layer };
-    layer.inject_defaults = fields.boolean("injectDefaults", problems).unwrap_or(true);
-    let at = fields.path("sources");
-    for (index, node) in fields.list("sources", problems).iter().enumerate() {
-        let Some(mut row) = Fields::of(node, &format!("{at}[{index}]"), problems) else { continue };
-        let plugin = named(&mut row, problems);
-        let extractors = references(&mut row, "extractors", problems);
-        row.finish(Level::Error, problems);
-        layer.sources.extend(plugin.map(|plugin| Source { plugin, extractors }));
-    }
-    if let Some(node) = fields.get("discovery") {
-        layer.discovery = reference(node, "dataLayer.discovery", problems);
-    }
-    if let Some(node) = fields.get("peerDiscovery") {
-        let path = fields.path("peerDiscovery");
-        let _ = reference(node, &path, problems);
-        problems.warning(
-            fields.line_of("peerDiscovery"),
-            path,
-            "has no effect: replicas do not look for each other",
-        );
-    }
-    if let Some(name) = fields.text("crossReplicaSyncerPluginRef", problems).filter(|name| !name.is_empty()) {
-        let field = "crossReplicaSyncerPluginRef";
-        let message =
-            format!("\"{name}\" cannot be a syncer: no plugin type of this version synchronises replicas");
-        problems.error(fields.line_of(field), fields.path(field), message);
-    }
-    let field = "crossReplicaSyncInterval";
-    if fields.scalar(field, problems, go_duration).is_some() {
-        problems.warning(fields.line_of(field), fields.path(field), "has no effect: there is no syncer");
-    }
-    fields.finish(Level::Error, problems);
-    layer
-}
-
 /// The `pluginRef` of a row that has other fields too.
-fn named(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<Reference> {
+pub(super) fn named(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<Reference> {
     let given = fields.get("pluginRef").is_some();
     let name = fields.text("pluginRef", problems);
     let (line, path) = (fields.line_of("pluginRef"), fields.path("pluginRef"));
@@ -309,7 +246,11 @@ pub(super) fn reference(node: &Node, path: &str, problems: &mut Problems) -> Opt
     reference
 }
 
-fn references(fields: &mut Fields<'_>, name: &'static str, problems: &mut Problems) -> Vec<Reference> {
+pub(super) fn references(
+    fields: &mut Fields<'_>,
+    name: &'static str,
+    problems: &mut Problems,
+) -> Vec<Reference> {
     let at = fields.path(name);
     let nodes = fields.list(name, problems).iter().enumerate();
     nodes.filter_map(|(index, node)| reference(node, &format!("{at}[{index}]"), problems)).collect()

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use super::data_layer::DataLayer;
 use super::instances::{Instance, Instances};
-use super::schema::{DataLayer, Reference, near_name};
+use super::schema::{Reference, near_name};
 use crate::datalayer::{EngineTable, SourceSpec};
 use crate::document::Problems;
 use crate::plugins::FileDiscoverySpec;

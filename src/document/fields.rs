@@ -49,7 +49,9 @@ impl<'d> Fields<'d> {
 
     /// The field `name`, unless it is absent or `null`.
     pub fn get(&mut self, name: &'static str) -> Option<&'d Node> {
-        self.known.push(name);
+        if !self.known.contains(&name) {
+            self.known.push(name);
+        }
         self.entry(name).map(|(_, node)| node).filter(|node| !node.is_null())
     }
 

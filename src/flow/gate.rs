@@ -130,7 +130,7 @@ impl Gate {
         if !self.queued.has_room(arrival.size, requests, bytes) || !band.has_room(arrival.size) {
             return Err(full);
         }
-        let ttl = self.waits.ttl(arrival.ttl);
+        let ttl = self.waits.ttl(arrival.ttl, band.settings.request_ttl);
         let wait = self.waits.group(ttl);
         let received = nanos(self.epoch, arrival.received);
         let due = Due { received, enqueued: at, ttl, slo_ttft: arrival.slo_ttft };

@@ -84,11 +84,15 @@ impl Waits {
         }
     }
 
-    /// The longest wait of a request that asks for `wanted`: never more than the default.
-    pub(super) fn ttl(&self, wanted: Option<Duration>) -> Option<Duration> {
-        match (wanted.filter(|wanted| !wanted.is_zero()), self.default_ttl) {
-            (Some(wanted), Some(default)) => Some(wanted.min(default)),
-            (wanted, default) => wanted.or(default),
+    /// The longest wait of a request that asks for `wanted`: never more than that of its band, where zero is forever, or else the pool's default.
+    pub(super) fn ttl(&self, wanted: Option<Duration>, band: Option<Duration>) -> Option<Duration> {
+        let most = match band {
+            Some(own) => (!own.is_zero()).then_some(own),
+            None => self.default_ttl,
+        };
+        match (wanted.filter(|wanted| !wanted.is_zero()), most) {
+            (Some(wanted), Some(most)) => Some(wanted.min(most)),
+            (wanted, most) => wanted.or(most),
         }
     }
 

@@ -94,6 +94,8 @@ pub struct BandSettings {
     pub max_bytes: u64,
     /// Requests that may wait in the band; at least 1.
     pub max_requests: u64,
+    /// Longest wait while the pool has endpoints; zero is forever, `None` is [`FlowSettings::default_request_ttl`].
+    pub request_ttl: Option<Duration>,
     /// Which flow of the band is served next.
     pub fairness: Fairness,
     /// Which request of a flow goes first.
@@ -105,6 +107,7 @@ impl Default for BandSettings {
         Self {
             max_bytes: DEFAULT_BAND_BYTES,
             max_requests: DEFAULT_BAND_REQUESTS,
+            request_ttl: None,
             fairness: Fairness::default(),
             ordering: Ordering::default(),
         }

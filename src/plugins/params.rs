@@ -1,7 +1,8 @@
 //! Plugin parameters, read the way Go's JSON package reads them, but with errors that help.
 //!
-//! Keys match in any letter case (the exact spelling wins over others), `null` leaves the default, unknown fields are refused, and all of
-//! them are named at once with the nearest valid spelling. A fault carries the path of the parameter below `parameters`.
+//! Keys match in any letter case (the exact spelling wins over others), `null` leaves the default, and so does an empty string where the parameter
+//! is the name of something. Unknown fields are refused, and all of them are named at once with the nearest valid spelling. A fault carries the
+//! path of the parameter below `parameters`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -321,6 +322,27 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     }
 }
 
+/// Ends of the names of parameters that choose something by its name. Templates write an empty string for what they do not set, and there is nothing
+/// whose name is empty, so it means the default there.
+const CHOICES: &[&str] = &[
+    "algorithm",
+    "header",
+    "Header",
+    "Mode",
+    "Name",
+    "Order",
+    "Policy",
+    "producer",
+    "Ref",
+    "scheme",
+    "Source",
+    "strategy",
+];
+
+fn is_choice(field: &str) -> bool {
+    CHOICES.iter().any(|end| field.ends_with(end))
+}
+
 /// Elements of a list.
 struct Elements<'a, 'p> {
     list: &'a [Value],
@@ -369,7 +391,8 @@ impl<'a, 'p> Entries<'a, 'p> {
                 reader.unknown.borrow_mut().push((path, format!("unknown parameter{}", hint(key, fields))));
                 continue;
             };
-            if value.is_null() || (exact.is_none() && map.contains_key(*field)) {
+            let unset = value.is_null() || (is_choice(field) && value.as_str() == Some(""));
+            if unset || (exact.is_none() && map.contains_key(*field)) {
                 continue;
             }
             left.retain(|(known, _)| known != field);

@@ -26,6 +26,7 @@ mod discovery;
 mod drain;
 mod ext_proc_direct;
 mod faults;
+mod field_configs;
 mod hostile_headers;
 mod idle;
 mod kubernetes;

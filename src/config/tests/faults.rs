@@ -53,8 +53,11 @@ fn a_misspelt_field_is_told_at_every_depth() {
 }
 
 #[test]
-fn the_former_data_section_points_to_its_new_name() {
-    assert_eq!(errors("data:\n  sources: []\n"), ["1: data: unknown field; did you mean `dataLayer`?"]);
+fn an_unknown_section_points_to_the_nearest_name() {
+    assert_eq!(
+        errors("dataLayers:\n  sources: []\n"),
+        ["1: dataLayers: unknown field; did you mean `dataLayer`?"]
+    );
 }
 
 #[test]
@@ -99,9 +102,9 @@ fn a_negative_weight_is_a_penalty_and_a_zero_weight_is_nothing() {
 
 #[test]
 fn a_wrong_api_version_or_kind_is_told_with_the_right_one() {
-    let errors = errors("apiVersion: llm-d.ai/v1\nkind: EndpointPicker\n");
+    let errors = errors("apiVersion: llm-d.ai/v2\nkind: EndpointPicker\n");
     assert!(
-        errors[0].starts_with("1: apiVersion: got \"llm-d.ai/v1\", expected \"llm-d.ai/v1alpha1\""),
+        errors[0].starts_with("1: apiVersion: got \"llm-d.ai/v2\", expected \"llm-d.ai/v1alpha1\""),
         "{errors:?}"
     );
     assert_eq!(errors[1], "2: kind: got \"EndpointPicker\", expected \"EndpointPickerConfig\"");

@@ -105,6 +105,24 @@ fn every_setting_arrives() {
 }
 
 #[test]
+fn a_band_may_have_a_longest_wait_of_its_own() {
+    let text = "featureGates: [flowControl]\nflowControl:\n  defaultPriorityBand: {defaultRequestTTL: 0s}\n  priorityBands:\n  - {priority: 5, defaultRequestTTL: 2s}\n  - {priority: 6}\n";
+    let first = plan(text);
+    let flow = first.flow.clone().unwrap();
+    let wait = |priority| flow.band(priority).request_ttl;
+    let seconds = |seconds| Some(Duration::from_secs(seconds));
+    assert_eq!([wait(5), wait(6), wait(0), wait(9)], [seconds(2), None, seconds(0), seconds(0)]);
+    assert_eq!(plan(&first.effective_yaml()).flow, first.flow);
+    let short =
+        "featureGates: [flowControl]\nflowControl:\n  priorityBands:\n  - {defaultRequestTTL: 10us}\n";
+    assert!(
+        errors(short)[0].contains("priorityBands[0].defaultRequestTTL: got \"10us\""),
+        "{:?}",
+        errors(short)
+    );
+}
+
+#[test]
 fn the_effective_section_has_every_default_and_loads_to_the_same_settings() {
     let first = experimental(RICH);
     let again = experimental(&first.effective_yaml());

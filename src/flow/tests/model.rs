@@ -43,10 +43,12 @@ fn settings() -> impl Strategy<Value = FlowSettings> {
         Just(Fairness::ProgramAware(ProgramAware::default())),
     ];
     let ordering = prop_oneof![Just(Ordering::Fcfs), Just(Ordering::Edf), Just(Ordering::SloDeadline)];
-    let band = (fairness, ordering, 1..12_u64, 30..200_u64).prop_map(
-        |(fairness, ordering, max_requests, max_bytes)| BandSettings {
+    let own_ttl = prop_oneof![Just(None), Just(Some(millis(150))), Just(Some(millis(700)))];
+    let band = (fairness, ordering, 1..12_u64, 30..200_u64, own_ttl).prop_map(
+        |(fairness, ordering, max_requests, max_bytes, request_ttl)| BandSettings {
             max_bytes,
             max_requests,
+            request_ttl,
             fairness,
             ordering,
         },
@@ -156,7 +158,8 @@ impl Model {
     fn submit(&mut self, priority: i32, flow: &'static str, size: u64, ttl: Option<u64>, slo: Option<u64>) {
         let now = self.now();
         let band = if self.settings.bands.contains_key(&priority) { priority } else { 0 };
-        let ttl = ttl.map_or(TTL, millis).min(TTL);
+        let most = self.settings.band(band).request_ttl.unwrap_or(TTL);
+        let ttl = ttl.map_or(most, millis).min(most);
         let key = match self.settings.band(band).ordering {
             Ordering::Fcfs => (Duration::ZERO, now, self.submitted),
             Ordering::Edf => (now + ttl, now, self.submitted),

@@ -91,6 +91,25 @@ fn a_wait_with_endpoints_ends_at_its_own_time_and_a_shorter_one_of_the_request_c
 }
 
 #[test]
+fn a_band_with_a_longest_wait_of_its_own_goes_by_it_and_other_bands_by_the_pools() {
+    let mut settings = ttls(Some(millis(200)), None);
+    for (priority, wait) in [(1, millis(500)), (2, millis(70)), (3, Duration::ZERO)] {
+        let band = BandSettings { request_ttl: Some(wait), ..BandSettings::default() };
+        settings.bands.insert(priority, band);
+    }
+    let mut bench = Bench::new(settings, 1, 0);
+    for priority in 0..=3 {
+        bench.wait(&arrival(priority, "a"));
+    }
+    bench.wait(&Arrival { ttl: Some(millis(300)), ..arrival(1, "a") });
+    bench.pass(Duration::from_hours(1));
+    let after = |time| (Outcome::EvictedTtl, millis(time));
+    assert_eq!(bench.refused(), [after(70), after(200), after(300), after(500)]);
+    bench.resize(1, 1);
+    assert_eq!(bench.released().len(), 1, "the one that may wait forever");
+}
+
+#[test]
 fn no_request_ttl_alone_means_no_limit_with_or_without_endpoints() {
     let mut bench = Bench::new(ttls(Some(Duration::ZERO), None), 1, 0);
     bench.wait(&arrival(0, "a"));

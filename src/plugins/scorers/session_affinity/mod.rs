@@ -31,10 +31,14 @@ pub static TYPE: PluginType = PluginType {
 
 const DEFAULT_TTL_SECONDS: i64 = 300;
 
+const DEFAULT_HEADER: &str = "x-session-token";
+
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     strategy: Strategy,
+    /// The header of either strategy where its own configuration names none.
+    header_name: String,
     encoded_endpoint_header_config: EncodedConfig,
     session_id_config: SessionIdConfig,
     /// Profile whose target the session is bound to; empty means the primary one.
@@ -49,17 +53,11 @@ enum Strategy {
     SessionId,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct EncodedConfig {
     /// Request and response header.
     header: String,
-}
-
-impl Default for EncodedConfig {
-    fn default() -> Self {
-        Self { header: "x-session-token".to_owned() }
-    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -87,18 +85,17 @@ struct Source {
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
     let profile = Profile { name: params.profile_name };
+    let common = header(&params.header_name);
     match params.strategy {
         Strategy::EncodedEndpointHeader => {
-            let header = params.encoded_endpoint_header_config.header.trim().to_ascii_lowercase();
-            if header.is_empty() {
-                return Err(BuildError::at("encodedEndpointHeaderConfig.header", "must name a header"));
-            }
+            let own = header(&params.encoded_endpoint_header_config.header);
+            let header = own.or(common).unwrap_or_else(|| DEFAULT_HEADER.to_owned());
             let plugin = Arc::new(encoded::EncodedEndpoint { header, profile });
             Ok(Roles::default().scorer(Arc::clone(&plugin) as _).response_headers(plugin))
         }
         Strategy::SessionId => {
             let ttl = ttl(cx, &params.session_id_config)?;
-            let headers = headers(params.session_id_config.sources)?;
+            let headers = headers(params.session_id_config.sources, common)?;
             let plugin = Arc::new(session_id::SessionId::new(headers, profile, ttl, cx.seed()));
             Ok(Roles::default().scorer(Arc::clone(&plugin) as _).pre_request(plugin))
         }
@@ -123,10 +120,16 @@ fn ttl(cx: &mut BuildCx<'_>, config: &SessionIdConfig) -> Result<Duration, Build
         .map_err(|_| BuildError::at("sessionIdConfig.evictionTtlSeconds", "must not be negative"))
 }
 
-/// Names of the headers that carry session ids.
-fn headers(sources: Vec<Source>) -> Result<SmallVec<[String; 1]>, BuildError> {
+/// The name of a header as requests have it; `None` for an empty one, which stands for the default.
+fn header(name: &str) -> Option<String> {
+    let name = name.trim().to_ascii_lowercase();
+    (!name.is_empty()).then_some(name)
+}
+
+/// Names of the headers that carry session ids. `common` is the one to use where no source is listed.
+fn headers(sources: Vec<Source>, common: Option<String>) -> Result<SmallVec<[String; 1]>, BuildError> {
     if sources.is_empty() {
-        return Ok(SmallVec::from_iter(["x-session-id".to_owned()]));
+        return Ok(SmallVec::from_iter([common.unwrap_or_else(|| "x-session-id".to_owned())]));
     }
     let mut headers = SmallVec::new();
     for (index, Source { header, attribute, producer }) in sources.into_iter().enumerate() {

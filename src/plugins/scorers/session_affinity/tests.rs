@@ -107,11 +107,27 @@ fn a_session_expires_by_the_clock_of_the_call() {
 }
 
 #[test]
+fn the_common_header_name_serves_both_strategies_and_their_own_goes_first() {
+    let read = |params: Value| {
+        let (fleet, built) = fleet(params);
+        let scored = |header: &&str| scores(&fleet, &built, header, "ZGVmYXVsdC9hYg==") == [0.0, 1.0, 0.0];
+        ["x-mine", "x-own", "x-session-token"].into_iter().filter(scored).collect::<Vec<_>>()
+    };
+    assert_eq!(read(json!({"headerName": " X-Mine "})), ["x-mine"]);
+    let own = json!({"headerName": "x-mine", "encodedEndpointHeaderConfig": {"header": "x-own"}});
+    assert_eq!(read(own), ["x-own"]);
+    let empty = json!({"headerName": "", "encodedEndpointHeaderConfig": {"header": " "}});
+    assert_eq!(read(empty), ["x-session-token"]);
+    let (fleet, built) = fleet(json!({"strategy": "session_id", "headerName": "X-Mine"}));
+    fleet.forward(&built.roles, &request("m").header("x-mine", "s"), &Columns::new(), &[Some(0)]);
+    assert_eq!(scores(&fleet, &built, "x-mine", "s"), [1.0, 0.0, 0.0]);
+}
+
+#[test]
 fn wrong_parameters_name_their_field() {
     let session = |config: Value| json!({"strategy": "session_id", "sessionIdConfig": config});
     let cases = [
         (json!({"strategy": "sticky"}), "strategy"),
-        (json!({"encodedEndpointHeaderConfig": {"header": " "}}), "encodedEndpointHeaderConfig.header"),
         (session(json!({"evictionTtlSeconds": -1})), "sessionIdConfig.evictionTtlSeconds"),
         (session(json!({"evictionSweepSeconds": -1})), "sessionIdConfig.evictionSweepSeconds"),
         (session(json!({"sources": [{}]})), "sessionIdConfig.sources[0]"),

@@ -1,0 +1,117 @@
+//! `pd-profile-handler` of releases in which it decided about disaggregation itself. Today a decider does, which is a plugin of its own.
+
+use serde_json::Number;
+
+use super::tree::{self, Map};
+use crate::document::{Node, NodeValue, Problems};
+
+const HANDLER: &str = "pd-profile-handler";
+const BY_PREFIX: &str = "prefix-based-pd-decider";
+const ALWAYS: &str = "always-disagg-pd-decider";
+const DECIDER_NAME: &str = "deciderPluginName";
+
+/// Names of the uncached characters from which a request was prefilled apart; 0 was always.
+const THRESHOLDS: &[&str] = &["threshold", "prefillThreshold"];
+
+/// Characters that those releases took for a token.
+const CHARACTERS_PER_TOKEN: u64 = 4;
+
+/// Gives handlers without a decider the one that decides as they did.
+pub(super) fn translate(plugins: &mut Vec<Node>, problems: &mut Problems) {
+    for index in 0..plugins.len() {
+        let line = plugins[index].line;
+        let has_default = plugins.iter().any(|row| tree::is_named(row, BY_PREFIX));
+        let Some(row) =
+            tree::row_mut(plugins, index).filter(|row| tree::text_of(row, "type") == Some(HANDLER))
+        else {
+            continue;
+        };
+        if tree::get(row, "parameters").is_some_and(|node| node.as_map().is_none()) {
+            continue;
+        }
+        let Some(parameters) = tree::section(row, line, "parameters") else { continue };
+        let at = format!("plugins[{index}].parameters");
+        let named = tree::has_any_case(parameters, DECIDER_NAME);
+        let former = Former::take(parameters);
+        if named || (has_default && former.rule.is_none()) {
+            if let Some(names) = former.names() {
+                let message = format!("{names} have no effect: the decider decides");
+                problems.warning(line, at, message);
+            }
+            continue;
+        }
+        let (kind, own) = former.decider();
+        let shown = own.as_ref().map(|own| Node { line, value: NodeValue::Map(own.clone()) }.to_json());
+        let shown = shown.map(|shown| format!(", parameters: {shown}")).unwrap_or_default();
+        let what = former.names().map_or_else(
+            || "a handler without a decider".to_owned(),
+            |names| format!("{names} of the handler"),
+        );
+        tree::put(parameters, line, DECIDER_NAME, tree::text(line, kind));
+        let listed = plugins.iter().any(|row| tree::is_named(row, kind));
+        let message = format!(
+            "{what} is a plugin today; write `- {{type: {kind}{shown}}}` and `{DECIDER_NAME}: {kind}` here"
+        );
+        problems.warning(line, at, message);
+        if !listed {
+            plugins.push(decider_row(line, kind, own));
+        }
+    }
+}
+
+/// What a handler said about its decision.
+struct Former {
+    names: Vec<String>,
+    /// The threshold, or the parameters of a decider written inside the handler.
+    rule: Option<Node>,
+}
+
+impl Former {
+    fn take(parameters: &mut Map) -> Self {
+        let mut former = Self { names: Vec::new(), rule: None };
+        for name in THRESHOLDS.iter().chain(&["decider"]) {
+            if let Some((key, node)) = tree::take_any_case(parameters, name) {
+                former.names.push(format!("`{}`", key.text));
+                former.rule = former.rule.or((!node.is_null()).then_some(node));
+            }
+        }
+        // The size of blocks is the prefix index's own.
+        if let Some((key, _)) = tree::take_any_case(parameters, "hashBlockSize") {
+            former.names.push(format!("`{}`", key.text));
+        }
+        former
+    }
+
+    fn names(&self) -> Option<String> {
+        (!self.names.is_empty()).then(|| self.names.join(", "))
+    }
+
+    /// The type of decider that decides the same, and its parameters.
+    fn decider(&self) -> (&'static str, Option<Map>) {
+        let Some(rule) = &self.rule else { return (ALWAYS, None) };
+        let value = match &rule.value {
+            NodeValue::Map(decider) => return (BY_PREFIX, tree::map_of(decider, "parameters").cloned()),
+            NodeValue::Number(number) => match number.as_u64() {
+                Some(0) => return (ALWAYS, None),
+                Some(characters) => {
+                    NodeValue::Number(Number::from(characters.div_ceil(CHARACTERS_PER_TOKEN)))
+                }
+                None => rule.value.clone(),
+            },
+            // The decider refuses it.
+            other => other.clone(),
+        };
+        let mut own = Map::new();
+        tree::put(&mut own, rule.line, "nonCachedTokens", Node { line: rule.line, value });
+        (BY_PREFIX, Some(own))
+    }
+}
+
+fn decider_row(line: u32, kind: &str, parameters: Option<Map>) -> Node {
+    let mut row = Map::new();
+    tree::put(&mut row, line, "type", tree::text(line, kind));
+    if let Some(parameters) = parameters {
+        tree::put(&mut row, line, "parameters", Node { line, value: NodeValue::Map(parameters) });
+    }
+    Node { line, value: NodeValue::Map(row) }
+}

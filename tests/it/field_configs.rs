@@ -1,0 +1,103 @@
+//! What teams run: every configuration document of the field data loads, or is refused for a reason that is counted here.
+//!
+//! The data lies beside the checkout and is no part of it; without it the tests say so and pass.
+
+#![allow(clippy::print_stdout, reason = "the tallies are for whoever runs the tests")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use pointsman::config::{ConfigSource, LoadOptions, load};
+use pointsman::document::{Level, Problem, Problems};
+use pointsman::metrics::Metrics;
+
+/// Documents of the field that the newest reference takes, and how many of them load here. The second may rise, never fall.
+const TAKEN: Tally = Tally { of: 147, load: 47 };
+/// The same of those it no longer takes; documentation with `...` in it is among them.
+const FORMER: Tally = Tally { of: 264, load: 39 };
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Tally {
+    of: usize,
+    load: usize,
+}
+
+struct Sample {
+    id: String,
+    taken: bool,
+    text: String,
+}
+
+/// The documents; `None` where the data is absent, which is printed.
+fn samples() -> Option<Vec<Sample>> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../shared/data/field/configs");
+    let folder = if folder.exists() { folder } else { PathBuf::from(std::env::var_os("FIELD_CONFIGS")?) };
+    let index = std::fs::read_to_string(folder.join("index.tsv")).ok()?;
+    let mut samples = Vec::new();
+    for row in index.lines().skip(1) {
+        let mut cells = row.split('\t');
+        let (Some(id), Some(takes)) = (cells.next(), cells.next()) else { continue };
+        let text = std::fs::read_to_string(folder.join(format!("{id}.yaml"))).unwrap();
+        samples.push(Sample { id: id.to_owned(), taken: takes == "y", text });
+    }
+    Some(samples)
+}
+
+fn samples_or_say() -> Option<Vec<Sample>> {
+    let samples = samples();
+    if samples.is_none() {
+        println!("skipped: the field data is not there");
+    }
+    samples
+}
+
+/// What loading `text` says: all findings, and whether it loaded.
+fn outcome(text: &str) -> (bool, Problems) {
+    let mut options = LoadOptions::new(Arc::new(Metrics::new()));
+    options.allow_experimental = true;
+    match load(&ConfigSource::Text(text.to_owned()), &options) {
+        Ok(plan) => (true, plan.problems),
+        Err(problems) => (false, problems),
+    }
+}
+
+/// A missing plugin type is counted by its name, other faults by path and message without numbers.
+fn reason(problem: &Problem) -> String {
+    let path: String = problem.path.chars().filter(|letter| !letter.is_ascii_digit()).collect();
+    format!("{path}: {}", problem.message)
+}
+
+#[test]
+fn documents_of_the_field_load_as_often_as_they_did() {
+    let Some(samples) = samples_or_say() else { return };
+    let (mut taken, mut former) = (Tally::default(), Tally::default());
+    let mut stops: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
+    for sample in &samples {
+        let (loads, problems) = catch_unwind(AssertUnwindSafe(|| outcome(&sample.text)))
+            .unwrap_or_else(|_| panic!("{} panics", sample.id));
+        let tally = if sample.taken { &mut taken } else { &mut former };
+        tally.of += 1;
+        tally.load += usize::from(loads);
+        let warned = problems.of(Level::Warning).next().is_some();
+        assert!(
+            sample.taken || !loads || warned,
+            "{} loads without a word; no release takes it today",
+            sample.id
+        );
+        for problem in problems.of(Level::Error) {
+            stops.entry(reason(problem)).or_default().insert(&sample.id);
+        }
+    }
+    println!("taken by the newest reference: {} of {} load", taken.load, taken.of);
+    println!("taken by an earlier one, or by none: {} of {} load", former.load, former.of);
+    let mut stops: Vec<_> = stops.into_iter().collect();
+    stops.sort_by_key(|(_, ids)| std::cmp::Reverse(ids.len()));
+    for (reason, ids) in stops {
+        let some: Vec<&str> = ids.iter().copied().take(6).collect();
+        println!("{:4} {reason} ({})", ids.len(), some.join(" "));
+    }
+    assert_eq!((taken.of, former.of), (TAKEN.of, FORMER.of), "the data changed");
+    assert!(taken.load >= TAKEN.load && former.load >= FORMER.load, "{taken:?} {former:?}");
+}
