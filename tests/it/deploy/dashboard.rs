@@ -98,21 +98,37 @@ fn what_is_counted_now_is_zero_and_not_missing_without_traffic() {
 }
 
 #[test]
-fn the_first_error_of_each_tenant_shows() {
-    let errors = ("Requests and latency", "Errors, by code", "A");
-    let tenant = |name: &str| {
+fn tenants_that_come_once_show() {
+    let tenant = |name: &str, series: &str| {
         format!(
-            r#"llm_d_epp_request_error_total{{namespace="a",job="epp",fairness_id="{name}",error_code="Internal"}}"#
+            r#"{series}{{namespace="a",job="epp",model_name="m",target_model_name="t",fairness_id="{name}",error_code="Internal"}}"#
         )
     };
-    let tenants = ["a", "b", "c"].map(tenant);
+    let tenants: Vec<String> = ["a", "b", "c"]
+        .iter()
+        .flat_map(|name| {
+            ["llm_d_epp_request_total", "llm_d_epp_request_error_total"].map(|of| tenant(name, of))
+        })
+        .collect();
     let mut input: Vec<(&str, &str)> = tenants.iter().map(|tenant| (tenant.as_str(), "_x15 1x5")).collect();
-    input.push((
-        r#"pointsman_request_errors_total{namespace="a",job="epp",error_code="Internal"}"#,
-        "0x14 3x6",
-    ));
+    input.extend([
+        (r#"pointsman_request_errors_total{namespace="a",job="epp",error_code="Internal"}"#, "0x14 3x6"),
+        (
+            r#"inference_objective_request_total{namespace="a",job="epp",model_name="m",target_model_name="t",priority="0"}"#,
+            "0x14 3x6",
+        ),
+    ]);
     // Three in five minutes.
-    assert_shown(".*", &input, &[(errors, &[(r#"error_code="Internal""#, 0.01)])]);
+    let row = "Requests and latency";
+    assert_shown(
+        ".*",
+        &input,
+        &[
+            ((row, "Errors, by code", "A"), &[(r#"error_code="Internal""#, 0.01)]),
+            ((row, "Requests, by model", "A"), &[(r#"model_name="m",target_model_name="t""#, 0.01)]),
+            ((row, "Requests, by priority", "A"), &[(r#"priority="0""#, 0.01)]),
+        ],
+    );
 }
 
 #[test]
