@@ -106,12 +106,15 @@ fn assert_warned(pointsman: &Pointsman, flag: &str, replacement: &str) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dropped_metric_flag_still_chooses_the_series_and_names_its_successor() {
     reads(&[], 1.0, 0.25).await;
-    let flags = ["--total-queued-requests-metric", "custom:queue{kind=\"waiting\"}"];
-    let pointsman = reads(&flags, 7.0, 0.25).await;
-    assert_warned(&pointsman, "total-queued-requests-metric", "queuedRequestsSpec");
+    for (kind, queue) in [("done", 5.0), ("waiting", 7.0)] {
+        let series = format!("custom:queue{{kind=\"{kind}\"}}");
+        let pointsman = reads(&["--total-queued-requests-metric", &series], queue, 0.25).await;
+        assert_warned(&pointsman, "total-queued-requests-metric", "queuedRequestsSpec");
+    }
+    // Without a selector both rows are the figure. Nothing says that `kind` numbers parts, so that they state one thing: the higher counts.
     let pointsman = reads(
         &["--total-queued-requests-metric=custom:queue", "-kv-cache-usage-percentage-metric", "custom:usage"],
-        5.0,
+        7.0,
         0.75,
     )
     .await;

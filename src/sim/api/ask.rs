@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::members::LastMembers;
 use crate::sim::config::SimConfig;
 use crate::sim::engine::{Submission, tokens};
 
@@ -44,7 +45,7 @@ pub(crate) struct Ask {
 struct Body {
     model: Option<String>,
     prompt: Option<Value>,
-    messages: Option<Vec<Message>>,
+    messages: Option<Vec<LastMembers<Message>>>,
     input: Option<Value>,
     instructions: Option<String>,
     system: Option<Value>,
@@ -54,7 +55,7 @@ struct Body {
     max_output_tokens: Option<i64>,
     n: Option<i64>,
     stream: Option<bool>,
-    stream_options: Option<StreamOptions>,
+    stream_options: Option<LastMembers<StreamOptions>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -114,7 +115,7 @@ pub(crate) fn ask(dialect: Dialect, body: &[u8], config: &SimConfig) -> Result<A
         model,
         submission,
         stream: body.stream.unwrap_or_default(),
-        include_usage: body.stream_options.and_then(|options| options.include_usage).unwrap_or_default(),
+        include_usage: body.stream_options.and_then(|options| options.0.include_usage).unwrap_or_default(),
     })
 }
 
@@ -162,6 +163,7 @@ pub(crate) fn tokenize(body: &[u8], config: &SimConfig) -> Result<Vec<u32>, ApiE
 
 fn parse(body: &[u8]) -> Result<Body, ApiError> {
     serde_json::from_slice(body)
+        .map(|LastMembers(body)| body)
         .map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
 }
 
@@ -205,7 +207,7 @@ fn push_chat(body: &Body, out: &mut Vec<u32>) -> Result<(), ApiError> {
     if let Some(system) = &body.system {
         push_message("system", &text_of(system), out);
     }
-    for message in messages {
+    for LastMembers(message) in messages {
         push_message(&message.role, &text_of(&message.content), out);
     }
     tokens::push_mark("assistant", out);

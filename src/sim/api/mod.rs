@@ -4,10 +4,12 @@
 //! - `answer`: JSON bodies and event streams of the four generating dialects
 //! - `tasks`: models, embeddings, tokenization
 //! - `error`: error bodies
+//! - `members`: objects whose members may be repeated
 
 pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod error;
+mod members;
 pub(crate) mod tasks;
 
 #[cfg(test)]

@@ -55,6 +55,18 @@ fn names_aliases_and_adapters_resolve_and_others_do_not() {
 }
 
 #[test]
+fn of_a_repeated_member_the_last_counts_at_every_depth() {
+    let text = r#"{"model": 7, "model": "other", "model": "lora", "stream": true, "stream": false, "max_tokens": 0, "max_tokens": 3,
+        "messages": "none", "messages": [{"role": 1, "role": "system", "content": "a", "role": "user", "content": "b"}],
+        "stream_options": {"include_usage": false, "include_usage": true}}"#;
+    let ask = ask::ask(Dialect::Chat, text.as_bytes(), &config()).unwrap();
+    let plain = chat(&json!({"model": "lora", "messages": [{"role": "user", "content": "b"}]}));
+    assert_eq!(ask.model, "lora");
+    assert_eq!(ask.submission.prompt, plain.submission.prompt);
+    assert_eq!((ask.submission.max_tokens, ask.stream, ask.include_usage), (3, false, true));
+}
+
+#[test]
 fn bad_requests_are_told_so() {
     for (dialect, body) in [
         (Dialect::Completions, json!({})),
