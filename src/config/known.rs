@@ -137,6 +137,7 @@ mod tests {
     fn the_lists_are_sorted_and_share_no_name() {
         assert!(INACTIVE.is_sorted_by(|a, b| a.0 < b.0));
         assert!(ELSEWHERE.is_sorted_by(|a, b| a < b));
+        assert_eq!(inactive_names().count(), INACTIVE.len());
         assert!(inactive_names().all(|name| !in_reference(name)));
     }
 }

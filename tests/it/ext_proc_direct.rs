@@ -229,11 +229,13 @@ async fn unknown_body_modes_and_observers_are_no_trouble() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_over_the_limit_ends_its_stream_alone() {
-    let mut bench = Bench::start(&[]).await;
+    let mut bench = Bench::start(&["--grpc-max-recv-msg-size", "4MiB"]).await;
     let exchange = bench.proxy.open().await;
     exchange.say(headers("/v1/chat/completions", [], false)).await;
     exchange.say(body(vec![b'x'; 5 * 1024 * 1024], true)).await;
     let answers = exchange.finish().await;
+    let status = answers.last().unwrap().as_ref().unwrap_err();
+    assert_eq!(status.code(), tonic::Code::OutOfRange, "{status:?}");
     assert!(answers.iter().flatten().all(|answer| destination(answer).is_none()), "{answers:?}");
     bench.assert_well().await;
 }

@@ -4,9 +4,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::support::{BodyMode, Client, Fleet, PATIENCE, Stack, chat, eventually, holds};
+
+/// What Envoy says of an answer whose head is cut.
+const CUT: &str =
+    "502 upstream connect error or disconnect/reset before headers. reset reason: protocol error";
 
 /// What became of a load, by server for those answered with 200 and by status for the others.
 type Outcome = BTreeMap<String, usize>;
@@ -27,19 +32,45 @@ async fn load(client: Client, count: usize, at_once: usize) -> Outcome {
     outcome
 }
 
-/// Sends a request every five milliseconds, however the others fare.
-async fn paced(client: Client, count: usize) -> Outcome {
+/// How far the end of the servers is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Phase {
+    /// No server was killed yet.
+    Alive,
+    /// Servers are being killed, or the picker does not know of all of them.
+    Dying,
+    /// The picker says of all dead servers that they do not answer.
+    Known,
+}
+
+/// A request of a load during which servers die.
+#[derive(Debug)]
+struct Sent {
+    begun: Phase,
+    ended: Phase,
+    /// As [`one`] says.
+    end: String,
+}
+
+/// Sends a request every five milliseconds, however the others fare, until `more` have begun in [`Phase::Known`].
+async fn paced(client: Client, phase: watch::Receiver<Phase>, more: usize) -> Vec<Sent> {
     let mut tick = tokio::time::interval(Duration::from_millis(5));
     let mut tasks = JoinSet::new();
-    for number in 0..count {
+    let mut known = 0;
+    for number in 0.. {
         tick.tick().await;
-        tasks.spawn(one(client, number));
+        let (begun, phase) = (*phase.borrow(), phase.clone());
+        tasks.spawn(async move {
+            let end = one(client, number).await;
+            let ended = *phase.borrow();
+            Sent { begun, ended, end }
+        });
+        known += usize::from(begun == Phase::Known);
+        if known == more {
+            break;
+        }
     }
-    let mut outcome = Outcome::new();
-    while !tasks.is_empty() {
-        note(&mut outcome, tasks.join_next().await);
-    }
-    outcome
+    tasks.join_all().await
 }
 
 /// The server that answered a request with 200, or what happened instead.
@@ -47,7 +78,7 @@ async fn one(client: Client, number: usize) -> String {
     let body = chat(&format!("request {number}"), 4, number.is_multiple_of(2));
     match client.attempt("/v1/chat/completions", &body).await {
         Ok(reply) if reply.status == 200 => reply.header("x-sim-server").to_owned(),
-        Ok(reply) => reply.status.to_string(),
+        Ok(reply) => format!("{} {}", reply.status, reply.text()),
         Err(error) => format!("broken: {error:#}"),
     }
 }
@@ -64,28 +95,41 @@ async fn healthy_alone_serve(stack: &Stack, survivor: &str, count: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn after_three_of_four_servers_are_killed_the_fourth_serves_everything() {
     let mut stack = Stack::of(Fleet::start_apart(4, &[]).await, BodyMode::FullDuplexStreamed, &[]).await;
-    let running = tokio::spawn(paced(stack.client(), 600));
-    holds("the load has begun", async || {
-        stack.pointsman.metric("llm_d_epp_request_total", &[]).await.unwrap_or(0.0) > 40.0
+    let (phase, seen) = watch::channel(Phase::Alive);
+    let running = tokio::spawn(paced(stack.client(), seen, 200));
+    holds("every server has answered requests", async || {
+        let mut picked = 0;
+        for server in &stack.fleet.servers {
+            let served = server.client().get("/sim/requests?n=10").await.json();
+            picked += usize::from(served.as_array().is_some_and(|served| served.len() == 10));
+        }
+        picked == 4
     })
     .await;
+    phase.send_replace(Phase::Dying);
     for number in 1..4 {
         stack.fleet.kill(number).await;
     }
-    let outcome = tokio::time::timeout(PATIENCE, running).await.expect("a request is stuck").unwrap();
-    // Requests that were on the dead servers are lost to any proxy; Envoy says so with 503 or a broken body. No other end is allowed.
-    for end in outcome.keys() {
-        assert!(end.starts_with("sim") || end == "503" || end.starts_with("broken"), "{outcome:?}");
-    }
-    let lost: usize = outcome.iter().filter(|(end, _)| !end.starts_with("sim")).map(|(_, count)| count).sum();
-    // The load goes on for seconds after the end of the three; the picker notices within some tenths of one.
-    assert!(lost <= 150, "{outcome:?}");
-
     // Metrics count as stale before a server counts as unreachable; it is the latter that keeps requests away.
     holds("the picker knows that three servers do not answer", async || {
         stack.pointsman.metric("pointsman_scrape_state", &[("state", "unreachable")]).await == Some(3.0)
     })
     .await;
+    phase.send_replace(Phase::Known);
+    let sent = tokio::time::timeout(PATIENCE, running).await.expect("a request is stuck").unwrap();
+    for request in &sent {
+        match (request.begun, request.ended) {
+            (_, Phase::Alive) => assert!(request.end.starts_with("sim"), "no server was dead: {request:?}"),
+            (Phase::Known, _) => assert_eq!(request.end, "sim0-0", "sent to a server known to be dead"),
+            // A request that was on its way to a dead server is lost to any proxy. Envoy says so with 503, with 502 if the head of the answer was
+            // cut, or with a broken body.
+            _ => assert!(
+                ["sim", "503", CUT, "broken"].iter().any(|end| request.end.starts_with(end)),
+                "{request:?}"
+            ),
+        }
+    }
+
     healthy_alone_serve(&stack, "sim0-0", 60).await;
     assert!(stack.pointsman.metric("llm_d_epp_datalayer_poll_errors_total", &[]).await.unwrap_or(0.0) > 0.0);
     stack.assert_idle().await;
@@ -171,7 +215,7 @@ async fn connections_that_servers_reset_leave_nothing_behind() {
     }
     let outcome = load(stack.client(), 20, 4).await;
     assert!(
-        outcome.keys().all(|end| end == "503" || end == "502" || end.starts_with("broken")),
+        outcome.keys().all(|end| ["503", "502", "broken"].iter().any(|known| end.starts_with(known))),
         "{outcome:?}"
     );
     stack.assert_idle().await;

@@ -48,6 +48,7 @@ mod scraping;
 mod session_affinity;
 mod silent_clients;
 mod stateful;
+mod supply_chain;
 mod through_envoy;
 mod tls;
 mod tracing;

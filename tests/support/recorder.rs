@@ -44,7 +44,12 @@ impl Recorder {
 
     /// Starts a server with this metrics page.
     pub(crate) async fn start_with_page(page: &'static str) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::start_at(SocketAddr::from(([127, 0, 0, 1], 0)), page).await
+    }
+
+    /// Starts a server with this metrics page at this address.
+    pub(crate) async fn start_at(addr: SocketAddr, page: &'static str) -> Self {
+        let listener = TcpListener::bind(addr).await.unwrap();
         let addr = listener.local_addr().unwrap();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let log = Arc::clone(&received);

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use k8s_openapi::jiff::Timestamp;
 use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::support::cluster::{ApiServer, CONFIG, Namespace, Traffic, free_port, picker, simulate};
-use crate::support::{BodyMode, Envoy, Pointsman, eventually, health, holds};
+use crate::support::{BodyMode, Envoy, Pointsman, Recorder, eventually, health, holds};
 
 /// The lease of these tests; 15 s in the field.
 const LEASE: Duration = Duration::from_secs(6);
@@ -186,6 +187,63 @@ async fn the_election_has_a_thread_of_its_own_that_nothing_else_can_keep_busy() 
     // Renewals cost it time, so it is there that they are made.
     holds("it works", async || replica.process.thread_cpu("election").is_some_and(|now| now > before)).await;
     assert!(replica.process.thread_cpu("background").is_some());
+}
+
+/// A metrics page of the largest size that is read, nearly all of it lines that nobody asked for.
+fn huge_page() -> &'static str {
+    let mut page = String::from("# TYPE vllm:num_requests_waiting gauge\nvllm:num_requests_waiting 1\n");
+    for number in 0.. {
+        let line = format!("vllm:num_requests_waited{{engine=\"{number}\",model_name=\"m\"}} {number}.5\n");
+        if page.len() + line.len() > 8 << 20 {
+            break;
+        }
+        page.push_str(&line);
+    }
+    page.leak()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_keep_the_scraping_busy_with_huge_pages_delay_no_renewal() {
+    const PODS: u8 = 12;
+    const RENEWALS: usize = 20;
+    let server = ApiServer::shared().await;
+    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=2"]).await;
+    let addresses: Vec<_> = (1..=PODS).map(|place| namespace.address(place)).collect();
+    let (port, page) = (free_port(&addresses), huge_page());
+    let mut pods = Vec::new();
+    for (number, address) in addresses.into_iter().enumerate() {
+        pods.push(Recorder::start_at((address, port).into(), page).await);
+        namespace.pod(&format!("pod-{number}"), address).await;
+    }
+    namespace.pool(&[port]).await;
+    // The shortest lease: renewed every 400 ms, and given up by a leader that could not renew it for 2 s.
+    let flags = ["--ha-enable-leader-election", "--ha-lease-duration=3s"];
+    let replica = picker(server, &namespace, &flags).await;
+    let read = async || replica.metric("pointsman_scrape_bytes_total", &[]).await.unwrap_or(0.0);
+    holds("pages are read", async || read().await > page.len() as f64).await;
+
+    let cpu = |name| replica.process.thread_cpu(name).unwrap();
+    let before = (cpu("background"), cpu("election"), read().await);
+    let mut renewals = Vec::new();
+    holds("the lease was renewed twenty times", async || {
+        let lease = namespace.get("coordination.k8s.io", "v1", "Lease", &lease_name(&namespace)).await;
+        assert_eq!(lease["spec"]["leaseTransitions"].as_u64().unwrap_or(0), 0, "{lease}");
+        let at: Timestamp = lease["spec"]["renewTime"].as_str().unwrap().parse().unwrap();
+        if renewals.last() != Some(&at) {
+            renewals.push(at);
+        }
+        renewals.len() > RENEWALS
+    })
+    .await;
+    let (background, election) = (cpu("background") - before.0, cpu("election") - before.1);
+    let gaps = renewals.windows(2).map(|pair| Duration::try_from(pair[1] - pair[0]).unwrap());
+    let longest = gaps.max().unwrap();
+    println!("longest gap {longest:?}; background {background:?}, election {election:?} of processor time");
+    assert!(background > election * 10, "{background:?} and {election:?}: the scraping was not busy");
+    assert!(read().await - before.2 > 10.0 * page.len() as f64, "few pages were read");
+    assert!(longest < Duration::from_secs(2), "{longest:?} between two renewals");
+    assert_eq!(replica.metric("pointsman_leader", &[]).await, Some(1.0));
+    assert_eq!(replica.metric("pointsman_leader_transitions_total", &[]).await, Some(1.0));
 }
 
 fn lease_name(namespace: &Namespace) -> String {

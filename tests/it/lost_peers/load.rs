@@ -88,13 +88,14 @@ impl Outcome {
         self.0.iter().filter(|request| request.fault.is_some()).count()
     }
 
-    /// Fails if a request failed that began later than `limit` after `event`, or took longer than that to fail. Gives when the last one failed,
+    /// Fails if a request failed before `event`, or later than `limit` after it. Gives when the last one failed,
     /// from the event on.
     pub(super) fn last_failure(&self, event: Duration, limit: Duration) -> Duration {
         let mut last = Duration::ZERO;
         for request in self.0.iter().filter(|request| request.fault.is_some()) {
-            let after = request.finished.saturating_sub(event);
             let fault = request.fault.as_deref().unwrap_or_default();
+            let after = request.finished.checked_sub(event);
+            let after = after.unwrap_or_else(|| panic!("failed before the event: {fault}"));
             assert!(after < limit, "begun {:?}, failed {after:?} after the event: {fault}", request.begun);
             last = last.max(after);
         }

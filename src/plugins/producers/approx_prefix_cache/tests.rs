@@ -127,6 +127,7 @@ fn a_request_without_a_prompt_matches_nothing_and_leaves_nothing() {
     let opaque = request("m");
     let columns = fleet.produce(&built.roles, &opaque);
     let matches = columns.slice::<PrefixMatch>(fleet.column(TYPE.name)).unwrap();
+    assert_eq!(matches.len(), 2);
     assert!(matches.iter().all(|prefix| prefix.total == 0 && prefix.matched == 0));
     fleet.forward(&built.roles, &opaque, &columns, &[Some(0)]);
     assert_eq!(produce(&fleet, &built, "m", &prompt("x", 1)).0, [0, 0]);
