@@ -152,7 +152,9 @@ fn names_labels_and_buckets_are_the_recorded_ones() {
 fn help_texts_carry_the_stage_and_point_from_legacy_to_current_names() {
     let (metrics, _pool) = exercised();
     let page = metrics.encode(Format::Text);
-    for line in page.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+    let helps: Vec<&str> = page.lines().filter_map(|line| line.strip_prefix("# HELP ")).collect();
+    assert!(helps.len() > 50, "{page}");
+    for line in helps {
         let (name, help) = line.split_once(' ').unwrap();
         if name.starts_with("pointsman_") || name.starts_with("process_") {
             assert!(!help.starts_with('['), "{line}");

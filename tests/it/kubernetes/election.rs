@@ -235,7 +235,8 @@ async fn pods_that_keep_the_scraping_busy_with_huge_pages_delay_no_renewal() {
         renewals.len() > RENEWALS
     })
     .await;
-    let (background, election) = (cpu("background") - before.0, cpu("election") - before.1);
+    let (background, election) =
+        (cpu("background").saturating_sub(before.0), cpu("election").saturating_sub(before.1));
     let gaps = renewals.windows(2).map(|pair| Duration::try_from(pair[1] - pair[0]).unwrap());
     let longest = gaps.max().unwrap();
     println!("longest gap {longest:?}; background {background:?}, election {election:?} of processor time");
