@@ -1,24 +1,28 @@
 //! The way of a request, step by step.
 
+use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
+use tokio::sync::Semaphore;
 
 use super::bindings::{ServerBindings, StateKey};
 use super::exchange::{Exchange, ExchangeParts};
+use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
 use super::unseen::Unseen;
 use super::{
-    AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
+    AdmissionCall, Ask, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
     control_headers, names, objective, rewrite, unseen,
 };
 use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
-use crate::request::{self, Headers, Inference, ParserKind};
+use crate::request::{self, Api, Headers, Inference};
 use crate::scheduling::{
     Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
 };
@@ -26,14 +30,16 @@ use crate::telemetry::{Injected, PROPAGATED, Span};
 
 /// Decides requests of one pool.
 pub struct Director {
-    parts: DirectorParts,
+    pub(super) parts: DirectorParts,
+    /// Free decoders of larger compressed bodies.
+    pub(super) decoders: Arc<Semaphore>,
     hooks: Arc<[Hook]>,
     profile_names: Arc<[Arc<str>]>,
     /// Requests so far; with the seed it makes the random source of each.
     sequence: AtomicU64,
     scheduler_metrics: SchedulerMetrics,
     processing: ProcessingMetrics,
-    extproc: ExtProcMetrics,
+    pub(super) extproc: ExtProcMetrics,
     answers: AnswerMetrics,
     /// How fast requests end.
     pace: Arc<Pace>,
@@ -60,6 +66,7 @@ impl Director {
             .then(|| Arc::new(ServerBindings::new(limit, parts.settings.seed, parts.metrics.state())));
         Self {
             parts,
+            decoders: decoders(),
             hooks,
             profile_names,
             sequence: AtomicU64::new(0),
@@ -109,11 +116,12 @@ impl Director {
     ) -> Result<Routed<Exchange>, Refusal> {
         let Ask { headers, body, body_seen, hint } = ask;
         let path = request::routing_path(&headers);
-        let (kind, inference) = self.parse(&path, &body, body_seen)?;
+        let unparsed = Unparsed { path: &path, headers: &headers, body: &body, seen: body_seen };
+        let read = self.read(unparsed).await?;
+        self.note_unread(&read, &path);
         let header_counts = self.parts.settings.model_rewrite_header;
-        let unseen =
-            unseen::check(&self.parts.pool, &headers, body_seen, kind, &path, &inference, header_counts)?;
-        let request = self.understand(&headers, &body, inference, rng)?;
+        let unseen = unseen::check(&self.parts.pool, unparsed, &read, header_counts)?;
+        let mut request = self.understand(&headers, read, rng)?;
         *labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");
         if orchestration.is_recording() {
@@ -121,14 +129,14 @@ impl Director {
             orchestration.attribute("request_prio", i64::from(request.priority));
         }
         let subset = self.subset(hint)?;
-        let mut permit = self.admit(&request, &headers, body.len() as u64, received, subset.as_ref()).await?;
+        let mut permit = self.admit(&mut request, unparsed, received, subset.as_ref()).await?;
         let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
-        let view = request.view(&headers, &body);
+        let view = request.view(&headers);
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
         let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
-        if let Some((bindings, key)) = self.refers_to(&path, &request.inference, &body) {
+        if let Some((bindings, key)) = self.refers_to(&path, &request.body.inference, &request.body.plain) {
             bindings.apply(key, &candidates, &mut decision);
         }
         if let Some(endpoint) = decision.targets().first() {
@@ -136,7 +144,7 @@ impl Director {
         }
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let forwarded = self.forwarded(&body, &request)?;
-        let lease = take_lease(&decision, body.len())?;
+        let lease = take_lease(&decision, request.body.plain.len())?;
         if let Some(place) = &mut permit {
             place.placed();
         }
@@ -144,9 +152,7 @@ impl Director {
             self.before_forward(Call::new(view, now, &candidates, &everyone, &columns), &decision)?;
         Ok(self.route(Chosen {
             headers: &headers,
-            body: &body,
             forwarded,
-            kind,
             path: &path,
             request,
             decision,
@@ -192,54 +198,9 @@ impl Director {
         }
     }
 
-    /// What the body asks for. Without a whole body nothing is demanded of it.
-    fn parse(
-        &self,
-        path: &str,
-        body: &Bytes,
-        seen: BodySeen,
-    ) -> Result<(Option<ParserKind>, Inference), Refusal> {
-        let kind = self.parts.parsers.resolve(path);
-        match seen {
-            BodySeen::None | BodySeen::Unseen => Ok((kind, Inference::opaque())),
-            BodySeen::Whole | BodySeen::Part => {
-                let Some(kind) = kind else {
-                    let text = format!("no parser registered matching path suffix for: {path}");
-                    return Err(Refusal::new(Reason::NoParser, text));
-                };
-                match self.timed_parse(kind, path, body) {
-                    Ok(inference) => Ok((Some(kind), inference)),
-                    // A part of a body that cannot be read is no fault of the client's.
-                    Err(_) if seen == BodySeen::Part => {
-                        let known = request::model_in_beginning(body).unwrap_or_else(Inference::opaque);
-                        Ok((Some(kind), known))
-                    }
-                    Err(error) => Err(Refusal::new(Reason::InvalidBody, error.to_string())),
-                }
-            }
-        }
-    }
-
-    fn timed_parse(
-        &self,
-        kind: ParserKind,
-        path: &str,
-        body: &Bytes,
-    ) -> Result<Inference, request::ParseError> {
-        match self.parts.timed_parsers.iter().find(|parser| parser.kind == kind) {
-            Some(parser) => parser.request_timer.time(|| request::parse(kind, path, body)),
-            None => request::parse(kind, path, body),
-        }
-    }
-
-    fn understand(
-        &self,
-        headers: &Headers,
-        body: &Bytes,
-        inference: Inference,
-        rng: &mut Rng,
-    ) -> Result<Understood, Refusal> {
-        let incoming_model = rewrite::incoming_model(&inference, body)?;
+    fn understand(&self, headers: &Headers, body: RequestBody, rng: &mut Rng) -> Result<Understood, Refusal> {
+        let RequestBody { inference, plain, .. } = &body;
+        let incoming_model = rewrite::incoming_model(inference, plain, headers)?;
         // Only a body that could be read whole can be rewritten, whatever the proxy said of it.
         let required = inference.is_rewritable();
         let sources = rewrite::Sources {
@@ -248,17 +209,18 @@ impl Director {
             header_counts: self.parts.settings.model_rewrite_header,
             metrics: &self.parts.metrics,
         };
+        sources.check_encoding(inference)?;
         let target_model = sources.target_model(&incoming_model, required, rng.f64())?;
         let rewrites = required && target_model != incoming_model;
         if rewrites {
-            rewrite::check(&inference)?;
+            rewrite::check(inference, &target_model)?;
         }
         let given = headers.first(names::REQUEST_ID).filter(|id| !id.is_empty());
         let id = given.map_or_else(|| new_request_id(rng), |id| kept_request_id(id));
         Ok(Understood {
             id,
             id_is_new: given.is_none(),
-            inference,
+            body,
             target_model,
             incoming_model,
             rewrites,
@@ -285,25 +247,35 @@ impl Director {
     /// The one wait that can be long.
     async fn admit(
         &self,
-        request: &Understood,
-        headers: &Headers,
-        size: u64,
+        request: &mut Understood,
+        unparsed: Unparsed<'_>,
         received: Instant,
         subset: Option<&Subset>,
     ) -> Result<Permit, Refusal> {
         let Some(admission) = &self.parts.admission else { return Ok(None) };
         let call = AdmissionCall {
-            headers,
+            headers: unparsed.headers,
             priority: request.priority,
             fairness_id: &request.fairness_id,
             model: &request.incoming_model,
             target_model: &request.target_model,
-            size,
+            size: unparsed.body.len() as u64,
             received,
             subset,
             pool: &self.parts.pool,
         };
-        admission.admit(call).await
+        let mut admitted = admission.admit(call);
+        match poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await {
+            Poll::Ready(verdict) => verdict,
+            Poll::Pending => {
+                let gone = request.body.let_go(unparsed.body);
+                let permit = admitted.await?;
+                if gone {
+                    request.body = self.read(unparsed).await?;
+                }
+                Ok(permit)
+            }
+        }
     }
 
     fn candidates(&self, subset: Option<&Subset>) -> Result<Candidates, Refusal> {
@@ -440,14 +412,15 @@ impl Director {
     fn forwarded(&self, body: &Bytes, request: &Understood) -> Result<Pieces, Refusal> {
         if request.rewrites {
             let limit = self.parts.settings.body_limit;
-            return rewrite::rewritten(body, &request.inference, &request.target_model, limit);
+            let RequestBody { plain, inference, .. } = &request.body;
+            return rewrite::rewritten(plain, inference, &request.target_model, limit);
         }
         Ok([body.clone()].into_iter().filter(|body| !body.is_empty()).collect())
     }
 
     /// Puts the answer together.
     fn route(&self, chosen: Chosen<'_>) -> Routed<Exchange> {
-        let Chosen { headers, body, forwarded, request, decision, mut edits, labels, .. } = chosen;
+        let Chosen { headers, forwarded, request, decision, mut edits, labels, .. } = chosen;
         if request.id_is_new {
             edits.set(names::REQUEST_ID, request.id.clone());
         }
@@ -458,21 +431,25 @@ impl Director {
             control_headers::strip_one(names::MODEL_REWRITE, headers, &mut edits);
         }
         let body_changed = request.rewrites;
+        if body_changed && request.body.decoded {
+            edits.remove("content-encoding");
+        }
         let size: usize = forwarded.iter().map(Bytes::len).sum();
         let metrics = self.parts.metrics.request(labels.borrow());
         metrics.requested(size as u64);
         let destination = destination(&decision);
         let scores =
             if self.parts.settings.emit_scores { scores(&decision, chosen.candidates) } else { Vec::new() };
-        let api = match chosen.kind {
-            Some(kind) => request::api_of(kind, chosen.path),
-            None => request::Api::Opaque,
+        let kind = request.body.kind;
+        let api = match kind.map_or(Api::Opaque, |kind| request::api_of(kind, chosen.path)) {
+            Api::Opaque => request.body.inference.api,
+            api => api,
         };
-        let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == chosen.kind);
-        let skip_response = request.inference.skip_response;
+        let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == kind);
+        let skip_response = request.body.inference.skip_response;
         let inflight =
             self.parts.inflight.as_ref().zip(decision.targets().first()).map(|(inflight, endpoint)| {
-                let tokens = estimated_tokens(body.len() as u64);
+                let tokens = estimated_tokens(request.body.plain.len() as u64);
                 inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens)
             });
         let exchange = Exchange::new(ExchangeParts {
@@ -481,7 +458,7 @@ impl Director {
             metrics,
             api,
             response_timer: parser.map(|parser| parser.response_timer.clone()),
-            streaming: request.inference.stream,
+            streaming: request.body.inference.stream,
             restore: body_changed.then_some((request.target_model, request.incoming_model)),
             decision,
             profile_names: Arc::clone(&self.profile_names),
@@ -505,9 +482,7 @@ impl Director {
 /// All that a decided request carries into its answer.
 struct Chosen<'a> {
     headers: &'a Headers,
-    body: &'a Bytes,
     forwarded: Pieces,
-    kind: Option<ParserKind>,
     path: &'a str,
     request: Understood,
     decision: Decision,

@@ -11,6 +11,7 @@ mod objective;
 mod parts;
 mod reading;
 mod refusal;
+mod request_body;
 mod retry;
 mod rewrite;
 mod shed;

@@ -55,6 +55,10 @@ pub enum Reason {
     BodyTooLarge,
     /// The body passes the bound of one request once it has its target model.
     RewrittenTooLarge,
+    /// The body passes a bound once its content-encoding is taken off.
+    DecodedTooLarge,
+    /// Too many bodies are being decoded.
+    DecodersBusy,
     /// All buffered bodies together pass their bound.
     BuffersFull,
     /// More streams than allowed.
@@ -93,7 +97,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 27] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
@@ -102,6 +106,8 @@ impl Reason {
         Self::MissingBody,
         Self::BodyTooLarge,
         Self::RewrittenTooLarge,
+        Self::DecodedTooLarge,
+        Self::DecodersBusy,
         Self::BuffersFull,
         Self::TooManyStreams,
         Self::StreamIdle,
@@ -132,6 +138,8 @@ impl Reason {
             Self::MissingBody => "missing_body",
             Self::BodyTooLarge => "body_too_large",
             Self::RewrittenTooLarge => "rewritten_too_large",
+            Self::DecodedTooLarge => "decoded_too_large",
+            Self::DecodersBusy => "decoders_busy",
             Self::BuffersFull => "buffers_full",
             Self::TooManyStreams => "too_many_streams",
             Self::StreamIdle => "stream_idle",
@@ -160,8 +168,11 @@ impl Reason {
             | Self::ModelMissing
             | Self::RewriteUnseen
             | Self::MissingBody => Code::BadRequest,
-            Self::BodyTooLarge | Self::RewrittenTooLarge | Self::RewriteCut => Code::PayloadTooLarge,
+            Self::BodyTooLarge | Self::RewrittenTooLarge | Self::DecodedTooLarge | Self::RewriteCut => {
+                Code::PayloadTooLarge
+            }
             Self::BuffersFull
+            | Self::DecodersBusy
             | Self::TooManyStreams
             | Self::StreamIdle
             | Self::InvalidSubset

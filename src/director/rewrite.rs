@@ -4,7 +4,7 @@ use bytes::Bytes;
 
 use crate::metrics::Metrics;
 use crate::pool::Pool;
-use crate::request::{self, Headers, Inference, MAX_MODEL_MEMBERS, MAX_MODEL_NAME};
+use crate::request::{self, Encoded, Headers, Inference, MAX_MODEL_MEMBERS, MAX_MODEL_NAME, Unread};
 
 use super::names::{ControlHeader, MODEL_REWRITE};
 use super::{Pieces, Reason, Refusal};
@@ -24,7 +24,7 @@ impl Sources<'_> {
     pub(super) fn target_model(&self, incoming: &str, required: bool, draw: f64) -> Result<String, Refusal> {
         let header = self.header()?;
         if !required {
-            return Ok(header.unwrap_or_default());
+            return Ok(header.unwrap_or_else(|| incoming.to_owned()));
         }
         let rewrites = self.pool.rewrites();
         let target = match rewrites.find(incoming) {
@@ -44,6 +44,21 @@ impl Sources<'_> {
         Ok(target)
     }
 
+    /// An error if a client asks by header for another model in a body that cannot be read.
+    pub(super) fn check_encoding(&self, inference: &Inference) -> Result<(), Refusal> {
+        if inference.unread != Some(Unread::Encoding) || self.header()?.is_none_or(|model| model.is_empty()) {
+            return Ok(());
+        }
+        let encoding = match request::content_encoding(self.headers) {
+            Encoded::Unknown(encoding) => encoding,
+            _ => String::new(),
+        };
+        let text = format!(
+            "content-encoding: got {encoding:?}, expected gzip, deflate, br or zstd: the body cannot get another model"
+        );
+        Err(Refusal::new(Reason::InvalidBody, text))
+    }
+
     /// What the client's header says, under its current or its older name.
     fn header(&self) -> Result<Option<String>, Refusal> {
         if !self.header_counts {
@@ -54,10 +69,17 @@ impl Sources<'_> {
     }
 }
 
-/// The model that the body names, or "".
-pub(super) fn incoming_model(inference: &Inference, body: &Bytes) -> Result<String, Refusal> {
-    let Some(model) = inference.model else { return Ok(String::new()) };
-    named("model", model.text(body))
+/// The model that the body names, else the query, or "".
+pub(super) fn incoming_model(
+    inference: &Inference,
+    body: &Bytes,
+    headers: &Headers,
+) -> Result<String, Refusal> {
+    match inference.model {
+        Some(model) => named("model", model.text(body)),
+        None if inference.is_rewritable() => Ok(String::new()),
+        None => Ok(request::query_model(headers).unwrap_or_default()),
+    }
 }
 
 /// `model` if it is no longer than a model name may be.
@@ -71,8 +93,13 @@ fn named<'m>(what: &str, model: impl Into<std::borrow::Cow<'m, str>>) -> Result<
     Ok(model.into_owned())
 }
 
-/// An error if the body cannot get another model although it can be read.
-pub(super) fn check(inference: &Inference) -> Result<(), Refusal> {
+/// An error if the body cannot get this model although it can be read.
+pub(super) fn check(inference: &Inference, model: &str) -> Result<(), Refusal> {
+    // In a form a name stands as it is, and a line end in it could begin another part.
+    if inference.model_is_plain && model.contains(['\r', '\n']) {
+        let text = "model: the target model has a line end, which a form cannot hold";
+        return Err(Refusal::new(Reason::InvalidBody, text));
+    }
     if inference.more_models {
         let text = format!(
             "model: got more than {MAX_MODEL_MEMBERS} members of this name, expected one: the body cannot be rewritten"

@@ -1,18 +1,18 @@
 //! What is known of a request once its body and headers are read.
 
-use bytes::Bytes;
 use fastrand::Rng;
 
+use super::request_body::RequestBody;
 use super::{Exchange, Refusal, Routed, objective};
 use crate::metrics::RequestLabels;
-use crate::request::{Headers, Inference, cut};
+use crate::request::{Headers, cut};
 use crate::scheduling::RequestView;
 
 /// What is known of a request once it is understood.
 pub(super) struct Understood {
     pub(super) id: String,
     pub(super) id_is_new: bool,
-    pub(super) inference: Inference,
+    pub(super) body: RequestBody,
     pub(super) target_model: String,
     pub(super) incoming_model: String,
     /// The body is forwarded with another model than it came with.
@@ -84,13 +84,13 @@ impl Understood {
         }
     }
 
-    pub(super) fn view<'a>(&'a self, headers: &'a Headers, body: &'a Bytes) -> RequestView<'a> {
+    pub(super) fn view<'a>(&'a self, headers: &'a Headers) -> RequestView<'a> {
         RequestView {
             id: &self.id,
             target_model: &self.target_model,
             headers,
-            body,
-            inference: &self.inference,
+            body: &self.body.plain,
+            inference: &self.body.inference,
             priority: self.priority,
             fairness_id: &self.fairness_id,
         }

@@ -8,9 +8,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use super::names::MODEL_REWRITE;
+use super::request_body::{RequestBody, Unparsed};
 use super::{BodySeen, Reason, Refusal};
 use crate::pool::Pool;
-use crate::request::{Api, Headers, Inference, ModelWatch, ParserKind};
+use crate::request::{Api, ModelWatch};
 
 /// What remains to be done for a body that was not seen whole.
 pub(super) enum Unseen {
@@ -20,20 +21,19 @@ pub(super) enum Unseen {
     Watch(UnseenModel),
 }
 
-/// Refuses a request whose model must be replaced and was not seen. `inference` is what is known of its body;
+/// Refuses a request whose model must be replaced and was not seen. `read` is what is known of its body;
 /// `header_counts`: clients may ask for a model.
 ///
 /// Without any of the body that is known only of a rewrite that the client itself asks for, and of rules that match every model. Of the rest
 /// of a body that was cut it is not known either which rules match; there any rule may.
 pub(super) fn check(
     pool: &Arc<Pool>,
-    headers: &Headers,
-    seen: BodySeen,
-    kind: Option<ParserKind>,
-    path: &str,
-    inference: &Inference,
+    unparsed: Unparsed<'_>,
+    read: &RequestBody,
     header_counts: bool,
 ) -> Result<Unseen, Refusal> {
+    let Unparsed { path, headers, seen, .. } = unparsed;
+    let RequestBody { kind, inference, .. } = read;
     let unseen = matches!(seen, BodySeen::Unseen | BodySeen::Part) && !inference.is_rewritable();
     let has_model = kind.and_then(|kind| kind.api(path)).is_some_and(|api| api != Api::Opaque);
     let plain = headers

@@ -47,7 +47,10 @@ impl Shared {
             self.unknown.error(reason.code().name());
         }
         match reason {
-            Reason::BodyTooLarge | Reason::RewrittenTooLarge => extproc.bound_hit("request_body"),
+            Reason::BodyTooLarge | Reason::RewrittenTooLarge | Reason::DecodedTooLarge => {
+                extproc.bound_hit("request_body");
+            }
+            Reason::DecodersBusy => extproc.bound_hit("decoders"),
             Reason::BuffersFull => extproc.bound_hit("buffered_bodies"),
             Reason::TooManyStreams => extproc.bound_hit("streams"),
             _ => {}

@@ -47,6 +47,12 @@ const BOUND_HITS: Definition<1> =
 const PANICS: Definition<0> =
     Definition::new("pointsman_stream_panics_total", "Streams that ended in a panic of this program.", []);
 
+const UNREAD_BODIES: Definition<2> = Definition::new(
+    "pointsman_unread_bodies_total",
+    "Requests that went on although their body, or a part of it, was not understood, by API and reason.",
+    ["api", "reason"],
+);
+
 const PRODUCER_ERRORS: Definition<2> = Definition::new(
     "pointsman_producer_errors_total",
     "Data producers that failed for one request; scheduling went on without their data.",
@@ -68,6 +74,7 @@ struct Series {
     bound_hits: Family<IntCounterVec, 1>,
     panics: Twin<IntCounter>,
     producer_errors: Family<IntCounterVec, 2>,
+    unread_bodies: Family<IntCounterVec, 2>,
 }
 
 /// Families of the reference that exist only with `--enable-grpc-stream-metrics`.
@@ -88,6 +95,7 @@ impl ExtProcMetrics {
             bound_hits: Family::register(BOUND_HITS, registry),
             panics: Family::<IntCounterVec, 0>::register(PANICS, registry).child([]),
             producer_errors: Family::register(PRODUCER_ERRORS, registry),
+            unread_bodies: Family::register(UNREAD_BODIES, registry),
         };
         Self { series: Arc::new(series) }
     }
@@ -149,6 +157,11 @@ impl ExtProcMetrics {
     /// Counts a stream that ended in a panic.
     pub fn stream_panicked(&self) {
         self.series.panics.inc();
+    }
+
+    /// Counts a request whose body was not understood. APIs and reasons come from closed sets.
+    pub fn unread_body(&self, api: &'static str, reason: &'static str) {
+        self.series.unread_bodies.child([api, reason]).inc();
     }
 
     /// Counts a data producer that failed for one request.

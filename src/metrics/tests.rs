@@ -75,6 +75,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
     extproc.stream_panicked();
     extproc.producer_error("approx-prefix-cache-producer", "prefix");
     metrics.port("grpc").opened();
+    extproc.unread_body("chat_completions", "shape");
     metrics.discovery().reloaded("file", UNIX_EPOCH);
     metrics.discovery().reload_failed("file");
     let kubernetes = metrics.kubernetes();

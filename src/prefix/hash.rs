@@ -6,6 +6,10 @@
 use smallvec::SmallVec;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
+/// Most blocks of one request, in all its prompts: four million tokens in blocks of 64. It holds where the configuration
+/// sets no bound.
+const MAX_REQUEST_BLOCKS: usize = 65_536;
+
 /// Bytes of a token in the stream.
 const TOKEN_BYTES: usize = 4;
 
@@ -61,6 +65,8 @@ pub struct BlockHasher {
     blocks: BlockHashes,
     block_bytes: usize,
     max_blocks: usize,
+    /// Blocks that this chain may have: `max_blocks`, and no more than are left of all chains'.
+    room: usize,
     seed: u64,
     /// Hash of the block before, or the seed.
     previous: u64,
@@ -80,11 +86,13 @@ impl BlockHasher {
         let seed = seed.digest();
         let block_size = block_size.max(1);
         let block_bytes = block_size as usize * TOKEN_BYTES;
-        let hashes = Vec::with_capacity((expected_bytes / block_bytes + 1).min(max_blocks));
+        let room = max_blocks.min(MAX_REQUEST_BLOCKS);
+        let hashes = Vec::with_capacity((expected_bytes / block_bytes + 1).min(room));
         Self {
             blocks: BlockHashes { hashes, ends: SmallVec::new(), block_size },
             block_bytes,
             max_blocks,
+            room,
             seed,
             previous: seed,
             in_chain: 0,
@@ -94,7 +102,7 @@ impl BlockHasher {
 
     /// True if this chain has all the blocks it may have; what else is written to it has no effect.
     pub fn is_full(&self) -> bool {
-        self.in_chain >= self.max_blocks
+        self.in_chain >= self.room
     }
 
     /// Appends bytes to the stream.
@@ -140,11 +148,23 @@ impl BlockHasher {
 
     /// Appends a token `count` times; the stream must be aligned.
     pub fn write_repeated(&mut self, token: u32, count: u32) {
-        for _ in 0..count {
-            if self.is_full() {
-                return;
-            }
+        let mut left = count as usize;
+        while left > 0 && !self.partial.is_empty() && !self.is_full() {
             self.write_token(token);
+            left -= 1;
+        }
+        // Whole blocks of one token have one digest.
+        let tokens = self.block_bytes / TOKEN_BYTES;
+        if left >= tokens {
+            let digest = xxh64(&token.to_le_bytes().repeat(tokens), 0);
+            while left >= tokens && !self.is_full() {
+                self.link(digest);
+                left -= tokens;
+            }
+        }
+        while left > 0 && !self.is_full() {
+            self.write_token(token);
+            left -= 1;
         }
     }
 
@@ -160,6 +180,7 @@ impl BlockHasher {
         }
         self.previous = self.seed;
         self.in_chain = 0;
+        self.room = self.max_blocks.min(MAX_REQUEST_BLOCKS.saturating_sub(self.blocks.hashes.len()));
     }
 
     /// Ends the last prompt and returns the hashes.
@@ -172,8 +193,13 @@ impl BlockHasher {
         if self.is_full() {
             return;
         }
+        self.link(xxh64(tokens, 0));
+    }
+
+    /// Adds a block with this digest.
+    fn link(&mut self, digest: u64) {
         let mut link = [0; 16];
-        link[..8].copy_from_slice(&xxh64(tokens, 0).to_le_bytes());
+        link[..8].copy_from_slice(&digest.to_le_bytes());
         link[8..].copy_from_slice(&self.previous.to_le_bytes());
         self.previous = xxh64(&link, 0);
         self.blocks.hashes.push(self.previous);
@@ -223,6 +249,17 @@ mod tests {
     }
 
     #[test]
+    fn a_request_has_no_more_blocks_than_the_bound_in_all_its_prompts() {
+        let mut hasher = BlockHasher::new("m", "", 1, usize::MAX, 0);
+        hasher.write_repeated(7, 60_000);
+        hasher.end_prompt();
+        hasher.write_repeated(7, 60_000);
+        hasher.end_prompt();
+        hasher.write_repeated(7, 60_000);
+        assert_eq!(hasher.finish().len(), MAX_REQUEST_BLOCKS);
+    }
+
+    #[test]
     fn a_cap_of_no_blocks_hashes_nothing() {
         let blocks = hash_all(|| BlockHasher::new("m", "", 1, 0, 100), &[b"aaaabbbb", b"c"]);
         assert!(blocks.is_empty());
@@ -241,6 +278,29 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn a_repeated_token_is_hashed_as_if_it_were_written_one_by_one(
+            block_size in 1_u32..70,
+            before in 0_usize..70,
+            counts in proptest::collection::vec((any::<u32>(), 0_u32..300), 1..4),
+            max_blocks in 0_usize..12,
+        ) {
+            let mut fast = BlockHasher::new("m", "", block_size, max_blocks, 0);
+            let mut slow = BlockHasher::new("m", "", block_size, max_blocks, 0);
+            for hasher in [&mut fast, &mut slow] {
+                for _ in 0..before {
+                    hasher.write_token(1);
+                }
+            }
+            for (token, count) in counts {
+                fast.write_repeated(token, count);
+                for _ in 0..count {
+                    slow.write_token(token);
+                }
+            }
+            prop_assert_eq!(fast.finish(), slow.finish());
+        }
+
         #[test]
         fn hashes_do_not_depend_on_how_the_stream_was_cut(
             bytes in prop::collection::vec(any::<u8>(), 0..300),

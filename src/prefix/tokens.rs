@@ -5,12 +5,16 @@
 //! stream goes into the [`BlockHasher`] as it is read.
 
 use std::borrow::Cow;
+use std::cell::LazyCell;
 
 use xxhash_rust::xxh64::xxh64;
 
 use super::media::{self, VideoHints};
 use super::{BlockHasher, BlockHashes, text};
 use crate::request::{Headers, Inference, JsonStr, Piece};
+
+/// Most tokens of all media parts of a request together: a part of a few bytes may claim to be many.
+const MAX_MEDIA_TOKENS: u32 = 1 << 20;
 
 /// How a request is cut into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +36,8 @@ pub fn block_hashes(
     let salt = inference.cache_salt.as_ref().map(|salt| salt.text(body)).unwrap_or_default();
     let expected = inference.prompt.pieces.iter().map(piece_bytes).sum();
     let mut hasher = BlockHasher::new(model, &salt, shape.block_size, shape.max_blocks, expected);
+    let hints = LazyCell::new(|| VideoHints::read(headers));
+    let mut media_left = MAX_MEDIA_TOKENS;
     for piece in &inference.prompt.pieces {
         match piece {
             Piece::NextPrompt => hasher.end_prompt(),
@@ -49,7 +55,8 @@ pub fn block_hashes(
             Piece::Media(kind, string) => {
                 let content = decoded(string, body);
                 hasher.align();
-                let count = media::tokens(*kind, &content, VideoHints::read(headers));
+                let count = media::tokens(*kind, &content, *hints).min(media_left.max(1));
+                media_left = media_left.saturating_sub(count);
                 hasher.write_repeated(xxh64(&content, 0) as u32, count);
             }
         }
@@ -149,6 +156,22 @@ mod tests {
         let json = at[2].start..at[2].end;
         let pieces = [Piece::Text(at[0]), Piece::Text(at[1]), Piece::Json(json), Piece::Text(at[3])];
         assert_eq!(hashes(&body, &pieces, None), expected("", &["usera\nb é{\"x\":1}".as_bytes()]));
+    }
+
+    #[test]
+    fn tokens_of_media_have_a_bound_for_the_whole_request() {
+        // A picture that claims 65535 × 65535 pixels.
+        let png = base64::Engine::encode(
+            &base64::engine::general_purpose::STANDARD,
+            b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xff\xff\0\0\xff\xff\x08\0",
+        );
+        let (body, at) = body(&[&format!("data:image/png;base64,{png}")]);
+        let prompt = Prompt { pieces: vec![Piece::Media(MediaKind::Image, at[0]); 4000].into() };
+        let inference = Inference { prompt, ..Inference::opaque() };
+        let shape = BlockShape { block_size: 64, max_blocks: usize::MAX };
+        let blocks = block_hashes("m", &inference, &body, &Headers::new(), shape);
+        let most = MAX_MEDIA_TOKENS as usize / 64 + 4000 / 64 + 1;
+        assert!((most - 70..=most).contains(&blocks.len()), "{} of {most}", blocks.len());
     }
 
     #[test]

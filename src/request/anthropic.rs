@@ -1,7 +1,7 @@
 //! Bodies of the Anthropic Messages API.
 
 use super::envelope::read_body;
-use super::error::{ParseError, ScanError};
+use super::error::{ParseError, ScanError, Unread};
 use super::messages::read_messages;
 use super::openai::read_json;
 use super::pieces::{Pieces, string_in, text_or_null};
@@ -31,16 +31,14 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
     })
     .map_err(|fault| ParseError::Json { context: "error unmarshaling request body", fault })?;
 
-    if let Some(shape) = system.shape.or(messages.shape) {
-        return Err(ParseError::Shape { context: "error parsing messages request", shape });
-    }
-    if !any {
-        return Err(ParseError::Missing("invalid messages request: must have at least one message"));
-    }
     inference.max_output_tokens = cap;
+    let any = any || messages.len() > 0;
     tools.append(system);
     tools.append(messages);
-    inference.prompt = tools.into_prompt();
+    (inference.prompt, inference.unread) = tools.into_prompt();
+    if !any {
+        inference.unread = Some(Unread::Missing("invalid messages request: must have at least one message"));
+    }
     Ok(inference)
 }
 
@@ -71,14 +69,14 @@ fn read_content(cursor: &mut Cursor<'_>, pieces: &mut Pieces, place: Place) -> R
                 if cursor.peek()? == Kind::Object {
                     read_block(cursor, pieces, place)?;
                 } else {
-                    pieces.refuse(cursor, "expected a content block")?;
+                    pieces.take_as_it_lies(cursor, "expected a content block")?;
                 }
             }
         }
         Kind::Null => {
             cursor.skip()?;
         }
-        _ => pieces.refuse(cursor, "expected content to be a string or an array of blocks")?,
+        _ => pieces.take_as_it_lies(cursor, "expected content to be a string or an array of blocks")?,
     }
     Ok(())
 }

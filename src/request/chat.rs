@@ -21,7 +21,7 @@ pub(super) fn read_content(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Resu
         Kind::Null => {
             cursor.skip()?;
         }
-        _ => pieces.refuse(cursor, "expected content to be a string or an array of parts")?,
+        _ => pieces.take_as_it_lies(cursor, "expected content to be a string or an array of parts")?,
     }
     Ok(())
 }
@@ -36,7 +36,7 @@ fn read_part(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Result<(), ScanErr
             return Ok(());
         }
         Kind::Object => {}
-        _ => return pieces.refuse(cursor, "expected a content part"),
+        _ => return pieces.take_as_it_lies(cursor, "expected a content part"),
     }
     let (mut text, mut image, mut audio, mut video) = (None, None, None, None);
     let mut part = cursor.open()?;

@@ -11,20 +11,42 @@ pub enum ParseError {
         /// Where and why it failed.
         fault: ScanError,
     },
-    /// A field is missing or empty.
-    #[error("{0}")]
-    Missing(&'static str),
-    /// A field has a shape that the API does not know.
-    #[error("{context}: {shape}")]
-    Shape {
-        /// What the body was taken for.
-        context: &'static str,
-        /// What is wrong where.
-        shape: Shape,
-    },
     /// The parser does not serve this path.
     #[error("unsupported API endpoint: {0}")]
     UnsupportedPath(String),
+}
+
+/// What of a body was not understood. The request goes on all the same; what builds on that part is left out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Unread {
+    /// The field that holds the prompt is missing or empty. The text is the reference's.
+    #[error("{0}")]
+    Missing(&'static str),
+    /// A value has a shape that the API does not know.
+    #[error("{0}")]
+    Shape(Shape),
+    /// The body is said to be JSON, and is none.
+    #[error("not JSON: {0}")]
+    Json(ScanError),
+    /// The body is said to be a form, and cannot be taken apart.
+    #[error("not a form: {0}")]
+    Form(&'static str),
+    /// The body has a content-encoding that is not known.
+    #[error("the content-encoding is not known")]
+    Encoding,
+}
+
+impl Unread {
+    /// Name for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Missing(_) => "missing",
+            Self::Shape(_) => "shape",
+            Self::Json(_) => "json",
+            Self::Form(_) => "form",
+            Self::Encoding => "encoding",
+        }
+    }
 }
 
 /// A value of an unexpected shape.

@@ -22,7 +22,7 @@ pub(super) fn read_messages(
         Kind::Null => {
             cursor.skip()?;
         }
-        _ => pieces.refuse(cursor, "expected an array of messages")?,
+        _ => pieces.take_as_it_lies(cursor, "expected an array of messages")?,
     }
     pieces.close(cursor.offset());
     Ok((pieces, any))
@@ -34,7 +34,7 @@ fn read_message(
     read_content: impl Fn(&mut Cursor<'_>, &mut Pieces) -> Result<(), ScanError>,
 ) -> Result<(), ScanError> {
     if cursor.peek()? != Kind::Object {
-        return pieces.refuse(cursor, "expected a message object");
+        return pieces.take_as_it_lies(cursor, "expected a message object");
     }
     let start = pieces.len();
     let mut role = None;

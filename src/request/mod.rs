@@ -7,6 +7,8 @@
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
 //! | `envelope`, `pieces` | what all APIs share |
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
+//! | `other`, `multipart` | bodies of which the model alone is read |
+//! | `encoding` | content-encodings of bodies |
 //! | `splice`, `model_name` | another model in the body, and bounds on its name |
 //! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
 //! | `model_watch` | the model of a request that is seen in part, or in pieces |
@@ -18,6 +20,7 @@
 
 mod anthropic;
 mod chat;
+mod encoding;
 mod envelope;
 mod error;
 mod error_form;
@@ -27,8 +30,10 @@ mod inflate;
 mod messages;
 mod model_name;
 mod model_watch;
+mod multipart;
 mod number;
 mod openai;
+mod other;
 mod parse;
 mod paths;
 mod pieces;
@@ -44,13 +49,15 @@ mod usage;
 mod vllm;
 mod words;
 
-pub use error::{Fault, ParseError, ScanError, Shape};
+pub use encoding::{ContentEncoding, DecodeError, Encoded, content_encoding};
+pub use error::{Fault, ParseError, ScanError, Shape, Unread};
 pub use error_form::ErrorForm;
 pub use headers::Headers;
 pub use inflate::{Inflater, NotDecoded};
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use model_watch::{ModelWatch, model_in_beginning};
-pub use parse::{api_of, parse};
+pub use other::query_model;
+pub use parse::{api_of, parse, read};
 pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
 pub use response::ResponseReader;
 pub use rewrite_back::ModelRestorer;

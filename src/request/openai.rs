@@ -3,17 +3,19 @@
 
 use super::chat;
 use super::envelope::read_body;
-use super::error::{ParseError, ScanError};
+use super::error::{ParseError, ScanError, Unread};
 use super::messages::read_messages;
-use super::pieces::{Pieces, read_prompt};
+use super::pieces::{Objects, Pieces, read_prompt};
 use super::scan::{Cursor, Kind};
 use super::types::{Api, Inference};
 
 /// What the reference says before the place where a body is no JSON.
 pub(super) const BODY_CONTEXT: &str = "error unmarshaling request bodyMap";
 
-/// The fields of one API: which is demanded, and which cap the output, in the order they are asked.
+/// The fields of one API: which holds the prompt, which may stand in its place, and which cap the output, in the order
+/// they are asked.
 struct Fields {
+    instead: &'static [&'static [u8]],
     demanded: &'static [u8],
     invalid: &'static str,
     caps: &'static [&'static [u8]],
@@ -34,15 +36,24 @@ fn fields(api: Api) -> Fields {
         Api::Images => (b"prompt", "invalid images generations request: must have prompt field", &[]),
         _ => (b"prompt", "invalid completions request: must have prompt field", &[b"max_tokens"]),
     };
-    Fields { demanded, invalid, caps }
+    // Servers take these as well: template prompts, token ids, embeddings of a prompt.
+    let instead: &[&[u8]] = match api {
+        Api::Responses => &[b"prompt", b"previous_input_messages"],
+        Api::ChatCompletions => &[b"prompt_token_ids", b"input_ids"],
+        Api::Embeddings => &[b"messages", b"input_ids"],
+        Api::Completions => &[b"prompt_embeds", b"prompt_token_ids", b"input_ids"],
+        _ => &[],
+    };
+    Fields { instead, demanded, invalid, caps }
 }
 
 /// Reads a body of `api`.
 pub(super) fn parse(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
-    let Fields { demanded, invalid, caps } = fields(api);
+    let Fields { instead, demanded, invalid, caps } = fields(api);
     let mut instructions = Pieces::default();
     let mut tools = Pieces::default();
     let mut content = Pieces::default();
+    let mut substitute = Pieces::default();
     let mut present = false;
     let mut cap_values = [None; 2];
     let mut inference = read_body(body, api, &mut |name, cursor| {
@@ -56,6 +67,8 @@ pub(super) fn parse(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
             caps.iter().zip(&mut cap_values).find_map(|(key, cap)| (*key == name).then_some(cap))
         {
             *cap = cursor.count_or_skip()?;
+        } else if instead.contains(&name) {
+            substitute = read_substitute(name, cursor)?;
         } else {
             return Ok(false);
         }
@@ -63,17 +76,25 @@ pub(super) fn parse(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
     })
     .map_err(|fault| ParseError::Json { context: BODY_CONTEXT, fault })?;
 
-    if let Some(shape) = content.shape {
-        return Err(ParseError::Shape { context: invalid, shape });
-    }
-    if !present {
-        return Err(ParseError::Missing(invalid));
-    }
     inference.max_output_tokens = cap_values.into_iter().flatten().next();
+    let present = present || content.len() > 0;
+    let missing = !present && substitute.len() == 0;
     instructions.append(tools);
-    instructions.append(content);
-    inference.prompt = instructions.into_prompt();
+    instructions.append(if present { content } else { substitute });
+    (inference.prompt, inference.unread) = instructions.into_prompt();
+    if missing {
+        inference.unread = Some(Unread::Missing(invalid));
+    }
     Ok(inference)
+}
+
+/// A field that stands in place of the demanded one.
+fn read_substitute(name: &[u8], cursor: &mut Cursor<'_>) -> Result<Pieces, ScanError> {
+    match name {
+        b"messages" => read_messages(cursor, chat::read_content).map(|(pieces, _)| pieces),
+        b"prompt_token_ids" | b"input_ids" => read_prompt(cursor, Objects::Unknown),
+        _ => read_text_or_json(cursor),
+    }
 }
 
 /// The demanded field, and whether it says anything.
@@ -91,7 +112,7 @@ fn read_content(api: Api, cursor: &mut Cursor<'_>) -> Result<(Pieces, bool), Sca
             } else if cursor.peek()? == Kind::Null {
                 cursor.skip()?;
             } else {
-                pieces.refuse(cursor, "expected an array of items")?;
+                pieces.take_as_it_lies(cursor, "expected an array of items")?;
             }
             let present = pieces.len() > 0;
             Ok((pieces, present))
@@ -102,7 +123,8 @@ fn read_content(api: Api, cursor: &mut Cursor<'_>) -> Result<(Pieces, bool), Sca
             Ok((Pieces::default(), prompt.is_some_and(|prompt| prompt.start < prompt.end)))
         }
         _ => {
-            let pieces = read_prompt(cursor)?;
+            let objects = if api == Api::Embeddings { Objects::Known } else { Objects::Unknown };
+            let pieces = read_prompt(cursor, objects)?;
             let present = pieces.len() > 0;
             Ok((pieces, present))
         }

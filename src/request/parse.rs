@@ -3,7 +3,7 @@
 use super::error::ParseError;
 use super::paths::ParserKind;
 use super::types::{Api, Inference};
-use super::{anthropic, openai, vllm};
+use super::{anthropic, multipart, openai, other, vllm};
 
 /// The API that `path` means to the parser `kind`. To a parser that does not claim the path it means what the parser
 /// is for in the first place: completions, messages, generate, or nothing it looks into.
@@ -14,6 +14,20 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
         ParserKind::VllmHttp => Api::Generate,
         ParserKind::Passthrough => Api::Opaque,
     })
+}
+
+/// Reads `body` as `content_type` says (empty if nothing does) and as [`parse`] does. A form, and a body whose API has
+/// no reader, are read for their model alone.
+pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> Result<Inference, ParseError> {
+    let form = multipart::is_form(content_type);
+    match api_of(kind, path) {
+        Api::Opaque => Ok(other::read(content_type, body)),
+        Api::CountTokens => {
+            Ok(Inference { api: Api::CountTokens, skip_response: true, ..other::read(content_type, body) })
+        }
+        _ if form => Ok(other::read(content_type, body)),
+        _ => parse(kind, path, body),
+    }
 }
 
 /// Reads `body` with the parser `kind`; `path` tells which of its APIs it is (see [`api_of`]). The Anthropic parser

@@ -2,7 +2,7 @@
 
 use smallvec::SmallVec;
 
-use super::error::{ScanError, Shape};
+use super::error::{ScanError, Shape, Unread};
 use super::number::whole_number;
 use super::scan::{Cursor, Kind};
 use super::types::{JsonStr, MediaKind, Piece, Prompt};
@@ -18,7 +18,7 @@ pub(super) struct Pieces {
     /// Where the first piece that found no place begins.
     rest_from: Option<u32>,
     /// The first value of an unexpected shape.
-    pub(super) shape: Option<Shape>,
+    shape: Option<Shape>,
 }
 
 impl Pieces {
@@ -68,13 +68,22 @@ impl Pieces {
         }
     }
 
-    /// Notes a value of an unexpected shape at the scanner and passes over it.
-    pub(super) fn refuse(&mut self, cursor: &mut Cursor<'_>, what: &'static str) -> Result<(), ScanError> {
+    /// Notes a value of an unexpected shape at the scanner. It counts as it lies: servers may know more than we do.
+    pub(super) fn take_as_it_lies(
+        &mut self,
+        cursor: &mut Cursor<'_>,
+        what: &'static str,
+    ) -> Result<(), ScanError> {
         cursor.peek()?;
-        let at = cursor.offset();
-        self.shape.get_or_insert(Shape { at, what });
-        cursor.skip()?;
+        self.note(cursor.offset(), what);
+        let range = cursor.skip()?;
+        self.json(range);
         Ok(())
+    }
+
+    /// Notes that the value at `at` has an unexpected shape.
+    fn note(&mut self, at: u32, what: &'static str) {
+        self.shape.get_or_insert(Shape { at, what });
     }
 
     /// The field has been read up to `end`: what found no place counts as it lies.
@@ -94,12 +103,13 @@ impl Pieces {
         self.shape = self.shape.or(other.shape);
     }
 
-    pub(super) fn into_prompt(self) -> Prompt {
-        Prompt { pieces: self.list }
+    /// The prompt, and the first thing in it that was not understood.
+    pub(super) fn into_prompt(self) -> (Prompt, Option<Unread>) {
+        (Prompt { pieces: self.list }, self.shape.map(Unread::Shape))
     }
 }
 
-/// Text that may be `null`; any other value is refused.
+/// Text that may be `null`; any other value counts as it lies.
 pub(super) fn text_or_null(
     cursor: &mut Cursor<'_>,
     pieces: &mut Pieces,
@@ -110,7 +120,7 @@ pub(super) fn text_or_null(
         Kind::Null => {
             cursor.skip()?;
         }
-        _ => pieces.refuse(cursor, what)?,
+        _ => pieces.take_as_it_lies(cursor, what)?,
     }
     Ok(None)
 }
@@ -137,8 +147,18 @@ pub(super) fn string_in(cursor: &mut Cursor<'_>, names: &[&[u8]]) -> Result<Opti
     Ok(found)
 }
 
-/// A `prompt` or `input`: text, an array of texts, an array of token ids, or an array of such arrays.
-pub(super) fn read_prompt(cursor: &mut Cursor<'_>) -> Result<Pieces, ScanError> {
+/// What a `prompt` or `input` may hold beside texts and token ids.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Objects {
+    /// Objects are a known form of input, and count as they lie.
+    Known,
+    /// They are not.
+    Unknown,
+}
+
+/// A `prompt` or `input`: text, an array of texts, an array of token ids, an array of such arrays, or what else servers
+/// may take, which counts as it lies.
+pub(super) fn read_prompt(cursor: &mut Cursor<'_>, objects: Objects) -> Result<Pieces, ScanError> {
     const SHAPE: &str = "expected a string, an array of strings or an array of token ids";
     let mut pieces = Pieces::default();
     match cursor.peek()? {
@@ -149,45 +169,77 @@ pub(super) fn read_prompt(cursor: &mut Cursor<'_>) -> Result<Pieces, ScanError> 
         Kind::Null => {
             cursor.skip()?;
         }
-        Kind::Array => {
-            // Which kind of array it is shows in its first element.
-            let mut probe = cursor.clone();
-            let mut array = probe.open()?;
-            match if probe.element(&mut array)? { Some(probe.peek()?) } else { None } {
-                None => {
-                    cursor.skip()?;
-                }
-                Some(Kind::Number) => read_tokens(cursor, &mut pieces)?,
-                Some(kind @ (Kind::String | Kind::Array)) => {
-                    let mut array = cursor.open()?;
-                    while cursor.element(&mut array)? {
-                        if cursor.peek()? != kind {
-                            pieces.refuse(cursor, SHAPE)?;
-                            continue;
-                        }
-                        pieces.next_prompt(cursor.offset());
-                        if kind == Kind::String {
+        Kind::Array => match first_in(cursor, objects)? {
+            First::Nothing => {
+                cursor.skip()?;
+            }
+            First::Number => read_tokens(cursor, &mut pieces)?,
+            First::Prompt(kind) => {
+                let mut array = cursor.open()?;
+                while cursor.element(&mut array)? {
+                    pieces.next_prompt(cursor.peek().map(|_| cursor.offset())?);
+                    match cursor.peek()? {
+                        Kind::String if kind == Kind::String => {
                             let text = cursor.string()?;
                             pieces.push(text.start, Piece::Text(text));
-                        } else {
-                            read_tokens(cursor, &mut pieces)?;
                         }
+                        Kind::Array if kind == Kind::Array => read_tokens(cursor, &mut pieces)?,
+                        _ => pieces.take_as_it_lies(cursor, SHAPE)?,
                     }
                 }
-                Some(_) => pieces.refuse(cursor, SHAPE)?,
             }
+            First::Object => {
+                let range = cursor.skip()?;
+                pieces.json(range);
+            }
+            First::Other => pieces.take_as_it_lies(cursor, SHAPE)?,
+        },
+        Kind::Object if objects == Objects::Known => {
+            let range = cursor.skip()?;
+            pieces.json(range);
         }
-        _ => pieces.refuse(cursor, SHAPE)?,
+        _ => pieces.take_as_it_lies(cursor, SHAPE)?,
     }
     pieces.close(cursor.offset());
     Ok(pieces)
+}
+
+/// Which kind of array it is shows in its first element.
+enum First {
+    Nothing,
+    Number,
+    /// Texts, or arrays of token ids.
+    Prompt(Kind),
+    /// Objects, or arrays of them, where these are known.
+    Object,
+    Other,
+}
+
+fn first_in(cursor: &Cursor<'_>, objects: Objects) -> Result<First, ScanError> {
+    let known = |first| if objects == Objects::Known { first } else { First::Other };
+    let mut probe = cursor.clone();
+    let mut array = probe.open()?;
+    if !probe.element(&mut array)? {
+        return Ok(First::Nothing);
+    }
+    Ok(match probe.peek()? {
+        Kind::Number => First::Number,
+        Kind::Object => known(First::Object),
+        Kind::Array => {
+            let mut inner = probe.open()?;
+            let object = probe.element(&mut inner)? && probe.peek()? == Kind::Object;
+            if object { known(First::Object) } else { First::Prompt(Kind::Array) }
+        }
+        Kind::String => First::Prompt(Kind::String),
+        _ => First::Other,
+    })
 }
 
 /// One array of token ids (whole numbers below 2^32); an empty one leaves no piece.
 pub(super) fn read_tokens(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Result<(), ScanError> {
     const SHAPE: &str = "expected an array of token ids";
     if cursor.peek()? != Kind::Array {
-        return pieces.refuse(cursor, SHAPE);
+        return pieces.take_as_it_lies(cursor, SHAPE);
     }
     let start = cursor.offset();
     let mut array = cursor.open()?;
@@ -201,10 +253,11 @@ pub(super) fn read_tokens(cursor: &mut Cursor<'_>, pieces: &mut Pieces) -> Resul
         if cursor.peek()? == Kind::Number {
             let number = cursor.number()?;
             if whole_number(number).is_none_or(|token| u32::try_from(token).is_err()) {
-                pieces.shape.get_or_insert(Shape { at, what: "expected a token id from 0 to 4294967295" });
+                pieces.note(at, "expected a token id from 0 to 4294967295");
             }
         } else {
-            pieces.refuse(cursor, SHAPE)?;
+            pieces.note(at, SHAPE);
+            cursor.skip()?;
         }
     }
     if tokens {

@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
+use super::error::Unread;
 use super::{escapes, number};
 
 /// Which API a request speaks; it decides which fields are read and how usage is reported.
@@ -28,8 +29,29 @@ pub enum Api {
     CountTokens,
     /// vLLM `…/inference/v1/generate`.
     Generate,
+    /// A body of which only the model is read: rerank, score, pooling, classify, tokenize, audio, forms and so on.
+    Other,
     /// A body that is not looked into.
     Opaque,
+}
+
+impl Api {
+    /// Name for metrics.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::ChatCompletions => "chat_completions",
+            Self::Completions => "completions",
+            Self::Embeddings => "embeddings",
+            Self::Responses => "responses",
+            Self::Conversations => "conversations",
+            Self::Images => "images",
+            Self::Messages => "messages",
+            Self::CountTokens => "count_tokens",
+            Self::Generate => "generate",
+            Self::Other => "other",
+            Self::Opaque => "opaque",
+        }
+    }
 }
 
 /// A JSON string in the body: the range between its quotes.
@@ -120,6 +142,8 @@ pub struct Inference {
     /// Ranges of the top-level `model` values, quotes included, ascending: what a rewrite replaces. At most
     /// [`MAX_MODEL_MEMBERS`](super::MAX_MODEL_MEMBERS).
     pub model_values: SmallVec<[Range<u32>; 1]>,
+    /// True if the model stands in a form, as it is, without quotes and escapes.
+    pub model_is_plain: bool,
     /// True if the body has more `model` members than are noted, so that a rewrite would miss some.
     pub more_models: bool,
     /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model can't be rewritten.
@@ -138,6 +162,8 @@ pub struct Inference {
     pub prompt: Prompt,
     /// The response is of no interest: the stream may end with the request.
     pub skip_response: bool,
+    /// The first thing in the body that was not understood.
+    pub unread: Option<Unread>,
 }
 
 impl Inference {
@@ -147,6 +173,7 @@ impl Inference {
             api: Api::Opaque,
             model: None,
             model_values: SmallVec::new(),
+            model_is_plain: false,
             more_models: false,
             insert_at: None,
             empty_object: false,
@@ -156,7 +183,14 @@ impl Inference {
             cache_salt: None,
             prompt: Prompt::default(),
             skip_response: false,
+            unread: None,
         }
+    }
+
+    /// Bytes that the prompt's pieces take beside the body.
+    pub fn held_bytes(&self) -> usize {
+        let pieces = &self.prompt.pieces;
+        if pieces.spilled() { pieces.capacity() * size_of::<Piece>() } else { 0 }
     }
 
     /// True if the parser can set the model, and therefore demands one.

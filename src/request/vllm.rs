@@ -1,7 +1,7 @@
 //! Bodies of vLLM's token-in, token-out endpoint.
 
 use super::envelope::read_body;
-use super::error::{ParseError, ScanError};
+use super::error::{ParseError, ScanError, Unread};
 use super::openai::BODY_CONTEXT;
 use super::pieces::{Pieces, read_tokens};
 use super::scan::{Cursor, Kind};
@@ -28,14 +28,12 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
     })
     .map_err(|fault| ParseError::Json { context: BODY_CONTEXT, fault })?;
 
-    if let Some(shape) = tokens.shape {
-        return Err(ParseError::Shape { context: "invalid generate request", shape });
-    }
-    if tokens.len() == 0 {
-        return Err(ParseError::Missing("invalid generate request: must have non-empty token_ids field"));
-    }
     inference.max_output_tokens = cap;
-    inference.prompt = tokens.into_prompt();
+    (inference.prompt, inference.unread) = tokens.into_prompt();
+    if inference.prompt.pieces.is_empty() {
+        let missing = "invalid generate request: must have non-empty token_ids field";
+        inference.unread.get_or_insert(Unread::Missing(missing));
+    }
     Ok(inference)
 }
 
@@ -74,21 +72,19 @@ mod tests {
     }
 
     #[test]
-    fn missing_and_malformed_token_ids_are_told_apart() {
+    fn missing_and_malformed_token_ids_are_told_apart_and_go_on() {
         let missing = "invalid generate request: must have non-empty token_ids field";
         for (body, expected) in [
             (r#"{"model":"m"}"#, missing),
             (r#"{"token_ids":[]}"#, missing),
             (r#"{"token_ids":null}"#, missing),
-            (
-                r#"{"token_ids":[4294967296]}"#,
-                "invalid generate request: expected a token id from 0 to 4294967295 at byte 14",
-            ),
-            (r#"{"token_ids":"x"}"#, "invalid generate request: expected an array of token ids at byte 13"),
-            (r#"{"token_ids":[[1]]}"#, "invalid generate request: expected an array of token ids at byte 14"),
-            (r#"{"token_ids":[1]"#, "error unmarshaling request bodyMap: unexpected end at byte 16"),
+            (r#"{"token_ids":[4294967296]}"#, "expected a token id from 0 to 4294967295 at byte 14"),
+            (r#"{"token_ids":"x"}"#, "expected an array of token ids at byte 13"),
+            (r#"{"token_ids":[[1]]}"#, "expected an array of token ids at byte 14"),
         ] {
-            assert_eq!(parse(body.as_bytes()).unwrap_err().to_string(), expected, "{body}");
+            assert_eq!(parse(body.as_bytes()).unwrap().unread.unwrap().to_string(), expected, "{body}");
         }
+        let cut = parse(br#"{"token_ids":[1]"#).unwrap_err().to_string();
+        assert_eq!(cut, "error unmarshaling request bodyMap: unexpected end at byte 16");
     }
 }

@@ -17,6 +17,7 @@ mod support;
 mod abuse;
 mod architecture;
 mod autoscaling;
+mod bodies;
 mod body_modes;
 mod cli;
 mod datalayer;

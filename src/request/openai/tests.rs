@@ -33,6 +33,11 @@ fn refusal(path: &str, body: &str) -> String {
     parse_at(path, body.as_bytes()).expect_err(body).to_string()
 }
 
+/// What of the body was not understood.
+fn unread(path: &str, body: &str) -> String {
+    parse_at(path, body.as_bytes()).unwrap().unread.expect(body).to_string()
+}
+
 const CHAT: &str = "/v1/chat/completions";
 const COMPLETIONS: &str = "/v1/completions";
 
@@ -174,18 +179,14 @@ fn a_path_that_is_not_known_means_completions() {
 }
 
 #[test]
-fn missing_and_empty_fields_have_the_references_words() {
+fn missing_and_empty_fields_are_told_in_the_references_words_and_go_on() {
     for (path, expected, bodies) in [
         (
             "/v1/conversations",
             "invalid conversations request: must have items field",
             &["{}", r#"{"items":[]}"#, r#"{"items":null}"#][..],
         ),
-        (
-            "/v1/responses",
-            "invalid responses request: must have input field",
-            &["{}", r#"{"input":null}"#, r#"{"prompt":"x"}"#],
-        ),
+        ("/v1/responses", "invalid responses request: must have input field", &["{}", r#"{"input":null}"#]),
         (
             CHAT,
             "invalid chat completions request: must have valid messages field",
@@ -208,48 +209,89 @@ fn missing_and_empty_fields_have_the_references_words() {
         ),
     ] {
         for body in bodies {
-            assert_eq!(refusal(path, body), expected, "{path} {body}");
+            assert_eq!(unread(path, body), expected, "{path} {body}");
         }
     }
 }
 
 #[test]
-fn odd_shapes_are_refused_with_their_place() {
-    let chat = "invalid chat completions request: must have valid messages field";
-    let completions = "invalid completions request: must have prompt field";
-    for (path, body, context, place) in [
-        (CHAT, r#"{"messages":{}}"#, chat, "expected an array of messages at byte 12"),
-        (CHAT, r#"{"messages":["x"]}"#, chat, "expected a message object at byte 13"),
-        (CHAT, r#"{"messages":[{"role":1}]}"#, chat, "expected a role at byte 21"),
+fn odd_shapes_are_told_with_their_place_and_go_on() {
+    for (path, body, place) in [
+        (CHAT, r#"{"messages":{}}"#, "expected an array of messages at byte 12"),
+        (CHAT, r#"{"messages":["x"]}"#, "expected a message object at byte 13"),
+        (CHAT, r#"{"messages":[{"role":1}]}"#, "expected a role at byte 21"),
         (
             CHAT,
             r#"{"messages":[{"content":1}]}"#,
-            chat,
             "expected content to be a string or an array of parts at byte 24",
         ),
-        (CHAT, r#"{"messages":[{"content":[1]}]}"#, chat, "expected a content part at byte 25"),
-        (CHAT, r#"{"messages":[{"content":[{"text":[]}]}]}"#, chat, "expected a text at byte 33"),
+        (CHAT, r#"{"messages":[{"content":[1]}]}"#, "expected a content part at byte 25"),
+        (CHAT, r#"{"messages":[{"content":[{"text":[]}]}]}"#, "expected a text at byte 33"),
         (
             COMPLETIONS,
             r#"{"prompt":{}}"#,
-            completions,
             "expected a string, an array of strings or an array of token ids at byte 10",
         ),
         (
             COMPLETIONS,
             r#"{"prompt":["a",1]}"#,
-            completions,
             "expected a string, an array of strings or an array of token ids at byte 15",
         ),
-        (COMPLETIONS, r#"{"prompt":[1,"a"]}"#, completions, "expected an array of token ids at byte 13"),
-        (
-            COMPLETIONS,
-            r#"{"prompt":[-1]}"#,
-            completions,
-            "expected a token id from 0 to 4294967295 at byte 11",
-        ),
+        (COMPLETIONS, r#"{"prompt":[1,"a"]}"#, "expected an array of token ids at byte 13"),
+        (COMPLETIONS, r#"{"prompt":[-1]}"#, "expected a token id from 0 to 4294967295 at byte 11"),
     ] {
-        assert_eq!(refusal(path, body), format!("{context}: {place}"), "{body}");
+        assert_eq!(unread(path, body), place, "{body}");
+    }
+}
+
+#[test]
+fn what_servers_take_is_read_as_far_as_it_is_known() {
+    for (path, body, expected) in [
+        ("/v1/embeddings", r#"{"messages":[{"role":"user","content":"hi"}]}"#, &["user", "hi"][..]),
+        (
+            "/v1/embeddings",
+            r#"{"input":[{"role":"user","content":"hi"}]}"#,
+            &[r#"<[{"role":"user","content":"hi"}]>"#],
+        ),
+        (
+            "/v1/embeddings",
+            r#"{"input":[[{"role":"u"}],[{"role":"u"}]]}"#,
+            &[r#"<[[{"role":"u"}],[{"role":"u"}]]>"#],
+        ),
+        ("/v1/embeddings", r#"{"input":{"content":[]}}"#, &[r#"<{"content":[]}>"#]),
+        ("/v1/embeddings", r#"{"input":[[1,2],[3]]}"#, &["#[1, 2]", "|", "#[3]"]),
+        (COMPLETIONS, r#"{"prompt_embeds":"AAAA","prompt":""}"#, &["AAAA"]),
+        (COMPLETIONS, r#"{"prompt_embeds":["AA","BB"],"prompt":null}"#, &[r#"<["AA","BB"]>"#]),
+        (COMPLETIONS, r#"{"prompt_token_ids":[1,2]}"#, &["#[1, 2]"]),
+        (CHAT, r#"{"input_ids":[7,8]}"#, &["#[7, 8]"]),
+        (CHAT, r#"{"messages":[{"role":"assistant","content":null,"tool_calls":[{}]}]}"#, &["assistant"]),
+        (CHAT, r#"{"messages":[{"role":"u","content":"a"}],"prompt_token_ids":[1]}"#, &["u", "a"]),
+        ("/v1/responses", r#"{"prompt":{"id":"p","version":"2"}}"#, &[r#"<{"id":"p","version":"2"}>"#]),
+        ("/v1/responses", r#"{"input":null,"instructions":"i"}"#, &["i"]),
+    ] {
+        assert_eq!(pieces(path, body), expected, "{path} {body}");
+    }
+    let known = parse_at("/v1/embeddings", br#"{"input":[{"role":"user","content":"hi"}]}"#).unwrap();
+    assert_eq!(known.unread, None);
+}
+
+#[test]
+fn what_is_not_understood_counts_as_it_lies_beside_what_is() {
+    for (path, body, expected) in [
+        (
+            CHAT,
+            r#"{"messages":[{"role":"u","content":"a"},null,{"content":7}]}"#,
+            &["u", "a", "<null>", "<7>"][..],
+        ),
+        (CHAT, r#"{"messages":[{"role":"u","content":{"text":"a"}}]}"#, &["u", r#"<{"text":"a"}>"#]),
+        (COMPLETIONS, r#"{"prompt":["a",1,"b"]}"#, &["a", "|", "<1>", "|", "b"]),
+        (COMPLETIONS, r#"{"prompt":{"text":"a"}}"#, &[r#"<{"text":"a"}>"#]),
+        (COMPLETIONS, r#"{"prompt":[null]}"#, &["<[null]>"]),
+    ] {
+        assert_eq!(pieces(path, body), expected, "{path} {body}");
+        let inference = parse_at(path, body.as_bytes()).unwrap();
+        assert_eq!(inference.unread.map(Unread::label), Some("shape"), "{body}");
+        assert!(inference.is_rewritable());
     }
 }
 

@@ -1,0 +1,187 @@
+//! RequestBody a body: its content-encoding is taken off, it is parsed, and while the request waits nothing is kept that
+//! can be read again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{BodySeen, Director, Reason, Refusal};
+use crate::request::{self, ContentEncoding, DecodeError, Encoded, Headers, Inference, ParserKind, Unread};
+
+/// Bodies up to this many bytes are decoded where they are; larger ones on a thread for such work.
+const DECODED_IN_PLACE: usize = 16 << 10;
+/// Larger bodies that are decoded, or held decoded, at once.
+const DECODERS: usize = 4;
+/// Longest wait for a decoder.
+const DECODER_WAIT: Duration = Duration::from_secs(10);
+/// Most bytes that a body is decoded to where bodies have no bound.
+const DEFAULT_DECODED: usize = 64 << 20;
+/// While a request waits, what was read of it is kept if it takes no more than this and an eighth of the body.
+const KEPT_WHILE_WAITING: usize = 1024;
+
+/// A body before it is read.
+#[derive(Clone, Copy)]
+pub(super) struct Unparsed<'a> {
+    pub(super) path: &'a str,
+    pub(super) headers: &'a Headers,
+    pub(super) body: &'a Bytes,
+    pub(super) seen: BodySeen,
+}
+
+/// A body as it was read.
+pub(super) struct RequestBody {
+    pub(super) kind: Option<ParserKind>,
+    pub(super) inference: Inference,
+    /// The body without its content-encoding: what `inference` was read from.
+    pub(super) plain: Bytes,
+    /// True if an encoding was taken off.
+    pub(super) decoded: bool,
+    #[expect(dead_code, reason = "held as long as the decoded body is")]
+    decoder: Option<OwnedSemaphorePermit>,
+}
+
+impl RequestBody {
+    fn unread(kind: Option<ParserKind>, body: &Bytes, unread: Option<Unread>) -> Self {
+        let inference = Inference { unread, ..Inference::opaque() };
+        Self { kind, inference, plain: body.clone(), decoded: false, decoder: None }
+    }
+
+    /// The request begins to wait. True if what was read was let go of, so that the body that came has to be read again.
+    pub(super) fn let_go(&mut self, came: &Bytes) -> bool {
+        let heavy = self.inference.held_bytes() > KEPT_WHILE_WAITING + came.len() / 8;
+        let goes = heavy || self.decoded;
+        if goes {
+            *self = Self::unread(self.kind, &Bytes::new(), None);
+        }
+        goes
+    }
+}
+
+/// A body without its content-encoding.
+struct Plain {
+    body: Bytes,
+    decoded: bool,
+    decoder: Option<OwnedSemaphorePermit>,
+}
+
+/// The decoders of larger bodies.
+pub(super) fn decoders() -> Arc<Semaphore> {
+    Arc::new(Semaphore::new(DECODERS))
+}
+
+impl Director {
+    /// What the body asks for. Without a whole body nothing is demanded of it.
+    pub(super) async fn read(&self, call: Unparsed<'_>) -> Result<RequestBody, Refusal> {
+        let Unparsed { path, headers, body, seen } = call;
+        let kind = self.parts.parsers.resolve(path);
+        if matches!(seen, BodySeen::None | BodySeen::Unseen) {
+            return Ok(RequestBody::unread(kind, body, None));
+        }
+        let Some(known) = kind else {
+            let text = format!("no parser registered matching path suffix for: {}", request::cut(path, 512));
+            return Err(Refusal::new(Reason::NoParser, text));
+        };
+        let plain = match request::content_encoding(headers) {
+            Encoded::Plain => Ok(Plain { body: body.clone(), decoded: false, decoder: None }),
+            Encoded::By(encoding) => self.decode(encoding, body).await,
+            Encoded::Unknown(_) => return Ok(RequestBody::unread(kind, body, Some(Unread::Encoding))),
+        };
+        let read = plain.and_then(|plain| {
+            let content_type = headers.get("content-type").map(Bytes::as_ref).unwrap_or_default();
+            let inference = self.timed_read(known, path, content_type, &plain.body);
+            let inference =
+                inference.map_err(|error| Refusal::new(Reason::InvalidBody, error.to_string()))?;
+            let Plain { body, decoded, decoder } = plain;
+            Ok(RequestBody { kind, inference, plain: body, decoded, decoder })
+        });
+        match read {
+            // A part of a body that cannot be read is no fault of the client's.
+            Err(_) if seen == BodySeen::Part => {
+                let mut read = RequestBody::unread(kind, body, None);
+                if let Some(known) = request::model_in_beginning(body) {
+                    read.inference = known;
+                }
+                Ok(read)
+            }
+            read => read,
+        }
+    }
+
+    /// Counts what was not understood.
+    pub(super) fn note_unread(&self, read: &RequestBody, path: &str) {
+        let Some(unread) = read.inference.unread else { return };
+        let api = read.kind.map_or(request::Api::Opaque, |kind| request::api_of(kind, path));
+        self.extproc.unread_body(api.label(), unread.label());
+        tracing::debug!(api = api.label(), %unread, "a body was not understood and goes on as it came");
+    }
+
+    fn timed_read(
+        &self,
+        kind: ParserKind,
+        path: &str,
+        content_type: &[u8],
+        body: &Bytes,
+    ) -> Result<Inference, request::ParseError> {
+        let read = || request::read(kind, path, content_type, body);
+        match self.parts.timed_parsers.iter().find(|parser| parser.kind == kind) {
+            Some(parser) => parser.request_timer.time(read),
+            None => read(),
+        }
+    }
+
+    async fn decode(&self, encoding: ContentEncoding, body: &Bytes) -> Result<Plain, Refusal> {
+        let limit = match usize::try_from(self.parts.settings.body_limit) {
+            Ok(0) => DEFAULT_DECODED,
+            Ok(limit) => limit,
+            Err(_) => usize::MAX,
+        };
+        if body.len() <= DECODED_IN_PLACE {
+            let body = encoding.decode(body, limit).map_err(|error| refuse(&error))?;
+            return Ok(Plain { body: body.into(), decoded: true, decoder: None });
+        }
+        let busy = || Refusal::new(Reason::DecodersBusy, "too many compressed request bodies at once");
+        let free = tokio::time::timeout(DECODER_WAIT, Arc::clone(&self.decoders).acquire_owned());
+        let decoder = free.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let body = body.clone();
+        let decoded = tokio::task::spawn_blocking(move || encoding.decode(&body, limit));
+        let body = decoded.await.map_err(|_| {
+            let text = format!("content-encoding {}: the body cannot be decoded", encoding.name());
+            Refusal::new(Reason::InvalidBody, text)
+        })?;
+        let body = body.map_err(|error| refuse(&error))?;
+        Ok(Plain { body: body.into(), decoded: true, decoder: Some(decoder) })
+    }
+}
+
+fn refuse(error: &DecodeError) -> Refusal {
+    let reason = match error {
+        DecodeError::Corrupt { .. } => Reason::InvalidBody,
+        DecodeError::TooLarge(_) | DecodeError::Ratio => Reason::DecodedTooLarge,
+    };
+    Refusal::new(reason, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reading(body: &Bytes) -> RequestBody {
+        let inference = request::read(ParserKind::OpenAi, "/v1/completions", b"", body).unwrap();
+        let kind = Some(ParserKind::OpenAi);
+        RequestBody { kind, inference, plain: body.clone(), decoded: false, decoder: None }
+    }
+
+    #[test]
+    fn a_body_of_tiny_strings_is_not_held_taken_apart_while_it_waits() {
+        let tiny = Bytes::from(format!(r#"{{"model":"m","prompt":[{}]}}"#, vec![r#""a""#; 32_000].join(",")));
+        let mut many = reading(&tiny);
+        assert!(many.inference.held_bytes() > 4 * tiny.len());
+        assert!(many.let_go(&tiny));
+        assert_eq!((many.inference.held_bytes(), many.plain.len()), (0, 0));
+        let long = Bytes::from(format!(r#"{{"model":"m","prompt":["a","{}"]}}"#, "b".repeat(9000)));
+        let mut few = reading(&long);
+        assert!(!few.let_go(&long) && few.inference.model.is_some());
+    }
+}

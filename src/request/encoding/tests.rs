@@ -1,0 +1,133 @@
+//! Encodings: what decodes, and that a bomb is stopped.
+
+use std::io::Write as _;
+
+use flate2::Compression;
+use flate2::write::{DeflateEncoder, GzEncoder, ZlibEncoder};
+use proptest::prelude::*;
+
+use super::*;
+
+/// `text` by every encoder that there is here.
+fn encoded(text: &[u8]) -> Vec<(ContentEncoding, Vec<u8>)> {
+    let level = Compression::best();
+    let mut gzip = GzEncoder::new(Vec::new(), level);
+    gzip.write_all(text).unwrap();
+    let mut zlib = ZlibEncoder::new(Vec::new(), level);
+    zlib.write_all(text).unwrap();
+    let mut raw = DeflateEncoder::new(Vec::new(), level);
+    raw.write_all(text).unwrap();
+    let zstd = ruzstd::encoding::compress_to_vec(text, ruzstd::encoding::CompressionLevel::Fastest);
+    vec![
+        (ContentEncoding::Gzip, gzip.finish().unwrap()),
+        (ContentEncoding::Deflate, zlib.finish().unwrap()),
+        (ContentEncoding::Deflate, raw.finish().unwrap()),
+        (ContentEncoding::Zstd, zstd),
+    ]
+}
+
+/// `{"model":"m","max_tokens":5}` by the reference implementation of brotli, stored.
+fn brotli(text: &[u8]) -> Vec<u8> {
+    // A stream of window 16 with one uncompressed meta-block, then an empty last one.
+    let length = text.len() - 1;
+    let bits = (length as u32) << 4;
+    // WBITS = 0 (one bit), ISLAST = 0, MNIBBLES = 0 (four nibbles), MLEN - 1 in 16 bits, ISUNCOMPRESSED = 1.
+    let head = u32::from(true) << 20 | bits;
+    let mut out = vec![head as u8, (head >> 8) as u8, (head >> 16) as u8];
+    out.extend_from_slice(text);
+    out.push(0b11);
+    out
+}
+
+#[test]
+fn every_encoding_is_taken_off() {
+    let text = br#"{"model":"m","max_tokens":5,"prompt":"a b a b a b a b a b"}"#;
+    for (encoding, body) in encoded(text).into_iter().chain([(ContentEncoding::Brotli, brotli(text))]) {
+        assert_eq!(encoding.decode(&body, 1 << 20).unwrap(), text, "{encoding:?}");
+    }
+}
+
+#[test]
+fn a_bomb_is_stopped_at_its_ratio_and_at_the_limit() {
+    let zeros = vec![b' '; 64 << 20];
+    for (encoding, body) in encoded(&zeros) {
+        assert!(body.len() < 100_000, "{encoding:?} {}", body.len());
+        let ratio = encoding.decode(&body, 1 << 30);
+        assert_eq!(ratio, Err(DecodeError::Ratio), "{encoding:?}");
+        assert_eq!(encoding.decode(&body, 1000), Err(DecodeError::TooLarge(1000)), "{encoding:?}");
+    }
+}
+
+#[test]
+fn a_small_body_may_grow_to_a_megabyte() {
+    let zeros = vec![b' '; 1 << 20];
+    for (encoding, body) in encoded(&zeros) {
+        assert_eq!(encoding.decode(&body, usize::MAX).unwrap().len(), zeros.len(), "{encoding:?}");
+    }
+}
+
+#[test]
+fn a_zstd_window_of_gigabytes_is_refused_before_it_is_allocated() {
+    // Magic, a frame header with a window descriptor of the largest exponent, no block.
+    let body = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
+    let refused = ContentEncoding::Zstd.decode(&body, 1 << 30);
+    assert!(matches!(refused, Err(DecodeError::Corrupt { .. })), "{refused:?}");
+}
+
+#[test]
+fn several_members_and_frames_are_one_body() {
+    for (encoding, one) in
+        encoded(b"{\"a\":").into_iter().zip(encoded(b"1}")).filter_map(|(first, second)| {
+            let several = matches!(first.0, ContentEncoding::Gzip | ContentEncoding::Zstd);
+            several.then(|| (first.0, [first.1, second.1].concat()))
+        })
+    {
+        assert_eq!(encoding.decode(&one, 100).unwrap(), b"{\"a\":1}", "{encoding:?}");
+    }
+}
+
+#[test]
+fn headers_name_one_encoding_or_it_is_not_known() {
+    for (values, expected) in [
+        (&[][..], Encoded::Plain),
+        (&["identity", ""], Encoded::Plain),
+        (&["gzip"], Encoded::By(ContentEncoding::Gzip)),
+        (&["identity, X-GZIP"], Encoded::By(ContentEncoding::Gzip)),
+        (&["br"], Encoded::By(ContentEncoding::Brotli)),
+        (&["lz4"], Encoded::Unknown("lz4".to_owned())),
+        (&["gzip, br"], Encoded::Unknown("gzip, br".to_owned())),
+        (&["gzip", "zstd"], Encoded::Unknown("gzip, zstd".to_owned())),
+    ] {
+        let mut headers = Headers::new();
+        for value in values {
+            headers.push("content-encoding".into(), value.as_bytes().to_vec().into());
+        }
+        assert_eq!(content_encoding(&headers), expected);
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_text_survives(text in proptest::collection::vec(any::<u8>(), 1..5000)) {
+        for (encoding, body) in encoded(&text).into_iter().chain([(ContentEncoding::Brotli, brotli(&text))]) {
+            let decoded = encoding.decode(&body, 10_000).unwrap();
+            prop_assert_eq!(&decoded, &text);
+        }
+    }
+
+    #[test]
+    fn damaged_bodies_end_within_the_bound(
+        text in "[ab]{1,400}",
+        damage in proptest::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        for (encoding, mut body) in encoded(text.as_bytes()).into_iter().chain([(ContentEncoding::Brotli, brotli(text.as_bytes()))]) {
+            for (index, byte) in &damage {
+                let index = index.index(body.len());
+                body[index] = *byte;
+            }
+            if let Ok(decoded) = encoding.decode(&body, 2000) {
+                prop_assert!(decoded.len() <= 2000);
+            }
+        }
+    }
+}
