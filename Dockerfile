@@ -1,4 +1,4 @@
-# The image: one static program and the authorities of https. For both architectures:
+# The image: one static program under several names, and the authorities of https. For both architectures:
 #
 #   make image IMAGE=REPOSITORY:TAG PUSH=1 RUST_DIGEST=sha256:...
 #
@@ -53,6 +53,12 @@ POINTSMAN_COMMIT=$COMMIT cargo build --release --locked --target "$target"
 install -D "target/$target/release/pointsman" /image/pointsman
 size=$(stat -c %s /image/pointsman)
 [ "$size" -le 25000000 ] || { echo "the program has $size bytes, more than the 25 MB it may have" >&2; exit 1; }
+# What manifests of other pickers call: the picker by its path in their images, and what hooks before the end need. The program tells `sleep` and
+# `sh` by their names. A test runs these names.
+for name in epp app/epp manager bin/sleep bin/sh; do
+    mkdir -p "$(dirname "/image/$name")"
+    ln -s /pointsman "/image/$name"
+done
 install -D -m 644 /etc/ssl/certs/ca-certificates.crt /image/etc/ssl/certs/ca-certificates.crt
 END
 

@@ -102,6 +102,9 @@ pub struct ServeFlags {
     /// Allow plugins of Alpha stability.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
     pub allow_experimental_plugins: bool,
+    /// Feature gates as NAME, NAME=true or NAME=false, with commas; they count over those of the configuration.
+    #[arg(long, value_delimiter = ',', help_heading = "Configuration")]
+    pub feature_gates: Vec<String>,
     /// Seed of all random choices; 0 takes one from the system.
     #[arg(long, default_value_t = 0, help_heading = "Configuration")]
     pub seed: u64,
@@ -115,6 +118,9 @@ pub struct ServeFlags {
     /// API group of the InferencePool.
     #[arg(long, default_value = "inference.networking.k8s.io", help_heading = "Pool")]
     pub pool_group: String,
+    /// File that says where the Kubernetes API server is; empty takes the environment's KUBECONFIG, then the pod's service account.
+    #[arg(long, default_value = "", help_heading = "Pool")]
+    pub kubeconfig: String,
     /// Label selector of pods, in place of an InferencePool.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub endpoint_selector: String,
@@ -178,12 +184,17 @@ pub struct ServeFlags {
     #[arg(long, default_value = "10Mi", value_parser = bytes, help_heading = "Logs and traces")]
     pub max_metrics_bytes: u64,
 
-    /// Log verbosity: 2 default, 3 verbose, 4 debug, 5 trace.
+    /// Fairness ids with a label of their own on the metrics page, up to 10000; 0 counts all of them as `other`.
+    #[arg(long, default_value_t = 1000, help_heading = "Logs and traces")]
+    pub fairness_id_metric_label_limit: u32,
+
+    /// Log verbosity, as a number or a name: 2 default, 3 verbose, 4 debug, 5 trace.
     #[arg(
         long,
         short = 'v',
         default_value_t = 2,
         allow_negative_numbers = true,
+        value_parser = verbosity,
         help_heading = "Logs and traces"
     )]
     pub v: i32,
@@ -232,6 +243,19 @@ pub struct MessageSize(pub(super) Option<usize>);
 
 fn duration(text: &str) -> Result<Duration, String> {
     scalar::go_duration(text)
+}
+
+fn verbosity(text: &str) -> Result<i32, String> {
+    match text.to_ascii_lowercase().as_str() {
+        "info" | "default" => Ok(2),
+        "verbose" => Ok(3),
+        "debug" => Ok(4),
+        "trace" => Ok(5),
+        number => number.parse().map_err(|_| {
+            "expected a number, or default, verbose, debug or trace; --zap-log-level takes error and warn"
+                .to_owned()
+        }),
+    }
 }
 
 fn bytes(text: &str) -> Result<u64, String> {

@@ -138,7 +138,10 @@ impl Cluster {
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Self> {
         let label = leader_label(flags, settings)?.map(|label| LeaderLabel::new(label, metrics.kubernetes()));
-        let connection = Connection::from_environment().await?;
+        let connection = match flags.kubeconfig.as_str() {
+            "" => Connection::from_environment().await?,
+            path => Connection::from_file(path).await?,
+        };
         // That a client can be made of it is found out here, and not by a thread that has begun.
         connection.client()?;
         let election = flags.ha_enable_leader_election.then(|| {

@@ -9,7 +9,9 @@ mod drain;
 mod fit;
 mod flags;
 mod holding;
+mod hooks;
 mod kubernetes;
+mod older_flags;
 mod output;
 mod overrides;
 mod serve;
@@ -56,6 +58,9 @@ const COMMANDS: [&str; 6] = ["serve", "check", "sim", "demo", "help", "--help"];
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
+    if let Some(tool) = arguments.first().and_then(|program| hooks::Tool::called(program)) {
+        return tool.run(&arguments[1..]);
+    }
     let first = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or("serve").to_owned();
     if COMMANDS.contains(&first.as_str()) && first != "serve"
         || matches!(first.as_str(), "--version" | "-V" | "-h")
@@ -100,7 +105,7 @@ fn serve(arguments: Vec<OsString>) -> ExitCode {
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    serve::run(&flags, &readable.dropped, &readable.warnings)
+    serve::run(&flags, &readable.older, &readable.warnings)
 }
 
 fn run_async(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {

@@ -1,14 +1,14 @@
-//! Dropped flags that still do what they did: they change the plan that the configuration made.
+//! Older flags that still do what they did: they change the plan that the configuration made.
 
 use crate::config::Plan;
 use crate::datalayer::{EngineSpecs, MetricSpec};
 
-use super::arguments::Dropped;
+use super::older_flags::OlderFlag;
 
-/// Applies the values of dropped flags. `Err` names every one that cannot be used.
-pub(super) fn apply(dropped: &[(Dropped, String)], plan: &mut Plan) -> Result<(), Vec<String>> {
+/// Applies the values of older flags. `Err` names every one that cannot be used.
+pub(super) fn apply(older: &[(OlderFlag, String)], plan: &mut Plan) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
-    for (flag, value) in dropped {
+    for (flag, value) in older {
         if let Err(problem) = apply_one(flag.name, value, plan) {
             problems.push(format!("--{}: {problem}", flag.name));
         }
@@ -23,6 +23,10 @@ fn apply_one(name: &str, value: &str, plan: &mut Plan) -> Result<(), String> {
         "kv-cache-usage-percentage-metric" => set(plan, value, |engine| &mut engine.kv_usage),
         "lora-info-metric" => set(plan, value, |engine| &mut engine.lora),
         "cache-info-metric" => set(plan, value, |engine| &mut engine.cache_info),
+        "engine-label-key" => {
+            value.clone_into(&mut plan.engines.label);
+            Ok(())
+        }
         "model-server-metrics-port" => {
             let port =
                 value.parse().map_err(|_| format!("got {value:?}, expected a port from 0 to 65535"))?;

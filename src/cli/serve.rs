@@ -10,12 +10,12 @@ use anyhow::{Context, bail};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::arguments;
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder, INFLIGHT_PRODUCER};
 use super::drain::Work;
 use super::holding::Holding;
 use super::kubernetes::{self, Cluster};
+use super::older_flags::OlderFlag;
 use super::output::{self, Output};
 use super::settings::{self, Settings};
 use super::thread::Thread;
@@ -46,11 +46,7 @@ const COMMIT: Option<&str> = option_env!("POINTSMAN_COMMIT");
 const ENDPOINTS_FILE: &str = "endpoints_file";
 
 /// Runs the server until it is told to stop.
-pub(super) fn run(
-    flags: &ServeFlags,
-    dropped: &[(arguments::Dropped, String)],
-    warnings: &[String],
-) -> ExitCode {
+pub(super) fn run(flags: &ServeFlags, older: &[(OlderFlag, String)], warnings: &[String]) -> ExitCode {
     let output = match Output::start(flags) {
         Ok(output) => output,
         Err(problem) => {
@@ -77,7 +73,7 @@ pub(super) fn run(
     for warning in warnings.iter().chain(&settings.warnings) {
         tracing::warn!(warning, "command line");
     }
-    match start(flags, dropped, &settings, log, &output) {
+    match start(flags, older, &settings, log, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             tracing::error!(error = format!("{problem:#}"), "pointsman stops");
@@ -97,7 +93,7 @@ fn start_logs(flags: &ServeFlags, output: &Output) -> anyhow::Result<LogHandle> 
 /// Everything up to the first socket can fail for a wrong setting; nothing after it can.
 fn start(
     flags: &ServeFlags,
-    dropped: &[(arguments::Dropped, String)],
+    older: &[(OlderFlag, String)],
     settings: &Settings,
     log: LogHandle,
     output: &Output,
@@ -105,6 +101,7 @@ fn start(
     let metrics = Arc::new(Metrics::bounded(MetricBounds {
         series: flags.max_metric_series,
         bytes: usize::try_from(flags.max_metrics_bytes).unwrap_or(usize::MAX),
+        fairness_ids: settings.fairness_ids,
     }));
     output.export(&metrics);
     metrics.info(COMMIT.unwrap_or_default(), BUILD);
@@ -112,7 +109,7 @@ fn start(
         metrics.enable_grpc_stream_metrics();
     }
     let mut plan = load(flags, settings, &metrics)?;
-    if let Err(problems) = overrides::apply(dropped, &mut plan) {
+    if let Err(problems) = overrides::apply(older, &mut plan) {
         bail!("{}", problems.join("; "));
     }
     let source = match plan.discovery.take() {
@@ -140,6 +137,7 @@ fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyh
     let options = LoadOptions {
         allow_experimental: flags.allow_experimental_plugins,
         seed: settings.seed,
+        feature_gates: flags.feature_gates.clone(),
         prefix_memory: PrefixMemory::new(flags.prefix_index_memory),
         ..LoadOptions::new(Arc::clone(metrics))
     };

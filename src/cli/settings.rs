@@ -20,6 +20,8 @@ pub(super) const MESSAGE_FRAME: usize = 64 << 10;
 const MIN_REFRESH: Duration = Duration::from_millis(50);
 /// Shortest lease: renewals have to fit in several times.
 const MIN_LEASE: Duration = Duration::from_secs(3);
+/// Fairness ids with a label of their own, at most.
+const MOST_FAIRNESS_IDS: usize = 10_000;
 /// Name of the pool where none is given and no Kubernetes is needed.
 const DEFAULT_POOL: &str = "epp";
 
@@ -50,6 +52,8 @@ pub(super) struct Settings {
     pub(super) metrics_cert: Option<PathBuf>,
     /// Authorities of the metrics port's clients.
     pub(super) metrics_client_ca: Option<PathBuf>,
+    /// Fairness ids with a label of their own.
+    pub(super) fairness_ids: usize,
     /// What the operator should know.
     pub(super) warnings: Vec<String>,
 }
@@ -146,6 +150,7 @@ impl Settings {
             },
             metrics_cert,
             metrics_client_ca,
+            fairness_ids: fairness_ids(flags.fairness_id_metric_label_limit, &mut warnings),
             warnings,
         })
     }
@@ -194,6 +199,7 @@ pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings 
 /// Flags that mean something on Kubernetes only, where endpoints come from a file.
 pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
     let given = [
+        ("--kubeconfig", !flags.kubeconfig.is_empty()),
         ("--endpoint-selector", !flags.endpoint_selector.is_empty()),
         ("--endpoint-target-ports", !flags.endpoint_target_ports.is_empty()),
         ("--ha-enable-leader-election", flags.ha_enable_leader_election),
@@ -203,6 +209,16 @@ pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
     ];
     let given = given.into_iter().filter_map(|(flag, given)| given.then_some(flag));
     given.map(|flag| format!("{flag} has no effect with file discovery")).collect()
+}
+
+fn fairness_ids(limit: u32, warnings: &mut Vec<String>) -> usize {
+    let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+    if limit > MOST_FAIRNESS_IDS {
+        warnings.push(format!(
+            "--fairness-id-metric-label-limit {limit} is above the maximum; {MOST_FAIRNESS_IDS} is used"
+        ));
+    }
+    limit.min(MOST_FAIRNESS_IDS)
 }
 
 fn given(path: &str) -> Option<PathBuf> {
@@ -250,6 +266,25 @@ mod tests {
         let settings = Settings::new(&flags("--refresh-metrics-interval 10ms"), |_| None).unwrap();
         assert_eq!(settings.refresh_interval, MIN_REFRESH);
         assert_eq!(settings.warnings.len(), 1);
+    }
+
+    #[test]
+    fn too_many_labels_of_fairness_ids_are_lowered_with_a_warning() {
+        let settings = |line: &str| Settings::new(&flags(line), |_| None).unwrap();
+        assert_eq!(settings("").fairness_ids, 1000);
+        assert_eq!(settings("--fairness-id-metric-label-limit 0").fairness_ids, 0);
+        let bounded = settings("--fairness-id-metric-label-limit 50000");
+        assert_eq!((bounded.fairness_ids, bounded.warnings.len()), (10_000, 1));
+    }
+
+    #[test]
+    fn verbosities_have_names() {
+        for (line, verbosity) in [("--v=TRACE", 5), ("--v debug", 4), ("-v Verbose", 3), ("--v=-1", -1)] {
+            assert_eq!(flags(line).v, verbosity, "{line}");
+        }
+        let words = ["pointsman", "--v=loud"];
+        let error = ServeFlags::augment_args(Command::new("pointsman")).try_get_matches_from(words);
+        assert!(error.unwrap_err().to_string().contains("verbose, debug or trace"));
     }
 
     #[test]

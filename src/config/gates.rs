@@ -31,33 +31,34 @@ impl FeatureGates {
                 problems.error(node.line, path, format!("got {node}, expected a string"));
                 continue;
             };
-            let (name, value) = text.split_once('=').unwrap_or((text, "true"));
-            let on = match value.trim().to_ascii_lowercase().as_str() {
-                "1" | "t" | "true" => true,
-                "0" | "f" | "false" => false,
-                _ => {
-                    problems.error(
-                        node.line,
-                        path,
-                        format!("got {node}, expected `{name}=true` or `{name}=false`"),
-                    );
-                    continue;
-                }
-            };
-            match name {
-                FLOW_CONTROL => gates.flow_control = on,
-                HA_POPULATE => gates.ha_populate_non_leader_datastore = on,
-                _ if let Some(why) = why_gate_is_gone(name) => {
-                    let message = format!("the feature gate \"{name}\" is gone: {why}; leave it out");
-                    problems.warning(node.line, path, message);
-                }
-                _ => {
-                    let hint = hint(name, &[FLOW_CONTROL, HA_POPULATE]);
-                    problems.error(node.line, path, format!("unknown feature gate \"{name}\"{hint}"));
-                }
-            }
+            gates.set(text, node.line, &path, problems);
         }
         gates
+    }
+
+    /// Takes one of `name`, `name=true` and `name=false`, which stands in this line at this path; what is wrong with it goes to `problems`.
+    pub(super) fn set(&mut self, text: &str, line: u32, path: &str, problems: &mut Problems) {
+        let (name, value) = text.split_once('=').unwrap_or((text, "true"));
+        let on = match value.trim().to_ascii_lowercase().as_str() {
+            "1" | "t" | "true" => true,
+            "0" | "f" | "false" => false,
+            _ => {
+                let message = format!("got {text:?}, expected `{name}=true` or `{name}=false`");
+                return problems.error(line, path, message);
+            }
+        };
+        match name {
+            FLOW_CONTROL => self.flow_control = on,
+            HA_POPULATE => self.ha_populate_non_leader_datastore = on,
+            _ if let Some(why) = why_gate_is_gone(name) => {
+                let message = format!("the feature gate \"{name}\" is gone: {why}; leave it out");
+                problems.warning(line, path, message);
+            }
+            _ => {
+                let hint = hint(name, &[FLOW_CONTROL, HA_POPULATE]);
+                problems.error(line, path, format!("unknown feature gate \"{name}\"{hint}"));
+            }
+        }
     }
 
     /// Every gate as `name=value`.

@@ -18,6 +18,8 @@ use crate::scheduling::ProfilePlugin;
 pub struct LoadOptions {
     /// Types that may still change are accepted.
     pub allow_experimental: bool,
+    /// Feature gates as `NAME`, `NAME=true` or `NAME=false`, which count over those of the document.
+    pub feature_gates: Vec<String>,
     /// Feeds the random choices of plugins.
     pub seed: u64,
     /// Families that plugins take handles from.
@@ -33,6 +35,7 @@ impl LoadOptions {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             allow_experimental: false,
+            feature_gates: Vec::new(),
             seed: 0,
             metrics,
             prefix_memory: PrefixMemory::new(DEFAULT_PREFIX_MEMORY_BYTES),
@@ -74,7 +77,10 @@ fn plan(text: &str, options: &LoadOptions, problems: &mut Problems) -> Option<Pl
     };
     let is_json = text.trim_start().starts_with('{');
     former::translate(&mut root, problems);
-    let document = schema::read(&root, is_json, problems);
+    let mut document = schema::read(&root, is_json, problems);
+    for gate in &options.feature_gates {
+        document.gates.set(gate, 0, "--feature-gates", problems);
+    }
     resolve(&document, options, problems)
 }
 

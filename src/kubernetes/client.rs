@@ -1,7 +1,9 @@
-//! Reaching the API server: in a pod by its service account, elsewhere by `KUBECONFIG` or the file in the home folder.
+//! Reaching the API server: by a file that a flag names, in a pod by its service account, elsewhere by `KUBECONFIG` or the file in the home folder.
 
+use std::path::Path;
 use std::time::Duration;
 
+use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
 /// Longest wait for a connection.
@@ -18,6 +20,14 @@ pub enum ConnectError {
          ~/.kube/config); without Kubernetes, list a file-discovery plugin in the configuration and name it in dataLayer.discovery.pluginRef"
     )]
     Unknown(kube::config::InferConfigError),
+    /// The file that a flag names says nothing of use.
+    #[error("--kubeconfig {path:?}: {error}")]
+    File {
+        /// The file.
+        path: String,
+        /// What is wrong with it.
+        error: kube::config::KubeconfigError,
+    },
     /// What was found cannot be used.
     #[error("the Kubernetes client cannot be set up: {0}")]
     Unusable(kube::Error),
@@ -32,14 +42,25 @@ pub struct Connection {
 impl Connection {
     /// What the environment says. Nothing is sent yet.
     pub async fn from_environment() -> Result<Self, ConnectError> {
-        let mut config = Config::infer().await.map_err(ConnectError::Unknown)?;
+        Ok(Self::with(Config::infer().await.map_err(ConnectError::Unknown)?))
+    }
+
+    /// What this file says in its current context. Nothing is sent yet.
+    pub async fn from_file(path: &str) -> Result<Self, ConnectError> {
+        let fault = |error| ConnectError::File { path: path.to_owned(), error };
+        let file = Kubeconfig::read_from(Path::new(path)).map_err(fault)?;
+        let config = Config::from_custom_kubeconfig(file, &KubeConfigOptions::default()).await;
+        Ok(Self::with(config.map_err(fault)?))
+    }
+
+    fn with(mut config: Config) -> Self {
         config.connect_timeout = Some(CONNECT);
         config.read_timeout = Some(SILENCE);
         config.write_timeout = Some(SILENCE);
         config.reset_reader_on_write = true;
         // Whoever asks knows best whether and when to ask again.
         config.default_retry = false;
-        Ok(Self { config })
+        Self { config }
     }
 
     /// Address of the API server.

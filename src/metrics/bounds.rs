@@ -1,5 +1,6 @@
 //! How large the metrics page may get, and what each kind of series may take of it.
 
+use super::cardinality::VALUES;
 use super::label_sets::SetBounds;
 
 /// Lines of all histograms of one set, the legacy ones included.
@@ -12,11 +13,13 @@ pub struct MetricBounds {
     pub series: usize,
     /// Bytes.
     pub bytes: usize,
+    /// Fairness ids with a label of their own.
+    pub fairness_ids: usize,
 }
 
 impl Default for MetricBounds {
     fn default() -> Self {
-        Self { series: 30_000, bytes: 10 << 20 }
+        Self { series: 30_000, bytes: 10 << 20, fairness_ids: VALUES }
     }
 }
 

@@ -361,10 +361,10 @@ mod tests {
         let fixed = CounterVec::new(Opts::new("b_total", "b"), &["reason"]).unwrap();
         fixed.with_label_values(&["one"]).inc();
         let families: Vec<_> = tenants.collect().into_iter().chain(fixed.collect()).collect();
-        let bounds = MetricBounds { series: 4, bytes: 10_000 };
+        let bounds = MetricBounds { series: 4, bytes: 10_000, ..MetricBounds::default() };
         let (page, left_out) = Format::Text.encode(&families, bounds);
         assert_eq!((page.matches("a_total{").count(), page.matches("b_total{").count(), left_out), (3, 1, 7));
-        let bounds = MetricBounds { series: 100, bytes: 250 };
+        let bounds = MetricBounds { series: 100, bytes: 250, ..MetricBounds::default() };
         let (page, left_out) = Format::OpenMetrics100.encode(&families, bounds);
         assert!(page.len() <= 250 && page.contains("b_total{") && page.ends_with(EOF), "{page}");
         assert_eq!(page.matches("a_total{").count() as u64 + left_out, 10);

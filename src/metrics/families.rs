@@ -80,7 +80,7 @@ impl Metrics {
         let folded = Family::<prometheus::IntCounterVec, 1>::register(FOLDED, &registry);
         let folded = |label: &str| folded.child([label]).into_current();
         let models = Arc::new(Limiter::new(VALUES, folded("model_name")));
-        let fairness = Arc::new(Limiter::new(VALUES, folded("fairness_id")));
+        let fairness = Arc::new(Limiter::new(bounds.fairness_ids, folded("fairness_id")));
         let gate = |share: usize, label: &str| Gate::new(bounds.series / share, folded(label));
         let request = Arc::new(RequestFamilies::register(&registry, gate(20, "error")));
         let label_sets = LabelSets::new(

@@ -239,7 +239,8 @@ fn running_requests_return_to_zero_and_unnamed_models_are_not_counted() {
 
 #[test]
 fn a_model_beyond_the_bounds_is_other() {
-    let metrics = Metrics::bounded(MetricBounds { series: 40_000_000, bytes: usize::MAX });
+    let metrics =
+        Metrics::bounded(MetricBounds { series: 40_000_000, bytes: usize::MAX, ..MetricBounds::default() });
     metrics.pin_models(["pinned"]);
     for index in 0..1001 {
         let model = format!("model-{index}");
