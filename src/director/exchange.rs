@@ -166,6 +166,9 @@ impl Exchange {
         self.parts.pace.note(now);
         let usage = self.read_usage();
         self.parts.answers.ended(self.how_it_ended(complete, usage.is_some()));
+        if self.restorer.as_ref().is_some_and(ModelRestorer::limited) {
+            self.parts.answers.models_limited();
+        }
         if let (Some(place), Some(usage)) = (&mut self.parts.permit, &usage) {
             place.served(usage);
         }

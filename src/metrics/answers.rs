@@ -18,6 +18,12 @@ const UNREAD: Definition<1> = Definition::new(
     ["reason"],
 );
 
+const LIMITED: Definition<0> = Definition::new(
+    "pointsman_response_models_limited_total",
+    "Responses that kept the served model's name in places, because putting the client's name back would have made them too long.",
+    [],
+);
+
 /// How a response ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseEnd {
@@ -95,6 +101,7 @@ pub struct AnswerMetrics {
 struct Series {
     ends: [IntCounter; ResponseEnd::ALL.len()],
     unread: [IntCounter; UsageUnread::ALL.len()],
+    limited: IntCounter,
 }
 
 impl AnswerMetrics {
@@ -104,6 +111,7 @@ impl AnswerMetrics {
         let series = Series {
             ends: ResponseEnd::ALL.map(|end| ends.child([end.label()]).into_current()),
             unread: UsageUnread::ALL.map(|reason| unread.child([reason.label()]).into_current()),
+            limited: Family::<IntCounterVec, 0>::register(LIMITED, registry).child([]).into_current(),
         };
         Self { series: Arc::new(series) }
     }
@@ -113,6 +121,11 @@ impl AnswerMetrics {
         if let Some(counter) = self.series.ends.get(end as usize) {
             counter.inc();
         }
+    }
+
+    /// Counts a response that kept the served model's name in places.
+    pub fn models_limited(&self) {
+        self.series.limited.inc();
     }
 
     /// Counts usage that was not read.

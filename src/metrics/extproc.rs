@@ -124,7 +124,7 @@ impl ExtProcMetrics {
         for (reason, code) in refusals {
             self.series.refusals.child([reason, &code.to_string()]);
         }
-        for bound in ["request_body", "buffered_bodies", "streams", "idle"] {
+        for bound in ["request_body", "buffered_bodies", "streams", "idle", "unfinished_message"] {
             self.series.bound_hits.child([bound]);
         }
     }

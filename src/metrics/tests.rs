@@ -471,6 +471,8 @@ fn counters_whose_first_increase_matters_are_there_from_the_start() {
     let zeros = [
         "pointsman_extproc_refusals_total{code=\"503\",reason=\"no_endpoints\"}",
         "pointsman_bound_hits_total{bound=\"buffered_bodies\"}",
+        "pointsman_bound_hits_total{bound=\"unfinished_message\"}",
+        "pointsman_response_models_limited_total",
         "pointsman_producer_errors_total{plugin_name=\"name\",plugin_type=\"type\"}",
         "llm_d_epp_datalayer_poll_errors_total{source_type=\"source\"}",
         "pointsman_reloads_total{outcome=\"failure\",source=\"endpoints_file\"}",

@@ -11,12 +11,24 @@ use super::types::Api;
 /// Bytes of the longest way to write a character of one byte in JSON (`\u0061`).
 const LONGEST_ESCAPE: usize = 6;
 
+/// Bytes that putting names back may add to any response. Beyond that it may add [`MAX_GROWTH`] times what has passed.
+const FREE_GROWTH: u64 = 64 << 10;
+
+/// How many bytes each byte of a response may add. A name of 128 bytes in events of 80 bytes stays below it.
+const MAX_GROWTH: u64 = 2;
+
+/// Most names that are put back in one JSON document. A well-formed one holds one or two.
+const MAX_NAMES: u32 = 4;
+
 /// Replaces the served model's name by the one that the client asked for, in a response that passes by in chunks.
 ///
 /// Only the value of the response's own `model` member is looked at: at the top of a JSON body, in an event stream at
 /// the top of each event and in the `response` or `message` that some events carry. Text that a model wrote is never
 /// touched. All other bytes are passed on as they came, shared and not copied; held back is at most a model name that
 /// a chunk's end has cut. Where the chunks end makes no difference to the joined output.
+///
+/// A client chooses its name's length, and a server how often the name stands in a response. Putting back therefore adds at most
+/// 64 KiB and twice what has passed, and at most 4 names to a document; what is beyond keeps the server's name.
 #[derive(Debug)]
 pub struct ModelRestorer {
     active: bool,
@@ -27,6 +39,14 @@ pub struct ModelRestorer {
     /// In an event stream: where in the current line the last chunk ended.
     place: Option<Place>,
     name: Pending,
+    /// Bytes of the response in earlier chunks.
+    passed: u64,
+    /// Bytes that the client's name has added so far, where it is longer than the target's.
+    added: u64,
+    /// The document of the last name, and the names put back in it.
+    document: u64,
+    names: u32,
+    limited: bool,
 }
 
 /// A place in a line of an event stream.
@@ -86,7 +106,17 @@ impl ModelRestorer {
             skim: Skim::new(Wanted { name: "model", within, shape: Shape::String }),
             place: event_stream.then_some(Place::Prefix(0)),
             name: Pending::Nothing,
+            passed: 0,
+            added: 0,
+            document: 0,
+            names: 0,
+            limited: false,
         }
+    }
+
+    /// True if a name was left as it is because putting it back would have made the response too long.
+    pub fn limited(&self) -> bool {
+        self.limited
     }
 
     /// False if the restorer changes nothing.
@@ -120,6 +150,7 @@ impl ModelRestorer {
                 output.through(chunk.len());
             }
         }
+        self.passed += chunk.len() as u64;
         output.pieces
     }
 
@@ -199,7 +230,8 @@ impl ModelRestorer {
     fn settle(&mut self, name: Pending, end: usize, output: &mut Output<'_>) {
         match name {
             Pending::Here(start) => {
-                if self.is_target(output.chunk.get(start..end).unwrap_or_default()) {
+                let name = output.chunk.get(start..end).unwrap_or_default();
+                if self.is_target(name) && self.may_replace(name.len(), end) {
                     output.through(start);
                     output.pieces.push(self.replacement.clone());
                     output.settled = end;
@@ -207,12 +239,29 @@ impl ModelRestorer {
             }
             Pending::Held(mut held) => {
                 held.extend_from_slice(output.chunk.get(..end).unwrap_or_default());
-                let replace = self.is_target(&held);
+                let replace = self.is_target(&held) && self.may_replace(held.len(), end);
                 output.pieces.push(if replace { self.replacement.clone() } else { Bytes::from(held) });
                 output.settled = end;
             }
             Pending::Nothing | Pending::TooLong => {}
         }
+    }
+
+    /// Takes the room that a name of `length` bytes, which ends at `end`, needs to be replaced; false if there is none.
+    fn may_replace(&mut self, length: usize, end: usize) -> bool {
+        let document = self.skim.documents();
+        if std::mem::replace(&mut self.document, document) != document {
+            self.names = 0;
+        }
+        let added = self.added + self.replacement.len().saturating_sub(length) as u64;
+        let passed = self.passed + end as u64;
+        if self.names >= MAX_NAMES || added > FREE_GROWTH + MAX_GROWTH * passed {
+            self.limited = true;
+            return false;
+        }
+        self.names += 1;
+        self.added = added;
+        true
     }
 
     /// The line has ended in the middle of a model value.

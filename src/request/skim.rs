@@ -86,6 +86,8 @@ pub(super) struct Skim {
     named: Announced,
     value: Announced,
     inside: Inside,
+    /// Objects that have begun at the top.
+    documents: u64,
 }
 
 impl Skim {
@@ -100,12 +102,18 @@ impl Skim {
             named: Announced::Other,
             value: Announced::Other,
             inside: Inside::Nothing,
+            documents: 0,
         }
     }
 
     /// Starts over with a new document.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.wanted);
+        *self = Self { documents: self.documents, ..Self::new(self.wanted) };
+    }
+
+    /// How many documents have begun so far.
+    pub(super) fn documents(&self) -> u64 {
+        self.documents
     }
 
     /// The next border at or behind `from`, which moves on to where scanning stopped; `None` at the end of the chunk.
@@ -157,6 +165,7 @@ impl Skim {
                     match byte {
                         b'{' => {
                             self.depth = 1;
+                            self.documents += 1;
                             self.at_name = true;
                             self.state = State::Structure;
                         }

@@ -214,3 +214,35 @@ proptest! {
         );
     }
 }
+
+#[test]
+fn a_long_name_of_the_client_makes_a_response_at_most_three_times_as_long_and_64_kib() {
+    let long = "c".repeat(1000);
+    let names = ("m", long.as_str());
+    let event = "data: {\"model\":\"m\",\"choices\":[]}\n\n";
+    let (events, members) =
+        (event.repeat(20_000), format!("{{{}}}", vec![r#""model":"m""#; 20_000].join(",")));
+    let documents = r#"{"model":"m"}"#.repeat(20_000);
+    for (event_stream, body) in [(true, &events), (false, &members), (false, &documents)] {
+        let whole = restore_chunks(Api::ChatCompletions, event_stream, names, [body.as_bytes()]);
+        assert!(whole.len() <= 3 * body.len() + (64 << 10), "{} of {}", whole.len(), body.len());
+        assert!(whole.len() > 1000, "the first names are put back");
+        let parts = restore_chunks(Api::ChatCompletions, event_stream, names, body.as_bytes().chunks(7));
+        assert!(whole == parts, "where chunks end makes no difference");
+    }
+    let members = restore_chunks(Api::ChatCompletions, false, names, [members.as_bytes()]);
+    assert_eq!(members.windows(1000).filter(|part| *part == long.as_bytes()).count(), MAX_NAMES as usize);
+}
+
+#[test]
+fn an_alias_of_128_bytes_is_put_back_in_every_event_of_80_bytes() {
+    let alias = "a".repeat(128);
+    let event =
+        "data: {\"id\":\"chatcmpl-0123456789\",\"model\":\"m\",\"choices\":[{\"index\":0,\"delta\":{}}]}\n";
+    let mut restorer = ModelRestorer::new(Api::ChatCompletions, true, "m", &alias);
+    for _ in 0..10_000 {
+        let sent = restorer.feed(Bytes::from_static(event.as_bytes())).concat();
+        assert_eq!(sent.len(), event.len() + 127);
+    }
+    assert!(!restorer.limited());
+}

@@ -65,6 +65,10 @@ fn check(input: &[u8]) -> Result<u64, Broken> {
     if sent.len() != answer.len() {
         return Err(format!("an answer of {} bytes became one of {}", answer.len(), sent.len()));
     }
+    let long = lengthened(api, event_stream, &answer, *cut);
+    if long > 3 * answer.len() + (65 << 10) {
+        return Err(format!("an answer of {} bytes became one of {long} with a long name", answer.len()));
+    }
     // Back again: nothing but names has changed.
     let changed = sent.iter().zip(&answer).filter(|(one, other)| one != other).count();
     if changed > 0 && !answer.windows(6).any(|part| part == b"target") {
@@ -73,4 +77,15 @@ fn check(input: &[u8]) -> Result<u64, Broken> {
     let usage =
         reader.usage().map(|usage| (size_class(usage.prompt_tokens as usize), usage.cached_tokens.is_some()));
     Ok(path((kind, usage, size_class(changed), size_class(sent.len()))))
+}
+
+/// Length of the answer once a name of 1000 bytes is put back.
+fn lengthened(api: Api, event_stream: bool, answer: &Bytes, cut: u8) -> usize {
+    let mut restorer = ModelRestorer::new(api, event_stream, "target", &"c".repeat(1000));
+    let (mut sent, mut rest) = (0, answer.clone());
+    while !rest.is_empty() {
+        let chunk = rest.split_to(rest.len().min(cut.max(1) as usize));
+        sent += restorer.feed(chunk).iter().map(Bytes::len).sum::<usize>();
+    }
+    sent + restorer.finish().map_or(0, |rest| rest.len())
 }
