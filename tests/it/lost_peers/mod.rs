@@ -127,6 +127,38 @@ async fn without_a_picker_the_client_gets_a_503_with_a_body_and_a_time_to_come_a
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_anthropic_client_gets_errors_of_its_api_from_envoy_too() {
+    let fleet = Fleet::start(1, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let mut picker = picker(&[], "127.0.0.1", &endpoints).await;
+    ready(&[&picker], 1.0).await;
+    let envoy = Envoy::start(picker.grpc, true, BodyMode::FullDuplexStreamed).await;
+    all_healthy(&envoy, 1).await;
+    picker.process.kill().await;
+    let reply = envoy.http1().post("/v1/messages", &chat("anyone", 1, false)).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.json()["type"], "error");
+    assert_eq!(reply.json()["error"]["type"], "overloaded_error");
+    assert_eq!(reply.header("retry-after"), "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_server_that_refuses_connections_is_told_with_a_body_and_a_time_to_come_again() {
+    // Nobody listens on the port of a listener that is gone.
+    let gone = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let endpoints = EndpointsFile::with([("gone", gone)]);
+    let picker = picker(&[], "127.0.0.1", &endpoints).await;
+    let envoy = Envoy::start(picker.grpc, true, BodyMode::FullDuplexStreamed).await;
+    all_healthy(&envoy, 1).await;
+    let reply = envoy.http1().post("/v1/chat/completions", &chat("anyone", 1, false)).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.json()["error"]["code"], "server-unavailable");
+    assert_eq!(reply.header("retry-after"), "1");
+    let reply = envoy.http1().post("/v1/messages", &chat("anyone", 1, false)).await;
+    assert_eq!(reply.json()["error"]["type"], "overloaded_error", "{reply:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_refusal_of_the_picker_reaches_the_client_as_the_picker_wrote_it() {
     let endpoints = EndpointsFile::of("endpoints: []\n");
     let picker = picker(&[], "127.0.0.1", &endpoints).await;
