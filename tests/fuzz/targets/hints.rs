@@ -18,7 +18,7 @@ fn a_subset_hint_is_read_or_refused_with_a_short_word() {
         seeds: seeds.to_vec(),
         words: &words,
         memory_factor: 64,
-        memory_base: 16 << 10,
+        memory_base: 64 << 10,
     };
     run(&target, |input| {
         let text = String::from_utf8_lossy(input);
@@ -50,7 +50,7 @@ fn a_trigger_of_keda_is_read_or_refused_with_a_short_word() {
         seeds: vec![seed.as_bytes().to_vec()],
         words: &words,
         memory_factor: 64,
-        memory_base: 16 << 10,
+        memory_base: 64 << 10,
     };
     run(&target, |input| {
         let text = String::from_utf8_lossy(input);
