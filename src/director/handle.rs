@@ -202,16 +202,16 @@ impl Director {
         let RequestBody { inference, plain, .. } = &body;
         let incoming_model = rewrite::incoming_model(inference, plain, headers)?;
         // Only a body that could be read whole can be rewritten, whatever the proxy said of it.
-        let required = inference.is_rewritable();
+        let rewritable = inference.is_rewritable();
         let sources = rewrite::Sources {
             pool: &self.parts.pool,
             headers,
             header_counts: self.parts.settings.model_rewrite_header,
             metrics: &self.parts.metrics,
         };
-        sources.check_encoding(inference)?;
-        let target_model = sources.target_model(&incoming_model, required, rng.f64())?;
-        let rewrites = required && target_model != incoming_model;
+        sources.check_read(inference)?;
+        let target_model = sources.target_model(&incoming_model, rewritable, rng.f64())?;
+        let rewrites = rewritable && target_model != incoming_model;
         if rewrites {
             rewrite::check(inference, &target_model)?;
         }

@@ -43,7 +43,7 @@ pub enum Reason {
     NoParser,
     /// The parser rejected the body.
     InvalidBody,
-    /// Neither body, header nor rewrite rule names a model.
+    /// The rewrite rule that matches has no target model.
     ModelMissing,
     /// The model must be replaced, and the proxy shows no body in time.
     RewriteUnseen,

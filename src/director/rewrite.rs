@@ -19,44 +19,55 @@ pub(super) struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The target model for a request that names `incoming`. `draw` is a uniform number in 0..1. An error if there is none at all and
-    /// `required` (the parser can set a model), or if the name is longer than [`MAX_MODEL_NAME`].
-    pub(super) fn target_model(&self, incoming: &str, required: bool, draw: f64) -> Result<String, Refusal> {
+    /// The target model for a request that names `incoming`, "" if nothing names one: servers have a model of their own. `draw` is a
+    /// uniform number in 0..1. `rewritable`: the body can get another model. An error if the rule that matches has no target, or if the name
+    /// is longer than [`MAX_MODEL_NAME`].
+    pub(super) fn target_model(
+        &self,
+        incoming: &str,
+        rewritable: bool,
+        draw: f64,
+    ) -> Result<String, Refusal> {
         let header = self.header()?;
-        if !required {
+        if !rewritable {
             return Ok(header.unwrap_or_else(|| incoming.to_owned()));
         }
         let rewrites = self.pool.rewrites();
-        let target = match rewrites.find(incoming) {
-            Some((name, rule)) => {
-                let target = rule.draw(draw).unwrap_or_default().to_owned();
-                self.metrics.model_rewrite(name, incoming, &target);
-                target
-            }
-            None => match header {
-                Some(model) if !model.is_empty() => model,
-                _ => incoming.to_owned(),
-            },
+        let Some((name, rule)) = rewrites.find(incoming) else {
+            return Ok(header.filter(|model| !model.is_empty()).unwrap_or_else(|| incoming.to_owned()));
         };
-        if target.is_empty() {
-            return Err(Refusal::new(Reason::ModelMissing, "model not found in request body"));
-        }
-        Ok(target)
+        let target = rule.draw(draw).filter(|target| !target.is_empty()).ok_or_else(|| {
+            let text =
+                format!("model {incoming:?}: the rewrite rule {name:?} that matches it has no target model");
+            Refusal::new(Reason::ModelMissing, text)
+        })?;
+        self.metrics.model_rewrite(name, incoming, target);
+        Ok(target.to_owned())
     }
 
-    /// An error if a client asks by header for another model in a body that cannot be read.
-    pub(super) fn check_encoding(&self, inference: &Inference) -> Result<(), Refusal> {
-        if inference.unread != Some(Unread::Encoding) || self.header()?.is_none_or(|model| model.is_empty()) {
+    /// An error if a client asks by header for another model, or a rule matches every model, and the body may name one that could not be
+    /// read.
+    pub(super) fn check_read(&self, inference: &Inference) -> Result<(), Refusal> {
+        let what = match inference.unread {
+            Some(Unread::Encoding) => {
+                let encoding = match request::content_encoding(self.headers) {
+                    Encoded::Unknown(encoding) => encoding,
+                    _ => String::new(),
+                };
+                format!("content-encoding: got {encoding:?}, expected gzip, deflate, br or zstd")
+            }
+            Some(Unread::Charset) => "the body is not in UTF-8".to_owned(),
+            Some(Unread::Form(fault)) => format!("the form cannot be read: {fault}"),
+            None if inference.is_form && !inference.is_rewritable() => {
+                "the form has no field model that can be read".to_owned()
+            }
+            _ => return Ok(()),
+        };
+        let asked = self.header()?.is_some_and(|model| !model.is_empty());
+        if !asked && !self.pool.rewrites().matches_all() {
             return Ok(());
         }
-        let encoding = match request::content_encoding(self.headers) {
-            Encoded::Unknown(encoding) => encoding,
-            _ => String::new(),
-        };
-        let text = format!(
-            "content-encoding: got {encoding:?}, expected gzip, deflate, br or zstd: the body cannot get another model"
-        );
-        Err(Refusal::new(Reason::InvalidBody, text))
+        Err(Refusal::new(Reason::InvalidBody, format!("{what}: the body cannot get another model")))
     }
 
     /// What the client's header says, under its current or its older name.
@@ -96,7 +107,7 @@ fn named<'m>(what: &str, model: impl Into<std::borrow::Cow<'m, str>>) -> Result<
 /// An error if the body cannot get this model although it can be read.
 pub(super) fn check(inference: &Inference, model: &str) -> Result<(), Refusal> {
     // In a form a name stands as it is, and a line end in it could begin another part.
-    if inference.model_is_plain && model.contains(['\r', '\n']) {
+    if inference.is_form && model.contains(['\r', '\n']) {
         let text = "model: the target model has a line end, which a form cannot hold";
         return Err(Refusal::new(Reason::InvalidBody, text));
     }

@@ -163,14 +163,33 @@ fn a_rule_beats_a_header_and_a_header_beats_the_body() {
 }
 
 #[test]
-fn a_body_without_a_model_needs_one_from_elsewhere() {
+fn a_body_without_a_model_goes_on_as_it_came_and_gets_one_where_a_header_or_rule_names_it() {
     let director = director(&[8000]);
+    for (path, body) in [
+        ("/v1/completions", r#"{"prompt":"hello"}"#),
+        ("/v1/completions", r#"{"model":null,"prompt":"hello"}"#),
+        ("/v1/completions", r#"{"model":"","prompt":"hello"}"#),
+        ("/v1/conversations", "{}"),
+        ("/v1/conversations", r#"{"metadata":{}}"#),
+        ("/v1/conversations", r#"{"items":[]}"#),
+        ("/inference/v1/generate", r#"{"token_ids":[1,2]}"#),
+        ("/v1/responses", r#"{"input":"hello"}"#),
+        ("/openai/deployments/NAME/chat/completions", r#"{"messages":[{"role":"user","content":"x"}]}"#),
+    ] {
+        let routed = handle(&director, ask(body, Headers::from([(":path", path)])));
+        let routed = routed.unwrap_or_else(|refusal| panic!("{path} {body}: {refusal}"));
+        assert_eq!((text(&routed.body).as_str(), routed.body_changed), (body, false), "{path}");
+    }
     let body = r#"{"prompt":"hello"}"#;
-    let refusal = handle(&director, ask(body, Headers::new())).unwrap_err();
-    assert_eq!(refusal.to_string(), "inference error: BadRequest - model not found in request body");
     let headers = Headers::from([("x-gateway-model-name-rewrite", "h")]);
     let routed = handle(&director, ask(body, headers)).unwrap();
     assert_eq!(text(&routed.body), r#"{"model":"h","prompt":"hello"}"#);
+    let target = RewriteTarget { model: "r".into(), weight: None };
+    let rule = RewriteRule { models: vec![], targets: vec![target] };
+    let resource = ModelRewrite { name: "rules".into(), created: 0, rules: vec![rule] };
+    director.pool().set_rewrites(Rewrites::new(vec![resource]));
+    let routed = handle(&director, ask(body, Headers::new())).unwrap();
+    assert_eq!(text(&routed.body), r#"{"model":"r","prompt":"hello"}"#);
 }
 
 #[test]
@@ -354,5 +373,34 @@ fn responses_are_counted_by_how_they_ended() {
             .filter(|line| line.starts_with("pointsman_responses_total{") && line.ends_with(" 1"))
             .collect();
         assert_eq!(counted, [format!("pointsman_responses_total{{end=\"{end}\"}} 1")]);
+    }
+}
+
+#[test]
+fn a_rule_for_every_model_tells_the_client_of_a_body_that_cannot_get_another() {
+    let director = director_with(&[8000], Parsers::default());
+    let form = "multipart/form-data; boundary=B";
+    let cases = [
+        ("/v1/completions", COMPLETION, [("content-encoding", "gzip, br"), ("x", "")]),
+        ("/v1/completions", COMPLETION, [("content-encoding", "lz4"), ("x", "")]),
+        ("/v1/completions", "{\0\"\0", [("content-type", "application/json"), ("x", "")]),
+        ("/v1/audio/transcriptions", "--B\r\n\r\nx\r\n--B--", [("content-type", form), ("x", "")]),
+        ("/v1/audio/transcriptions", "--B\r\n\r\nx", [("content-type", form), ("x", "")]),
+    ];
+    let outcome =
+        |(path, body, [one, two]): (&'static str, &'static str, [(&'static str, &'static str); 2])| {
+            handle(&director, ask(body, Headers::from([(":path", path), one, two])))
+                .map(|routed| text(&routed.body))
+        };
+    for case in cases {
+        assert_eq!(outcome(case).as_deref(), Ok(case.1), "without a rule it goes on");
+    }
+    let target = RewriteTarget { model: "r".into(), weight: None };
+    let rule = RewriteRule { models: vec![], targets: vec![target] };
+    let resource = ModelRewrite { name: "rules".into(), created: 0, rules: vec![rule] };
+    director.pool().set_rewrites(Rewrites::new(vec![resource]));
+    for case in cases {
+        let refusal = outcome(case).unwrap_err();
+        assert!(refusal.to_string().ends_with("the body cannot get another model"), "{refusal}");
     }
 }

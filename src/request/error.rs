@@ -31,6 +31,12 @@ pub enum Unread {
     /// The body is said to be a form, and cannot be taken apart.
     #[error("not a form: {0}")]
     Form(&'static str),
+    /// The body is JSON, but no object.
+    #[error("the body is JSON, but no object")]
+    NotObject,
+    /// The body seems to be JSON in UTF-16 or UTF-32.
+    #[error("the body is not in UTF-8")]
+    Charset,
     /// The body has a content-encoding that is not known.
     #[error("the content-encoding is not known")]
     Encoding,
@@ -44,6 +50,8 @@ impl Unread {
             Self::Shape(_) => "shape",
             Self::Json(_) => "json",
             Self::Form(_) => "form",
+            Self::NotObject => "not_object",
+            Self::Charset => "charset",
             Self::Encoding => "encoding",
         }
     }

@@ -8,6 +8,7 @@
 //! | `envelope`, `pieces` | what all APIs share |
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
 //! | `other`, `multipart` | bodies of which the model alone is read |
+//! | `lenient` | bodies that are JSON to a server and of which nothing is read |
 //! | `encoding` | content-encodings of bodies |
 //! | `splice`, `model_name` | another model in the body, and bounds on its name |
 //! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
@@ -27,6 +28,7 @@ mod error_form;
 mod escapes;
 mod headers;
 mod inflate;
+mod lenient;
 mod messages;
 mod model_name;
 mod model_watch;

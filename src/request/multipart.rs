@@ -30,7 +30,7 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'stat
         return Err("too long");
     }
     let delimiter = [b"\r\n--", boundary].concat();
-    let mut inference = Inference { api: Api::Other, model_is_plain: true, ..Inference::opaque() };
+    let mut inference = Inference { api: Api::Other, is_form: true, ..Inference::opaque() };
     let mut at = delimiter.len() - 2;
     if !body.starts_with(delimiter.get(2..).unwrap_or_default()) {
         at += 2 + memmem::find(body, &delimiter).ok_or("no part")?;

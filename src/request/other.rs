@@ -6,8 +6,8 @@ use super::envelope::read_body;
 use super::error::{ScanError, Unread};
 use super::headers::Headers;
 use super::model_name::MAX_MODEL_NAME;
-use super::multipart;
 use super::types::{Api, Inference};
+use super::{lenient, multipart};
 
 /// What a body of this content type (empty if it has none) says of its model. One that names none can't be rewritten,
 /// so that no member is put into a document that we know nothing of.
@@ -19,8 +19,10 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Inference {
     if !is_json(content_type, body) {
         return Inference::opaque();
     }
-    read_json(body)
-        .unwrap_or_else(|fault| Inference { unread: Some(Unread::Json(fault)), ..Inference::opaque() })
+    read_json(body).unwrap_or_else(|fault| {
+        let unread = lenient::unread(body, fault).unwrap_or(Unread::Json(fault));
+        Inference { unread: Some(unread), ..Inference::opaque() }
+    })
 }
 
 fn read_json(body: &[u8]) -> Result<Inference, ScanError> {
@@ -33,7 +35,10 @@ fn read_json(body: &[u8]) -> Result<Inference, ScanError> {
 fn is_json(content_type: &[u8], body: &[u8]) -> bool {
     let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
     match media_type {
-        [] => body.trim_ascii_start().first() == Some(&b'{'),
+        [] => {
+            let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
+            body.trim_ascii_start().first() == Some(&b'{')
+        }
         media_type => {
             let media_type = media_type.to_ascii_lowercase();
             matches!(media_type.as_slice(), b"application/json" | b"text/json")

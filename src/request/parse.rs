@@ -3,7 +3,7 @@
 use super::error::ParseError;
 use super::paths::ParserKind;
 use super::types::{Api, Inference};
-use super::{anthropic, multipart, openai, other, vllm};
+use super::{anthropic, lenient, multipart, openai, other, vllm};
 
 /// The API that `path` means to the parser `kind`. To a parser that does not claim the path it means what the parser
 /// is for in the first place: completions, messages, generate, or nothing it looks into.
@@ -17,7 +17,7 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
 }
 
 /// Reads `body` as `content_type` says (empty if nothing does) and as [`parse`] does. A form, and a body whose API has
-/// no reader, are read for their model alone.
+/// no reader, are read for their model alone. Of JSON that is no object, or is not in UTF-8, nothing is read.
 pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> Result<Inference, ParseError> {
     let form = multipart::is_form(content_type);
     match api_of(kind, path) {
@@ -26,7 +26,11 @@ pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> R
             Ok(Inference { api: Api::CountTokens, skip_response: true, ..other::read(content_type, body) })
         }
         _ if form => Ok(other::read(content_type, body)),
-        _ => parse(kind, path, body),
+        _ => parse(kind, path, body).or_else(|error| {
+            let ParseError::Json { fault, .. } = &error else { return Err(error) };
+            let unread = lenient::unread(body, *fault).ok_or(error)?;
+            Ok(Inference { unread: Some(unread), ..Inference::opaque() })
+        }),
     }
 }
 

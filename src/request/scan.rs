@@ -1,8 +1,9 @@
 //! A pull scanner over JSON bytes. It builds nothing: the caller asks for members and elements and skips the rest.
 //!
 //! Everything that is passed over is checked against RFC 8259, with two differences that follow the reference's
-//! decoder: bytes inside strings need not be UTF-8, and surrogate escapes need not pair up. Containers nested deeper
-//! than [`MAX_DEPTH`] are an error; nothing here recurses.
+//! decoder: bytes inside strings need not be UTF-8, and surrogate escapes need not pair up. Two more follow the decoder
+//! of model servers, that of Python: a byte order mark may come first, and `NaN`, `Infinity` and `-Infinity` are
+//! numbers. Containers nested deeper than [`MAX_DEPTH`] are an error; nothing here recurses.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -17,6 +18,9 @@ use super::words::{digits_in_word, find_special};
 
 /// Deepest nesting of arrays and objects that is accepted (the reference's decoder has the same bound).
 pub(super) const MAX_DEPTH: u32 = 10_000;
+
+/// Some clients begin UTF-8 with it, and servers pass over it.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// What kind of value comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +54,8 @@ impl<'b> Cursor<'b> {
         if u32::try_from(body.len()).is_err() {
             return Err(ScanError { at: body.len(), fault: Fault::Length });
         }
-        Ok(Self { body, at: 0, depth: 0 })
+        let at = if body.starts_with(BYTE_ORDER_MARK) { BYTE_ORDER_MARK.len() } else { 0 };
+        Ok(Self { body, at, depth: 0 })
     }
 
     /// Offset of the next byte.
@@ -90,7 +95,7 @@ impl<'b> Cursor<'b> {
             Some(b'{') => Kind::Object,
             Some(b'[') => Kind::Array,
             Some(b'"') => Kind::String,
-            Some(b'-' | b'0'..=b'9') => Kind::Number,
+            Some(b'-' | b'0'..=b'9' | b'N' | b'I') => Kind::Number,
             Some(b't') => Kind::True,
             Some(b'f') => Kind::False,
             Some(b'n') => Kind::Null,
@@ -234,10 +239,10 @@ impl<'b> Cursor<'b> {
         if self.byte() == Some(b'-') {
             self.at += 1;
         }
-        if self.byte() == Some(b'0') {
-            self.at += 1;
-        } else {
-            self.digits()?;
+        match self.byte() {
+            Some(b'0') => self.at += 1,
+            Some(b'N' | b'I') => return self.no_number(start),
+            _ => self.digits()?,
         }
         if self.byte() == Some(b'.') {
             self.at += 1;
@@ -250,6 +255,13 @@ impl<'b> Cursor<'b> {
             }
             self.digits()?;
         }
+        Ok(self.body.get(start..self.at).unwrap_or_default())
+    }
+
+    /// What Python writes for doubles that JSON has no number for.
+    fn no_number(&mut self, start: usize) -> Result<&'b [u8], ScanError> {
+        let word: &[u8] = if self.byte() == Some(b'N') && self.at == start { b"NaN" } else { b"Infinity" };
+        self.literal(word)?;
         Ok(self.body.get(start..self.at).unwrap_or_default())
     }
 

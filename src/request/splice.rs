@@ -21,7 +21,7 @@ const SMALL_PIECE: usize = 4096;
 /// ([`Inference::more_models`]) must not come here: those that are not noted stay.
 pub fn splice_model(body: &Bytes, inference: &Inference, model: &str) -> SmallVec<[Bytes; 3]> {
     let Some(insert_at) = inference.insert_at else { return SmallVec::from_iter([body.clone()]) };
-    let value = if inference.model_is_plain { model.as_bytes().to_vec() } else { escapes::encode(model) };
+    let value = if inference.is_form { model.as_bytes().to_vec() } else { escapes::encode(model) };
     let mut joined = Joined::default();
     let mut done = 0;
     if inference.model_values.is_empty() {

@@ -142,8 +142,8 @@ pub struct Inference {
     /// Ranges of the top-level `model` values, quotes included, ascending: what a rewrite replaces. At most
     /// [`MAX_MODEL_MEMBERS`](super::MAX_MODEL_MEMBERS).
     pub model_values: SmallVec<[Range<u32>; 1]>,
-    /// True if the model stands in a form, as it is, without quotes and escapes.
-    pub model_is_plain: bool,
+    /// True for a form. A model in it stands as it is, without quotes and escapes.
+    pub is_form: bool,
     /// True if the body has more `model` members than are noted, so that a rewrite would miss some.
     pub more_models: bool,
     /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model can't be rewritten.
@@ -173,7 +173,7 @@ impl Inference {
             api: Api::Opaque,
             model: None,
             model_values: SmallVec::new(),
-            model_is_plain: false,
+            is_form: false,
             more_models: false,
             insert_at: None,
             empty_object: false,
@@ -193,7 +193,7 @@ impl Inference {
         if pieces.spilled() { pieces.capacity() * size_of::<Piece>() } else { 0 }
     }
 
-    /// True if the parser can set the model, and therefore demands one.
+    /// True if the body can get another model.
     pub fn is_rewritable(&self) -> bool {
         self.insert_at.is_some()
     }
