@@ -6,7 +6,7 @@ use super::KedaScaler;
 use super::connection;
 use crate::transport::{Http2Settings, Port, serve_grpc_while};
 
-/// Serves until `shutdown` resolves. Open streams and connections then end, at the latest after [`connection::GOODBYE`].
+/// Serves until `shutdown` resolves. Open streams and connections then end, at the latest after a second.
 pub async fn serve(port: Port, service: KedaScaler, shutdown: impl Future<Output = ()>) {
     let ends = {
         let service = service.clone();
