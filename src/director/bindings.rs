@@ -8,6 +8,7 @@ use xxhash_rust::xxh64::xxh64;
 use crate::metrics::{BoundHit, StateMetrics};
 use crate::pool::Endpoint;
 use crate::prefix::Recency;
+use crate::request::{self, Api, Inference, JsonStr};
 use crate::scheduling::{Candidates, Decision};
 
 /// A keyed hash of an id: ids come from clients and servers.
@@ -31,15 +32,34 @@ impl ServerBindings {
         Self { limit, seeds, made: Mutex::default(), metrics }
     }
 
+    /// The response or conversation that a request to `path` continues or asks for.
+    pub(super) fn referred(&self, path: &str, inference: &Inference, body: &[u8]) -> Option<StateKey> {
+        let id = inference.state.or(inference.conversation).filter(|_| request::may_refer_to_state(path));
+        match id {
+            Some(id) => self.key_at(id, body),
+            None => request::state_in_path(path).map(|id| self.key(id.as_bytes())),
+        }
+    }
+
+    /// The conversation to which a request belongs that makes a response.
+    pub(super) fn conversation(&self, api: Api, inference: &Inference, body: &[u8]) -> Option<StateKey> {
+        self.key_at(inference.conversation.filter(|_| api == Api::Responses)?, body)
+    }
+
+    /// Key of the id at this place of the body, if it is no longer than ids are.
+    fn key_at(&self, id: JsonStr, body: &[u8]) -> Option<StateKey> {
+        let id = id.text(body);
+        (!id.is_empty() && id.len() <= request::MAX_STATE_ID).then(|| self.key(id.as_bytes()))
+    }
+
     /// Key of an id.
     pub(super) fn key(&self, id: &[u8]) -> StateKey {
         let [high, low] = self.seeds.map(|seed| u128::from(xxh64(id, seed)));
         high << 64 | low
     }
 
-    /// Remembers that the endpoint of this incarnation made the state of this id.
-    pub(super) fn bind(&self, id: &[u8], incarnation: u64) {
-        let key = self.key(id);
+    /// Remembers that the endpoint of this incarnation has the state of this id's key.
+    pub(super) fn bind(&self, key: StateKey, incarnation: u64) {
         let mut made = self.made.lock();
         if let Some(index) = made.position(&key) {
             if let Some(bound) = made.value_mut(index) {
@@ -88,12 +108,13 @@ mod tests {
     fn beyond_the_bound_the_id_that_was_not_used_for_longest_is_forgotten() {
         let bindings = ServerBindings::new(2, 1, Metrics::new().state());
         let bound = |id: &str| bindings.bound(bindings.key(id.as_bytes()));
-        bindings.bind(b"a", 1);
-        bindings.bind(b"b", 2);
+        let bind = |id: &str, server| bindings.bind(bindings.key(id.as_bytes()), server);
+        bind("a", 1);
+        bind("b", 2);
         assert_eq!(bound("a"), Some(1));
-        bindings.bind(b"c", 3);
+        bind("c", 3);
         assert_eq!((bound("a"), bound("b"), bound("c")), (Some(1), None, Some(3)));
-        bindings.bind(b"a", 4);
+        bind("a", 4);
         assert_eq!((bound("a"), bindings.made.lock().len()), (Some(4), 2));
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
-use super::bindings::ServerBindings;
+use super::bindings::{ServerBindings, StateKey};
 use super::reading::{self, Reading};
 use super::retry::Pace;
 use super::unseen::Unseen;
@@ -44,6 +44,8 @@ pub(super) struct ExchangeParts {
     pub(super) pace: Arc<Pace>,
     /// Which server made what, where that is remembered.
     pub(super) bindings: Option<Arc<ServerBindings>>,
+    /// The conversation that the request names: whoever serves it has that conversation from then on.
+    pub(super) conversation: Option<StateKey>,
     pub(super) ends_with_request: bool,
     /// What remains to be done for a body that was not seen.
     pub(super) unseen: Unseen,
@@ -133,6 +135,15 @@ impl Exchange {
             }
         }
         edits
+    }
+
+    /// Remembers that the server which answers has the state of this key.
+    fn bind(&self, key: impl FnOnce(&ServerBindings) -> StateKey) {
+        if let Some(bindings) = &self.parts.bindings
+            && let Some(server) = self.parts.decision.targets().get(self.served_by)
+        {
+            bindings.bind(key(bindings), server.incarnation());
+        }
     }
 
     fn note_chunk(&mut self, chunk: &Bytes, now: Instant) {
@@ -237,6 +248,9 @@ impl ResponseSide for Exchange {
             let targets = self.parts.decision.targets();
             self.served_by = targets.iter().position(|target| target.target() == served).unwrap_or(0);
         }
+        if let Some(key) = self.parts.conversation.filter(|_| !self.error) {
+            self.bind(|_| key);
+        }
         if !end {
             self.expect_body(headers);
         }
@@ -273,10 +287,8 @@ impl ResponseSide for Exchange {
                 Some(timer) => timer.time(|| reader.feed(&chunk)),
                 None => reader.feed(&chunk),
             };
-            if let (Some(id), Some(bindings)) = (made, &self.parts.bindings)
-                && let Some(server) = self.parts.decision.targets().get(self.served_by)
-            {
-                bindings.bind(&id, server.incarnation());
+            for id in made {
+                self.bind(|bindings| bindings.key(&id));
             }
         }
         let pieces = match &mut self.restorer {

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use tokio::sync::Semaphore;
 
-use super::bindings::{ServerBindings, StateKey};
+use super::bindings::ServerBindings;
 use super::exchange::{Exchange, ExchangeParts};
 use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
@@ -22,7 +22,7 @@ use super::{
 };
 use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
-use crate::request::{self, Api, Headers, Inference};
+use crate::request::{self, Api, Headers};
 use crate::scheduling::{
     Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
 };
@@ -136,7 +136,9 @@ impl Director {
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
         let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
-        if let Some((bindings, key)) = self.refers_to(&path, &request.body.inference, &request.body.plain) {
+        if let Some(bindings) = &self.bindings
+            && let Some(key) = bindings.referred(&path, &request.body.inference, &request.body.plain)
+        {
             bindings.apply(key, &candidates, &mut decision);
         }
         if let Some(endpoint) = decision.targets().first() {
@@ -337,23 +339,6 @@ impl Director {
         }
     }
 
-    /// The response or conversation that the request continues or asks for.
-    fn refers_to(
-        &self,
-        path: &str,
-        inference: &Inference,
-        body: &[u8],
-    ) -> Option<(&ServerBindings, StateKey)> {
-        let bindings = self.bindings.as_deref()?;
-        if let Some(id) = inference.state {
-            let id = id.text(body);
-            return (!id.is_empty() && id.len() <= request::MAX_STATE_ID)
-                .then(|| (bindings, bindings.key(id.as_bytes())));
-        }
-        let id = request::state_in_path(path)?;
-        Some((bindings, bindings.key(id.as_bytes())))
-    }
-
     /// `Prefer: if-available`: the client would rather have an error than an endpoint that does not hold the prompt.
     fn require_cached(
         &self,
@@ -452,6 +437,9 @@ impl Director {
                 let tokens = estimated_tokens(request.body.plain.len() as u64);
                 inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens)
             });
+        let RequestBody { inference, plain, .. } = &request.body;
+        let named = |bindings: &Arc<ServerBindings>| bindings.conversation(api, inference, plain);
+        let conversation = self.bindings.as_ref().and_then(named);
         let exchange = Exchange::new(ExchangeParts {
             running: metrics.running_guard(),
             inflight,
@@ -472,6 +460,7 @@ impl Director {
             answers: self.answers.clone(),
             pace: Arc::clone(&self.pace),
             bindings: self.bindings.clone(),
+            conversation,
             ends_with_request: skip_response,
             unseen: chosen.unseen,
         });

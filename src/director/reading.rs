@@ -27,18 +27,19 @@ impl Reading {
         }
     }
 
-    /// Takes the next bytes of the body; gives the id of what the server made once it has come.
-    pub(super) fn feed(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+    /// Takes the next bytes of the body; gives the ids of what the server made as they come.
+    pub(super) fn feed(&mut self, chunk: &[u8]) -> Vec<Vec<u8>> {
+        let mut found = Vec::new();
         if self.undecoded {
-            return None;
+            return found;
         }
         let (usage, made) = (&mut self.usage, &mut self.made);
-        let mut found = None;
         let mut read = |bytes: &[u8]| {
             usage.feed(bytes);
-            if let Some(ControlFlow::Break(id)) = made.as_mut().map(|made| made.feed(bytes)) {
+            if let Some(ControlFlow::Break(())) =
+                made.as_mut().map(|made| made.feed(bytes, |id| found.push(id)))
+            {
                 *made = None;
-                found = id;
             }
         };
         match &mut self.decoder {

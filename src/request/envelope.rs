@@ -18,6 +18,7 @@ pub(super) fn read_body<'b>(
     let mut inference = Inference { api, empty_object: true, ..Inference::opaque() };
     let mut object = cursor.open_object()?;
     inference.insert_at = Some(cursor.offset());
+    let may_refer = matches!(api, Api::Responses | Api::Other);
     while let Some(name) = cursor.member(&mut object)? {
         inference.empty_object = false;
         match cursor.value(name).as_ref() {
@@ -32,12 +33,8 @@ pub(super) fn read_body<'b>(
                 }
             }
             b"stream" => inference.stream = cursor.bool_or_skip()? == Some(true),
-            b"previous_response_id" if api == Api::Responses => {
-                inference.state = cursor.string_or_skip()?.or(inference.state);
-            }
-            b"conversation" if api == Api::Responses => {
-                inference.state = inference.state.or(read_reference(&mut cursor)?);
-            }
+            b"previous_response_id" if may_refer => inference.state = cursor.string_or_skip()?,
+            b"conversation" if may_refer => inference.conversation = read_reference(&mut cursor)?,
             b"cache_salt" => inference.cache_salt = cursor.string_or_skip()?,
             other => {
                 if !member(other, &mut cursor)? {
@@ -48,6 +45,13 @@ pub(super) fn read_body<'b>(
     }
     cursor.finish()?;
     Ok(inference)
+}
+
+/// The id in a value that stands alone: a reference by id.
+pub(super) fn reference(value: &[u8]) -> Option<Vec<u8>> {
+    let mut cursor = Cursor::new(value).ok()?;
+    let id = read_reference(&mut cursor).ok()??;
+    Some(cursor.value(id).into_owned())
 }
 
 /// A reference by id: the id itself, or an object that holds it.

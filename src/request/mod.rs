@@ -64,5 +64,5 @@ pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
 pub use response::ResponseReader;
 pub use rewrite_back::ModelRestorer;
 pub use splice::splice_model;
-pub use state::{MAX_STATE_ID, MadeId, state_in_path};
+pub use state::{MAX_STATE_ID, MadeId, may_refer_to_state, state_in_path};
 pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Usage, token_ids};

@@ -87,7 +87,7 @@ pub fn model_in_beginning(body: &[u8]) -> Option<Inference> {
 }
 
 fn wanted() -> Skim {
-    Skim::new(Wanted { name: "model", within: None, shape: Shape::String })
+    Skim::new(Wanted { members: &[("model", Shape::String)], within: None })
 }
 
 fn name(quoted: &[u8]) -> Option<String> {

@@ -28,7 +28,11 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Inference {
 fn read_json(body: &[u8]) -> Result<Inference, ScanError> {
     let inference = read_body(body, Api::Other, &mut |_, _| Ok(false))?;
     let named = inference.model.is_some_and(|model| model.start < model.end);
-    Ok(if named { inference } else { Inference { api: Api::Other, ..Inference::opaque() } })
+    if named {
+        return Ok(inference);
+    }
+    let (state, conversation) = (inference.state, inference.conversation);
+    Ok(Inference { api: Api::Other, state, conversation, ..Inference::opaque() })
 }
 
 /// True if the body is JSON by its content type, or without one by its first byte.

@@ -103,7 +103,7 @@ impl ModelRestorer {
             active: !from_target.is_empty() && !to_incoming.is_empty() && from_target != to_incoming,
             target: from_target.to_owned(),
             replacement: Bytes::from(escapes::encode(to_incoming)),
-            skim: Skim::new(Wanted { name: "model", within, shape: Shape::String }),
+            skim: Skim::new(Wanted { members: &[("model", Shape::String)], within }),
             place: event_stream.then_some(Place::Prefix(0)),
             name: Pending::Nothing,
             passed: 0,

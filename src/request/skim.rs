@@ -1,5 +1,5 @@
-//! A push scanner for responses that come in chunks: it finds one member near the top of a JSON document and says
-//! where its value begins and ends, holding nothing but a member name.
+//! A push scanner for responses that come in chunks: it finds a few members near the top of a JSON document and says
+//! where their values begin and end, holding nothing but a member name.
 //!
 //! It does not check the document. On bytes that are not JSON it finds nothing, or something that looks right.
 
@@ -9,13 +9,12 @@ use smallvec::SmallVec;
 /// Longest member name of interest as written, if every character of it were escaped.
 const MAX_NAME: usize = 64;
 
-/// The member that is looked for: `name` at the top level, and inside the top-level object `within` if that is given.
+/// The members that are looked for, by name: at the top level, and inside the top-level object `within` if that is given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
-    pub(super) name: &'static str,
+    /// Each with what its value must be; other values are passed over.
+    pub(super) members: &'static [(&'static str, Shape)],
     pub(super) within: Option<&'static str>,
-    /// What its value must be; other values are passed over.
-    pub(super) shape: Shape,
 }
 
 /// Shape of a wanted value.
@@ -23,6 +22,8 @@ pub(super) struct Wanted {
 pub(super) enum Shape {
     String,
     Object,
+    /// Either of them.
+    StringOrObject,
 }
 
 /// A border of a wanted value: an offset in the chunk.
@@ -57,7 +58,8 @@ enum State {
 enum Announced {
     #[default]
     Other,
-    Wanted,
+    /// The member of this index.
+    Wanted(usize),
     Within,
 }
 
@@ -85,6 +87,8 @@ pub(super) struct Skim {
     /// What the last name announced; moves to `value` with the colon.
     named: Announced,
     value: Announced,
+    /// Index of the wanted member that was found last.
+    found: usize,
     inside: Inside,
     /// Objects that have begun at the top.
     documents: u64,
@@ -101,6 +105,7 @@ impl Skim {
             name: SmallVec::new(),
             named: Announced::Other,
             value: Announced::Other,
+            found: 0,
             inside: Inside::Nothing,
             documents: 0,
         }
@@ -191,6 +196,27 @@ impl Skim {
         self.within
     }
 
+    /// Index of the wanted member whose border was found last.
+    pub(super) fn found(&self) -> usize {
+        self.found
+    }
+
+    /// True if the last document that has begun has ended too.
+    pub(super) fn is_complete(&self) -> bool {
+        self.documents > 0 && self.state == State::Before
+    }
+
+    /// Notes that the announced value begins, if it is of the right shape.
+    fn begins(&mut self, announced: Announced, other_shape: Shape) -> bool {
+        let Announced::Wanted(index) = announced else { return false };
+        let fits = self.wanted.members.get(index).is_some_and(|(_, shape)| *shape != other_shape);
+        if fits && self.inside == Inside::Nothing {
+            self.found = index;
+            return true;
+        }
+        false
+    }
+
     fn names_matter(&self) -> bool {
         self.depth == 1 || (self.within && self.depth == 2)
     }
@@ -205,9 +231,8 @@ impl Skim {
                     return None;
                 }
                 self.state = State::Text;
-                let wanted = self.value == Announced::Wanted && self.wanted.shape == Shape::String;
-                self.value = Announced::Other;
-                if wanted && self.inside == Inside::Nothing {
+                let announced = std::mem::take(&mut self.value);
+                if self.begins(announced, Shape::Object) {
                     self.inside = Inside::String;
                     return Some(Edge::Start(at));
                 }
@@ -220,10 +245,7 @@ impl Skim {
                 if announced == Announced::Within {
                     self.within = true;
                     self.at_name = true;
-                } else if announced == Announced::Wanted
-                    && self.wanted.shape == Shape::Object
-                    && self.inside == Inside::Nothing
-                {
+                } else if byte == b'{' && self.begins(announced, Shape::String) {
                     self.inside = Inside::Object(self.depth);
                     return Some(Edge::Start(at));
                 }
@@ -292,8 +314,9 @@ impl Skim {
             return Announced::Other;
         }
         let name = super::escapes::decode(&self.name);
-        if name.as_ref() == self.wanted.name.as_bytes() {
-            Announced::Wanted
+        let is_name = |(wanted, _): &(&str, Shape)| name.as_ref() == wanted.as_bytes();
+        if let Some(index) = self.wanted.members.iter().position(is_name) {
+            Announced::Wanted(index)
         } else if self.depth == 1
             && self.wanted.within.is_some_and(|within| name.as_ref() == within.as_bytes())
         {

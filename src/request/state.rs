@@ -1,7 +1,10 @@
 //! State that a model server keeps for later requests: the responses and conversations that it made, by their ids.
 
+use std::ops::ControlFlow;
+
 use memchr::memchr2;
 
+use super::envelope;
 use super::skim::{Edge, Shape, Skim, Wanted};
 use super::sse;
 use super::types::Api;
@@ -12,25 +15,39 @@ pub const MAX_STATE_ID: usize = 256;
 /// Bytes of a response in which its id must stand.
 const MAX_SEARCHED: usize = 64 << 10;
 
+/// What stands below `/v1/responses` and is no id.
+const NO_IDS: [&str; 2] = ["input_tokens", "compact"];
+
+/// True for paths of requests that may refer to state in their bodies: `/v1/responses`, `/v1/responses/compact` and the like.
+pub fn may_refer_to_state(path: &str) -> bool {
+    path.split('?').next().unwrap_or_default().split('/').any(|segment| segment == "responses")
+}
+
 /// The id in a path like `/v1/responses/ID`, `/v1/responses/ID/cancel` or `/v1/conversations/ID/items`.
 pub fn state_in_path(path: &str) -> Option<&str> {
     let mut segments = path.split('?').next().unwrap_or_default().split('/');
     segments.by_ref().find(|segment| matches!(*segment, "responses" | "conversations"))?;
-    segments.next().filter(|id| !id.is_empty() && id.len() <= MAX_STATE_ID)
+    let id = segments.next().filter(|id| !id.is_empty() && id.len() <= MAX_STATE_ID)?;
+    (!NO_IDS.contains(&id)).then_some(id)
 }
 
-/// Finds the id of the response or conversation that a server makes, in its answer as it passes by: at the top of a JSON body, in an event
-/// stream in the `response` that an event carries.
+/// Finds the ids of what a server makes, in its answer as it passes by: that of the response or conversation, and that of the conversation to which
+/// a response belongs. They stand at the top of a JSON body, in an event stream in the `response` that an event carries.
 #[derive(Debug)]
 pub struct MadeId {
     skim: Skim,
     /// In an event stream: where in the current line the last chunk ended.
     place: Option<Place>,
-    /// What of the id has come, with its quotes.
+    /// What of the value has come, quotes or braces and all.
     held: Vec<u8>,
     open: bool,
     searched: usize,
+    /// Which of the members were found.
+    found: [bool; 2],
 }
+
+/// The members that hold ids, the own one first.
+const MEMBERS: &[(&str, Shape)] = &[("id", Shape::String), ("conversation", Shape::StringOrObject)];
 
 /// A place in a line of an event stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,32 +64,36 @@ impl MadeId {
         if !matches!(api, Api::Responses | Api::Conversations) {
             return None;
         }
-        let wanted = Wanted { name: "id", within: event_stream.then_some("response"), shape: Shape::String };
+        let wanted = Wanted { members: MEMBERS, within: event_stream.then_some("response") };
         Some(Self {
             skim: Skim::new(wanted),
             place: event_stream.then_some(Place::Prefix(0)),
             held: Vec::new(),
             open: false,
             searched: 0,
+            // A conversation belongs to no other.
+            found: [false, api == Api::Conversations],
         })
     }
 
-    /// Takes the next bytes of the answer. `Break` with the id, or with `None` once it is not looked for any more.
-    pub fn feed(&mut self, chunk: &[u8]) -> std::ops::ControlFlow<Option<Vec<u8>>> {
-        use std::ops::ControlFlow::{Break, Continue};
+    /// Takes the next bytes of the answer and gives each id to `made`. `Break` once no more is looked for.
+    pub fn feed(&mut self, chunk: &[u8], mut made: impl FnMut(Vec<u8>)) -> ControlFlow<()> {
         self.searched = self.searched.saturating_add(chunk.len());
-        let found = if self.place.is_some() { self.lines(chunk) } else { self.json(chunk) };
-        match found {
-            Some(id) => Break(Some(id).filter(|id| !id.is_empty() && id.len() <= MAX_STATE_ID)),
-            None if self.searched > MAX_SEARCHED => Break(None),
-            None => Continue(()),
+        if self.place.is_some() {
+            self.lines(chunk, &mut made)
+        } else {
+            self.json(chunk, &mut made)
         }
+        if self.found == [true; 2] || self.searched > MAX_SEARCHED {
+            return ControlFlow::Break(());
+        }
+        ControlFlow::Continue(())
     }
 
-    fn lines(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+    fn lines(&mut self, chunk: &[u8], made: &mut impl FnMut(Vec<u8>)) {
         let mut at = 0;
         while let Some(byte) = chunk.get(at).copied() {
-            match self.place? {
+            match self.place.unwrap_or(Place::Other) {
                 Place::Prefix(_) if matches!(byte, b'\n' | b'\r') => {
                     self.place = Some(Place::Prefix(0));
                     at += 1;
@@ -92,10 +113,8 @@ impl MadeId {
                 place => {
                     let rest = chunk.get(at..).unwrap_or_default();
                     let length = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-                    if place == Place::Data
-                        && let Some(id) = self.json(rest.get(..length).unwrap_or_default())
-                    {
-                        return Some(id);
+                    if place == Place::Data {
+                        self.json(rest.get(..length).unwrap_or_default(), made);
                     }
                     at += length;
                     if length < rest.len() {
@@ -104,23 +123,29 @@ impl MadeId {
                 }
             }
         }
-        None
     }
 
-    fn json(&mut self, chunk: &[u8]) -> Option<Vec<u8>> {
+    fn json(&mut self, chunk: &[u8], made: &mut impl FnMut(Vec<u8>)) {
         let (mut from, mut start) = (0, 0);
         while let Some(edge) = self.skim.next(chunk, &mut from) {
+            let found = self.found.get(self.skim.found()).copied().unwrap_or(true);
             match edge {
                 // At the top of an event stands the event's own id.
-                Edge::Start(at) if self.place.is_none() || self.skim.is_within() => {
+                Edge::Start(at) if !found && (self.place.is_none() || self.skim.is_within()) => {
                     self.open = true;
                     self.held.clear();
                     start = at;
                 }
                 Edge::End(at) if self.open => {
                     self.hold(chunk.get(start..at).unwrap_or_default());
-                    let quoted = self.held.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\""));
-                    return Some(super::escapes::decode(quoted.unwrap_or_default()).into_owned());
+                    self.open = false;
+                    if let Some(found) = self.found.get_mut(self.skim.found()) {
+                        *found = true;
+                    }
+                    let id = envelope::reference(&self.held);
+                    id.filter(|id| !id.is_empty() && id.len() <= MAX_STATE_ID)
+                        .into_iter()
+                        .for_each(&mut *made);
                 }
                 Edge::Start(_) | Edge::End(_) => {}
             }
@@ -128,7 +153,6 @@ impl MadeId {
         if self.open {
             self.hold(chunk.get(start..).unwrap_or_default());
         }
-        None
     }
 
     /// Keeps more of the id, but no more than shows that it is too long.
@@ -140,35 +164,54 @@ impl MadeId {
 
 #[cfg(test)]
 mod tests {
-    use std::ops::ControlFlow;
-
     use super::*;
 
-    fn made(api: Api, event_stream: bool, body: &str, size: usize) -> Option<String> {
-        let mut made = MadeId::of(api, event_stream)?;
+    fn made(api: Api, event_stream: bool, body: &str, size: usize) -> Vec<String> {
+        let mut ids = Vec::new();
+        let mut made = MadeId::of(api, event_stream);
         for chunk in body.as_bytes().chunks(size) {
-            if let ControlFlow::Break(id) = made.feed(chunk) {
-                return id.map(|id| String::from_utf8(id).unwrap());
+            let Some(reader) = &mut made else { break };
+            if reader.feed(chunk, |id| ids.push(String::from_utf8(id).unwrap())).is_break() {
+                made = None;
             }
         }
-        None
+        ids
     }
 
     #[test]
-    fn the_id_of_what_a_server_made_is_read_from_bodies_and_streams_however_they_are_cut() {
-        let stream = "event: response.created\r\ndata: {\"type\":\"response.created\",\"id\":\"evt_1\",\"response\":{\"object\":\"response\",\"id\":\"resp_1\"}}\r\n\r\n";
+    fn the_ids_of_what_a_server_made_are_read_from_bodies_and_streams_however_they_are_cut() {
+        let stream = |conversation: &str| {
+            format!(
+                "event: response.created\r\ndata: {{\"type\":\"response.created\",\"id\":\"evt_1\",\"conversation\":\"no\",\"response\":{{\"object\":\"response\",\"id\":\"resp_1\"{conversation}}}}}\r\n\r\n"
+            )
+        };
+        let (plain, text, object) = (
+            stream(""),
+            stream(",\"conversation\":\"conv_1\""),
+            stream(",\"conversation\":{\"x\":[{}],\"id\":\"conv_1\"}"),
+        );
         for (api, event_stream, body, expected) in [
-            (Api::Responses, false, r#"{"output":[{"id":"msg_1"}],"id":"resp_1"}"#, Some("resp_1")),
-            (Api::Responses, false, r#"{"id":"resp\u005f1"}"#, Some("resp_1")),
-            (Api::Conversations, false, r#"{"id":"conv_1","object":"conversation"}"#, Some("conv_1")),
-            (Api::Responses, true, stream, Some("resp_1")),
-            (Api::Responses, true, "id: 7\ndata: {\"id\":\"evt_1\"}\n\n", None),
-            (Api::Responses, false, r#"{"id":7}"#, None),
-            (Api::Responses, false, r#"{"id":""}"#, None),
-            (Api::ChatCompletions, false, r#"{"id":"chatcmpl-1"}"#, None),
+            (Api::Responses, false, r#"{"output":[{"id":"msg_1"}],"id":"resp_1"}"#, &["resp_1"][..]),
+            (Api::Responses, false, r#"{"id":"resp\u005f1","conversation":null}"#, &["resp_1"]),
+            (
+                Api::Responses,
+                false,
+                r#"{"id":"resp_1","conversation":{"id":"conv_1"}}"#,
+                &["resp_1", "conv_1"],
+            ),
+            (Api::Responses, false, r#"{"conversation":"conv_1","id":"resp_1"}"#, &["conv_1", "resp_1"]),
+            (Api::Responses, false, r#"{"conversation":{"id":7},"id":"resp_1","id":"resp_2"}"#, &["resp_1"]),
+            (Api::Conversations, false, r#"{"id":"conv_1","object":"conversation"}"#, &["conv_1"]),
+            (Api::Responses, true, &plain, &["resp_1"]),
+            (Api::Responses, true, &text, &["resp_1", "conv_1"]),
+            (Api::Responses, true, &object, &["resp_1", "conv_1"]),
+            (Api::Responses, true, "id: 7\ndata: {\"id\":\"evt_1\"}\n\n", &[]),
+            (Api::Responses, false, r#"{"id":7}"#, &[]),
+            (Api::Responses, false, r#"{"id":""}"#, &[]),
+            (Api::ChatCompletions, false, r#"{"id":"chatcmpl-1"}"#, &[]),
         ] {
             for size in [1, 3, 1000] {
-                assert_eq!(made(api, event_stream, body, size).as_deref(), expected, "{body} by {size}");
+                assert_eq!(made(api, event_stream, body, size), expected, "{body} by {size}");
             }
         }
     }
@@ -176,11 +219,12 @@ mod tests {
     #[test]
     fn an_id_that_is_too_long_or_too_late_is_none_and_the_search_ends() {
         let id = |length| format!(r#"{{"id":"{}"}}"#, "x".repeat(length));
-        assert_eq!(made(Api::Responses, false, &id(256), 100).unwrap().len(), 256);
-        assert_eq!(made(Api::Responses, false, &id(257), 100), None);
-        assert_eq!(made(Api::Responses, false, &id(100_000), 100), None);
+        assert_eq!(made(Api::Responses, false, &id(256), 100)[0].len(), 256);
+        for length in [257, 100_000] {
+            assert!(made(Api::Responses, false, &id(length), 100).is_empty());
+        }
         let mut reader = MadeId::of(Api::Responses, false).unwrap();
-        assert_eq!(reader.feed(&vec![b' '; MAX_SEARCHED + 1]), ControlFlow::Break(None));
+        assert_eq!(reader.feed(&vec![b' '; MAX_SEARCHED + 1], |_| {}), ControlFlow::Break(()));
     }
 
     #[test]
@@ -192,6 +236,8 @@ mod tests {
             ("/v1/conversations/conv_1/items/msg_1", Some("conv_1")),
             ("/v1/responses", None),
             ("/v1/responses/", None),
+            ("/v1/responses/input_tokens", None),
+            ("/v1/responses/compact", None),
             ("/v1/chat/completions/resp_1", None),
         ] {
             assert_eq!(state_in_path(path), id, "{path}");

@@ -154,8 +154,10 @@ pub struct Inference {
     pub stream: bool,
     /// Cap on output tokens.
     pub max_output_tokens: Option<u64>,
-    /// Id of the response or conversation that the request continues.
+    /// Id of the response that the request continues.
     pub state: Option<JsonStr>,
+    /// Id of the conversation to which the request belongs.
+    pub conversation: Option<JsonStr>,
     /// `cache_salt`.
     pub cache_salt: Option<JsonStr>,
     /// The prompt.
@@ -180,6 +182,7 @@ impl Inference {
             stream: false,
             max_output_tokens: None,
             state: None,
+            conversation: None,
             cache_salt: None,
             prompt: Prompt::default(),
             skip_response: false,

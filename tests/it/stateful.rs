@@ -39,9 +39,13 @@ struct Pool {
 
 impl Pool {
     async fn start(flags: &[&str]) -> Self {
+        Self::of(server, flags).await
+    }
+
+    async fn of(start: impl AsyncFn(usize) -> Scripted, flags: &[&str]) -> Self {
         let mut servers = Vec::new();
         for number in 0..4 {
-            servers.push(server(number).await);
+            servers.push(start(number).await);
         }
         let names = ["s0", "s1", "s2", "s3"];
         let endpoints = EndpointsFile::with(names.into_iter().zip(servers.iter().map(|server| server.addr)));
@@ -139,4 +143,104 @@ async fn without_room_for_ids_no_request_is_bound() {
     }
     assert!(pool.servers.iter().all(|server| !server.asked().is_empty()));
     assert_eq!(pool.outcome("kept").await, 0.0);
+}
+
+/// A server whose answers say of each response to which conversation it belongs: one of its own, unless the request names one.
+async fn host(number: usize) -> Scripted {
+    Scripted::start(move |line, body| {
+        if !line.starts_with("POST /v1/responses ") {
+            return Script::json("{}");
+        }
+        let conversation = if body.contains("as object") {
+            json!({"id": format!("conv_a{number}")})
+        } else {
+            json!(format!("conv_b{number}"))
+        };
+        let response =
+            json!({"id": format!("resp_{number}"), "status": "completed", "conversation": conversation});
+        if body.contains(r#""stream":true"#) {
+            let created = json!({"type": "response.created", "response": response});
+            return Script::events(
+                &[&format!(
+                    "data: {created}
+
+"
+                )],
+                ScriptEnd::Proper,
+            );
+        }
+        Script::json(&response.to_string())
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_stays_where_its_first_response_was_made_however_it_is_named() {
+    let pool = Pool::of(host, &[]).await;
+    let mut first = Vec::new();
+    for stream in [false, true] {
+        for (text, letter) in [("as object", 'a'), ("as text", 'b')] {
+            let body = json!({"model": "m", "input": text, "stream": stream});
+            let maker = pool.made("/v1/responses", &body).await;
+            first.push((format!("conv_{letter}{maker}"), maker));
+        }
+    }
+    let named =
+        pool.made("/v1/responses", &json!({"model": "m", "input": "x", "conversation": "conv_req"})).await;
+    first.push(("conv_req".to_owned(), named));
+    for (conversation, maker) in &first {
+        for reference in [json!(conversation), json!({"id": conversation})] {
+            for _ in 0..3 {
+                let next = json!({"model": "m", "input": "go on", "conversation": reference});
+                assert_eq!(pool.made("/v1/responses", &next).await, *maker, "{next}");
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_counts_or_compacts_a_response_goes_to_the_server_that_made_it() {
+    let pool = Pool::of(host, &[]).await;
+    let maker = pool.made("/v1/responses", &json!({"model": "m", "input": "hello"})).await;
+    let id = format!("resp_{maker}");
+    for path in ["/v1/responses/input_tokens", "/v1/responses/compact", "/v1/responses/compact?x=1"] {
+        for body in [
+            json!({"model": "m", "previous_response_id": id}),
+            json!({"previous_response_id": id, "input": "x"}),
+        ] {
+            for _ in 0..3 {
+                assert_eq!(pool.made(path, &body).await, maker, "{path} {body}");
+            }
+        }
+    }
+    assert_eq!(pool.outcome("kept").await, 18.0);
+    assert_eq!(
+        pool.client().post("/v1/responses/compact", &json!({"model": "m", "input": "x"})).await.status,
+        200
+    );
+    assert_eq!(pool.outcome("unknown").await, 0.0, "a path that names no id refers to nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_id_in_a_compressed_request_is_followed() {
+    use std::io::Write as _;
+    let pool = Pool::of(host, &[]).await;
+    let maker = pool.made("/v1/responses", &json!({"model": "m", "input": "hello"})).await;
+    for reference in [
+        json!({"previous_response_id": format!("resp_{maker}")}),
+        json!({"conversation": {"id": format!("conv_b{maker}")}}),
+    ] {
+        let mut body = reference;
+        body["model"] = json!("m");
+        body["input"] = json!("go on");
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(body.to_string().as_bytes()).unwrap();
+        let body = encoder.finish().unwrap();
+        let before = pool.servers[maker].asked().len();
+        for _ in 0..6 {
+            let header = [("content-encoding", "gzip")];
+            assert_eq!(pool.client().post_with("/v1/responses", &header, body.clone()).await.status, 200);
+        }
+        assert_eq!(pool.servers[maker].asked().len(), before + 6);
+    }
 }

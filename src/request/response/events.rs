@@ -163,7 +163,7 @@ impl LongLine {
     fn begin(beginning: &[u8], limit: usize, found: &Found) -> Self {
         let within = usage::carrier(found.dialect);
         let data = sse::data(beginning).map(|_| {
-            let error = Wanted { name: "error", within: Some(within), shape: Shape::Object };
+            let error = Wanted { members: &[("error", Shape::Object)], within: Some(within) };
             (UsageObjects::at_the_top_and_in(within, limit), Skim::new(error))
         });
         Self { data, prefix: sse::DATA.len(), event: Event::default() }

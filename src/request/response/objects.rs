@@ -33,7 +33,7 @@ impl UsageObjects {
     }
 
     fn find(limit: usize, within: Option<&'static str>) -> Self {
-        let skim = Skim::new(Wanted { name: "usage", within, shape: Shape::Object });
+        let skim = Skim::new(Wanted { members: &[("usage", Shape::Object)], within });
         Self { skim, open: false, held: Vec::new(), limit }
     }
 
