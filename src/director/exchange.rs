@@ -176,7 +176,7 @@ impl Exchange {
         let now = Instant::now();
         self.parts.pace.note(now);
         let usage = self.read_usage();
-        self.parts.answers.ended(self.how_it_ended(complete, usage.is_some()));
+        self.parts.answers.ended(self.how_it_ended(complete));
         if self.restorer.as_ref().is_some_and(ModelRestorer::limited) {
             self.parts.answers.models_limited();
         }
@@ -214,7 +214,7 @@ impl Exchange {
         reader.usage()
     }
 
-    fn how_it_ended(&self, complete: bool, has_usage: bool) -> ResponseEnd {
+    fn how_it_ended(&self, complete: bool) -> ResponseEnd {
         let complete = complete || self.upgraded;
         if self.revoked {
             ResponseEnd::Evicted
@@ -226,7 +226,7 @@ impl Exchange {
             ResponseEnd::ErrorEvent
         } else if complete {
             ResponseEnd::Complete
-        } else if has_usage {
+        } else if self.reader.as_ref().is_some_and(Reading::closed) {
             ResponseEnd::ClosedAfterUsage
         } else {
             ResponseEnd::CutOff

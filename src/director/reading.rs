@@ -58,6 +58,10 @@ impl Reading {
         self.usage.usage()
     }
 
+    pub(super) fn closed(&self) -> bool {
+        self.usage.closed()
+    }
+
     pub(super) fn failed(&self) -> bool {
         self.usage.failed()
     }

@@ -327,7 +327,8 @@ enum Shown {
 
 #[test]
 fn responses_are_counted_by_how_they_ended() {
-    const USAGE: &str = "data: {\"usage\":{\"prompt_tokens\":7}}\n\n";
+    const USAGE: &str = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7}}\n\n";
+    const EACH: &str = "data: {\"choices\":[{\"delta\":{}}],\"usage\":{\"prompt_tokens\":7}}\n\n";
     const ERROR: &str = "data: {\"error\":{\"code\":500}}\n\n";
     let ok = Shown::Status("200");
     for (shown, end) in [
@@ -337,6 +338,11 @@ fn responses_are_counted_by_how_they_ended() {
         (vec![Shown::Status("503"), Shown::Event(ERROR), Shown::End], "error_status"),
         (vec![ok, Shown::Event(USAGE)], "closed_after_usage"),
         (vec![ok, Shown::Event("data: {}\n\n")], "cut_off"),
+        (vec![ok, Shown::Event(EACH), Shown::Event(EACH)], "cut_off"),
+        (
+            vec![ok, Shown::Event(EACH), Shown::Event("data: [DO"), Shown::Event("NE]\n\n")],
+            "closed_after_usage",
+        ),
         (vec![ok], "cut_off"),
         (vec![Shown::Nothing], "no_response"),
         (vec![ok, Shown::Event(USAGE), Shown::Revocation], "evicted"),

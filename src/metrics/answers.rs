@@ -29,11 +29,11 @@ const LIMITED: Definition<0> = Definition::new(
 pub enum ResponseEnd {
     /// The proxy showed its end.
     Complete,
-    /// It is a stream of status 2xx in which an event tells of an error, however it ended.
+    /// Its status is 2xx, and an event or the body tells of an error, however it ended.
     ErrorEvent,
     /// Its status is not 2xx.
     ErrorStatus,
-    /// The exchange ended before the response did, but behind its usage: only the last bytes are missing.
+    /// The exchange ended before the response did, but behind its last event or its whole document: only the end is missing.
     ClosedAfterUsage,
     /// The exchange ended in the middle of the response: the model server broke it off, or the client left.
     CutOff,

@@ -6,7 +6,7 @@ mod objects;
 use super::types::{Api, Usage};
 use super::usage::{self, Dialect, Report};
 use events::EventSource;
-use objects::UsageObjects;
+use objects::Members;
 
 /// Reads the usage that a response reports, chunk by chunk. Where the chunks end makes no difference.
 ///
@@ -23,7 +23,7 @@ pub struct ResponseReader {
 enum Source {
     /// The API reports no usage.
     Nothing,
-    Json(UsageObjects),
+    Json(Members),
     Events(EventSource),
 }
 
@@ -35,6 +35,10 @@ struct Found {
     unbelievable: u32,
     failed: bool,
     clipped: bool,
+    /// The last event has come.
+    last: bool,
+    /// The API is that of Responses.
+    responses: bool,
 }
 
 impl ResponseReader {
@@ -45,10 +49,12 @@ impl ResponseReader {
         let source = match dialect {
             None => Source::Nothing,
             Some(_) if event_stream => Source::Events(EventSource::new(limit)),
-            Some(_) => Source::Json(UsageObjects::at_the_top(limit)),
+            Some(_) => Source::Json(Members::at_the_top(limit)),
         };
         let dialect = dialect.unwrap_or(Dialect::OpenAi);
-        Self { source, found: Found { dialect, usage: None, unbelievable: 0, failed: false, clipped: false } }
+        let responses = api == Api::Responses;
+        let (usage, unbelievable, failed, clipped, last) = (None, 0, false, false, false);
+        Self { source, found: Found { dialect, usage, unbelievable, failed, clipped, last, responses } }
     }
 
     /// Takes the next bytes of the body.
@@ -56,11 +62,12 @@ impl ResponseReader {
         let found = &mut self.found;
         match &mut self.source {
             Source::Nothing => {}
-            Source::Json(objects) => objects.feed(chunk, |object| match object {
-                Some(object) => {
-                    if let Ok(Some(report)) = usage::read_alone(found.dialect, object.bytes) {
-                        found.report(report);
-                    }
+            Source::Json(members) => members.feed(chunk, |member| match member {
+                Some(member) => {
+                    let mut event = usage::Event::default();
+                    found.member(member, &mut event);
+                    found.failed |= event.failed;
+                    event.top.into_iter().for_each(|report| found.report(report));
                 }
                 None => found.clipped = true,
             }),
@@ -85,7 +92,16 @@ impl ResponseReader {
         self.found.unbelievable
     }
 
-    /// True if an event says that the answer failed.
+    /// True if all that matters of the answer has come: its last event, or the whole document.
+    pub fn closed(&self) -> bool {
+        match &self.source {
+            Source::Nothing => false,
+            Source::Json(members) => members.is_complete(),
+            Source::Events(events) => self.found.last || events.ends_with_mark(self.found.dialect),
+        }
+    }
+
+    /// True if the answer says that it failed, in an event or in a body of status 2xx.
     pub fn failed(&self) -> bool {
         self.found.failed
     }
@@ -104,6 +120,7 @@ impl Found {
 
     fn event(&mut self, event: usage::Event) {
         self.failed |= event.failed;
+        self.last |= event.last;
         event.reports(self.dialect).for_each(|report| self.report(report));
     }
 }

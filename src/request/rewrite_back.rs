@@ -6,6 +6,7 @@ use smallvec::SmallVec;
 
 use super::escapes;
 use super::skim::{Edge, Shape, Skim, Wanted};
+use super::sse;
 use super::types::Api;
 
 /// Bytes of the longest way to write a character of one byte in JSON (`\u0061`).
@@ -44,7 +45,7 @@ pub struct ModelRestorer {
     /// Bytes that the client's name has added so far, where it is longer than the target's.
     added: u64,
     /// The document of the last name, and the names put back in it.
-    document: u64,
+    document: u32,
     names: u32,
     limited: bool,
 }
@@ -183,6 +184,7 @@ impl ModelRestorer {
                     at += 1;
                     self.place = Some(Place::Prefix(0));
                 }
+                Place::Prefix(0) if sse::BYTE_ORDER_MARK.contains(&byte) => at += 1,
                 Place::Prefix(seen) => {
                     self.place = Some(if PREFIX.get(seen) != Some(&byte) {
                         Place::Other

@@ -59,7 +59,7 @@ enum Announced {
     #[default]
     Other,
     /// The member of this index.
-    Wanted(usize),
+    Wanted(u8),
     Within,
 }
 
@@ -88,10 +88,10 @@ pub(super) struct Skim {
     named: Announced,
     value: Announced,
     /// Index of the wanted member that was found last.
-    found: usize,
+    found: u8,
     inside: Inside,
     /// Objects that have begun at the top.
-    documents: u64,
+    documents: u32,
 }
 
 impl Skim {
@@ -117,7 +117,7 @@ impl Skim {
     }
 
     /// How many documents have begun so far.
-    pub(super) fn documents(&self) -> u64 {
+    pub(super) fn documents(&self) -> u32 {
         self.documents
     }
 
@@ -170,11 +170,12 @@ impl Skim {
                     match byte {
                         b'{' => {
                             self.depth = 1;
-                            self.documents += 1;
+                            self.documents = self.documents.wrapping_add(1);
                             self.at_name = true;
                             self.state = State::Structure;
                         }
-                        b' ' | b'\t' | b'\n' | b'\r' => {}
+                        // The last three are the byte order mark.
+                        b' ' | b'\t' | b'\n' | b'\r' | 0xef | 0xbb | 0xbf => {}
                         _ => self.state = State::Nothing,
                     }
                     None
@@ -198,7 +199,7 @@ impl Skim {
 
     /// Index of the wanted member whose border was found last.
     pub(super) fn found(&self) -> usize {
-        self.found
+        usize::from(self.found)
     }
 
     /// True if the last document that has begun has ended too.
@@ -209,7 +210,8 @@ impl Skim {
     /// Notes that the announced value begins, if it is of the right shape.
     fn begins(&mut self, announced: Announced, other_shape: Shape) -> bool {
         let Announced::Wanted(index) = announced else { return false };
-        let fits = self.wanted.members.get(index).is_some_and(|(_, shape)| *shape != other_shape);
+        let fits =
+            self.wanted.members.get(usize::from(index)).is_some_and(|(_, shape)| *shape != other_shape);
         if fits && self.inside == Inside::Nothing {
             self.found = index;
             return true;
@@ -316,7 +318,7 @@ impl Skim {
         let name = super::escapes::decode(&self.name);
         let is_name = |(wanted, _): &(&str, Shape)| name.as_ref() == wanted.as_bytes();
         if let Some(index) = self.wanted.members.iter().position(is_name) {
-            Announced::Wanted(index)
+            Announced::Wanted(index as u8)
         } else if self.depth == 1
             && self.wanted.within.is_some_and(|within| name.as_ref() == within.as_bytes())
         {

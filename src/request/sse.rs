@@ -3,6 +3,9 @@
 /// What begins a line that holds data.
 pub(super) const DATA: &[u8] = b"data:";
 
+/// What may stand before the first line.
+pub(super) const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
 /// The value of a `data` field; `None` for lines of other fields. One space behind the colon is not part of it.
 pub(super) fn data(line: &[u8]) -> Option<&[u8]> {
     value(line, DATA)
@@ -14,7 +17,7 @@ pub(super) fn event(line: &[u8]) -> Option<&[u8]> {
 }
 
 fn value<'l>(line: &'l [u8], field: &[u8]) -> Option<&'l [u8]> {
-    let value = line.strip_prefix(field)?;
+    let value = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line).strip_prefix(field)?;
     Some(value.strip_prefix(b" ").unwrap_or(value))
 }
 

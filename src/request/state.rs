@@ -80,9 +80,9 @@ impl MadeId {
     pub fn feed(&mut self, chunk: &[u8], mut made: impl FnMut(Vec<u8>)) -> ControlFlow<()> {
         self.searched = self.searched.saturating_add(chunk.len());
         if self.place.is_some() {
-            self.lines(chunk, &mut made)
+            self.lines(chunk, &mut made);
         } else {
-            self.json(chunk, &mut made)
+            self.json(chunk, &mut made);
         }
         if self.found == [true; 2] || self.searched > MAX_SEARCHED {
             return ControlFlow::Break(());
@@ -98,6 +98,7 @@ impl MadeId {
                     self.place = Some(Place::Prefix(0));
                     at += 1;
                 }
+                Place::Prefix(0) if sse::BYTE_ORDER_MARK.contains(&byte) => at += 1,
                 Place::Prefix(seen) => {
                     self.place = Some(if sse::DATA.get(seen) != Some(&byte) {
                         Place::Other

@@ -50,6 +50,8 @@ pub(super) struct Event {
     pub(super) nested: Option<Report>,
     /// The event says that the answer failed.
     pub(super) failed: bool,
+    /// Nothing of the answer follows the event, apart from a mark of the end.
+    pub(super) last: bool,
 }
 
 impl Event {
@@ -104,16 +106,32 @@ pub(super) fn is_failure(kind: &[u8]) -> bool {
     FAILURES.contains(&kind)
 }
 
+/// Types of events that end an answer.
+const LAST: [&[u8]; 4] = [b"message_stop", b"response.completed", b"response.incomplete", b"response.failed"];
+
+/// True for the types of events that end an answer.
+pub(super) fn is_last(kind: &[u8]) -> bool {
+    LAST.contains(&kind)
+}
+
 /// Reads one event's data. Anthropic's start and delta may both be in it.
 pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanError> {
     let mut cursor = Cursor::new(data)?;
     let mut event = Event::default();
+    let (mut no_choices, mut stopped) = (false, false);
     let mut object = cursor.open_object()?;
     while let Some(name) = cursor.member(&mut object)? {
         match cursor.value(name).as_ref() {
             b"usage" => event.top = read(dialect, &mut cursor)?,
             b"error" => event.failed |= says_something(&mut cursor)?,
-            b"type" | b"object" => event.failed |= names_failure(&mut cursor)?,
+            b"type" | b"object" => read_type(&mut cursor, &mut event)?,
+            b"choices" => {
+                let range = cursor.skip()?;
+                let value = data.get(range.start as usize..range.end as usize).unwrap_or_default();
+                let inner = value.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+                no_choices = inner.is_some_and(|inner| inner.trim_ascii().is_empty());
+            }
+            b"delta" if dialect == Dialect::Anthropic => stopped = says_why_it_stopped(&mut cursor)?,
             name if name == carrier(dialect).as_bytes() => read_within(dialect, &mut cursor, &mut event)?,
             _ => {
                 cursor.skip()?;
@@ -121,15 +139,37 @@ pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanErr
         }
     }
     cursor.finish()?;
+    // Servers may report usage in every event; the last report has no choices.
+    event.last |= stopped || (no_choices && event.top.is_some());
     Ok(event)
 }
 
-/// Passes over the type of an event; true if it is that of a failure.
-fn names_failure(cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
-    let Some(kind) = cursor.string_or_skip()? else { return Ok(false) };
+/// Reads the type of an event: whether it is that of a failure or of an end.
+fn read_type(cursor: &mut Cursor<'_>, event: &mut Event) -> Result<(), ScanError> {
+    let Some(kind) = cursor.string_or_skip()? else { return Ok(()) };
     // No other type is looked at: this is done for every event.
-    let length = kind.end - kind.start;
-    Ok(FAILURES.iter().any(|failure| failure.len() == length as usize) && is_failure(&cursor.value(kind)))
+    let length = (kind.end - kind.start) as usize;
+    if FAILURES.iter().chain(&LAST).any(|known| known.len() == length) {
+        let kind = cursor.value(kind);
+        event.failed |= is_failure(&kind);
+        event.last |= is_last(&kind);
+    }
+    Ok(())
+}
+
+/// Passes over the `delta` of an event; true if it holds a `stop_reason`.
+fn says_why_it_stopped(cursor: &mut Cursor<'_>) -> Result<bool, ScanError> {
+    let mut stopped = false;
+    if cursor.peek()? != Kind::Object {
+        cursor.skip()?;
+        return Ok(stopped);
+    }
+    let mut object = cursor.open()?;
+    while let Some(name) = cursor.member(&mut object)? {
+        stopped |= cursor.value(name).as_ref() == b"stop_reason" && cursor.peek()? == Kind::String;
+        cursor.skip()?;
+    }
+    Ok(stopped)
 }
 
 fn read_within(dialect: Dialect, cursor: &mut Cursor<'_>, event: &mut Event) -> Result<(), ScanError> {

@@ -6,13 +6,15 @@ use memchr::memmem::Finder;
 use memchr::{memchr2, memrchr2};
 
 use super::Found;
-use super::objects::UsageObjects;
-use crate::request::skim::{Shape, Skim, Wanted};
+use super::objects::{Member, Members};
 use crate::request::sse;
-use crate::request::usage::{self, Event};
+use crate::request::usage::{self, Dialect, Event};
 
 /// Least bytes of a line that are kept: enough to tell what line it is.
 const SHORTEST_LIMIT: usize = 64;
+
+/// Bytes of a stream's end in which its mark stands: `data: [DONE]` or `data: {"type":"message_stop"}`.
+const TAIL: usize = 64;
 
 static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"usage"));
 static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
@@ -30,15 +32,18 @@ pub(super) struct EventSource {
     /// The line whose end has not come yet is longer than that.
     long: Option<Box<LongLine>>,
     limit: usize,
+    /// The last bytes that came.
+    tail: Vec<u8>,
 }
 
 impl EventSource {
     /// Lines of up to `limit` bytes are read whole, longer ones as they come.
     pub(super) fn new(limit: usize) -> Self {
-        Self { carry: Vec::new(), long: None, limit: limit.max(SHORTEST_LIMIT) }
+        Self { carry: Vec::new(), long: None, limit: limit.max(SHORTEST_LIMIT), tail: Vec::new() }
     }
 
     pub(super) fn feed(&mut self, chunk: &[u8], found: &mut Found) {
+        self.note_tail(chunk);
         let mut rest = chunk;
         if self.long.is_some() || !self.carry.is_empty() {
             let Some(end) = memchr2(b'\n', b'\r', rest) else {
@@ -56,6 +61,25 @@ impl EventSource {
         self.keep(begun, found);
     }
 
+    fn note_tail(&mut self, chunk: &[u8]) {
+        let beyond = (self.tail.len() + chunk.len()).saturating_sub(TAIL);
+        self.tail.drain(..beyond.min(self.tail.len()));
+        self.tail.extend_from_slice(chunk.get(chunk.len().saturating_sub(TAIL)..).unwrap_or_default());
+    }
+
+    /// True if the last line that came is the mark of a stream's end.
+    pub(super) fn ends_with_mark(&self, dialect: Dialect) -> bool {
+        let tail = self.tail.trim_ascii_end();
+        let start = memrchr2(b'\n', b'\r', tail).map_or(0, |end| end + 1);
+        if start == 0 && self.tail.len() >= TAIL {
+            return false;
+        }
+        let data = sse::data(tail.get(start..).unwrap_or_default());
+        data.is_some_and(|data| {
+            data == b"[DONE]" || usage::read_event(dialect, data).is_ok_and(|event| event.last)
+        })
+    }
+
     /// The stream has ended.
     pub(super) fn finish(&mut self, found: &mut Found) {
         self.end_line(found);
@@ -67,9 +91,11 @@ impl EventSource {
             lines.get(from..to).and_then(|part| finder.find(part)).map_or(to, |at| from + at)
         };
         // Servers that report usage at the end write `"usage":null` into every event before; in a text the quote would be escaped.
+        // Responses say it in the first and the last events alone, and the last must be seen.
+        let found_in_few = found.responses;
         let find_usage = |from: usize| {
             let mut at = find(&USAGE, from, lines.len());
-            while lines.get(at..).is_some_and(|rest| rest.starts_with(b"usage\":null")) {
+            while !found_in_few && lines.get(at..).is_some_and(|rest| rest.starts_with(b"usage\":null")) {
                 at = find(&USAGE, at + 1, lines.len());
             }
             at
@@ -116,7 +142,7 @@ impl EventSource {
         } else {
             let mut carry = std::mem::take(&mut self.carry);
             let (beginning, rest) =
-                bytes.split_at(sse::DATA.len().saturating_sub(carry.len()).min(bytes.len()));
+                bytes.split_at(SHORTEST_LIMIT.saturating_sub(carry.len()).min(bytes.len()));
             carry.extend_from_slice(beginning);
             let mut long = LongLine::begin(&carry, self.limit, found);
             long.feed(&carry, found);
@@ -136,6 +162,27 @@ impl EventSource {
 }
 
 impl Found {
+    /// Adds a member of a document to what its event says.
+    pub(super) fn member(&self, member: Member<'_>, event: &mut Event) {
+        match member.name {
+            "usage" => {
+                if let Ok(Some(report)) = usage::read_alone(self.dialect, member.bytes) {
+                    *(if member.nested { &mut event.nested } else { &mut event.top }) = Some(report);
+                }
+            }
+            "error" => event.failed |= member.bytes != b"\"\"",
+            "status" => {
+                event.failed |= self.responses && member.text().is_some_and(|status| *status == *b"failed");
+            }
+            _ if member.nested => {}
+            _ => {
+                let kind = member.text().unwrap_or_default();
+                event.failed |= usage::is_failure(&kind);
+                event.last |= usage::is_last(&kind);
+            }
+        }
+    }
+
     fn line(&mut self, line: &[u8]) {
         if let Some(data) = sse::data(line) {
             // A line that is no JSON has nothing to report.
@@ -152,7 +199,7 @@ impl Found {
 #[derive(Debug)]
 struct LongLine {
     /// `None` for lines that hold no data.
-    data: Option<(UsageObjects, Skim)>,
+    data: Option<Members>,
     /// Bytes of `data:` that are still to come.
     prefix: usize,
     event: Event,
@@ -162,28 +209,21 @@ impl LongLine {
     /// A line that begins like this.
     fn begin(beginning: &[u8], limit: usize, found: &Found) -> Self {
         let within = usage::carrier(found.dialect);
-        let data = sse::data(beginning).map(|_| {
-            let error = Wanted { members: &[("error", Shape::Object)], within: Some(within) };
-            (UsageObjects::at_the_top_and_in(within, limit), Skim::new(error))
-        });
-        Self { data, prefix: sse::DATA.len(), event: Event::default() }
+        let data = sse::data(beginning).map(|_| Members::at_the_top_and_in(within, limit));
+        let marked = beginning.starts_with(sse::BYTE_ORDER_MARK);
+        let prefix = sse::DATA.len() + if marked { sse::BYTE_ORDER_MARK.len() } else { 0 };
+        Self { data, prefix, event: Event::default() }
     }
 
     fn feed(&mut self, bytes: &[u8], found: &mut Found) {
-        let Some((objects, errors)) = &mut self.data else { return };
+        let Some(members) = &mut self.data else { return };
         let skipped = self.prefix.min(bytes.len());
         self.prefix -= skipped;
         let bytes = bytes.get(skipped..).unwrap_or_default();
         let event = &mut self.event;
-        event.failed = event.failed || errors.next(bytes, &mut 0).is_some();
-        objects.feed(bytes, |object| {
-            let Some(object) = object else {
-                found.clipped = true;
-                return;
-            };
-            if let Ok(Some(report)) = usage::read_alone(found.dialect, object.bytes) {
-                *(if object.nested { &mut event.nested } else { &mut event.top }) = Some(report);
-            }
+        members.feed(bytes, |member| match member {
+            Some(member) => found.member(member, event),
+            None => found.clipped = true,
         });
     }
 

@@ -300,3 +300,86 @@ proptest! {
         );
     }
 }
+
+fn closed(api: Api, event_stream: bool, body: &str) -> (bool, bool) {
+    let [whole, single] = [body.len().max(1), 1].map(|size| {
+        let mut reader = ResponseReader::new(api, event_stream, LIMIT);
+        body.as_bytes().chunks(size).for_each(|chunk| reader.feed(chunk));
+        reader.finish();
+        (reader.closed(), reader.failed())
+    });
+    assert_eq!(whole, single, "{body}");
+    whole
+}
+
+#[test]
+fn an_answer_is_closed_by_its_last_event_and_not_by_usage_before_it() {
+    let long = "I".repeat(2 * LIMIT);
+    let start = "data: {\"type\":\"message_start\",\"message\":{\"type\":\"message\",\"usage\":{\"input_tokens\":7,\"output_tokens\":1}}}\n\n";
+    let created = "data: {\"type\":\"response.created\",\"response\":{\"status\":\"in_progress\",\"usage\":{\"input_tokens\":0}}}\n\n";
+    let each = "data: {\"choices\":[{\"delta\":{\"content\":\"data: [DONE]\"}}],\"usage\":{\"prompt_tokens\":3}}\n\n";
+    for (api, before, end) in [
+        (Api::Messages, start, "event: message_stop\r\ndata: {\"type\":\"message_stop\"}\r\n\r\n"),
+        (
+            Api::Messages,
+            start,
+            "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":\"end_turn\"},\"usage\":{\"output_tokens\":9}}\n\n",
+        ),
+        (
+            Api::Responses,
+            created,
+            "data: {\"type\":\"response.completed\",\"response\":{\"usage\":null}}\n\n",
+        ),
+        (
+            Api::Responses,
+            created,
+            &format!(
+                "data: {{\"response\":{{\"x\":\"{long}\",\"usage\":null}},\"type\":\"response.incomplete\"}}\n\n"
+            ),
+        ),
+        (Api::ChatCompletions, each, "data: {\"choices\":[ ],\"usage\":{\"prompt_tokens\":3}}\n\n"),
+        (Api::ChatCompletions, each, "data: [DONE]\n\n"),
+        (Api::ChatCompletions, each, "data:[DONE]"),
+    ] {
+        assert_eq!(closed(api, true, &before.repeat(3)), (false, false), "{before}");
+        assert_eq!(closed(api, true, &format!("{before}{end}")), (true, false), "{end}");
+    }
+    let stopping = "data: {\"type\":\"message_delta\",\"delta\":{\"stop_reason\":null},\"usage\":{\"output_tokens\":9}}\n\n";
+    assert_eq!(closed(Api::Messages, true, stopping), (false, false));
+    assert_eq!(closed(Api::ChatCompletions, false, r#"{"usage":{"prompt_tokens":3},"x":["#), (false, false));
+    assert_eq!(closed(Api::ChatCompletions, false, r#"{"usage":{"prompt_tokens":3},"x":[]}"#), (true, false));
+}
+
+#[test]
+fn a_body_that_says_that_the_answer_failed_is_told_from_a_good_one() {
+    for (api, body, failed) in [
+        (Api::ChatCompletions, r#"{"error":{"message":"engine died","code":500}}"#, true),
+        (Api::ChatCompletions, r#"{"error":"engine died"}"#, true),
+        (Api::ChatCompletions, r#"{"object":"error","message":"engine died"}"#, true),
+        (Api::Messages, r#"{"type":"error","error":{"type":"overloaded_error"}}"#, true),
+        (Api::Responses, r#"{"id":"resp_1","status":"failed","error":null}"#, true),
+        (Api::Responses, r#"{"id":"resp_1","status":"completed","error":null}"#, false),
+        (Api::ChatCompletions, r#"{"status":"failed","error":""}"#, false),
+        (
+            Api::ChatCompletions,
+            r#"{"choices":[{"error":{}}],"error":null,"object":"chat.completion"}"#,
+            false,
+        ),
+    ] {
+        assert_eq!(closed(api, false, body), (true, failed), "{body}");
+    }
+}
+
+#[test]
+fn a_byte_order_mark_before_an_answer_hides_nothing() {
+    let long = "I".repeat(2 * LIMIT);
+    let json = r#"{"model":"target","usage":{"prompt_tokens":3,"completion_tokens":4,"total_tokens":7}}"#;
+    let padded = format!("{{\"x\":\"{long}\",{}", &json[1..]);
+    for body in [json, &padded] {
+        for (event_stream, text) in
+            [(false, format!("\u{feff}{body}")), (true, format!("\u{feff}data: {body}\n\n"))]
+        {
+            assert_eq!(read(Api::ChatCompletions, event_stream, &text), Some(usage(3, 4, 7, None)));
+        }
+    }
+}

@@ -246,3 +246,11 @@ fn an_alias_of_128_bytes_is_put_back_in_every_event_of_80_bytes() {
     }
     assert!(!restorer.limited());
 }
+
+#[test]
+fn the_name_behind_a_byte_order_mark_is_put_back() {
+    for (event_stream, prefix) in [(false, "\u{feff}"), (true, "\u{feff}data: ")] {
+        let body = format!("{prefix}{{\"model\":\"target\"}}\n\n");
+        assert_eq!(restore(Api::ChatCompletions, event_stream, &body), body.replace("target", "mine"));
+    }
+}
