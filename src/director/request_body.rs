@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::names::MODEL_REWRITE;
 use super::{BodySeen, Director, Reason, Refusal};
 use crate::request::{self, ContentEncoding, DecodeError, Encoded, Headers, Inference, ParserKind, Unread};
 
@@ -85,7 +86,20 @@ impl Director {
         };
         let plain = match request::content_encoding(headers) {
             Encoded::Plain => Ok(Plain { body: body.clone(), decoded: false, decoder: None }),
-            Encoded::By(encoding) => self.decode(encoding, body).await,
+            Encoded::By(encoding) => match self.decode(encoding, body).await {
+                Ok(plain) => Ok(plain),
+                Err(Undecoded::Window) => {
+                    return Ok(RequestBody::unread(kind, body, Some(Unread::Window)));
+                }
+                // Nothing can ask for another model, so nothing has to be read.
+                Err(Undecoded::Busy) if !self.may_rewrite(headers) => {
+                    return Ok(RequestBody::unread(kind, body, Some(Unread::Busy)));
+                }
+                Err(Undecoded::Busy) => {
+                    Err(Refusal::new(Reason::DecodersBusy, "too many compressed request bodies at once"))
+                }
+                Err(Undecoded::Refused(refusal)) => Err(refusal),
+            },
             Encoded::Unknown(_) => return Ok(RequestBody::unread(kind, body, Some(Unread::Encoding))),
         };
         let read = plain.and_then(|plain| {
@@ -131,36 +145,53 @@ impl Director {
         }
     }
 
-    async fn decode(&self, encoding: ContentEncoding, body: &Bytes) -> Result<Plain, Refusal> {
+    /// True if the pool has rules for models, or the client asks for one.
+    fn may_rewrite(&self, headers: &Headers) -> bool {
+        let asked = self.parts.settings.model_rewrite_header
+            && MODEL_REWRITE.value(headers).is_some_and(|model| !model.is_empty());
+        asked || !self.parts.pool.rewrites().is_empty()
+    }
+
+    async fn decode(&self, encoding: ContentEncoding, body: &Bytes) -> Result<Plain, Undecoded> {
         let limit = match usize::try_from(self.parts.settings.body_limit) {
             Ok(0) => DEFAULT_DECODED,
             Ok(limit) => limit,
             Err(_) => usize::MAX,
         };
         if body.len() <= DECODED_IN_PLACE {
-            let body = encoding.decode(body, limit).map_err(|error| refuse(&error))?;
+            let body = encoding.decode(body, limit)?;
             return Ok(Plain { body: body.into(), decoded: true, decoder: None });
         }
-        let busy = || Refusal::new(Reason::DecodersBusy, "too many compressed request bodies at once");
         let free = tokio::time::timeout(DECODER_WAIT, Arc::clone(&self.decoders).acquire_owned());
-        let decoder = free.await.map_err(|_| busy())?.map_err(|_| busy())?;
+        let decoder = free.await.map_err(|_| Undecoded::Busy)?.map_err(|_| Undecoded::Busy)?;
         let body = body.clone();
         let decoded = tokio::task::spawn_blocking(move || encoding.decode(&body, limit));
         let body = decoded.await.map_err(|_| {
             let text = format!("content-encoding {}: the body cannot be decoded", encoding.name());
-            Refusal::new(Reason::InvalidBody, text)
+            Undecoded::Refused(Refusal::new(Reason::InvalidBody, text))
         })?;
-        let body = body.map_err(|error| refuse(&error))?;
-        Ok(Plain { body: body.into(), decoded: true, decoder: Some(decoder) })
+        Ok(Plain { body: body?.into(), decoded: true, decoder: Some(decoder) })
     }
 }
 
-fn refuse(error: &DecodeError) -> Refusal {
-    let reason = match error {
-        DecodeError::Corrupt { .. } => Reason::InvalidBody,
-        DecodeError::TooLarge(_) | DecodeError::Ratio => Reason::DecodedTooLarge,
-    };
-    Refusal::new(reason, error.to_string())
+/// Why a body was not decoded.
+enum Undecoded {
+    /// It needs more memory than it is given.
+    Window,
+    /// No decoder was free in time.
+    Busy,
+    Refused(Refusal),
+}
+
+impl From<DecodeError> for Undecoded {
+    fn from(error: DecodeError) -> Self {
+        let reason = match error {
+            DecodeError::Window => return Self::Window,
+            DecodeError::Corrupt(_) => Reason::InvalidBody,
+            DecodeError::TooLarge(_) | DecodeError::Ratio => Reason::DecodedTooLarge,
+        };
+        Self::Refused(Refusal::new(reason, error.to_string()))
+    }
 }
 
 #[cfg(test)]

@@ -56,6 +56,7 @@ impl Sources<'_> {
                 };
                 format!("content-encoding: got {encoding:?}, expected gzip, deflate, br or zstd")
             }
+            Some(unread @ Unread::Window) => unread.to_string(),
             Some(Unread::Charset) => "the body is not in UTF-8".to_owned(),
             Some(Unread::Form(fault)) => format!("the form cannot be read: {fault}"),
             None if inference.is_form && !inference.is_rewritable() => {

@@ -410,3 +410,34 @@ fn a_rule_for_every_model_tells_the_client_of_a_body_that_cannot_get_another() {
         assert!(refusal.to_string().ends_with("the body cannot get another model"), "{refusal}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_compressed_body_goes_on_unread_when_no_decoder_is_free_and_nothing_can_rewrite_it() {
+    let director = director(&[8000]);
+    let taken = director.decoders.clone().acquire_many_owned(4).await.unwrap();
+    let body = || Bytes::from(vec![b'x'; 20_000]);
+    let ask = |headers: Vec<(&'static str, &'static str)>| {
+        let mut all = Headers::from([("content-encoding", "zstd")]);
+        for (name, value) in headers {
+            all.push(name.into(), value.into());
+        }
+        Ask { headers: all, body: body(), body_seen: BodySeen::Whole, hint: SubsetHint::Absent }
+    };
+    let now = Instant::now();
+    let routed = director.handle(ask(vec![]), now, &mut Span::off()).await.unwrap();
+    assert_eq!((routed.body.concat(), routed.body_changed), (body().to_vec(), false));
+    let asked = director.handle(ask(vec![("x-llm-d-model-name-rewrite", "r")]), now, &mut Span::off()).await;
+    assert_eq!(asked.unwrap_err().reason, Reason::DecodersBusy);
+    drop(taken);
+    let corrupt = director.handle(ask(vec![]), now, &mut Span::off()).await.unwrap_err();
+    assert_eq!(corrupt.message, "content-encoding zstd: the body cannot be decoded");
+}
+
+#[test]
+fn a_zstd_body_with_a_window_of_gigabytes_goes_on_unread() {
+    let director = director(&[8000]);
+    let body = Bytes::from_static(&[0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00]);
+    let headers = Headers::from([("content-encoding", "zstd")]);
+    let ask = Ask { headers, body: body.clone(), body_seen: BodySeen::Whole, hint: SubsetHint::Absent };
+    assert_eq!(handle(&director, ask).unwrap().body.concat(), body);
+}

@@ -2,12 +2,15 @@
 
 use std::io::Read;
 
+use ruzstd::decoding::StreamingDecoder;
+use ruzstd::decoding::errors::FrameDecoderError;
+
 use super::headers::Headers;
 
 /// Bytes that any body may decode to, however small it came.
 const RATIO_FLOOR: usize = 1 << 20;
 /// Most decoded bytes for each byte that came, beyond the floor.
-const MAX_RATIO: usize = 50;
+const MAX_RATIO: usize = 256;
 /// Largest window of zstd, as RFC 9659 demands it of this content-encoding.
 const ZSTD_WINDOW: u64 = 8 << 20;
 /// Bytes that are decoded in one step.
@@ -41,13 +44,11 @@ pub enum Encoded {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
     /// It is not what its content-encoding says.
-    #[error("content-encoding {}: the body cannot be decoded: {fault}", .encoding.name())]
-    Corrupt {
-        /// What the body was taken for.
-        encoding: ContentEncoding,
-        /// What the decoder says.
-        fault: String,
-    },
+    #[error("content-encoding {}: the body cannot be decoded", .0.name())]
+    Corrupt(ContentEncoding),
+    /// It needs a larger window than it is given.
+    #[error("the window of the body exceeds 8 MiB")]
+    Window,
     /// It becomes larger than a body may be.
     #[error("the decoded request body exceeds the limit of {0} bytes")]
     TooLarge(usize),
@@ -82,25 +83,34 @@ impl ContentEncoding {
         came.saturating_mul(MAX_RATIO).max(RATIO_FLOOR).min(limit)
     }
 
-    /// Takes the encoding off `body`. The result has at most `limit` bytes, and beyond 1 MiB at most 50 times the bytes
+    /// Takes the encoding off `body`. The result has at most `limit` bytes, and beyond 1 MiB at most 256 times the bytes
     /// of `body`; no more than one step of 64 KiB is decoded beyond that.
     pub fn decode(self, body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
         let most = Self::most(body.len(), limit);
         let mut output = Output { bytes: Vec::with_capacity(body.len().saturating_mul(4).min(most)), most };
         let done = match self {
-            Self::Gzip => output.read(flate2::read::MultiGzDecoder::new(body)),
+            Self::Gzip => gzip(body, &mut output),
             Self::Deflate if has_zlib_header(body) => output.read(flate2::read::ZlibDecoder::new(body)),
             Self::Deflate => output.read(flate2::read::DeflateDecoder::new(body)),
             Self::Brotli => output.read(brotli_decompressor::Decompressor::new(body, STEP)),
             Self::Zstd => zstd(body, &mut output),
         };
         match done {
-            Ok(true) => Ok(output.bytes),
-            Ok(false) if most == limit => Err(DecodeError::TooLarge(limit)),
-            Ok(false) => Err(DecodeError::Ratio),
-            Err(fault) => Err(DecodeError::Corrupt { encoding: self, fault }),
+            Ok(()) => Ok(output.bytes),
+            Err(Stop::Full) if most == limit => Err(DecodeError::TooLarge(limit)),
+            Err(Stop::Full) => Err(DecodeError::Ratio),
+            Err(Stop::Corrupt) => Err(DecodeError::Corrupt(self)),
+            Err(Stop::Window) => Err(DecodeError::Window),
         }
     }
+}
+
+/// Why decoding stops before the end. What the decoders say of it is meant for their authors, and goes nowhere.
+enum Stop {
+    /// The bound is passed.
+    Full,
+    Corrupt,
+    Window,
 }
 
 /// What is decoded, up to a bound.
@@ -110,35 +120,63 @@ struct Output {
 }
 
 impl Output {
-    /// Reads to the end; false if the bound was passed before.
-    fn read(&mut self, mut source: impl Read) -> Result<bool, String> {
+    /// Reads to the end.
+    fn read(&mut self, mut source: impl Read) -> Result<(), Stop> {
         let mut step = vec![0; STEP];
         loop {
-            let count = source.read(&mut step).map_err(|error| error.to_string())?;
+            let count = source.read(&mut step).map_err(|_| Stop::Corrupt)?;
             if count == 0 {
-                return Ok(true);
+                return Ok(());
             }
             if self.bytes.len() + count > self.most {
-                return Ok(false);
+                return Err(Stop::Full);
             }
             self.bytes.extend_from_slice(step.get(..count).unwrap_or_default());
         }
     }
 }
 
-/// Reads all frames of a zstd stream.
-fn zstd(body: &[u8], output: &mut Output) -> Result<bool, String> {
+/// Reads all members of a gzip file. Zeros behind them are padding.
+fn gzip(body: &[u8], output: &mut Output) -> Result<(), Stop> {
+    let padding = body.iter().rev().take_while(|byte| **byte == 0).count();
     let mut rest = body;
-    if rest.is_empty() {
-        return Err("it is empty".to_owned());
-    }
-    while !rest.is_empty() {
-        let decoder = ruzstd::decoding::StreamingDecoder::new_with_max_window_size(&mut rest, ZSTD_WINDOW);
-        if !output.read(decoder.map_err(|error| error.to_string())?)? {
-            return Ok(false);
+    loop {
+        output.read(flate2::bufread::GzDecoder::new(&mut rest))?;
+        if rest.len() <= padding {
+            return Ok(());
         }
     }
-    Ok(true)
+}
+
+/// Reads all frames of a zstd stream. Skippable frames are passed over.
+fn zstd(body: &[u8], output: &mut Output) -> Result<(), Stop> {
+    let mut rest = body;
+    if rest.is_empty() {
+        return Err(Stop::Corrupt);
+    }
+    while !rest.is_empty() {
+        if let Some(behind) = behind_skippable_frame(rest)? {
+            rest = behind;
+            continue;
+        }
+        let decoder = StreamingDecoder::new_with_max_window_size(&mut rest, ZSTD_WINDOW);
+        output.read(decoder.map_err(|error| match error {
+            FrameDecoderError::WindowSizeTooBig { .. } => Stop::Window,
+            _ => Stop::Corrupt,
+        })?)?;
+    }
+    Ok(())
+}
+
+/// What lies behind a skippable frame (RFC 8878, section 3.1.2); `None` if another frame comes next. A cut frame is corrupt.
+fn behind_skippable_frame(bytes: &[u8]) -> Result<Option<&[u8]>, Stop> {
+    let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
+    if u32::from_le_bytes(*magic) & 0xffff_fff0 != 0x184d_2a50 {
+        return Ok(None);
+    }
+    let (length, rest) = rest.split_first_chunk::<4>().ok_or(Stop::Corrupt)?;
+    let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| Stop::Corrupt)?;
+    rest.get(length..).map(Some).ok_or(Stop::Corrupt)
 }
 
 /// True if the first two bytes are the header of zlib; some clients leave it out.

@@ -40,6 +40,12 @@ pub enum Unread {
     /// The body has a content-encoding that is not known.
     #[error("the content-encoding is not known")]
     Encoding,
+    /// The body needs a larger window of zstd than it is given.
+    #[error("the zstd window of the body exceeds 8 MiB")]
+    Window,
+    /// No decoder was free in time.
+    #[error("too many compressed request bodies at once")]
+    Busy,
 }
 
 impl Unread {
@@ -53,6 +59,8 @@ impl Unread {
             Self::NotObject => "not_object",
             Self::Charset => "charset",
             Self::Encoding => "encoding",
+            Self::Window => "window",
+            Self::Busy => "decoders_busy",
         }
     }
 }

@@ -88,6 +88,34 @@ async fn bodies_that_are_not_understood_reach_a_server_and_are_counted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_without_a_model_and_json_as_python_takes_it_reach_a_server_as_they_came() {
+    let stack = aliased(&[]).await;
+    for (path, body) in [
+        ("/v1/conversations", &b"{}"[..]),
+        ("/v1/conversations", br#"{"metadata":{}}"#),
+        ("/v1/conversations", br#"{"items":[]}"#),
+        ("/inference/v1/generate", br#"{"token_ids":[1,2]}"#),
+        ("/v1/completions", br#"{"prompt":"x"}"#),
+        ("/v1/completions", br#"{"model":null,"prompt":"x"}"#),
+        ("/v1/responses", br#"{"input":"x"}"#),
+        ("/openai/deployments/NAME/chat/completions", br#"{"messages":[{"role":"user","content":"x"}]}"#),
+        (CHAT, br#"[{"model":"m"}]"#),
+        (CHAT, br#"{"model":"m","temperature":NaN,"messages":[{"role":"user","content":"x"}]}"#),
+        (CHAT, b"\xef\xbb\xbf{\"model\":\"m\",\"messages\":[]}"),
+        (CHAT, b"{\0\"\0m\0o\0d\0e\0l\0\"\0:\0\"\0m\0\"\0}\0"),
+    ] {
+        let reply =
+            stack.client().post_with(path, &[("content-type", "application/json")], body.to_vec()).await;
+        assert!(reached(&reply), "{path} {}: {reply:?}", String::from_utf8_lossy(body));
+    }
+    for body in ["hello", "{", "[1"] {
+        let refused = stack.client().post_with(CHAT, &[], body).await;
+        assert_eq!((refused.status, reached(&refused)), (400, false), "{body:?} is no JSON");
+    }
+    stack.assert_idle().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_model_is_read_and_rewritten_on_every_path() {
     let stack = aliased(&[]).await;
     for path in [

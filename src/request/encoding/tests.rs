@@ -71,7 +71,7 @@ fn a_zstd_window_of_gigabytes_is_refused_before_it_is_allocated() {
     // Magic, a frame header with a window descriptor of the largest exponent, no block.
     let body = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
     let refused = ContentEncoding::Zstd.decode(&body, 1 << 30);
-    assert!(matches!(refused, Err(DecodeError::Corrupt { .. })), "{refused:?}");
+    assert_eq!(refused, Err(DecodeError::Window));
 }
 
 #[test]
@@ -104,6 +104,44 @@ fn headers_name_one_encoding_or_it_is_not_known() {
         }
         assert_eq!(content_encoding(&headers), expected);
     }
+}
+
+#[test]
+fn frames_and_zeros_that_decoders_pass_over_are_passed_over() {
+    let text = br#"{"model":"m"}"#;
+    let skippable = [&0x184d_2a5f_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), b"abc"].concat();
+    let find = |wanted| encoded(text).into_iter().find(|(encoding, _)| *encoding == wanted).unwrap().1;
+    let (gzip, zstd) = (find(ContentEncoding::Gzip), find(ContentEncoding::Zstd));
+    for (encoding, body) in [
+        (ContentEncoding::Zstd, [&skippable[..], &zstd].concat()),
+        (ContentEncoding::Zstd, [&zstd[..], &skippable, &skippable].concat()),
+        (ContentEncoding::Gzip, [&gzip[..], &[0; 5]].concat()),
+        (ContentEncoding::Gzip, [&gzip[..], &[0; 1000]].concat()),
+    ] {
+        assert_eq!(encoding.decode(&body, 100).as_deref(), Ok(&text[..]), "{encoding:?}");
+    }
+    for (encoding, body) in [
+        (ContentEncoding::Zstd, skippable[..10].to_vec()),
+        (ContentEncoding::Zstd, [&zstd[..], &skippable[..6]].concat()),
+        (ContentEncoding::Zstd, b"not zstd".to_vec()),
+        (ContentEncoding::Gzip, [&gzip[..], b"x"].concat()),
+        (ContentEncoding::Gzip, vec![0; 100]),
+    ] {
+        let fault = encoding.decode(&body, 100).unwrap_err().to_string();
+        let name = encoding.name();
+        assert_eq!(fault, format!("content-encoding {name}: the body cannot be decoded"));
+    }
+}
+
+#[test]
+fn honest_text_that_repeats_is_no_bomb() {
+    let turn =
+        r#"{"role":"user","content":"Please summarize the document above in three short sentences."},"#;
+    let turns: Vec<String> = (0..5700).map(|number| format!("{}{number},", turn.repeat(8))).collect();
+    let text = turns.concat();
+    let gzip = &encoded(text.as_bytes())[0];
+    assert!(gzip.1.len() * 50 < text.len(), "{}", gzip.1.len());
+    assert_eq!(gzip.0.decode(&gzip.1, 64 << 20).unwrap().len(), text.len());
 }
 
 proptest! {
