@@ -129,8 +129,8 @@ fmt: ## Format the source
 .PHONY: check
 check: ## Format, lints and documentation, without tests
 	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --quiet
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --workspace --no-deps --quiet
 
 .PHONY: deny
 deny: ## Check licences, advisories and sources of the dependencies (needs cargo-deny)
@@ -142,8 +142,8 @@ deny: ## Check licences, advisories and sources of the dependencies (needs cargo
 
 .PHONY: test
 test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
-	$(CARGO) test --locked --no-run --quiet
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace --no-run --quiet
+	$(CARGO) test --locked --workspace
 
 .PHONY: test-vllm
 test-vllm: build $(ENVOY_STAMP) ## Check against real vLLM servers on the CPU (6.4 GB, 10 GB of memory, some minutes)

@@ -19,7 +19,6 @@ use pointsman::scheduling::{
     Call, Candidates, Columns, DecidedCall, HeaderEdits, Profile, ProfilePlugin, RequestView, Scheduler,
     WeightedScorer,
 };
-use pointsman::telemetry::Span;
 
 const ENDPOINTS: [usize; 4] = [10, 100, 1000, 5000];
 
@@ -60,7 +59,7 @@ fn plan() -> Plan {
     let single = &profiles::single::TYPE;
     let handler = named(&metrics, single, ExtensionPoint::ProfilePicker, handler.profile_handler);
     let conclude = metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, single.name, single.name);
-    Plan { scheduler: Scheduler::new(vec![profile], handler, conclude), producer, scorers }
+    Plan { scheduler: Scheduler::new(vec![profile], handler, Some(Arc::new(conclude))), producer, scorers }
 }
 
 fn named<T: ?Sized>(
@@ -70,7 +69,12 @@ fn named<T: ?Sized>(
     role: Option<Arc<T>>,
 ) -> ProfilePlugin<T> {
     let timer = metrics.plugin_timer(point, plugin.reports_as, plugin.name);
-    ProfilePlugin { name: plugin.name.into(), kind: plugin.name, timer, plugin: role.unwrap() }
+    ProfilePlugin {
+        name: plugin.name.into(),
+        kind: plugin.name,
+        timer: Some(Arc::new(timer)),
+        plugin: role.unwrap(),
+    }
 }
 
 fn pool(endpoints: usize) -> Pool {
@@ -135,8 +139,7 @@ fn cycle(criterion: &mut Criterion) {
                 *columns = Some(table);
             }
             let columns = columns.as_ref().unwrap();
-            let decision =
-                plan.scheduler.schedule(view, now, &candidates, columns, &mut rng, &Span::off()).unwrap();
+            let decision = plan.scheduler.schedule(view, now, &candidates, columns, &mut rng, None).unwrap();
             if whole {
                 let call = Call::new(view, now, &candidates, &[], columns);
                 let decided =

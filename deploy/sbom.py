@@ -38,7 +38,7 @@ def purl(package: dict) -> str:
 
 
 def component(package: dict, digests: dict) -> dict:
-    kind = "library" if package["source"] else "application"
+    kind = "application" if package["name"] == "pointsman" else "library"
     one = {"type": kind, "bom-ref": purl(package), "name": package["name"], "version": package["version"]}
     if package["source"]:
         one["hashes"] = [{"alg": "SHA-256", "content": digests[package["name"], package["version"]]}]

@@ -47,7 +47,7 @@ enum Command {
     /// Check a configuration without serving.
     Check(check::CheckArgs),
     /// Simulate vLLM servers.
-    Sim(crate::sim::SimArgs),
+    Sim(pointsman_sim::SimArgs),
     /// Show a real Envoy routing traffic through Pointsman to simulated servers.
     Demo(demo::DemoArgs),
 }
@@ -68,7 +68,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         return match Cli::parse_from(arguments).command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
             Command::Check(args) => check::run(&args),
-            Command::Sim(args) => run_async(async { crate::sim::run(args, stop_signal()).await }),
+            Command::Sim(args) => run_async(async { pointsman_sim::run(args, stop_signal()).await }),
             Command::Demo(args) => run_async(demo::run(args)),
         };
     }

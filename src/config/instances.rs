@@ -72,7 +72,12 @@ impl Instance {
     ) -> Option<ProfilePlugin<T>> {
         let plugin = role(&self.roles)?;
         let timer = metrics.plugin_timer(T::POINT, self.reports_as, &self.name);
-        Some(ProfilePlugin { name: Arc::clone(&self.name), kind: self.reports_as, timer, plugin })
+        Some(ProfilePlugin {
+            name: Arc::clone(&self.name),
+            kind: self.reports_as,
+            timer: Some(Arc::new(timer)),
+            plugin,
+        })
     }
 
     /// The parser, with its timers.

@@ -274,6 +274,6 @@ impl ResolvedProfiles {
         let conclude =
             metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, handler.reports_as, &handler.name);
         let handler = handler.slot(metrics, |roles| roles.profile_handler.clone())?;
-        Some(Scheduler::new(profiles, handler, conclude))
+        Some(Scheduler::new(profiles, handler, Some(Arc::new(conclude))))
     }
 }

@@ -131,7 +131,7 @@ impl Exchange {
         };
         for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
             if let Some(response) = &hook.response {
-                response.timer.time(|| response.plugin.on_response_headers(&call, state, &mut edits));
+                response.call(|plugin| plugin.on_response_headers(&call, state, &mut edits));
             }
         }
         edits

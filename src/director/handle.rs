@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::bindings::ServerBindings;
 use super::exchange::{Exchange, ExchangeParts};
+use super::observed::observer;
 use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
@@ -307,7 +308,7 @@ impl Director {
         }
         for producer in &self.parts.producers {
             let call = Call::new(view, now, candidates, everyone, &columns);
-            match producer.timer.time(|| producer.plugin.produce(&call)) {
+            match producer.call(|producer| producer.produce(&call)) {
                 Ok(produced) => produced.into_iter().for_each(|column| columns.insert(column)),
                 Err(error) => {
                     self.extproc.producer_error(producer.kind, &producer.name);
@@ -328,7 +329,7 @@ impl Director {
         span: &Span,
     ) -> Result<Decision, Refusal> {
         let start = Instant::now();
-        let result = self.parts.scheduler.schedule(view, now, candidates, columns, rng, span);
+        let result = self.parts.scheduler.schedule(view, now, candidates, columns, rng, observer(span));
         self.scheduler_metrics.e2e_duration(start.elapsed());
         match result {
             Ok(decision) => Ok(decision),
@@ -379,7 +380,7 @@ impl Director {
                 states.push(None);
                 continue;
             };
-            match before.timer.time(|| before.plugin.before_forward(&decided, &mut edits)) {
+            match before.call(|plugin| plugin.before_forward(&decided, &mut edits)) {
                 Ok(state) => states.push(state),
                 Err(error) => {
                     states.push(None);

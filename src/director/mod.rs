@@ -8,6 +8,7 @@ mod handle;
 mod held;
 mod names;
 mod objective;
+mod observed;
 mod parts;
 mod reading;
 mod refusal;

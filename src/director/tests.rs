@@ -26,7 +26,7 @@ fn slot<T: ?Sized>(plugin: Option<Arc<T>>, point: ExtensionPoint, metrics: &Metr
     ProfilePlugin {
         name: "p".into(),
         kind: "p",
-        timer: metrics.plugin_timer(point, "p", "p"),
+        timer: Some(Arc::new(metrics.plugin_timer(point, "p", "p"))),
         plugin: plugin.expect("the role"),
     }
 }
@@ -60,7 +60,7 @@ fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
     let conclude = metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, "p", "p");
     DirectorParts {
         pool,
-        scheduler: Scheduler::new(vec![profile], handler, conclude),
+        scheduler: Scheduler::new(vec![profile], handler, Some(Arc::new(conclude))),
         producers: Vec::new(),
         hooks: Vec::new(),
         parsers,

@@ -6,6 +6,7 @@ use prometheus::{Histogram, HistogramVec, Registry};
 
 use super::buckets::SCHEDULING_SECONDS;
 use super::family::{Definition, Family};
+use crate::scheduling::Stopwatch;
 
 const DURATION: Definition<3> = Definition::new(
     "llm_d_epp_plugin_duration_seconds",
@@ -48,12 +49,22 @@ impl PluginTimer {
 
     /// Runs `call` and records how long it took, in seconds.
     pub fn time<R>(&self, call: impl FnOnce() -> R) -> R {
-        let start = Instant::now();
+        let started = self.start();
         let result = call();
-        let seconds = start.elapsed().as_secs_f64();
+        self.stop(started);
+        result
+    }
+}
+
+impl Stopwatch for PluginTimer {
+    fn start(&self) -> Instant {
+        Instant::now()
+    }
+
+    fn stop(&self, started: Instant) {
+        let seconds = started.elapsed().as_secs_f64();
         self.current.observe(seconds);
         self.legacy.observe(seconds);
-        result
     }
 }
 

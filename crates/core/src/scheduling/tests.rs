@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use prometheus::{Histogram, HistogramOpts};
 
 use super::*;
 use crate::pool::{EndpointId, EndpointSpec, Pool, Subset};
@@ -83,13 +82,8 @@ impl ProfileHandler for Rounds {
     }
 }
 
-fn timer() -> PluginTimer {
-    let histogram = || Histogram::with_opts(HistogramOpts::new("h", "h")).unwrap();
-    PluginTimer::new(histogram(), histogram())
-}
-
 fn named<T: ?Sized>(plugin: Arc<T>) -> ProfilePlugin<T> {
-    ProfilePlugin { name: "plugin".into(), kind: "plugin", timer: timer(), plugin }
+    ProfilePlugin::new("plugin", "plugin", plugin)
 }
 
 fn profile(
@@ -111,7 +105,7 @@ fn profile(
 
 fn scheduler(profiles: Vec<Profile>, rounds: &[&[usize]]) -> Scheduler {
     let rounds = rounds.iter().map(|round| round.to_vec()).collect();
-    Scheduler::new(profiles, named(Arc::new(Rounds(rounds, Mutex::default()))), timer())
+    Scheduler::new(profiles, named(Arc::new(Rounds(rounds, Mutex::default()))), None)
 }
 
 /// Endpoints `a`, `b`, `c`, `d`.
@@ -135,7 +129,7 @@ fn schedule(scheduler: &Scheduler, candidates: &Candidates) -> Result<Decision, 
         fairness_id: "default",
     };
     let (columns, mut rng) = (Columns::new(), Rng::with_seed(1));
-    scheduler.schedule(request, Instant::now(), candidates, &columns, &mut rng, &Span::off())
+    scheduler.schedule(request, Instant::now(), candidates, &columns, &mut rng, None)
 }
 
 fn targets(result: &ProfileResult) -> String {

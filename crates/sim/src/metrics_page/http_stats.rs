@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::sim::engine::stats::Histogram;
+use crate::engine::stats::Histogram;
 
 const FINE_BOUNDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 1.5, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 7.5, 10.0,

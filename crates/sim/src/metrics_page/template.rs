@@ -10,8 +10,8 @@ use super::families::{
     ADMISSION_REJECTIONS, ENGINE_FAMILIES, EngineFamily, Kind, PROCESS_FAMILIES, Read, ReadHistogram,
 };
 use super::number;
-use crate::sim::engine::EngineValues;
-use crate::sim::engine::stats::Stats;
+use crate::engine::EngineValues;
+use crate::engine::stats::Stats;
 
 /// What decides the text of a page.
 #[derive(Debug, Clone)]

@@ -2,7 +2,7 @@
 
 use http::StatusCode;
 
-use crate::sim::engine::SubmitError;
+use crate::engine::SubmitError;
 
 /// A request that gets no answer but an explanation.
 #[derive(Debug, Clone, PartialEq, Eq)]

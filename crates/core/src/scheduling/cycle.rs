@@ -6,12 +6,11 @@ use std::time::Instant;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
+use super::observer::{Watching, enter};
 use super::{
-    Call, Candidates, Columns, Decision, Filter, Mask, Picker, ProfileHandler, ProfileResult, RequestView,
-    Results, Scorer,
+    Call, Candidates, Columns, CycleObserver, Decision, Filter, Mask, Outcome, Picker, ProfileHandler,
+    ProfileResult, RequestView, Results, Scorer, Step, Stopwatch,
 };
-use crate::metrics::PluginTimer;
-use crate::telemetry::Span;
 
 /// Most rounds a profile handler may ask for. A handler that names a profile again and again is stopped here.
 const MAX_ROUNDS: usize = 16;
@@ -48,10 +47,31 @@ pub struct ProfilePlugin<T: ?Sized> {
     pub name: Arc<str>,
     /// Type string.
     pub kind: &'static str,
-    /// Measures its calls.
-    pub timer: PluginTimer,
+    /// Measures its calls; `None` if nobody wants to know.
+    pub timer: Option<Arc<dyn Stopwatch>>,
     /// The plugin.
     pub plugin: Arc<T>,
+}
+
+impl<T: ?Sized> ProfilePlugin<T> {
+    /// An instance of type `kind` under the name `name`, whose calls nobody measures.
+    pub fn new(name: &str, kind: &'static str, plugin: Arc<T>) -> Self {
+        Self { name: name.into(), kind, timer: None, plugin }
+    }
+
+    /// Calls the plugin and measures the call.
+    pub fn call<R>(&self, call: impl FnOnce(&T) -> R) -> R {
+        timed(self.timer.as_deref(), || call(&self.plugin))
+    }
+}
+
+/// Runs `call` and measures it.
+fn timed<R>(timer: Option<&dyn Stopwatch>, call: impl FnOnce() -> R) -> R {
+    let Some(timer) = timer else { return call() };
+    let started = timer.start();
+    let result = call();
+    timer.stop(started);
+    result
 }
 
 impl<T: ?Sized> std::fmt::Debug for ProfilePlugin<T> {
@@ -99,15 +119,15 @@ pub struct Scheduler {
     names: Vec<Arc<str>>,
     profiles: Vec<Profile>,
     handler: ProfilePlugin<dyn ProfileHandler>,
-    conclude_timer: PluginTimer,
+    conclude_timer: Option<Arc<dyn Stopwatch>>,
 }
 
 impl Scheduler {
-    /// A scheduler over these profiles. `conclude_timer` measures the handler's second call.
+    /// A scheduler over these profiles. `conclude_timer` measures the second call of the handler, `conclude`.
     pub fn new(
         profiles: Vec<Profile>,
         handler: ProfilePlugin<dyn ProfileHandler>,
-        conclude_timer: PluginTimer,
+        conclude_timer: Option<Arc<dyn Stopwatch>>,
     ) -> Self {
         let names = profiles.iter().map(|profile| Arc::clone(&profile.name)).collect();
         Self { names, profiles, handler, conclude_timer }
@@ -123,7 +143,7 @@ impl Scheduler {
         &self.profiles
     }
 
-    /// Chooses among `candidates`, which must not be empty.
+    /// Chooses among `candidates`, which must not be empty. `observer` hears each step of the cycle.
     pub fn schedule(
         &self,
         request: RequestView<'_>,
@@ -131,22 +151,21 @@ impl Scheduler {
         candidates: &Candidates,
         columns: &Columns,
         rng: &mut Rng,
-        span: &Span,
+        observer: Option<&dyn CycleObserver>,
     ) -> Result<Decision, ScheduleError> {
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let call = Call::new(request, now, candidates, &everyone, columns);
         let mut results: Results = self.profiles.iter().map(|_| None).collect();
         let mut errors: SmallVec<[(usize, ScheduleError); 1]> = SmallVec::new();
         for _ in 0..MAX_ROUNDS {
-            let picked =
-                self.handler.timer.time(|| self.handler.plugin.pick(&call, &self.names, &mut results));
+            let picked = self.handler.call(|handler| handler.pick(&call, &self.names, &mut results));
             if picked.is_empty() {
                 break;
             }
             for index in picked {
                 let Some(profile) = self.profiles.get(index) else { continue };
                 errors.retain(|(failed, _)| *failed != index);
-                let result = match profile.run(&call, rng, span) {
+                let result = match profile.run(&call, rng, observer) {
                     Ok(result) => Some(result),
                     Err(error) => {
                         errors.push((index, error));
@@ -159,8 +178,9 @@ impl Scheduler {
         if results.iter().all(Option::is_none) {
             return Err(ScheduleError::NoProfile(request.id.to_owned()));
         }
-        let primary =
-            self.conclude_timer.time(|| self.handler.plugin.conclude(&self.names, &results, &mut errors))?;
+        let primary = timed(self.conclude_timer.as_deref(), || {
+            self.handler.plugin.conclude(&self.names, &results, &mut errors)
+        })?;
         let profiles = results.into_iter().map(Option::flatten).collect();
         Ok(Decision { profiles, primary })
     }
@@ -168,19 +188,22 @@ impl Scheduler {
 
 impl Profile {
     /// Filters, scores and picks over everything in the running of `call`.
-    fn run(&self, call: &Call<'_>, rng: &mut Rng, span: &Span) -> Result<ProfileResult, ScheduleError> {
-        let mut span = span.child(|| "run_scheduler_profile");
-        if span.is_recording() {
-            span.attribute("llm_d.epp.scheduling.profile.name", self.name.to_string());
-        }
-        let filtered = self.filter(call, &span);
+    fn run(
+        &self,
+        call: &Call<'_>,
+        rng: &mut Rng,
+        observer: Watching<'_>,
+    ) -> Result<ProfileResult, ScheduleError> {
+        let step = enter(observer, &call.request, || Step::Profile { name: &self.name });
+        let observer = step.as_deref();
+        let filtered = self.filter(call, observer);
         let survivors = filtered.as_deref().unwrap_or(call.slots());
         if survivors.is_empty() {
             return Err(ScheduleError::NothingLeft);
         }
         let call = Call::new(call.request, call.now, call.candidates(), survivors, call.columns());
-        let totals = self.score(&call, &span);
-        let targets = self.pick(&call, &totals, rng, &span);
+        let totals = self.score(&call, observer);
+        let targets = self.pick(&call, &totals, rng, observer);
         if targets.is_empty() {
             return Err(ScheduleError::NothingLeft);
         }
@@ -189,18 +212,24 @@ impl Profile {
     }
 
     /// Slots that survive the filters; `None` if there are no filters.
-    fn filter(&self, call: &Call<'_>, span: &Span) -> Option<Vec<u32>> {
-        let mut span = span.child(|| "filter_endpoints");
-        if self.filters.is_empty() {
-            describe_filtering(&mut span, call, call.len());
-            return None;
+    fn filter(&self, call: &Call<'_>, observer: Watching<'_>) -> Option<Vec<u32>> {
+        let mut step = enter(observer, &call.request, || Step::Filtering { candidates: call.len() });
+        let filtered = (!self.filters.is_empty()).then(|| self.survivors(call));
+        if let Some(step) = &mut step {
+            let survivors = filtered.as_ref().map_or(call.len(), Vec::len);
+            step.tell(Outcome::Filtered { survivors });
         }
+        filtered
+    }
+
+    /// Slots that each filter in turn leaves. A filter sees what the ones before it left; none runs after the last endpoint is gone.
+    fn survivors(&self, call: &Call<'_>) -> Vec<u32> {
         let mut survivors = call.slots().to_vec();
         let mut keep = Mask::full(survivors.len());
         for filter in &self.filters {
             keep.reset(survivors.len());
             let narrowed = Call::new(call.request, call.now, call.candidates(), &survivors, call.columns());
-            filter.timer.time(|| filter.plugin.narrow(&narrowed, &mut keep));
+            filter.call(|filter| filter.narrow(&narrowed, &mut keep));
             let mut position = 0;
             survivors.retain(|_| {
                 position += 1;
@@ -210,40 +239,31 @@ impl Profile {
                 break;
             }
         }
-        describe_filtering(&mut span, call, survivors.len());
-        Some(survivors)
+        survivors
     }
 
     /// Weighted totals by position: Σ clamp(score, 0, 1) · weight. They are not divided by the sum of weights. NaN counts as 0.
-    fn score(&self, call: &Call<'_>, span: &Span) -> Vec<f64> {
-        let mut span = span.child(|| "llm_d.epp.scoring");
-        if span.is_recording() {
-            identify(&mut span, call);
-            span.attribute("llm_d.epp.scorer.count", count(self.scorers.len()));
-            span.attribute("llm_d.epp.scoring.candidate_endpoints", count(call.len()));
-        }
-        let mut totals = vec![0.0; call.len()];
-        let mut scores = vec![0.0; call.len()];
+    fn score(&self, call: &Call<'_>, observer: Watching<'_>) -> Vec<f64> {
+        let candidates = call.len();
+        let scoring =
+            enter(observer, &call.request, || Step::Scoring { scorers: self.scorers.len(), candidates });
+        let mut totals = vec![0.0; candidates];
+        let mut scores = vec![0.0; candidates];
         for WeightedScorer { scorer, weight } in &self.scorers {
             scores.fill(0.0);
-            scorer.timer.time(|| scorer.plugin.score(call, &mut scores));
+            scorer.call(|scorer| scorer.score(call, &mut scores));
             for (total, score) in totals.iter_mut().zip(&scores) {
                 let score = if score.is_nan() { 0.0 } else { score.clamp(0.0, 1.0) };
                 *total += score * weight;
             }
-            if span.is_recording() {
-                let mut span = span.child(|| format!("llm_d.epp.scorer.{}", scorer.kind));
-                let max = scores.iter().copied().fold(f64::MIN, f64::max);
-                span.attribute("llm_d.epp.scorer.type", scorer.kind);
-                span.attribute("llm_d.epp.scorer.name", scorer.name.to_string());
-                span.attribute("llm_d.epp.scorer.weight", *weight);
-                span.attribute("llm_d.epp.scorer.candidate_endpoints", count(call.len()));
-                span.attribute("llm_d.epp.scorer.score.max", max);
-                span.attribute(
-                    "llm_d.epp.scorer.score.avg",
-                    scores.iter().sum::<f64>() / scores.len() as f64,
-                );
-                span.attribute("llm_d.epp.scorer.endpoints_scored", count(scores.len()));
+            let step = enter(scoring.as_deref(), &call.request, || Step::Scorer {
+                kind: scorer.kind,
+                name: &scorer.name,
+                weight: *weight,
+                candidates,
+            });
+            if let Some(mut step) = step {
+                step.tell(Outcome::Scored { scores: &scores });
             }
         }
         totals
@@ -254,18 +274,14 @@ impl Profile {
         call: &Call<'_>,
         totals: &[f64],
         rng: &mut Rng,
-        span: &Span,
+        observer: Watching<'_>,
     ) -> SmallVec<[Arc<crate::pool::Endpoint>; 1]> {
-        let mut span = span.child(|| "pick_endpoints");
-        if span.is_recording() {
-            identify(&mut span, call);
-            span.attribute("llm_d.epp.picker.candidate_endpoints", count(call.len()));
+        let _step = observer.map(|observer| {
             let best = best_five(call, totals);
-            span.texts("llm_d.epp.picker.top_endpoints", best.iter().map(|(name, _)| name.clone()));
-            span.numbers("llm_d.epp.picker.top_scores", best.iter().map(|(_, total)| *total));
-        }
+            observer.enter(&call.request, Step::Picking { candidates: call.len(), best: &best })
+        });
         let mut picked = SmallVec::new();
-        self.picker.timer.time(|| self.picker.plugin.pick(call, totals, rng, &mut picked));
+        self.picker.call(|picker| picker.pick(call, totals, rng, &mut picked));
         picked.into_iter().filter_map(|position| call.endpoint(position as usize)).map(Arc::clone).collect()
     }
 }
@@ -277,26 +293,6 @@ fn best_five(call: &Call<'_>, totals: &[f64]) -> Vec<(String, f64)> {
     best.sort_by(|a, b| b.1.total_cmp(&a.1).then_with(|| a.0.cmp(&b.0)));
     best.truncate(5);
     best
-}
-
-/// A number of things as a span attribute.
-fn count(number: usize) -> i64 {
-    i64::try_from(number).unwrap_or(i64::MAX)
-}
-
-fn describe_filtering(span: &mut Span, call: &Call<'_>, survivors: usize) {
-    if span.is_recording() {
-        identify(span, call);
-        span.attribute("llm_d.epp.filter.candidate_endpoints", count(call.len()));
-        span.attribute("llm_d.epp.filter.filtered_endpoints", count(survivors));
-    }
-}
-
-fn identify(span: &mut Span, call: &Call<'_>) {
-    if !call.request.target_model.is_empty() {
-        span.attribute("gen_ai.request.model", call.request.target_model.to_owned());
-    }
-    span.attribute("gen_ai.request.id", call.request.id.to_owned());
 }
 
 #[cfg(test)]

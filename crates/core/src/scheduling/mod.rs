@@ -8,6 +8,7 @@ mod columns;
 mod cycle;
 mod decision;
 mod mask;
+mod observer;
 mod traits;
 
 pub use call::{Call, RequestView};
@@ -16,6 +17,7 @@ pub use columns::{Column, Columns, Produced};
 pub use cycle::{Profile, ProfilePlugin, ScheduleError, Scheduler, WeightedScorer};
 pub use decision::{Decision, ProfileResult};
 pub use mask::Mask;
+pub use observer::{CycleObserver, Outcome, Step, Stopwatch};
 pub use traits::{
     Category, DecidedCall, Filter, HeaderEdits, Picker, PluginState, PreRequest, PreRequestError, Producer,
     ProfileHandler, ResponseCall, ResponseHeaderHook, Results, Scorer,

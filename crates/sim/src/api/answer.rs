@@ -3,8 +3,8 @@
 use std::fmt::Write as _;
 
 use super::ask::{Ask, Dialect};
-use crate::sim::driver::Progress;
-use crate::sim::engine::tokens;
+use crate::driver::Progress;
+use crate::engine::tokens;
 
 /// Everything about an answer that is known when the request is read.
 #[derive(Debug, Clone)]

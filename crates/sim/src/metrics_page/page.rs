@@ -5,8 +5,8 @@ use std::sync::Arc;
 use super::http_stats::HttpStats;
 use super::number;
 use super::template::{Cell, Family, Row, Rows, Template, label_text};
-use crate::sim::engine::EngineValues;
-use crate::sim::engine::stats::Histogram;
+use crate::engine::EngineValues;
+use crate::engine::stats::Histogram;
 
 /// All numbers of a page at one moment.
 #[derive(Debug, Clone)]

@@ -6,8 +6,8 @@ use super::answer::Answer;
 use super::ask::{self, Ask, Dialect};
 use super::error::ApiError;
 use super::tasks;
-use crate::sim::config::SimConfig;
-use crate::sim::driver::Progress;
+use crate::config::SimConfig;
+use crate::driver::Progress;
 
 fn config() -> SimConfig {
     SimConfig {
@@ -110,7 +110,7 @@ fn the_next_turn_of_a_chat_begins_with_the_tokens_of_this_one() {
     ]}));
     assert!(second.submission.prompt.starts_with(&first.submission.prompt));
     let seed = first.submission.answer_seed;
-    let generated: Vec<u32> = (0..5).map(|i| crate::sim::engine::tokens::word_token(seed, i)).collect();
+    let generated: Vec<u32> = (0..5).map(|i| crate::engine::tokens::word_token(seed, i)).collect();
     assert!(second.submission.prompt[first.submission.prompt.len()..].starts_with(&generated));
 }
 

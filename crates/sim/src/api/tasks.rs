@@ -2,8 +2,8 @@
 
 use super::answer::quoted;
 use super::ask::EmbeddingAsk;
-use crate::sim::config::SimConfig;
-use crate::sim::engine::tokens;
+use crate::config::SimConfig;
+use crate::engine::tokens;
 
 /// Numbers in an embedding.
 const DIMENSIONS: u64 = 8;

@@ -8,8 +8,8 @@ use serde_json::value::RawValue;
 
 use super::error::ApiError;
 use super::members::LastMembers;
-use crate::sim::config::SimConfig;
-use crate::sim::engine::{Submission, tokens};
+use crate::config::SimConfig;
+use crate::engine::{Submission, tokens};
 
 /// Tokens of an answer when the request sets no limit.
 const DEFAULT_TOKENS: u32 = 16;

@@ -1,7 +1,7 @@
 //! The series of a vLLM engine: names, help, labels, and where each value comes from.
 
-use crate::sim::engine::EngineValues;
-use crate::sim::engine::stats::{Histogram, Stats};
+use crate::engine::EngineValues;
+use crate::engine::stats::{Histogram, Stats};
 
 /// Reads one number.
 pub(super) type Read = fn(&EngineValues) -> f64;

@@ -7,8 +7,8 @@ use std::time::Duration;
 use super::page::{PageValues, filtered, whole};
 use super::template::{PageShape, Template};
 use super::{HttpStats, Served};
-use crate::sim::config::SimConfig;
-use crate::sim::engine::{Engine, Submission};
+use crate::config::SimConfig;
+use crate::engine::{Engine, Submission};
 
 fn shape() -> PageShape {
     PageShape {

@@ -1,0 +1,93 @@
+//! What the cycle tells to whoever watches it: how long calls of plugins take, and what each step did.
+//!
+//! The cycle itself has no clock and writes no trace. A program that wants measures gives each plugin a [`Stopwatch`]; a program that wants a
+//! trace passes a [`CycleObserver`] to [`Scheduler::schedule`](super::Scheduler::schedule). A program that wants neither passes `None`.
+
+use std::time::Instant;
+
+use super::RequestView;
+
+/// Measures the calls of one plugin at one extension point.
+pub trait Stopwatch: Send + Sync + std::fmt::Debug {
+    /// The time at which a call begins.
+    fn start(&self) -> Instant;
+
+    /// The call that began at `started` has returned.
+    fn stop(&self, started: Instant);
+}
+
+/// A step of the cycle, at its begin. Steps nest: a profile holds filtering, scoring and picking; scoring holds each scorer.
+#[derive(Clone, Copy, Debug)]
+pub enum Step<'a> {
+    /// A profile runs.
+    Profile {
+        /// Its name.
+        name: &'a str,
+    },
+    /// The filters of a profile run, one after the other.
+    Filtering {
+        /// Number of endpoints before the first filter.
+        candidates: usize,
+    },
+    /// The scorers of a profile run, one after the other.
+    Scoring {
+        /// Number of scorers.
+        scorers: usize,
+        /// Number of endpoints that get a score.
+        candidates: usize,
+    },
+    /// One scorer runs.
+    Scorer {
+        /// Type string.
+        kind: &'a str,
+        /// Instance name.
+        name: &'a str,
+        /// Factor of its scores.
+        weight: f64,
+        /// Number of endpoints that get a score.
+        candidates: usize,
+    },
+    /// The picker chooses.
+    Picking {
+        /// Number of endpoints to choose from.
+        candidates: usize,
+        /// The five highest totals with the names of their endpoints, highest first, ties by name.
+        best: &'a [(String, f64)],
+    },
+}
+
+/// What a step did, told before it ends.
+#[derive(Clone, Copy, Debug)]
+pub enum Outcome<'a> {
+    /// The filters left this many endpoints.
+    Filtered {
+        /// Number of survivors.
+        survivors: usize,
+    },
+    /// A scorer gave these scores, by position of the endpoint, before clamping and weighting.
+    Scored {
+        /// One score for each endpoint.
+        scores: &'a [f64],
+    },
+}
+
+/// Hears the steps of one cycle while they happen. One observer stands for one step, or for the whole cycle.
+pub trait CycleObserver {
+    /// A step inside this one begins. It ends when the returned observer is dropped.
+    fn enter(&self, request: &RequestView<'_>, step: Step<'_>) -> Box<dyn CycleObserver>;
+
+    /// What this step did.
+    fn tell(&mut self, outcome: Outcome<'_>);
+}
+
+/// An observer, if anybody watches.
+pub(super) type Watching<'a> = Option<&'a dyn CycleObserver>;
+
+/// Begins a step inside `parent`. `step` is made only if somebody watches.
+pub(super) fn enter<'s>(
+    parent: Watching<'_>,
+    request: &RequestView<'_>,
+    step: impl FnOnce() -> Step<'s>,
+) -> Option<Box<dyn CycleObserver>> {
+    parent.map(|observer| observer.enter(request, step()))
+}
