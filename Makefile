@@ -119,8 +119,9 @@ sbom: ## Write the bill of materials of the program to target/pointsman.cdx.json
 	CARGO="$(CARGO)" $(PYTHON) deploy/sbom.py target/pointsman.cdx.json
 
 .PHONY: demo
-demo: build $(ENVOY_STAMP) ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1: stop after the table)
-	$(TARGET)/release/pointsman demo --envoy $(ENVOY) $(if $(ONCE),--once)
+demo: $(ENVOY_STAMP) ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1: stop after the table)
+	$(CARGO) build --locked --profile demo
+	$(TARGET)/demo/pointsman demo --envoy $(ENVOY) $(if $(ONCE),--once)
 
 .PHONY: fmt
 fmt: ## Format the source

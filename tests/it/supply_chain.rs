@@ -218,9 +218,13 @@ fn the_bill_of_materials_lists_what_the_program_is_built_from_and_nothing_else()
         let text = |name: &str| component[name].as_str().unwrap();
         let entry = format!("name = \"{}\"\nversion = \"{}\"\n", text("name"), text("version"));
         let locked = lock.split(&entry).nth(1).unwrap_or_else(|| panic!("{component} is not in Cargo.lock"));
-        let digest = component["hashes"][0]["content"].as_str().unwrap();
         let locked = locked.split("[[package]]").next().unwrap();
-        assert!(is_digest(digest) && locked.contains(digest), "{component}");
+        if text("name").starts_with("pointsman-") {
+            assert!(!locked.contains("checksum"), "{component} comes from this tree");
+        } else {
+            let digest = component["hashes"][0]["content"].as_str().unwrap();
+            assert!(is_digest(digest) && locked.contains(digest), "{component}");
+        }
         let licence = component["licenses"][0]["expression"].as_str().unwrap();
         assert!(!licence.is_empty() && !licence.contains('/'), "{component}");
         assert!(known.insert(text("bom-ref")), "twice: {component}");
@@ -231,7 +235,7 @@ fn the_bill_of_materials_lists_what_the_program_is_built_from_and_nothing_else()
         let section =
             manifest.split(&format!("\n[{section}]\n")).nth(1).unwrap().split("\n[").next().unwrap();
         let lines = section.lines().filter(|line| line.contains(" = ") && !line.starts_with('#'));
-        lines.map(|line| line.split(" = ").next().unwrap().trim().to_owned()).collect()
+        lines.map(|line| line.split([' ', '.']).next().unwrap().to_owned()).collect()
     };
     for name in names("dependencies") {
         assert!(has(&name), "{name} is missing");
