@@ -152,6 +152,10 @@ test-vllm: build $(ENVOY_STAMP) ## Check against real vLLM servers on the CPU (6
 	$(VLLM_VENV)/bin/python tests/vllm/check.py --venv $(VLLM_VENV) --pointsman $(TARGET)/release/pointsman \
 	    --envoy $(ENVOY) --envoy-file deploy/envoy/envoy.yaml --logs target/vllm-logs
 
+.PHONY: docs
+docs: ## Write the pages of docs/ that are made from the code
+	UPDATE_DOCS=1 $(CARGO) test --locked --lib --quiet generated
+
 .PHONY: fuzz
 fuzz: ## Fuzz every reader of foreign bytes (FUZZ_SECONDS=3600 for each, TARGET=name for one)
 	FUZZ_SECONDS=$(or $(FUZZ_SECONDS),600) $(CARGO) test --locked --profile fuzz --test fuzz -- --nocapture $(TARGET)

@@ -30,3 +30,6 @@ pub mod kubernetes;
 pub mod scaler;
 
 pub mod cli;
+
+#[cfg(test)]
+mod generated;

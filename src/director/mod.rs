@@ -12,6 +12,8 @@ mod observed;
 mod parts;
 mod reading;
 mod refusal;
+#[cfg(test)]
+mod refusal_doc;
 mod request_body;
 mod retry;
 mod rewrite;
@@ -26,7 +28,7 @@ pub use admission::{Admission, AdmissionCall, Permit, Place};
 pub use exchange::Exchange;
 pub use handle::Director;
 pub use held::Held;
-pub use objective::DEFAULT_FAIRNESS_ID;
+pub use objective::DEFAULT_FLOW;
 pub use parts::{DirectorParts, Hook, TimedParser};
 pub use refusal::{Code, Reason, Refusal};
 pub use retry::retry_after_seconds;

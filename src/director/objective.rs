@@ -10,7 +10,7 @@ use crate::request::{Headers, cut};
 use super::names::{FAIRNESS_ID, OBJECTIVE};
 
 /// Fairness id of requests that name none.
-pub const DEFAULT_FAIRNESS_ID: &str = "default-flow";
+pub use crate::flow::DEFAULT_FLOW;
 
 /// Priority of the objective that the request names: 0 for none and for unknown ones.
 pub(super) fn priority(pool: &Pool, headers: &Headers) -> i32 {
@@ -25,7 +25,7 @@ pub(super) const MAX_FAIRNESS_ID: usize = 256;
 pub(super) fn fairness_id(headers: &Headers) -> String {
     match FAIRNESS_ID.value(headers) {
         Some(id) if !id.is_empty() => bounded(id),
-        _ => DEFAULT_FAIRNESS_ID.to_owned(),
+        _ => DEFAULT_FLOW.to_owned(),
     }
 }
 
@@ -46,7 +46,7 @@ mod tests {
         let older = [("x-gateway-inference-fairness-id", "b")];
         assert_eq!(fairness_id(&Headers::from(older)), "b");
         let both = [("x-llm-d-inference-fairness-id", ""), older[0]];
-        assert_eq!(fairness_id(&Headers::from(both)), DEFAULT_FAIRNESS_ID);
+        assert_eq!(fairness_id(&Headers::from(both)), DEFAULT_FLOW);
     }
 
     #[test]

@@ -85,7 +85,7 @@ mod tests {
         let call = AdmissionCall {
             headers: &Headers::new(),
             priority,
-            fairness_id: "default-flow",
+            fairness_id: crate::flow::DEFAULT_FLOW,
             model: "m",
             target_model: "m",
             size: 1,

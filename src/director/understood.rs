@@ -63,7 +63,7 @@ impl LabelText {
 
     pub(super) fn borrow(&self) -> RequestLabels<'_> {
         let fairness_id =
-            if self.fairness_id.is_empty() { objective::DEFAULT_FAIRNESS_ID } else { &self.fairness_id };
+            if self.fairness_id.is_empty() { objective::DEFAULT_FLOW } else { &self.fairness_id };
         RequestLabels {
             model: &self.model,
             target_model: &self.target_model,

@@ -24,7 +24,7 @@ use super::refusal::{self, Caller};
 use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
 use super::wire::{ProcessingRequest, ProcessingResponse, Request as RequestMessage};
 use super::{BodyBudget, Modes};
-use crate::director::{DEFAULT_FAIRNESS_ID, Director, Reason, Refusal};
+use crate::director::{DEFAULT_FLOW, Director, Reason, Refusal};
 use crate::metrics::{Metrics, RequestLabels, StreamGuard};
 use crate::request::Headers;
 use crate::telemetry::Tracing;
@@ -84,7 +84,7 @@ impl ExtProc {
         let unknown = metrics.request(RequestLabels {
             model: "",
             target_model: "",
-            fairness_id: DEFAULT_FAIRNESS_ID,
+            fairness_id: DEFAULT_FLOW,
             priority: 0,
         });
         let metrics = metrics.extproc();

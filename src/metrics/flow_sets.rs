@@ -13,22 +13,21 @@ use super::cardinality::OTHER;
 use super::family::Twin;
 use super::flow::FlowFamilies;
 use super::label_sets::RequestLabels;
-use super::request::DEFAULT_FLOW;
+use crate::flow::{DEFAULT_FLOW, Outcome};
 
-/// Outcomes that have a cell of their own in a label set, by label value.
-pub(super) const OUTCOMES: [&str; 9] = [
-    "Dispatched",
-    "NotYetFinalized",
-    "RejectedCapacity",
-    "RejectedNoEndpoints",
-    "RejectedOther",
-    "EvictedTTL",
-    "EvictedNoEndpoints",
-    "EvictedContextCancelled",
-    "EvictedOther",
-];
+/// Outcomes that have a cell of their own in a label set, by label value: those of flow control, and of a request that is still waiting.
+pub(super) const OUTCOMES: [&str; Outcome::ALL.len() + 1] = {
+    let mut labels = [WAITING; Outcome::ALL.len() + 1];
+    let mut place = 0;
+    while place < Outcome::ALL.len() {
+        labels[place] = Outcome::ALL[place].label();
+        place += 1;
+    }
+    labels
+};
 
-const CANCELLED: &str = "EvictedContextCancelled";
+/// The outcome of a request that is still waiting; it stands last in [`OUTCOMES`].
+const WAITING: &str = "NotYetFinalized";
 
 /// Further sets, whose fairness id is folded, as a share of those that have their own.
 const FOLDED_SHARE: usize = 4;
@@ -304,9 +303,9 @@ impl FlowSet {
     }
 }
 
-/// Place of an outcome; an unknown one counts as another eviction.
-fn place(outcome: &str) -> usize {
-    OUTCOMES.iter().position(|known| *known == outcome).unwrap_or(OUTCOMES.len() - 1)
+/// Place of an outcome in [`OUTCOMES`]; `None` is a request that is still waiting.
+fn place(outcome: Option<Outcome>) -> usize {
+    outcome.map_or(OUTCOMES.len() - 1, |outcome| outcome as usize)
 }
 
 /// A request that flow control holds. Dropped unfinished, it counts as cancelled.
@@ -320,15 +319,15 @@ pub struct QueuedGuard {
 }
 
 impl QueuedGuard {
-    /// Putting the request into the queue of the band `priority` took this long. `outcome` is the label of the rejection if it did not get there.
-    pub fn queueing_took(&self, priority: i32, outcome: Option<&str>, took: Duration) {
-        let outcome = place(outcome.unwrap_or("NotYetFinalized"));
+    /// Putting the request into the queue of the band `priority` took this long. `outcome` is that of the rejection if it did not get there.
+    pub fn queueing_took(&self, priority: i32, outcome: Option<Outcome>, took: Duration) {
+        let outcome = place(outcome);
         self.in_band(priority, |set| set.enqueue(&self.sets, outcome).observe(took.as_secs_f64()));
     }
 
-    /// The request leaves the band `priority` after this wait; `outcome` is the label.
-    pub fn finish(mut self, priority: i32, outcome: &str, waited: Duration) {
-        self.end(priority, place(outcome), waited);
+    /// The request leaves the band `priority` after this wait.
+    pub fn finish(mut self, priority: i32, outcome: Outcome, waited: Duration) {
+        self.end(priority, place(Some(outcome)), waited);
     }
 
     fn end(&mut self, priority: i32, outcome: usize, waited: Duration) {
@@ -353,7 +352,7 @@ impl Drop for QueuedGuard {
     fn drop(&mut self) {
         if !self.finished {
             let waited = self.since.elapsed();
-            self.end(self.set.key.priority, place(CANCELLED), waited);
+            self.end(self.set.key.priority, place(Some(Outcome::EvictedContextCancelled)), waited);
         }
         self.set.size.add(-1);
         self.set.bytes.add(-self.bytes);

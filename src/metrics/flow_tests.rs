@@ -1,6 +1,7 @@
 //! What the page shows of waiting requests.
 
 use super::*;
+use crate::flow::Outcome;
 use crate::metrics::cardinality::VALUES;
 use crate::metrics::{FlowMetrics, Format, Metrics};
 
@@ -50,7 +51,7 @@ fn a_request_counts_until_it_is_finished() {
         "{fairness_id=\"f\",inference_pool=\"pool\",model_name=\"m\",priority=\"0\",target_model_name=\"m\"}";
     assert_eq!(lines(&metrics, &format!("queue_size{waiting}")), [format!("llm_d_epp_{SIZE}{waiting} 1")]);
     assert!(lines(&metrics, &format!("queue_bytes{waiting}"))[0].ends_with(" 300"));
-    guard.finish(0, "Dispatched", Duration::from_millis(20));
+    guard.finish(0, Outcome::Dispatched, Duration::from_millis(20));
     assert!(lines(&metrics, &format!("queue_size{waiting}"))[0].ends_with(" 0"));
     assert!(lines(&metrics, &format!("queue_bytes{waiting}"))[0].ends_with(" 0"));
     let total =
@@ -80,7 +81,7 @@ fn a_priority_without_a_band_waits_in_another_one_and_says_so() {
         lines(&metrics, &format!("{SIZE}{{fairness_id=\"f\""))[0].matches("priority=\"7\"").count(),
         1
     );
-    guard.finish(0, "Dispatched", Duration::ZERO);
+    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
     let duration = lines(&metrics, "request_queue_duration_seconds_count{fairness_id=\"f\"");
     assert!(duration.len() == 1 && duration[0].contains("priority=\"0\""), "{duration:?}");
     let counted = "requests_total{inference_pool=\"pool\",outcome=\"Dispatched\",priority=\"7\"} 1";
@@ -93,17 +94,17 @@ fn idle_flows_go_and_bands_and_waiting_requests_stay() {
     let start = Instant::now();
     let idle = Duration::from_mins(5);
     let waiting = flow.enqueued(labels("waiting", "m", 0), 1, start);
-    flow.enqueued(labels("gone", "m", 0), 1, start).finish(0, "EvictedTTL", Duration::ZERO);
+    flow.enqueued(labels("gone", "m", 0), 1, start).finish(0, Outcome::EvictedTtl, Duration::ZERO);
     let enqueued = flow.enqueued(labels("gone", "n", 0), 1, start);
     enqueued.queueing_took(0, None, Duration::ZERO);
-    enqueued.finish(0, "Dispatched", Duration::ZERO);
+    enqueued.finish(0, Outcome::Dispatched, Duration::ZERO);
     flow.prune(start, idle);
     flow.prune(start + Duration::from_secs(299), idle);
     assert!(!lines(&metrics, "\"gone\"").is_empty());
     flow.prune(start + Duration::from_mins(5), idle);
     assert_eq!(lines(&metrics, "\"gone\""), [""; 0]);
     assert_eq!(lines(&metrics, SIZE).len(), 3, "two bands and one flow");
-    waiting.finish(0, "Dispatched", Duration::ZERO);
+    waiting.finish(0, Outcome::Dispatched, Duration::ZERO);
     flow.prune(start + Duration::from_secs(400), idle);
     // Use starts the time anew.
     drop(flow.enqueued(labels("waiting", "m", 0), 1, start));
@@ -123,11 +124,11 @@ fn idle_flows_go_and_bands_and_waiting_requests_stay() {
 fn a_pruned_flow_that_comes_back_counts_from_zero() {
     let (metrics, flow) = flow();
     let start = Instant::now();
-    flow.enqueued(labels("f", "m", 0), 9, start).finish(0, "Dispatched", Duration::ZERO);
+    flow.enqueued(labels("f", "m", 0), 9, start).finish(0, Outcome::Dispatched, Duration::ZERO);
     flow.prune(start, Duration::ZERO);
     let guard = flow.enqueued(labels("f", "m", 0), 9, start);
     assert!(lines(&metrics, &format!("{SIZE}{{fairness_id=\"f\""))[0].ends_with(" 1"));
-    guard.finish(0, "Dispatched", Duration::ZERO);
+    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
     assert!(lines(&metrics, &format!("{SIZE}{{fairness_id=\"f\""))[0].ends_with(" 0"));
 }
 

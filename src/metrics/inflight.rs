@@ -7,7 +7,7 @@ use prometheus::{IntGauge, IntGaugeVec, Registry};
 
 use super::cardinality::{Gate, OTHER};
 use super::family::{Definition, Family, Twin};
-use super::request::DEFAULT_FLOW;
+use crate::flow::DEFAULT_FLOW;
 use crate::pool::{Endpoint, Snapshot};
 
 const LABELS: [&str; 5] = ["endpoint_name", "namespace", "producer_name", "fairness_id", "priority"];

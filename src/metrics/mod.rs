@@ -22,6 +22,8 @@ mod inflight;
 mod kubernetes;
 mod label_sets;
 mod lines;
+#[cfg(test)]
+mod page_doc;
 mod pool;
 mod ports;
 mod prefix;

@@ -15,10 +15,8 @@ use super::buckets::{
 use super::cardinality::Gate;
 use super::family::{Definition, Family, LegacyLabels, Twin};
 use super::histogram_set::{HistogramSet, Labels};
+use crate::flow::DEFAULT_FLOW;
 use crate::request::Usage;
-
-/// Fairness id of requests that name none.
-pub(super) const DEFAULT_FLOW: &str = "default-flow";
 
 const MODEL: &str = "model_name";
 const TARGET: &str = "target_model_name";

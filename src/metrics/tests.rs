@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
+use crate::flow::Outcome;
 use crate::pool::{EndpointId, EndpointSpec, Pool, Reading};
 use crate::request::Usage;
 
@@ -29,7 +30,7 @@ fn stats(received: Instant) -> ResponseStats {
 }
 
 /// Touches every series that exists. The endpoints show for as long as the pool lives.
-fn exercised() -> (Metrics, Arc<Pool>) {
+pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     let now = Instant::now();
     let metrics = Metrics::new();
     metrics.enable_grpc_stream_metrics();
@@ -95,7 +96,7 @@ fn exercised() -> (Metrics, Arc<Pool>) {
 fn exercise_flow(flow: &FlowMetrics) {
     let guard = flow.enqueued(LABELS, 10, Instant::now());
     guard.queueing_took(0, None, Duration::ZERO);
-    guard.finish(0, "Dispatched", Duration::ZERO);
+    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
     flow.dispatch_cycle(Duration::ZERO);
     flow.saturation(None, Some(0.5), 0.5);
     flow.stale_endpoints("utilization-detector", 0);
@@ -298,7 +299,7 @@ fn a_flood_of_tenants_and_models_stays_within_the_page_and_busy_ones_keep_their_
         metrics.model_rewrite("rewrite", &model, &tenant);
         let guard = flow.enqueued(labels, 10, now);
         guard.queueing_took(0, None, Duration::ZERO);
-        guard.finish(0, "Dispatched", Duration::ZERO);
+        guard.finish(0, Outcome::Dispatched, Duration::ZERO);
         flow.program(&tenant, Duration::ZERO, 0.0);
         // A busy tenant that comes when every place is taken.
         if index > 5000 && index % 10 == 0 {

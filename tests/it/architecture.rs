@@ -11,7 +11,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Values.
     ("document", &[]),
     ("telemetry", &["request"]),
-    ("metrics", &["pool", "request", "scheduling"]),
+    ("metrics", &["flow", "pool", "request", "scheduling"]),
     ("datalayer", &["pool", "metrics", "telemetry"]),
     // Choices.
     (

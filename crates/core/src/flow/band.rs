@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::fairness::Turn;
 use super::flows::{Flow, Flows};
-use super::limit::Queued;
+use super::limit::{Full, Queued};
 use super::ordering::Nanos;
 use super::programs::{Aside, Programs};
 use super::queue::{Items, List, Queue};
@@ -59,8 +59,9 @@ impl Band {
         }
     }
 
-    pub(super) fn has_room(&self, bytes: u64) -> bool {
-        self.queued.has_room(bytes, Some(self.settings.max_requests), Some(self.settings.max_bytes))
+    /// The bound of the band that leaves no room for a body of `bytes`; `None` if there is room.
+    pub(super) fn full(&self, bytes: u64) -> Option<Full> {
+        self.queued.full(bytes, Some(self.settings.max_requests), Some(self.settings.max_bytes))
     }
 
     /// The flow of a fairness id, made if it has none.

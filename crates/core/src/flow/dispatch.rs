@@ -34,7 +34,7 @@ impl Gate {
         }
         self.waits.observe(load.is_empty(), &self.items, at);
         while let Some((index, outcome)) = self.waits.expired(&self.items, at) {
-            let rejection = Rejection { outcome, pool_empty: self.waits.is_empty_pool() };
+            let rejection = Rejection::new(outcome, self.waits.is_empty_pool());
             self.reject(index, rejection, at, decisions);
         }
         at

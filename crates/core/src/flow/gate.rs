@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 
 use super::band::{Band, BandUsage};
 use super::evict::Evictor;
-use super::limit::{Queued, Waits};
+use super::limit::{Full, Queued, Waits};
 use super::ordering::{Due, Nanos, rank};
-use super::outcome::{Decision, Outcome, Rejection};
+use super::outcome::{Decision, Outcome, QueueBound, Rejection};
 use super::programs::Programs;
 use super::queue::{Item, Items, Ticket};
 use super::saturation::{Fill, Unplaced};
@@ -118,17 +118,23 @@ impl Gate {
         let at = self.look(now, load, decisions);
         let pool_empty = self.waits.is_empty_pool();
         if self.closed {
-            return Err(Rejection { outcome: Outcome::RejectedOther, pool_empty });
+            return Err(Rejection::new(Outcome::RejectedOther, pool_empty));
         }
-        let full = Rejection {
-            outcome: if pool_empty { Outcome::RejectedNoEndpoints } else { Outcome::RejectedCapacity },
-            pool_empty,
-        };
+        let full = |bound| Rejection::full(bound, pool_empty);
+        // There is always a band for priority 0.
+        let no_band = Rejection::new(Outcome::RejectedOther, pool_empty);
+        let slot = self.slot(arrival.priority).ok_or(no_band)?;
+        let band = self.bands.get_mut(slot as usize).and_then(Option::as_mut).ok_or(no_band)?;
         let (requests, bytes) = (self.settings.max_requests, self.settings.max_bytes);
-        let slot = self.slot(arrival.priority).ok_or(full)?;
-        let band = self.bands.get_mut(slot as usize).and_then(Option::as_mut).ok_or(full)?;
-        if !self.queued.has_room(arrival.size, requests, bytes) || !band.has_room(arrival.size) {
-            return Err(full);
+        match self.queued.full(arrival.size, requests, bytes) {
+            Some(Full::Requests(bound)) => return Err(full(QueueBound::Requests(bound))),
+            Some(Full::Bytes(bound)) => return Err(full(QueueBound::Bytes(bound))),
+            None => {}
+        }
+        match band.full(arrival.size) {
+            Some(Full::Requests(bound)) => return Err(full(QueueBound::BandRequests(bound))),
+            Some(Full::Bytes(bound)) => return Err(full(QueueBound::BandBytes(bound))),
+            None => {}
         }
         let ttl = self.waits.ttl(arrival.ttl, band.settings.request_ttl);
         let wait = self.waits.group(ttl);
@@ -233,7 +239,7 @@ impl Gate {
         let pool_empty = self.waits.is_empty_pool();
         for rank in 0..self.order.len() {
             while let Some(index) = self.band(rank).and_then(Band::next) {
-                let rejection = Rejection { outcome: Outcome::EvictedOther, pool_empty };
+                let rejection = Rejection::new(Outcome::EvictedOther, pool_empty);
                 self.reject(index, rejection, at, decisions);
             }
         }

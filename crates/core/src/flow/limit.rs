@@ -33,11 +33,20 @@ impl Queued {
         self.tokens = self.tokens.saturating_sub(tokens);
     }
 
-    /// True if a body of `bytes` fits under the bounds; `None` is no bound.
-    pub(super) fn has_room(&self, bytes: u64, max_requests: Option<u64>, max_bytes: Option<u64>) -> bool {
-        max_requests.is_none_or(|max| self.requests < max)
-            && max_bytes.is_none_or(|max| self.bytes.saturating_add(bytes) <= max)
+    /// The bound that leaves no room for a body of `bytes`; `None` if it fits. A bound of `None` is no bound.
+    pub(super) fn full(&self, bytes: u64, max_requests: Option<u64>, max_bytes: Option<u64>) -> Option<Full> {
+        let requests = max_requests.filter(|max| self.requests >= *max).map(Full::Requests);
+        requests.or_else(|| max_bytes.filter(|max| self.bytes.saturating_add(bytes) > *max).map(Full::Bytes))
     }
+}
+
+/// The bound of what waits that is reached, with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Full {
+    /// Number of requests.
+    Requests(u64),
+    /// Bytes of their bodies.
+    Bytes(u64),
 }
 
 /// Time past the longest wait after which a request goes even though the pool kept coming and going.

@@ -1,5 +1,6 @@
 //! How a request leaves the queue, and what the client is told if it was not released.
 
+use std::fmt;
 use std::time::Duration;
 
 use super::Ticket;
@@ -39,7 +40,7 @@ impl Outcome {
     ];
 
     /// Label value.
-    pub fn label(self) -> &'static str {
+    pub const fn label(self) -> &'static str {
         match self {
             Self::Dispatched => "Dispatched",
             Self::RejectedCapacity => "RejectedCapacity",
@@ -53,13 +54,49 @@ impl Outcome {
     }
 }
 
-/// What kind of trouble a refused request met.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Trouble {
-    /// Too much load (`ResourceExhausted`).
-    Overload,
-    /// Nobody can serve now (`ServiceUnavailable`).
-    Unavailable,
+/// Why a request was not released, as its client is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum DropReason {
+    /// A queue was full.
+    Saturated,
+    /// The request waited for as long as it may.
+    TtlExpired,
+    /// The pool has no endpoint.
+    NoEndpoints,
+    /// The client left.
+    ContextCancelled,
+    /// The queues are closed.
+    ShuttingDown,
+}
+
+impl DropReason {
+    /// All reasons.
+    pub const ALL: [Self; 5] =
+        [Self::Saturated, Self::TtlExpired, Self::NoEndpoints, Self::ContextCancelled, Self::ShuttingDown];
+}
+
+/// The bound of a queue that left no room for a request. Each holds the value of the bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QueueBound {
+    /// Requests of one priority band.
+    BandRequests(u64),
+    /// Bytes of one priority band.
+    BandBytes(u64),
+    /// Requests of all bands together.
+    Requests(u64),
+    /// Bytes of all bands together.
+    Bytes(u64),
+}
+
+impl fmt::Display for QueueBound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::BandRequests(bound) => write!(f, "maxRequests of the priority band is {bound}"),
+            Self::BandBytes(bound) => write!(f, "maxBytes of the priority band is {bound}"),
+            Self::Requests(bound) => write!(f, "flowControl.maxRequests is {bound}"),
+            Self::Bytes(bound) => write!(f, "flowControl.maxBytes is {bound}"),
+        }
+    }
 }
 
 /// A request that was not released.
@@ -70,57 +107,54 @@ pub struct Rejection {
     pub outcome: Outcome,
     /// The pool had no endpoint when this was decided.
     pub pool_empty: bool,
+    /// The bound that left no room, if one did.
+    pub bound: Option<QueueBound>,
 }
 
 impl Rejection {
+    /// A request that ended like this for another reason than a bound.
+    pub fn new(outcome: Outcome, pool_empty: bool) -> Self {
+        Self { outcome, pool_empty, bound: None }
+    }
+
+    /// A request for which a queue has no room.
+    pub fn full(bound: QueueBound, pool_empty: bool) -> Self {
+        let outcome = if pool_empty { Outcome::RejectedNoEndpoints } else { Outcome::RejectedCapacity };
+        Self { outcome, pool_empty, bound: Some(bound) }
+    }
+
     /// Text for the client.
-    pub fn message(self) -> &'static str {
-        match (self.outcome, self.pool_empty) {
+    pub fn message(self) -> String {
+        let text = match (self.outcome, self.pool_empty) {
             (Outcome::RejectedCapacity, _) => "request rejected pre-queue: queue at capacity",
             (Outcome::RejectedNoEndpoints, _) => {
-                "no endpoints available: request rejected pre-queue: no endpoints available"
+                "request rejected pre-queue: no endpoints available, and the queue is at capacity"
             }
-            (Outcome::EvictedTtl, false) => {
-                "request timed out in queue: request evicted from queue: request TTL expired"
+            (Outcome::EvictedTtl, false) => "request timed out in queue: request TTL expired",
+            (Outcome::EvictedTtl, true) | (Outcome::EvictedNoEndpoints, _) => {
+                "request timed out in queue: no endpoints available: request TTL expired"
             }
-            (Outcome::EvictedTtl, true) => {
-                "request timed out in queue and no endpoints are available: request evicted from queue: request TTL expired"
-            }
-            (Outcome::EvictedNoEndpoints, _) => {
-                "request timed out in queue and no endpoints are available: request evicted from queue: request TTL expired: no endpoints available"
-            }
-            (Outcome::EvictedContextCancelled, _) => {
-                "client disconnected: request evicted from queue: request context cancelled: context canceled"
-            }
-            (Outcome::RejectedOther, _) => {
-                "flow controller shutting down: request rejected pre-queue: flow controller is not running"
-            }
+            (Outcome::EvictedContextCancelled, _) => "client disconnected while the request was in queue",
+            (Outcome::RejectedOther, _) => "request rejected pre-queue: flow controller shutting down",
             (Outcome::EvictedOther | Outcome::Dispatched, _) => {
-                "flow controller shutting down: request evicted from queue: flow controller is not running"
+                "request ended in queue: flow controller shutting down"
             }
-        }
+        };
+        self.bound.map_or_else(|| text.to_owned(), |bound| format!("{text}: {bound}"))
     }
 
-    /// Value of `x-llm-d-request-dropped-reason`.
-    pub fn dropped_reason(self) -> &'static str {
+    /// Why, as the client is told.
+    pub fn drop_reason(self) -> DropReason {
         match (self.outcome, self.pool_empty) {
-            (Outcome::RejectedCapacity, _) => "rejected-saturated",
-            (Outcome::EvictedTtl, false) => "rejected-ttl-expired",
+            (Outcome::RejectedCapacity, _) => DropReason::Saturated,
+            (Outcome::EvictedTtl, false) => DropReason::TtlExpired,
             (Outcome::RejectedNoEndpoints | Outcome::EvictedNoEndpoints, _) | (Outcome::EvictedTtl, true) => {
-                "rejected-no-endpoints"
+                DropReason::NoEndpoints
             }
-            (Outcome::EvictedContextCancelled, _) => "rejected-context-cancelled",
+            (Outcome::EvictedContextCancelled, _) => DropReason::ContextCancelled,
             (Outcome::RejectedOther | Outcome::EvictedOther | Outcome::Dispatched, _) => {
-                "rejected-shutting-down"
+                DropReason::ShuttingDown
             }
-        }
-    }
-
-    /// Kind of trouble.
-    pub fn trouble(self) -> Trouble {
-        match (self.outcome, self.pool_empty) {
-            (Outcome::RejectedCapacity, _) | (Outcome::EvictedTtl, false) => Trouble::Overload,
-            _ => Trouble::Unavailable,
         }
     }
 }
@@ -166,17 +200,39 @@ mod tests {
 
     #[test]
     fn an_expired_wait_is_overload_unless_the_pool_is_empty() {
-        let expired = |pool_empty| Rejection { outcome: Outcome::EvictedTtl, pool_empty };
-        assert_eq!(expired(false).trouble(), Trouble::Overload);
-        assert_eq!(expired(false).dropped_reason(), "rejected-ttl-expired");
-        assert_eq!(expired(true).trouble(), Trouble::Unavailable);
-        assert_eq!(expired(true).dropped_reason(), "rejected-no-endpoints");
-        assert!(expired(true).to_string().contains("no endpoints are available"));
+        let expired = |pool_empty| Rejection::new(Outcome::EvictedTtl, pool_empty);
+        assert_eq!(expired(false).drop_reason(), DropReason::TtlExpired);
+        assert_eq!(expired(true).drop_reason(), DropReason::NoEndpoints);
+        assert!(expired(true).to_string().contains("no endpoints available"));
+    }
+
+    #[test]
+    fn the_message_names_the_bound_and_its_value() {
+        let text = Rejection::full(QueueBound::BandRequests(5), false).to_string();
+        assert_eq!(
+            text,
+            "request rejected pre-queue: queue at capacity: maxRequests of the priority band is 5"
+        );
+        let text = Rejection::full(QueueBound::Bytes(7), true).to_string();
+        assert!(text.ends_with("flowControl.maxBytes is 7") && text.contains("no endpoints"), "{text}");
+    }
+
+    #[test]
+    fn a_wait_that_ended_is_not_called_evicted() {
+        for outcome in Outcome::ALL {
+            for pool_empty in [false, true] {
+                let text = Rejection::new(outcome, pool_empty).to_string();
+                assert!(!text.contains("evicted"), "{text}");
+            }
+        }
     }
 
     #[test]
     fn labels_of_outcomes_are_distinct() {
         let labels: std::collections::BTreeSet<_> = Outcome::ALL.iter().map(|o| o.label()).collect();
         assert_eq!(labels.len(), Outcome::ALL.len());
+        for (place, outcome) in Outcome::ALL.into_iter().enumerate() {
+            assert_eq!(outcome as usize, place, "the list is in the order of the type");
+        }
     }
 }

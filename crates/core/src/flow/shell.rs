@@ -182,9 +182,8 @@ impl Controller {
         let verdict = (&mut waiting.receiver).await;
         waiting.decided = true;
         // Waiters are told before they are dropped, so this error is not met.
-        let verdict = verdict.unwrap_or_else(|_| {
-            Err(Rejection { outcome: Outcome::EvictedOther, pool_empty: self.load.is_empty() })
-        });
+        let verdict =
+            verdict.unwrap_or_else(|_| Err(Rejection::new(Outcome::EvictedOther, self.load.is_empty())));
         let outcome = verdict.as_ref().map_or_else(|rejection| rejection.outcome, |_| Outcome::Dispatched);
         let waited = self.finalised(&arrival, outcome, began);
         verdict.map(|stop| Permit {

@@ -13,7 +13,7 @@ use tokio::time::{advance, sleep};
 use super::pool::{FakePool, arrival, millis};
 use crate::flow::detector::{Concurrency, Detector, DetectorKind};
 use crate::flow::settings::{BandSettings, Fairness};
-use crate::flow::{Arrival, Controller, FlowSettings, Observer, Outcome, Permit, Rejection};
+use crate::flow::{Arrival, Controller, DropReason, FlowSettings, Observer, Outcome, Permit, Rejection};
 
 #[derive(Clone, Default)]
 struct Record {
@@ -197,7 +197,7 @@ async fn a_drain_goes_on_releasing_and_closing_refuses_what_is_left() {
     let permit = first.await.unwrap().unwrap();
     assert!(!drain.is_finished());
     it.controller.close();
-    assert_eq!(second.await.unwrap().unwrap_err().dropped_reason(), "rejected-shutting-down");
+    assert_eq!(second.await.unwrap().unwrap_err().drop_reason(), DropReason::ShuttingDown);
     drain.await.unwrap();
     let refusal = it.controller.admit(arrival(0, "a")).await.unwrap_err();
     assert_eq!(refusal.outcome, Outcome::RejectedOther);

@@ -8,7 +8,7 @@ use crate::flow::detector::{Concurrency, Detector, DetectorKind};
 use crate::flow::settings::{
     BandSettings, Fairness, Ordering, ProgramAware, UsageLimit, no_endpoint_ttl, request_ttl,
 };
-use crate::flow::{Arrival, FlowSettings, Outcome, Ticket, Trouble};
+use crate::flow::{Arrival, DropReason, FlowSettings, Outcome, QueueBound, Ticket};
 
 fn one_slot() -> FlowSettings {
     banded(&[0], &BandSettings { max_requests: 1, ..BandSettings::default() })
@@ -44,10 +44,8 @@ fn a_full_band_of_an_empty_pool_refuses_for_want_of_endpoints() {
     bench.wait(&arrival(0, "a"));
     let refusal = bench.submit(&arrival(0, "a")).unwrap_err();
     assert_eq!(refusal.outcome, Outcome::RejectedNoEndpoints);
-    assert_eq!(
-        (refusal.dropped_reason(), refusal.trouble()),
-        ("rejected-no-endpoints", Trouble::Unavailable)
-    );
+    assert_eq!(refusal.drop_reason(), DropReason::NoEndpoints);
+    assert_eq!(refusal.bound, Some(QueueBound::BandRequests(1)));
 }
 
 #[test]
@@ -56,7 +54,8 @@ fn a_full_band_of_a_saturated_pool_refuses_for_load() {
     bench.wait(&arrival(0, "a"));
     let refusal = bench.submit(&arrival(0, "a")).unwrap_err();
     assert_eq!(refusal.outcome, Outcome::RejectedCapacity);
-    assert_eq!((refusal.dropped_reason(), refusal.trouble()), ("rejected-saturated", Trouble::Overload));
+    assert_eq!(refusal.drop_reason(), DropReason::Saturated);
+    assert_eq!(refusal.bound, Some(QueueBound::BandRequests(1)));
 }
 
 #[test]
@@ -233,10 +232,7 @@ fn closing_refuses_all_that_wait_and_all_that_come() {
     bench.close();
     assert_eq!(bench.refused(), [(Outcome::EvictedOther, Duration::ZERO); 4]);
     let refusal = bench.submit(&arrival(0, "a")).unwrap_err();
-    assert_eq!(
-        (refusal.outcome, refusal.dropped_reason()),
-        (Outcome::RejectedOther, "rejected-shutting-down")
-    );
+    assert_eq!((refusal.outcome, refusal.drop_reason()), (Outcome::RejectedOther, DropReason::ShuttingDown));
 }
 
 #[test]
