@@ -4,6 +4,8 @@
 //! thousand requests in virtual time are a unit test. Reading order, from what knows nothing to what knows everything: [`pool`] (endpoints and
 //! their load), [`request`] (what is asked), [`prefix`] (which endpoint holds which blocks of prompts), [`scheduling`] (the cycle and the traits
 //! of its plugins) and [`flow`] (which request waits, and which goes next).
+//!
+//! `examples/decide.rs` is a whole program: a pool, two scorers, a picker and ten decisions.
 
 pub mod pool;
 

@@ -54,7 +54,49 @@ pub trait Load {
     fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill;
 }
 
-/// The queues of one pool. Calls must come with a `now` that doesn't go back; an earlier one counts as the latest seen.
+/// The queues of one pool.
+///
+/// ```
+/// use std::time::Instant;
+///
+/// use pointsman_core::flow::{Arrival, Decision, Fill, FlowSettings, Gate, Load, Unplaced};
+///
+/// /// A pool that takes one request at a time.
+/// struct OneAtATime;
+///
+/// impl Load for OneAtATime {
+///     fn is_empty(&self) -> bool {
+///         false
+///     }
+///
+///     fn fill(&self, unplaced: Unplaced, _now: Instant) -> Fill {
+///         let fullness = unplaced.requests as f64;
+///         Fill { raw: fullness, gating: fullness }
+///     }
+/// }
+///
+/// let now = Instant::now();
+/// let mut gate = Gate::new(FlowSettings::default(), now);
+/// let arrival = Arrival {
+///     priority: 0,
+///     fairness_id: "tenant".into(),
+///     model: "m".into(),
+///     target_model: "m".into(),
+///     size: 100,
+///     tokens: 25,
+///     received: now,
+///     ttl: None,
+///     slo_ttft: None,
+/// };
+/// let mut decisions = Vec::new();
+/// let first = gate.submit(&arrival, now, &OneAtATime, &mut decisions)?;
+/// assert!(matches!(decisions[..], [Decision::Release { ticket, .. }] if ticket == first));
+/// gate.submit(&arrival, now, &OneAtATime, &mut decisions)?;
+/// assert_eq!((decisions.len(), gate.queued().requests), (1, 1), "the second one waits");
+/// # Ok::<(), pointsman_core::flow::Rejection>(())
+/// ```
+///
+/// Calls must come with a `now` that doesn't go back; an earlier one counts as the latest seen.
 #[derive(Debug)]
 pub struct Gate {
     epoch: Instant,

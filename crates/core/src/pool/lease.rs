@@ -5,6 +5,24 @@ use std::sync::Arc;
 use super::{Endpoint, Load};
 
 /// One request in flight on one endpoint. Dropping it gives the share back, once.
+///
+/// ```
+/// use std::net::SocketAddr;
+/// use std::time::Instant;
+///
+/// use pointsman_core::pool::{EndpointId, EndpointSpec, Lease, Pool};
+///
+/// let pool = Pool::new("default", "example", Instant::now());
+/// let address = SocketAddr::from(([10, 0, 0, 1], 8000));
+/// pool.replace_endpoints(vec![EndpointSpec::new(EndpointId::new("default", "a"), address)]);
+/// let snapshot = pool.snapshot();
+/// let endpoint = &snapshot.endpoints()[0];
+///
+/// let lease = Lease::take(endpoint, 120);
+/// assert_eq!((endpoint.load().in_flight(), endpoint.load().in_flight_tokens()), (1, 120));
+/// drop(lease);
+/// assert_eq!(endpoint.load().in_flight(), 0);
+/// ```
 #[derive(Debug)]
 #[must_use = "dropping a lease ends the request's share of load"]
 pub struct Lease {

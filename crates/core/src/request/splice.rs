@@ -19,6 +19,18 @@ const SMALL_PIECE: usize = 4096;
 /// The new body is longer by at most the quoted name for each of the
 /// [`MAX_MODEL_MEMBERS`](super::MAX_MODEL_MEMBERS) members that an [`Inference`] notes. A body with more of them
 /// ([`Inference::more_models`]) must not come here: those that are not noted stay.
+///
+/// ```
+/// use bytes::Bytes;
+/// use pointsman_core::request::{Parsers, read, splice_model};
+///
+/// let path = "/v1/completions";
+/// let body = Bytes::from_static(br#"{ "model": "alias", "prompt": "Once upon a time" }"#);
+/// let kind = Parsers::default().resolve(path).expect("a parser takes this path");
+/// let inference = read(kind, path, b"application/json", &body).expect("the body is JSON");
+/// let pieces = splice_model(&body, &inference, "llama");
+/// assert_eq!(pieces.concat(), br#"{ "model": "llama", "prompt": "Once upon a time" }"#);
+/// ```
 pub fn splice_model(body: &Bytes, inference: &Inference, model: &str) -> SmallVec<[Bytes; 3]> {
     let Some(insert_at) = inference.insert_at else { return SmallVec::from_iter([body.clone()]) };
     let value = if inference.is_form { model.as_bytes().to_vec() } else { escapes::encode(model) };
