@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use pointsman::metrics::{ExtensionPoint, Metrics};
 use pointsman::plugins::{BuildCx, ColumnKey, PluginType, Roles, pickers, producers, profiles, scorers};
@@ -115,14 +115,15 @@ fn cycle(criterion: &mut Criterion) {
         let (pool, plan) = (pool(endpoints), plan());
         let headers = Headers::new();
         let mut rng = Rng::with_seed(1);
-        let mut decide = |number: u64, whole: bool, columns: &mut Option<Columns>| {
-            let (body, inference) = request(number);
+        let mut decide = |(body, inference): &(Bytes, Inference),
+                          whole: bool,
+                          columns: &mut Option<Columns>| {
             let view = RequestView {
                 id: "request",
                 target_model: "model",
                 headers: &headers,
-                body: &body,
-                inference: &inference,
+                body,
+                inference,
                 priority: 0,
                 fairness_id: "default",
             };
@@ -157,21 +158,23 @@ fn cycle(criterion: &mut Criterion) {
         };
         let mut number = 0;
         group.bench_function(BenchmarkId::new("produce, schedule, record; cold", endpoints), |bencher| {
-            bencher.iter(|| {
+            let next = || {
                 number += 1;
-                decide(number, true, &mut None);
-            });
+                request(number)
+            };
+            bencher.iter_batched(next, |request| decide(&request, true, &mut None), BatchSize::SmallInput);
         });
+        let first = request(1);
         group.bench_function(BenchmarkId::new("produce, schedule, record; warm", endpoints), |bencher| {
-            bencher.iter(|| decide(1, true, &mut None));
+            bencher.iter(|| decide(&first, true, &mut None));
         });
         let mut warm = None;
         group.bench_function(BenchmarkId::new("schedule; warm", endpoints), |bencher| {
-            bencher.iter(|| decide(1, false, &mut warm));
+            bencher.iter(|| decide(&first, false, &mut warm));
         });
-        let mut cold = None;
+        let (mut cold, last) = (None, request(u64::MAX));
         group.bench_function(BenchmarkId::new("schedule; cold", endpoints), |bencher| {
-            bencher.iter(|| decide(u64::MAX, false, &mut cold));
+            bencher.iter(|| decide(&last, false, &mut cold));
         });
     }
 }

@@ -1,6 +1,9 @@
 //! One series under its current and its legacy name.
 
-use prometheus::core::Collector;
+use std::collections::HashMap;
+
+use prometheus::core::{Collector, Desc};
+use prometheus::proto::MetricFamily;
 use prometheus::{
     Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
@@ -141,7 +144,8 @@ impl Vector for HistogramVec {
 /// Label names and values of one series.
 pub(super) type LabelValues = Vec<(String, String)>;
 
-/// A registered family and its legacy twin. Nothing is exported before the first child exists.
+/// A registered family and its legacy twin. Nothing is exported before the first child exists. A twin with the same labels is a mirror of the
+/// family and costs nothing but space on the page; another one is counted on its own.
 #[derive(Clone)]
 pub(super) struct Family<V, const N: usize> {
     current: V,
@@ -159,6 +163,11 @@ impl<V: Vector, const N: usize> Family<V, N> {
     pub(super) fn register(definition: Definition<N>, registry: &Registry) -> Self {
         let current =
             make::<V>(registry, definition.name, definition.help(), &definition.labels, definition.buckets);
+        let mirrored = definition.legacy.filter(|legacy| mirrors(&definition.labels, legacy.labels));
+        if let Some(legacy) = mirrored {
+            mirror(registry, &current, legacy.name, definition.legacy_help(), &definition.labels);
+            return Self { current, legacy: None };
+        }
         let legacy = definition.legacy.map(|legacy| {
             let (names, columns): (Vec<&str>, Vec<usize>) = legacy
                 .labels
@@ -225,6 +234,41 @@ impl<V> LegacyFamily<V> {
     }
 }
 
+/// True if a legacy family has the labels of the current one, under the same names.
+fn mirrors(current: &[&str], legacy: LegacyLabels) -> bool {
+    legacy.len() == current.len()
+        && legacy.iter().all(|(name, source)| name == source && current.contains(name))
+}
+
+/// Shows all series of `current` under another name, too. Nothing is counted twice for it.
+#[allow(clippy::expect_used, reason = "names are constants of this crate; a test registers all of them")]
+fn mirror<V: Vector>(registry: &Registry, current: &V, name: &str, help: String, labels: &[&str]) {
+    let labels = labels.iter().map(|label| (*label).to_owned()).collect();
+    let desc = Desc::new(name.to_owned(), help, labels, HashMap::new()).expect("metric names are valid");
+    registry.register(Box::new(Mirror { current: current.clone(), desc })).expect("metric names are unique");
+}
+
+/// A family that has the values of another one under its own name and help.
+struct Mirror<V> {
+    current: V,
+    desc: Desc,
+}
+
+impl<V: Vector> Collector for Mirror<V> {
+    fn desc(&self) -> Vec<&Desc> {
+        vec![&self.desc]
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let mut families = self.current.collect();
+        for family in &mut families {
+            family.set_name(self.desc.fq_name.clone());
+            family.set_help(self.desc.help.clone());
+        }
+        families
+    }
+}
+
 /// Makes and registers a vector. Names are constants of this crate; a test registers all of them.
 #[allow(clippy::expect_used, reason = "only a name that is no metric name, or one used twice, can fail here")]
 fn make<V: Vector>(registry: &Registry, name: &str, help: String, labels: &[&str], buckets: &[f64]) -> V {
@@ -256,11 +300,6 @@ impl<M> Twin<M> {
 impl Twin<Histogram> {
     pub(super) fn observe(&self, value: f64) {
         self.each().for_each(|histogram| histogram.observe(value));
-    }
-
-    /// Both names, for handles that keep them apart.
-    pub(super) fn split(self) -> (Histogram, Option<Histogram>) {
-        (self.current, self.legacy)
     }
 }
 

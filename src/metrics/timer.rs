@@ -5,7 +5,7 @@ use std::time::Instant;
 use prometheus::{Histogram, HistogramVec, Registry};
 
 use super::buckets::SCHEDULING_SECONDS;
-use super::family::{Definition, Family};
+use super::family::{Definition, Family, Twin};
 use crate::scheduling::Stopwatch;
 
 const DURATION: Definition<3> = Definition::new(
@@ -28,25 +28,17 @@ impl TimerFamily {
     }
 
     pub(super) fn timer(&self, point: ExtensionPoint, kind: &str, name: &str) -> PluginTimer {
-        let (current, legacy) = self.0.child([point.label(), kind, name]).split();
-        let legacy = legacy.unwrap_or_else(|| current.clone());
-        PluginTimer::new(current, legacy)
+        PluginTimer { series: self.0.child([point.label(), kind, name]) }
     }
 }
 
-/// Measures the calls of one plugin at one extension point, under the current and the legacy series.
+/// Measures the calls of one plugin at one extension point.
 #[derive(Clone, Debug)]
 pub struct PluginTimer {
-    current: Histogram,
-    legacy: Histogram,
+    series: Twin<Histogram>,
 }
 
 impl PluginTimer {
-    /// Observes into these two.
-    pub fn new(current: Histogram, legacy: Histogram) -> Self {
-        Self { current, legacy }
-    }
-
     /// Runs `call` and records how long it took, in seconds.
     pub fn time<R>(&self, call: impl FnOnce() -> R) -> R {
         let started = self.start();
@@ -62,9 +54,7 @@ impl Stopwatch for PluginTimer {
     }
 
     fn stop(&self, started: Instant) {
-        let seconds = started.elapsed().as_secs_f64();
-        self.current.observe(seconds);
-        self.legacy.observe(seconds);
+        self.series.observe(started.elapsed().as_secs_f64());
     }
 }
 
