@@ -12,10 +12,14 @@ use clap::Args;
 use crate::config::{ConfigSource, LoadOptions, load};
 use crate::document::{Level, Problems};
 use crate::metrics::Metrics;
+use crate::plugins::{REGISTRY, Registry};
 
 /// Flags of `check`.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct CheckArgs {
+    /// Plugin types that a configuration may name; no flag.
+    #[arg(skip)]
+    pub(super) registry: Option<Registry>,
     /// Configuration file (YAML or JSON)
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub(super) config_file: String,
@@ -50,6 +54,7 @@ fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
     };
     let options = LoadOptions {
         allow_experimental: args.allow_experimental_plugins,
+        registry: args.registry.unwrap_or(REGISTRY),
         ..LoadOptions::new(Arc::new(Metrics::new()))
     };
     match load(&source, &options) {

@@ -7,12 +7,16 @@ use clap::{ArgAction, Args};
 
 use crate::document::scalar;
 use crate::extproc::BodyMode;
+use crate::plugins::{REGISTRY, Registry};
 use crate::transport::PROXIES;
 
 /// Flags of `pointsman serve`. `--flag value` and `--flag=value` mean the same, and so do `--flag`, `--flag=true` and `--flag true`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Serving")]
 pub struct ServeFlags {
+    /// Plugin types that a configuration may name; no flag.
+    #[arg(skip = REGISTRY)]
+    pub(super) registry: Registry,
     /// Port of the ext_proc service; 0 lets the system choose.
     #[arg(long, default_value_t = 9002)]
     pub grpc_port: u16,

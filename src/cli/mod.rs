@@ -28,6 +28,8 @@ pub use flags::{MessageSize, ServeFlags};
 /// Exit code of a command line or configuration that cannot be used.
 const USAGE_ERROR: u8 = 64;
 
+use crate::plugins::{REGISTRY, Registry};
+
 #[derive(Debug, Parser)]
 #[command(
     name = "pointsman",
@@ -57,6 +59,11 @@ const COMMANDS: [&str; 6] = ["serve", "check", "sim", "demo", "help", "--help"];
 
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    run_with(arguments, REGISTRY)
+}
+
+/// Runs the program with these arguments, program name first, and these plugin types: see [`crate::plugins::registry_with`].
+pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registry) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(tool) = arguments.first().and_then(|program| hooks::Tool::called(program)) {
         return tool.run(&arguments[1..]);
@@ -67,7 +74,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     {
         return match Cli::parse_from(arguments).command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
-            Command::Check(args) => check::run(&args),
+            Command::Check(args) => check::run(&check::CheckArgs { registry: Some(registry), ..args }),
             Command::Sim(args) => run_async(async { pointsman_sim::run(args, stop_signal()).await }),
             Command::Demo(args) => run_async(demo::run(args)),
         };
@@ -75,10 +82,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     if first == "serve" && arguments.len() > 1 {
         arguments.remove(1);
     }
-    serve(arguments)
+    serve(arguments, registry)
 }
 
-fn serve(arguments: Vec<OsString>) -> ExitCode {
+fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve")
         .version(env!("CARGO_PKG_VERSION"))
         .after_help("Other commands: pointsman check, pointsman sim, pointsman demo; each with --help.");
@@ -96,7 +103,7 @@ fn serve(arguments: Vec<OsString>) -> ExitCode {
     }
     let flags = match command.try_get_matches_from(readable.arguments) {
         Ok(matches) => match ServeFlags::from_arg_matches(&matches) {
-            Ok(flags) => flags,
+            Ok(flags) => ServeFlags { registry, ..flags },
             Err(error) => error.exit(),
         },
         Err(error) if !error.use_stderr() => error.exit(),

@@ -136,6 +136,7 @@ fn start(
 fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Plan> {
     let options = LoadOptions {
         allow_experimental: flags.allow_experimental_plugins,
+        registry: flags.registry,
         seed: settings.seed,
         feature_gates: flags.feature_gates.clone(),
         prefix_memory: PrefixMemory::new(flags.prefix_index_memory),

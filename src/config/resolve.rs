@@ -9,7 +9,7 @@ use super::source::ConfigSource;
 use super::{flow_settings, former, producers, profiles, unused, wiring};
 use crate::document::{Problems, SyntaxError, parse};
 use crate::metrics::Metrics;
-use crate::plugins::{PluginType, Roles};
+use crate::plugins::{Registry, Roles};
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::scheduling::ProfilePlugin;
 
@@ -27,7 +27,7 @@ pub struct LoadOptions {
     /// Bound of all prefix indexes together.
     pub prefix_memory: Arc<PrefixMemory>,
     /// Plugin types there are.
-    pub registry: &'static [&'static PluginType],
+    pub registry: Registry,
 }
 
 impl LoadOptions {

@@ -20,4 +20,4 @@ pub mod sources;
 pub use build::{
     BuildCx, BuildError, ColumnKey, Consumption, FileDiscoverySpec, PluginType, Roles, Stability, Superseded,
 };
-pub use registry::REGISTRY;
+pub use registry::{REGISTRY, Registry, registry_with};

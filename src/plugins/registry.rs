@@ -4,7 +4,7 @@ use super::PluginType;
 use super::{discovery, filters, flow_control, parsers, pickers, producers, profiles, scorers, sources};
 
 /// Every plugin type: by role, alphabetical within a role.
-pub static REGISTRY: &[&PluginType] = &[
+pub static REGISTRY: Registry = &[
     // Filters.
     &filters::by_label::TYPE,
     &filters::label_selector::BY_LABEL_SELECTOR,
@@ -58,6 +58,26 @@ pub static REGISTRY: &[&PluginType] = &[
     &flow_control::usage_limits::STATIC,
 ];
 
+/// A list of plugin types; each has a name of its own.
+pub type Registry = &'static [&'static PluginType];
+
+/// The built-in types and `own` ones, for a program that brings plugins of its own to [`crate::cli::run_with`]. The list lives as long as the
+/// program, so call this once.
+///
+/// # Errors
+///
+/// A name that two types have.
+pub fn registry_with(own: &[&'static PluginType]) -> Result<Registry, String> {
+    let mut all: Vec<&'static PluginType> = REGISTRY.to_vec();
+    for plugin in own {
+        if all.iter().any(|other| other.name == plugin.name) {
+            return Err(format!("there is a plugin type {:?} already", plugin.name));
+        }
+        all.push(plugin);
+    }
+    Ok(Vec::leak(all))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::HashSet;
@@ -71,6 +91,15 @@ mod tests {
         for plugin in REGISTRY {
             assert!(names.insert(plugin.name), "{}", plugin.name);
         }
+    }
+
+    #[test]
+    fn own_types_join_the_built_in_ones_unless_their_name_is_taken() {
+        static OWN: PluginType = PluginType { name: "own-scorer", ..crate::plugins::scorers::queue::TYPE };
+        let all = registry_with(&[&OWN]).unwrap();
+        assert_eq!((all.len(), all.last().unwrap().name), (REGISTRY.len() + 1, "own-scorer"));
+        let taken = registry_with(&[&crate::plugins::scorers::queue::TYPE]).unwrap_err();
+        assert!(taken.contains("queue-scorer"), "{taken}");
     }
 
     #[test]

@@ -42,6 +42,7 @@ mod metrics_pages;
 mod model_bounds;
 mod objectives_and_rewrites;
 mod overload;
+mod own_plugins;
 mod picking;
 mod refusals;
 mod resets;
