@@ -24,7 +24,7 @@ use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
 use crate::config::{self, LoadOptions, Plan};
-use crate::director::{Admission, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
+use crate::director::{Admission, BodyBudget, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
@@ -240,12 +240,10 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> any
             LogLevelFrom::Loopback
         },
     };
-    let service = ExtProc::new(
-        Arc::new(director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags))),
-        &metrics,
-        tracing.clone(),
-        settings::extproc(flags, &metrics),
-    );
+    let extproc = settings::extproc(flags, &metrics);
+    let budget = Arc::clone(&extproc.machine.budget);
+    let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), budget);
+    let service = ExtProc::new(Arc::new(director), &metrics, tracing.clone(), extproc);
     let work = Work { streams: service.open_streams(), connections: grpc.connections() };
 
     let background_stop = CancellationToken::new();
@@ -407,6 +405,7 @@ fn director(
     metrics: &Arc<Metrics>,
     holding: Option<&Holding>,
     settings: crate::director::DirectorSettings,
+    budget: Arc<BodyBudget>,
 ) -> Director {
     let admission: Arc<dyn Admission> = match holding {
         Some(holding) => Arc::new(Held::new(Arc::clone(&holding.controller), holding.metrics.clone())),
@@ -447,6 +446,7 @@ fn director(
         prefix_match: plan.prefix_match,
         admission: Some(admission),
         inflight,
+        budget,
         metrics: Arc::clone(metrics),
         settings,
     })

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ConfigSource;
+use crate::director::BodyBudget;
 use crate::director::DirectorSettings;
-use crate::extproc::{BodyBudget, ExtProcSettings, MachineSettings, Modes};
+use crate::extproc::{ExtProcSettings, MachineSettings, Modes};
 use crate::metrics::Metrics;
 use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES};
 

@@ -99,7 +99,10 @@ impl Director {
         if let Err(refusal) = &mut result {
             let expected = self.expected_wait(refusal.reason, labels.priority());
             refusal.retry_after = Some(retry::retry_after_seconds(expected, rng.u64(..)));
-            self.parts.metrics.request(labels.borrow()).error(refusal.reason.code().name());
+            // The stream counts what it refuses by itself elsewhere.
+            if !refusal.reason.is_of_the_stream() {
+                self.parts.metrics.request(labels.borrow()).error(refusal.reason.code().name());
+            }
             span.error(&refusal.message);
         }
         labels.log(&result);
@@ -406,7 +409,7 @@ impl Director {
 
     /// Puts the answer together.
     fn route(&self, chosen: Chosen<'_>) -> Routed<Exchange> {
-        let Chosen { headers, forwarded, request, decision, mut edits, labels, .. } = chosen;
+        let Chosen { headers, forwarded, mut request, decision, mut edits, labels, .. } = chosen;
         if request.id_is_new {
             edits.set(names::REQUEST_ID, request.id.clone());
         }
@@ -417,7 +420,7 @@ impl Director {
             control_headers::strip_one(names::MODEL_REWRITE, headers, &mut edits);
         }
         let body_changed = request.rewrites;
-        if body_changed && request.body.decoded {
+        if body_changed && request.body.decoded.is_some() {
             edits.remove("content-encoding");
         }
         let size: usize = forwarded.iter().map(Bytes::len).sum();
@@ -465,7 +468,8 @@ impl Director {
             ends_with_request: skip_response,
             unseen: chosen.unseen,
         });
-        Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, exchange }
+        let held = request.body.decoded.take().filter(|_| body_changed);
+        Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, held, exchange }
     }
 }
 

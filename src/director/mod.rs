@@ -2,6 +2,7 @@
 
 mod admission;
 mod bindings;
+mod budget;
 mod control_headers;
 mod exchange;
 mod handle;
@@ -17,6 +18,7 @@ mod refusal_doc;
 mod request_body;
 mod retry;
 mod rewrite;
+mod segments;
 mod shed;
 #[cfg(test)]
 mod tests;
@@ -25,6 +27,7 @@ mod understood;
 mod unseen;
 
 pub use admission::{Admission, AdmissionCall, Permit, Place};
+pub use budget::{BodyBudget, Share};
 pub use exchange::Exchange;
 pub use handle::Director;
 pub use held::Held;
@@ -32,5 +35,6 @@ pub use objective::DEFAULT_FLOW;
 pub use parts::{DirectorParts, Hook, TimedParser};
 pub use refusal::{Code, Reason, Refusal};
 pub use retry::retry_after_seconds;
+pub use segments::{NoRoom, Segments};
 pub use shed::Shedding;
 pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Admission, DirectorSettings};
+use super::{Admission, BodyBudget, DirectorSettings};
 use crate::metrics::{InflightMetrics, Metrics, PluginTimer};
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
@@ -49,6 +49,8 @@ pub struct DirectorParts {
     pub admission: Option<Arc<dyn Admission>>,
     /// Shows requests in flight by endpoint, where a plugin goes by them.
     pub inflight: Option<InflightMetrics>,
+    /// The bound of all bodies. What a body becomes when its content-encoding is taken off counts in it.
+    pub budget: Arc<BodyBudget>,
     /// Exported series.
     pub metrics: Arc<Metrics>,
     /// Choices of the operator.

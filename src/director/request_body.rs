@@ -1,24 +1,26 @@
-//! RequestBody a body: its content-encoding is taken off, it is parsed, and while the request waits nothing is kept that
+//! Reading a body: its content-encoding is taken off, it is parsed, and while the request waits nothing is kept that
 //! can be read again.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 
 use super::names::MODEL_REWRITE;
-use super::{BodySeen, Director, Reason, Refusal};
+use super::{BodyBudget, BodySeen, Director, NoRoom, Reason, Refusal, Segments, Share};
 use crate::request::{self, ContentEncoding, DecodeError, Encoded, Headers, Inference, ParserKind, Unread};
 
 /// Bodies up to this many bytes are decoded where they are; larger ones on a thread for such work.
 const DECODED_IN_PLACE: usize = 16 << 10;
-/// Larger bodies that are decoded, or held decoded, at once.
+/// Larger bodies that are decoded at once.
 const DECODERS: usize = 4;
 /// Longest wait for a decoder.
 const DECODER_WAIT: Duration = Duration::from_secs(10);
 /// Most bytes that a body is decoded to where bodies have no bound.
 const DEFAULT_DECODED: usize = 64 << 20;
+/// How many times longer than it came a body is taken to become, until it is decoded.
+const LIKELY_RATIO: usize = 4;
 /// While a request waits, what was read of it is kept if it takes no more than this and an eighth of the body.
 const KEPT_WHILE_WAITING: usize = 1024;
 
@@ -37,22 +39,20 @@ pub(super) struct RequestBody {
     pub(super) inference: Inference,
     /// The body without its content-encoding: what `inference` was read from.
     pub(super) plain: Bytes,
-    /// True if an encoding was taken off.
-    pub(super) decoded: bool,
-    #[expect(dead_code, reason = "held as long as the decoded body is")]
-    decoder: Option<OwnedSemaphorePermit>,
+    /// Counts the plain body, if an encoding was taken off.
+    pub(super) decoded: Option<Share>,
 }
 
 impl RequestBody {
     fn unread(kind: Option<ParserKind>, body: &Bytes, unread: Option<Unread>) -> Self {
         let inference = Inference { unread, ..Inference::opaque() };
-        Self { kind, inference, plain: body.clone(), decoded: false, decoder: None }
+        Self { kind, inference, plain: body.clone(), decoded: None }
     }
 
     /// The request begins to wait. True if what was read was let go of, so that the body that came has to be read again.
     pub(super) fn let_go(&mut self, came: &Bytes) -> bool {
         let heavy = self.inference.held_bytes() > KEPT_WHILE_WAITING + came.len() / 8;
-        let goes = heavy || self.decoded;
+        let goes = heavy || self.decoded.is_some();
         if goes {
             *self = Self::unread(self.kind, &Bytes::new(), None);
         }
@@ -63,8 +63,8 @@ impl RequestBody {
 /// A body without its content-encoding.
 struct Plain {
     body: Bytes,
-    decoded: bool,
-    decoder: Option<OwnedSemaphorePermit>,
+    /// Counts it, if an encoding was taken off.
+    decoded: Option<Share>,
 }
 
 /// The decoders of larger bodies.
@@ -85,7 +85,7 @@ impl Director {
             return Err(Refusal::new(Reason::NoParser, text));
         };
         let plain = match request::content_encoding(headers) {
-            Encoded::Plain => Ok(Plain { body: body.clone(), decoded: false, decoder: None }),
+            Encoded::Plain => Ok(Plain { body: body.clone(), decoded: None }),
             Encoded::By(encoding) => match self.decode(encoding, body).await {
                 Ok(plain) => Ok(plain),
                 Err(Undecoded::Window) => {
@@ -107,8 +107,7 @@ impl Director {
             let inference = self.timed_read(known, path, content_type, &plain.body);
             let inference =
                 inference.map_err(|error| Refusal::new(Reason::InvalidBody, error.to_string()))?;
-            let Plain { body, decoded, decoder } = plain;
-            Ok(RequestBody { kind, inference, plain: body, decoded, decoder })
+            Ok(RequestBody { kind, inference, plain: plain.body, decoded: plain.decoded })
         });
         match read {
             // A part of a body that cannot be read is no fault of the client's.
@@ -158,19 +157,47 @@ impl Director {
             Ok(limit) => limit,
             Err(_) => usize::MAX,
         };
+        let budget = Arc::clone(&self.parts.budget);
         if body.len() <= DECODED_IN_PLACE {
-            let body = encoding.decode(body, limit)?;
-            return Ok(Plain { body: body.into(), decoded: true, decoder: None });
+            return Plain::decode(encoding, body, limit, &budget);
         }
         let free = tokio::time::timeout(DECODER_WAIT, Arc::clone(&self.decoders).acquire_owned());
         let decoder = free.await.map_err(|_| Undecoded::Busy)?.map_err(|_| Undecoded::Busy)?;
         let body = body.clone();
-        let decoded = tokio::task::spawn_blocking(move || encoding.decode(&body, limit));
-        let body = decoded.await.map_err(|_| {
+        let decoded = tokio::task::spawn_blocking(move || {
+            let decoded = Plain::decode(encoding, &body, limit, &budget);
+            // The decoder is free, whatever becomes of the body.
+            drop(decoder);
+            decoded
+        });
+        decoded.await.map_err(|_| {
             let text = format!("content-encoding {}: the body cannot be decoded", encoding.name());
             Undecoded::Refused(Refusal::new(Reason::InvalidBody, text))
-        })?;
-        Ok(Plain { body: body?.into(), decoded: true, decoder: Some(decoder) })
+        })?
+    }
+}
+
+impl Plain {
+    /// Takes an encoding off a body. The budget counts the result as it grows, and beside it what the decoder holds.
+    fn decode(
+        encoding: ContentEncoding,
+        body: &[u8],
+        limit: usize,
+        budget: &Arc<BodyBudget>,
+    ) -> Result<Self, Undecoded> {
+        let mut plain = Segments::new(Share::new(Arc::clone(budget)));
+        let likely = body.len().saturating_mul(LIKELY_RATIO);
+        plain.expect(likely.min(ContentEncoding::most(body.len(), limit)) as u64);
+        let mut window = Share::new(Arc::clone(budget));
+        let done = encoding.decode(body, limit, &mut |piece| {
+            let missing = encoding.window().saturating_sub(window.bytes());
+            window.grow(missing.min(piece.len() as u64)) && plain.push_copy(piece) != Err(NoRoom)
+        });
+        match done {
+            Ok(()) => Ok(Self { body: plain.take(), decoded: Some(plain.share().take()) }),
+            Err(DecodeError::NoRoom) => Err(Undecoded::Refused(budget.refusal())),
+            Err(error) => Err(error.into()),
+        }
     }
 }
 
@@ -188,6 +215,7 @@ impl From<DecodeError> for Undecoded {
         let reason = match error {
             DecodeError::Window => return Self::Window,
             DecodeError::Corrupt(_) => Reason::InvalidBody,
+            DecodeError::NoRoom => Reason::BuffersFull,
             DecodeError::TooLarge(_) | DecodeError::Ratio => Reason::DecodedTooLarge,
         };
         Self::Refused(Refusal::new(reason, error.to_string()))
@@ -201,7 +229,7 @@ mod tests {
     fn reading(body: &Bytes) -> RequestBody {
         let inference = request::read(ParserKind::OpenAi, "/v1/completions", b"", body).unwrap();
         let kind = Some(ParserKind::OpenAi);
-        RequestBody { kind, inference, plain: body.clone(), decoded: false, decoder: None }
+        RequestBody { kind, inference, plain: body.clone(), decoded: None }
     }
 
     #[test]

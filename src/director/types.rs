@@ -5,7 +5,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::Refusal;
+use super::{Refusal, Share};
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
@@ -105,6 +105,8 @@ pub struct Routed<X> {
     pub body_changed: bool,
     /// The response is of no interest.
     pub skip_response: bool,
+    /// Counts the body to forward, where it is not one that came.
+    pub held: Option<Share>,
     /// The response side.
     pub exchange: X,
 }

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::budget::{BodyBudget, Share};
-use super::segments::Segments;
+use crate::director::{BodyBudget, Segments, Share};
 
 /// What each piece of a body counts beside its bytes where every piece is answered by a message of its own.
 pub(super) const ANSWERED_PIECE: u64 = 256;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use prost::Message as _;
 
-use super::budget::{BodyBudget, Share};
 use super::wire::{ProcessingRequest, Request};
+use crate::director::{BodyBudget, Share};
 
 /// Memory that a message takes beside the bytes in it.
 const MESSAGE: u64 = 256;

@@ -31,7 +31,8 @@ pub(super) type Answers = SmallVec<[ProcessingResponse; 3]>;
 
 /// The messages that tell the proxy of this decision; whether the response is of no interest; and the response side.
 pub(super) fn answers<X>(form: Form, routed: Routed<X>) -> (Answers, bool, X) {
-    let Routed { destination, scores, mut edits, body, body_changed, skip_response, exchange } = routed;
+    let Routed { destination, scores, mut edits, body, body_changed, skip_response, exchange, held: _ } =
+        routed;
     let metadata = metadata::destination(&destination, &scores);
     edits.set.insert(0, (Bytes::from_static(DESTINATION), destination));
     let length: usize = body.iter().map(Bytes::len).sum();

@@ -18,9 +18,8 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, Sleep, sleep_until};
 use tonic::Status;
 
-use super::budget::{BodyBudget, Share};
-use super::segments::Segments;
 use super::wire::ProcessingRequest;
+use crate::director::{BodyBudget, Segments, Share};
 
 /// Bytes before each gRPC message: a flag for compression, and the length.
 const PREFIX: usize = 5;

@@ -18,14 +18,13 @@ use smallvec::SmallVec;
 
 use super::answer::{self, Side};
 use super::body::{ANSWERED_PIECE, BodyBuffer, BodyOverflow};
-use super::budget::{BodyBudget, Share};
 use super::early::Early;
 use super::form::{self, Form};
 use super::mode::{BodyMode, DecideAt, Modes};
 use super::refusal::{self, Caller};
 use super::wire::{HttpBody, HttpHeaders, Metadata, ProcessingRequest, ProcessingResponse, Request};
 use super::{metadata, tunnel};
-use crate::director::{Ask, BodySeen, Reason, Refusal, ResponseSide, Routed, SubsetHint};
+use crate::director::{Ask, BodyBudget, BodySeen, Reason, Refusal, ResponseSide, Routed, Share, SubsetHint};
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
@@ -333,13 +332,7 @@ impl<X: ResponseSide> Machine<X> {
                 Reason::BodyTooLarge,
                 format!("request body exceeds the limit of {} bytes", self.settings.body_limit),
             ),
-            BodyOverflow::Total => Refusal::new(
-                Reason::BuffersFull,
-                format!(
-                    "request bodies being buffered exceed the limit of {} bytes",
-                    self.settings.budget.limit()
-                ),
-            ),
+            BodyOverflow::Total => self.settings.budget.refusal(),
         };
         self.refuse(&refusal)
     }
@@ -355,12 +348,16 @@ impl<X: ResponseSide> Machine<X> {
         [Effect::Decide(Box::new(ask))].into_iter().collect()
     }
 
-    fn forward(&mut self, form: Form, routed: Routed<X>) -> Effects {
+    fn forward(&mut self, form: Form, mut routed: Routed<X>) -> Effects {
+        let mut share = self.body.release();
+        if let Some(held) = routed.held.take() {
+            share.absorb(held);
+        }
         let (sends, skip_response, exchange) = form::answers(form, routed);
         self.phase = Phase::Forwarded;
         self.exchange = Some(exchange);
         let mut effects: Effects = sends.into_iter().map(Effect::Send).collect();
-        effects.push(Effect::Hold(self.body.release()));
+        effects.push(Effect::Hold(share));
         if skip_response {
             self.close();
             effects.push(Effect::Finish);

@@ -50,6 +50,7 @@ fn routed(body: Bytes, changed: bool, hold: bool) -> Routed<Echo> {
         body: [body].into_iter().filter(|body| !body.is_empty()).collect(),
         body_changed: changed,
         skip_response: false,
+        held: None,
         exchange: Echo { hold, held: None },
     }
 }

@@ -4,7 +4,6 @@
 
 mod answer;
 mod body;
-mod budget;
 mod codec;
 mod early;
 mod form;
@@ -13,14 +12,12 @@ mod machine;
 mod metadata;
 mod mode;
 mod refusal;
-mod segments;
 mod server;
 mod service;
 mod stream;
 mod tunnel;
 pub mod wire;
 
-pub use budget::{BodyBudget, Share};
 pub use codec::{PROCESS_PATH, SERVICE_NAME, client_codec};
 pub use machine::{Effect, Effects, Machine, MachineSettings};
 pub use mode::{BodyMode, Modes, UnknownMode};

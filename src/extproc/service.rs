@@ -17,14 +17,14 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 use tower_service::Service;
 
+use super::Modes;
 use super::codec::{PROCESS_PATH, SERVICE_NAME, ServerCodec};
 use super::inbound::Messages;
 use super::machine::{MachineSettings, to_headers};
 use super::refusal::{self, Caller};
 use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
 use super::wire::{ProcessingRequest, ProcessingResponse, Request as RequestMessage};
-use super::{BodyBudget, Modes};
-use crate::director::{DEFAULT_FLOW, Director, Reason, Refusal};
+use crate::director::{BodyBudget, DEFAULT_FLOW, Director, Reason, Refusal};
 use crate::metrics::{Metrics, RequestLabels, StreamGuard};
 use crate::request::Headers;
 use crate::telemetry::Tracing;

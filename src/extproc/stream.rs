@@ -14,13 +14,12 @@ use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code as GrpcCode, Status};
 
-use super::budget::Share;
 use super::inbound::{Broken, Messages};
 use super::machine::{Effect, Effects, Machine};
 use super::refusal;
 use super::service::{ExtProcSettings, StreamCount};
 use super::wire::{HttpHeaders, ProcessingRequest, ProcessingResponse, Request};
-use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed};
+use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed, Share};
 use crate::metrics::{ExtProcMetrics, RequestMetrics};
 use crate::request::Headers;
 use crate::telemetry::{Span, Tracing};
@@ -268,11 +267,10 @@ impl Conversation {
     fn on_broken(&mut self, broken: Broken) {
         self.inbound_ended = true;
         self.deciding = None;
-        let limit = self.shared.settings.machine.budget.limit();
         let (bound, reason, status) = match broken {
             Broken::Status(status) => return self.on_receive_error(status),
             Broken::Full => {
-                let text = format!("request bodies being buffered exceed the limit of {limit} bytes");
+                let text = self.shared.settings.machine.budget.refusal().message;
                 ("buffered_bodies", Reason::BuffersFull, Status::resource_exhausted(text))
             }
             Broken::Stalled => {

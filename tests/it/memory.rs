@@ -114,6 +114,56 @@ async fn bodies_that_many_clients_send_at_once_keep_within_the_bound() {
     stack.assert_idle().await;
 }
 
+/// A chat request of about `length` bytes, compressed to a fraction of them.
+fn compressed(length: usize) -> Vec<u8> {
+    let mut noise = fastrand::Rng::with_seed(1);
+    let mut text = String::with_capacity(length + 1100);
+    while text.len() < length {
+        (0..64).for_each(|_| text.push(noise.alphanumeric()));
+        text.push_str(&"x".repeat(960));
+    }
+    let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut encoder, chat(&text, 1, false).to_string().as_bytes()).unwrap();
+    encoder.finish().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn decoded_bodies_keep_within_the_bound_of_all_bodies() {
+    let limit = 100 * MIB;
+    let mut bench = Bench::start(&["--max-buffered-bodies", "100Mi"]).await;
+    bench.assert_well().await;
+    let base = bench.pointsman.process.memory();
+    let small = Bytes::from(compressed(25_000_000));
+    assert!(small.len() < 5_000_000, "{}", small.len());
+    let proxy = Proxy::connect(bench.pointsman.grpc).await;
+    let extra = [("content-encoding", "gzip"), ("x-llm-d-model-name-rewrite", "sim-model-2")];
+    let extra = extra.map(|(name, value)| (Bytes::from(name), Bytes::from(value)));
+    let mut exchanges = Vec::new();
+    // Nobody reads the answers, so that every rewritten body stays where it is.
+    for _ in 0..16 {
+        let exchange = proxy.open().await;
+        exchange.say(headers("/v1/chat/completions", extra.clone(), false)).await;
+        for piece in small.chunks(50_000) {
+            exchange.say(body(Bytes::copy_from_slice(piece), false)).await;
+        }
+        exchange.say(body(Bytes::new(), true)).await;
+        exchanges.push(exchange);
+    }
+    holds("most are refused", async || {
+        let bound = [("bound", "buffered_bodies")];
+        let hits = bench.pointsman.metric("pointsman_bound_hits_total", &bound).await;
+        hits.is_some_and(|hits| hits >= 12.0)
+    })
+    .await;
+    let held = bench.pointsman.metric("pointsman_buffered_body_bytes", &[]).await.unwrap();
+    assert!(held >= 50e6 && held <= limit as f64, "{held}");
+    let grown = bench.pointsman.process.peak_memory().saturating_sub(base);
+    println!("base {base}, grown by {grown} of {limit}");
+    assert!(grown <= limit + limit / 10 + 16 * MIB, "{} MiB over a bound of 100 MiB", grown / MIB);
+    drop(exchanges);
+    bench.assert_well().await;
+}
+
 /// Opens `count` streams on one connection and sends on each the prefix of a message of `claimed` bytes and `sent` of its bytes, no more.
 async fn unfinished(bench: &Bench, count: usize, claimed: u32, sent: usize) -> Vec<mpsc::Sender<Bytes>> {
     let io = TokioIo::new(TcpStream::connect(bench.pointsman.grpc).await.unwrap());

@@ -7,12 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use pointsman::config::{ConfigSource, LoadOptions, load};
-use pointsman::director::{Director, DirectorParts, DirectorSettings, Hook};
+use pointsman::director::{BodyBudget, Director, DirectorParts, DirectorSettings, Hook};
 use pointsman::extproc::wire::{
     HeaderMap, HeaderValue, HttpBody, HttpHeaders, HttpTrailers, ProcessingRequest, ProtocolConfiguration,
     Request,
 };
-use pointsman::extproc::{BodyBudget, ExtProc, ExtProcSettings, MachineSettings, Modes, PROCESS_PATH};
+use pointsman::extproc::{ExtProc, ExtProcSettings, MachineSettings, Modes, PROCESS_PATH};
 use pointsman::metrics::Metrics;
 use pointsman::pool::{EndpointId, EndpointSpec, Pool};
 use pointsman::request::Parsers;
@@ -56,6 +56,7 @@ fn world() -> World {
             plan.response_headers.into_iter().map(|response| Hook { before: None, response: Some(response) }),
         )
         .collect();
+    let budget = Arc::new(BodyBudget::new(1 << 20));
     let director = Director::new(DirectorParts {
         pool: Arc::clone(&pool),
         scheduler: plan.scheduler,
@@ -66,10 +67,10 @@ fn world() -> World {
         prefix_match: plan.prefix_match,
         admission: None,
         inflight: None,
+        budget: Arc::clone(&budget),
         metrics: Arc::clone(&metrics),
         settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
     });
-    let budget = Arc::new(BodyBudget::new(1 << 20));
     let settings = ExtProcSettings {
         machine: MachineSettings {
             modes: Modes::default(),

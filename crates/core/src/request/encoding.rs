@@ -13,6 +13,10 @@ const RATIO_FLOOR: usize = 1 << 20;
 const MAX_RATIO: usize = 256;
 /// Largest window of zstd, as RFC 9659 demands it of this content-encoding.
 const ZSTD_WINDOW: u64 = 8 << 20;
+/// Largest window of brotli (RFC 7932, section 9.1).
+const BROTLI_WINDOW: u64 = 16 << 20;
+/// Largest window of deflate.
+const DEFLATE_WINDOW: u64 = 32 << 10;
 /// Bytes that are decoded in one step.
 const STEP: usize = 64 << 10;
 
@@ -47,8 +51,11 @@ pub enum DecodeError {
     #[error("content-encoding {}: the body cannot be decoded", .0.name())]
     Corrupt(ContentEncoding),
     /// It needs a larger window than it is given.
-    #[error("the window of the body exceeds 8 MiB")]
+    #[error("the window of the body exceeds what its content-encoding allows")]
     Window,
+    /// Whoever takes the decoded bytes has no room for them.
+    #[error("there is no room for the decoded request body")]
+    NoRoom,
     /// It becomes larger than a body may be.
     #[error("the decoded request body exceeds the limit of {0} bytes")]
     TooLarge(usize),
@@ -83,24 +90,41 @@ impl ContentEncoding {
         came.saturating_mul(MAX_RATIO).max(RATIO_FLOOR).min(limit)
     }
 
-    /// Takes the encoding off `body`. The result has at most `limit` bytes, and beyond 1 MiB at most 256 times the bytes
-    /// of `body`; no more than one step of 64 KiB is decoded beyond that.
-    pub fn decode(self, body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
+    /// Bytes that a decoder may hold beside its output: the window, as far as it is filled.
+    pub fn window(self) -> u64 {
+        match self {
+            Self::Gzip | Self::Deflate => DEFLATE_WINDOW,
+            Self::Brotli => BROTLI_WINDOW,
+            Self::Zstd => ZSTD_WINDOW,
+        }
+    }
+
+    /// Takes the encoding off `body` and gives the result to `sink`, in pieces of at most 64 KiB; a sink that has no
+    /// room for a piece returns false. In all these are at most `limit` bytes, and beyond 1 MiB at most 256 times the
+    /// bytes of `body`; no more than one piece is decoded beyond that.
+    pub fn decode(
+        self,
+        body: &[u8],
+        limit: usize,
+        sink: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<(), DecodeError> {
         let most = Self::most(body.len(), limit);
-        let mut output = Output { bytes: Vec::with_capacity(body.len().saturating_mul(4).min(most)), most };
+        let mut output = Output { sink, length: 0, most };
         let done = match self {
             Self::Gzip => gzip(body, &mut output),
             Self::Deflate if has_zlib_header(body) => output.read(flate2::read::ZlibDecoder::new(body)),
             Self::Deflate => output.read(flate2::read::DeflateDecoder::new(body)),
+            Self::Brotli if has_large_window(body) => Err(Stop::Window),
             Self::Brotli => output.read(brotli_decompressor::Decompressor::new(body, STEP)),
             Self::Zstd => zstd(body, &mut output),
         };
         match done {
-            Ok(()) => Ok(output.bytes),
+            Ok(()) => Ok(()),
             Err(Stop::Full) if most == limit => Err(DecodeError::TooLarge(limit)),
             Err(Stop::Full) => Err(DecodeError::Ratio),
             Err(Stop::Corrupt) => Err(DecodeError::Corrupt(self)),
             Err(Stop::Window) => Err(DecodeError::Window),
+            Err(Stop::NoRoom) => Err(DecodeError::NoRoom),
         }
     }
 }
@@ -109,17 +133,20 @@ impl ContentEncoding {
 enum Stop {
     /// The bound is passed.
     Full,
+    /// The sink has no room.
+    NoRoom,
     Corrupt,
     Window,
 }
 
-/// What is decoded, up to a bound.
-struct Output {
-    bytes: Vec<u8>,
+/// Where decoded bytes go, up to a bound.
+struct Output<'s> {
+    sink: &'s mut dyn FnMut(&[u8]) -> bool,
+    length: usize,
     most: usize,
 }
 
-impl Output {
+impl Output<'_> {
     /// Reads to the end.
     fn read(&mut self, mut source: impl Read) -> Result<(), Stop> {
         let mut step = vec![0; STEP];
@@ -128,16 +155,19 @@ impl Output {
             if count == 0 {
                 return Ok(());
             }
-            if self.bytes.len() + count > self.most {
+            self.length += count;
+            if self.length > self.most {
                 return Err(Stop::Full);
             }
-            self.bytes.extend_from_slice(step.get(..count).unwrap_or_default());
+            if !(self.sink)(step.get(..count).unwrap_or_default()) {
+                return Err(Stop::NoRoom);
+            }
         }
     }
 }
 
 /// Reads all members of a gzip file. Zeros behind them are padding.
-fn gzip(body: &[u8], output: &mut Output) -> Result<(), Stop> {
+fn gzip(body: &[u8], output: &mut Output<'_>) -> Result<(), Stop> {
     let padding = body.iter().rev().take_while(|byte| **byte == 0).count();
     let mut rest = body;
     loop {
@@ -149,7 +179,7 @@ fn gzip(body: &[u8], output: &mut Output) -> Result<(), Stop> {
 }
 
 /// Reads all frames of a zstd stream. Skippable frames are passed over.
-fn zstd(body: &[u8], output: &mut Output) -> Result<(), Stop> {
+fn zstd(body: &[u8], output: &mut Output<'_>) -> Result<(), Stop> {
     let mut rest = body;
     if rest.is_empty() {
         return Err(Stop::Corrupt);
@@ -177,6 +207,11 @@ fn behind_skippable_frame(bytes: &[u8]) -> Result<Option<&[u8]>, Stop> {
     let (length, rest) = rest.split_first_chunk::<4>().ok_or(Stop::Corrupt)?;
     let length = usize::try_from(u32::from_le_bytes(*length)).map_err(|_| Stop::Corrupt)?;
     rest.get(length..).map(Some).ok_or(Stop::Corrupt)
+}
+
+/// True if a stream begins like one of brotli's extension with windows of up to 1 GiB, which is no content-encoding.
+fn has_large_window(body: &[u8]) -> bool {
+    body.first().is_some_and(|first| first & 0x7f == 0x11)
 }
 
 /// True if the first two bytes are the header of zlib; some clients leave it out.

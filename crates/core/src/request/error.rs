@@ -40,8 +40,8 @@ pub enum Unread {
     /// The body has a content-encoding that is not known.
     #[error("the content-encoding is not known")]
     Encoding,
-    /// The body needs a larger window of zstd than it is given.
-    #[error("the zstd window of the body exceeds 8 MiB")]
+    /// The body needs a larger window than its content-encoding allows: zstd 8 MiB, brotli 16 MiB.
+    #[error("the window of the body exceeds what its content-encoding allows")]
     Window,
     /// No decoder was free in time.
     #[error("too many compressed request bodies at once")]

@@ -39,11 +39,43 @@ fn brotli(text: &[u8]) -> Vec<u8> {
     out
 }
 
+/// The decoded body in one piece.
+fn decode(encoding: ContentEncoding, body: &[u8], limit: usize) -> Result<Vec<u8>, DecodeError> {
+    let mut plain = Vec::new();
+    encoding.decode(body, limit, &mut |piece| {
+        plain.extend_from_slice(piece);
+        true
+    })?;
+    Ok(plain)
+}
+
+#[test]
+fn a_sink_without_room_ends_the_decoding_at_once() {
+    for (encoding, body) in encoded(&vec![b' '; 4 << 20]) {
+        let mut taken = 0;
+        let done = encoding.decode(&body, 64 << 20, &mut |piece| {
+            taken += piece.len();
+            taken <= 200_000
+        });
+        assert_eq!(done, Err(DecodeError::NoRoom), "{encoding:?}");
+        assert!(taken <= 200_000 + STEP, "{encoding:?} {taken}");
+    }
+}
+
+#[test]
+fn a_brotli_stream_with_a_window_of_a_gigabyte_is_not_decoded() {
+    // Large windows: the first byte is 0x11, the next has the bits of the window.
+    for first in [0x11, 0x91] {
+        let large = [first, 30, 0, 0, 0, 0x03];
+        assert_eq!(decode(ContentEncoding::Brotli, &large, 1 << 20), Err(DecodeError::Window));
+    }
+}
+
 #[test]
 fn every_encoding_is_taken_off() {
     let text = br#"{"model":"m","max_tokens":5,"prompt":"a b a b a b a b a b"}"#;
     for (encoding, body) in encoded(text).into_iter().chain([(ContentEncoding::Brotli, brotli(text))]) {
-        assert_eq!(encoding.decode(&body, 1 << 20).unwrap(), text, "{encoding:?}");
+        assert_eq!(decode(encoding, &body, 1 << 20).unwrap(), text, "{encoding:?}");
     }
 }
 
@@ -52,9 +84,9 @@ fn a_bomb_is_stopped_at_its_ratio_and_at_the_limit() {
     let zeros = vec![b' '; 64 << 20];
     for (encoding, body) in encoded(&zeros) {
         assert!(body.len() < 100_000, "{encoding:?} {}", body.len());
-        let ratio = encoding.decode(&body, 1 << 30);
+        let ratio = decode(encoding, &body, 1 << 30);
         assert_eq!(ratio, Err(DecodeError::Ratio), "{encoding:?}");
-        assert_eq!(encoding.decode(&body, 1000), Err(DecodeError::TooLarge(1000)), "{encoding:?}");
+        assert_eq!(decode(encoding, &body, 1000), Err(DecodeError::TooLarge(1000)), "{encoding:?}");
     }
 }
 
@@ -62,7 +94,7 @@ fn a_bomb_is_stopped_at_its_ratio_and_at_the_limit() {
 fn a_small_body_may_grow_to_a_megabyte() {
     let zeros = vec![b' '; 1 << 20];
     for (encoding, body) in encoded(&zeros) {
-        assert_eq!(encoding.decode(&body, usize::MAX).unwrap().len(), zeros.len(), "{encoding:?}");
+        assert_eq!(decode(encoding, &body, usize::MAX).unwrap().len(), zeros.len(), "{encoding:?}");
     }
 }
 
@@ -70,7 +102,7 @@ fn a_small_body_may_grow_to_a_megabyte() {
 fn a_zstd_window_of_gigabytes_is_refused_before_it_is_allocated() {
     // Magic, a frame header with a window descriptor of the largest exponent, no block.
     let body = [0x28, 0xb5, 0x2f, 0xfd, 0x00, 0xf8, 0x01, 0x00, 0x00];
-    let refused = ContentEncoding::Zstd.decode(&body, 1 << 30);
+    let refused = decode(ContentEncoding::Zstd, &body, 1 << 30);
     assert_eq!(refused, Err(DecodeError::Window));
 }
 
@@ -82,7 +114,7 @@ fn several_members_and_frames_are_one_body() {
             several.then(|| (first.0, [first.1, second.1].concat()))
         })
     {
-        assert_eq!(encoding.decode(&one, 100).unwrap(), b"{\"a\":1}", "{encoding:?}");
+        assert_eq!(decode(encoding, &one, 100).unwrap(), b"{\"a\":1}", "{encoding:?}");
     }
 }
 
@@ -118,7 +150,7 @@ fn frames_and_zeros_that_decoders_pass_over_are_passed_over() {
         (ContentEncoding::Gzip, [&gzip[..], &[0; 5]].concat()),
         (ContentEncoding::Gzip, [&gzip[..], &[0; 1000]].concat()),
     ] {
-        assert_eq!(encoding.decode(&body, 100).as_deref(), Ok(&text[..]), "{encoding:?}");
+        assert_eq!(decode(encoding, &body, 100).as_deref(), Ok(&text[..]), "{encoding:?}");
     }
     for (encoding, body) in [
         (ContentEncoding::Zstd, skippable[..10].to_vec()),
@@ -127,7 +159,7 @@ fn frames_and_zeros_that_decoders_pass_over_are_passed_over() {
         (ContentEncoding::Gzip, [&gzip[..], b"x"].concat()),
         (ContentEncoding::Gzip, vec![0; 100]),
     ] {
-        let fault = encoding.decode(&body, 100).unwrap_err().to_string();
+        let fault = decode(encoding, &body, 100).unwrap_err().to_string();
         let name = encoding.name();
         assert_eq!(fault, format!("content-encoding {name}: the body cannot be decoded"));
     }
@@ -141,14 +173,14 @@ fn honest_text_that_repeats_is_no_bomb() {
     let text = turns.concat();
     let gzip = &encoded(text.as_bytes())[0];
     assert!(gzip.1.len() * 50 < text.len(), "{}", gzip.1.len());
-    assert_eq!(gzip.0.decode(&gzip.1, 64 << 20).unwrap().len(), text.len());
+    assert_eq!(decode(gzip.0, &gzip.1, 64 << 20).unwrap().len(), text.len());
 }
 
 proptest! {
     #[test]
     fn any_text_survives(text in proptest::collection::vec(any::<u8>(), 1..5000)) {
         for (encoding, body) in encoded(&text).into_iter().chain([(ContentEncoding::Brotli, brotli(&text))]) {
-            let decoded = encoding.decode(&body, 10_000).unwrap();
+            let decoded = decode(encoding, &body, 10_000).unwrap();
             prop_assert_eq!(&decoded, &text);
         }
     }
@@ -163,7 +195,7 @@ proptest! {
                 let index = index.index(body.len());
                 body[index] = *byte;
             }
-            if let Ok(decoded) = encoding.decode(&body, 2000) {
+            if let Ok(decoded) = decode(encoding, &body, 2000) {
                 prop_assert!(decoded.len() <= 2000);
             }
         }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use super::{Reason, Refusal};
 use crate::metrics::ExtProcMetrics;
 
 /// The bound that all streams share.
@@ -35,6 +36,12 @@ impl BodyBudget {
     /// The bound in bytes; 0 = none.
     pub fn limit(&self) -> u64 {
         self.limit
+    }
+
+    /// The refusal of a request that this budget has no room for.
+    pub fn refusal(&self) -> Refusal {
+        let text = format!("request bodies being buffered exceed the limit of {} bytes", self.limit);
+        Refusal::new(Reason::BuffersFull, text)
     }
 
     fn reserve(&self, bytes: u64) -> bool {
@@ -75,12 +82,12 @@ pub struct Share {
 
 impl Share {
     /// A share of nothing yet.
-    pub(super) fn new(budget: Arc<BodyBudget>) -> Self {
+    pub fn new(budget: Arc<BodyBudget>) -> Self {
         Self { budget, bytes: 0 }
     }
 
     /// Takes more bytes. False, and nothing taken, if the budget has no room for them.
-    pub(super) fn grow(&mut self, bytes: u64) -> bool {
+    pub fn grow(&mut self, bytes: u64) -> bool {
         let fits = bytes == 0 || self.budget.reserve(bytes);
         if fits {
             self.bytes += bytes;
@@ -89,13 +96,13 @@ impl Share {
     }
 
     /// Takes more bytes even if the budget has no room for them: for what must not fail.
-    pub(super) fn grow_beyond(&mut self, bytes: u64) {
+    pub fn grow_beyond(&mut self, bytes: u64) {
         self.budget.reserve_beyond(bytes);
         self.bytes += bytes;
     }
 
     /// Gives bytes back, at most all of them.
-    pub(super) fn shrink(&mut self, bytes: u64) {
+    pub fn shrink(&mut self, bytes: u64) {
         let bytes = bytes.min(self.bytes);
         if bytes > 0 {
             self.bytes -= bytes;
@@ -103,18 +110,24 @@ impl Share {
         }
     }
 
+    /// Takes over what another share of the same budget holds.
+    pub fn absorb(&mut self, mut other: Self) {
+        self.bytes += std::mem::take(&mut other.bytes);
+    }
+
     /// Everything that this share holds, as a share of its own.
-    pub(super) fn take(&mut self) -> Self {
+    #[must_use]
+    pub fn take(&mut self) -> Self {
         Self { budget: Arc::clone(&self.budget), bytes: std::mem::take(&mut self.bytes) }
     }
 
     /// The budget's bound in bytes; 0 = none.
-    pub(super) fn limit(&self) -> u64 {
+    pub fn limit(&self) -> u64 {
         self.budget.limit
     }
 
     /// Bytes held.
-    pub(super) fn bytes(&self) -> u64 {
+    pub fn bytes(&self) -> u64 {
         self.bytes
     }
 }
@@ -141,9 +154,11 @@ mod tests {
         assert_eq!((one.bytes(), budget.used()), (0, 2));
         let taken = two.take();
         assert_eq!((two.bytes(), taken.bytes()), (0, 2));
-        drop((one, two));
+        drop(one);
         assert_eq!(budget.used(), 2);
-        drop(taken);
+        two.absorb(taken);
+        assert_eq!((two.bytes(), budget.used()), (2, 2));
+        drop(two);
         assert_eq!(budget.used(), 0);
     }
 

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use memmap2::MmapMut;
 
-use super::budget::Share;
+use super::Share;
 
 /// Largest segment in bytes; more is held in several.
 const SEGMENT: usize = 1 << 20;
@@ -85,7 +85,7 @@ impl Segment {
 /// A buffer that grows by doubling holds up to twice its bytes, and three times while it moves. Segments are filled one after the other,
 /// and when they are joined each is freed as soon as it was copied.
 #[derive(Debug)]
-pub(super) struct Segments {
+pub struct Segments {
     share: Share,
     /// The first piece, kept as it came: most bodies are one piece.
     first: Bytes,
@@ -105,11 +105,11 @@ pub(super) struct Segments {
 
 /// The budget has no room.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct NoRoom;
+pub struct NoRoom;
 
 impl Segments {
     /// No bytes yet.
-    pub(super) fn new(share: Share) -> Self {
+    pub fn new(share: Share) -> Self {
         Self {
             share,
             first: Bytes::new(),
@@ -124,27 +124,27 @@ impl Segments {
     }
 
     /// Tells how many bytes will come in all. Fewer or more may come.
-    pub(super) fn expect(&mut self, length: u64) {
+    pub fn expect(&mut self, length: u64) {
         self.expected = usize::try_from(length).unwrap_or(usize::MAX);
     }
 
     /// From now on nothing is counted: the holder has counted all that will come.
-    pub(super) fn counted(&mut self) {
+    pub fn counted(&mut self) {
         self.counted = true;
     }
 
     /// Bytes so far.
-    pub(super) fn length(&self) -> usize {
+    pub fn length(&self) -> usize {
         self.length
     }
 
     /// The share that they are counted in.
-    pub(super) fn share(&mut self) -> &mut Share {
+    pub fn share(&mut self) -> &mut Share {
         &mut self.share
     }
 
     /// Adds a piece; the first one is kept as it is.
-    pub(super) fn push(&mut self, piece: Bytes) -> Result<(), NoRoom> {
+    pub fn push(&mut self, piece: Bytes) -> Result<(), NoRoom> {
         if self.length == 0 {
             if !self.share.grow(piece.len() as u64) {
                 return Err(NoRoom);
@@ -163,7 +163,7 @@ impl Segments {
     }
 
     /// Adds a copy of these bytes.
-    pub(super) fn push_copy(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
+    pub fn push_copy(&mut self, bytes: &[u8]) -> Result<(), NoRoom> {
         self.length += bytes.len();
         self.append(bytes, 0)
     }
@@ -229,7 +229,7 @@ impl Segments {
     }
 
     /// All bytes in one piece. They go on counting until the share is taken, shrunk or dropped.
-    pub(super) fn take(&mut self) -> Bytes {
+    pub fn take(&mut self) -> Bytes {
         let length = std::mem::take(&mut self.length);
         self.allocated = 0;
         self.written = 0;
@@ -254,7 +254,7 @@ mod tests {
 
     use proptest::prelude::*;
 
-    use super::super::budget::BodyBudget;
+    use super::super::BodyBudget;
     use super::*;
 
     fn segments(limit: u64) -> (Arc<BodyBudget>, Segments) {
