@@ -109,6 +109,9 @@ pub struct ServeFlags {
     /// Feature gates as NAME, NAME=true or NAME=false, with commas; they count over those of the configuration.
     #[arg(long, value_delimiter = ',', help_heading = "Configuration")]
     pub feature_gates: Vec<String>,
+    /// Engine of pods that do not say theirs, over core-metrics-extractor's defaultEngine; empty leaves that one.
+    #[arg(long, default_value = "", help_heading = "Configuration")]
+    pub default_engine: String,
     /// Seed of all random choices; 0 takes one from the system.
     #[arg(long, default_value_t = 0, help_heading = "Configuration")]
     pub seed: u64,

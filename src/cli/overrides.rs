@@ -5,6 +5,20 @@ use crate::datalayer::{EngineSpecs, MetricSpec};
 
 use super::older_flags::OlderFlag;
 
+/// Makes this engine the one of pods that do not say theirs; an empty name changes nothing. `Err` names the engines that there are.
+pub(super) fn set_default_engine(name: &str, plan: &mut Plan) -> anyhow::Result<()> {
+    if name.is_empty() {
+        return Ok(());
+    }
+    if !plan.engines.engines.contains_key(name) {
+        let mut known: Vec<&str> = plan.engines.engines.keys().map(String::as_str).collect();
+        known.sort_unstable();
+        anyhow::bail!("--default-engine: got {name:?}, expected one of {}", known.join(", "));
+    }
+    name.clone_into(&mut plan.engines.default_engine);
+    Ok(())
+}
+
 /// Applies the values of older flags. `Err` names every one that cannot be used.
 pub(super) fn apply(older: &[(OlderFlag, String)], plan: &mut Plan) -> Result<(), Vec<String>> {
     let mut problems = Vec::new();
@@ -70,4 +84,39 @@ fn set(
         *field(engine) = spec;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::config::{self, ConfigSource, LoadOptions};
+    use crate::metrics::Metrics;
+
+    fn plan(text: &str) -> Plan {
+        config::load(&ConfigSource::Text(text.to_owned()), &LoadOptions::new(Arc::new(Metrics::new())))
+            .unwrap()
+    }
+
+    #[test]
+    fn the_default_engine_of_the_command_line_counts_and_series_are_set_for_it() {
+        let mut plan = plan("plugins: [{type: core-metrics-extractor, parameters: {defaultEngine: tgi}}]");
+        set_default_engine("", &mut plan).unwrap();
+        assert_eq!(plan.engines.default_engine, "tgi");
+        set_default_engine("sglang", &mut plan).unwrap();
+        assert_eq!(plan.engines.default_engine, "sglang");
+        apply_one("total-queued-requests-metric", "mine", &mut plan).unwrap();
+        assert_eq!(plan.engines.engines["sglang"].waiting, MetricSpec::parse("mine").unwrap());
+    }
+
+    #[test]
+    fn an_engine_that_nobody_knows_is_refused_with_those_that_are_known() {
+        let mut plan = plan("");
+        let error = set_default_engine("lmdeploy", &mut plan).unwrap_err().to_string();
+        assert!(
+            error.contains("\"lmdeploy\"") && error.contains("sglang") && error.contains("vllm"),
+            "{error}"
+        );
+    }
 }

@@ -109,6 +109,7 @@ fn start(
         metrics.enable_grpc_stream_metrics();
     }
     let mut plan = load(flags, settings, &metrics)?;
+    overrides::set_default_engine(&flags.default_engine, &mut plan)?;
     if let Err(problems) = overrides::apply(older, &mut plan) {
         bail!("{}", problems.join("; "));
     }

@@ -10,7 +10,9 @@ use crate::support::{self, documents, helm, program, run, tool};
 mod access;
 mod dashboard;
 mod monitoring;
+mod other_charts;
 mod ports;
+mod providers;
 mod rollout;
 mod security;
 
@@ -161,37 +163,11 @@ fn the_command_of_the_walkthrough_gives_what_the_other_chart_gives() {
 }
 
 #[test]
-fn older_keys_of_the_other_chart_count() {
-    let objects = values("inferencepool");
-    let secret = object(&objects, "Secret inference-gateway-sa-metrics-reader-secret");
-    let reader = &secret["metadata"]["annotations"]["kubernetes.io/service-account.name"];
-    object(&objects, &format!("ServiceAccount {}", reader.as_str().unwrap()));
-    let monitor = object(&objects, &format!("ServiceMonitor {NAME}"));
-    let credentials = &monitor["spec"]["endpoints"][0]["authorization"]["credentials"];
-    assert_eq!(credentials["name"], secret["metadata"]["name"]);
-
-    let number = "inferencePool.targetPortNumber=9000";
-    let pool = &render(&["--set", LABEL, "--set", number]);
-    assert_eq!(
-        object(pool, &format!("InferencePool {RELEASE}"))["spec"]["targetPorts"],
-        json!([{"number": 9000}])
-    );
-
-    let old = values("old-pool");
-    let pool = object(&old, &format!("InferencePool {RELEASE}"));
-    assert_eq!(pool["apiVersion"], "inference.networking.x-k8s.io/v1alpha2");
-    assert_eq!(pool["spec"]["selector"], json!({"app": RELEASE}));
-    assert_eq!(pool["spec"]["targetPortNumber"], 8080);
-    assert_eq!(pool["spec"]["extensionRef"]["name"], NAME);
-    assert!(args(&old).contains(&"--pool-group=inference.networking.x-k8s.io"));
-}
-
-#[test]
-fn values_that_are_missing_unknown_or_at_odds_are_named() {
+fn values_that_are_missing_of_the_wrong_form_or_at_odds_are_refused_by_name() {
     let cases: &[(&[&str], &str)] = &[
         (&[], "inferencePool.modelServers.matchLabels is required"),
-        (&["--set", LABEL, "--set", "inferenceExtension.replica=2"], "replica"),
-        (&["--set", LABEL, "--set", "provider.name=kong"], "provider"),
+        (&["--set", LABEL, "--set", "inferenceExtension.replicas=two"], "replicas"),
+        (&["--set", LABEL, "--set", "inferencePool.modelServerType=llama"], "modelServerType"),
         (&["--set", LABEL, "--set", "inferencePool.targetPorts[0].number=70000"], "targetPorts"),
         (
             &[
@@ -264,24 +240,6 @@ fn what_the_user_says_wins_and_keeps_its_form() {
         deployments.flat_map(|one| one["spec"]["template"]["spec"]["containers"].as_array().unwrap())
     {
         assert!(!container["ports"].as_array().unwrap().iter().any(low), "{container}");
-    }
-}
-
-#[test]
-fn providers_bring_their_objects() {
-    let istio = values("istio");
-    let rule = object(&istio, &format!("DestinationRule {NAME}"));
-    assert_eq!(rule["spec"]["host"], format!("{NAME}.default.svc.cluster.local"));
-    assert_eq!(rule["spec"]["trafficPolicy"]["tls"], json!({"mode": "SIMPLE", "insecureSkipVerify": true}));
-    assert_eq!(rule["spec"]["trafficPolicy"]["connectionPool"]["tcp"]["maxConnections"], 256_000);
-    let gke = values("gke");
-    for kind in ["HealthCheckPolicy", "GCPBackendPolicy"] {
-        let policy = object(&gke, &format!("{kind} {RELEASE}"));
-        assert_eq!(policy["spec"]["targetRef"]["kind"], "InferencePool");
-    }
-    assert!(has(&gke, "PodMonitoring"));
-    for kind in ["DestinationRule", "HealthCheckPolicy", "GCPBackendPolicy", "PodMonitoring", "HTTPRoute"] {
-        assert!(!has(&values("default"), kind), "{kind}");
     }
 }
 

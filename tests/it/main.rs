@@ -29,6 +29,7 @@ mod ext_proc_direct;
 mod faults;
 mod field_args;
 mod field_configs;
+mod field_values;
 mod hostile_headers;
 mod idle;
 mod image_names;

@@ -13,9 +13,44 @@
 {{ .Release.Name | lower | trunc 40 }}-proxy
 {{- end }}
 
-{{/* By this the Deployment finds its pods. It cannot be changed later, and is what the chart `inferencepool` uses: its releases can be upgraded. */}}
+{{/*
+By this the Deployment finds its pods. It cannot be changed later: so a Deployment that is there keeps its own, whichever chart made it, and a new
+one gets the label of the chart whose values are given. Where no cluster is asked while rendering, inferenceExtension.selectorLabels says it.
+*/}}
 {{- define "pointsman.selector" -}}
-inferencepool: {{ include "pointsman.name" . }}
+{{- $name := include "pointsman.name" . -}}
+{{- $running := lookup "apps/v1" "Deployment" .Release.Namespace $name | default dict -}}
+{{- $shape := .Values.translated.shape -}}
+{{- $key := "inferencepool" -}}
+{{- if eq $shape "router" -}}
+{{- $key = ternary "llm-d-router-gateway" "llm-d-router-standalone" (eq (include "pointsman.hasPool" .) "true") -}}
+{{- else if eq $shape "standalone" -}}
+{{- $key = "epp" -}}
+{{- end -}}
+{{- .Values.inferenceExtension.selectorLabels | default (dig "spec" "selector" "matchLabels" dict $running) | default (dict $key $name) | toYaml -}}
+{{- end }}
+
+{{/* Labels of the picker's pods. */}}
+{{- define "pointsman.podLabels" -}}
+{{- $own := include "pointsman.labels" . | fromYaml -}}
+{{- $given := dict -}}
+{{- range $key, $value := .Values.inferenceExtension.podLabels -}}{{- $_ := set $given $key (include "pointsman.scalar" $value) -}}{{- end -}}
+{{- merge (include "pointsman.selector" . | fromYaml) $given $own | toYaml -}}
+{{- end }}
+
+{{/* "true" if there is an InferencePool. */}}
+{{- define "pointsman.hasPool" -}}
+{{ or (not .Values.standalone.enabled) (.Values.standalone.inferencePool | default false) }}
+{{- end }}
+
+{{/* "true" if a proxy of the chart's own stands in front. */}}
+{{- define "pointsman.hasProxy" -}}
+{{ and .Values.standalone.enabled (ne (get .Values.standalone.proxy "enabled" | toString) "false") }}
+{{- end }}
+
+{{/* "true" if that proxy is a Deployment of its own. */}}
+{{- define "pointsman.hasProxyService" -}}
+{{ and (eq (include "pointsman.hasProxy" .) "true") (eq .Values.standalone.proxy.mode "service") }}
 {{- end }}
 
 {{- define "pointsman.labels" -}}
@@ -73,7 +108,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ join "," ($numbers | default (list 8000)) }}
 {{- end }}
 
-{{/* Flags of the user as {"all": [{name, value}]}: a list stays in order, a map is sorted by name. No value means that the name stands alone. */}}
+{{/* Flags of the user as {"all": [{name, value}]}: a list stays in order, a map is sorted by name. No value means that the name stands alone.
+A name that has its value with it, as in `v=4`, is taken apart. */}}
 {{- define "pointsman.flags" -}}
 {{- $all := list -}}
 {{- if kindIs "map" .Values.inferenceExtension.flags -}}
@@ -86,7 +122,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- $clean := list -}}
 {{- range $all -}}
 {{- $value := ternary "" (include "pointsman.scalar" .value) (kindIs "invalid" .value) -}}
-{{- $clean = append $clean (dict "name" (regexReplaceAll "^-+" .name "") "value" $value "alone" (kindIs "invalid" .value)) -}}
+{{- $name := regexReplaceAll "^-+" .name "" -}}
+{{- $alone := kindIs "invalid" .value -}}
+{{- if and (contains "=" $name) (empty $value) -}}
+{{- $alone = false -}}
+{{- $value = regexReplaceAll "^[^=]*=" $name "" -}}
+{{- $name = regexReplaceAll "=.*$" $name "" -}}
+{{- end -}}
+{{- $clean = append $clean (dict "name" $name "value" $value "alone" $alone) -}}
 {{- end -}}
 {{ dict "all" $clean | toJson }}
 {{- end }}
@@ -173,7 +216,7 @@ false
 {{/* Name of the Lease that replicas share. */}}
 {{- define "pointsman.lease" -}}
 {{- $namespace := include "pointsman.flag" (list . "pool-namespace") | default .Release.Namespace -}}
-{{- $pool := ternary (include "pointsman.name" .) .Release.Name .Values.standalone.enabled -}}
+{{- $pool := ternary (include "pointsman.name" .) .Release.Name (ne (include "pointsman.hasPool" .) "true") -}}
 epp-{{ $namespace }}-{{ include "pointsman.flag" (list . "pool-name") | default $pool }}.llm-d.ai
 {{- end }}
 
@@ -242,10 +285,10 @@ taken over keeps its account. Delete the Secret and upgrade once more to give it
 {{- end -}}
 {{- include "pointsman.validatePorts" . -}}
 {{- $file := .Values.inferenceExtension.pluginsConfigFile -}}
-{{- if and (ne $file "default-plugins.yaml") (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}
+{{- if and (ne $file "default-plugins.yaml") (not (has $file (list "payload-agnostic.yaml" "plugins-v2.yaml"))) (not .Values.inferenceExtension.pluginsConfig) (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}
 {{- fail (printf "inferenceExtension.pluginsConfigFile %s is not among inferenceExtension.pluginsCustomConfig" $file) -}}
 {{- end -}}
-{{- if .Values.standalone.enabled -}}
+{{- if ne (include "pointsman.hasPool" .) "true" -}}
 {{- if .Values.inferenceObjectives -}}
 {{- fail "inferenceObjectives belong to an InferencePool, and standalone.enabled makes none" -}}
 {{- end -}}
@@ -255,6 +298,9 @@ taken over keeps its account. Delete the Secret and upgrade once more to give it
 {{- if ne .Values.provider.name "none" -}}
 {{- fail "provider.name is for a gateway with an InferencePool, and standalone.enabled makes none" -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.inferenceExtension.pluginsConfig (hasKey .Values.inferenceExtension.pluginsCustomConfig $file) -}}
+{{- fail (printf "inferenceExtension.pluginsConfig and inferenceExtension.pluginsCustomConfig both give %s: give it once" $file) -}}
 {{- end -}}
 {{- if and (gt (int .Values.inferenceExtension.replicas) 1) .Values.inferenceExtension.activeActive (eq (include "pointsman.elects" .) "true") -}}
 {{- fail "inferenceExtension.activeActive and the flag ha-enable-leader-election exclude each other" -}}

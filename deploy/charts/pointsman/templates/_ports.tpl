@@ -1,7 +1,7 @@
 {{/* Ports by whose value they are: no two listeners of a pod and no two ports of a Service may be the same, and no two names. */}}
 {{- define "pointsman.validatePorts" -}}
 {{- $extension := .Values.inferenceExtension -}}
-{{- $ports := dict "grpc-port" (toString $extension.extProcPort) "grpc-health-port" "9003" "metrics-port" "9090" -}}
+{{- $ports := dict "grpc-port" (toString $extension.extProcPort) "grpc-health-port" (toString $extension.grpcHealthPort) "metrics-port" "9090" -}}
 {{- with $extension.kedaScalerPort -}}
 {{- $_ := set $ports "keda-scaler-port" (toString .) -}}
 {{- end -}}
@@ -14,7 +14,7 @@
 
 {{- $listeners := list
       (dict "of" "inferenceExtension.extProcPort" "port" $extension.extProcPort "name" "grpc")
-      (dict "of" "the health port (9003)" "port" 9003 "name" "grpc-health")
+      (dict "of" (printf "the health port (%v)" $extension.grpcHealthPort) "port" $extension.grpcHealthPort "name" "grpc-health")
       (dict "of" "the metrics port (9090)" "port" 9090 "name" "metrics") -}}
 {{- $service := list
       (dict "of" "inferenceExtension.extProcPort" "port" $extension.extProcPort "name" "grpc-ext-proc")
@@ -23,7 +23,7 @@
 {{- $listeners = append $listeners (dict "of" "inferenceExtension.kedaScalerPort" "port" . "name" "grpc-keda") -}}
 {{- $service = append $service (dict "of" "inferenceExtension.kedaScalerPort" "port" . "name" "grpc-keda") -}}
 {{- end -}}
-{{- if .Values.standalone.enabled -}}
+{{- if eq (include "pointsman.hasProxy" .) "true" -}}
 {{- $envoy := list
       (dict "of" (printf "standalone.proxy.port (%d in the container)" (include "pointsman.proxyContainerPort" . | int)) "port" (include "pointsman.proxyContainerPort" . | int) "name" "http")
       (dict "of" "the port of Envoy's readiness and metrics (19001)" "port" 19001 "name" "envoy-admin")

@@ -11,7 +11,7 @@
 
 {{/* "true" if an Envoy runs in the picker's pod. */}}
 {{- define "pointsman.hasSidecar" -}}
-{{ and .Values.standalone.enabled (eq .Values.standalone.proxy.mode "sidecar") }}
+{{ and (eq (include "pointsman.hasProxy" .) "true") (eq .Values.standalone.proxy.mode "sidecar") }}
 {{- end }}
 
 {{/*
