@@ -1,4 +1,10 @@
 //! One page, read in pieces.
+//!
+//! A page is lines. A comment line or a line of a series that nobody needs is passed over after its first bytes were compared
+//! with the needed names; nothing is allocated for it. A line of a needed series is split into labels and a value, and the
+//! value goes into the slot of its figure ([`Slot`]). A slot sums over the parts of one server (its engines, its ranks) and
+//! takes the highest of rows that repeat one part's figure. Only the beginning of a line that reaches across two pieces is
+//! copied, into `carry`.
 
 use std::collections::BTreeSet;
 

@@ -1,4 +1,10 @@
 //! A map that knows in which order its entries were last added: the base of everything here that forgets the oldest first.
+//!
+//! Entries lie in one vector, without gaps. Two things refer to them by index: a table from hashes to indexes
+//! ([`LinearTable`]), and a list from the oldest to the newest entry, whose links (`older`, `newer`) are indexes too.
+//! Removing the oldest entry moves the last entry of the vector into its place ([`Vec::swap_remove`]); before that, the one
+//! cell of the table and the two links that refer to the moved entry are renamed. Every operation is O(1), but for the
+//! vector and the table growing now and then.
 
 use super::table::{Cell, LinearTable};
 

@@ -1,7 +1,16 @@
 //! An open-addressing table of small cells whose size in memory is known exactly.
 //!
-//! Cells lie in the order of their hashes, as far as collisions allow, so that growing is one sequential pass. Removal leaves no tombstones:
-//! an index that replaces entries all day long keeps its speed and its size. Load stays between 1/2 and 3/4 while it grows.
+//! A hash names a home place: the fraction `hash / 2^64` of the way through the table. A hash of 0.6 · 2^64 in a table of
+//! 10 places has its home at place 6. A cell goes to its home, or to the first vacant place behind it; behind the last
+//! place comes the first. A search therefore starts at the home of the hash and ends at the first vacant place.
+//!
+//! Three properties follow.
+//!
+//! * Cells lie in the order of their hashes, as far as collisions allow. Growing is one sequential pass over the old table
+//!   that writes the new one from front to back.
+//! * Removal closes its gap by moving later cells forward (Knuth, The Art of Computer Programming, volume 3, section 6.4,
+//!   algorithm R). No tombstones remain, so an index that replaces entries all day long keeps its speed and its size.
+//! * The table grows by half when three quarters of it are used, so the load lies between 1/2 and 3/4 while it grows.
 
 /// What a table can store.
 pub(super) trait Cell: Copy {
@@ -86,7 +95,8 @@ impl<C: Cell> LinearTable<C> {
             if cell.is_vacant() {
                 break;
             }
-            // A cell may move back into the hole unless its home lies behind the hole, going round.
+            // A search for this cell starts at its home and walks to `place`. It would pass the hole unless the home lies
+            // behind the hole. If it would pass, the cell fills the hole, and its old place becomes the next hole.
             let home = home(hash_of(&cell), size);
             let stays =
                 if hole <= place { hole < home && home <= place } else { hole < home || home <= place };
