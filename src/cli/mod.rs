@@ -14,8 +14,10 @@ mod kubernetes;
 mod older_flags;
 mod output;
 mod overrides;
+mod running;
 mod serve;
 mod settings;
+mod sockets;
 mod thread;
 
 use std::ffi::OsString;

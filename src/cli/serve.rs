@@ -1,14 +1,12 @@
 //! The wiring: the only file that sees everything. Start order, then what runs, then the order of the end.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder, INFLIGHT_PRODUCER};
@@ -17,9 +15,11 @@ use super::holding::Holding;
 use super::kubernetes::{self, Cluster};
 use super::older_flags::OlderFlag;
 use super::output::{self, Output};
+use super::running::{Patience, Running, Stops};
 use super::settings::{self, Settings};
+use super::sockets::Sockets;
 use super::thread::Thread;
-use super::{ServeFlags, USAGE_ERROR, overrides, stop_signal};
+use super::{ServeFlags, USAGE_ERROR, overrides};
 use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
@@ -35,7 +35,6 @@ use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::{ParserKind, Parsers};
 use crate::telemetry::{LogHandle, LogLevel, Tracing, logs};
-use crate::transport::{FEW_CLIENTS, Port, Tls};
 
 /// Version of this build, as metrics and traces name it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -171,152 +170,132 @@ enum Source {
     Kubernetes(Scope),
 }
 
+/// Three stages: sockets, services over them, and what runs until it is told to stop.
 async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> anyhow::Result<()> {
     let Parts { metrics, plan, pool, source, log, output } = parts;
     let warm = plan.gates.ha_populate_non_leader_datastore;
-    let mut finder = match source {
+    let finder = match source {
         Source::File(spec) => Finder::File(Box::new(first_endpoints(spec, &pool, &metrics).await?)),
         Source::Kubernetes(scope) => {
             let cluster = Cluster::connect(flags, settings, scope, warm, &metrics).await?;
             Finder::Kubernetes(Box::new(cluster))
         }
     };
-    let (leadership, access) = match &finder {
-        Finder::File(_) => (Leadership::everyone(), None),
-        Finder::Kubernetes(cluster) => (cluster.leadership(), cluster.access()),
-    };
     let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default(), &output.lines)?;
-    let tls = settings.tls.as_ref().map(|tls| Tls::grpc(tls, flags.enable_cert_reload));
-    let tls = tls.transpose().context("ext_proc port")?;
-    let metrics_tls = settings
-        .metrics_cert
-        .as_deref()
-        .map(|folder| Tls::pages(folder, settings.metrics_client_ca.as_deref()));
-    let metrics_tls = metrics_tls.transpose().context("metrics port")?;
-    let port = |name, socket, bounds| Port::new(name, socket, bounds, settings.keepalive, &metrics);
-    let socket = bind(&settings.bind, flags.grpc_port, "--grpc-port").await?;
-    let grpc = port("grpc", socket, settings.proxies).with_tls(tls);
-    let socket = bind(&settings.bind, flags.grpc_health_port, "--grpc-health-port").await?;
-    let health_port = port("health", socket, FEW_CLIENTS);
-    let socket = bind(&settings.bind, flags.metrics_port, "--metrics-port").await?;
-    let metrics_port = port("metrics", socket, FEW_CLIENTS).with_tls(metrics_tls);
-    let scaler_port = match flags.keda_scaler_port {
-        Some(number) => {
-            let socket = bind(&settings.bind, number, "--keda-scaler-port").await?;
-            Some(port("scaler", socket, FEW_CLIENTS))
+    let sockets = Sockets::bind(flags, settings, &metrics).await?;
+    let addresses = sockets.addresses()?;
+    let services = Services { metrics, plan, pool, finder, log, tracing, warm };
+    let running = services.start(flags, settings, sockets)?;
+    announce(flags, output, addresses);
+    running.run().await
+}
+
+/// What the servers and threads are made of.
+struct Services {
+    metrics: Arc<Metrics>,
+    plan: Plan,
+    pool: Arc<Pool>,
+    finder: Finder,
+    log: LogHandle,
+    tracing: Tracing,
+    /// Replicas that do not lead know the pool, too.
+    warm: bool,
+}
+
+impl Services {
+    /// Starts the threads and makes the servers, which begin when they are polled.
+    fn start(self, flags: &ServeFlags, settings: &Settings, sockets: Sockets) -> anyhow::Result<Running> {
+        let Self { metrics, plan, pool, mut finder, log, tracing, warm } = self;
+        let stops = Stops::default();
+        let (leadership, access, followed) = match &finder {
+            Finder::File(_) => (Leadership::everyone(), None, None),
+            Finder::Kubernetes(cluster) => {
+                (cluster.leadership(), cluster.access(), Some(cluster.leadership()))
+            }
+        };
+        let electing = match &mut finder {
+            Finder::File(_) => None,
+            Finder::Kubernetes(cluster) => cluster.electing(stops.resign.clone()),
+        };
+        let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
+        if let Some(holding) = &holding {
+            holding.provision();
         }
-        None => None,
-    };
-    let scaler_address = scaler_port.as_ref().map(Port::address).transpose()?;
-    let lines =
-        [("grpc", grpc.address()?), ("health", health_port.address()?), ("metrics", metrics_port.address()?)];
+        let scraped = plan.metrics_source.is_some().then_some(flags.metrics_staleness_threshold);
+        let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
+        let background =
+            Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
+        let draining = Arc::new(AtomicBool::new(false));
+        let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership, warm));
+        let known = settings.metrics_client_ca.is_some() || access.is_some();
+        let pages = pages(&metrics, &pool, &plan, log, flags.remote_log_level || known);
+        let extproc = settings::extproc(flags, &metrics);
+        let budget = Arc::clone(&extproc.machine.budget);
+        let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), budget);
+        let service = ExtProc::new(Arc::new(director), &metrics, tracing.clone(), extproc);
+        let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
-    let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
-    if let Some(holding) = &holding {
-        holding.provision();
-    }
-    let scraped = plan.metrics_source.is_some().then_some(flags.metrics_staleness_threshold);
-    let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
-    // Who leads gives the lease back first of all, so that another takes over while this one still serves. The autoscaler leaves with it.
-    let resign = CancellationToken::new();
-    let (electing, followed) = match &mut finder {
-        Finder::File(_) => (None, None),
-        Finder::Kubernetes(cluster) => (cluster.electing(resign.clone()), Some(cluster.leadership())),
-    };
-    let background =
-        Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
-    let draining = Arc::new(AtomicBool::new(false));
-    let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership, warm));
-    let admin_state = AdminState {
-        metrics: (*metrics).clone(),
-        pool: Arc::clone(&pool),
-        plugins: plugin_states(&plan),
-        log: Some(log),
-        access: None,
-        // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
-        log_level_from: if flags.remote_log_level || settings.metrics_client_ca.is_some() || access.is_some()
-        {
-            LogLevelFrom::Anywhere
-        } else {
-            LogLevelFrom::Loopback
-        },
-    };
-    let extproc = settings::extproc(flags, &metrics);
-    let budget = Arc::clone(&extproc.machine.budget);
-    let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), budget);
-    let service = ExtProc::new(Arc::new(director), &metrics, tracing.clone(), extproc);
-    let work = Work { streams: service.open_streams(), connections: grpc.connections() };
-
-    let background_stop = CancellationToken::new();
-    let mut election_thread = electing.map(|electing| Thread::start("election", electing)).transpose()?;
-    let mut background_thread = Thread::start("background", {
-        let (stop, resign) = (background_stop.clone(), resign.clone());
-        Box::pin(background.run(stop, resign))
-    })?;
-    let admin_stop = CancellationToken::new();
-    let admin_thread = Thread::start("admin", {
-        let stop = admin_stop.clone();
-        async move {
-            let state = match guarded(admin_state, access) {
+        let election = electing.map(|electing| Thread::start("election", electing)).transpose()?;
+        let running = background.run(stops.background.clone(), stops.resign.clone());
+        let background = Thread::start("background", Box::pin(running))?;
+        let admin_stop = stops.admin.clone();
+        let admin = Thread::start("admin", async move {
+            let state = match guarded(pages, access) {
                 Ok(state) => state,
                 Err(error) => return tracing::error!(error = format!("{error:#}"), "no metrics port"),
             };
-            admin::serve(metrics_port, state, stop.cancelled_owned()).await;
-        }
-    })?;
-    let stop = CancellationToken::new();
-    // It goes on saying "not serving" until the last stream has ended.
-    let health_stop = CancellationToken::new();
-    let health_server =
-        admin::serve_health(health_port, health.clone(), health_stop.clone().cancelled_owned());
-    let scaler =
-        autoscaling::serve(scaler_port, demand, settings.pool_name.clone(), followed, resign.clone());
-    let server = extproc::serve(grpc, service, Some(health), stop.clone().cancelled_owned());
-    announce(flags, output, lines.into_iter().chain(scaler_address.map(|address| ("keda-scaler", address))));
-
-    let mut server = std::pin::pin!(server);
-    let mut health_server = std::pin::pin!(health_server);
-    let mut scaler = std::pin::pin!(scaler);
-    let broken = tokio::select! {
-        () = &mut server => Some(Err(anyhow::anyhow!("the ext_proc server ended"))),
-        () = &mut health_server => Some(Err(anyhow::anyhow!("the health server ended"))),
-        () = &mut scaler => Some(Err(anyhow::anyhow!("the scaler server ended"))),
-        // Without it readings grow old, and nobody would notice.
-        () = background_thread.ended() => Some(Err(anyhow::anyhow!("the background thread ended"))),
-        // Without it this replica never leads.
-        () = ended(election_thread.as_mut()) => Some(Err(anyhow::anyhow!("the election thread ended"))),
-        () = stop_signal() => None,
-    };
-    resign.cancel();
-    draining.store(true, Relaxed);
-    let outcome = if let Some(outcome) = broken {
-        outcome
-    } else {
-        // The autoscaler's streams end at once, and with them the server: that is no end of the drain.
-        let scaler = async {
-            scaler.await;
-            std::future::pending::<()>().await;
-        };
-        tokio::select! {
-            () = drain(flags, &work, &stop, holding.as_ref()) => Ok(()),
-            // It ends by itself once it takes no more and the last connection is gone.
-            () = &mut server => Ok(()),
-            () = &mut health_server => bail!("the health server ended"),
-            () = scaler => Ok(()),
-            () = stop_signal() => bail!("a second signal ended the drain"),
-        }
-    };
-    health_stop.cancel();
-    background_stop.cancel();
-    background_thread.join();
-    if let Some(thread) = election_thread {
-        thread.join();
+            admin::serve(sockets.metrics, state, admin_stop.cancelled_owned()).await;
+        })?;
+        let pool_name = settings.pool_name.clone();
+        Ok(Running {
+            scaler: Box::pin(autoscaling::serve(
+                sockets.scaler,
+                demand,
+                pool_name,
+                followed,
+                stops.resign.clone(),
+            )),
+            health: Box::pin(admin::serve_health(
+                sockets.health,
+                health.clone(),
+                stops.health.clone().cancelled_owned(),
+            )),
+            grpc: Box::pin(extproc::serve(
+                sockets.grpc,
+                service,
+                Some(health),
+                stops.grpc.clone().cancelled_owned(),
+            )),
+            background,
+            election,
+            admin,
+            stops,
+            draining,
+            work,
+            holding,
+            patience: Patience { drain: flags.drain_timeout, linger: flags.linger_timeout },
+            tracing,
+        })
     }
-    admin_stop.cancel();
-    admin_thread.join();
-    tracing.shutdown().await;
-    tracing::info!("stopped");
-    outcome
+}
+
+/// The pages of the metrics port, without their door. `anywhere`: the log level may be set from any address.
+fn pages(
+    metrics: &Arc<Metrics>,
+    pool: &Arc<Pool>,
+    plan: &Plan,
+    log: LogHandle,
+    anywhere: bool,
+) -> AdminState {
+    AdminState {
+        metrics: (**metrics).clone(),
+        pool: Arc::clone(pool),
+        plugins: plugin_states(plan),
+        log: Some(log),
+        access: None,
+        // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
+        log_level_from: if anywhere { LogLevelFrom::Anywhere } else { LogLevelFrom::Loopback },
+    }
 }
 
 /// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in force.
@@ -343,29 +322,6 @@ async fn first_endpoints(
     match first {
         ReloadOutcome::Refused(problem) => bail!("endpoints file refused: {problem}"),
         ReloadOutcome::Applied(_) | ReloadOutcome::Unchanged => Ok(discovery),
-    }
-}
-
-/// Not ready at once; new requests are still served for the drain time, because balancers take a while to notice; then open streams finish.
-async fn drain(flags: &ServeFlags, work: &Work, stop: &CancellationToken, holding: Option<&Holding>) {
-    tracing::info!(timeout = ?flags.drain_timeout, streams = work.streams.load(Relaxed), "draining");
-    work.until_gone(flags.drain_timeout).await;
-    // What has waited until now is told that it waits in vain.
-    if let Some(holding) = holding {
-        holding.controller.close();
-    }
-    stop.cancel();
-    if !work.until_idle(flags.linger_timeout).await {
-        let streams = work.streams.load(Relaxed);
-        tracing::warn!(streams, timeout = ?flags.linger_timeout, "streams did not end in time and are cut off");
-    }
-}
-
-/// Resolves when this thread's work has ended; never without a thread.
-async fn ended(thread: Option<&mut Thread>) {
-    match thread {
-        Some(thread) => thread.ended().await,
-        None => std::future::pending().await,
     }
 }
 
@@ -462,21 +418,6 @@ fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>
             .map(|(name, kind)| PluginState { name: name.clone(), kind: kind.clone(), state: Ok(None) })
             .collect()
     })
-}
-
-/// Listens on the first address that works.
-async fn bind(addresses: &[IpAddr], port: u16, flag: &str) -> anyhow::Result<TcpListener> {
-    let mut failure = None;
-    for &address in addresses {
-        match TcpListener::bind(SocketAddr::new(address, port)).await {
-            Ok(listener) => return Ok(listener),
-            Err(error) => {
-                failure = Some(anyhow::Error::from(error).context(format!("cannot listen on {address}")));
-            }
-        }
-    }
-    Err(failure.unwrap_or_else(|| anyhow::anyhow!("no address to listen on")))
-        .with_context(|| format!("{flag} {port}"))
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

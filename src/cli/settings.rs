@@ -85,35 +85,12 @@ impl Settings {
                     .to_owned(),
             );
         }
-        if !flags.pool_name.is_empty() && !flags.endpoint_selector.is_empty() {
-            problems.push("--pool-name and --endpoint-selector exclude each other".to_owned());
-        }
-        if !matches!(flags.zap_encoder.as_str(), "json" | "console") {
-            problems.push(format!("--zap-encoder: got {:?}, expected json or console", flags.zap_encoder));
-        }
+        problems.extend(out_of_range(flags));
         if flags.refresh_metrics_interval < MIN_REFRESH {
             warnings.push(format!(
                 "--refresh-metrics-interval {:?} is below the minimum; {MIN_REFRESH:?} is used",
                 flags.refresh_metrics_interval
             ));
-        }
-        if flags.refresh_prometheus_metrics_interval.is_zero() {
-            problems.push("--refresh-prometheus-metrics-interval: got 0s, expected more".to_owned());
-        }
-        if flags.ha_lease_duration < MIN_LEASE || flags.ha_lease_duration.subsec_nanos() != 0 {
-            problems.push(format!(
-                "--ha-lease-duration: got {:?}, expected whole seconds, {MIN_LEASE:?} or more",
-                flags.ha_lease_duration
-            ));
-        }
-        if flags.keepalive_timeout.is_zero() && !flags.keepalive_interval.is_zero() {
-            problems.push(
-                "--keepalive-timeout: got 0s, expected more; --keepalive-interval 0s switches it off"
-                    .to_owned(),
-            );
-        }
-        if flags.max_connections == 0 {
-            problems.push("--max-connections: got 0, expected 1 or more".to_owned());
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -228,6 +205,35 @@ fn given(path: &str) -> Option<PathBuf> {
 
 fn nonempty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
+}
+
+/// Values that no setting can have, and flags that exclude each other.
+fn out_of_range(flags: &ServeFlags) -> Vec<String> {
+    let mut problems = Vec::new();
+    if !flags.pool_name.is_empty() && !flags.endpoint_selector.is_empty() {
+        problems.push("--pool-name and --endpoint-selector exclude each other".to_owned());
+    }
+    if !matches!(flags.zap_encoder.as_str(), "json" | "console") {
+        problems.push(format!("--zap-encoder: got {:?}, expected json or console", flags.zap_encoder));
+    }
+    if flags.refresh_prometheus_metrics_interval.is_zero() {
+        problems.push("--refresh-prometheus-metrics-interval: got 0s, expected more".to_owned());
+    }
+    if flags.ha_lease_duration < MIN_LEASE || flags.ha_lease_duration.subsec_nanos() != 0 {
+        problems.push(format!(
+            "--ha-lease-duration: got {:?}, expected whole seconds, {MIN_LEASE:?} or more",
+            flags.ha_lease_duration
+        ));
+    }
+    if flags.keepalive_timeout.is_zero() && !flags.keepalive_interval.is_zero() {
+        problems.push(
+            "--keepalive-timeout: got 0s, expected more; --keepalive-interval 0s switches it off".to_owned(),
+        );
+    }
+    if flags.max_connections == 0 {
+        problems.push("--max-connections: got 0, expected 1 or more".to_owned());
+    }
+    problems
 }
 
 #[cfg(test)]

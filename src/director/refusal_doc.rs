@@ -34,6 +34,7 @@ const fn help(meaning: &'static str, look: &'static str) -> Help {
 }
 
 /// The help for a reason.
+#[expect(clippy::too_many_lines, reason = "one entry for each reason")]
 fn of(reason: Reason) -> Help {
     match reason {
         Reason::NoParser => help(

@@ -68,92 +68,109 @@ pub(super) struct StatusWriter {
     pub(super) leadership: Leadership,
 }
 
+/// What the writer remembers between two rounds.
+#[derive(Default)]
+struct Memory {
+    /// Until when a kind is not written, because the account may not.
+    forbidden: HashMap<(Kind, String), Instant>,
+    /// Kinds whose lack of rights was logged.
+    warned: HashSet<(Kind, String)>,
+    /// What was written lately, by kind, group and name.
+    lately: HashMap<(Kind, String, String), Said>,
+}
+
+impl Memory {
+    /// True if the same was written lately; the API server may not show it yet.
+    fn said(&self, object: &(Kind, String, String), one: &Wanted) -> bool {
+        let same = |said: &Said| said.findings == one.findings && said.generation == one.written.generation;
+        self.lately.get(object).is_some_and(same)
+    }
+
+    /// The account may not write this kind: it is left alone for a while, and the log says so once.
+    fn forbid(&mut self, key: (Kind, String)) {
+        if self.warned.insert(key.clone()) {
+            tracing::warn!(
+                resource = key.0.plural(),
+                group = key.1,
+                "conditions are not written: the account may not patch the status subresource"
+            );
+        }
+        self.forbidden.insert(key, Instant::now() + FORBIDDEN_PAUSE);
+    }
+}
+
 impl StatusWriter {
     /// Runs until nobody wants anything any more.
     pub(super) async fn run(mut self, mut wanted: watch::Receiver<Vec<Wanted>>) {
         for kind in [Kind::Objective, Kind::Rewrite] {
             self.metrics.writes_status(kind.plural());
         }
-        let mut forbidden: HashMap<(Kind, String), Instant> = HashMap::new();
-        let mut warned: HashSet<(Kind, String)> = HashSet::new();
-        let mut lately: HashMap<(Kind, String, String), Said> = HashMap::new();
+        let mut memory = Memory::default();
         loop {
             self.leadership.until(true).await;
             let list = wanted.borrow_and_update().clone();
-            let mut again = false;
-            lately.retain(|_, said| said.at.elapsed() < REST);
-            let now = seconds(&crate::telemetry::rfc3339(std::time::SystemTime::now()));
-            for one in list {
-                let Some(conditions) = to_write(&one.findings, &one.written, &now) else { continue };
-                let key = (one.kind, one.at.group.to_string());
-                if forbidden.get(&key).is_some_and(|until| *until > Instant::now())
-                    || !self.leadership.leads()
-                {
-                    again = true;
-                    continue;
-                }
-                let object = (one.kind, key.1.clone(), one.name.clone());
-                let same =
-                    |said: &Said| said.findings == one.findings && said.generation == one.written.generation;
-                if lately.get(&object).is_some_and(same) {
-                    again = true;
-                    continue;
-                }
-                let status = json!({ "conditions": conditions });
-                let write = async {
-                    match one.kind {
-                        Kind::Objective => self.write::<InferenceObjective>(&one, &status).await,
-                        Kind::Rewrite => self.write::<InferenceModelRewrite>(&one, &status).await,
-                    }
-                };
-                let failure = match tokio::time::timeout(PATIENCE, write).await {
-                    Ok(Ok(())) => {
-                        self.metrics.status_write(one.kind.plural(), "success");
-                        let said = Said {
-                            at: Instant::now(),
-                            findings: one.findings.clone(),
-                            generation: one.written.generation,
-                        };
-                        lately.insert(object, said);
-                        continue;
-                    }
-                    Ok(Err(error)) => {
-                        let failure = Failure::from(&error);
-                        let error = told(&error);
-                        tracing::debug!(
-                            resource = one.kind.plural(),
-                            name = one.name,
-                            error,
-                            "status not written"
-                        );
-                        failure
-                    }
-                    Err(_) => Failure::Unavailable,
-                };
-                self.metrics.status_write(one.kind.plural(), failure.name());
-                match failure {
-                    // It is gone; so is what was to be said of it.
-                    Failure::Absent => {}
-                    Failure::Forbidden => {
-                        if warned.insert(key.clone()) {
-                            tracing::warn!(
-                                resource = one.kind.plural(),
-                                group = key.1,
-                                "conditions are not written: the account may not patch the status subresource"
-                            );
-                        }
-                        forbidden.insert(key, Instant::now() + FORBIDDEN_PAUSE);
-                        again = true;
-                    }
-                    _ => again = true,
-                }
-            }
+            let again = self.write_all(list, &mut memory).await;
             let retry =
                 async { if again { tokio::time::sleep(RETRY).await } else { std::future::pending().await } };
             tokio::select! {
                 changed = wanted.changed() => if changed.is_err() { return },
                 () = retry => {}
             }
+        }
+    }
+
+    /// Writes what is not written yet. True if something has to be tried again.
+    async fn write_all(&self, list: Vec<Wanted>, memory: &mut Memory) -> bool {
+        let mut again = false;
+        memory.lately.retain(|_, said| said.at.elapsed() < REST);
+        let now = seconds(&crate::telemetry::rfc3339(std::time::SystemTime::now()));
+        for one in list {
+            let Some(conditions) = to_write(&one.findings, &one.written, &now) else { continue };
+            let key = (one.kind, one.at.group.to_string());
+            let object = (one.kind, key.1.clone(), one.name.clone());
+            let forbidden = memory.forbidden.get(&key).is_some_and(|until| *until > Instant::now());
+            if forbidden || memory.said(&object, &one) || !self.leadership.leads() {
+                again = true;
+                continue;
+            }
+            let Err(failure) = self.write_one(&one, &json!({ "conditions": conditions })).await else {
+                self.metrics.status_write(one.kind.plural(), "success");
+                let (findings, generation) = (one.findings.clone(), one.written.generation);
+                memory.lately.insert(object, Said { at: Instant::now(), findings, generation });
+                continue;
+            };
+            self.metrics.status_write(one.kind.plural(), failure.name());
+            match failure {
+                // It is gone; so is what was to be said of it.
+                Failure::Absent => {}
+                Failure::Forbidden => {
+                    memory.forbid(key);
+                    again = true;
+                }
+                _ => again = true,
+            }
+        }
+        again
+    }
+
+    /// Writes the status of one object.
+    async fn write_one(&self, one: &Wanted, status: &serde_json::Value) -> Result<(), Failure> {
+        let write = async {
+            match one.kind {
+                Kind::Objective => self.write::<InferenceObjective>(one, status).await,
+                Kind::Rewrite => self.write::<InferenceModelRewrite>(one, status).await,
+            }
+        };
+        match tokio::time::timeout(PATIENCE, write).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                let failure = Failure::from(&error);
+                let error = told(&error);
+                let resource = one.kind.plural();
+                tracing::debug!(resource, name = one.name, error, "status not written");
+                Err(failure)
+            }
+            Err(_) => Err(Failure::Unavailable),
         }
     }
 

@@ -77,6 +77,22 @@ async fn every_pod_of_the_chart_is_admitted_by_pod_security_restricted() {
     }
 }
 
+/// The policy that denies pods which break one of these rules.
+fn policy(rules: &[Value]) -> Value {
+    json!({
+        "apiVersion": "admissionregistration.k8s.io/v1",
+        "kind": "ValidatingAdmissionPolicy",
+        "metadata": {"name": "restricted-v2"},
+        "spec": {
+            "failurePolicy": "Fail",
+            "matchConstraints": {"resourceRules": [
+                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
+            ]},
+            "validations": rules,
+        },
+    })
+}
+
 /// The rules of `restricted-v2` for a namespace with the range 1000650000/10000.
 pub(super) async fn restricted_v2(server: &ApiServer, namespace: &Namespace) {
     let in_range =
@@ -136,18 +152,7 @@ pub(super) async fn restricted_v2(server: &ApiServer, namespace: &Namespace) {
         .iter()
         .map(|(what, rule)| json!({"expression": rule, "message": format!("restricted-v2: {what}")}))
         .collect();
-    let policy = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "ValidatingAdmissionPolicy",
-        "metadata": {"name": "restricted-v2"},
-        "spec": {
-            "failurePolicy": "Fail",
-            "matchConstraints": {"resourceRules": [
-                {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["pods"]},
-            ]},
-            "validations": rules,
-        },
-    });
+    let policy = policy(&rules);
     let binding = json!({
         "apiVersion": "admissionregistration.k8s.io/v1",
         "kind": "ValidatingAdmissionPolicyBinding",

@@ -16,15 +16,13 @@ fn rewrite(spec: &Value) -> Value {
     json!({"apiVersion": "llm-d.ai/v1alpha2", "kind": "InferenceModelRewrite", "metadata": {"name": "r"}, "spec": spec})
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn objects_are_accepted_and_refused_as_by_the_published_definitions() {
-    let server = ApiServer::shared().await;
-    let namespace = Namespace::bare(server).await;
+/// Objects, and whether the API server is to accept them.
+fn cases() -> Vec<(bool, Value)> {
     let labels = json!({"matchLabels": {"app": "a"}});
     let ports = json!([{"number": 8000}]);
     let nine: Vec<Value> = (1..10).map(|port| json!({"number": port})).collect();
     let target = json!({"modelRewrite": "m"});
-    let cases = [
+    vec![
         (true, pool(&json!({"selector": labels, "targetPorts": ports}))),
         (
             true,
@@ -90,9 +88,15 @@ async fn objects_are_accepted_and_refused_as_by_the_published_definitions() {
             rewrite(&json!({"poolRef": {"name": "p"},
             "rules": [{"matches": [{"model": {"value": "m", "type": "Prefix"}}], "targets": [target]}]})),
         ),
-    ];
+    ]
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn objects_are_accepted_and_refused_as_by_the_published_definitions() {
+    let server = ApiServer::shared().await;
+    let namespace = Namespace::bare(server).await;
     let mut wrong = Vec::new();
-    for (accepted, object) in cases {
+    for (accepted, object) in cases() {
         let answer = server.check_object(&object, &namespace.name).await;
         if answer.is_ok() != accepted {
             wrong.push(format!("accepted should be {accepted}, but {answer:?}: {object}"));

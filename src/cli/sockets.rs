@@ -1,0 +1,82 @@
+//! The first stage of serving: every port is bound, with its TLS, before anything else begins. A port that is taken ends the start.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+
+use super::ServeFlags;
+use super::settings::Settings;
+use crate::metrics::Metrics;
+use crate::transport::{FEW_CLIENTS, Port, Tls};
+
+/// The ports, bound and not yet served.
+pub(super) struct Sockets {
+    /// ext_proc, and gRPC health.
+    pub(super) grpc: Port,
+    /// gRPC health.
+    pub(super) health: Port,
+    /// Metrics and debug pages.
+    pub(super) metrics: Port,
+    /// KEDA's external scaler, if it has a port.
+    pub(super) scaler: Option<Port>,
+}
+
+impl Sockets {
+    /// Binds all ports.
+    pub(super) async fn bind(
+        flags: &ServeFlags,
+        settings: &Settings,
+        metrics: &Arc<Metrics>,
+    ) -> anyhow::Result<Self> {
+        let tls = settings.tls.as_ref().map(|tls| Tls::grpc(tls, flags.enable_cert_reload));
+        let tls = tls.transpose().context("ext_proc port")?;
+        let authorities = settings.metrics_client_ca.as_deref();
+        let pages = settings.metrics_cert.as_deref().map(|folder| Tls::pages(folder, authorities));
+        let pages = pages.transpose().context("metrics port")?;
+        let port = |name, socket, bounds| Port::new(name, socket, bounds, settings.keepalive, metrics);
+        let bind = &settings.bind;
+        let grpc = listen(bind, flags.grpc_port, "--grpc-port").await?;
+        let health = listen(bind, flags.grpc_health_port, "--grpc-health-port").await?;
+        let pages_socket = listen(bind, flags.metrics_port, "--metrics-port").await?;
+        let scaler = match flags.keda_scaler_port {
+            Some(number) => Some(listen(bind, number, "--keda-scaler-port").await?),
+            None => None,
+        };
+        Ok(Self {
+            grpc: port("grpc", grpc, settings.proxies).with_tls(tls),
+            health: port("health", health, FEW_CLIENTS),
+            metrics: port("metrics", pages_socket, FEW_CLIENTS).with_tls(pages),
+            scaler: scaler.map(|socket| port("scaler", socket, FEW_CLIENTS)),
+        })
+    }
+
+    /// Names and addresses, as `--print-addresses` prints them.
+    pub(super) fn addresses(&self) -> anyhow::Result<Vec<(&'static str, SocketAddr)>> {
+        let mut addresses = vec![
+            ("grpc", self.grpc.address()?),
+            ("health", self.health.address()?),
+            ("metrics", self.metrics.address()?),
+        ];
+        if let Some(scaler) = &self.scaler {
+            addresses.push(("keda-scaler", scaler.address()?));
+        }
+        Ok(addresses)
+    }
+}
+
+/// Listens on the first address that works.
+async fn listen(addresses: &[IpAddr], port: u16, flag: &str) -> anyhow::Result<TcpListener> {
+    let mut failure = None;
+    for &address in addresses {
+        match TcpListener::bind(SocketAddr::new(address, port)).await {
+            Ok(listener) => return Ok(listener),
+            Err(error) => {
+                failure = Some(anyhow::Error::from(error).context(format!("cannot listen on {address}")));
+            }
+        }
+    }
+    Err(failure.unwrap_or_else(|| anyhow::anyhow!("no address to listen on")))
+        .with_context(|| format!("{flag} {port}"))
+}
