@@ -9,10 +9,12 @@ use serde_json::Value;
 use super::known::{self, Purpose};
 use super::plan::{Origin, PlannedParser};
 use super::resolve::LoadOptions;
-use super::schema::{PluginEntry, near_name};
+use super::schema::{PluginEntry, Reference, near_name};
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
-use crate::plugins::{BuildCx, BuildError, ColumnKey, Consumption, PluginType, Roles, Stability};
+use crate::plugins::{
+    BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, PluginType, Roles, Stability,
+};
 use crate::scheduling::{
     Column, Filter, Picker, PreRequest, Producer, ProfileHandler, ProfilePlugin, ResponseHeaderHook, Scorer,
 };
@@ -32,6 +34,8 @@ pub(super) struct Instance {
     pub(super) roles: Roles,
     pub(super) produced: Vec<ColumnKey>,
     pub(super) consumed: Vec<Consumption>,
+    /// Deciders it asks, each with the line and path of the parameter that names it.
+    deciders: Vec<(Reference, DeciderSlot)>,
     /// Set for a type that is accepted without effect.
     pub(super) inactive: Option<Purpose>,
     /// It could not be built, which has been said; nothing that follows from it needs saying.
@@ -135,7 +139,21 @@ impl<'o> Instances<'o> {
         for entry in entries {
             instances.build_entry(entry, problems);
         }
+        instances.bind_deciders(problems);
         instances
+    }
+
+    /// Hands every plugin the deciders that it asks.
+    fn bind_deciders(&mut self, problems: &mut Problems) {
+        let wanted: Vec<_> =
+            self.list.iter_mut().flat_map(|instance| std::mem::take(&mut instance.deciders)).collect();
+        for (reference, slot) in wanted {
+            let fits = |instance: &Instance| instance.roles.decider.is_some();
+            let found = super::wiring::lookup(&reference, "decider", fits, self, problems);
+            if let Some(decider) = found.and_then(|index| self.list[index].roles.decider.clone()) {
+                slot.fill(decider);
+            }
+        }
     }
 
     pub(super) fn list(&self) -> &[Instance] {
@@ -187,6 +205,7 @@ impl<'o> Instances<'o> {
             roles: Roles::default(),
             produced: Vec::new(),
             consumed: Vec::new(),
+            deciders: Vec::new(),
             inactive: None,
             broken: false,
             used: false,
@@ -259,13 +278,19 @@ impl<'o> Instances<'o> {
         )
         .with_prefix_memory(Arc::clone(&self.options.prefix_memory));
         let built = (row.build)(&mut cx);
-        let (produced, consumed, warnings) = (cx.produced, cx.consumed, cx.warnings);
+        let BuildCx { produced, consumed, deciders, warnings, .. } = cx;
         for text in warnings {
             problems.warning(instance.line, &instance.path, format!("\"{}\" {text}", instance.name));
         }
         match built {
             Ok(roles) => {
                 (instance.roles, instance.produced, instance.consumed) = (roles, produced, consumed);
+                let at = |wanted: DeciderReference| {
+                    let line = line_of(&wanted.parameter);
+                    let path = format!("{}.parameters.{}", instance.path, wanted.parameter);
+                    (Reference { name: wanted.name, line, path }, wanted.slot)
+                };
+                instance.deciders = deciders.into_iter().map(at).collect();
             }
             Err(error) => {
                 let (path, message) = instance.blame(&error);
@@ -296,6 +321,7 @@ impl<'o> Instances<'o> {
             roles: Roles::default(),
             produced: Vec::new(),
             consumed: Vec::new(),
+            deciders: Vec::new(),
             inactive: None,
             broken: false,
             used: true,

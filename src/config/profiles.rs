@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use super::instances::Instances;
+use super::instances::{Instance, Instances};
 use super::schema::{ProfileEntry, Reference, near_name};
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
-use crate::scheduling::{Profile, Scheduler, WeightedScorer};
+use crate::plugins::profiles::{disagg, disagg_headers, pd};
+use crate::scheduling::{Profile, ProfileFault, Scheduler, WeightedScorer};
 
 const DEFAULT_PICKER: &str = "max-score-picker";
 const DEFAULT_HANDLER: &str = "single-profile-handler";
@@ -245,7 +246,34 @@ fn handler(profiles: &[Resolved], instances: &mut Instances<'_>, problems: &mut 
         let message = format!("\"{}\" runs one profile, and there are {}", handler.name, profiles.len());
         problems.error(handler.line, &handler.path, message);
     }
+    review(handler, profiles, problems);
+    let writes = |instance: &Instance| instance.reports_as == disagg_headers::TYPE.reports_as;
+    if handler.kind == pd::TYPE.name && !instances.list().iter().any(writes) {
+        let message = format!(
+            "no plugin writes the prefill server that \"{}\" chooses into a header; add `- type: {}`, or use `{}`",
+            handler.name,
+            disagg_headers::TYPE.name,
+            disagg::TYPE.name
+        );
+        problems.warning(handler.line, &handler.path, message);
+    }
     Some(index)
+}
+
+/// What the handler finds wrong with the profiles.
+fn review(handler: &Instance, profiles: &[Resolved], problems: &mut Problems) {
+    let names: Vec<Arc<str>> = profiles.iter().map(|profile| profile.name.as_str().into()).collect();
+    let faults = handler.roles.profile_handler.as_ref().map(|plugin| plugin.review(&names));
+    for fault in faults.unwrap_or_default() {
+        match fault {
+            ProfileFault::Fatal(text) => {
+                problems.error(handler.line, &handler.path, format!("\"{}\" {text}", handler.name));
+            }
+            ProfileFault::Idle(text) => {
+                problems.warning(handler.line, &handler.path, format!("\"{}\" {text}", handler.name));
+            }
+        }
+    }
 }
 
 impl ResolvedProfiles {

@@ -14,7 +14,7 @@ const SOURCE: &str = "metrics-data-source";
 const EXTRACTOR: &str = "core-metrics-extractor";
 
 /// The instance that `reference` names, if it `fits`. What is wrong is said; `role` is what was expected.
-fn lookup(
+pub(super) fn lookup(
     reference: &Reference,
     role: &str,
     fits: impl Fn(&Instance) -> bool,

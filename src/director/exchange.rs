@@ -15,7 +15,7 @@ use crate::metrics::{
     AnswerMetrics, InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseEnd, ResponseStats,
     RunningGuard, UsageUnread,
 };
-use crate::pool::Lease;
+use crate::pool::{Endpoint, Lease};
 use crate::request::{Api, Headers, ModelRestorer, Usage};
 use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
 
@@ -245,8 +245,9 @@ impl ResponseSide for Exchange {
         self.error = !self.upgraded && status.is_some_and(|status| !status.starts_with(b"2"));
         self.begun = true;
         if let Some(served) = served {
-            let targets = self.parts.decision.targets();
-            self.served_by = targets.iter().position(|target| target.target() == served).unwrap_or(0);
+            let decision = &self.parts.decision;
+            let served_it = |target: &Arc<Endpoint>| decision.address(target) == served;
+            self.served_by = decision.targets().iter().position(served_it).unwrap_or(0);
         }
         if let Some(key) = self.parts.conversation.filter(|_| !self.error) {
             self.bind(|_| key);

@@ -520,8 +520,10 @@ fn refuse(error: &ScheduleError) -> Refusal {
 
 fn destination(decision: &Decision) -> Bytes {
     match decision.targets() {
-        [only] => Bytes::copy_from_slice(only.target().as_bytes()),
-        several => several.iter().map(|endpoint| endpoint.target()).collect::<Vec<_>>().join(",").into(),
+        [only] => Bytes::copy_from_slice(decision.address(only).as_bytes()),
+        several => {
+            several.iter().map(|endpoint| decision.address(endpoint)).collect::<Vec<_>>().join(",").into()
+        }
     }
 }
 

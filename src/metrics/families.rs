@@ -9,6 +9,7 @@ use super::answers::AnswerMetrics;
 use super::bounds::MetricBounds;
 use super::cardinality::{Gate, Limiter, OTHER, VALUES};
 use super::datalayer::DataLayerMetrics;
+use super::disaggregation::{DecisionFamilies, DecisionMetrics};
 use super::discovery::DiscoveryMetrics;
 use super::encode::Format;
 use super::extproc::ExtProcMetrics;
@@ -58,6 +59,7 @@ struct Families {
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
+    disaggregation: DecisionFamilies,
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
@@ -113,6 +115,11 @@ impl Metrics {
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
             extproc: ExtProcMetrics::register(&registry),
+            disaggregation: DecisionFamilies::register(
+                &registry,
+                Arc::clone(&models),
+                gate(60, "disaggregation"),
+            ),
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
@@ -154,6 +161,16 @@ impl Metrics {
     /// Handles of a prefix index plugin.
     pub fn prefix_index(&self, kind: &str, name: &str) -> PrefixIndexMetrics {
         self.families.prefix.index(kind, name)
+    }
+
+    /// Counter of what the handler `name` of type `disagg-profile-handler` decided.
+    pub fn disaggregation(&self, kind: &str, name: &str) -> DecisionMetrics {
+        self.families.disaggregation.all_stages(kind, name)
+    }
+
+    /// The same for the older type `pd-profile-handler`.
+    pub fn prefill_decode(&self, kind: &str, name: &str) -> DecisionMetrics {
+        self.families.disaggregation.two_stages(kind, name)
     }
 
     /// Handles of an in-flight load producer called `producer`.

@@ -36,6 +36,10 @@ const LABELS: &[(&str, &str)] = &[
     ("build_ref", "version of this build"),
     ("code", "gRPC code (`OK`, `Canceled`, …) of a stream, or HTTP status of a refusal"),
     ("commit", "commit of this build"),
+    (
+        "decision_type",
+        "stages of a request that got servers of their own: `decode-only`, `prefill-decode`, `encode-decode`, `encode-prefill-decode`",
+    ),
     ("detector", "type of the saturation detector"),
     (
         "end",

@@ -47,6 +47,8 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     prefix.observe_hit(1, 2, 64);
     prefix.set_size(1);
     prefix.set_memory(1, 2, 0);
+    metrics.disaggregation("disagg-profile-handler", "disagg").count("t", StagesRun::default());
+    metrics.prefill_decode("pd-profile-handler", "pd").count("t", StagesRun::default());
     let pool = Arc::new(Pool::new("ns", "pool", now));
     let spec = EndpointSpec::new(EndpointId::new("ns", "a"), SocketAddr::from(([10, 0, 0, 1], 8000)));
     pool.replace_endpoints(vec![spec]);

@@ -2,7 +2,7 @@
 
 use std::any::TypeId;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -13,7 +13,7 @@ use crate::metrics::Metrics;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::request::ParserKind;
 use crate::scheduling::{
-    Column, Filter, Picker, PreRequest, Producer, ProfileHandler, ResponseHeaderHook, Scorer,
+    Column, Decider, Filter, Picker, PreRequest, Producer, ProfileHandler, ResponseHeaderHook, Scorer,
 };
 
 /// How settled a plugin type is.
@@ -106,8 +106,43 @@ pub struct BuildCx<'a> {
     pub produced: Vec<ColumnKey>,
     /// Columns this plugin reads.
     pub consumed: Vec<Consumption>,
+    /// Other plugins this plugin asks.
+    pub deciders: Vec<DeciderReference>,
     /// What the operator should know, though it is no error.
     pub warnings: Vec<String>,
+}
+
+/// A decider that a parameter names. It is looked up when all plugins are built, so their order does not count.
+#[derive(Clone, Debug)]
+pub struct DeciderReference {
+    /// Path of the parameter below `parameters`.
+    pub parameter: String,
+    /// Instance name of the decider.
+    pub name: String,
+    /// Where it is put.
+    pub slot: DeciderSlot,
+}
+
+/// The place of a decider in the plugin that asks it; empty until the configuration is read.
+#[derive(Clone, Default)]
+pub struct DeciderSlot(Arc<OnceLock<Arc<dyn Decider>>>);
+
+impl DeciderSlot {
+    /// Puts the decider in, once; a second one is not taken.
+    pub fn fill(&self, decider: Arc<dyn Decider>) {
+        let _ = self.0.set(decider);
+    }
+
+    /// The decider.
+    pub fn get(&self) -> Option<&dyn Decider> {
+        self.0.get().map(AsRef::as_ref)
+    }
+}
+
+impl std::fmt::Debug for DeciderSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("DeciderSlot").field(&self.0.get().is_some()).finish()
+    }
 }
 
 impl<'a> BuildCx<'a> {
@@ -119,8 +154,9 @@ impl<'a> BuildCx<'a> {
         columns: &'a mut Vec<ColumnKey>,
         seed: u64,
     ) -> Self {
-        let (produced, consumed, warnings) = (Vec::new(), Vec::new(), Vec::new());
-        Self { name, params, metrics, columns, seed, prefix_memory: None, produced, consumed, warnings }
+        let (produced, consumed, deciders, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        let prefix_memory = None;
+        Self { name, params, metrics, columns, seed, prefix_memory, produced, consumed, deciders, warnings }
     }
 
     /// Instance name.
@@ -168,6 +204,15 @@ impl<'a> BuildCx<'a> {
     /// Notes something the operator should know.
     pub fn warn(&mut self, text: impl Into<String>) {
         self.warnings.push(text.into());
+    }
+
+    /// Declares that this plugin asks the decider `name`, which the parameter at `parameter` gives.
+    pub fn decider(&mut self, parameter: &str, name: &str) -> DeciderSlot {
+        let slot = DeciderSlot::default();
+        let reference =
+            DeciderReference { parameter: parameter.to_owned(), name: name.to_owned(), slot: slot.clone() };
+        self.deciders.push(reference);
+        slot
     }
 
     /// Declares that this plugin writes a column of `T` under its own name.
@@ -238,6 +283,8 @@ pub struct Roles {
     pub picker: Option<Arc<dyn Picker>>,
     /// Runs profiles.
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
+    /// Says whether a stage goes to a server of its own.
+    pub decider: Option<Arc<dyn Decider>>,
     /// Gathers data before scheduling.
     pub producer: Option<Arc<dyn Producer>>,
     /// Acts before forwarding.
@@ -276,6 +323,7 @@ impl Roles {
             (self.scorer.is_some(), "scorer"),
             (self.picker.is_some(), "picker"),
             (self.profile_handler.is_some(), "profile handler"),
+            (self.decider.is_some(), "decider"),
             (self.producer.is_some(), "data producer"),
             (self.pre_request.is_some(), "pre-request"),
             (self.response_headers.is_some(), "response header"),
@@ -318,6 +366,13 @@ impl Roles {
     #[must_use]
     pub fn profile_handler(mut self, plugin: Arc<dyn ProfileHandler>) -> Self {
         self.profile_handler = Some(plugin);
+        self
+    }
+
+    /// With this decider.
+    #[must_use]
+    pub fn decider(mut self, plugin: Arc<dyn Decider>) -> Self {
+        self.decider = Some(plugin);
         self
     }
 

@@ -9,14 +9,14 @@ use fastrand::Rng;
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use super::{BuildCx, BuildError, ColumnKey, Consumption, PluginType, Roles};
+use super::{BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, PluginType, Roles};
 use crate::metrics::Metrics;
-use crate::pool::{EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot};
+use crate::pool::{Endpoint, EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot};
 use crate::prefix::PrefixMatch;
-use crate::request::{Headers, Inference};
+use crate::request::{Headers, Inference, MediaKind};
 use crate::scheduling::{
-    Call, Candidates, Column, Columns, DecidedCall, Decision, HeaderEdits, Mask, Produced, ProfileResult,
-    RequestView,
+    Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, HeaderEdits, Mask, Produced,
+    ProfileResult, RequestView, Stages,
 };
 
 /// An endpoint `default/<name>` with what its last scrape said.
@@ -121,6 +121,16 @@ impl Request {
         self
     }
 
+    /// With an image, video or sound of this URL behind the prompt so far.
+    pub(crate) fn media(mut self, kind: MediaKind, url: &str) -> Self {
+        let start = self.body.len() as u32;
+        self.body = [&self.body[..], url.as_bytes()].concat().into();
+        let end = self.body.len() as u32;
+        let string = crate::request::JsonStr { start, end, escaped: false };
+        self.inference.prompt.pieces.push(crate::request::Piece::Media(kind, string));
+        self
+    }
+
     pub(crate) fn view(&self) -> RequestView<'_> {
         RequestView {
             id: "request",
@@ -134,12 +144,22 @@ impl Request {
     }
 }
 
+/// A decider with one answer.
+struct Answer(bool);
+
+impl Decider for Answer {
+    fn decide(&self, _call: &Call<'_>, _target: Option<&Arc<Endpoint>>) -> bool {
+        self.0
+    }
+}
+
 /// What a build gave.
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) roles: Roles,
     pub(crate) warnings: Vec<String>,
     pub(crate) consumed: Vec<Consumption>,
+    pub(crate) deciders: Vec<DeciderReference>,
 }
 
 /// A pool, and the columns of the plugins built for it.
@@ -176,8 +196,8 @@ impl Fleet {
     pub(crate) fn build(&mut self, plugin: &PluginType, params: Option<Value>) -> Result<Built, BuildError> {
         let mut cx = BuildCx::new(plugin.name, params.as_ref(), &self.metrics, &mut self.keys, 7);
         let roles = (plugin.build)(&mut cx)?;
-        let BuildCx { consumed, warnings, .. } = cx;
-        Ok(Built { roles, warnings, consumed })
+        let BuildCx { consumed, deciders, warnings, .. } = cx;
+        Ok(Built { roles, warnings, consumed, deciders })
     }
 
     /// The column that `producer` writes for cells of `T`, if any plugin built so far knows it.
@@ -231,6 +251,50 @@ impl Fleet {
         })
     }
 
+    /// The page of metrics that the plugins write to.
+    pub(crate) fn page(&self) -> String {
+        self.metrics.encode(crate::metrics::Format::Text)
+    }
+
+    /// What a decider says.
+    pub(crate) fn decides(
+        &self,
+        roles: &Roles,
+        request: &Request,
+        columns: &Columns,
+        target: Option<&Arc<Endpoint>>,
+    ) -> bool {
+        let decider = roles.decider.as_ref().unwrap();
+        self.call(request, columns, |call| decider.decide(call, target))
+    }
+
+    /// Names of the plugins whose decisions this plugin asks for, each of which says `answer`.
+    pub(crate) fn answer_deciders(built: &Built, answer: impl Fn(&str) -> bool) -> Vec<String> {
+        let asked = built.deciders.iter();
+        asked
+            .map(|wanted| {
+                wanted.slot.fill(Arc::new(Answer(answer(&wanted.name))));
+                wanted.name.clone()
+            })
+            .collect()
+    }
+
+    /// Header changes that the pre-request hook of `roles` asks for.
+    pub(crate) fn edits(
+        &self,
+        roles: &Roles,
+        request: &Request,
+        decision: &Decision,
+        profiles: &[Arc<str>],
+    ) -> HeaderEdits {
+        let mut edits = HeaderEdits::default();
+        self.call(request, &Columns::new(), |call| {
+            let decided = DecidedCall { call: *call, decision, profiles };
+            roles.pre_request.as_ref().unwrap().before_forward(&decided, &mut edits).unwrap();
+        });
+        edits
+    }
+
     /// Positions that a picker picks.
     pub(crate) fn picked(&self, roles: &Roles, totals: &[f64], rng: &mut Rng) -> Vec<u32> {
         let picker = roles.picker.as_ref().unwrap();
@@ -263,7 +327,9 @@ impl Fleet {
                 })
             })
             .collect();
-        Decision { profiles, primary: 0 }
+        let stage = |index: usize| (index < chosen.len()).then_some(index);
+        let stages = Stages { prefill: stage(1), encode: stage(2) };
+        Decision { profiles, primary: 0, stages, proxy_port: None }
     }
 
     /// Runs the pre-request hook for profiles named `default` and `prefill`, which chose the endpoints at these places out of all.
@@ -288,7 +354,7 @@ impl Fleet {
         scored: &[u32],
     ) {
         let decision = self.decision(chosen, scored);
-        let profiles = ["default".into(), "prefill".into()];
+        let profiles = ["default".into(), "prefill".into(), "encode".into()];
         self.call(request, columns, |call| {
             let decided =
                 DecidedCall { call: *call, decision: &decision, profiles: &profiles[..chosen.len()] };

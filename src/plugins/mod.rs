@@ -3,6 +3,7 @@
 mod build;
 #[cfg(test)]
 mod cases;
+pub mod deciders;
 pub mod discovery;
 pub mod filters;
 #[cfg(test)]
@@ -18,6 +19,7 @@ pub mod scorers;
 pub mod sources;
 
 pub use build::{
-    BuildCx, BuildError, ColumnKey, Consumption, FileDiscoverySpec, PluginType, Roles, Stability, Superseded,
+    BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec,
+    PluginType, Roles, Stability, Superseded,
 };
 pub use registry::{REGISTRY, Registry, registry_with};

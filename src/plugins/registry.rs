@@ -1,7 +1,9 @@
 //! The catalogue itself.
 
 use super::PluginType;
-use super::{discovery, filters, flow_control, parsers, pickers, producers, profiles, scorers, sources};
+use super::{
+    deciders, discovery, filters, flow_control, parsers, pickers, producers, profiles, scorers, sources,
+};
 
 /// Every plugin type: by role, alphabetical within a role.
 pub static REGISTRY: Registry = &[
@@ -28,7 +30,18 @@ pub static REGISTRY: Registry = &[
     &pickers::random::TYPE,
     &pickers::weighted_random::TYPE,
     // Profile handlers.
+    &profiles::data_parallel::TYPE,
+    &profiles::disagg::TYPE,
+    &profiles::by_header::TYPE,
+    &profiles::pd::TYPE,
     &profiles::single::TYPE,
+    // Deciders.
+    &deciders::always::TYPE,
+    &deciders::multimodal::TYPE,
+    &deciders::prefix_based::TYPE,
+    // Routing headers.
+    &profiles::disagg_headers::PREFILL_HEADER_HANDLER,
+    &profiles::disagg_headers::TYPE,
     // Data producers.
     &producers::approx_prefix_cache::TYPE,
     // Parsers.

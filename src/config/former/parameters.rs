@@ -18,6 +18,7 @@ const FORMER: &[(&str, &str, Today)] = &[
         "enableMultiEngine",
         Today::Gone("`engineConfigs` may always list several engines"),
     ),
+    ("data-parallel-profile-handler", "targetPort", Today::Named("primaryPort")),
     ("max-score-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
     ("mm-embeddings-cache-producer", "cacheSizeInMB", Today::Named("cacheSizeInMBPerServer")),
     ("random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),

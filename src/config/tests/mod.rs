@@ -7,3 +7,4 @@ mod faults;
 mod flow;
 mod order;
 mod ready_files;
+mod stages;

@@ -19,8 +19,9 @@ pub static TYPE: PluginType = PluginType {
     },
 };
 
+/// Runs everything once.
 #[derive(Debug)]
-struct SingleProfile;
+pub(super) struct SingleProfile;
 
 impl ProfileHandler for SingleProfile {
     fn pick(&self, _call: &Call<'_>, _names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]> {

@@ -6,6 +6,7 @@
 
 mod approx;
 mod caches;
+mod count;
 mod hash;
 mod holders;
 mod matches;
@@ -19,6 +20,7 @@ mod text;
 mod tokens;
 
 pub use approx::{ApproxIndex, HeldBlocks};
+pub use count::prompt_tokens;
 pub use hash::{BlockHasher, BlockHashes};
 pub use matches::PrefixMatch;
 pub use media::VideoHints;

@@ -14,7 +14,7 @@ use super::{BlockHasher, BlockHashes, text};
 use crate::request::{Headers, Inference, JsonStr, Piece};
 
 /// Most tokens of all media parts of a request together: a part of a few bytes may claim to be many.
-const MAX_MEDIA_TOKENS: u32 = 1 << 20;
+pub(super) const MAX_MEDIA_TOKENS: u32 = 1 << 20;
 
 /// How a request is cut into blocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ fn write_text(hasher: &mut BlockHasher, string: &JsonStr, body: &[u8]) {
     });
 }
 
-fn decoded<'b>(string: &JsonStr, body: &'b [u8]) -> Cow<'b, [u8]> {
+pub(super) fn decoded<'b>(string: &JsonStr, body: &'b [u8]) -> Cow<'b, [u8]> {
     let raw = string.raw(body);
     if !string.escaped {
         return Cow::Borrowed(raw);

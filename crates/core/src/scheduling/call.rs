@@ -38,6 +38,7 @@ pub struct Call<'a> {
     candidates: &'a Candidates,
     survivors: &'a [u32],
     columns: &'a Columns,
+    peer: Option<&'a Arc<Endpoint>>,
 }
 
 impl<'a> Call<'a> {
@@ -49,7 +50,24 @@ impl<'a> Call<'a> {
         survivors: &'a [u32],
         columns: &'a Columns,
     ) -> Self {
-        Self { request, now, candidates, survivors, columns }
+        Self { request, now, candidates, survivors, columns, peer: None }
+    }
+
+    /// The same over the candidates whose slots are in `survivors` (ascending).
+    #[must_use]
+    pub fn among(self, survivors: &'a [u32]) -> Self {
+        Self { survivors, ..self }
+    }
+
+    /// The same beside an endpoint that was chosen for another stage of the request.
+    #[must_use]
+    pub fn beside(self, peer: Option<&'a Arc<Endpoint>>) -> Self {
+        Self { peer, ..self }
+    }
+
+    /// The endpoint of another stage that the one to be chosen will work with, if there is one and it is chosen already.
+    pub fn peer(&self) -> Option<&'a Arc<Endpoint>> {
+        self.peer
     }
 
     /// Number of endpoints in the running.

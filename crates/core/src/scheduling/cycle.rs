@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 use super::observer::{Watching, enter};
 use super::{
     Call, Candidates, Columns, CycleObserver, Decision, Filter, Mask, Outcome, Picker, ProfileHandler,
-    ProfileResult, RequestView, Results, Scorer, Step, Stopwatch,
+    ProfileResult, RequestView, Results, Scorer, Stages, Step, Stopwatch,
 };
 
 /// Most rounds a profile handler may ask for. A handler that names a profile again and again is stopped here.
@@ -120,6 +120,8 @@ pub struct Scheduler {
     profiles: Vec<Profile>,
     handler: ProfilePlugin<dyn ProfileHandler>,
     conclude_timer: Option<Arc<dyn Stopwatch>>,
+    stages: Stages,
+    proxy_port: Option<u16>,
 }
 
 impl Scheduler {
@@ -129,8 +131,9 @@ impl Scheduler {
         handler: ProfilePlugin<dyn ProfileHandler>,
         conclude_timer: Option<Arc<dyn Stopwatch>>,
     ) -> Self {
-        let names = profiles.iter().map(|profile| Arc::clone(&profile.name)).collect();
-        Self { names, profiles, handler, conclude_timer }
+        let names: Vec<_> = profiles.iter().map(|profile| Arc::clone(&profile.name)).collect();
+        let (stages, proxy_port) = (handler.plugin.stages(&names), handler.plugin.proxy_port());
+        Self { names, profiles, handler, conclude_timer, stages, proxy_port }
     }
 
     /// Names of the profiles, in document order.
@@ -162,6 +165,8 @@ impl Scheduler {
             if picked.is_empty() {
                 break;
             }
+            let peer = self.handler.plugin.peer(&self.names, &results, &picked);
+            let call = call.beside(peer.as_ref());
             for index in picked {
                 let Some(profile) = self.profiles.get(index) else { continue };
                 errors.retain(|(failed, _)| *failed != index);
@@ -182,7 +187,7 @@ impl Scheduler {
             self.handler.plugin.conclude(&self.names, &results, &mut errors)
         })?;
         let profiles = results.into_iter().map(Option::flatten).collect();
-        Ok(Decision { profiles, primary })
+        Ok(Decision { profiles, primary, stages: self.stages, proxy_port: self.proxy_port })
     }
 }
 
@@ -201,7 +206,7 @@ impl Profile {
         if survivors.is_empty() {
             return Err(ScheduleError::NothingLeft);
         }
-        let call = Call::new(call.request, call.now, call.candidates(), survivors, call.columns());
+        let call = call.among(survivors);
         let totals = self.score(&call, observer);
         let targets = self.pick(&call, &totals, rng, observer);
         if targets.is_empty() {
@@ -228,7 +233,7 @@ impl Profile {
         let mut keep = Mask::full(survivors.len());
         for filter in &self.filters {
             keep.reset(survivors.len());
-            let narrowed = Call::new(call.request, call.now, call.candidates(), &survivors, call.columns());
+            let narrowed = call.among(&survivors);
             filter.call(|filter| filter.narrow(&narrowed, &mut keep));
             let mut position = 0;
             survivors.retain(|_| {

@@ -1,5 +1,7 @@
 //! What the scheduler decided.
 
+use std::borrow::Cow;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use smallvec::SmallVec;
@@ -15,6 +17,15 @@ pub struct ProfileResult {
     pub scored: Vec<(u32, f64)>,
 }
 
+/// Which profiles choose for a stage of their own, by index. A stage has none if the primary profile's target does its work.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Stages {
+    /// The profile whose target processes the prompt.
+    pub prefill: Option<usize>,
+    /// The profile whose targets encode images, videos and sounds.
+    pub encode: Option<usize>,
+}
+
 /// The scheduler's answer.
 #[derive(Clone, Debug)]
 pub struct Decision {
@@ -22,12 +33,43 @@ pub struct Decision {
     pub profiles: SmallVec<[Option<ProfileResult>; 1]>,
     /// Index of the profile whose targets answer the request.
     pub primary: usize,
+    /// Which profiles choose for other stages.
+    pub stages: Stages,
+    /// The port on which the proxy reaches every endpoint, where that is not the endpoint's own.
+    pub proxy_port: Option<u16>,
 }
 
 impl Decision {
     /// Targets of the primary profile, best first.
     pub fn targets(&self) -> &[Arc<Endpoint>] {
         self.primary_result().map(|result| result.targets.as_slice()).unwrap_or_default()
+    }
+
+    /// The endpoint that processes the prompt, where that is not the primary profile's target.
+    pub fn prefill_target(&self) -> Option<&Arc<Endpoint>> {
+        self.stage_targets(self.stages.prefill).first()
+    }
+
+    /// Endpoints that encode images, videos and sounds, where that is not the work of the others.
+    pub fn encode_targets(&self) -> &[Arc<Endpoint>] {
+        self.stage_targets(self.stages.encode)
+    }
+
+    /// Targets of the profile with this index; none if it is the primary one, did not run or found nothing.
+    pub fn stage_targets(&self, profile: Option<usize>) -> &[Arc<Endpoint>] {
+        profile
+            .filter(|&index| index != self.primary)
+            .and_then(|index| self.profiles.get(index)?.as_ref())
+            .map(|result| result.targets.as_slice())
+            .unwrap_or_default()
+    }
+
+    /// `ip:port` at which the proxy reaches `endpoint`.
+    pub fn address<'e>(&self, endpoint: &'e Endpoint) -> Cow<'e, str> {
+        match self.proxy_port {
+            None => Cow::Borrowed(endpoint.target()),
+            Some(port) => Cow::Owned(SocketAddr::new(endpoint.spec().address.ip(), port).to_string()),
+        }
     }
 
     /// The primary profile's result.

@@ -15,10 +15,10 @@ pub use call::{Call, RequestView};
 pub use candidates::Candidates;
 pub use columns::{Column, Columns, Produced};
 pub use cycle::{Profile, ProfilePlugin, ScheduleError, Scheduler, WeightedScorer};
-pub use decision::{Decision, ProfileResult};
+pub use decision::{Decision, ProfileResult, Stages};
 pub use mask::Mask;
 pub use observer::{CycleObserver, Outcome, Step, Stopwatch};
 pub use traits::{
-    Category, DecidedCall, Filter, HeaderEdits, Picker, PluginState, PreRequest, PreRequestError, Producer,
-    ProfileHandler, ResponseCall, ResponseHeaderHook, Results, Scorer,
+    Category, DecidedCall, Decider, Filter, HeaderEdits, Picker, PluginState, PreRequest, PreRequestError,
+    Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseHeaderHook, Results, Scorer,
 };

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
-use super::{Call, Decision, Produced, ProfileResult, ScheduleError};
+use super::{Call, Decision, Produced, ProfileResult, ScheduleError, Stages};
 use crate::pool::Endpoint;
 use crate::request::Headers;
 
@@ -57,6 +57,42 @@ pub trait ProfileHandler: Send + Sync {
         results: &Results,
         errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
     ) -> Result<usize, ScheduleError>;
+
+    /// The endpoint that the profiles in `next`, which run now, will work with, if an earlier round chose one. Filters and scorers see it as
+    /// [`Call::peer`].
+    fn peer(&self, _names: &[Arc<str>], _results: &Results, _next: &[usize]) -> Option<Arc<Endpoint>> {
+        None
+    }
+
+    /// Which of the profiles choose for a stage of their own. Unless the handler knows better, a profile named `prefill` does.
+    fn stages(&self, names: &[Arc<str>]) -> Stages {
+        Stages { prefill: names.iter().position(|name| **name == *"prefill"), encode: None }
+    }
+
+    /// The port on which the proxy reaches every endpoint, where that is not the endpoint's own.
+    fn proxy_port(&self) -> Option<u16> {
+        None
+    }
+
+    /// What is wrong with serving exactly these profiles, told once, while the configuration is read.
+    fn review(&self, _names: &[Arc<str>]) -> Vec<ProfileFault> {
+        Vec::new()
+    }
+}
+
+/// What does not fit between a profile handler and the profiles.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ProfileFault {
+    /// No request can be served.
+    Fatal(String),
+    /// Something that was configured will not happen.
+    Idle(String),
+}
+
+/// Says whether a stage of a request goes to a server of its own.
+pub trait Decider: Send + Sync {
+    /// True if it does. `target` is the endpoint that serves the rest of the request, where it is chosen already.
+    fn decide(&self, call: &Call<'_>, target: Option<&Arc<Endpoint>>) -> bool;
 }
 
 /// Gathers data that scorers read, before scheduling.
@@ -86,9 +122,18 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
-    /// Sets a header, replacing what is there.
+    /// Sets a header, replacing what is there and what was asked for before.
     pub fn set(&mut self, name: &str, value: impl Into<Bytes>) {
-        self.set.push((Bytes::copy_from_slice(name.as_bytes()), value.into()));
+        self.remove.retain(|gone| *gone != name.as_bytes());
+        match self.set.iter_mut().find(|(set, _)| *set == name.as_bytes()) {
+            Some((_, old)) => *old = value.into(),
+            None => self.set.push((Bytes::copy_from_slice(name.as_bytes()), value.into())),
+        }
+    }
+
+    /// True if the header will be set.
+    pub fn sets(&self, name: &str) -> bool {
+        self.set.iter().any(|(set, _)| *set == name.as_bytes())
     }
 
     /// Removes a header.

@@ -1,0 +1,291 @@
+//! Decode, prefill and encode as profiles that run in rounds: the engine behind the profile handlers of disaggregated serving.
+//!
+//! Every profile chooses among all candidates; its filters see to the roles. Order `decode-first`: decode runs, and its choice is shown to the
+//! deciders of encode and prefill, each of which says whether that profile runs as well. Order `prefill-first`: prefill always runs, encode if its
+//! decider says so without knowing a server, decode last. A stage without a decider does not run (prefill in `prefill-first` needs none). Encode
+//! and prefill may fail: the request goes on without them. Decode answers, and must not fail.
+
+use std::sync::Arc;
+
+use smallvec::{SmallVec, smallvec};
+
+use crate::metrics::{DecisionMetrics, StagesRun};
+use crate::plugins::DeciderSlot;
+use crate::pool::Endpoint;
+use crate::scheduling::{Call, ProfileFault, ProfileHandler, ProfileResult, Results, ScheduleError, Stages};
+
+/// Which stage is chosen first.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) enum StageOrder {
+    /// Decode, then the others for it.
+    #[default]
+    DecodeFirst,
+    /// Prefill, then the others for it.
+    PrefillFirst,
+}
+
+impl StageOrder {
+    /// The order of this name in any letter case, with or without hyphens; empty is the default.
+    pub(super) fn parse(text: &str) -> Option<Self> {
+        let plain: String =
+            text.to_lowercase().chars().filter(|letter| !matches!(letter, '-' | '_')).collect();
+        match plain.as_str() {
+            "" | "decode" | "decodefirst" => Some(Self::DecodeFirst),
+            "prefill" | "prefillfirst" => Some(Self::PrefillFirst),
+            _ => None,
+        }
+    }
+}
+
+/// A stage beside decode.
+#[derive(Debug)]
+pub(super) struct SideStage {
+    /// Name of its profile.
+    pub(super) profile: String,
+    /// True if the configuration names that profile; a default name may lead nowhere.
+    pub(super) named: bool,
+    /// Says whether it runs.
+    pub(super) decider: Option<DeciderSlot>,
+}
+
+/// The handler.
+#[derive(Debug)]
+pub(super) struct StageHandler {
+    pub(super) order: StageOrder,
+    /// Name of the profile that answers.
+    pub(super) decode: String,
+    pub(super) prefill: SideStage,
+    /// `None` where there is no such stage.
+    pub(super) encode: Option<SideStage>,
+    pub(super) metrics: DecisionMetrics,
+    pub(super) proxy_port: Option<u16>,
+}
+
+type Next = SmallVec<[usize; 2]>;
+
+/// How it stands with a profile.
+enum State<'r> {
+    Waiting,
+    Empty,
+    Chosen(&'r ProfileResult),
+}
+
+fn state(results: &Results, index: usize) -> State<'_> {
+    match results.get(index) {
+        Some(None) => State::Waiting,
+        Some(Some(Some(result))) => State::Chosen(result),
+        _ => State::Empty,
+    }
+}
+
+fn position(names: &[Arc<str>], wanted: &str) -> Option<usize> {
+    names.iter().position(|name| **name == *wanted)
+}
+
+fn target(results: &Results, index: Option<usize>) -> Option<&Arc<Endpoint>> {
+    match state(results, index?) {
+        State::Chosen(result) => result.targets.first(),
+        _ => None,
+    }
+}
+
+impl StageHandler {
+    /// Index of the decode profile. The only profile there is decodes, whatever it is called.
+    fn decode_index(&self, names: &[Arc<str>]) -> Option<usize> {
+        if names.len() == 1 { Some(0) } else { position(names, &self.decode) }
+    }
+
+    /// Index of the prefill profile; none if it is the decode profile.
+    fn prefill_index(&self, names: &[Arc<str>]) -> Option<usize> {
+        position(names, &self.prefill.profile).filter(|index| self.decode_index(names) != Some(*index))
+    }
+
+    /// Index of the encode profile; none if it is another stage's.
+    fn encode_index(&self, names: &[Arc<str>]) -> Option<usize> {
+        let profile = &self.encode.as_ref()?.profile;
+        let own = *profile != self.prefill.profile;
+        position(names, profile).filter(|index| own && self.decode_index(names) != Some(*index))
+    }
+
+    fn decode_first(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> Next {
+        let Some(decode) = self.decode_index(names) else { return Next::new() };
+        let chosen = match state(results, decode) {
+            State::Waiting => return smallvec![decode],
+            State::Empty => return Next::new(),
+            State::Chosen(result) => result.targets.first().map(Arc::clone),
+        };
+        if let Some((encode, index)) = self.encode.as_ref().zip(self.encode_index(names))
+            && runs(encode, index, call, chosen.as_ref(), results)
+        {
+            return smallvec![index];
+        }
+        if let Some(index) = self.prefill_index(names)
+            && runs(&self.prefill, index, call, chosen.as_ref(), results)
+        {
+            return smallvec![index];
+        }
+        self.count(call, names, results);
+        Next::new()
+    }
+
+    fn prefill_first(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> Next {
+        if let Some(index) = self.prefill_index(names)
+            && matches!(state(results, index), State::Waiting)
+        {
+            return smallvec![index];
+        }
+        if let Some((encode, index)) = self.encode.as_ref().zip(self.encode_index(names))
+            && runs(encode, index, call, None, results)
+        {
+            return smallvec![index];
+        }
+        let Some(decode) = self.decode_index(names) else { return Next::new() };
+        match state(results, decode) {
+            State::Waiting => return smallvec![decode],
+            State::Empty => {}
+            State::Chosen(_) => self.count(call, names, results),
+        }
+        Next::new()
+    }
+
+    fn count(&self, call: &Call<'_>, names: &[Arc<str>], results: &Results) {
+        let stages = StagesRun {
+            prefill: target(results, self.prefill_index(names)).is_some(),
+            encode: target(results, self.encode_index(names)).is_some(),
+        };
+        self.metrics.count(call.request.target_model, stages);
+    }
+}
+
+/// True if the stage, whose profile has this index, waits and its decider wants it. Otherwise it is marked as done with.
+fn runs(
+    stage: &SideStage,
+    index: usize,
+    call: &Call<'_>,
+    target: Option<&Arc<Endpoint>>,
+    results: &mut Results,
+) -> bool {
+    if !matches!(state(results, index), State::Waiting) {
+        return false;
+    }
+    let decider = stage.decider.as_ref().and_then(DeciderSlot::get);
+    if decider.is_some_and(|decider| decider.decide(call, target)) {
+        return true;
+    }
+    results[index] = Some(None);
+    false
+}
+
+impl ProfileHandler for StageHandler {
+    fn pick(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> Next {
+        match self.order {
+            StageOrder::DecodeFirst => self.decode_first(call, names, results),
+            StageOrder::PrefillFirst => self.prefill_first(call, names, results),
+        }
+    }
+
+    fn conclude(
+        &self,
+        names: &[Arc<str>],
+        results: &Results,
+        errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
+    ) -> Result<usize, ScheduleError> {
+        let decode = self.decode_index(names);
+        if let Some(decode) = decode.filter(|decode| matches!(state(results, *decode), State::Chosen(_))) {
+            return Ok(decode);
+        }
+        errors.sort_by(|a, b| names.get(a.0).cmp(&names.get(b.0)));
+        let mut message = "failed to find available decode workers".to_owned();
+        for (profile, error) in errors.iter() {
+            let name = names.get(*profile).map_or("", |name| &**name);
+            message = format!("{message}; profile '{name}': {error}");
+        }
+        let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
+        Err(ScheduleError::Failed { message, nothing_left })
+    }
+
+    fn peer(&self, names: &[Arc<str>], results: &Results, next: &[usize]) -> Option<Arc<Endpoint>> {
+        let (decode, prefill) = (self.decode_index(names), self.prefill_index(names));
+        let (works_with, running) = match self.order {
+            StageOrder::DecodeFirst => (decode, prefill),
+            StageOrder::PrefillFirst => (prefill, decode),
+        };
+        if next.first().copied() != running {
+            return None;
+        }
+        target(results, works_with).map(Arc::clone)
+    }
+
+    fn stages(&self, names: &[Arc<str>]) -> Stages {
+        Stages { prefill: self.prefill_index(names), encode: self.encode_index(names) }
+    }
+
+    fn proxy_port(&self) -> Option<u16> {
+        self.proxy_port
+    }
+
+    fn review(&self, names: &[Arc<str>]) -> Vec<ProfileFault> {
+        let mut faults = Vec::new();
+        let listed = || names.iter().map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ");
+        if let [only] = names
+            && **only != *self.decode
+        {
+            let text = format!("runs the profile \"{only}\", the only one, as \"{}\"", self.decode);
+            faults.push(ProfileFault::Idle(text));
+        } else if self.decode_index(names).is_none() {
+            let text = format!(
+                "runs the profile \"{}\" for every request, and there is none of that name; there are {}",
+                self.decode,
+                listed()
+            );
+            faults.push(ProfileFault::Fatal(text));
+        }
+        let (prefill, encode) = (self.prefill_index(names), self.encode_index(names));
+        if prefill.is_none() || self.order == StageOrder::DecodeFirst {
+            faults.extend(review_stage(&self.prefill, prefill, PREFILL, names));
+        }
+        faults.extend(self.encode.as_ref().and_then(|stage| review_stage(stage, encode, ENCODE, names)));
+        let known = [self.decode_index(names), prefill, encode];
+        for (index, name) in names.iter().enumerate() {
+            if !known.contains(&Some(index)) {
+                let text = format!("never runs the profile \"{name}\": it is no stage's");
+                faults.push(ProfileFault::Idle(text));
+            }
+        }
+        faults
+    }
+}
+
+/// Name of a stage for people, and a decider for it.
+type StageName = (&'static str, &'static str);
+const PREFILL: StageName = ("prefill", "always-disagg-pd-decider");
+const ENCODE: StageName = ("encode", "always-disagg-multimodal-decider");
+
+/// Why a stage whose profile has this index will never run.
+fn review_stage(
+    stage: &SideStage,
+    index: Option<usize>,
+    (what, decider): StageName,
+    names: &[Arc<str>],
+) -> Option<ProfileFault> {
+    let profile = &stage.profile;
+    let text = match index {
+        Some(_) if stage.decider.is_some() => return None,
+        Some(_) => {
+            format!(
+                "never runs the profile \"{profile}\": {what} has no decider; name one, such as `{decider}`"
+            )
+        }
+        None if position(names, profile).is_some() => {
+            format!("takes the profile \"{profile}\" for {what} and for another stage; {what} never runs")
+        }
+        None if stage.named || stage.decider.is_some() => {
+            format!("never disaggregates {what}: there is no profile \"{profile}\"")
+        }
+        None => return None,
+    };
+    Some(ProfileFault::Idle(text))
+}
+
+#[cfg(test)]
+mod tests;
