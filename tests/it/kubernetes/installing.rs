@@ -21,14 +21,14 @@ use crate::support::{eventually, helm, program, run};
 const NOWHERE: &str = "mistyped";
 
 /// A namespace with Pod Security `restricted`, in which Jobs run.
-struct Site {
-    namespace: Arc<Namespace>,
+pub(super) struct Site {
+    pub(super) namespace: Arc<Namespace>,
     kubeconfig: String,
     _jobs: AbortOnDropHandle<()>,
 }
 
 impl Site {
-    async fn start(server: &ApiServer) -> Self {
+    pub(super) async fn start(server: &ApiServer) -> Self {
         let namespace = Arc::new(Namespace::bare(server).await);
         namespace.label("pod-security.kubernetes.io/enforce", "restricted").await;
         let kubeconfig = server.admin_kubeconfig().display().to_string();
@@ -39,23 +39,27 @@ impl Site {
     /// Installs or upgrades with these values; `Err` is what Helm says.
     async fn upgrade(&self, sets: &[&str]) -> Result<(), String> {
         let labels = format!("inferencePool.modelServers.matchLabels.{}={}", LABEL.0, LABEL.1);
-        let usual = ["upgrade", "--install", POOL, "deploy/charts/pointsman", "--timeout", "60s"];
-        let mut args: Vec<String> = usual.map(str::to_owned).to_vec();
-        args.extend(
-            ["--namespace", &self.namespace.name, "--kubeconfig", &self.kubeconfig].map(str::to_owned),
-        );
+        let mut args = vec![];
         for set in [labels.as_str()].iter().chain(sets) {
-            args.extend(["--set".to_owned(), (*set).to_owned()]);
+            args.extend(["--set", set]);
         }
+        self.release("deploy/charts/pointsman", &args).await.map(drop)
+    }
+
+    /// Installs or upgrades the release with this chart and these further arguments: what Helm says.
+    pub(super) async fn release(&self, chart: &str, args: &[&str]) -> Result<String, String> {
+        let usual = ["upgrade", "--install", POOL, chart, "--timeout", "60s"];
+        let place = ["--namespace", &self.namespace.name, "--kubeconfig", &self.kubeconfig];
+        let all: Vec<String> = [&usual[..], &place, args].concat().into_iter().map(str::to_owned).collect();
         let ran = tokio::task::spawn_blocking(move || {
-            let args: Vec<&str> = args.iter().map(String::as_str).collect();
+            let args: Vec<&str> = all.iter().map(String::as_str).collect();
             helm(&args)
         });
         let (good, out, error) = ran.await.unwrap();
-        if good { Ok(()) } else { Err(format!("{out}{error}")) }
+        if good { Ok(out) } else { Err(format!("{out}{error}")) }
     }
 
-    fn api<K>(&self) -> Api<K>
+    pub(super) fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
     {

@@ -12,3 +12,4 @@ mod outage;
 mod rights;
 mod serving;
 mod size;
+mod taking_over;

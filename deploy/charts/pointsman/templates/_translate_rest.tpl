@@ -46,6 +46,10 @@
 {{- $monitoring := $values.inferenceExtension.monitoring -}}
 {{- $provider := $monitoring.provider | default dict -}}
 {{- $gateway := $values.provider | default dict -}}
+{{- with $values.inferenceExtension.serviceMonitor -}}
+{{- $_ := set $monitoring "prometheus" (mergeOverwrite $monitoring.prometheus (pick . "enabled" "auth" "extraLabels")) -}}
+{{- with .interval -}}{{- $_ := set $monitoring "interval" . -}}{{- end -}}
+{{- end -}}
 {{- with $monitoring.servicemonitor -}}
 {{- if .enabled -}}{{- $_ := set $monitoring.prometheus "enabled" true -}}{{- end -}}
 {{- with .interval -}}{{- $_ := set $monitoring "interval" . -}}{{- end -}}
