@@ -119,6 +119,7 @@ impl Background {
                 let snapshot = self.pool.snapshot();
                 self.metrics.scheduler().prune_endpoints(&snapshot);
                 self.metrics.inflight(INFLIGHT_PRODUCER).prune_endpoints(&snapshot);
+                self.metrics.prune_encoder_caches(&snapshot);
                 if let Some(layer) = &self.layer {
                     let datalayer = self.metrics.datalayer();
                     count_states(&self.pool, &datalayer, now, self.staleness);

@@ -12,6 +12,7 @@ use super::datalayer::DataLayerMetrics;
 use super::disaggregation::{DecisionFamilies, DecisionMetrics};
 use super::discovery::DiscoveryMetrics;
 use super::encode::Format;
+use super::encoder_cache::{EncoderCacheFamilies, EncoderCacheMetrics};
 use super::extproc::ExtProcMetrics;
 use super::family::{Definition, Family};
 use super::flow::{FlowFamilies, FlowMetrics};
@@ -27,7 +28,7 @@ use super::request::{RequestFamilies, RequestMetrics};
 use super::scheduler::SchedulerMetrics;
 use super::state::StateMetrics;
 use super::timer::{ExtensionPoint, PluginTimer, TimerFamily};
-use crate::pool::Pool;
+use crate::pool::{Pool, Snapshot};
 
 const FOLDED: Definition<1> = Definition::new(
     "pointsman_metric_labels_folded_total",
@@ -60,6 +61,7 @@ struct Families {
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
     disaggregation: DecisionFamilies,
+    encoder_cache: EncoderCacheFamilies,
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
@@ -120,6 +122,7 @@ impl Metrics {
                 Arc::clone(&models),
                 gate(60, "disaggregation"),
             ),
+            encoder_cache: EncoderCacheFamilies::register(&registry),
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
@@ -161,6 +164,16 @@ impl Metrics {
     /// Handles of a prefix index plugin.
     pub fn prefix_index(&self, kind: &str, name: &str) -> PrefixIndexMetrics {
         self.families.prefix.index(kind, name)
+    }
+
+    /// Handles of an index of media embeddings.
+    pub fn encoder_cache(&self, kind: &str, name: &str) -> EncoderCacheMetrics {
+        self.families.encoder_cache.index(kind, name)
+    }
+
+    /// Drops the series of embedding caches of endpoints that are not in `snapshot`. Call it now and then.
+    pub fn prune_encoder_caches(&self, snapshot: &Snapshot) {
+        self.families.encoder_cache.prune_endpoints(snapshot);
     }
 
     /// Counter of what the handler `name` of type `disagg-profile-handler` decided.

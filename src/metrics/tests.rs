@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, UNIX_EPOCH};
 use super::*;
 use crate::flow::Outcome;
 use crate::pool::{EndpointId, EndpointSpec, Pool, Reading};
-use crate::request::Usage;
+use crate::request::{MediaKind, Usage};
 
 const LABELS: RequestLabels<'_> =
     RequestLabels { model: "m", target_model: "t", fairness_id: "default-flow", priority: 0 };
@@ -56,6 +56,10 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     let endpoint = &snapshot.endpoints()[0];
     endpoint.load().record(Reading { waiting: Some(1), ..Reading::default() }, 0, now);
     metrics.pool_collector(&pool).refresh(now, Duration::from_secs(2));
+    let encoder_cache = metrics.encoder_cache("mm-embeddings-cache-producer", "media");
+    encoder_cache.query(MediaKind::Image);
+    encoder_cache.hits(endpoint, MediaKind::Image, 1);
+    encoder_cache.ratio(0.5);
     drop(metrics.inflight("load").begin(endpoint, "default-flow", 0, 5));
     metrics.scheduler().success("t", endpoint);
     metrics.scheduler().failure("t");

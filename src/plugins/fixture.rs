@@ -287,8 +287,20 @@ impl Fleet {
         decision: &Decision,
         profiles: &[Arc<str>],
     ) -> HeaderEdits {
+        self.edits_with(roles, request, &Columns::new(), decision, profiles)
+    }
+
+    /// The same with these columns.
+    pub(crate) fn edits_with(
+        &self,
+        roles: &Roles,
+        request: &Request,
+        columns: &Columns,
+        decision: &Decision,
+        profiles: &[Arc<str>],
+    ) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
-        self.call(request, &Columns::new(), |call| {
+        self.call(request, columns, |call| {
             let decided = DecidedCall { call: *call, decision, profiles };
             roles.pre_request.as_ref().unwrap().before_forward(&decided, &mut edits).unwrap();
         });

@@ -20,6 +20,7 @@ pub static REGISTRY: Registry = &[
     &scorers::kv_cache_utilization::TYPE,
     &scorers::load_aware::TYPE,
     &scorers::lora_affinity::TYPE,
+    &scorers::mm_embeddings_cache::TYPE,
     &scorers::no_hit_lru::TYPE,
     &scorers::prefix_cache::TYPE,
     &scorers::queue::TYPE,
@@ -44,6 +45,8 @@ pub static REGISTRY: Registry = &[
     &profiles::disagg_headers::TYPE,
     // Data producers.
     &producers::approx_prefix_cache::TYPE,
+    &producers::mm_embeddings_cache::TYPE,
+    &producers::p2p_source::TYPE,
     // Parsers.
     &parsers::ANTHROPIC,
     &parsers::OPENAI,

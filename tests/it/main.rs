@@ -23,6 +23,7 @@ mod cli;
 mod datalayer;
 mod datalayer_python;
 mod deploy;
+mod disaggregation;
 mod discovery;
 mod drain;
 mod ext_proc_direct;

@@ -1,6 +1,8 @@
 //! Data producers: one file a plugin.
 
 pub mod approx_prefix_cache;
+pub mod mm_embeddings_cache;
+pub mod p2p_source;
 
 use std::sync::Arc;
 

@@ -8,6 +8,6 @@ pub mod data_parallel;
 pub mod disagg;
 pub mod disagg_headers;
 pub mod pd;
-mod routing_headers;
+pub(in crate::plugins) mod routing_headers;
 pub mod single;
 mod stages;

@@ -6,11 +6,13 @@ use bytes::Bytes;
 use crate::scheduling::{DecidedCall, HeaderEdits};
 
 /// `ip:port` of the server that processes the prompt.
-pub(in crate::plugins) const PREFILL: &str = "x-prefiller-host-port";
+const PREFILL: &str = "x-prefiller-host-port";
 /// `ip:port` of each server that encodes images, videos and sounds, with commas.
-pub(in crate::plugins) const ENCODE: &str = "x-encoder-hosts-ports";
+const ENCODE: &str = "x-encoder-hosts-ports";
 /// `ip:port` of the engine rank that serves, where the proxy reaches all ranks on one port.
-pub(in crate::plugins) const DATA_PARALLEL: &str = "x-data-parallel-host-port";
+const DATA_PARALLEL: &str = "x-data-parallel-host-port";
+/// `ip:port` of a server from which the one that processes the prompt may fetch the cache.
+pub(in crate::plugins) const KV_SOURCE: &str = "x-kv-cache-source-host-port";
 
 /// Writes the targets of the prefill and the encode profile, by index.
 pub(super) fn write_stages(

@@ -7,6 +7,7 @@ pub mod active_request;
 pub mod kv_cache_utilization;
 pub mod load_aware;
 pub mod lora_affinity;
+pub mod mm_embeddings_cache;
 pub mod no_hit_lru;
 pub mod prefix_cache;
 pub mod queue;
