@@ -179,6 +179,24 @@ fn keys_without_effect_are_named_in_an_annotation_and_nothing_is_refused_for_the
 }
 
 #[test]
+fn keys_with_nothing_below_them_mean_the_default() {
+    let objects = render_text(
+        "
+inferencePool: {modelServers: {matchLabels: {app: x}}}
+inferenceExtension: {monitoring: {prometheus: null, provider: {gmp: null}}, tracing: null, pluginsCustomConfig: null, env: null, resources: {limits: null}}
+istio: {destinationRule: null}
+provider: {name: null, gke: null}
+experimentalHttpRoute: null
+",
+    );
+    let args = args(&objects);
+    assert!(args.contains(&"--metrics-endpoint-auth=true") && args.contains(&"--tracing=false"), "{args:?}");
+    let text = "router: {modelServers: {matchLabels: {app: x}, type: null}, monitoring: {prometheus: {auth: null}}, epp: {resources: {limits: null, requests: {cpu: 1}}, flags: null}, proxy: null}";
+    let objects = render_text(text);
+    assert_eq!(container(&objects, "epp")["resources"], json!({"requests": {"cpu": 1}}));
+}
+
+#[test]
 fn the_references_image_gives_way_to_pointsmans_and_any_other_is_taken() {
     let picks = |sets: &str| {
         let objects = render(&["--set", LABEL, "--set", sets]);

@@ -275,11 +275,6 @@ taken over keeps its account. Delete the Secret and upgrade once more to give it
 {{- end -}}
 {{- end -}}
 {{- end -}}
-{{- range list "configCheck" "leaderPolicy" -}}
-{{- if not (get $.Values.inferenceExtension .) -}}
-{{- fail (printf "inferenceExtension.%s is missing: values of an older chart need `helm upgrade --reset-then-reuse-values` in the place of --reuse-values" .) -}}
-{{- end -}}
-{{- end -}}
 {{- if include "pointsman.flag" (list . "ha-leader-label") -}}
 {{- fail (printf "inferenceExtension.flags: ha-leader-label would move the label by which Services find the leader from %s" (include "pointsman.leaderSelector" . | replace ": " "=")) -}}
 {{- end -}}

@@ -27,6 +27,8 @@
 {{- if and $tokenizer.enabled (or $tokenizer.modelName $tokenizer.args) -}}
 {{- $port := $tokenizer.port | default 8000 | int -}}
 {{- $image := merge (deepCopy ($tokenizer.image | default dict)) (dict "registry" "docker.io" "repository" "vllm/vllm-openai-cpu" "tag" "v0.19.1" "pullPolicy" "IfNotPresent") -}}
+{{- /* Its image runs as root. */ -}}
+{{- $home := "/root" -}}
 {{- $rust := eq ($tokenizer.flavor | default "python") "rust" -}}
 container:
   name: vllm-render
@@ -69,7 +71,7 @@ container:
   {{- end }}
   volumeMounts:
   - name: model-cache
-    mountPath: /root/.cache/huggingface
+    mountPath: {{ $home }}/.cache/huggingface
   {{- with $tokenizer.volumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}

@@ -7,6 +7,8 @@ work for all, because they share the values. `.Values.translated` then has what 
 {{- $found := dict "warnings" list "shape" "inferencepool" "foreign" false -}}
 {{- $known := .Files.Get "files/known-values.yaml" | fromYaml -}}
 {{- include "pointsman.unknownKeys" (list $found .Values $known "") -}}
+{{- include "pointsman.prune" .Values -}}
+{{- include "pointsman.fillIn" (list .Values (.Files.Get "files/absent-values.yaml" | fromYaml)) -}}
 {{- if .Values.router -}}
 {{- include "pointsman.translateRouter" (list . $found) -}}
 {{- end -}}
@@ -17,6 +19,31 @@ work for all, because they share the values. `.Values.translated` then has what 
 {{- include "pointsman.translateImage" (list . $found) -}}
 {{- include "pointsman.translateLabels" (list . $found) -}}
 {{- $_ := set .Values "translated" $found -}}
+{{- end -}}
+{{- end }}
+
+{{/* Takes out keys with nothing below them. A flag without a value stands alone, and a key of a security context is taken out by it: those stay. */}}
+{{- define "pointsman.prune" -}}
+{{- $values := . -}}
+{{- range $key := keys $values -}}
+{{- $value := get $values $key -}}
+{{- if kindIs "invalid" $value -}}
+{{- $_ := unset $values $key -}}
+{{- else if and (kindIs "map" $value) (not (has $key (list "flags" "env" "podSecurityContext" "securityContext" "pluginsConfig" "pluginsCustomConfig"))) -}}
+{{- include "pointsman.prune" $value -}}
+{{- end -}}
+{{- end -}}
+{{- end }}
+
+{{/* Sets what is missing of the second map in the first. A false or an empty text is not missing. */}}
+{{- define "pointsman.fillIn" -}}
+{{- $values := first . -}}
+{{- range $key, $absent := last . -}}
+{{- if not (hasKey $values $key) -}}
+{{- $_ := set $values $key (ternary (deepCopy $absent) $absent (kindIs "map" $absent)) -}}
+{{- else if and (kindIs "map" $absent) (kindIs "map" (get $values $key)) -}}
+{{- include "pointsman.fillIn" (list (get $values $key) $absent) -}}
+{{- end -}}
 {{- end -}}
 {{- end }}
 
