@@ -6,8 +6,11 @@ use crate::document::Problems;
 
 /// Warns about listed plugins that take part in nothing, or in less than their type suggests.
 pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
+    let any_broken = instances.list().iter().any(|instance| instance.broken);
     for instance in instances.list() {
-        if instance.broken || instance.origin != Origin::Listed {
+        // Whoever failed to be built may have asked a decider.
+        let may_be_asked = any_broken && instance.roles.decider.is_some();
+        if instance.broken || may_be_asked || instance.origin != Origin::Listed {
             continue;
         }
         let name = &instance.name;

@@ -25,6 +25,8 @@ pub(super) struct ExchangeParts {
     #[expect(dead_code, reason = "held until the request ends")]
     pub(super) running: RunningGuard,
     pub(super) inflight: Option<InflightShare>,
+    /// Shares of the servers of other stages; they have done their work when the response begins.
+    pub(super) stages: Vec<(Lease, Option<InflightShare>)>,
     pub(super) api: Api,
     pub(super) response_timer: Option<PluginTimer>,
     pub(super) streaming: bool,
@@ -154,6 +156,7 @@ impl Exchange {
         if self.first_byte.is_none() {
             self.first_byte = Some(now);
             self.parts.lease.release_tokens();
+            self.parts.stages.clear();
             if let Some(inflight) = &mut self.parts.inflight {
                 inflight.release_tokens();
             }

@@ -12,7 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::bindings::ServerBindings;
 use super::exchange::{Exchange, ExchangeParts};
-use super::observed::observer;
+use super::observed::{describe_stages, observer};
 use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
@@ -22,7 +22,7 @@ use super::{
     control_headers, names, objective, rewrite, unseen,
 };
 use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
-use crate::pool::{Lease, Pool, Subset};
+use crate::pool::{Endpoint, Lease, Pool, Subset};
 use crate::request::{self, Api, Headers};
 use crate::scheduling::{
     Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
@@ -156,6 +156,7 @@ impl Director {
         }
         let (edits, states) =
             self.before_forward(Call::new(view, now, &candidates, &everyone, &columns), &decision)?;
+        describe_stages(&orchestration, &view, &decision);
         Ok(self.route(Chosen {
             headers: &headers,
             forwarded,
@@ -436,17 +437,21 @@ impl Director {
         };
         let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == kind);
         let skip_response = request.body.inference.skip_response;
-        let inflight =
-            self.parts.inflight.as_ref().zip(decision.targets().first()).map(|(inflight, endpoint)| {
-                let tokens = estimated_tokens(request.body.plain.len() as u64);
-                inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens)
-            });
+        let tokens = estimated_tokens(request.body.plain.len() as u64);
+        let share = |endpoint: &Arc<Endpoint>| {
+            let inflight = self.parts.inflight.as_ref()?;
+            Some(inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens))
+        };
+        let inflight = decision.targets().first().and_then(share);
+        let stages = decision.stage_firsts().map(|endpoint| (Lease::take(endpoint, tokens), share(endpoint)));
+        let stages = stages.collect();
         let RequestBody { inference, plain, .. } = &request.body;
         let named = |bindings: &Arc<ServerBindings>| bindings.conversation(api, inference, plain);
         let conversation = self.bindings.as_ref().and_then(named);
         let exchange = Exchange::new(ExchangeParts {
             running: metrics.running_guard(),
             inflight,
+            stages,
             metrics,
             api,
             response_timer: parser.map(|parser| parser.response_timer.clone()),

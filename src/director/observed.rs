@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::scheduling::{CycleObserver, Outcome, RequestView, Step};
+use crate::scheduling::{CycleObserver, Decision, Outcome, RequestView, Stages, Step};
 use crate::telemetry::Span;
 
 /// The observer of a cycle below `span`; `None` if the span does not record.
@@ -37,6 +37,7 @@ impl CycleObserver for Span {
 fn span_name(step: &Step<'_>) -> Cow<'static, str> {
     match step {
         Step::Profile { .. } => "run_scheduler_profile".into(),
+        Step::Deciding { step, .. } => (*step).into(),
         Step::Filtering { .. } => "filter_endpoints".into(),
         Step::Scoring { .. } => "llm_d.epp.scoring".into(),
         Step::Scorer { kind, .. } => format!("llm_d.epp.scorer.{kind}").into(),
@@ -48,6 +49,11 @@ fn describe(span: &mut Span, request: &RequestView<'_>, step: &Step<'_>) {
     match *step {
         Step::Profile { name } => {
             span.attribute("llm_d.epp.scheduling.profile.name", name.to_owned());
+        }
+        Step::Deciding { decision, failed, .. } => {
+            identify(span, request);
+            span.attribute("llm_d.epp.profile_handler.decision", decision.to_owned());
+            span.attribute("llm_d.epp.profile_handler.decode_failed", failed);
         }
         Step::Filtering { candidates } => {
             identify(span, request);
@@ -70,6 +76,27 @@ fn describe(span: &mut Span, request: &RequestView<'_>, step: &Step<'_>) {
             span.texts("llm_d.epp.picker.top_endpoints", best.iter().map(|(name, _)| name.clone()));
             span.numbers("llm_d.epp.picker.top_scores", best.iter().map(|(_, total)| *total));
         }
+    }
+}
+
+/// The span of the servers that were chosen beside the one that answers.
+pub(super) fn describe_stages(span: &Span, request: &RequestView<'_>, decision: &Decision) {
+    let Stages { prefill, encode } = decision.stages;
+    if !span.is_recording() || (prefill.is_none() && encode.is_none()) {
+        return;
+    }
+    let mut span = span.child(|| "prepare_disaggregation");
+    identify(&mut span, request);
+    span.attribute("llm_d.epp.pd.disaggregation_used", decision.prefill_target().is_some());
+    if let Some(target) = decision.prefill_target() {
+        let address = target.spec().address;
+        span.attribute("llm_d.epp.pd.prefill_pod_address", address.ip().to_string());
+        span.attribute("llm_d.epp.pd.prefill_pod_port", address.port().to_string());
+    }
+    let encoders = decision.encode_targets();
+    span.attribute("llm_d.epp.encode.disaggregation_used", !encoders.is_empty());
+    if !encoders.is_empty() {
+        span.texts("llm_d.epp.encode.endpoints", encoders.iter().map(|target| target.target().to_owned()));
     }
 }
 

@@ -15,6 +15,7 @@ pub mod pickers;
 pub mod producers;
 pub mod profiles;
 mod registry;
+mod routing_headers;
 pub mod scorers;
 pub mod sources;
 

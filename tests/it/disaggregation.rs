@@ -36,7 +36,11 @@ schedulingProfiles:
 impl Stage {
     /// `plugins` are further rows of `plugins`; `profiles` is what follows them.
     async fn start(plugins: &str, profiles: &str, flags: &[&str]) -> Self {
-        let fleet = Fleet::start(ROLES.len(), &[]).await;
+        Self::of(Fleet::start(ROLES.len(), &[]).await, plugins, profiles, flags).await
+    }
+
+    /// The same with these servers.
+    async fn of(fleet: Fleet, plugins: &str, profiles: &str, flags: &[&str]) -> Self {
         let roles = fleet.list().map(|(_, addr)| addr).zip(ROLES);
         let mut listed = String::from("endpoints:\n");
         for (number, (addr, role)) in roles.enumerate() {
@@ -255,4 +259,26 @@ async fn an_image_comes_back_to_the_server_that_encoded_it() {
     assert_eq!(queries, Some(7.0));
     let hits = stage.pointsman.metric("llm_d_epp_encoder_cache_hits_total", &[("modality", "image")]).await;
     assert_eq!(hits, Some(6.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn servers_of_other_stages_count_as_busy_until_the_answer_begins() {
+    let fleet = Fleet::start(ROLES.len(), &["--first-token-base-ms", "1500", "--inter-token-ms", "50"]).await;
+    let plugins = "- {type: always-disagg-pd-decider}\n- {type: always-disagg-multimodal-decider}\n- type: disagg-profile-handler\n  \
+                   parameters: {deciders: {prefill: always-disagg-pd-decider, encode: always-disagg-multimodal-decider}}\n";
+    let stage = Stage::of(fleet, plugins, COMMON, &[]).await;
+    let mut body = with_image("bird");
+    (body["stream"], body["max_tokens"]) = (json!(true), json!(10_000));
+    let client = stage.envoy.http1();
+    let busy = async |count: f64| {
+        holds(&format!("{count} servers are busy"), async || {
+            let name = "pointsman_endpoint_in_flight_requests";
+            stage.pointsman.metric(name, &[]).await.unwrap_or(0.0) == count
+        })
+        .await;
+    };
+    let (response, ()) = tokio::join!(client.open("/v1/chat/completions", &body), busy(3.0));
+    busy(1.0).await;
+    drop(response);
+    busy(0.0).await;
 }

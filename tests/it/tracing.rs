@@ -18,6 +18,8 @@ use crate::support::{
     headers, holds, response_headers, sets,
 };
 
+mod stages;
+
 const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 const CALLER: &str = "b7ad6b7169203331";
 
@@ -89,7 +91,7 @@ struct Attribute {
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct AnyValue {
-    #[prost(oneof = "Any", tags = "1, 3, 4, 5")]
+    #[prost(oneof = "Any", tags = "1, 2, 3, 4, 5")]
     any: Option<Any>,
 }
 
@@ -97,6 +99,8 @@ struct AnyValue {
 enum Any {
     #[prost(string, tag = "1")]
     Text(String),
+    #[prost(bool, tag = "2")]
+    Flag(bool),
     #[prost(int64, tag = "3")]
     Integer(i64),
     #[prost(double, tag = "4")]
@@ -180,10 +184,10 @@ impl Drop for Bench {
 
 impl Bench {
     async fn start(flags: &[&str]) -> Self {
-        Self::start_with(false, flags).await
+        Self::start_with(str::to_owned, flags).await
     }
 
-    async fn start_with(filtered: bool, flags: &[&str]) -> Self {
+    async fn start_with(change: impl FnOnce(&str) -> String, flags: &[&str]) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let endpoint = format!("http://{}", listener.local_addr().unwrap());
         let collector = Collector::default();
@@ -198,14 +202,7 @@ impl Bench {
             EndpointsFile::listed([("one", recorder.addr)]),
             recorder.addr.port()
         ));
-        let mut config = config(&endpoints.path(), SCORERS);
-        if filtered {
-            config =
-                config.replace("schedulingProfiles:", "- type: decode-filter\nschedulingProfiles:").replace(
-                    "  - pluginRef: max-score-picker",
-                    "  - pluginRef: decode-filter\n  - pluginRef: max-score-picker",
-                );
-        }
+        let config = change(&config(&endpoints.path(), SCORERS));
         let environment = [
             ("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint.as_str()),
             ("OTEL_TRACES_SAMPLER_ARG", "1"),
@@ -278,7 +275,12 @@ fn question() -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_leaves_the_spans_and_attributes_of_the_reference() {
-    let mut bench = Bench::start_with(true, &["--secure-serving=false"]).await;
+    let filtered = |config: &str| {
+        config
+            .replace("schedulingProfiles:", "- type: decode-filter\nschedulingProfiles:")
+            .replace("  - pluginRef: max", "  - pluginRef: decode-filter\n  - pluginRef: max")
+    };
+    let mut bench = Bench::start_with(filtered, &["--secure-serving=false"]).await;
     let traceparent = parent("01");
     let further = [
         ("traceparent", traceparent.as_str()),

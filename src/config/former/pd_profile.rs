@@ -6,6 +6,8 @@ use super::tree::{self, Map};
 use crate::document::{Node, NodeValue, Problems};
 
 const HANDLER: &str = "pd-profile-handler";
+/// Its successor, which some gave the parameters of the older one.
+const SUCCESSOR: &str = "disagg-profile-handler";
 const BY_PREFIX: &str = "prefix-based-pd-decider";
 const ALWAYS: &str = "always-disagg-pd-decider";
 const DECIDER_NAME: &str = "deciderPluginName";
@@ -21,11 +23,7 @@ pub(super) fn translate(plugins: &mut Vec<Node>, problems: &mut Problems) {
     for index in 0..plugins.len() {
         let line = plugins[index].line;
         let has_default = plugins.iter().any(|row| tree::is_named(row, BY_PREFIX));
-        let Some(row) =
-            tree::row_mut(plugins, index).filter(|row| tree::text_of(row, "type") == Some(HANDLER))
-        else {
-            continue;
-        };
+        let Some(row) = tree::row_mut(plugins, index).filter(|row| decides(row)) else { continue };
         if tree::get(row, "parameters").is_some_and(|node| node.as_map().is_none()) {
             continue;
         }
@@ -56,6 +54,17 @@ pub(super) fn translate(plugins: &mut Vec<Node>, problems: &mut Problems) {
         if !listed {
             plugins.push(decider_row(line, kind, own));
         }
+    }
+}
+
+/// True if the row is one of a handler that decided by itself.
+fn decides(row: &Map) -> bool {
+    let parameters = tree::map_of(row, "parameters");
+    let has = |name: &&str| parameters.is_some_and(|given| tree::has_any_case(given, name));
+    match tree::text_of(row, "type") {
+        Some(HANDLER) => true,
+        Some(SUCCESSOR) => THRESHOLDS.iter().chain(&["hashBlockSize", "decider"]).any(has),
+        _ => false,
     }
 }
 

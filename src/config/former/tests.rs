@@ -278,6 +278,23 @@ fn profile_handlers_that_decided_themselves_get_the_decider_that_decides_the_sam
 }
 
 #[test]
+fn the_newer_handler_with_the_older_parameters_decides_as_they_say() {
+    for (parameters, decider) in [
+        ("{threshold: 0, hashBlockSize: 5}", "always-disagg-pd-decider"),
+        ("{threshold: 40}", "prefix-based-pd-decider"),
+        ("{hashBlockSize: 5}", "always-disagg-pd-decider"),
+    ] {
+        let text = format!("plugins:\n- type: disagg-profile-handler\n  parameters: {parameters}\n");
+        let (document, said) = translated(&text);
+        let rows = &document["plugins"];
+        assert_eq!(rows[0]["parameters"], json!({"deciderPluginName": decider}), "{parameters}");
+        assert_eq!((&rows[1]["type"], said.len()), (&json!(decider), 1), "{said:?}");
+    }
+    let text = "plugins:\n- type: disagg-profile-handler\n  parameters: {stageOrder: prefill-first}\n";
+    assert_eq!(translated(text), (parse(text).unwrap().unwrap().to_json(), Vec::new()));
+}
+
+#[test]
 fn a_profile_handler_with_a_decider_keeps_it() {
     for handler in ["{deciderPluginName: mine}", "{}"] {
         let text = format!(

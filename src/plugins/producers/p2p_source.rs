@@ -12,7 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::approx_prefix_cache;
-use crate::plugins::profiles::routing_headers::{KV_SOURCE, put};
+use crate::plugins::routing_headers::{KV_SOURCE, put};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
 use crate::prefix::PrefixMatch;

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
-use super::routing_headers;
 use super::single::SingleProfile;
+use crate::plugins::routing_headers;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
 use crate::scheduling::{
     Call, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, ProfileFault, ProfileHandler,

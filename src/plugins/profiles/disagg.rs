@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::routing_headers;
 use super::stages::{SideStage, StageHandler, StageOrder};
+use crate::plugins::routing_headers;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError};
 
@@ -145,6 +145,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         encode: Some(side(first(&profiles.encode, &[&params.encode_profile]), "encode", encode_decider)),
         metrics: cx.metrics().disaggregation(TYPE.reports_as, cx.name()),
         proxy_port: None,
+        step: "pick_disagg_profile",
     });
     Ok(Roles::default().profile_handler(handler).pre_request(Arc::new(StageHeaders)))
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::routing_headers;
+use crate::plugins::routing_headers;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
 use crate::scheduling::{DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError};
 

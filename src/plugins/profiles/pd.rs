@@ -84,6 +84,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         encode: None,
         metrics: cx.metrics().prefill_decode(TYPE.reports_as, cx.name()),
         proxy_port,
+        step: "pick_pd_profile",
     });
     let roles = Roles::default().profile_handler(handler);
     Ok(if proxy_port.is_some() { roles.pre_request(Arc::new(RankHeader)) } else { roles })

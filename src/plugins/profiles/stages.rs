@@ -12,7 +12,9 @@ use smallvec::{SmallVec, smallvec};
 use crate::metrics::{DecisionMetrics, StagesRun};
 use crate::plugins::DeciderSlot;
 use crate::pool::Endpoint;
-use crate::scheduling::{Call, ProfileFault, ProfileHandler, ProfileResult, Results, ScheduleError, Stages};
+use crate::scheduling::{
+    Call, Explained, ProfileFault, ProfileHandler, ProfileResult, Results, ScheduleError, Stages,
+};
 
 /// Which stage is chosen first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +61,8 @@ pub(super) struct StageHandler {
     pub(super) encode: Option<SideStage>,
     pub(super) metrics: DecisionMetrics,
     pub(super) proxy_port: Option<u16>,
+    /// What a trace calls its decisions.
+    pub(super) step: &'static str,
 }
 
 type Next = SmallVec<[usize; 2]>;
@@ -149,11 +153,14 @@ impl StageHandler {
     }
 
     fn count(&self, call: &Call<'_>, names: &[Arc<str>], results: &Results) {
-        let stages = StagesRun {
+        self.metrics.count(call.request.target_model, self.stages_run(names, results));
+    }
+
+    fn stages_run(&self, names: &[Arc<str>], results: &Results) -> StagesRun {
+        StagesRun {
             prefill: target(results, self.prefill_index(names)).is_some(),
             encode: target(results, self.encode_index(names)).is_some(),
-        };
-        self.metrics.count(call.request.target_model, stages);
+        }
     }
 }
 
@@ -222,6 +229,20 @@ impl ProfileHandler for StageHandler {
 
     fn proxy_port(&self) -> Option<u16> {
         self.proxy_port
+    }
+
+    fn explain(&self, names: &[Arc<str>], results: &Results, next: &[usize]) -> Option<Explained> {
+        let decode = self.decode_index(names);
+        let failed = decode.is_some_and(|index| matches!(state(results, index), State::Empty));
+        let decision = match (next.first().copied(), decode) {
+            (Some(index), _) if Some(index) == decode => "run_decode".to_owned(),
+            (Some(index), _) if Some(index) == self.prefill_index(names) => "run_prefill".to_owned(),
+            (Some(_), _) => "run_encode".to_owned(),
+            (None, None) => "error_missing_decode_profile".to_owned(),
+            (None, Some(_)) if failed => "complete".to_owned(),
+            (None, Some(_)) => format!("complete_{}", self.stages_run(names, results).label()),
+        };
+        Some(Explained { step: self.step, decision, failed })
     }
 
     fn review(&self, names: &[Arc<str>]) -> Vec<ProfileFault> {

@@ -8,8 +8,8 @@ use smallvec::SmallVec;
 
 use super::observer::{Watching, enter};
 use super::{
-    Call, Candidates, Columns, CycleObserver, Decision, Filter, Mask, Outcome, Picker, ProfileHandler,
-    ProfileResult, RequestView, Results, Scorer, Stages, Step, Stopwatch,
+    Call, Candidates, Columns, CycleObserver, Decision, Explained, Filter, Mask, Outcome, Picker,
+    ProfileHandler, ProfileResult, RequestView, Results, Scorer, Stages, Step, Stopwatch,
 };
 
 /// Most rounds a profile handler may ask for. A handler that names a profile again and again is stopped here.
@@ -162,6 +162,7 @@ impl Scheduler {
         let mut errors: SmallVec<[(usize, ScheduleError); 1]> = SmallVec::new();
         for _ in 0..MAX_ROUNDS {
             let picked = self.handler.call(|handler| handler.pick(&call, &self.names, &mut results));
+            self.explain(&call, &results, &picked, observer);
             if picked.is_empty() {
                 break;
             }
@@ -188,6 +189,18 @@ impl Scheduler {
         })?;
         let profiles = results.into_iter().map(Option::flatten).collect();
         Ok(Decision { profiles, primary, stages: self.stages, proxy_port: self.proxy_port })
+    }
+}
+
+impl Scheduler {
+    /// Tells an observer what the handler decided.
+    fn explain(&self, call: &Call<'_>, results: &Results, next: &[usize], observer: Watching<'_>) {
+        let Some(observer) = observer else { return };
+        if let Some(Explained { step, decision, failed }) =
+            self.handler.plugin.explain(&self.names, results, next)
+        {
+            drop(observer.enter(&call.request, Step::Deciding { step, decision: &decision, failed }));
+        }
     }
 }
 

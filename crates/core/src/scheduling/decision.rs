@@ -55,6 +55,11 @@ impl Decision {
         self.stage_targets(self.stages.encode)
     }
 
+    /// The first target of each stage beside the primary profile.
+    pub fn stage_firsts(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
+        self.prefill_target().into_iter().chain(self.encode_targets().first())
+    }
+
     /// Targets of the profile with this index; none if it is the primary one, did not run or found nothing.
     pub fn stage_targets(&self, profile: Option<usize>) -> &[Arc<Endpoint>] {
         profile

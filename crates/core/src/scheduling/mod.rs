@@ -19,6 +19,7 @@ pub use decision::{Decision, ProfileResult, Stages};
 pub use mask::Mask;
 pub use observer::{CycleObserver, Outcome, Step, Stopwatch};
 pub use traits::{
-    Category, DecidedCall, Decider, Filter, HeaderEdits, Picker, PluginState, PreRequest, PreRequestError,
-    Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseHeaderHook, Results, Scorer,
+    Category, DecidedCall, Decider, Explained, Filter, HeaderEdits, Picker, PluginState, PreRequest,
+    PreRequestError, Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseHeaderHook, Results,
+    Scorer,
 };

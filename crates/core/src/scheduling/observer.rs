@@ -24,6 +24,15 @@ pub enum Step<'a> {
         /// Its name.
         name: &'a str,
     },
+    /// The profile handler has decided what runs next. The step is over at once.
+    Deciding {
+        /// What the handler calls this step.
+        step: &'static str,
+        /// What it decided.
+        decision: &'a str,
+        /// The profile that answers has found no endpoint.
+        failed: bool,
+    },
     /// The filters of a profile run, one after the other.
     Filtering {
         /// Number of endpoints before the first filter.

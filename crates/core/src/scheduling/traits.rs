@@ -74,10 +74,27 @@ pub trait ProfileHandler: Send + Sync {
         None
     }
 
+    /// What the round decided that ended with `next`, for a trace: the name of the step, and what was decided. Called only where somebody
+    /// watches.
+    fn explain(&self, _names: &[Arc<str>], _results: &Results, _next: &[usize]) -> Option<Explained> {
+        None
+    }
+
     /// What is wrong with serving exactly these profiles, told once, while the configuration is read.
     fn review(&self, _names: &[Arc<str>]) -> Vec<ProfileFault> {
         Vec::new()
     }
+}
+
+/// What a profile handler decided in one round.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explained {
+    /// Name of the step.
+    pub step: &'static str,
+    /// What was decided.
+    pub decision: String,
+    /// The profile that answers has found no endpoint.
+    pub failed: bool,
 }
 
 /// What does not fit between a profile handler and the profiles.

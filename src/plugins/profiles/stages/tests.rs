@@ -34,10 +34,12 @@ fn check(case: &Case) {
     let mut results: Results = names.iter().map(|_| None).collect();
     let mut errors = SmallVec::new();
     let mut runs = Vec::new();
+    let mut explained = Vec::new();
     fleet.call(&request("m"), &Columns::new(), |call| {
         for _ in 0..9 {
             let next = handler.pick(call, &names, &mut results);
             let peer = handler.peer(&names, &results, &next);
+            explained.push(handler.explain(&names, &results, &next).unwrap());
             let Some(&index) = next.first() else { break };
             runs.push((names[index].to_string(), peer.map(|peer| peer.id().name().to_owned())));
             let result = case.outcomes[index].map(|place| ProfileResult {
@@ -53,6 +55,18 @@ fn check(case: &Case) {
     let expected: Vec<_> =
         case.runs.iter().map(|(name, peer)| ((*name).to_owned(), peer.map(str::to_owned))).collect();
     assert_eq!(runs, expected, "{} {} {:?}", case.plugin.name, case.params, case.yes);
+    let last = explained.pop().unwrap();
+    let complete = case.counted.map(|kind| format!("complete_{kind}"));
+    assert!(complete.is_none_or(|complete| last.decision == complete), "{last:?}");
+    assert_eq!(explained.len(), runs.len());
+    for ((name, _), round) in runs.iter().zip(&explained) {
+        // Profiles have the names of their stages, but for those of the older handler.
+        let expected = format!("run_{name}");
+        assert!(
+            case.plugin.name == pd::TYPE.name || round.decision == expected || case.names == ["prefill"],
+            "{round:?}"
+        );
+    }
     let answer = handler.conclude(&names, &results, &mut errors);
     let answer_name = answer.as_ref().ok().map(|index| &*names[*index]);
     assert_eq!(answer_name, case.answers, "{answer:?}");

@@ -15,7 +15,7 @@ const DATA_PARALLEL: &str = "x-data-parallel-host-port";
 pub(in crate::plugins) const KV_SOURCE: &str = "x-kv-cache-source-host-port";
 
 /// Writes the targets of the prefill and the encode profile, by index.
-pub(super) fn write_stages(
+pub(in crate::plugins) fn write_stages(
     decided: &DecidedCall<'_>,
     prefill: Option<usize>,
     encode: Option<usize>,
@@ -30,7 +30,7 @@ pub(super) fn write_stages(
 }
 
 /// Writes the address of the primary profile's first target.
-pub(super) fn write_rank(decided: &DecidedCall<'_>, headers: &mut HeaderEdits) {
+pub(in crate::plugins) fn write_rank(decided: &DecidedCall<'_>, headers: &mut HeaderEdits) {
     let rank = decided.decision.targets().first();
     put(decided, DATA_PARALLEL, rank.map(|target| copy(target.target())), headers);
 }
