@@ -125,11 +125,10 @@ fn the_chart_lints_with_every_ready_combination_of_values() {
 fn the_command_of_the_walkthrough_gives_what_the_other_chart_gives() {
     let monitoring = "inferenceExtension.monitoring.prometheus.enabled=true";
     let objects = render(&["--set", LABEL, "--set", "provider.name=none", "--set", monitoring]);
-    for kind in
-        ["Deployment", "Service", "ServiceAccount", "ConfigMap", "Role", "RoleBinding", "ServiceMonitor"]
-    {
+    for kind in ["Deployment", "Service", "ServiceAccount", "ConfigMap", "Role", "RoleBinding"] {
         object(&objects, &format!("{kind} {NAME}"));
     }
+    object(&objects, &format!("ServiceMonitor {NAME}-monitor"));
     let pool = object(&objects, &format!("InferencePool {RELEASE}"));
     assert_eq!(pool["apiVersion"], "inference.networking.k8s.io/v1");
     let expected = json!({

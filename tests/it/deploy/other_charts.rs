@@ -100,7 +100,10 @@ fn values_of_llm_d_router_gateway_come_out_as_there() {
     assert_eq!(pool["endpointPickerRef"]["failureMode"], "FailClose");
     object(&objects, "InferenceObjective batch");
     object(&objects, "Secret reader");
-    assert_eq!(object(&objects, &format!("ServiceMonitor {NAME}"))["spec"]["endpoints"][0]["interval"], "5s");
+    assert_eq!(
+        object(&objects, &format!("ServiceMonitor {NAME}-monitor"))["spec"]["endpoints"][0]["interval"],
+        "5s"
+    );
     assert!(has(&objects, "DestinationRule"));
 }
 
@@ -174,6 +177,13 @@ fn keys_without_effect_are_named_in_an_annotation_and_nothing_is_refused_for_the
         assert!(said.iter().any(|line| line.contains(expected)), "no {expected:?} in {said:?}");
     }
     assert!(!has(&objects, "ServiceMonitor"), "as with the other chart");
+    let autoscaling = |on: bool| {
+        let text = format!(
+            "router: {{modelServers: {{matchLabels: {{app: x}}}}, epp: {{autoscaling: {{enabled: {on}}}}}}}"
+        );
+        warnings(&render_text(&text)).len()
+    };
+    assert_eq!((autoscaling(true), autoscaling(false)), (1, 0), "what is off needs no word");
     // Every key of the chart's own is known.
     assert_eq!(warnings(&render(&["--set", LABEL])), Vec::<&str>::new());
 }

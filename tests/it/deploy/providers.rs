@@ -28,7 +28,7 @@ fn older_keys_of_the_other_chart_count() {
     let secret = object(&objects, "Secret inference-gateway-sa-metrics-reader-secret");
     let reader = &secret["metadata"]["annotations"]["kubernetes.io/service-account.name"];
     object(&objects, &format!("ServiceAccount {}", reader.as_str().unwrap()));
-    let monitor = object(&objects, &format!("ServiceMonitor {NAME}"));
+    let monitor = object(&objects, &format!("ServiceMonitor {NAME}-monitor"));
     let credentials = &monitor["spec"]["endpoints"][0]["authorization"]["credentials"];
     assert_eq!(credentials["name"], secret["metadata"]["name"]);
 

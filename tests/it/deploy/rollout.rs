@@ -90,7 +90,7 @@ fn metrics_of_replicas_that_stand_by_are_scraped_too_and_those_of_the_leader_onc
     let monitoring = "inferenceExtension.monitoring.prometheus.enabled=true";
     for (sets, expected) in [(SEVERAL, 1), ("inferenceExtension.replicas=1", 1)] {
         let objects = render(&["--set", LABEL, "--set", sets, "--set", monitoring]);
-        let monitor = &object(&objects, &format!("ServiceMonitor {NAME}"))["spec"];
+        let monitor = &object(&objects, &format!("ServiceMonitor {NAME}-monitor"))["spec"];
         assert_eq!(
             monitor["jobLabel"], "app.kubernetes.io/name",
             "the job's name does not depend on the Service"

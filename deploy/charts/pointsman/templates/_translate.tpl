@@ -73,7 +73,10 @@ they stand. A key that differs only in case or in a final `s` or `d` from one th
 {{- end -}}
 {{- include "pointsman.warn" (list $found (printf "%s is unknown and has no effect%s" $path $near)) -}}
 {{- else if kindIs "string" $meaning -}}
-{{- if not (empty $value) -}}
+{{- /* What is switched off anyway needs no word. */ -}}
+{{- $off := false -}}
+{{- if kindIs "map" $value -}}{{- $off = eq (get $value "enabled" | toString) "false" -}}{{- end -}}
+{{- if not (or (empty $value) $off) -}}
 {{- include "pointsman.warn" (list $found (printf "%s has no effect: %s" $path $meaning)) -}}
 {{- end -}}
 {{- else if and (kindIs "map" $meaning) (kindIs "map" $value) -}}
