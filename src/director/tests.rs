@@ -236,7 +236,25 @@ fn a_model_that_is_not_seen_is_refused_where_it_must_be_replaced() {
     assert_eq!(piece(r#"{"prompt":"\"model\":\"alias\"","model":"re"#), Ok(()));
     assert_eq!(piece(r#"{"model":"alias","#).unwrap_err().reason, Reason::RewriteUnseen);
 
+    let json = [("content-type", "application/json; charset=utf-8"), (":path", "/v1/rerank")];
+    let header = ("x-llm-d-model-name-rewrite", "h");
+    let elsewhere = |headers: Headers, text: &'static str| {
+        let mut routed = handle(&director, unseen(headers)).unwrap();
+        routed
+            .exchange
+            .on_request_chunk(&Bytes::from_static(text.as_bytes()))
+            .map_err(|refusal| refusal.reason)
+    };
+    let plain = || Headers::from(json);
+    let refused = Err(Reason::RewriteUnseen);
+    assert_eq!(elsewhere(plain(), "\u{feff}{\"query\":\"q\",\"model\":\"alias\"}"), refused);
+    assert_eq!(elsewhere(plain(), r#"{"model":"real"}"#), Ok(()));
+    let asking = || Headers::from([json[0], json[1], header]);
+    assert_eq!(elsewhere(asking(), r#"{"model":"any"}"#), refused);
+    assert_eq!(elsewhere(asking(), r#"{"query":"no model"}"#), Ok(()));
+
     director.pool().set_rewrites(rule(&[], "real"));
+    assert_eq!(elsewhere(plain(), r#"{"model":"any"}"#), refused);
     assert_eq!(handle(&director, unseen(Headers::new())).unwrap_err().reason, Reason::RewriteUnseen);
 }
 

@@ -11,7 +11,7 @@ use super::names::MODEL_REWRITE;
 use super::request_body::{RequestBody, Unparsed};
 use super::{BodySeen, Reason, Refusal};
 use crate::pool::Pool;
-use crate::request::{Api, ModelWatch};
+use crate::request::{Api, Headers, ModelWatch};
 
 /// What remains to be done for a body that was not seen whole.
 pub(super) enum Unseen {
@@ -23,6 +23,8 @@ pub(super) enum Unseen {
 
 /// Refuses a request whose model must be replaced and was not seen. `read` is what is known of its body;
 /// `header_counts`: clients may ask for a model.
+///
+/// On a path that no parser reads, a body that is JSON may have a model; it is looked for as the body passes by.
 ///
 /// Without any of the body that is known only of a rewrite that the client itself asks for, and of rules that match every model. Of the rest
 /// of a body that was cut it is not known either which rules match; there any rule may.
@@ -36,10 +38,11 @@ pub(super) fn check(
     let RequestBody { kind, inference, .. } = read;
     let unseen = matches!(seen, BodySeen::Unseen | BodySeen::Part) && !inference.is_rewritable();
     let has_model = kind.and_then(|kind| kind.api(path)).is_some_and(|api| api != Api::Opaque);
+    let may_have_one = !has_model && seen == BodySeen::Unseen && is_json(headers);
     let plain = headers
         .get("content-encoding")
         .is_none_or(|coding| coding.is_empty() || coding.eq_ignore_ascii_case(b"identity"));
-    if !unseen || !has_model || !plain {
+    if !unseen || !(has_model || may_have_one) || !plain {
         return Ok(Unseen::Nothing);
     }
     let rewrites = pool.rewrites();
@@ -47,13 +50,21 @@ pub(super) fn check(
     if seen == BodySeen::Part {
         return if asked || !rewrites.is_empty() { Err(cut()) } else { Ok(Unseen::Nothing) };
     }
-    if asked || rewrites.matches_all() {
+    if has_model && (asked || rewrites.matches_all()) {
         return Err(not_shown());
     }
-    if rewrites.is_empty() {
+    if rewrites.is_empty() && !asked {
         return Ok(Unseen::Nothing);
     }
-    Ok(Unseen::Watch(UnseenModel { watch: ModelWatch::new(), pool: Arc::clone(pool) }))
+    let asked = asked.then(|| MODEL_REWRITE.value(headers).unwrap_or_default().into_owned());
+    Ok(Unseen::Watch(UnseenModel { watch: ModelWatch::new(), asked, pool: Arc::clone(pool) }))
+}
+
+/// True if the headers say that the body is JSON.
+fn is_json(headers: &Headers) -> bool {
+    let kind = headers.get("content-type").map(|kind| kind.to_ascii_lowercase()).unwrap_or_default();
+    let kind = kind.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    matches!(kind, b"application/json" | b"text/json") || kind.ends_with(b"+json")
 }
 
 fn cut() -> Refusal {
@@ -72,6 +83,8 @@ fn not_shown() -> Refusal {
 #[derive(Debug)]
 pub(super) struct UnseenModel {
     watch: ModelWatch,
+    /// The model that the client asks for.
+    asked: Option<String>,
     pool: Arc<Pool>,
 }
 
@@ -80,9 +93,10 @@ impl UnseenModel {
     pub(super) fn feed(&mut self, chunk: &Bytes) -> Result<(), Refusal> {
         let Some(model) = self.watch.feed(chunk) else { return Ok(()) };
         let rewrites = self.pool.rewrites();
-        let replaces = rewrites
-            .find(&model)
-            .is_some_and(|(_, rule)| rule.targets.iter().any(|target| target.model != model));
+        let replaces = match rewrites.find(&model) {
+            Some((_, rule)) => rule.targets.iter().any(|target| target.model != model),
+            None => self.asked.as_ref().is_some_and(|asked| *asked != model),
+        };
         if replaces { Err(not_shown()) } else { Ok(()) }
     }
 }

@@ -31,11 +31,11 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'stat
     }
     let delimiter = [b"\r\n--", boundary].concat();
     let mut inference = Inference { api: Api::Other, is_form: true, ..Inference::opaque() };
-    let mut at = delimiter.len() - 2;
-    if !body.starts_with(delimiter.get(2..).unwrap_or_default()) {
-        at += 2 + memmem::find(body, &delimiter).ok_or("no part")?;
-    }
     let finder = memmem::Finder::new(&delimiter);
+    let mut at = delimiter.len() - 2;
+    if !body.starts_with(delimiter.get(2..).unwrap_or_default()) || !ends_delimiter(body, at) {
+        at = delimiter.len() + find_delimiter(&finder, body, 0).ok_or("no part")?;
+    }
     for _ in 0..MAX_PARTS {
         let rest = body.get(at..).unwrap_or_default();
         if rest.starts_with(b"--") {
@@ -55,12 +55,32 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'stat
         let content = start - 2 + header + 4;
         let end = content
             .checked_sub(2)
-            .and_then(|from| finder.find(body.get(from..)?).map(|found| from + found))
+            .and_then(|from| find_delimiter(&finder, body, from))
             .ok_or("a part without an end")?;
         field(head.get(..header).unwrap_or_default(), body, content..end.max(content), &mut inference);
         at = end + delimiter.len();
     }
     Err("more than 1024 parts")
+}
+
+/// Offset of the next delimiter at or behind `from`. A line that only begins like one belongs to the part.
+fn find_delimiter(finder: &memmem::Finder<'_>, body: &[u8], mut from: usize) -> Option<usize> {
+    loop {
+        let found = from + finder.find(body.get(from..)?)?;
+        let end = found + finder.needle().len();
+        if ends_delimiter(body, end) {
+            return Some(found);
+        }
+        from = end;
+    }
+}
+
+/// True if a delimiter may end at `at`: what follows is the mark of the last one, or blanks and a line end.
+fn ends_delimiter(body: &[u8], at: usize) -> bool {
+    let rest = body.get(at..).unwrap_or_default();
+    let rest = rest.get(..80).unwrap_or(rest);
+    let blanks = rest.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    rest.starts_with(b"--") || rest.get(blanks..).is_some_and(|rest| rest.starts_with(b"\r\n"))
 }
 
 /// Takes the field of one part, whose value lies at `value`.

@@ -35,6 +35,14 @@ fn the_field_model_is_read_and_replaced_and_nothing_else_is_touched() {
 }
 
 #[test]
+fn a_line_that_only_begins_like_the_boundary_belongs_to_its_part() {
+    let file = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"a\"\r\n\r\nRIFF\r\n--XXx\r\n--XX-\r\nend\r\n";
+    let body = format!("--XXpreamble\r\n{file}{}--XX--", part("name=\"model\"", "alias"));
+    assert_eq!(model(&body).as_deref(), Some("alias"));
+    assert_eq!(spliced(&body, "real"), body.replace("alias", "real"));
+}
+
+#[test]
 fn of_several_fields_the_last_counts_and_all_are_replaced() {
     let body = format!("{}{}--XX--", part("name=\"model\"", "a"), part("name=\"model\"", "bb"));
     assert_eq!(model(&body).as_deref(), Some("bb"));
@@ -83,7 +91,7 @@ fn what_cannot_be_taken_apart_is_told() {
         (TYPE, ""),
         (TYPE, "--YY--"),
         (TYPE, "--XX\r\nContent-Disposition: form-data; name=\"model\"\r\n\r\nm"),
-        (TYPE, "--XXtail\r\n\r\n\r\n--XX--"),
+        (TYPE, "--XXtail\r\n\r\n\r\n"),
         (TYPE, many.as_str()),
         (TYPE, long.as_str()),
     ] {
