@@ -260,6 +260,12 @@ fn the_example_file_is_good() {
     assert_eq!(state.warnings, []);
 }
 
+#[test]
+fn the_file_for_the_simulator_lists_its_four_servers() {
+    let state = state(include_str!("../../config/endpoints.sim.yaml"));
+    assert_eq!((state.endpoints.len(), state.warnings.len()), (4, 0));
+}
+
 proptest! {
     #[test]
     fn no_content_upsets_the_reader(bytes in prop::collection::vec(any::<u8>(), 0..200)) {

@@ -227,7 +227,8 @@ fn a_plugin_uses_no_other_plugin_but_the_producer_whose_data_it_reads() {
 fn no_file_names_a_place_on_one_machine() {
     let places = [concat!("/wo", "rk/"), concat!("/tm", "p/"), concat!("/ro", "ot/"), concat!("/ho", "me/")];
     let folders = ["src", "crates", "tests", "benches", "deploy", "docs", "config", ".ci"];
-    let tops = ["Makefile", "README.md", "CONTRIBUTING.md", "Cargo.toml", "deny.toml", "clippy.toml"];
+    let tops =
+        ["Makefile", "README.md", "CONTRIBUTING.md", "SECURITY.md", "Cargo.toml", "deny.toml", "clippy.toml"];
     let alone = tops
         .into_iter()
         .filter_map(|name| Some((PathBuf::from(name), std::fs::read_to_string(root().join(name)).ok()?)));
@@ -241,7 +242,8 @@ fn no_file_names_a_place_on_one_machine() {
 #[test]
 fn links_in_the_documents_lead_somewhere() {
     let mut documents: Vec<(PathBuf, String)> = files("docs");
-    for name in ["README.md", "CONTRIBUTING.md"] {
+    documents.extend(files("benches/runs"));
+    for name in ["README.md", "CONTRIBUTING.md", "SECURITY.md"] {
         documents
             .extend(std::fs::read_to_string(root().join(name)).ok().map(|text| (PathBuf::from(name), text)));
     }

@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::config::{ConfigSource, LoadOptions, Plan, load};
 use crate::datalayer::SourceSpec;
 use crate::document::Level;
+use crate::flow::settings::Fairness;
 use crate::metrics::Metrics;
 use crate::request::ParserKind;
 
@@ -62,4 +64,46 @@ fn the_file_discovery_file_schedules_like_the_default() {
     let plan = check("file-discovery.yaml", false);
     assert_eq!(weights(&plan), weights(&check("default.yaml", false)));
     assert!(plan.discovery.as_ref().is_some_and(|discovery| discovery.watch));
+}
+
+#[test]
+fn the_flow_control_file_lets_tenants_take_turns_and_ends_every_wait() {
+    let plan = check("flow-control.yaml", false);
+    assert_eq!(weights(&plan), weights(&check("default.yaml", false)));
+    let flow = plan.flow.expect("the gate is on");
+    assert_eq!(flow.default_request_ttl, Some(Duration::from_mins(1)));
+    assert_eq!(flow.no_endpoint_request_ttl, Some(Duration::from_mins(10)));
+    assert_eq!((flow.max_requests, flow.max_bytes), (Some(10_000), Some(256 << 20)));
+    assert_ne!(flow.default_band.fairness, Fairness::default());
+}
+
+#[test]
+fn the_priorities_file_has_a_band_for_each_of_three_priorities() {
+    let flow = check("priorities.yaml", false).flow.expect("the gate is on");
+    assert!(flow.eviction);
+    assert_eq!(flow.bands.keys().copied().collect::<Vec<_>>(), [-10, 0, 10]);
+    assert_eq!(flow.bands[&10].request_ttl, Some(Duration::from_secs(30)));
+}
+
+#[test]
+fn every_whole_configuration_in_the_pages_loads_without_a_warning() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut found = 0;
+    for page in ["docs/configuration.md", "docs/architecture.md", "docs/priorities.md", "docs/traps.md"] {
+        let text = std::fs::read_to_string(root.join(page)).unwrap();
+        for block in text.split("```yaml\n").skip(1).map(|rest| rest.split("```").next().unwrap_or_default())
+        {
+            if !block.contains("kind: EndpointPickerConfig") {
+                continue;
+            }
+            found += 1;
+            let options =
+                LoadOptions { allow_experimental: true, ..LoadOptions::new(Arc::new(Metrics::new())) };
+            let plan = load(&ConfigSource::Text(block.to_owned()), &options)
+                .unwrap_or_else(|problems| panic!("{page}: {problems}\n{block}"));
+            let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
+            assert_eq!(warnings, [""; 0], "{page}\n{block}");
+        }
+    }
+    assert!(found >= 2, "{found} configurations");
 }
