@@ -140,7 +140,8 @@ impl Director {
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
         let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
-        if let Some(bindings) = &self.bindings
+        // The conversation is on the server that decodes, which may not do the work of another stage.
+        if let Some(bindings) = self.bindings.as_ref().filter(|_| !decision.answers_for_a_stage())
             && let Some(key) = bindings.referred(&path, &request.body.inference, &request.body.plain)
         {
             bindings.apply(key, &candidates, &mut decision);
@@ -447,7 +448,8 @@ impl Director {
         let stages = stages.collect();
         let RequestBody { inference, plain, .. } = &request.body;
         let named = |bindings: &Arc<ServerBindings>| bindings.conversation(api, inference, plain);
-        let conversation = self.bindings.as_ref().and_then(named);
+        let bindings = self.bindings.clone().filter(|_| !decision.answers_for_a_stage());
+        let conversation = bindings.as_ref().and_then(named);
         let exchange = Exchange::new(ExchangeParts {
             running: metrics.running_guard(),
             inflight,
@@ -468,7 +470,7 @@ impl Director {
             processing: self.processing.clone(),
             answers: self.answers.clone(),
             pace: Arc::clone(&self.pace),
-            bindings: self.bindings.clone(),
+            bindings,
             conversation,
             ends_with_request: skip_response,
             unseen: chosen.unseen,

@@ -282,3 +282,23 @@ async fn servers_of_other_stages_count_as_busy_until_the_answer_begins() {
     drop(response);
     busy(0.0).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_stays_on_its_decode_server_and_its_prompts_go_to_prefill_servers() {
+    let stage =
+        Stage::start("- {type: header-profile-handler}\n", COMMON, &["--allow-experimental-plugins"]).await;
+    let client = stage.envoy.http1();
+    let mut body = json!({"model": "sim-model", "input": "which platform", "max_output_tokens": 2});
+    let first = client.post("/v1/responses", &body).await;
+    assert_eq!(first.status, 200, "{first:?}");
+    body["previous_response_id"] = first.json()["id"].clone();
+    for _ in 0..4 {
+        let text = body.to_string();
+        let prefill = client.post_with("/v1/responses", &[("EPP-Profile", "prefill")], text.clone()).await;
+        assert_eq!(prefill.status, 200, "{prefill:?}");
+        let server = stage.fleet.named(prefill.header("x-sim-server")).addr;
+        assert!(stage.servers("prefill").contains(&server), "{server}");
+        let decode = client.post_with("/v1/responses", &[("EPP-Profile", "decode")], text).await;
+        assert_eq!(decode.header("x-sim-server"), first.header("x-sim-server"));
+    }
+}

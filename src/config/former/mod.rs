@@ -36,6 +36,7 @@ pub(super) fn translate(root: &mut Node, problems: &mut Problems) {
         let NodeValue::Map(row) = &mut row.value else { continue };
         let path = format!("plugins[{index}]");
         types::translate(row, &path, problems);
+        pd_profile::translate_encode(row, &path, problems);
         parameters::translate(row, &path, problems);
     }
     prefix_cache::translate(plugins, problems);

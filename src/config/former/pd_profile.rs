@@ -12,6 +12,9 @@ const BY_PREFIX: &str = "prefix-based-pd-decider";
 const ALWAYS: &str = "always-disagg-pd-decider";
 const DECIDER_NAME: &str = "deciderPluginName";
 
+/// Handlers of an encode and a decode stage, before one handler did all stages.
+const ENCODE_HANDLERS: &[&str] = &["e-pd-profile-handler", "ed-profile-handler"];
+
 /// Names of the uncached characters from which a request was prefilled apart; 0 was always.
 const THRESHOLDS: &[&str] = &["threshold", "prefillThreshold"];
 
@@ -66,6 +69,45 @@ fn decides(row: &Map) -> bool {
         Some(SUCCESSOR) => THRESHOLDS.iter().chain(&["hashBlockSize", "decider"]).any(has),
         _ => false,
     }
+}
+
+/// Turns a handler of an encode and a decode stage into the one of all stages. Its decider was that of encode.
+pub(super) fn translate_encode(row: &mut Map, path: &str, problems: &mut Problems) {
+    let Some(former) =
+        tree::text_of(row, "type").and_then(|kind| ENCODE_HANDLERS.iter().find(|name| **name == kind))
+    else {
+        return;
+    };
+    let Some((key, _)) = tree::take(row, "type") else { return };
+    if tree::text_of(row, "name").is_none() {
+        tree::take(row, "name");
+        tree::put(row, key.line, "name", tree::text(key.line, former));
+    }
+    tree::put(row, key.line, "type", tree::text(key.line, SUCCESSOR));
+    if let Some(parameters) = tree::section(row, key.line, "parameters") {
+        if let Some((name, node)) = tree::take_any_case(parameters, DECIDER_NAME) {
+            let mut deciders = Map::new();
+            tree::put(&mut deciders, name.line, "encode", node);
+            tree::put(
+                parameters,
+                name.line,
+                "deciders",
+                Node { line: name.line, value: NodeValue::Map(deciders) },
+            );
+        }
+        if let Some((name, _)) = tree::take_any_case(parameters, "primaryPort") {
+            let at = format!("{path}.parameters.{}", name.text);
+            problems.warning(
+                name.line,
+                at,
+                "has no effect any more: every server has its own port; leave it out",
+            );
+        }
+    }
+    let message = format!(
+        "\"{former}\" is a former handler; write `type: {SUCCESSOR}`, and its decider as `deciders.encode`"
+    );
+    problems.warning(key.line, format!("{path}.type"), message);
 }
 
 /// What a handler said about its decision.

@@ -295,6 +295,23 @@ fn the_newer_handler_with_the_older_parameters_decides_as_they_say() {
 }
 
 #[test]
+fn a_handler_of_encode_and_decode_becomes_that_of_all_stages() {
+    for former in ["ed-profile-handler", "e-pd-profile-handler"] {
+        let text = format!(
+            "plugins:\n- type: {former}\n  parameters: {{deciderPluginName: mine, primaryPort: 8000}}\n"
+        );
+        let (document, said) = translated(&text);
+        let row = &document["plugins"][0];
+        assert_eq!(row["type"], "disagg-profile-handler");
+        assert_eq!(row["parameters"], json!({"deciders": {"encode": "mine"}}));
+        assert!(
+            said.len() == 2 && said.iter().any(|text| text.contains("primaryPort: has no effect")),
+            "{said:?}"
+        );
+    }
+}
+
+#[test]
 fn a_profile_handler_with_a_decider_keeps_it() {
     for handler in ["{deciderPluginName: mine}", "{}"] {
         let text = format!(

@@ -55,6 +55,11 @@ impl Decision {
         self.stage_targets(self.stages.encode)
     }
 
+    /// True if the answer is that of a stage beside decode, as where each stage is a request of its own.
+    pub fn answers_for_a_stage(&self) -> bool {
+        [self.stages.prefill, self.stages.encode].contains(&Some(self.primary))
+    }
+
     /// The first target of each stage beside the primary profile.
     pub fn stage_firsts(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         self.prefill_target().into_iter().chain(self.encode_targets().first())

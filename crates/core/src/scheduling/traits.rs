@@ -64,9 +64,12 @@ pub trait ProfileHandler: Send + Sync {
         None
     }
 
-    /// Which of the profiles choose for a stage of their own. Unless the handler knows better, a profile named `prefill` does.
+    /// Which of the profiles choose for a stage of their own. Unless the handler knows better, profiles named `prefill` and `encode` beside
+    /// others do.
     fn stages(&self, names: &[Arc<str>]) -> Stages {
-        Stages { prefill: names.iter().position(|name| **name == *"prefill"), encode: None }
+        let stage =
+            |wanted: &str| names.iter().position(|name| **name == *wanted).filter(|_| names.len() > 1);
+        Stages { prefill: stage("prefill"), encode: stage("encode") }
     }
 
     /// The port on which the proxy reaches every endpoint, where that is not the endpoint's own.
