@@ -189,6 +189,25 @@ fn keys_without_effect_are_named_in_an_annotation_and_nothing_is_refused_for_the
 }
 
 #[test]
+fn the_chart_standalone_calls_its_envoy_a_sidecar() {
+    let objects = render_text(
+        "
+inferenceExtension:
+  replicas: '1'
+  endpointsServer: {createInferencePool: false, endpointSelector: 'app=x,tier==a', targetPorts: '8000,8001'}
+  extraServicePorts: [{name: http, port: 80, targetPort: '8082'}]
+  sidecar: {enabled: true, resources: {limits: {memory: 16Gi}}}
+",
+    );
+    assert!(args(&objects).contains(&"--endpoint-selector=app=x,tier=a"), "{:?}", args(&objects));
+    assert!(args(&objects).contains(&"--endpoint-target-ports=8000,8001"));
+    let envoy = container(&objects, "envoy");
+    assert_eq!(envoy["resources"]["limits"], json!({"memory": "16Gi"}));
+    assert_eq!(envoy["ports"][0]["containerPort"], 8082);
+    assert_eq!(deployment(&objects)["spec"]["selector"]["matchLabels"], json!({"epp": NAME}));
+}
+
+#[test]
 fn keys_with_nothing_below_them_mean_the_default() {
     let objects = render_text(
         "

@@ -278,6 +278,9 @@ taken over keeps its account. Delete the Secret and upgrade once more to give it
 {{- if include "pointsman.flag" (list . "ha-leader-label") -}}
 {{- fail (printf "inferenceExtension.flags: ha-leader-label would move the label by which Services find the leader from %s" (include "pointsman.leaderSelector" . | replace ": " "=")) -}}
 {{- end -}}
+{{- if not (has .Values.inferencePool.modelServerType (list "vllm" "sglang" "triton-tensorrt-llm" "triton" "trtllm-serve" "tgi")) -}}
+{{- fail (printf "router.modelServers.type is %s, and must be vllm, sglang, triton-tensorrt-llm, triton, trtllm-serve or tgi" .Values.inferencePool.modelServerType) -}}
+{{- end -}}
 {{- include "pointsman.validatePorts" . -}}
 {{- $file := .Values.inferenceExtension.pluginsConfigFile -}}
 {{- if and (ne $file "default-plugins.yaml") (not (has $file (list "payload-agnostic.yaml" "plugins-v2.yaml"))) (not .Values.inferenceExtension.pluginsConfig) (not (hasKey .Values.inferenceExtension.pluginsCustomConfig $file)) -}}

@@ -3,9 +3,6 @@
 {{- $all := list -}}
 {{- $sidecar := .Values.inferenceExtension.sidecar | default dict -}}
 {{- if $sidecar.enabled -}}
-{{- if not $sidecar.image -}}
-{{- fail "inferenceExtension.sidecar.image is required: the sidecar is enabled" -}}
-{{- end -}}
 {{- $container := dict "name" ($sidecar.name | default "sidecar") "imagePullPolicy" "IfNotPresent" -}}
 {{- range $key, $value := omit $sidecar "enabled" "volumes" "configMap" "proxyType" "presets" "agentgateway" -}}
 {{- if $value -}}{{- $_ := set $container $key $value -}}{{- end -}}

@@ -16,6 +16,19 @@
 {{- $_ := set $values.standalone "enabled" true -}}
 {{- $_ := set $values.standalone.proxy "enabled" false -}}
 {{- end -}}
+{{- $sidecar := $extension.sidecar | default dict -}}
+{{- $proxied := or (not $sidecar.image) $sidecar.proxyType (and $extension.endpointsServer (contains "envoy" (toString $sidecar.image))) -}}
+{{- if and $sidecar.enabled $proxied -}}
+{{- /* The chart `standalone` calls its proxy a sidecar. */ -}}
+{{- $_ := set $values.standalone "enabled" true -}}
+{{- $_ := set $values.standalone "inferencePool" (not $extension.endpointsServer) -}}
+{{- $http := dict -}}
+{{- range $extension.extraServicePorts -}}
+{{- if eq (toString .name) "http" -}}{{- $http = . -}}{{- end -}}
+{{- end -}}
+{{- include "pointsman.setProxy" (list $values $sidecar $http) -}}
+{{- $_ := set $extension "sidecar" (dict "enabled" false) -}}
+{{- end -}}
 {{- with $extension.endpointsServer -}}
 {{- if or .standalone (eq (get . "createInferencePool" | toString) "false") -}}
 {{- $_ := set $found "shape" "standalone" -}}

@@ -68,27 +68,38 @@ Whether an Envoy is part of it. The two charts share their values, and only llm-
 {{- end -}}
 {{- $provider := dig "name" "none" ($values.provider | default dict) | default "none" | lower -}}
 {{- $gateway := or (ne $provider "none") (dig "create" false ($values.httpRoute | default dict)) -}}
-{{- $wanted := and (or $given $http) (not $gateway) -}}
+{{- $wanted := not (or (empty (merge (dict) $given $http)) $gateway) -}}
 {{- if kindIs "bool" $given.enabled -}}
 {{- $wanted = $given.enabled -}}
 {{- else if $wanted -}}
 {{- include "pointsman.warn" (list $found "the values do not say which of the two charts they are for: an Envoy stands in front, as in llm-d-router-standalone. router.proxy.enabled=false leaves it out, as llm-d-router-gateway does") -}}
 {{- end -}}
+{{- include "pointsman.setProxy" (list $values $given (ternary $http dict $wanted)) -}}
+{{- with $given.configMapData -}}{{- $_ := set $proxy "configMap" (dict "data" .) -}}{{- end -}}
+{{- with $given.terminationGracePeriodSeconds -}}{{- $_ := set $proxy "drainSeconds" (max 1 (sub (int .) 10)) -}}{{- end -}}
+{{- $_ := set $proxy "enabled" $wanted -}}
+{{- if and $wanted (not $http) -}}
+{{- $http = dict "name" "http" "port" 8081 "protocol" "TCP" "targetPort" 8081 -}}
+{{- $_ := set $values.inferenceExtension "extraServicePorts" (append ($router.extraServicePorts | default list) $http) -}}
+{{- $_ := set $proxy "servicePort" $http -}}
+{{- end -}}
+{{- end }}
+
+{{/*
+What the values of another chart say of the proxy's container, and the port of the picker's Service that leads to it; without one the proxy keeps its
+own. Takes a list of the values, the container and the port.
+*/}}
+{{- define "pointsman.setProxy" -}}
+{{- $proxy := (index . 0).standalone.proxy -}}
+{{- $given := index . 1 -}}
 {{- range $key := list "mode" "replicas" "name" "image" "imagePullPolicy" "command" "args" "env" "ports" "livenessProbe" "readinessProbe" "startupProbe"
       "volumes" "volumeMounts" "configMap" "resources" "securityContext" -}}
 {{- with get $given $key -}}{{- $_ := set $proxy $key . -}}{{- end -}}
 {{- end -}}
-{{- with $given.configMapData -}}{{- $_ := set $proxy "configMap" (dict "data" .) -}}{{- end -}}
-{{- with $given.terminationGracePeriodSeconds -}}{{- $_ := set $proxy "drainSeconds" (max 1 (sub (int .) 10)) -}}{{- end -}}
-{{- $_ := set $proxy "enabled" $wanted -}}
 {{- $_ := set $proxy "type" ($given.proxyType | default "envoy" | lower) -}}
-{{- if $wanted -}}
-{{- if not $http -}}
-{{- $http = dict "name" "http" "port" 8081 "protocol" "TCP" "targetPort" 8081 -}}
-{{- $_ := set $values.inferenceExtension "extraServicePorts" (append ($router.extraServicePorts | default list) $http) -}}
-{{- end -}}
-{{- $port := ternary $http.targetPort $http.port (kindIs "float64" $http.targetPort) -}}
-{{- $_ := set $proxy "servicePort" $http -}}
-{{- $_ := set $proxy "port" (int $port) -}}
+{{- with index . 2 -}}
+{{- $target := include "pointsman.scalar" (.targetPort | default .port) -}}
+{{- $_ := set $proxy "port" (ternary $target .port (regexMatch "^[0-9]+$" $target) | int) -}}
+{{- $_ := set $proxy "servicePort" . -}}
 {{- end -}}
 {{- end }}
