@@ -6,7 +6,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use super::*;
-use crate::pool::{EndpointId, EndpointSpec, Pool, Subset};
+use crate::pool::{Endpoint, EndpointId, EndpointSpec, Pool, Subset};
 use crate::request::{Headers, Inference};
 use crate::scheduling::{Category, Column, Produced};
 
@@ -79,6 +79,23 @@ impl ProfileHandler for Rounds {
             Some(Some(Some(_))) => Ok(0),
             _ => Err(errors.pop().map_or(ScheduleError::NoProfile("none".into()), |(_, error)| error)),
         }
+    }
+
+    fn peer(&self, _names: &[Arc<str>], results: &Results, _next: &[usize]) -> Option<Arc<Endpoint>> {
+        results[0].as_ref()?.as_ref()?.targets.first().cloned()
+    }
+
+    fn proxy_port(&self) -> Option<u16> {
+        Some(9000)
+    }
+}
+
+/// A filter that notes the peer it saw.
+struct SeesPeer(Log);
+
+impl Filter for SeesPeer {
+    fn narrow(&self, call: &Call<'_>, _keep: &mut Mask) {
+        self.0.lock().push(call.peer().map_or("nobody", |peer| peer.id().name()).to_owned());
     }
 }
 
@@ -295,4 +312,24 @@ fn a_mask_of_any_length_keeps_what_it_is_told() {
         mask.reset(70);
         assert_eq!(mask.count(), 70);
     }
+}
+
+#[test]
+fn a_later_round_sees_the_endpoint_that_an_earlier_one_chose_and_the_decision_knows_the_stages() {
+    let log = Log::default();
+    let decode = profile("decode", vec![], vec![(Arc::new(Give(&[("c", 1.0)])), 1.0)], Best(1));
+    let prefill = profile("prefill", vec![Arc::new(SeesPeer(Arc::clone(&log)))], vec![], Best(2));
+    let encode = profile("encode", vec![], vec![(Arc::new(Give(&[("d", 1.0), ("b", 0.5)])), 1.0)], Best(2));
+    let candidates = candidates();
+    let scheduler = scheduler(vec![decode, prefill, encode], &[&[0], &[1, 2]]);
+    let decision = schedule(&scheduler, &candidates).unwrap();
+    assert_eq!(*log.lock(), ["c"]);
+    let name = |endpoint: &Arc<Endpoint>| endpoint.id().name().to_owned();
+    assert_eq!(decision.prefill_target().map(name).as_deref(), Some("a"));
+    assert_eq!(decision.encode_targets().iter().map(name).collect::<String>(), "db");
+    assert_eq!(decision.stage_firsts().map(name).collect::<String>(), "ad");
+    assert!(!decision.answers_for_a_stage());
+    assert_eq!(decision.address(&decision.targets()[0]), "10.0.0.3:9000");
+    let alone = Decision { primary: 1, ..decision };
+    assert!(alone.answers_for_a_stage() && alone.prefill_target().is_none());
 }
