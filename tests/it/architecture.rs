@@ -86,6 +86,16 @@ fn folder_of(path: &Path) -> Option<String> {
 fn is_test(path: &Path) -> bool {
     path.file_name().is_some_and(|name| name.to_str().is_some_and(|name| name.ends_with("tests.rs")))
         || path.components().any(|part| part.as_os_str() == "tests")
+        || is_declared_for_tests(path)
+}
+
+/// True if the module above the file declares it for tests alone, as it does with what writes pages of `docs/`.
+fn is_declared_for_tests(path: &Path) -> bool {
+    let Some(name) = path.file_stem().and_then(|stem| stem.to_str()) else { return false };
+    ["lib.rs", "mod.rs"].into_iter().any(|above| {
+        std::fs::read_to_string(root().join(path.with_file_name(above)))
+            .is_ok_and(|text| text.contains(&format!("#[cfg(test)]\nmod {name};")))
+    })
 }
 
 /// The code before the test module, without comments.
