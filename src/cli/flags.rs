@@ -106,6 +106,9 @@ pub struct ServeFlags {
     /// Allow plugins of Alpha stability.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
     pub allow_experimental_plugins: bool,
+    /// Start without the plugins whose type this version does not have yet, instead of refusing the configuration.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
+    pub allow_missing_plugins: bool,
     /// Feature gates as NAME, NAME=true or NAME=false, with commas; they count over those of the configuration.
     #[arg(long, value_delimiter = ',', help_heading = "Configuration")]
     pub feature_gates: Vec<String>,

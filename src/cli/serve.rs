@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use serde_json::json;
 
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder, INFLIGHT_PRODUCER};
@@ -23,7 +24,7 @@ use super::{ServeFlags, USAGE_ERROR, overrides};
 use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
-use crate::config::{self, LoadOptions, Plan};
+use crate::config::{self, LoadOptions, Plan, PlannedInstance};
 use crate::director::{Admission, BodyBudget, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
@@ -136,6 +137,7 @@ fn start(
 fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Plan> {
     let options = LoadOptions {
         allow_experimental: flags.allow_experimental_plugins,
+        allow_missing: flags.allow_missing_plugins,
         registry: flags.registry,
         seed: settings.seed,
         feature_gates: flags.feature_gates.clone(),
@@ -148,6 +150,9 @@ fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyh
         }
         anyhow::anyhow!("the configuration has errors; `pointsman check` explains it without serving")
     })?;
+    for instance in plan.instances.iter().filter(|instance| instance.missing.is_some()) {
+        metrics.missing_plugin(instance.kind, &instance.name);
+    }
     for problem in plan.problems.of(Level::Warning) {
         tracing::warn!(problem = problem.to_string(), "configuration");
     }
@@ -410,14 +415,13 @@ fn director(
 }
 
 fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync> {
-    let instances: Vec<(String, String)> =
-        plan.instances.iter().map(|instance| (instance.name.to_string(), instance.kind.to_owned())).collect();
-    Arc::new(move || {
-        instances
-            .iter()
-            .map(|(name, kind)| PluginState { name: name.clone(), kind: kind.clone(), state: Ok(None) })
-            .collect()
-    })
+    let state = |instance: &PlannedInstance| PluginState {
+        name: instance.name.to_string(),
+        kind: instance.kind.to_owned(),
+        state: Ok(instance.missing.map(|without| json!({"inForce": false, "reason": without}))),
+    };
+    let states: Vec<PluginState> = plan.instances.iter().map(state).collect();
+    Arc::new(move || states.clone())
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

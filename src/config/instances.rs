@@ -7,6 +7,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::known::{self, Purpose};
+use super::missing::{self, MissingType};
 use super::plan::{Origin, PlannedParser};
 use super::resolve::LoadOptions;
 use super::schema::{PluginEntry, Reference, near_name};
@@ -38,6 +39,8 @@ pub(super) struct Instance {
     deciders: Vec<(Reference, DeciderSlot)>,
     /// Set for a type that is accepted without effect.
     pub(super) inactive: Option<Purpose>,
+    /// Set for a type that is not built yet and was accepted.
+    pub(super) missing: Option<&'static MissingType>,
     /// It could not be built, which has been said; nothing that follows from it needs saying.
     pub(super) broken: bool,
     /// Something refers to it in a role it has.
@@ -110,6 +113,9 @@ impl Instance {
 
     /// What it can be, for error texts.
     pub(super) fn abilities(&self) -> String {
+        if let Some(missing) = self.missing {
+            return format!("it is a {} that is not in this version", missing.role);
+        }
         match (self.inactive, self.roles.names().as_slice()) {
             (Some(purpose), _) => format!("it is a {}", purpose.name()),
             (None, []) => "it has no role at all".to_owned(),
@@ -207,6 +213,7 @@ impl<'o> Instances<'o> {
             consumed: Vec::new(),
             deciders: Vec::new(),
             inactive: None,
+            missing: None,
             broken: false,
             used: false,
         };
@@ -216,18 +223,54 @@ impl<'o> Instances<'o> {
         } else if let Some((kind, purpose)) = known::inactive(&entry.kind) {
             (instance.kind, instance.reports_as) = (kind, kind);
             instance.inactive = Some(purpose);
+        } else if let Some(missing) = missing::find(&entry.kind) {
+            self.accept_missing(&mut instance, missing, entry, problems);
         } else {
             instance.broken = true;
             let kind = &entry.kind;
             let message = if known::in_reference(kind) {
                 format!("plugin type \"{kind}\" exists in the reference but not in this version")
             } else {
-                let names = self.options.registry.iter().map(|row| row.name).chain(known::inactive_names());
+                let names = self
+                    .options
+                    .registry
+                    .iter()
+                    .map(|row| row.name)
+                    .chain(known::inactive_names())
+                    .chain(missing::names());
                 format!("unknown plugin type \"{kind}\"{}", near_name(kind, names))
             };
             problems.error(entry.line, format!("{}.type", entry.path), message);
         }
         self.push(instance);
+    }
+
+    /// Takes a plugin whose type is not built yet, if that is allowed, and says what is not in force.
+    fn accept_missing(
+        &self,
+        instance: &mut Instance,
+        missing: &'static MissingType,
+        entry: &PluginEntry,
+        problems: &mut Problems,
+    ) {
+        (instance.kind, instance.reports_as) = (missing.name, missing.name);
+        let (name, without) = (&instance.name, missing.without);
+        let path = format!("{}.type", entry.path);
+        if !self.options.allow_missing {
+            let message = format!(
+                "plugin type \"{}\" is not in this version: {without}; --allow-missing-plugins starts without it",
+                missing.name
+            );
+            problems.error(entry.line, path, message);
+            instance.broken = true;
+            return;
+        }
+        instance.missing = Some(missing);
+        problems.warning(entry.line, path, format!("\"{name}\" is not in force: {without}"));
+        for parameter in instance.parameters.iter().flat_map(|parameters| missing.unknown(parameters)) {
+            let message = format!("\"{}\" has no parameter of this name", missing.name);
+            problems.warning(entry.line, format!("{}.parameters.{parameter}", entry.path), message);
+        }
     }
 
     fn row(&self, kind: &str) -> Option<&'static PluginType> {
@@ -323,6 +366,7 @@ impl<'o> Instances<'o> {
             consumed: Vec::new(),
             deciders: Vec::new(),
             inactive: None,
+            missing: None,
             broken: false,
             used: true,
         };

@@ -20,6 +20,7 @@ mod former;
 mod gates;
 mod instances;
 mod known;
+mod missing;
 mod plan;
 mod producers;
 mod profiles;

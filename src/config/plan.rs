@@ -31,6 +31,8 @@ pub struct PlannedInstance {
     pub name: Arc<str>,
     /// Type string as configured.
     pub kind: &'static str,
+    /// What is not in force because the type is not built yet; `None` for types that are.
+    pub missing: Option<&'static str>,
     /// Parameters as written.
     pub parameters: Option<Value>,
     /// Why it exists.

@@ -59,6 +59,13 @@ fn report(reader: usize, key: &ColumnKey, instances: &Instances<'_>, problems: &
     if named.is_some_and(|instance| instance.broken) {
         return;
     }
+    if named.is_some_and(|instance| instance.missing.is_some()) {
+        let (name, data, from) = (&reader.name, key.data_name, &key.producer);
+        let message =
+            format!("\"{name}\" reads {data} from \"{from}\", which is not in force: it finds nothing");
+        problems.warning(reader.line, &reader.path, message);
+        return;
+    }
     let makes =
         |instance: &&super::instances::Instance| instance.produced.iter().any(|made| made.data == key.data);
     let others: Vec<String> =

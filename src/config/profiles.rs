@@ -83,7 +83,7 @@ fn listed(entry: &ProfileEntry, instances: &mut Instances<'_>, problems: &mut Pr
             continue;
         };
         let instance = &instances.list()[index];
-        if !instance.broken && !instance.schedules() {
+        if !instance.broken && instance.missing.is_none() && !instance.schedules() {
             let message =
                 format!("\"{}\" has no effect in a profile: {}", row.plugin.name, instance.abilities());
             problems.warning(row.plugin.line, &row.plugin.path, message);
@@ -133,7 +133,7 @@ impl Resolved {
         let roles = &instance.roles;
         let (filters, scores, picks) =
             (roles.filter.is_some(), roles.scorer.is_some(), roles.picker.is_some());
-        let broken = instance.broken;
+        let broken = instance.broken || instance.missing.is_some();
         self.incomplete |= broken;
         if filters {
             self.filters.push(index);

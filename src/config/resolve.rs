@@ -18,6 +18,8 @@ use crate::scheduling::ProfilePlugin;
 pub struct LoadOptions {
     /// Types that may still change are accepted.
     pub allow_experimental: bool,
+    /// Types that are not built yet are accepted and do nothing; else they are errors.
+    pub allow_missing: bool,
     /// Feature gates as `NAME`, `NAME=true` or `NAME=false`, which count over those of the document.
     pub feature_gates: Vec<String>,
     /// Feeds the random choices of plugins.
@@ -35,6 +37,7 @@ impl LoadOptions {
     pub fn new(metrics: Arc<Metrics>) -> Self {
         Self {
             allow_experimental: false,
+            allow_missing: false,
             feature_gates: Vec::new(),
             seed: 0,
             metrics,
@@ -153,6 +156,7 @@ fn planned(instance: &super::instances::Instance, instances: &Instances<'_>) -> 
     PlannedInstance {
         name: Arc::clone(&instance.name),
         kind: instance.kind,
+        missing: instance.missing.map(|missing| missing.without),
         parameters: instance.parameters.clone(),
         origin: instance.origin.clone(),
         roles: instance.roles.names(),

@@ -10,7 +10,8 @@ pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
     for instance in instances.list() {
         // Whoever failed to be built may have asked a decider.
         let may_be_asked = any_broken && instance.roles.decider.is_some();
-        if instance.broken || may_be_asked || instance.origin != Origin::Listed {
+        let said = instance.broken || instance.missing.is_some();
+        if said || may_be_asked || instance.origin != Origin::Listed {
             continue;
         }
         let name = &instance.name;

@@ -221,6 +221,11 @@ impl Metrics {
         self.families.direct.info.child([commit, build_ref]).set(1);
     }
 
+    /// Says that the plugin `name` is not in force, because its type `kind` is not built yet.
+    pub fn missing_plugin(&self, kind: &str, name: &str) {
+        self.families.direct.missing.child([kind, name]).set(1);
+    }
+
     /// Counts a request for `model` that the rewrite resource `name` sent to `target`.
     pub fn model_rewrite(&self, name: &str, model: &str, target: &str) {
         let values = [name, self.families.models.admit(model), target];

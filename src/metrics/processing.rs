@@ -71,10 +71,21 @@ impl ProcessingMetrics {
 pub(super) struct DirectFamilies {
     pub(super) rewrites: Family<IntCounterVec, 3>,
     pub(super) info: Family<IntGaugeVec, 2>,
+    pub(super) missing: Family<IntGaugeVec, 2>,
 }
+
+const MISSING: Definition<2> = Definition::new(
+    "pointsman_missing_plugins",
+    "Plugins of the configuration that are not in force, because this version does not have their type; always 1.",
+    ["plugin_type", "plugin_name"],
+);
 
 impl DirectFamilies {
     pub(super) fn register(registry: &Registry) -> Self {
-        Self { rewrites: Family::register(REWRITES, registry), info: Family::register(INFO, registry) }
+        Self {
+            rewrites: Family::register(REWRITES, registry),
+            info: Family::register(INFO, registry),
+            missing: Family::register(MISSING, registry),
+        }
     }
 }

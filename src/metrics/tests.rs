@@ -35,6 +35,7 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     let metrics = Metrics::new();
     metrics.enable_grpc_stream_metrics();
     metrics.info("abc", "v1");
+    metrics.missing_plugin("latency-scorer", "latency");
     metrics.model_rewrite("rewrite", "m", "t");
     let request = metrics.request(LABELS);
     request.requested(300);

@@ -57,6 +57,8 @@ fn samples_or_say() -> Option<Vec<Sample>> {
 fn outcome(text: &str) -> (bool, Problems) {
     let mut options = LoadOptions::new(Arc::new(Metrics::new()));
     options.allow_experimental = true;
+    // As `pointsman check` does.
+    options.allow_missing = true;
     match load(&ConfigSource::Text(text.to_owned()), &options) {
         Ok(plan) => (true, plan.problems),
         Err(problems) => (false, problems),

@@ -5,6 +5,7 @@ mod defaults;
 mod fakes;
 mod faults;
 mod flow;
+mod missing;
 mod order;
 mod ready_files;
 mod stages;

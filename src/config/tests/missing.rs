@@ -1,0 +1,63 @@
+//! Plugin types that are not built yet: checked, refused, or left out on request.
+
+use std::sync::Arc;
+
+use crate::config::{ConfigSource, LoadOptions, Plan, load};
+use crate::document::{Level, Problems};
+use crate::metrics::Metrics;
+
+const PRECISE: &str = "
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: precise-prefix-cache-producer
+  parameters:
+    tokenProcessorConfig:
+      blockSize: 64
+- type: prefix-cache-scorer
+  parameters:
+    prefixMatchInfoProducerName: precise-prefix-cache-producer
+- type: latency-scorer
+  parameters:
+    ttftWait: 1
+- type: queue-scorer
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: prefix-cache-scorer
+    weight: 3
+  - pluginRef: latency-scorer
+    weight: 2
+  - pluginRef: queue-scorer
+";
+
+fn loaded(allow_missing: bool) -> Result<Plan, Problems> {
+    let options = LoadOptions { allow_missing, ..LoadOptions::new(Arc::new(Metrics::new())) };
+    load(&ConfigSource::Text(PRECISE.to_owned()), &options)
+}
+
+#[test]
+fn types_that_are_not_built_yet_end_the_start_and_the_error_names_the_flag() {
+    let problems = loaded(false).unwrap_err();
+    let errors: Vec<String> = problems.of(Level::Error).map(ToString::to_string).collect();
+    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert!(errors.iter().all(|error| error.contains("--allow-missing-plugins")), "{errors:#?}");
+    assert!(errors[0].contains("precise-prefix-cache-producer") && errors[0].contains("plugins[0].type"));
+}
+
+#[test]
+fn with_leave_the_rest_loads_and_everything_that_is_not_in_force_is_said() {
+    let plan = loaded(true).unwrap();
+    let missing: Vec<&str> =
+        plan.instances.iter().filter(|one| one.missing.is_some()).map(|one| one.kind).collect();
+    assert_eq!(missing, ["precise-prefix-cache-producer", "latency-scorer"]);
+    let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
+    let said = |text: &str| warnings.iter().any(|warning| warning.contains(text));
+    assert!(said("\"precise-prefix-cache-producer\" is not in force"), "{warnings:#?}");
+    assert!(said("\"latency-scorer\" is not in force"), "{warnings:#?}");
+    assert!(said("which is not in force: it finds nothing"), "{warnings:#?}");
+    assert!(said("parameters.ttftWait"), "{warnings:#?}");
+    let scorers: Vec<&str> =
+        plan.scheduler.profiles()[0].scorers.iter().map(|row| &*row.scorer.name).collect();
+    assert_eq!(scorers, ["prefix-cache-scorer", "queue-scorer"]);
+}
