@@ -220,11 +220,11 @@ impl<'o> Instances<'o> {
         let line_of = |path: &str| entry.parameters.as_ref().map_or(entry.line, |node| node.line_of(path));
         if let Some(row) = self.row(&entry.kind) {
             self.construct(&mut instance, row, line_of, problems);
+        } else if let Some(missing) = missing::find(&entry.kind, instance.parameters.as_ref()) {
+            self.accept_missing(&mut instance, missing, entry, problems);
         } else if let Some((kind, purpose)) = known::inactive(&entry.kind) {
             (instance.kind, instance.reports_as) = (kind, kind);
             instance.inactive = Some(purpose);
-        } else if let Some(missing) = missing::find(&entry.kind) {
-            self.accept_missing(&mut instance, missing, entry, problems);
         } else {
             instance.broken = true;
             let kind = &entry.kind;

@@ -5,12 +5,14 @@
 pub(super) enum Purpose {
     /// Counts requests in flight, which is done here in any case.
     InFlightCounter,
+    /// Estimates the tokens of prompts, which is done here in any case.
+    TokenEstimate,
 }
 
 impl Purpose {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::InFlightCounter => "data producer",
+            Self::InFlightCounter | Self::TokenEstimate => "data producer",
         }
     }
 
@@ -18,12 +20,17 @@ impl Purpose {
     pub(super) fn idle_because(self) -> &'static str {
         match self {
             Self::InFlightCounter => "requests in flight are always counted; listing it shows their series",
+            Self::TokenEstimate => "the tokens of prompts are always estimated, four bytes of text each",
         }
     }
 }
 
 /// Types for what is done here without a plugin. Configurations that name them load.
-const INACTIVE: &[(&str, Purpose)] = &[("inflight-load-producer", Purpose::InFlightCounter)];
+const INACTIVE: &[(&str, Purpose)] = &[
+    ("inflight-load-producer", Purpose::InFlightCounter),
+    ("token-producer", Purpose::TokenEstimate),
+    ("tokenizer", Purpose::TokenEstimate),
+];
 
 /// Every other type that the reference registers.
 const ELSEWHERE: &[&str] = &[
@@ -96,8 +103,6 @@ const ELSEWHERE: &[&str] = &[
     "sheddable-eviction-filter",
     "single-profile-handler",
     "token-load-scorer",
-    "token-producer",
-    "tokenizer",
     "topology-affinity-filter",
     "topology-affinity-scorer",
     "topology-extractor",

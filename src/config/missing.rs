@@ -12,6 +12,8 @@ pub(super) struct MissingType {
     pub(super) role: &'static str,
     /// What is not in force without it.
     pub(super) without: &'static str,
+    /// Parameters that ask for what is missing; without one of them the type is not missing. Empty: it always is.
+    only_with: &'static [&'static str],
     /// Names of its parameters at the top level.
     parameters: &'static [&'static str],
 }
@@ -21,6 +23,7 @@ const TYPES: &[MissingType] = &[
         name: "latency-scorer",
         role: "scorer",
         without: "endpoints get no score for their predicted latency",
+        only_with: &[],
         parameters: &[
             "compositeKVWeight",
             "compositePrefixWeight",
@@ -36,12 +39,14 @@ const TYPES: &[MissingType] = &[
         name: "latency-slo-admitter",
         role: "admitter",
         without: "sheddable requests are not refused for their predicted latency",
+        only_with: &[],
         parameters: &["latencyPredictionInfoProducerName"],
     },
     MissingType {
         name: "precise-prefix-cache-producer",
         role: "data producer",
         without: "the engines' cache events are not read, so nothing is known of their caches",
+        only_with: &[],
         parameters: &[
             "indexerConfig",
             "kvEventsConfig",
@@ -54,6 +59,7 @@ const TYPES: &[MissingType] = &[
         name: "precise-prefix-cache-scorer",
         role: "scorer",
         without: "the engines' cache events are not read, and no endpoint is preferred for what it caches",
+        only_with: &[],
         parameters: &[
             "indexerConfig",
             "kvEventsConfig",
@@ -67,6 +73,7 @@ const TYPES: &[MissingType] = &[
         name: "predicted-latency-producer",
         role: "data producer",
         without: "no latency is predicted",
+        only_with: &[],
         parameters: &[
             "contextTTL",
             "encoderCacheMatchInfoProducerName",
@@ -85,13 +92,34 @@ const TYPES: &[MissingType] = &[
         name: "slo-headroom-tier-filter",
         role: "filter",
         without: "endpoints are not sorted by their headroom to the latency objective",
+        only_with: &[],
         parameters: &["epsilonExploreNeg", "latencyPredictionInfoProducerName"],
+    },
+    MissingType {
+        name: "token-producer",
+        role: "data producer",
+        without: "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
+        only_with: &["modelName", "udsTokenizerConfig", "vllm"],
+        parameters: &["estimate", "modelName", "udsTokenizerConfig", "vllm"],
+    },
+    MissingType {
+        name: "tokenizer",
+        role: "data producer",
+        without: "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
+        only_with: &["modelName", "udsTokenizerConfig", "vllm"],
+        parameters: &["estimate", "modelName", "udsTokenizerConfig", "vllm"],
     },
 ];
 
-/// The missing type of this name.
-pub(super) fn find(name: &str) -> Option<&'static MissingType> {
-    TYPES.iter().find(|missing| missing.name == name)
+/// The missing type of this name, as far as its parameters ask for what is missing.
+pub(super) fn find(name: &str, parameters: Option<&serde_json::Value>) -> Option<&'static MissingType> {
+    let given = |wanted: &&str| {
+        let object = parameters.and_then(serde_json::Value::as_object);
+        let mut fields = object.into_iter().flatten();
+        fields.any(|(name, value)| name.eq_ignore_ascii_case(wanted) && !value.is_null())
+    };
+    let asks = |missing: &&MissingType| missing.only_with.is_empty() || missing.only_with.iter().any(given);
+    TYPES.iter().filter(|missing| missing.name == name).find(asks)
 }
 
 /// Names of all missing types.

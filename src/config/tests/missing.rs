@@ -61,3 +61,22 @@ fn with_leave_the_rest_loads_and_everything_that_is_not_in_force_is_said() {
         plan.scheduler.profiles()[0].scorers.iter().map(|row| &*row.scorer.name).collect();
     assert_eq!(scorers, ["prefix-cache-scorer", "queue-scorer"]);
 }
+
+#[test]
+fn a_token_producer_that_estimates_loads_and_one_that_asks_a_tokenizer_is_missing() {
+    let document =
+        |parameters: &str| format!("plugins:\n- type: token-producer\n{parameters}- type: queue-scorer\n");
+    let load = |parameters: &str, allow_missing| {
+        let options = LoadOptions { allow_missing, ..LoadOptions::new(Arc::new(Metrics::new())) };
+        load(&ConfigSource::Text(document(parameters)), &options)
+    };
+    for parameters in ["", "  parameters:\n    estimate: {}\n"] {
+        let plan = load(parameters, false).unwrap();
+        let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
+        assert!(warnings.iter().any(|warning| warning.contains("always estimated")), "{warnings:#?}");
+    }
+    let remote = "  parameters:\n    modelName: m\n    vllm:\n      url: http://localhost:8000\n";
+    assert!(load(remote, false).unwrap_err().to_string().contains("--allow-missing-plugins"));
+    let plan = load(remote, true).unwrap();
+    assert_eq!(plan.instances[0].missing.map(|text| text.contains("estimated")), Some(true));
+}
