@@ -14,8 +14,8 @@ pub(super) struct MissingType {
     pub(super) without: &'static str,
     /// Parameters that ask for what is missing; without one of them the type is not missing. Empty: it always is.
     only_with: &'static [&'static str],
-    /// Names of its parameters at the top level.
-    parameters: &'static [&'static str],
+    /// Names of its parameters at the top level; `None` if they are not looked at.
+    parameters: Option<&'static [&'static str]>,
 }
 
 const TYPES: &[MissingType] = &[
@@ -24,7 +24,7 @@ const TYPES: &[MissingType] = &[
         role: "scorer",
         without: "endpoints get no score for their predicted latency",
         only_with: &[],
-        parameters: &[
+        parameters: Some(&[
             "compositeKVWeight",
             "compositePrefixWeight",
             "compositeQueueWeight",
@@ -33,48 +33,48 @@ const TYPES: &[MissingType] = &[
             "prefixMatchInfoProducerName",
             "tpotWeight",
             "ttftWeight",
-        ],
+        ]),
     },
     MissingType {
         name: "latency-slo-admitter",
         role: "admitter",
         without: "sheddable requests are not refused for their predicted latency",
         only_with: &[],
-        parameters: &["latencyPredictionInfoProducerName"],
+        parameters: Some(&["latencyPredictionInfoProducerName"]),
     },
     MissingType {
         name: "precise-prefix-cache-producer",
         role: "data producer",
         without: "the engines' cache events are not read, so nothing is known of their caches",
         only_with: &[],
-        parameters: &[
+        parameters: Some(&[
             "indexerConfig",
             "kvEventsConfig",
             "speculativeIndexing",
             "speculativeTTL",
             "tokenProcessorConfig",
-        ],
+        ]),
     },
     MissingType {
         name: "precise-prefix-cache-scorer",
         role: "scorer",
         without: "the engines' cache events are not read, and no endpoint is preferred for what it caches",
         only_with: &[],
-        parameters: &[
+        parameters: Some(&[
             "indexerConfig",
             "kvEventsConfig",
             "prefixMatchInfoProducerName",
             "speculativeIndexing",
             "speculativeTTL",
             "tokenProcessorConfig",
-        ],
+        ]),
     },
     MissingType {
         name: "predicted-latency-producer",
         role: "data producer",
         without: "no latency is predicted",
         only_with: &[],
-        parameters: &[
+        parameters: Some(&[
             "contextTTL",
             "encoderCacheMatchInfoProducerName",
             "endpointRoleLabel",
@@ -86,28 +86,190 @@ const TYPES: &[MissingType] = &[
             "sloBufferFactor",
             "streamingMode",
             "useEncoderCacheFeatures",
-        ],
+        ]),
     },
     MissingType {
         name: "slo-headroom-tier-filter",
         role: "filter",
         without: "endpoints are not sorted by their headroom to the latency objective",
         only_with: &[],
-        parameters: &["epsilonExploreNeg", "latencyPredictionInfoProducerName"],
+        parameters: Some(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
     },
     MissingType {
         name: "token-producer",
         role: "data producer",
         without: "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
         only_with: &["modelName", "udsTokenizerConfig", "vllm"],
-        parameters: &["estimate", "modelName", "udsTokenizerConfig", "vllm"],
+        parameters: Some(&["estimate", "modelName", "udsTokenizerConfig", "vllm"]),
     },
     MissingType {
         name: "tokenizer",
         role: "data producer",
         without: "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
         only_with: &["modelName", "udsTokenizerConfig", "vllm"],
-        parameters: &["estimate", "modelName", "udsTokenizerConfig", "vllm"],
+        parameters: Some(&["estimate", "modelName", "udsTokenizerConfig", "vllm"]),
+    },
+    MissingType {
+        name: "burst-prefix-cache-producer",
+        role: "data producer",
+        without: "requests that come together are not placed by the prefixes they share",
+        only_with: &[],
+        parameters: Some(&[
+            "windowDurationMs",
+            "maxPerReplica",
+            "blockSizeTokens",
+            "maxPrefixTokensToMatch",
+            "minColocateBlocks",
+            "maxBatchSize",
+            "balanceBy",
+        ]),
+    },
+    MissingType {
+        name: "dcgm-data-source",
+        role: "data source",
+        without: "the pages of the DCGM exporter are not read",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "dcgm-extractor",
+        role: "extractor",
+        without: "nothing is known of GPUs from the DCGM exporter",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "disaggregatedset-rollout-screener",
+        role: "screener",
+        without: "requests are not kept to one revision while a DisaggregatedSet rolls out",
+        only_with: &[],
+        parameters: Some(&["scope", "headerSelectors", "revisionGating"]),
+    },
+    MissingType {
+        name: "k8s-notification-source",
+        role: "data source",
+        without: "objects of other kinds are not watched",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "models-data-extractor",
+        role: "extractor",
+        without: "the lists of models are not read",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "models-data-source",
+        role: "data source",
+        without: "the lists of models are not read",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-approx-prefix-cache-producer",
+        role: "data producer",
+        without: "prefixes are not followed over clusters",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-file-discovery",
+        role: "endpoint discovery",
+        without: "endpoints of other clusters are not found",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-kv-cache-utilization-scorer",
+        role: "scorer",
+        without: "other clusters get no score for their caches",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-metrics-data-source",
+        role: "data source",
+        without: "metrics of other clusters are not read",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-metrics-extractor",
+        role: "extractor",
+        without: "metrics of other clusters are not read",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-prefix-cache-scorer",
+        role: "scorer",
+        without: "other clusters get no score for prefixes",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-queue-scorer",
+        role: "scorer",
+        without: "other clusters get no score for their queues",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "multicluster-session-affinity-filter",
+        role: "filter",
+        without: "sessions are not kept to a cluster",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "probabilistic-admitter",
+        role: "admitter",
+        without: "sheddable requests are not refused by chance as the pool fills; without flow control they are refused once it is full",
+        only_with: &[],
+        parameters: Some(&["queueDepthThreshold", "kvCacheUtilThreshold", "power", "k"]),
+    },
+    MissingType {
+        name: "request-attribute-reporter",
+        role: "response hook",
+        without: "no attribute of a request is written into the metadata",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "topology-affinity-filter",
+        role: "filter",
+        without: "endpoints far from the other stage are not left out",
+        only_with: &[],
+        parameters: Some(&["minAffinity", "topologyProducerName"]),
+    },
+    MissingType {
+        name: "topology-affinity-scorer",
+        role: "scorer",
+        without: "endpoints near the other stage are not preferred",
+        only_with: &[],
+        parameters: Some(&["topologyProducerName"]),
+    },
+    MissingType {
+        name: "topology-extractor",
+        role: "extractor",
+        without: "the topology of endpoints is not read",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "vertexai-parser",
+        role: "parser",
+        without: "bodies of the Vertex AI API are not read; they go on as they are",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "vllmgrpc-parser",
+        role: "parser",
+        without: "gRPC bodies of vLLM are not read; they go on as they are",
+        only_with: &[],
+        parameters: None,
     },
 ];
 
@@ -130,7 +292,9 @@ pub(super) fn names() -> impl Iterator<Item = &'static str> {
 impl MissingType {
     /// Parameters that the type does not have, in any letter case.
     pub(super) fn unknown<'p>(&self, parameters: &'p serde_json::Value) -> Vec<&'p str> {
-        let known = |name: &&str| self.parameters.iter().any(|known| known.eq_ignore_ascii_case(name));
+        let known = |name: &&str| {
+            self.parameters.is_none_or(|all| all.iter().any(|known| known.eq_ignore_ascii_case(name)))
+        };
         let given = parameters.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str));
         given.filter(|name| !known(name)).collect()
     }

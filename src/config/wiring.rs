@@ -29,7 +29,7 @@ pub(super) fn lookup(
     };
     instances.mark_used(index);
     let instance = &instances.list()[index];
-    if instance.broken {
+    if instance.broken || instance.missing.is_some() {
         return None;
     }
     if !fits(instance) {

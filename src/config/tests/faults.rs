@@ -11,9 +11,9 @@ fn an_unknown_plugin_type_is_named_with_the_nearest_one() {
 #[test]
 fn a_type_that_only_the_reference_has_is_said_to_be_missing_here() {
     assert_eq!(
-        errors("plugins:\n- type: vertexai-parser\n"),
+        errors("plugins:\n- type: sheddable-eviction-filter\n"),
         [
-            "2: plugins[0].type: plugin type \"vertexai-parser\" exists in the reference but not in this version"
+            "2: plugins[0].type: plugin type \"sheddable-eviction-filter\" exists in the reference but not in this version"
         ]
     );
 }
