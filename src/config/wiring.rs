@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::data_layer::DataLayer;
+use super::data_layer::{DataLayer, Source};
 use super::instances::{Instance, Instances};
 use super::schema::{Reference, near_name};
 use crate::datalayer::{EngineTable, SourceSpec};
@@ -115,8 +115,13 @@ pub(super) fn data_layer(
     let mut resolved = ResolvedDataLayer::default();
     for source in &layer.sources {
         ensure_default(&source.plugin, SOURCE, instances, problems);
-        let fits = |instance: &Instance| instance.roles.metrics_source.is_some();
+        let fits = |instance: &Instance| instance.roles.metrics_source.is_some() || instance.roles.notifies;
         let index = lookup(&source.plugin, "data source", fits, instances, problems);
+        let named = instances.find(&source.plugin.name).map(|index| &instances.list()[index]);
+        if named.is_some_and(|instance| instance.roles.notifies || instance.missing.is_some()) {
+            followers(source, instances, problems);
+            continue;
+        }
         if let (Some(index), Some(first)) = (index, resolved.source) {
             let first = &instances.list()[first].name;
             let message = if resolved.source == Some(index) {
@@ -164,6 +169,15 @@ pub(super) fn data_layer(
         resolved.discovery = lookup(reference, "endpoint discovery", fits, instances, problems);
     }
     resolved
+}
+
+/// The extractors of a source that tells of endpoints: they follow endpoints, which they do here without it.
+fn followers(source: &Source, instances: &mut Instances<'_>, problems: &mut Problems) {
+    for extractor in &source.extractors {
+        let fits = |instance: &Instance| instance.roles.follows_endpoints || instance.inactive.is_some();
+        let role = "plugin that follows endpoints";
+        lookup(extractor, role, fits, instances, problems);
+    }
 }
 
 /// A reference to a default plugin by its type name needs no row in `plugins`.

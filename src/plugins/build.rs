@@ -297,6 +297,10 @@ pub struct Roles {
     pub metrics_source: Option<crate::datalayer::SourceSpec>,
     /// Reads metrics pages.
     pub metrics_extractor: Option<crate::datalayer::EngineTable>,
+    /// Tells of endpoints that come and go.
+    pub notifies: bool,
+    /// Follows endpoints that come and go, so that a notification source may list it.
+    pub follows_endpoints: bool,
     /// Finds endpoints.
     pub discovery: Option<FileDiscoverySpec>,
     /// Says how full the pool is.
@@ -329,6 +333,7 @@ impl Roles {
             (self.response_headers.is_some(), "response header"),
             (self.parser.is_some(), "parser"),
             (self.metrics_source.is_some(), "data source"),
+            (self.notifies, "notification source"),
             (self.metrics_extractor.is_some(), "extractor"),
             (self.discovery.is_some(), "endpoint discovery"),
             (self.detector.is_some(), "saturation detector"),

@@ -26,6 +26,8 @@ pub static REGISTRY: Registry = &[
     &scorers::queue::TYPE,
     &scorers::running_requests_size::TYPE,
     &scorers::session_affinity::TYPE,
+    &scorers::token_load::TYPE,
+    &filters::prefix_cache_affinity::TYPE,
     // Pickers.
     &pickers::max_score::TYPE,
     &pickers::random::TYPE,
@@ -54,6 +56,7 @@ pub static REGISTRY: Registry = &[
     &parsers::VLLM_HTTP,
     // Data sources and extractors.
     &sources::CORE_METRICS_EXTRACTOR,
+    &sources::ENDPOINT_NOTIFICATION_SOURCE,
     &sources::METRICS_DATA_SOURCE,
     // Endpoint discovery.
     &discovery::FILE_DISCOVERY,

@@ -14,9 +14,9 @@ use pointsman::document::{Level, Problem, Problems};
 use pointsman::metrics::Metrics;
 
 /// Documents of the field that the newest reference takes, and how many of them load here. The second may rise, never fall.
-const TAKEN: Tally = Tally { of: 147, load: 110 };
+const TAKEN: Tally = Tally { of: 147, load: 147 };
 /// The same of those it no longer takes; documentation with `...` in it is among them.
-const FORMER: Tally = Tally { of: 264, load: 186 };
+const FORMER: Tally = Tally { of: 264, load: 206 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {

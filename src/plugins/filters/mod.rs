@@ -6,3 +6,4 @@ pub mod encode;
 pub mod header_based_testing;
 pub mod label_selector;
 pub mod prefill;
+pub mod prefix_cache_affinity;

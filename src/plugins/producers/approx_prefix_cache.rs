@@ -80,7 +80,8 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         metrics: cx.metrics().prefix_index(TYPE.reports_as, cx.name()),
     });
     plugin.report();
-    Ok(Roles::default().producer(Arc::clone(&plugin) as _).pre_request(plugin))
+    let roles = Roles { follows_endpoints: true, ..Roles::default() };
+    Ok(roles.producer(Arc::clone(&plugin) as _).pre_request(plugin))
 }
 
 /// The rules that the parameters make.

@@ -80,7 +80,8 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         held: Mutex::new(Held { capacity, servers: HashMap::new() }),
         metrics: cx.metrics().encoder_cache(TYPE.reports_as, cx.name()),
     });
-    Ok(Roles::default().producer(Arc::clone(&plugin) as _).pre_request(plugin))
+    let roles = Roles { follows_endpoints: true, ..Roles::default() };
+    Ok(roles.producer(Arc::clone(&plugin) as _).pre_request(plugin))
 }
 
 #[derive(Debug)]

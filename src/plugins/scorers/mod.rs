@@ -13,6 +13,7 @@ pub mod prefix_cache;
 pub mod queue;
 pub mod running_requests_size;
 pub mod session_affinity;
+pub mod token_load;
 
 use std::sync::Arc;
 
