@@ -154,7 +154,8 @@ impl Drop for Child {
 
 /// Starts a process and reads the first `count` lines it prints.
 fn start(mut command: Command, count: usize) -> (std::process::Child, Vec<String>) {
-    let mut process = command.stdout(Stdio::piped()).spawn().expect("the process starts");
+    let mut process =
+        command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn().expect("the process starts");
     let output = process.stdout.take().expect("its output is piped");
     let lines: Vec<String> = BufReader::new(output).lines().take(count).map_while(Result::ok).collect();
     assert_eq!(lines.len(), count, "the process ended early");

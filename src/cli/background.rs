@@ -142,8 +142,8 @@ impl Background {
 fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness: Duration) {
     let (mut fresh, mut stale, mut never, mut unreachable) = (0, 0, 0, 0);
     for endpoint in pool.snapshot().endpoints() {
-        unreachable += u64::from(!endpoint.load().is_reachable());
         match endpoint.load().age(now) {
+            _ if !endpoint.load().is_reachable() => unreachable += 1,
             Age::Never => never += 1,
             age if age.is_fresh(staleness) => fresh += 1,
             Age::Since(_) => stale += 1,

@@ -9,10 +9,10 @@ use crate::config::ConfigSource;
 use crate::director::BodyBudget;
 use crate::director::DirectorSettings;
 use crate::extproc::{ExtProcSettings, MachineSettings, Modes};
+use crate::kubernetes::owner_of;
 use crate::metrics::Metrics;
 use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES};
 
-use super::kubernetes::owner_of;
 use super::{ServeFlags, fit};
 
 /// Room in a message beside the body.

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::bindings::ServerBindings;
 use super::exchange::{Exchange, ExchangeParts};
+use super::objective::UnknownObjectives;
 use super::observed::{describe_stages, observer};
 use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
@@ -42,6 +43,7 @@ pub struct Director {
     processing: ProcessingMetrics,
     pub(super) extproc: ExtProcMetrics,
     answers: AnswerMetrics,
+    unknown_objectives: UnknownObjectives,
     /// How fast requests end.
     pace: Arc<Pace>,
     /// Which server made which response, where that is remembered.
@@ -65,8 +67,10 @@ impl Director {
         let limit = parts.settings.response_bindings;
         let bindings = (limit > 0)
             .then(|| Arc::new(ServerBindings::new(limit, parts.settings.seed, parts.metrics.state())));
+        let unknown_objectives = UnknownObjectives::new(parts.metrics.state());
         Self {
             parts,
+            unknown_objectives,
             decoders: decoders(),
             hooks,
             profile_names,
@@ -232,7 +236,7 @@ impl Director {
             target_model,
             incoming_model,
             rewrites,
-            priority: objective::priority(&self.parts.pool, headers),
+            priority: objective::priority(&self.parts.pool, headers, &self.unknown_objectives),
             fairness_id: objective::fairness_id(headers),
         })
     }

@@ -1,9 +1,12 @@
 //! Priority and fairness id of a request.
 
 use std::borrow::Cow;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
 
 use xxhash_rust::xxh64::xxh64;
 
+use crate::metrics::StateMetrics;
 use crate::pool::Pool;
 use crate::request::{Headers, cut};
 
@@ -12,9 +15,46 @@ use super::names::{FAIRNESS_ID, OBJECTIVE};
 /// Fairness id of requests that name none.
 pub use crate::flow::DEFAULT_FLOW;
 
-/// Priority of the objective that the request names: 0 for none and for unknown ones.
-pub(super) fn priority(pool: &Pool, headers: &Headers) -> i32 {
-    OBJECTIVE.value(headers).map_or(0, |name| pool.objectives().priority(&name))
+/// Seconds between two warnings of objectives that do not exist.
+const QUIET_SECONDS: u64 = 60;
+
+/// Says that requests name objectives which do not exist: each counts, and one a minute is warned of.
+#[derive(Debug)]
+pub(super) struct UnknownObjectives {
+    metrics: StateMetrics,
+    epoch: Instant,
+    /// Second from which the next warning may come.
+    quiet_until: AtomicU64,
+}
+
+impl UnknownObjectives {
+    pub(super) fn new(metrics: StateMetrics) -> Self {
+        Self { metrics, epoch: Instant::now(), quiet_until: AtomicU64::new(0) }
+    }
+
+    fn note(&self, name: &str) {
+        self.metrics.unknown_objective();
+        let name = cut(name, MAX_FAIRNESS_ID);
+        tracing::debug!(objective = name, "the objective of a request does not exist; its priority is 0");
+        let (now, until) = (self.epoch.elapsed().as_secs(), self.quiet_until.load(Relaxed));
+        let mine = |next| self.quiet_until.compare_exchange(until, next, Relaxed, Relaxed).is_ok();
+        if now >= until && mine(now + QUIET_SECONDS) {
+            tracing::warn!(
+                objective = name,
+                "requests name an objective that does not exist; their priority is 0 (told once a minute)"
+            );
+        }
+    }
+}
+
+/// Priority of the objective that the request names: 0 for none and for unknown ones, which are noted.
+pub(super) fn priority(pool: &Pool, headers: &Headers, unknown: &UnknownObjectives) -> i32 {
+    let Some(name) = OBJECTIVE.value(headers).filter(|name| !name.is_empty()) else { return 0 };
+    let priority = pool.objectives().find(&name);
+    if priority.is_none() {
+        unknown.note(&name);
+    }
+    priority.unwrap_or(0)
 }
 
 /// Longest fairness id that is kept, in bytes. Queues, accounts and series keep ids, so a longer one is cut and told apart by a digest of the
@@ -40,6 +80,19 @@ fn bounded(id: Cow<'_, str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_names_an_objective_which_does_not_exist_is_counted_and_has_priority_0() {
+        let metrics = crate::metrics::Metrics::new();
+        let unknown = UnknownObjectives::new(metrics.state());
+        let pool = Pool::new("default", "pool", Instant::now());
+        pool.set_objectives([("urgent".to_owned(), 10)].into_iter().collect());
+        let asked = |name| priority(&pool, &Headers::from([("x-llm-d-inference-objective", name)]), &unknown);
+        assert_eq!((asked("urgent"), asked("urgnet"), asked("")), (10, 0, 0));
+        assert_eq!(priority(&pool, &Headers::new(), &unknown), 0);
+        let page = metrics.encode(crate::metrics::Format::Text);
+        assert!(page.contains("pointsman_unknown_objectives_total 1\n"), "{page}");
+    }
 
     #[test]
     fn an_empty_current_header_hides_the_older_name() {

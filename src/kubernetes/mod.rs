@@ -10,6 +10,7 @@ mod election;
 mod failure;
 mod leader_label;
 mod lease;
+mod owner;
 #[cfg(test)]
 pub(crate) mod playing;
 
@@ -18,3 +19,4 @@ pub use client::{ConnectError, Connection};
 pub use election::{Election, ElectionSettings, Leadership};
 pub use failure::{Failure, told};
 pub use leader_label::{LabelSettings, LeaderLabel};
+pub use owner::owner_of;

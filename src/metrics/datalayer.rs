@@ -34,8 +34,11 @@ const SCRAPE_DURATION: Definition<0> = Definition::new(
 const SCRAPE_BYTES: Definition<0> =
     Definition::new("pointsman_scrape_bytes_total", "Bytes of metrics pages that were received.", []);
 
-const SCRAPE_STATE: Definition<1> =
-    Definition::new("pointsman_scrape_state", "Endpoints by the state of their scraping.", ["state"]);
+const SCRAPE_STATE: Definition<1> = Definition::new(
+    "pointsman_scrape_state",
+    "Endpoints by the state of their scraping; each counts in one state.",
+    ["state"],
+);
 
 const FILTER_PROBES: Definition<1> = Definition::new(
     "pointsman_scrape_filter_probes_total",

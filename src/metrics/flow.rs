@@ -29,9 +29,12 @@ const SIZE: Definition<5> = Definition::new(
 )
 .legacy("inference_extension_flow_control_queue_size", FLOW_LEGACY);
 
-const BYTES: Definition<5> =
-    Definition::new("llm_d_epp_flow_control_queue_bytes", "Bytes of the bodies of those requests.", FLOW)
-        .legacy("inference_extension_flow_control_queue_bytes", FLOW_LEGACY);
+const BYTES: Definition<5> = Definition::new(
+    "llm_d_epp_flow_control_queue_bytes",
+    "Bytes of the bodies of requests that flow control holds.",
+    FLOW,
+)
+.legacy("inference_extension_flow_control_queue_bytes", FLOW_LEGACY);
 
 const WAIT: Definition<6> = Definition::new(
     "llm_d_epp_flow_control_request_queue_duration_seconds",

@@ -86,7 +86,10 @@ const LABELS: &[(&str, &str)] = &[
     ("source", "the watched source: `file` for the endpoints file"),
     ("source_type", "plugin type of the data source"),
     ("stage", "stage of serving that saturation was measured for; empty if all endpoints serve all stages"),
-    ("state", "`healthy`, `stale` or `unreachable`"),
+    (
+        "state",
+        "`fresh`: read lately; `stale`: read too long ago; `never`: not read yet; `unreachable`: its metrics port does not answer",
+    ),
     ("status", "`success` or `failure`"),
     ("stream", "`stderr` or `stdout`"),
     ("streaming", "`true` for responses that were streamed"),

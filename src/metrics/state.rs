@@ -16,6 +16,12 @@ const FORGOTTEN: Definition<0> = Definition::new(
     [],
 );
 
+const UNKNOWN_OBJECTIVES: Definition<0> = Definition::new(
+    "pointsman_unknown_objectives_total",
+    "Requests that name an objective which does not exist, so that their priority is 0.",
+    [],
+);
+
 /// What became of a request that refers to state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundHit {
@@ -32,6 +38,7 @@ pub enum BoundHit {
 pub struct StateMetrics {
     requests: [IntCounter; 3],
     forgotten: IntCounter,
+    unknown_objectives: IntCounter,
 }
 
 impl StateMetrics {
@@ -39,6 +46,9 @@ impl StateMetrics {
         let requests = Family::<IntCounterVec, 1>::register(REQUESTS, registry);
         Self {
             requests: ["kept", "gone", "unknown"].map(|outcome| requests.child([outcome]).into_current()),
+            unknown_objectives: Family::<IntCounterVec, 0>::register(UNKNOWN_OBJECTIVES, registry)
+                .child([])
+                .into_current(),
             forgotten: Family::<IntCounterVec, 0>::register(FORGOTTEN, registry).child([]).into_current(),
         }
     }
@@ -48,6 +58,11 @@ impl StateMetrics {
         if let Some(counter) = self.requests.get(outcome as usize) {
             counter.inc();
         }
+    }
+
+    /// Counts a request that names an objective which does not exist.
+    pub fn unknown_objective(&self) {
+        self.unknown_objectives.inc();
     }
 
     /// Counts a binding that was forgotten.

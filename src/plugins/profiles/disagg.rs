@@ -1,6 +1,6 @@
 //! `disagg-profile-handler`: serves a request by up to three servers: one decodes, another one may process the prompt, others may encode its media.
 //!
-//! The profiles `decode`, `prefill` and `encode` choose them (see [`super::stages`] for the order and what happens when a stage finds nobody). The
+//! The profiles `decode`, `prefill` and `encode` choose them (see `stages.rs` for the order and what happens when a stage finds nobody). The
 //! decode server gets the request, with the others in the headers `x-prefiller-host-port` and `x-encoder-hosts-ports` for its routing sidecar;
 //! what a client sends under these names is removed.
 //!
