@@ -1,5 +1,6 @@
-//! What a thousand pods cost: CPU of the program while nothing changes and while one pod changes each second, its memory, and how long a
-//! burst of pods takes to become endpoints. Against a real API server (`make setup` builds it). Nothing is scraped, so that discovery alone counts.
+//! What a thousand pods cost: CPU of the program while nothing changes and while one pod changes each second, its
+//! memory, and how long a burst of pods takes to become endpoints. Against a real API server (`make setup` builds it).
+//! Nothing is scraped, so that discovery alone counts.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,4 +1,5 @@
-//! Reading metrics pages: a captured one, its data-parallel sibling, one of the size most pods serve, and a filtered one.
+//! Reading metrics pages: a captured one, its data-parallel sibling, one of the size most pods serve, and a filtered
+//! one.
 
 use std::hint::black_box;
 

@@ -1,12 +1,13 @@
 //! Pointsman: an endpoint picker for LLM inference pools.
 //!
-//! The decision core is a crate of its own, `pointsman-core`: [`pool`] (endpoints and their load), [`request`] (what is asked), [`prefix`] (who holds
-//! which blocks), [`scheduling`] (the cycle and its traits) and [`flow`] (who waits, and who goes next). This crate is everything around it. Reading
-//! order, from what knows nothing to what knows everything: [`metrics`] and [`telemetry`] (what is exported), [`document`] (files that people
-//! write), [`datalayer`] (reading model servers), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the
-//! way of a request), [`transport`] (what every port shares), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API), [`discovery`],
-//! [`admin`], [`scaler`] (what an autoscaler asks) and [`cli`], the wiring. The simulated model server is the crate `pointsman-sim`.
-//! `docs/architecture.md` tells how they work together.
+//! The decision core is a crate of its own, `pointsman-core`: [`pool`] (endpoints and their load), [`request`] (what is
+//! asked), [`prefix`] (who holds which blocks), [`scheduling`] (the cycle and its traits) and [`flow`] (who waits, and
+//! who goes next). This crate is everything around it. Reading order, from what knows nothing to what knows everything:
+//! [`metrics`] and [`telemetry`] (what is exported), [`document`] (files that people write), [`datalayer`] (reading
+//! model servers), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the way
+//! of a request), [`transport`] (what every port shares), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API),
+//! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks) and [`cli`], the wiring. The simulated model server
+//! is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
 
 pub use pointsman_core::{flow, pool, prefix, request, scheduling};
 

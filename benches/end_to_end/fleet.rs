@@ -36,7 +36,8 @@ pub fn run() {
     });
 }
 
-/// 25 KB with the needed series in the middle, like a real server's. It answers a filtered request with the whole page too.
+/// 25 KB with the needed series in the middle, like a real server's. It answers a filtered request with the whole page
+/// too.
 fn page() -> String {
     let mut page = String::new();
     let filler = |page: &mut String, from: usize, to: usize| {

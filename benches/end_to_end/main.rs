@@ -1,7 +1,9 @@
-//! Pointsman beside a floor server that decides nothing, over loopback gRPC: throughput, latency, CPU and memory by scenario.
+//! Pointsman beside a floor server that decides nothing, over loopback gRPC: throughput, latency, CPU and memory by
+//! scenario.
 //!
-//! Three child processes take part, so that CPU and memory can be told apart: the program itself, the floor, and a fleet of model servers that
-//! serve nothing but metrics pages. Absolute figures drift with the machine; the ratios are what to keep.
+//! Three child processes take part, so that CPU and memory can be told apart: the program itself, the floor, and a
+//! fleet of model servers that serve nothing but metrics pages. Absolute figures drift with the machine; the ratios are
+//! what to keep.
 //!
 //! `cargo bench --bench end_to_end`, or with names of scenarios behind `--` to run only those.
 

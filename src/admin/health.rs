@@ -52,8 +52,9 @@ pub struct HealthState {
 }
 
 impl HealthState {
-    /// Status of the service called `service`. Liveness always holds: a process that waits for its pool is not helped by a restart. Without an
-    /// election every other name asks for readiness; plugins count only for the names that proxies and charts use.
+    /// Status of the service called `service`. Liveness always holds: a process that waits for its pool is not helped
+    /// by a restart. Without an election every other name asks for readiness; plugins count only for the names that
+    /// proxies and charts use.
     pub fn status(self, service: &str) -> ServingStatus {
         if service == AVAILABLE && self.leader_election {
             return self.availability();
@@ -173,7 +174,8 @@ struct Watch {
 }
 
 impl Watch {
-    /// The next change. A watch ends after it has told that the process drains, so that it does not hold up the server's end.
+    /// The next change. A watch ends after it has told that the process drains, so that it does not hold up the
+    /// server's end.
     async fn next(mut self) -> Option<(Result<HealthCheckResponse, Status>, Self)> {
         while !self.ended {
             self.timer.tick().await;

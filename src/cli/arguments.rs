@@ -1,5 +1,5 @@
-//! Makes a command line of the reference's readable, of any released version: Go's spellings, names and flags of earlier versions, quotes that a
-//! template left in values, empty values, stray words.
+//! Makes a command line of the reference's readable, of any released version: Go's spellings, names and flags of
+//! earlier versions, quotes that a template left in values, empty values, stray words.
 
 use std::ffi::OsString;
 
@@ -174,8 +174,9 @@ fn is_boolean(word: &OsString) -> bool {
 /// Letters that a miswritten command has more or less than the command. `serverless` is no miswritten `serve`.
 const MISWRITTEN: usize = 2;
 
-/// A word that is no flag and no flag's value. One that looks like a command was meant as one: to serve instead would surprise. Any other is let
-/// pass, without a word if it is empty: templates leave empty words where a condition does not hold.
+/// A word that is no flag and no flag's value. One that looks like a command was meant as one: to serve instead would
+/// surprise. Any other is let pass, without a word if it is empty: templates leave empty words where a condition does
+/// not hold.
 fn stray(text: &str, readable: &mut Readable) {
     if text.trim().is_empty() {
         return;

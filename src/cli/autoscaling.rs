@@ -78,8 +78,8 @@ impl Demand {
         let _: Result<(), _> = tokio::time::timeout(FIRST_SCRAPES, scraped).await;
     }
 
-    /// Requests that run on a server: those of this replica, or as many as the server itself says. What a former leader, or one that drains, has
-    /// sent there still runs.
+    /// Requests that run on a server: those of this replica, or as many as the server itself says. What a former
+    /// leader, or one that drains, has sent there still runs.
     fn running_on(&self, endpoint: &Endpoint, now: Instant) -> u64 {
         let load = endpoint.load();
         let read = self.staleness.filter(|staleness| load.age(now).is_fresh(*staleness));
@@ -122,8 +122,8 @@ impl ScalerSource for Demand {
     }
 }
 
-/// Serves the autoscaler, if it has a port, until `ends`; without a port it never resolves. With `leadership` only the leader answers, once it knows
-/// the pool.
+/// Serves the autoscaler, if it has a port, until `ends`; without a port it never resolves. With `leadership` only the
+/// leader answers, once it knows the pool.
 pub(super) async fn serve(
     port: Option<Port>,
     demand: Arc<Demand>,

@@ -1,5 +1,5 @@
-//! What runs beside serving: discovery, scraping, and the pool's own figures. It has a thread of its own, so that reading pages never delays a
-//! request, nor a flood of requests the reading of pages.
+//! What runs beside serving: discovery, scraping, and the pool's own figures. It has a thread of its own, so that
+//! reading pages never delays a request, nor a flood of requests the reading of pages.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -84,7 +84,8 @@ impl Background {
         })
     }
 
-    /// Runs all of it until told to stop. `resign` says that leadership is being given up: the pool stays known until then.
+    /// Runs all of it until told to stop. `resign` says that leadership is being given up: the pool stays known until
+    /// then.
     pub(super) async fn run(self, stop: CancellationToken, resign: CancellationToken) {
         let pool = Arc::clone(&self.pool);
         let discovery = async {

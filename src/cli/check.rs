@@ -1,7 +1,7 @@
 //! `pointsman check`: loads a configuration the way serving does, and says what it comes to.
 //!
-//! On standard output: the effective configuration as a document, then warnings and notes as comments, so that the whole loads again. Exit
-//! code 0. If the configuration cannot be used: every problem, one a line, and exit code 1.
+//! On standard output: the effective configuration as a document, then warnings and notes as comments, so that the
+//! whole loads again. Exit code 0. If the configuration cannot be used: every problem, one a line, and exit code 1.
 
 use std::io::{self, Write};
 use std::process::ExitCode;

@@ -19,7 +19,8 @@ pub(super) struct Work {
 }
 
 impl Work {
-    /// Resolves after `timeout`, or as soon as neither a stream nor a connection is open: without a connection nobody can send a request.
+    /// Resolves after `timeout`, or as soon as neither a stream nor a connection is open: without a connection nobody
+    /// can send a request.
     pub(super) async fn until_gone(&self, timeout: Duration) {
         let looking = async {
             while self.streams.load(Relaxed) > 0 || self.connections.open() > 0 {

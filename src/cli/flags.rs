@@ -1,4 +1,5 @@
-//! Every flag of `serve`, as typed. The groups and names are the reference's; what is ours stands at the end of its group.
+//! Every flag of `serve`, as typed. The groups and names are the reference's; what is ours stands at the end of its
+//! group.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -10,7 +11,8 @@ use crate::extproc::BodyMode;
 use crate::plugins::{REGISTRY, Registry};
 use crate::transport::PROXIES;
 
-/// Flags of `pointsman serve`. `--flag value` and `--flag=value` mean the same, and so do `--flag`, `--flag=true` and `--flag true`.
+/// Flags of `pointsman serve`. `--flag value` and `--flag=value` mean the same, and so do `--flag`, `--flag=true` and
+/// `--flag true`.
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Serving")]
 pub struct ServeFlags {
@@ -53,7 +55,8 @@ pub struct ServeFlags {
     /// Largest request body (quantity); larger ones get 413. 0 means no bound.
     #[arg(long, default_value = "64Mi", value_parser = bytes)]
     pub max_request_body: u64,
-    /// Memory for all request bodies being received, decided or sent on (quantity); beyond it requests get 503. 0 means no bound.
+    /// Memory for all request bodies being received, decided or sent on (quantity); beyond it requests get 503. 0 means
+    /// no bound.
     #[arg(long, default_value = "512Mi", value_parser = bytes)]
     pub max_buffered_bodies: u64,
     /// Streams open at once; beyond it requests get 503. 0 means no bound.
@@ -65,13 +68,15 @@ pub struct ServeFlags {
     /// Connections open at once on the ext_proc port; beyond it the longest idle one is closed for a new one.
     #[arg(long, default_value_t = PROXIES)]
     pub max_connections: usize,
-    /// Silence on a connection of any port after which its client is asked whether it still lives, by TCP and by a ping of HTTP/2; 0s means never.
+    /// Silence on a connection of any port after which its client is asked whether it still lives, by TCP and by a ping
+    /// of HTTP/2; 0s means never.
     #[arg(long, default_value = "20s", value_parser = duration)]
     pub keepalive_interval: Duration,
     /// How long the answer may take; then the connection is closed, and what its requests held is free.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub keepalive_timeout: Duration,
-    /// Request body mode of proxies that do not tell theirs: full-duplex-streamed, streamed, buffered, buffered-partial or none.
+    /// Request body mode of proxies that do not tell theirs: full-duplex-streamed, streamed, buffered, buffered-partial
+    /// or none.
     #[arg(long, default_value = "full-duplex-streamed")]
     pub request_body_mode: BodyMode,
     /// Response body mode of proxies that do not tell theirs.
@@ -128,7 +133,8 @@ pub struct ServeFlags {
     /// API group of the InferencePool.
     #[arg(long, default_value = "inference.networking.k8s.io", help_heading = "Pool")]
     pub pool_group: String,
-    /// File that says where the Kubernetes API server is; empty takes the environment's KUBECONFIG, then the pod's service account.
+    /// File that says where the Kubernetes API server is; empty takes the environment's KUBECONFIG, then the pod's
+    /// service account.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub kubeconfig: String,
     /// Label selector of pods, in place of an InferencePool.
@@ -143,7 +149,8 @@ pub struct ServeFlags {
     /// Time after which another replica may take the place of a leader that has gone silent; at least 3s.
     #[arg(long, default_value = "15s", value_parser = duration, help_heading = "Pool")]
     pub ha_lease_duration: Duration,
-    /// Label KEY=VALUE that the leader puts on its own pod and takes from every other, so that a Service can select the leader; empty means none.
+    /// Label KEY=VALUE that the leader puts on its own pod and takes from every other, so that a Service can select the
+    /// leader; empty means none.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub ha_leader_label: String,
 
@@ -159,11 +166,13 @@ pub struct ServeFlags {
     /// Remove control headers (fairness id, objective, routing) that clients send, before the model server sees them.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub strip_control_headers: bool,
-    /// Let clients choose the target model with the header x-llm-d-model-name-rewrite; if not, the header is ignored and removed.
+    /// Let clients choose the target model with the header x-llm-d-model-name-rewrite; if not, the header is ignored
+    /// and removed.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub model_rewrite_header: bool,
 
-    /// Responses and conversations whose model server is remembered, so that requests which refer to them go there; 0 remembers none.
+    /// Responses and conversations whose model server is remembered, so that requests which refer to them go there; 0
+    /// remembers none.
     #[arg(long, default_value_t = 100_000, help_heading = "Requests")]
     pub max_response_bindings: usize,
 
@@ -187,7 +196,8 @@ pub struct ServeFlags {
     #[arg(long, default_value = "8Mi", value_parser = bytes, help_heading = "Model server metrics")]
     pub max_metrics_page: u64,
 
-    /// Series on the metrics page of this program, buckets of histograms included. Beyond it the busiest tenants and models keep their own label.
+    /// Series on the metrics page of this program, buckets of histograms included. Beyond it the busiest tenants and
+    /// models keep their own label.
     #[arg(long, default_value_t = 30_000, help_heading = "Logs and traces")]
     pub max_metric_series: usize,
     /// Size of the metrics page of this program (quantity).
@@ -227,7 +237,8 @@ pub struct ServeFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Logs and traces")]
     pub tracing: bool,
 
-    /// Ask the API server whether the bearer token of who reads metrics may; with file discovery there is nobody to ask, and metrics are open.
+    /// Ask the API server whether the bearer token of who reads metrics may; with file discovery there is nobody to
+    /// ask, and metrics are open.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Metrics port")]
     pub metrics_endpoint_auth: bool,
     /// Folder with tls.crt and tls.key for the metrics port; empty serves plain HTTP.

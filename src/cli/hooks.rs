@@ -1,5 +1,5 @@
-//! What hooks of a pod call in the image, which holds this program alone: `sleep`, and a shell that knows nothing but `sleep`. Which of them is meant
-//! says the name that the program was called by.
+//! What hooks of a pod call in the image, which holds this program alone: `sleep`, and a shell that knows nothing but
+//! `sleep`. Which of them is meant says the name that the program was called by.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;
@@ -22,7 +22,8 @@ pub(super) enum Tool {
 }
 
 impl Tool {
-    /// The tool that `program`, the first word of the command line, names; `None` for any other name, by which Pointsman is meant.
+    /// The tool that `program`, the first word of the command line, names; `None` for any other name, by which
+    /// Pointsman is meant.
     pub(super) fn called(program: &OsStr) -> Option<Self> {
         match Path::new(program).file_name()?.to_str()? {
             "sleep" => Some(Self::Sleep),
@@ -52,7 +53,8 @@ impl Tool {
     }
 }
 
-/// The pause that the operands of `sleep` add up to: numbers of seconds, or with one of `s`, `m`, `h`, `d` behind them; `infinity` is without end.
+/// The pause that the operands of `sleep` add up to: numbers of seconds, or with one of `s`, `m`, `h`, `d` behind them;
+/// `infinity` is without end.
 fn pause<W: AsRef<str>>(operands: &[W]) -> Result<Duration, String> {
     if operands.is_empty() {
         return Err("sleep: expected a time, as in `sleep 5` or `sleep 1m`".to_owned());

@@ -151,7 +151,8 @@ impl Cluster {
         self.leadership.clone()
     }
 
-    /// Makes the judge of the metrics port's callers; `None` if everyone may read it. Call it in the runtime of the metrics port.
+    /// Makes the judge of the metrics port's callers; `None` if everyone may read it. Call it in the runtime of the
+    /// metrics port.
     pub(super) fn access(&self) -> Option<impl FnOnce() -> anyhow::Result<Arc<dyn Access>> + Send + 'static> {
         let (connection, metrics) = (self.connection.clone(), self.metrics.kubernetes());
         self.auth.then_some(move || {
@@ -160,8 +161,8 @@ impl Cluster {
         })
     }
 
-    /// This replica's part in the election until `resign`, and the label of the leader's pod; `None` without an election. It wants a thread of its
-    /// own: renewals may not wait until a page of pods is read.
+    /// This replica's part in the election until `resign`, and the label of the leader's pod; `None` without an
+    /// election. It wants a thread of its own: renewals may not wait until a page of pods is read.
     pub(super) fn electing(
         &mut self,
         resign: CancellationToken,

@@ -64,7 +64,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_with(arguments, REGISTRY)
 }
 
-/// Runs the program with these arguments, program name first, and these plugin types: see [`crate::plugins::registry_with`].
+/// Runs the program with these arguments, program name first, and these plugin types: see
+/// [`crate::plugins::registry_with`].
 pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registry) -> ExitCode {
     let mut arguments: Vec<OsString> = arguments.into_iter().collect();
     if let Some(tool) = arguments.first().and_then(|program| hooks::Tool::called(program)) {

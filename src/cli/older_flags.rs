@@ -14,11 +14,13 @@ pub(super) enum Takes {
 pub(super) enum Does {
     /// What it did. The text says where to write it today.
     Same(&'static str),
-    /// Nothing; but with one of these values nothing is lost, and no warning is due. The text says what is not in force.
+    /// Nothing; but with one of these values nothing is lost, and no warning is due. The text says what is not in
+    /// force.
     Nothing(&'static [&'static str], &'static str),
 }
 
-/// A flag that a released version of the reference had, or one of its branches, and that is no flag of [`super::ServeFlags`].
+/// A flag that a released version of the reference had, or one of its branches, and that is no flag of
+/// [`super::ServeFlags`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OlderFlag {
     /// Its name, without dashes in front.
@@ -189,8 +191,9 @@ const RENAMED: &[(&str, &str)] = &[
     ("server-pool-namespace", "pool-namespace"),
 ];
 
-/// Today's name of a flag, if there is such a flag: `name` itself, or what became of it. Up to version 0.5 names were written in camel case, as
-/// `poolName` or `kVCacheUsageMetric`. `known` are the flags that there are beside the older ones.
+/// Today's name of a flag, if there is such a flag: `name` itself, or what became of it. Up to version 0.5 names were
+/// written in camel case, as `poolName` or `kVCacheUsageMetric`. `known` are the flags that there are beside the older
+/// ones.
 pub(super) fn todays_name<'k>(name: &str, known: &[&'k str]) -> Option<&'k str> {
     if let Some(known) = known.iter().find(|known| **known == name) {
         return Some(known);

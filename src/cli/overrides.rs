@@ -5,7 +5,8 @@ use crate::datalayer::{EngineSpecs, MetricSpec};
 
 use super::older_flags::OlderFlag;
 
-/// Makes this engine the one of pods that do not say theirs; an empty name changes nothing. `Err` names the engines that there are.
+/// Makes this engine the one of pods that do not say theirs; an empty name changes nothing. `Err` names the engines
+/// that there are.
 pub(super) fn set_default_engine(name: &str, plan: &mut Plan) -> anyhow::Result<()> {
     if name.is_empty() {
         return Ok(());

@@ -1,4 +1,5 @@
-//! The last stage of serving: the servers and threads that run, until a signal or a fault, and the order in which they end.
+//! The last stage of serving: the servers and threads that run, until a signal or a fault, and the order in which they
+//! end.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -20,8 +21,8 @@ pub(super) type Server = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The tokens that end what runs, each on its own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stops {
-    /// Who leads gives the lease back first of all, so that another replica takes over while this one still serves. The scaler
-    /// ends with it.
+    /// Who leads gives the lease back first of all, so that another replica takes over while this one still serves. The
+    /// scaler ends with it.
     pub(super) resign: CancellationToken,
     /// ext_proc takes no more streams.
     pub(super) grpc: CancellationToken,
@@ -60,7 +61,8 @@ pub(super) struct Running {
 }
 
 impl Running {
-    /// Runs until a signal, drains, and ends everything in order. A server or thread that ends by itself ends the rest without a drain.
+    /// Runs until a signal, drains, and ends everything in order. A server or thread that ends by itself ends the rest
+    /// without a drain.
     pub(super) async fn run(mut self) -> anyhow::Result<()> {
         let ended = self.until_told().await;
         self.stops.resign.cancel();
@@ -96,7 +98,8 @@ impl Running {
         }
     }
 
-    /// New requests are still served for the drain time, because balancers take a while to notice; then open streams finish.
+    /// New requests are still served for the drain time, because balancers take a while to notice; then open streams
+    /// finish.
     async fn drain(&mut self) -> anyhow::Result<()> {
         let scaler = &mut self.scaler;
         // The autoscaler's streams end at once, and with them the server: that is no end of the drain.

@@ -303,7 +303,8 @@ fn pages(
     }
 }
 
-/// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in force.
+/// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in
+/// force.
 async fn first_endpoints(
     spec: FileDiscoverySpec,
     pool: &Arc<Pool>,

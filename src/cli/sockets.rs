@@ -1,4 +1,5 @@
-//! The first stage of serving: every port is bound, with its TLS, before anything else begins. A port that is taken ends the start.
+//! The first stage of serving: every port is bound, with its TLS, before anything else begins. A port that is taken
+//! ends the start.
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;

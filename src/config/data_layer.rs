@@ -1,7 +1,7 @@
 //! The `dataLayer` section, as written.
 //!
-//! `llm-d.ai/v1` groups what `v1alpha1` has side by side: `discovery.endpoints.pluginRef` for `discovery.pluginRef`, and `crossReplica` for the
-//! fields `crossReplica…`. Both forms are read under both versions.
+//! `llm-d.ai/v1` groups what `v1alpha1` has side by side: `discovery.endpoints.pluginRef` for `discovery.pluginRef`,
+//! and `crossReplica` for the fields `crossReplica…`. Both forms are read under both versions.
 
 use super::schema::{Reference, named, reference, references};
 use crate::document::scalar::go_duration;

@@ -10,8 +10,8 @@ use crate::document::scalar::format_go_duration;
 use crate::flow::settings::{BandSettings, FlowSettings};
 
 impl Plan {
-    /// The configuration with every default filled in, as YAML. Comments say what was added and who reads which data. Loading it gives the
-    /// same plan.
+    /// The configuration with every default filled in, as YAML. Comments say what was added and who reads which data.
+    /// Loading it gives the same plan.
     pub fn effective_yaml(&self) -> String {
         let mut out = String::new();
         // Writing to a string cannot fail.

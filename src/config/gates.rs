@@ -36,7 +36,8 @@ impl FeatureGates {
         gates
     }
 
-    /// Takes one of `name`, `name=true` and `name=false`, which stands in this line at this path; what is wrong with it goes to `problems`.
+    /// Takes one of `name`, `name=true` and `name=false`, which stands in this line at this path; what is wrong with it
+    /// goes to `problems`.
     pub(super) fn set(&mut self, text: &str, line: u32, path: &str, problems: &mut Problems) {
         let (name, value) = text.split_once('=').unwrap_or((text, "true"));
         let on = match value.trim().to_ascii_lowercase().as_str() {

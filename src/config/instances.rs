@@ -343,7 +343,8 @@ impl<'o> Instances<'o> {
         }
     }
 
-    /// The instance named like its type, added without parameters if it does not exist. `None` if that type cannot be built.
+    /// The instance named like its type, added without parameters if it does not exist. `None` if that type cannot be
+    /// built.
     pub(super) fn ensure(&mut self, kind: &str, reason: &str, problems: &mut Problems) -> Option<usize> {
         if let Some(index) = self.find(kind) {
             return Some(index);

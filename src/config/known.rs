@@ -1,4 +1,5 @@
-//! Plugin types of the reference that are not in the registry: some are accepted without effect, the others refused by name.
+//! Plugin types of the reference that are not in the registry: some are accepted without effect, the others refused by
+//! name.
 
 /// What a type that is accepted without effect is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,7 +1,9 @@
-//! Plugin types of the reference that this version does not have yet, although configurations that name them can be read and checked.
+//! Plugin types of the reference that this version does not have yet, although configurations that name them can be
+//! read and checked.
 //!
-//! `pointsman check` takes them and says what is not in force. `pointsman serve` refuses them, unless `--allow-missing-plugins` is given: then it
-//! starts without them, with a warning, the gauge `pointsman_missing_plugins`, and a line in `/debug/plugins/state` for each.
+//! `pointsman check` takes them and says what is not in force. `pointsman serve` refuses them, unless
+//! `--allow-missing-plugins` is given: then it starts without them, with a warning, the gauge
+//! `pointsman_missing_plugins`, and a line in `/debug/plugins/state` for each.
 
 /// A plugin type that is not built yet.
 #[derive(Debug, PartialEq, Eq)]

@@ -1,5 +1,5 @@
-//! `EndpointPickerConfig`: what was written ([`Document`]), what will run ([`Plan`]), and everything wrong or suspicious on the way
-//! ([`Problems`](crate::document::Problems)).
+//! `EndpointPickerConfig`: what was written ([`Document`]), what will run ([`Plan`]), and everything wrong or
+//! suspicious on the way ([`Problems`](crate::document::Problems)).
 //!
 //! | file | what |
 //! |---|---|

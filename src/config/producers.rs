@@ -79,8 +79,8 @@ fn report(reader: usize, key: &ColumnKey, instances: &Instances<'_>, problems: &
     problems.error(reader.line, &reader.path, message);
 }
 
-/// Indexes of the producers, each after those whose required columns it reads; else in the order of the instances. A cycle is an error.
-/// Columns that are read if present, and are not, are noted.
+/// Indexes of the producers, each after those whose required columns it reads; else in the order of the instances. A
+/// cycle is an error. Columns that are read if present, and are not, are noted.
 pub(super) fn order(instances: &Instances<'_>, problems: &mut Problems) -> Vec<usize> {
     let list = instances.list();
     for instance in list {

@@ -31,7 +31,8 @@ struct Resolved {
     incomplete: bool,
 }
 
-/// Resolves `schedulingProfiles`; what is missing is filled in. `None` if no handler could be found, which has been said.
+/// Resolves `schedulingProfiles`; what is missing is filled in. `None` if no handler could be found, which has been
+/// said.
 pub(super) fn resolve(
     entries: &[ProfileEntry],
     instances: &mut Instances<'_>,

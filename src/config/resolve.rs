@@ -47,7 +47,8 @@ impl LoadOptions {
     }
 }
 
-/// Loads a configuration. `Err` holds at least one error, and the warnings beside it; the plan holds only warnings and notes.
+/// Loads a configuration. `Err` holds at least one error, and the warnings beside it; the plan holds only warnings and
+/// notes.
 pub fn load(source: &ConfigSource, options: &LoadOptions) -> Result<Plan, Problems> {
     let mut problems = Problems::new(&source.name());
     let plan = source.text(&mut problems).and_then(|text| plan(&text, options, &mut problems));

@@ -178,7 +178,8 @@ fn plugin(node: &Node, path: String, is_json: bool, problems: &mut Problems) -> 
     Some(PluginEntry { name, kind, parameters, line: node.line, path })
 }
 
-/// Keys given twice below a plugin's parameters. The reference's YAML reader refuses them, its JSON reader takes the last.
+/// Keys given twice below a plugin's parameters. The reference's YAML reader refuses them, its JSON reader takes the
+/// last.
 fn repeated(node: &Node, path: &str, is_json: bool, problems: &mut Problems) {
     match &node.value {
         NodeValue::List(list) => {

@@ -21,7 +21,8 @@ pub enum ConfigSource {
 }
 
 impl ConfigSource {
-    /// From the values of `--config-file` and `--config-text`; an empty one counts as not given. Both at once is an error.
+    /// From the values of `--config-file` and `--config-text`; an empty one counts as not given. Both at once is an
+    /// error.
     pub fn from_flags(file: Option<PathBuf>, text: Option<String>) -> Result<Self, String> {
         let file = file.filter(|path| !path.as_os_str().is_empty());
         let text = text.filter(|text| !text.is_empty());

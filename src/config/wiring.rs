@@ -106,7 +106,8 @@ pub(super) struct DataLayerNames {
     pub(super) discovery: Option<Arc<str>>,
 }
 
-/// Resolves `dataLayer`. A metrics source counts by its type, whatever it is called, so it never gets a second one beside it.
+/// Resolves `dataLayer`. A metrics source counts by its type, whatever it is called, so it never gets a second one
+/// beside it.
 pub(super) fn data_layer(
     layer: &DataLayer,
     instances: &mut Instances<'_>,

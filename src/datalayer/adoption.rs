@@ -1,9 +1,10 @@
 //! Asking a server for less: which form of the page to request from one endpoint. Pure.
 //!
-//! Python servers build every series for every scrape, and many accept `name[]=` filters, but not at the same path and not in every mode. So
-//! the full page comes first; then each filtered form is tried once, and the smallest answer that carries every figure of the full page is
-//! adopted. When an adopted form lacks a figure, the full page is asked for in the same round. From time to time the full page is
-//! read anyway, to see figures that the filtered form may hide, and refused forms are tried again.
+//! Python servers build every series for every scrape, and many accept `name[]=` filters, but not at the same path and
+//! not in every mode. So the full page comes first; then each filtered form is tried once, and the smallest answer that
+//! carries every figure of the full page is adopted. When an adopted form lacks a figure, the full page is asked for in
+//! the same round. From time to time the full page is read anyway, to see figures that the filtered form may hide, and
+//! refused forms are tried again.
 
 use std::time::{Duration, Instant};
 
@@ -181,7 +182,8 @@ impl Adoption {
         }
     }
 
-    /// No answer came, or not all of it. It may be another process that answers next, so the full page is asked for then.
+    /// No answer came, or not all of it. It may be another process that answers next, so the full page is asked for
+    /// then.
     pub fn failed(&mut self, variant: Variant, now: Instant) -> Option<Change> {
         match (variant, self.state) {
             (Variant::Full, _) | (_, State::Full { .. }) => None,

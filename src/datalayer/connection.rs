@@ -58,7 +58,8 @@ impl Connection {
         Ok(())
     }
 
-    /// True if an idle connection can take a request: nothing has come, not even the end. Costs no system call as long as nothing has.
+    /// True if an idle connection can take a request: nothing has come, not even the end. Costs no system call as long
+    /// as nothing has.
     pub(super) async fn is_idle(&mut self) -> bool {
         let mut byte = [0];
         let mut buffer = ReadBuf::new(&mut byte);

@@ -93,8 +93,8 @@ impl EngineTable {
         Self { label: ENGINE_LABEL.to_owned(), default_engine: DEFAULT_ENGINE.to_owned(), engines }
     }
 
-    /// Name of the engine that a pod with these labels runs. An unknown value counts as none. `None` only if the default engine is unknown
-    /// too, which configuration refuses.
+    /// Name of the engine that a pod with these labels runs. An unknown value counts as none. `None` only if the
+    /// default engine is unknown too, which configuration refuses.
     pub fn engine_for(&self, labels: &Labels) -> Option<&str> {
         let named = labels.get(&self.label).or_else(|| labels.get(LEGACY_ENGINE_LABEL));
         let known = named.and_then(|name| self.engines.get_key_value(name));
@@ -172,8 +172,9 @@ fn triton_tensorrt_llm() -> EngineSpecs {
     }
 }
 
-/// Plain Triton has no gauge of running requests. `nv_inference_exec_count`, which the reference reads as one, counts executions since the
-/// server started: as a load it would only ever grow. So the figure is left out here, and scorers see none.
+/// Plain Triton has no gauge of running requests. `nv_inference_exec_count`, which the reference reads as one, counts
+/// executions since the server started: as a load it would only ever grow. So the figure is left out here, and scorers
+/// see none.
 fn triton() -> EngineSpecs {
     EngineSpecs {
         waiting: Some(MetricSpec::named("nv_inference_pending_request_count")),

@@ -54,8 +54,8 @@ impl ScrapeError {
         matches!(self, Self::Connect(error) if error.kind() == io::ErrorKind::ConnectionRefused)
     }
 
-    /// True if nothing came back at all: the server is gone, or stands still. Trouble of this machine (no descriptors, no ports) and of
-    /// certificates says nothing of the server.
+    /// True if nothing came back at all: the server is gone, or stands still. Trouble of this machine (no descriptors,
+    /// no ports) and of certificates says nothing of the server.
     pub fn is_silence(&self) -> bool {
         use io::ErrorKind::{
             ConnectionAborted, ConnectionReset, HostUnreachable, NetworkUnreachable, TimedOut,

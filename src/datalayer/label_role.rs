@@ -1,8 +1,9 @@
-//! What the labels of an engine's gauges say: whether two rows that differ in one are two parts of a server's load, or the same figure twice.
+//! What the labels of an engine's gauges say: whether two rows that differ in one are two parts of a server's load, or
+//! the same figure twice.
 //!
-//! By metric name, so that engines of the configuration that rename a figure profit as well. The roles follow the engines' own definitions:
-//! `vllm/v1/metrics/loggers.py`, `sglang/srt/observability/metrics_collector.py`, `tensorrt_llm/metrics/collector.py`, and Triton's metrics
-//! guide with the README of its TensorRT-LLM backend.
+//! By metric name, so that engines of the configuration that rename a figure profit as well. The roles follow the
+//! engines' own definitions: `vllm/v1/metrics/loggers.py`, `sglang/srt/observability/metrics_collector.py`,
+//! `tensorrt_llm/metrics/collector.py`, and Triton's metrics guide with the README of its TensorRT-LLM backend.
 
 use super::MetricSpec;
 
@@ -11,13 +12,15 @@ use super::MetricSpec;
 pub enum LabelRole {
     /// Numbers the parts that share a server's load: counts of rows that differ in it add up, usages are averaged.
     Part,
-    /// Names the one model that the server runs. Rows of a second one are left over from another life of the server: the rows of the model
-    /// that comes first, or has the latest timestamp, count.
+    /// Names the one model that the server runs. Rows of a second one are left over from another life of the server:
+    /// the rows of the model that comes first, or has the latest timestamp, count.
     Model,
-    /// Splits a figure that the page also states whole, in the row whose value is empty. The split rows do not count beside that one.
+    /// Splits a figure that the page also states whole, in the row whose value is empty. The split rows do not count
+    /// beside that one.
     Split,
-    /// Numbers workers that hold one figure together, each of which repeats it: the highest value counts once. This is also the role of every
-    /// label that no table names, so that an unknown label neither hides a part nor counts one twice.
+    /// Numbers workers that hold one figure together, each of which repeats it: the highest value counts once. This is
+    /// also the role of every label that no table names, so that an unknown label neither hides a part nor counts one
+    /// twice.
     Repeat,
 }
 
@@ -33,7 +36,8 @@ const ROLES: &[(&str, &[(&str, LabelRole)])] = &[
             ("model_name", LabelRole::Model),
             // A count is stated whole with `priority=""`, and again for each priority that clients ask for.
             ("priority", LabelRole::Split),
-            // Ranks report one scheduler several times: pipeline stages always, all ranks with `--enable-metrics-for-all-schedulers`.
+            // Ranks report one scheduler several times: pipeline stages always, all ranks with
+            // `--enable-metrics-for-all-schedulers`.
             ("tp_rank", LabelRole::Repeat),
             ("pp_rank", LabelRole::Repeat),
             ("moe_ep_rank", LabelRole::Repeat),

@@ -30,7 +30,8 @@ pub struct Settings {
     pub engines: EngineTable,
     /// Figures that somebody reads; series of others are not looked for, and without any nothing is scraped.
     pub needs: Figures,
-    /// Base time between scrapes of one endpoint (`--refresh-metrics-interval`); the source's own interval becomes a multiple of it.
+    /// Base time between scrapes of one endpoint (`--refresh-metrics-interval`); the source's own interval becomes a
+    /// multiple of it.
     pub interval: Duration,
     /// Longest pause between attempts at an endpoint that does not answer.
     pub backoff_cap: Duration,
@@ -65,7 +66,8 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Interval and pauses in force. A source interval lowers the base, but never below 50 ms, and counts in whole multiples of it.
+    /// Interval and pauses in force. A source interval lowers the base, but never below 50 ms, and counts in whole
+    /// multiples of it.
     pub fn pace(&self) -> Pace {
         let own = self.source.interval.filter(|own| !own.is_zero());
         let base = own.map_or(self.interval, |own| own.min(self.interval)).max(SHORTEST_INTERVAL);
@@ -119,8 +121,8 @@ impl DataLayer {
         }))
     }
 
-    /// Scrapes until `shutdown`. Reading pages takes up to some tens of microseconds at a time; on a busy server run it on a
-    /// runtime of its own (one thread is enough), away from the threads that serve requests.
+    /// Scrapes until `shutdown`. Reading pages takes up to some tens of microseconds at a time; on a busy server run it
+    /// on a runtime of its own (one thread is enough), away from the threads that serve requests.
     pub async fn run(self: Arc<Self>, shutdown: CancellationToken) {
         let of = self.settings.workers.max(1) as u64;
         let mut workers = JoinSet::new();

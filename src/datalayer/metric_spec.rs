@@ -3,8 +3,9 @@
 use super::MetricSpec;
 
 impl MetricSpec {
-    /// Reads the text form. Quotes are optional, blanks around parts are skipped, and only equality exists. Inside quotes any character but a
-    /// quote may stand; an unquoted value ends at a quote, comma, brace or blank. An empty text disables the figure (`None`).
+    /// Reads the text form. Quotes are optional, blanks around parts are skipped, and only equality exists. Inside
+    /// quotes any character but a quote may stand; an unquoted value ends at a quote, comma, brace or blank. An empty
+    /// text disables the figure (`None`).
     ///
     /// # Errors
     ///

@@ -1,7 +1,8 @@
 //! Reading model servers: who is scraped when, over which connection, and what the pages say.
 //!
-//! The cores are pure: [`exposition`] (bytes to figures), [`Schedule`] (who is due), [`Adoption`] (asking for less) and [`ResponseReader`]
-//! (HTTP/1.1). Around them, a worker drives one kept connection per endpoint from a single task, with one timer and one read buffer.
+//! The cores are pure: [`exposition`] (bytes to figures), [`Schedule`] (who is due), [`Adoption`] (asking for less) and
+//! [`ResponseReader`] (HTTP/1.1). Around them, a worker drives one kept connection per endpoint from a single task,
+//! with one timer and one read buffer.
 
 mod adoption;
 mod connection;

@@ -14,7 +14,8 @@ pub trait Observer: Send + Sync + 'static {
     /// A round ended without a whole page.
     fn poll_error(&self, _endpoint: &Endpoint, _error: &ScrapeError) {}
 
-    /// A page lacked figures that the engine should have, or had malformed lines. Told when that changes and, while it lasts, now and then.
+    /// A page lacked figures that the engine should have, or had malformed lines. Told when that changes and, while it
+    /// lasts, now and then.
     fn extract_error(&self, _endpoint: &Endpoint, _missing: Figures, _malformed: u32) {}
 
     /// This form of the page is asked for from now on.

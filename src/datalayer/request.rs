@@ -20,8 +20,8 @@ pub(super) fn target(path: &str, variant: Variant, filter: &str) -> String {
     }
 }
 
-/// A GET request without a body. No `accept` and no `accept-encoding`: the plain text format is what servers send unasked, and
-/// compressing costs them more than it saves here.
+/// A GET request without a body. No `accept` and no `accept-encoding`: the plain text format is what servers send
+/// unasked, and compressing costs them more than it saves here.
 pub(super) fn get(target: &str, host: &str, into: &mut Vec<u8>) {
     into.clear();
     for part in ["GET ", target, " HTTP/1.1\r\nhost: ", host, "\r\nuser-agent: pointsman\r\n\r\n"] {
@@ -29,7 +29,8 @@ pub(super) fn get(target: &str, host: &str, into: &mut Vec<u8>) {
     }
 }
 
-/// Path and query that `location` names, seen from `current` on `scheme://host`; `None` if it leads to another server or is no address.
+/// Path and query that `location` names, seen from `current` on `scheme://host`; `None` if it leads to another server
+/// or is no address.
 pub(super) fn redirected(location: &str, scheme: &str, host: &str, current: &str) -> Option<String> {
     let location = location.split('#').next().unwrap_or_default();
     if location.is_empty() || location.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {

@@ -102,7 +102,8 @@ impl ResponseReader {
         self.state == State::Head && self.line.is_empty()
     }
 
-    /// True if the response is complete, given that the connection has ended now. Only a response without length may end so.
+    /// True if the response is complete, given that the connection has ended now. Only a response without length may
+    /// end so.
     pub fn ends_with_connection(&self) -> bool {
         matches!(self.state, State::UntilClose | State::End)
     }

@@ -1,7 +1,8 @@
 //! Who is due when. Pure: time comes in, keys come out.
 //!
-//! Each endpoint has a phase within the interval, so that a thousand of them are asked evenly and not in one burst. A round that is still
-//! under way when the next is due makes that next one fall out; nothing piles up. Endpoints that fail are asked ever more seldom, up to a cap.
+//! Each endpoint has a phase within the interval, so that a thousand of them are asked evenly and not in one burst. A
+//! round that is still under way when the next is due makes that next one fall out; nothing piles up. Endpoints that
+//! fail are asked ever more seldom, up to a cap.
 
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
@@ -46,7 +47,8 @@ struct Entry {
     failures: u32,
 }
 
-/// Part of the interval by which single rounds are moved, so that rounds do not keep step with the server's own clockwork.
+/// Part of the interval by which single rounds are moved, so that rounds do not keep step with the server's own
+/// clockwork.
 const JITTER_DIVISOR: u64 = 8;
 
 impl Schedule {
@@ -60,7 +62,8 @@ impl Schedule {
         Self { pace, start, due: BTreeSet::new(), entries: HashMap::new() }
     }
 
-    /// Adds an endpoint, due within one interval. Keys that follow each other get phases far apart. A known key starts anew.
+    /// Adds an endpoint, due within one interval. Keys that follow each other get phases far apart. A known key starts
+    /// anew.
     pub fn add(&mut self, key: u64, now: Instant) {
         self.remove(key);
         // Multiples of the golden ratio fill the interval more evenly than random numbers.
@@ -137,8 +140,8 @@ impl Schedule {
 }
 
 impl Pace {
-    /// Extra pause after `failures` failures in a row: none after the first, then twice as long each time. Spread by up to a quarter, so
-    /// that endpoints that went away together are not asked together.
+    /// Extra pause after `failures` failures in a row: none after the first, then twice as long each time. Spread by up
+    /// to a quarter, so that endpoints that went away together are not asked together.
     fn pause(&self, failures: u32, key: u64) -> Duration {
         if failures < 2 {
             return Duration::ZERO;
@@ -171,7 +174,8 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// Plays `span` in steps of 1 ms. `answer` says how long a round of a key lasts and whether it succeeds. Returns begin times by key.
+    /// Plays `span` in steps of 1 ms. `answer` says how long a round of a key lasts and whether it succeeds. Returns
+    /// begin times by key.
     fn play(
         keys: u64,
         span: Duration,

@@ -307,7 +307,8 @@ impl Target {
         self.exchange_on(around, connection).await
     }
 
-    /// Owns the connection while it is at work, so that one left in the middle of an answer is closed and never used again.
+    /// Owns the connection while it is at work, so that one left in the middle of an answer is closed and never used
+    /// again.
     async fn exchange_on(
         &mut self,
         around: &Surroundings,
@@ -336,7 +337,8 @@ impl Target {
         Ok(())
     }
 
-    /// Takes what came from the connection; nothing means that it ended. When the answer is complete, says if the connection is reusable.
+    /// Takes what came from the connection; nothing means that it ended. When the answer is complete, says if the
+    /// connection is reusable.
     fn take(&mut self, mut input: &[u8], limit: usize) -> Result<Option<bool>, ScrapeError> {
         if input.is_empty() {
             let whole = self.response.ends_with_connection();

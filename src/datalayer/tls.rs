@@ -143,7 +143,8 @@ fn unreadable(path: &Path, reason: &dyn std::fmt::Display) -> TlsError {
     TlsError::File { path: path.to_owned(), reason: reason.to_string() }
 }
 
-/// Accepts whatever a server shows: the default, since pods have self-made certificates. The traffic is encrypted, not authenticated.
+/// Accepts whatever a server shows: the default, since pods have self-made certificates. The traffic is encrypted, not
+/// authenticated.
 #[derive(Debug)]
 struct AcceptAny(Arc<CryptoProvider>);
 

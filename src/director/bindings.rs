@@ -14,7 +14,8 @@ use crate::scheduling::{Candidates, Decision};
 /// A keyed hash of an id: ids come from clients and servers.
 pub(super) type StateKey = u128;
 
-/// Ids of what servers made, each with the incarnation of its server, in the order of their last use. About 60 bytes each, whatever the ids' length.
+/// Ids of what servers made, each with the incarnation of its server, in the order of their last use. About 60 bytes
+/// each, whatever the ids' length.
 #[derive(Debug)]
 pub(super) struct ServerBindings {
     limit: usize,
@@ -82,8 +83,8 @@ impl ServerBindings {
         made.value(index).copied()
     }
 
-    /// Sends the request to the endpoint that made the state it refers to, if that is a candidate; filters and scores do not count. Otherwise the decision
-    /// stays as it is. Profiles beside the primary one keep their choice.
+    /// Sends the request to the endpoint that made the state it refers to, if that is a candidate; filters and scores
+    /// do not count. Otherwise the decision stays as it is. Profiles beside the primary one keep their choice.
     pub(super) fn apply(&self, key: StateKey, candidates: &Candidates, decision: &mut Decision) {
         let Some(incarnation) = self.bound(key) else { return self.metrics.request(BoundHit::Unknown) };
         let is_it = |endpoint: &&Arc<Endpoint>| endpoint.incarnation() == incarnation;

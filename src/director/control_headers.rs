@@ -1,4 +1,5 @@
-//! Headers that steer this program or a routing sidecar. A client may send them; model servers must not get them from a client.
+//! Headers that steer this program or a routing sidecar. A client may send them; model servers must not get them from a
+//! client.
 
 use bytes::Bytes;
 

@@ -331,8 +331,8 @@ impl ResponseSide for Exchange {
 }
 
 impl Drop for Exchange {
-    /// A stream that ends before its response does: the client or the server went away, which proxies do not tell apart. The lease and the gauges
-    /// go with the fields.
+    /// A stream that ends before its response does: the client or the server went away, which proxies do not tell
+    /// apart. The lease and the gauges go with the fields.
     fn drop(&mut self) {
         self.end(false);
     }

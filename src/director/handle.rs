@@ -11,43 +11,43 @@ use fastrand::Rng;
 use tokio::sync::Semaphore;
 
 use super::bindings::ServerBindings;
-use super::exchange::{Exchange, ExchangeParts};
+use super::exchange::Exchange;
 use super::objective::UnknownObjectives;
 use super::observed::{describe_stages, observer};
 use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
+use super::route::Routing;
 use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
-use super::unseen::Unseen;
 use super::{
-    AdmissionCall, Ask, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
-    control_headers, names, objective, rewrite, unseen,
+    AdmissionCall, Ask, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint, names,
+    objective, rewrite, unseen,
 };
 use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
-use crate::pool::{Endpoint, Lease, Pool, Subset};
-use crate::request::{self, Api, Headers};
+use crate::pool::{Lease, Pool, Subset};
+use crate::request::{self, Headers};
 use crate::scheduling::{
     Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
 };
-use crate::telemetry::{Injected, PROPAGATED, Span};
+use crate::telemetry::Span;
 
 /// Decides requests of one pool.
 pub struct Director {
     pub(super) parts: DirectorParts,
     /// Free decoders of larger compressed bodies.
     pub(super) decoders: Arc<Semaphore>,
-    hooks: Arc<[Hook]>,
-    profile_names: Arc<[Arc<str>]>,
+    pub(super) hooks: Arc<[Hook]>,
+    pub(super) profile_names: Arc<[Arc<str>]>,
     /// Requests so far; with the seed it makes the random source of each.
     sequence: AtomicU64,
     scheduler_metrics: SchedulerMetrics,
-    processing: ProcessingMetrics,
+    pub(super) processing: ProcessingMetrics,
     pub(super) extproc: ExtProcMetrics,
-    answers: AnswerMetrics,
+    pub(super) answers: AnswerMetrics,
     unknown_objectives: UnknownObjectives,
     /// How fast requests end.
-    pace: Arc<Pace>,
+    pub(super) pace: Arc<Pace>,
     /// Which server made which response, where that is remembered.
-    bindings: Option<Arc<ServerBindings>>,
+    pub(super) bindings: Option<Arc<ServerBindings>>,
 }
 
 impl std::fmt::Debug for Director {
@@ -162,7 +162,7 @@ impl Director {
         let (edits, states) =
             self.before_forward(Call::new(view, now, &candidates, &everyone, &columns), &decision)?;
         describe_stages(&orchestration, &view, &decision);
-        Ok(self.route(Chosen {
+        Ok(self.route(Routing {
             headers: &headers,
             forwarded,
             path: &path,
@@ -412,107 +412,6 @@ impl Director {
         }
         Ok([body.clone()].into_iter().filter(|body| !body.is_empty()).collect())
     }
-
-    /// Puts the answer together.
-    fn route(&self, chosen: Chosen<'_>) -> Routed<Exchange> {
-        let Chosen { headers, forwarded, mut request, decision, mut edits, labels, .. } = chosen;
-        if request.id_is_new {
-            edits.set(names::REQUEST_ID, request.id.clone());
-        }
-        trace_headers(chosen.trace, headers, &mut edits);
-        if self.parts.settings.strip_control_headers {
-            control_headers::strip(headers, &mut edits);
-        } else if !self.parts.settings.model_rewrite_header {
-            control_headers::strip_one(names::MODEL_REWRITE, headers, &mut edits);
-        }
-        let body_changed = request.rewrites;
-        if body_changed && request.body.decoded.is_some() {
-            edits.remove("content-encoding");
-        }
-        let size: usize = forwarded.iter().map(Bytes::len).sum();
-        let metrics = self.parts.metrics.request(labels.borrow());
-        metrics.requested(size as u64);
-        let destination = destination(&decision);
-        let scores =
-            if self.parts.settings.emit_scores { scores(&decision, chosen.candidates) } else { Vec::new() };
-        let kind = request.body.kind;
-        let api = match kind.map_or(Api::Opaque, |kind| request::api_of(kind, chosen.path)) {
-            Api::Opaque => request.body.inference.api,
-            api => api,
-        };
-        let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == kind);
-        let skip_response = request.body.inference.skip_response;
-        let tokens = estimated_tokens(request.body.plain.len() as u64);
-        let share = |endpoint: &Arc<Endpoint>| {
-            let inflight = self.parts.inflight.as_ref()?;
-            Some(inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens))
-        };
-        let inflight = decision.targets().first().and_then(share);
-        let stages = decision.stage_firsts().map(|endpoint| (Lease::take(endpoint, tokens), share(endpoint)));
-        let stages = stages.collect();
-        let RequestBody { inference, plain, .. } = &request.body;
-        let named = |bindings: &Arc<ServerBindings>| bindings.conversation(api, inference, plain);
-        let bindings = self.bindings.clone().filter(|_| !decision.answers_for_a_stage());
-        let conversation = bindings.as_ref().and_then(named);
-        let exchange = Exchange::new(ExchangeParts {
-            running: metrics.running_guard(),
-            inflight,
-            stages,
-            metrics,
-            api,
-            response_timer: parser.map(|parser| parser.response_timer.clone()),
-            streaming: request.body.inference.stream,
-            restore: body_changed.then_some((request.target_model, request.incoming_model)),
-            decision,
-            profile_names: Arc::clone(&self.profile_names),
-            hooks: Arc::clone(&self.hooks),
-            states: chosen.states,
-            lease: chosen.lease,
-            permit: chosen.permit,
-            received: chosen.received,
-            usage_limit: self.parts.settings.usage_limit,
-            processing: self.processing.clone(),
-            answers: self.answers.clone(),
-            pace: Arc::clone(&self.pace),
-            bindings,
-            conversation,
-            ends_with_request: skip_response,
-            unseen: chosen.unseen,
-        });
-        let held = request.body.decoded.take().filter(|_| body_changed);
-        Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, held, exchange }
-    }
-}
-
-/// All that a decided request carries into its answer.
-struct Chosen<'a> {
-    headers: &'a Headers,
-    forwarded: Pieces,
-    path: &'a str,
-    request: Understood,
-    decision: Decision,
-    candidates: &'a Candidates,
-    edits: HeaderEdits,
-    states: Vec<PluginState>,
-    lease: Lease,
-    permit: Permit,
-    labels: &'a LabelText,
-    received: Instant,
-    trace: Injected,
-    unseen: Unseen,
-}
-
-/// Sets the trace context. Headers of the client's own context that are not replaced would contradict it, and go.
-fn trace_headers(trace: Injected, headers: &Headers, edits: &mut HeaderEdits) {
-    if trace.is_empty() {
-        return;
-    }
-    for name in PROPAGATED {
-        if headers.get(name).is_some() && !trace.iter().any(|(set, _)| set == name) {
-            edits.remove(name);
-        }
-    }
-    edits.set.extend(trace);
 }
 
 fn take_lease(decision: &Decision, body_bytes: usize) -> Result<Lease, Refusal> {
@@ -527,20 +426,6 @@ fn refuse(error: &ScheduleError) -> Refusal {
         return Refusal::new(Reason::NothingLeft, ScheduleError::NothingLeft.to_string());
     }
     Refusal::new(Reason::SchedulingFailed, format!("failed to find target endpoint: {error}"))
-}
-
-fn destination(decision: &Decision) -> Bytes {
-    match decision.targets() {
-        [only] => Bytes::copy_from_slice(decision.address(only).as_bytes()),
-        several => {
-            several.iter().map(|endpoint| decision.address(endpoint)).collect::<Vec<_>>().join(",").into()
-        }
-    }
-}
-
-fn scores(decision: &Decision, candidates: &Candidates) -> Vec<(String, f64)> {
-    let scored = decision.primary_result().map(|result| result.scored.as_slice()).unwrap_or_default();
-    scored.iter().map(|&(slot, total)| (candidates.at(slot).target().to_owned(), total)).collect()
 }
 
 /// True if a `Prefer` header holds the token `if-available`.

@@ -18,6 +18,7 @@ mod refusal_doc;
 mod request_body;
 mod retry;
 mod rewrite;
+mod route;
 mod segments;
 mod shed;
 #[cfg(test)]

@@ -29,8 +29,9 @@ pub(super) const SLO_TTFT: ControlHeader =
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
 impl ControlHeader {
-    /// The header's value as text. The older name counts only if the current one is absent: an empty current value hides it. Bytes that are no
-    /// UTF-8 become U+FFFD, so that two ids which differ only there may coincide, but none is lost.
+    /// The header's value as text. The older name counts only if the current one is absent: an empty current value
+    /// hides it. Bytes that are no UTF-8 become U+FFFD, so that two ids which differ only there may coincide, but none
+    /// is lost.
     pub(super) fn value<'h>(&self, headers: &'h Headers) -> Option<Cow<'h, str>> {
         headers
             .get(self.current)

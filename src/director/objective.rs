@@ -57,8 +57,8 @@ pub(super) fn priority(pool: &Pool, headers: &Headers, unknown: &UnknownObjectiv
     priority.unwrap_or(0)
 }
 
-/// Longest fairness id that is kept, in bytes. Queues, accounts and series keep ids, so a longer one is cut and told apart by a digest of the
-/// whole.
+/// Longest fairness id that is kept, in bytes. Queues, accounts and series keep ids, so a longer one is cut and told
+/// apart by a digest of the whole.
 pub(super) const MAX_FAIRNESS_ID: usize = 256;
 
 /// Fairness id of the request: never empty, at most [`MAX_FAIRNESS_ID`] bytes long.

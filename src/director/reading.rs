@@ -15,7 +15,8 @@ pub(super) struct Reading {
 }
 
 impl Reading {
-    /// For a response to `api` with these headers. `limit` in bytes bounds what is held between chunks; `made` asks for the id of what the server makes.
+    /// For a response to `api` with these headers. `limit` in bytes bounds what is held between chunks; `made` asks for
+    /// the id of what the server makes.
     pub(super) fn new(api: Api, event_stream: bool, headers: &Headers, limit: usize, made: bool) -> Self {
         let plain = is_plain(headers);
         let decoder = if plain { None } else { Inflater::of(headers).map(Box::new) };

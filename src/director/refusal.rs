@@ -49,7 +49,8 @@ pub enum Reason {
     RewriteUnseen,
     /// The model may have to be replaced, and lies behind the part of the body that the proxy shows.
     RewriteCut,
-    /// A request whose body ended without any byte of it and without its headers saying so, in a mode that has no answer for it.
+    /// A request whose body ended without any byte of it and without its headers saying so, in a mode that has no
+    /// answer for it.
     MissingBody,
     /// The body passes the bound of one request.
     BodyTooLarge,

@@ -49,7 +49,8 @@ impl RequestBody {
         Self { kind, inference, plain: body.clone(), decoded: None }
     }
 
-    /// The request begins to wait. True if what was read was let go of, so that the body that came has to be read again.
+    /// The request begins to wait. True if what was read was let go of, so that the body that came has to be read
+    /// again.
     pub(super) fn let_go(&mut self, came: &Bytes) -> bool {
         let heavy = self.inference.held_bytes() > KEPT_WHILE_WAITING + came.len() / 8;
         let goes = heavy || self.decoded.is_some();

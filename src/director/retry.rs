@@ -12,8 +12,8 @@ pub(super) const DEFAULT_WAIT: Duration = Duration::from_secs(1);
 /// Wait for a pool that has no endpoints, as long as no start was observed.
 pub(super) const DEFAULT_START: Duration = Duration::from_secs(5);
 
-/// The value of `Retry-After` for an expected wait: whole seconds from 1 to 60. `share` is any number; it spreads clients over half as much again, so
-/// that they do not come back all at once.
+/// The value of `Retry-After` for an expected wait: whole seconds from 1 to 60. `share` is any number; it spreads
+/// clients over half as much again, so that they do not come back all at once.
 pub fn retry_after_seconds(expected: Duration, share: u64) -> u64 {
     let whole = expected.as_secs() + u64::from(expected.subsec_nanos() > 0);
     let base = whole.clamp(1, LONGEST_BASE);
@@ -35,7 +35,8 @@ impl Pace {
         Self { epoch, last: AtomicU64::new(0), mean: AtomicU64::new(0) }
     }
 
-    /// A request ended. Ends that come at the same time on several threads may count as one gap, which the mean forgives.
+    /// A request ended. Ends that come at the same time on several threads may count as one gap, which the mean
+    /// forgives.
     pub(super) fn note(&self, now: Instant) {
         let at = self.nanos(now);
         let last = self.last.swap(at, Relaxed);
@@ -47,7 +48,8 @@ impl Pace {
         self.mean.store(if mean == 0 { gap } else { mean - mean / 8 + gap / 8 }, Relaxed);
     }
 
-    /// Time in which `requests` end, if it goes on as before; `None` if that is not known yet. Ends that are overdue make the pace slower.
+    /// Time in which `requests` end, if it goes on as before; `None` if that is not known yet. Ends that are overdue
+    /// make the pace slower.
     pub(super) fn time_for(&self, requests: u64, now: Instant) -> Option<Duration> {
         let mean = self.mean.load(Relaxed);
         if mean == 0 {

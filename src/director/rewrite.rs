@@ -19,9 +19,9 @@ pub(super) struct Sources<'a> {
 }
 
 impl Sources<'_> {
-    /// The target model for a request that names `incoming`, "" if nothing names one: servers have a model of their own. `draw` is a
-    /// uniform number in 0..1. `rewritable`: the body can get another model. An error if the rule that matches has no target, or if the name
-    /// is longer than [`MAX_MODEL_NAME`].
+    /// The target model for a request that names `incoming`, "" if nothing names one: servers have a model of their
+    /// own. `draw` is a uniform number in 0..1. `rewritable`: the body can get another model. An error if the rule that
+    /// matches has no target, or if the name is longer than [`MAX_MODEL_NAME`].
     pub(super) fn target_model(
         &self,
         incoming: &str,
@@ -45,8 +45,8 @@ impl Sources<'_> {
         Ok(target.to_owned())
     }
 
-    /// An error if a client asks by header for another model, or a rule matches every model, and the body may name one that could not be
-    /// read.
+    /// An error if a client asks by header for another model, or a rule matches every model, and the body may name one
+    /// that could not be read.
     pub(super) fn check_read(&self, inference: &Inference) -> Result<(), Refusal> {
         let what = match inference.unread {
             Some(Unread::Encoding) => {

@@ -14,8 +14,8 @@ const SMALLEST: usize = 16 << 10;
 #[derive(Debug)]
 enum Segment {
     Heap(Vec<u8>),
-    /// Memory of its own from the system, which is resident only where it was written to, and gone at once when it is dropped: allocators
-    /// keep what is freed for up to a second.
+    /// Memory of its own from the system, which is resident only where it was written to, and gone at once when it is
+    /// dropped: allocators keep what is freed for up to a second.
     Mapped(Mapped),
 }
 
@@ -36,7 +36,8 @@ impl Segment {
     fn mapped(size: usize) -> Self {
         match MmapMut::map_anon(size) {
             Ok(map) => {
-                // A huge page would be resident whole for one byte written. Where there are none, the call fails and nothing is lost.
+                // A huge page would be resident whole for one byte written. Where there are none, the call fails and
+                // nothing is lost.
                 #[cfg(target_os = "linux")]
                 let _: std::io::Result<()> = map.advise(memmap2::Advice::NoHugePage);
                 Self::Mapped(Mapped { map, length: 0 })
@@ -80,10 +81,11 @@ impl Segment {
     }
 }
 
-/// Pieces that become one. Segments count against the share as they are filled: memory that was never written to is not resident.
+/// Pieces that become one. Segments count against the share as they are filled: memory that was never written to is not
+/// resident.
 ///
-/// A buffer that grows by doubling holds up to twice its bytes, and three times while it moves. Segments are filled one after the other,
-/// and when they are joined each is freed as soon as it was copied.
+/// A buffer that grows by doubling holds up to twice its bytes, and three times while it moves. Segments are filled one
+/// after the other, and when they are joined each is freed as soon as it was copied.
 #[derive(Debug)]
 pub struct Segments {
     share: Share,

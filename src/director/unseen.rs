@@ -1,7 +1,7 @@
 //! Rewrites of a model that lies in a part of the body that was not seen.
 //!
-//! A proxy may send a part of the body only, or only after the request was decided. Where a rewrite applies all the same, the client is told
-//! so: a model server knows nothing of an alias.
+//! A proxy may send a part of the body only, or only after the request was decided. Where a rewrite applies all the
+//! same, the client is told so: a model server knows nothing of an alias.
 
 use std::sync::Arc;
 
@@ -26,8 +26,8 @@ pub(super) enum Unseen {
 ///
 /// On a path that no parser reads, a body that is JSON may have a model; it is looked for as the body passes by.
 ///
-/// Without any of the body that is known only of a rewrite that the client itself asks for, and of rules that match every model. Of the rest
-/// of a body that was cut it is not known either which rules match; there any rule may.
+/// Without any of the body that is known only of a rewrite that the client itself asks for, and of rules that match
+/// every model. Of the rest of a body that was cut it is not known either which rules match; there any rule may.
 pub(super) fn check(
     pool: &Arc<Pool>,
     unparsed: Unparsed<'_>,

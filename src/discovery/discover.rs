@@ -13,8 +13,9 @@ pub struct DiscoveryError(pub String);
 
 /// Keeps a pool up to date.
 pub trait Discovery: Send {
-    /// Fills `pool` and keeps it current until `shutdown` is cancelled. The first complete state marks the pool as synced. `Err` if there is
-    /// no first state; whatever fails later is logged, and the last good state stays in force.
+    /// Fills `pool` and keeps it current until `shutdown` is cancelled. The first complete state marks the pool as
+    /// synced. `Err` if there is no first state; whatever fails later is logged, and the last good state stays in
+    /// force.
     fn run(
         self,
         pool: Arc<Pool>,

@@ -1,10 +1,12 @@
-//! File discovery: reads the endpoints file, and again when it changes; looks host names up, and again every now and then.
+//! File discovery: reads the endpoints file, and again when it changes; looks host names up, and again every now and
+//! then.
 //!
-//! The file's folder is watched rather than the file, so that a replacement by rename and the swap of a mounted ConfigMap are seen. Where no
-//! events come (a link that leads elsewhere, network file systems), a slow look at the content finds the change.
+//! The file's folder is watched rather than the file, so that a replacement by rename and the swap of a mounted
+//! ConfigMap are seen. Where no events come (a link that leads elsewhere, network file systems), a slow look at the
+//! content finds the change.
 //!
-//! The beginning of a file may be a good file with fewer endpoints. So a change is taken over when its writer closed the file or put it in
-//! place, and otherwise only if two looks found the same and nobody is writing.
+//! The beginning of a file may be a good file with fewer endpoints. So a change is taken over when its writer closed
+//! the file or put it in place, and otherwise only if two looks found the same and nobody is writing.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -105,8 +107,8 @@ impl FileDiscovery {
         self
     }
 
-    /// Looks at the file and takes it over if it changed: the first time at once, later if two looks found the same. Nothing is applied of a
-    /// file with any fault.
+    /// Looks at the file and takes it over if it changed: the first time at once, later if two looks found the same.
+    /// Nothing is applied of a file with any fault.
     pub async fn look(&mut self, pool: &Pool) -> ReloadOutcome {
         let announced = if self.seen.is_none() { Announced::Whole } else { Announced::Maybe };
         self.look_as(announced, pool).await

@@ -1,4 +1,5 @@
-//! What the events of the endpoints file's folder say: that the file is whole, that it may have changed, or that somebody is writing it.
+//! What the events of the endpoints file's folder say: that the file is whole, that it may have changed, or that
+//! somebody is writing it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};

@@ -1,4 +1,5 @@
-//! What an endpoints file says. It is good as a whole or not at all: with any fault, everything wrong with it is the answer.
+//! What an endpoints file says. It is good as a whole or not at all: with any fault, everything wrong with it is the
+//! answer.
 //!
 //! ```yaml
 //! endpoints:                       # required; `endpoints: []` is a pool without endpoints
@@ -18,8 +19,8 @@
 //!     targets: [{modelRewrite: llama-3.3-70b, weight: 1}]
 //! ```
 //!
-//! Fields that mean nothing are warnings. A rewrite without `creationTimestamp` is older than all with one; among themselves the earlier in
-//! the file is the older.
+//! Fields that mean nothing are warnings. A rewrite without `creationTimestamp` is older than all with one; among
+//! themselves the earlier in the file is the older.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -194,7 +195,8 @@ enum At {
     Host(Arc<str>),
 }
 
-/// A name as the DNS and `/etc/hosts` know it, without a dot at its end. Digits alone behind the last dot are a misspelt address.
+/// A name as the DNS and `/etc/hosts` know it, without a dot at its end. Digits alone behind the last dot are a
+/// misspelt address.
 fn host_name(text: &str) -> Option<Arc<str>> {
     let name = text.strip_suffix('.').unwrap_or(text);
     let fits = |label: &str| {

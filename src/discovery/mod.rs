@@ -1,7 +1,7 @@
 //! Finding endpoints: whoever knows where model servers are writes it into the [`Pool`](crate::pool::Pool).
 //!
-//! [`Discovery`] is the seam. [`FileDiscovery`] reads a file; what the file means is decided by the pure [`FileState::parse`].
-//! [`KubernetesDiscovery`] follows the Kubernetes API.
+//! [`Discovery`] is the seam. [`FileDiscovery`] reads a file; what the file means is decided by the pure
+//! [`FileState::parse`]. [`KubernetesDiscovery`] follows the Kubernetes API.
 
 mod discover;
 mod file;

@@ -1,8 +1,8 @@
 //! Host names of the endpoints file: each address of a name is an endpoint.
 //!
-//! Lookups are calls of the system's resolver, which block; they run on threads of their own, a few at a time, and are not waited for without
-//! end. A name that cannot be looked up keeps its last addresses. A name with addresses of both families is asked for by those of IPv4: they
-//! are the same servers.
+//! Lookups are calls of the system's resolver, which block; they run on threads of their own, a few at a time, and are
+//! not waited for without end. A name that cannot be looked up keeps its last addresses. A name with addresses of both
+//! families is asked for by those of IPv4: they are the same servers.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io;
@@ -94,7 +94,8 @@ impl Resolver {
         }
     }
 
-    /// The endpoints, each name replaced by its addresses. The first is called like the entry, the others have a number behind the name.
+    /// The endpoints, each name replaced by its addresses. The first is called like the entry, the others have a number
+    /// behind the name.
     pub(super) fn resolved(
         &self,
         endpoints: &[EndpointSpec],

@@ -1,6 +1,7 @@
 //! Creation times as Kubernetes writes them (RFC 3339).
 
-/// Seconds since the Unix epoch of `2024-05-01T12:00:00Z`, also with a fraction or an offset. `None` if it is no such time.
+/// Seconds since the Unix epoch of `2024-05-01T12:00:00Z`, also with a fraction or an offset. `None` if it is no such
+/// time.
 pub(super) fn unix_seconds(text: &str) -> Option<i64> {
     let number = |range: std::ops::Range<usize>| -> Option<i64> {
         let digits = text.get(range)?;

@@ -1,7 +1,8 @@
 //! Documents that people write: YAML or JSON with line numbers, read strictly, with every fault reported at once.
 //!
-//! A document becomes a tree of [`Node`]s that know their lines. [`Fields`] walks a mapping by field name and says which of its fields nobody
-//! asked for. Findings gather in [`Problems`]. Scalars of Go and Kubernetes have readers in [`scalar`].
+//! A document becomes a tree of [`Node`]s that know their lines. [`Fields`] walks a mapping by field name and says
+//! which of its fields nobody asked for. Findings gather in [`Problems`]. Scalars of Go and Kubernetes have readers in
+//! [`scalar`].
 
 mod fields;
 mod labels;

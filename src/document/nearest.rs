@@ -35,7 +35,8 @@ pub fn nearest<'a>(name: &str, candidates: impl IntoIterator<Item = &'a str>) ->
     best.map(|(_, candidate)| candidate)
 }
 
-/// The tail of an error text: the nearest name, or the valid ones with the nearest three first if none is near enough to be meant.
+/// The tail of an error text: the nearest name, or the valid ones with the nearest three first if none is near enough
+/// to be meant.
 pub fn hint(name: &str, candidates: &[&str]) -> String {
     if let Some(near) = nearest(name, candidates.iter().copied()) {
         return format!("; did you mean `{near}`?");

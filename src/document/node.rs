@@ -84,7 +84,8 @@ impl Node {
         }
     }
 
-    /// Line of the field at `path` (`a.b[0]`) below this node, keys in any letter case; of the deepest part that exists.
+    /// Line of the field at `path` (`a.b[0]`) below this node, keys in any letter case; of the deepest part that
+    /// exists.
     pub fn line_of(&self, path: &str) -> u32 {
         let mut line = self.line;
         let mut node = self;

@@ -2,8 +2,8 @@
 //!
 //! What differs between YAML readers is settled here and tested below:
 //!
-//! * only `true` and `false` are booleans; `yes`, `no`, `on`, `off`, `y`, `n` are text, which whoever expects a boolean reads as one, as
-//!   the reference does (YAML 1.1), see [`yaml_bool`](super::scalar::yaml_bool);
+//! * only `true` and `false` are booleans; `yes`, `no`, `on`, `off`, `y`, `n` are text, which whoever expects a boolean
+//!   reads as one, as the reference does (YAML 1.1), see [`yaml_bool`](super::scalar::yaml_bool);
 //! * `010` is text, for readers disagree whether it is 8 or 10; `0o10` and `0x10` are numbers;
 //! * repeated keys are kept, so that all of them can be reported;
 //! * aliases and merge keys work, within a budget that no useful document comes near.

@@ -53,7 +53,8 @@ fn fraction_of(digits: &str, scale: i128) -> i128 {
     value * scale / 10i128.pow(digits.len() as u32)
 }
 
-/// The boolean that YAML 1.1 takes a word for: `yes`, `on`, `y` and their opposites, in lower case, upper case, or with a capital.
+/// The boolean that YAML 1.1 takes a word for: `yes`, `on`, `y` and their opposites, in lower case, upper case, or with
+/// a capital.
 pub fn yaml_bool(text: &str) -> Option<bool> {
     match text {
         "y" | "Y" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),

@@ -107,8 +107,8 @@ fn replace_body(bytes: Bytes) -> BodyMutation {
     BodyMutation { mutation: Some(mutation) }
 }
 
-/// Answer to one piece of a response: unchanged, or these bytes instead. With `states_length` the piece is the whole body, and its headers
-/// get the new length.
+/// Answer to one piece of a response: unchanged, or these bytes instead. With `states_length` the piece is the whole
+/// body, and its headers get the new length.
 pub(super) fn response_piece(changed: Option<Bytes>, states_length: bool) -> ProcessingResponse {
     let length = changed.as_ref().filter(|_| states_length).map(|bytes| bytes.len().to_string());
     let header_mutation = length.map(|length| HeaderMutation {
@@ -125,7 +125,8 @@ pub(super) fn piece(side: Side, changed: Option<Bytes>) -> ProcessingResponse {
     body(side, changed.map(replace_body))
 }
 
-/// Appends the full-duplex messages for `pieces`, each of at most [`PIECE_BYTES`]. With `end` the last one ends the body, and there is at least one.
+/// Appends the full-duplex messages for `pieces`, each of at most [`PIECE_BYTES`]. With `end` the last one ends the
+/// body, and there is at least one.
 pub(super) fn streamed(
     side: Side,
     pieces: impl IntoIterator<Item = Bytes>,

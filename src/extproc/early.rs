@@ -12,8 +12,8 @@ const MESSAGE: u64 = 256;
 /// Memory of a header by byte on the wire, at worst: each is a name and two values of a few machine words.
 const HEADERS: u64 = 24;
 
-/// Messages that wait until the decision is made, counted against the bound of all bodies. Reading on lets the connection's window move, so
-/// that a stream that waits holds up no other one.
+/// Messages that wait until the decision is made, counted against the bound of all bodies. Reading on lets the
+/// connection's window move, so that a stream that waits holds up no other one.
 #[derive(Debug)]
 pub(super) struct Early {
     share: Share,

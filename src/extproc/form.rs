@@ -76,7 +76,8 @@ pub(super) fn answers<X>(form: Form, routed: Routed<X>) -> (Answers, bool, X) {
     (sends, skip_response, exchange)
 }
 
-/// The new body in as many answers as pieces came, each with its share: no answer is much larger than the piece it answers.
+/// The new body in as many answers as pieces came, each with its share: no answer is much larger than the piece it
+/// answers.
 fn spread(body: Pieces, length: usize, pieces: usize) -> impl Iterator<Item = ProcessingResponse> {
     let share = length.div_ceil(pieces.max(1));
     let mut rest = body.into_iter();

@@ -1,7 +1,7 @@
 //! Messages of the proxy, read from the body of its gRPC request.
 //!
-//! The library's own reader holds an unfinished message in a buffer that nobody counts. This one counts every byte of it against the bound
-//! of all bodies, waits for its end only so long, and leaves no buffer behind.
+//! The library's own reader holds an unfinished message in a buffer that nobody counts. This one counts every byte of
+//! it against the bound of all bodies, waits for its end only so long, and leaves no buffer behind.
 
 use std::io::Read as _;
 use std::pin::Pin;
@@ -25,9 +25,11 @@ use crate::director::{BodyBudget, Segments, Share};
 const PREFIX: usize = 5;
 /// Time from the first byte of a message to its last.
 const UNFINISHED: Duration = Duration::from_secs(30);
-/// Most bytes of a message beside the body that it carries. In memory, headers take up to 24 times their bytes on the wire.
+/// Most bytes of a message beside the body that it carries. In memory, headers take up to 24 times their bytes on the
+/// wire.
 const BESIDE_BODY: u64 = 1 << 20;
-/// Largest unfinished message of a request that is already being served for which there always is room: to refuse it would break an answer.
+/// Largest unfinished message of a request that is already being served for which there always is room: to refuse it
+/// would break an answer.
 const SERVED: usize = 1 << 20;
 
 /// Why no further message can be read.

@@ -154,8 +154,8 @@ impl<X: ResponseSide> Machine<X> {
         if self.early.push(message) { Effects::new() } else { self.overflow(BodyOverflow::Total) }
     }
 
-    /// Refuses the request from outside: a deadline passed, a plugin panicked. Once the request was forwarded there is nothing to refuse, and the
-    /// stream just ends.
+    /// Refuses the request from outside: a deadline passed, a plugin panicked. Once the request was forwarded there is
+    /// nothing to refuse, and the stream just ends.
     pub fn refuse(&mut self, refusal: &Refusal) -> Effects {
         let answer = self.phase != Phase::Forwarded && self.phase != Phase::Closed;
         self.close();
@@ -176,8 +176,8 @@ impl<X: ResponseSide> Machine<X> {
         }
     }
 
-    /// Stops a request that is being served. The proxy resets the model server's stream; a client that has seen nothing of the response yet
-    /// gets the answer.
+    /// Stops a request that is being served. The proxy resets the model server's stream; a client that has seen nothing
+    /// of the response yet gets the answer.
     pub fn evict(&mut self) -> Effects {
         if self.phase != Phase::Forwarded || self.response_ended {
             return Effects::new();
@@ -257,7 +257,8 @@ impl<X: ResponseSide> Machine<X> {
 
     fn on_request_body(&mut self, message: HttpBody) -> Effects {
         match self.phase {
-            // A proxy that sends no request headers. While it buffers, they can still be changed; otherwise they are long gone.
+            // A proxy that sends no request headers. While it buffers, they can still be changed; otherwise they are
+            // long gone.
             Phase::Start if matches!(self.modes.request, BodyMode::Buffered | BodyMode::BufferedPartial) => {
                 self.phase = Phase::Collecting { answered: true };
                 self.take_body(message)
@@ -387,7 +388,8 @@ impl<X: ResponseSide> Machine<X> {
             answer::streamed(Side::Response, pieces, end, &mut sends);
             return sends.into_iter().map(Effect::Send).collect();
         }
-        // Every piece is answered by itself, and an answer to trailers carries no body: what is held back now may be lost.
+        // Every piece is answered by itself, and an answer to trailers carries no body: what is held back now may be
+        // lost.
         pieces.extend(exchange.flush());
         let unchanged = match pieces.as_slice() {
             [piece] => piece.as_ptr() == chunk.as_ptr() && piece.len() == chunk.len(),

@@ -1,6 +1,7 @@
 //! The ext_proc service: the one place that names Envoy's messages.
 //!
-//! [`Machine`] is the protocol, pure; [`stream`](self) drives one machine with one gRPC stream; [`server`](self) listens.
+//! [`Machine`] is the protocol, pure; [`stream`](self) drives one machine with one gRPC stream; [`server`](self)
+//! listens.
 
 mod answer;
 mod body;

@@ -9,7 +9,8 @@ use super::wire::ProtocolConfiguration;
 pub enum BodyMode {
     /// No body is sent.
     None,
-    /// Pieces as they come, each answered by one message. Headers are answered before the first piece comes, unless the proxy says otherwise.
+    /// Pieces as they come, each answered by one message. Headers are answered before the first piece comes, unless the
+    /// proxy says otherwise.
     Streamed,
     /// Headers are answered first; then the whole body comes in one message.
     Buffered,
@@ -99,7 +100,8 @@ pub(super) enum DecideAt {
 }
 
 impl Modes {
-    /// Changes modes in which the bytes of a tunnel would wait for its end to `Streamed`. Gives the modes that the proxy must be asked for.
+    /// Changes modes in which the bytes of a tunnel would wait for its end to `Streamed`. Gives the modes that the
+    /// proxy must be asked for.
     pub(super) fn for_tunnel(&mut self) -> Option<Self> {
         let mut changed = false;
         for mode in [&mut self.request, &mut self.response] {

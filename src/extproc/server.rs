@@ -16,7 +16,8 @@ use crate::transport::{GrpcService, Http2Settings, Port, serve_grpc};
 const STREAM_WINDOW: u32 = 1 << 20;
 /// HTTP/2 window of a connection: several do.
 const CONNECTION_WINDOW: u32 = 16 << 20;
-/// Streams of a connection beyond those that are open in all: they are opened and refused with an answer that clients understand.
+/// Streams of a connection beyond those that are open in all: they are opened and refused with an answer that clients
+/// understand.
 const STREAMS_TO_REFUSE: u64 = 1024;
 /// Streams of a connection where the number of all is not bounded.
 const STREAMS: u32 = 1 << 20;

@@ -1,5 +1,5 @@
-//! One gRPC stream: messages in, machine, director, messages out. No task is spawned and no channel lies between; the stream of answers
-//! does the work when it is polled, and dropping it ends the request.
+//! One gRPC stream: messages in, machine, director, messages out. No task is spawned and no channel lies between; the
+//! stream of answers does the work when it is polled, and dropping it ends the request.
 
 use std::collections::VecDeque;
 use std::future::Future;
@@ -256,7 +256,8 @@ impl Conversation {
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match std::task::ready!(Pin::new(&mut self.inbound).poll_next(cx)) {
             Some(Ok(message)) => self.on_message(message),
-            // The proxy has said all. It may still read the decision, if one is under way; otherwise it is done with the stream.
+            // The proxy has said all. It may still read the decision, if one is under way; otherwise it is done with
+            // the stream.
             None => self.inbound_ended = true,
             Some(Err(broken)) => self.on_broken(broken),
         }

@@ -2,10 +2,11 @@
 
 use crate::request::Headers;
 
-/// True if what follows these request headers is no body but the client's half of a tunnel, which has no end before the tunnel ends.
+/// True if what follows these request headers is no body but the client's half of a tunnel, which has no end before the
+/// tunnel ends.
 ///
-/// That is `CONNECT`, with or without `:protocol`, and an HTTP/1.1 upgrade: proxies turn an extended `CONNECT` of HTTP/2 into one. An
-/// upgrade to HTTP/2 is none, for its request has an ordinary body.
+/// That is `CONNECT`, with or without `:protocol`, and an HTTP/1.1 upgrade: proxies turn an extended `CONNECT` of
+/// HTTP/2 into one. An upgrade to HTTP/2 is none, for its request has an ordinary body.
 pub(super) fn is_asked_for(headers: &Headers) -> bool {
     if headers.get(":method").is_some_and(|method| method.eq_ignore_ascii_case(b"CONNECT")) {
         return true;

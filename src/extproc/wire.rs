@@ -1,8 +1,9 @@
 //! The messages of `envoy.service.ext_proc.v3`, as far as an endpoint picker needs them.
 //!
-//! Field numbers are Envoy's; fields that are not listed are skipped when reading and never written. Text that a client can influence is declared as
-//! bytes: the two are the same on the wire, and a header that is no UTF-8 then is data and not the end of the stream. Body bytes are slices of
-//! the receive buffer, not copies. A map is declared as its repeated entries, which is what it is on the wire.
+//! Field numbers are Envoy's; fields that are not listed are skipped when reading and never written. Text that a client
+//! can influence is declared as bytes: the two are the same on the wire, and a header that is no UTF-8 then is data and
+//! not the end of the stream. Body bytes are slices of the receive buffer, not copies. A map is declared as its
+//! repeated entries, which is what it is on the wire.
 
 use bytes::Bytes;
 
@@ -198,7 +199,8 @@ pub struct ProcessingResponse {
     /// Metadata that other filters of the proxy see.
     #[prost(message, optional, tag = "8")]
     pub dynamic_metadata: Option<Struct>,
-    /// Modes for the rest of the stream, beside an answer to request headers. The proxy heeds it if it is set to allow that.
+    /// Modes for the rest of the stream, beside an answer to request headers. The proxy heeds it if it is set to allow
+    /// that.
     #[prost(message, optional, tag = "9")]
     pub mode_override: Option<ProcessingMode>,
 }

@@ -1,5 +1,5 @@
-//! Who may read the metrics port: the API server is asked who a bearer token belongs to (TokenReview) and whether that user may
-//! request the path (SubjectAccessReview).
+//! Who may read the metrics port: the API server is asked who a bearer token belongs to (TokenReview) and whether that
+//! user may request the path (SubjectAccessReview).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -106,8 +106,8 @@ impl TokenReviews {
                 self.without_answer(trusted && away, trusted && away, now, &told(&error))
             }
             Err(_) => {
-                // A question that was never asked says nothing of the API server, and one about an invented token nothing of its
-                // answers about known ones.
+                // A question that was never asked says nothing of the API server, and one about an invented token
+                // nothing of its answers about known ones.
                 let silent = trusted && is_asked.load(Relaxed);
                 self.without_answer(trusted, silent, now, "the API server did not answer in time")
             }

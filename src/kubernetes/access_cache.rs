@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 const ALLOWED: Duration = Duration::from_mins(1);
 /// The same for a refusal: who is given the right should not wait long.
 const DENIED: Duration = Duration::from_secs(10);
-/// While the API server gives no answer, whoever was allowed this long ago still is: an outage of it is when metrics are needed, and it is
-/// also when nobody hears that a token was revoked.
+/// While the API server gives no answer, whoever was allowed this long ago still is: an outage of it is when metrics
+/// are needed, and it is also when nobody hears that a token was revoked.
 const GRACE: Duration = Duration::from_mins(3);
 /// Decisions kept. Beyond it the oldest is forgotten, refusals first: invented tokens must not push out a scraper's.
 const KEPT: usize = 256;

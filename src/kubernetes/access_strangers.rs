@@ -1,5 +1,5 @@
-//! Questions about tokens that are not known, each address a few at a time: invented tokens of one client keep no other waiting. Pure but for
-//! the lock.
+//! Questions about tokens that are not known, each address a few at a time: invented tokens of one client keep no other
+//! waiting. Pure but for the lock.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
@@ -30,7 +30,8 @@ impl Strangers {
     }
 }
 
-/// What counts as one client: an address, or the network of an IPv6 address, of which a machine has as many as it likes.
+/// What counts as one client: an address, or the network of an IPv6 address, of which a machine has as many as it
+/// likes.
 fn origin(address: Option<IpAddr>) -> IpAddr {
     match address.map(|address| address.to_canonical()) {
         Some(IpAddr::V6(address)) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

@@ -1,4 +1,5 @@
-//! Reaching the API server: by a file that a flag names, in a pod by its service account, elsewhere by `KUBECONFIG` or the file in the home folder.
+//! Reaching the API server: by a file that a flag names, in a pod by its service account, elsewhere by `KUBECONFIG` or
+//! the file in the home folder.
 
 use std::path::Path;
 use std::time::Duration;
@@ -11,7 +12,8 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// Longest silence on a connection. Watch calls are shorter; a server that went away without a word is noticed by it.
 const SILENCE: Duration = Duration::from_secs(30);
 
-/// Why the API server cannot be reached at all: the environment does not say where it is, or in a form that cannot be used.
+/// Why the API server cannot be reached at all: the environment does not say where it is, or in a form that cannot be
+/// used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// Neither a service account nor a kubeconfig.

@@ -19,7 +19,8 @@ use crate::telemetry::Repeat;
 
 /// Length of a watch call.
 const WATCH_SECONDS: u32 = 25;
-/// Least time between looks because of changes: whoever changes the Lease all the time must not make us ask all the time.
+/// Least time between looks because of changes: whoever changes the Lease all the time must not make us ask all the
+/// time.
 const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for giving the lease back at the end; who does not get it back takes it when it runs out.
 const RELEASE: Duration = Duration::from_secs(2);
@@ -161,7 +162,8 @@ impl Election {
             tokio::select! {
                 () = stop.cancelled() => break,
                 () = tokio::time::sleep_until(wake.into()) => {}
-                // A lease that is given back is taken at once. A watch that fails is let rest; looking goes on without it.
+                // A lease that is given back is taken at once. A watch that fails is let rest; looking goes on without
+                // it.
                 change = heard(&mut changes, deaf_until), if waiting => {
                     let rest = if matches!(change, Some(Ok(_))) { LEAST_PAUSE } else { pause };
                     deaf_until = now() + rest;
@@ -213,8 +215,9 @@ impl Election {
         }
     }
 
-    /// One look at the lease, and what follows from it. Gives the time at which another's lease runs out. While we lead, `held` is the lease as we
-    /// wrote it, and is renewed without a look: if it has changed since, the server refuses.
+    /// One look at the lease, and what follows from it. Gives the time at which another's lease runs out. While we
+    /// lead, `held` is the lease as we wrote it, and is renewed without a look: if it has changed since, the server
+    /// refuses.
     async fn attempt(
         &self,
         api: &Api<Lease>,
@@ -281,7 +284,8 @@ impl Election {
         api.replace(&self.settings.name, &PostParams::default(), &lease).await
     }
 
-    /// Gives the lease back if it is ours, also if we do not know that: the answer to a write may have been lost. True if it was.
+    /// Gives the lease back if it is ours, also if we do not know that: the answer to a write may have been lost. True
+    /// if it was.
     async fn release(&self, api: &Api<Lease>) -> kube::Result<bool> {
         loop {
             let Some(found) = api.get_opt(&self.settings.name).await? else { return Ok(false) };

@@ -66,7 +66,8 @@ impl From<&watcher::Error> for Failure {
     }
 }
 
-/// The error with what is behind it, as far as it does not say that itself: that a connection failed is of no use without why.
+/// The error with what is behind it, as far as it does not say that itself: that a connection failed is of no use
+/// without why.
 pub fn told(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();

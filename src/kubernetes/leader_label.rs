@@ -1,8 +1,9 @@
 //! Marks the leader's pod with a label, by which a Service finds it.
 //!
-//! Every replica can then be ready, also one that stands by: what is ready decides about roll-outs, and the label about requests. The leader puts the
-//! label on its own pod and takes it from every other. A leader that ends or steps down leaves its own alone: until another leads there is nobody
-//! better to ask. For a moment two pods may have the label, and both answer.
+//! Every replica can then be ready, also one that stands by: what is ready decides about roll-outs, and the label about
+//! requests. The leader puts the label on its own pod and takes it from every other. A leader that ends or steps down
+//! leaves its own alone: until another leads there is nobody better to ask. For a moment two pods may have the label,
+//! and both answer.
 
 use std::time::Duration;
 
@@ -131,7 +132,8 @@ impl LeaderLabel {
         false
     }
 
-    /// Puts the label on our pod, at once if this is the first look, and takes it from all others. Gives the first failure after all were tried.
+    /// Puts the label on our pod, at once if this is the first look, and takes it from all others. Gives the first
+    /// failure after all were tried.
     async fn look(
         &self,
         pods: &Api<Pod>,
@@ -168,8 +170,8 @@ impl LeaderLabel {
         outcome
     }
 
-    /// Sets the label of a pod, or removes it. The status subresource lets us change labels and conditions, and not what the pod runs: a right to
-    /// patch the pod itself would be a right to run any program in the namespace.
+    /// Sets the label of a pod, or removes it. The status subresource lets us change labels and conditions, and not
+    /// what the pod runs: a right to patch the pod itself would be a right to run any program in the namespace.
     async fn write(
         &self,
         api: &Api<PartialObjectMeta<Pod>>,

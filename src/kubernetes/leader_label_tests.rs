@@ -14,7 +14,8 @@ use crate::metrics::Metrics;
 
 const KEY: &str = "pointsman/leader";
 
-/// The API server: pods by name, each with its labels; what was asked of it; and what it answers to writes in place of an answer.
+/// The API server: pods by name, each with its labels; what was asked of it; and what it answers to writes in place of
+/// an answer.
 #[derive(Clone, Default)]
 struct Server(Arc<Mutex<State>>);
 

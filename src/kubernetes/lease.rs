@@ -1,7 +1,8 @@
-//! Who leads: the rules by which replicas share one Lease. Pure; the times of other machines' clocks are never compared with ours.
+//! Who leads: the rules by which replicas share one Lease. Pure; the times of other machines' clocks are never compared
+//! with ours.
 //!
-//! The rules are those of the elector in Kubernetes' Go client, so that its replicas and ours respect each other: a lease is taken when nobody
-//! holds it, or when it has not changed for its whole duration as seen by our own clock.
+//! The rules are those of the elector in Kubernetes' Go client, so that its replicas and ours respect each other: a
+//! lease is taken when nobody holds it, or when it has not changed for its whole duration as seen by our own clock.
 
 use std::time::{Duration, Instant};
 
@@ -152,7 +153,8 @@ mod tests {
         assert!(!elector.leads(start + DEADLINE));
     }
 
-    /// Replicas and the API server. Reading the Lease, deciding and writing it are steps of their own, between which others may act.
+    /// Replicas and the API server. Reading the Lease, deciding and writing it are steps of their own, between which
+    /// others may act.
     struct Play {
         now: Instant,
         lease: Option<Record>,
@@ -268,8 +270,8 @@ mod tests {
     }
 
     proptest::proptest! {
-        /// Replicas that read, decide and write at any times against one Lease with versions checked, and do not hear every answer: never do two
-        /// lead at once.
+        /// Replicas that read, decide and write at any times against one Lease with versions checked, and do not hear
+        /// every answer: never do two lead at once.
         #[test]
         fn there_is_never_more_than_one_leader(
             steps in proptest::collection::vec((0usize..3, 0u64..6_000, proptest::bool::weighted(0.8), proptest::bool::weighted(0.1)), 1..600)

@@ -1,4 +1,5 @@
-//! The Kubernetes API as a client sees it: how to reach it, what its failures mean, who leads among replicas, and who may read metrics.
+//! The Kubernetes API as a client sees it: how to reach it, what its failures mean, who leads among replicas, and who
+//! may read metrics.
 //!
 //! What the API says of the pool is read in `discovery/kubernetes/`.
 

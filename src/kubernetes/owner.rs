@@ -1,6 +1,7 @@
 //! What a pod belongs to, by its name.
 
-/// Name of what a pod belongs to: of its Deployment, without the hashes of replica set and pod; of a StatefulSet, without the ordinal; else its own.
+/// Name of what a pod belongs to: of its Deployment, without the hashes of replica set and pod; of a StatefulSet,
+/// without the ordinal; else its own.
 pub fn owner_of(pod: &str) -> &str {
     // Kubernetes makes hashes of these characters, so that they form no words.
     let hash = |part: &str| part.bytes().all(|byte| b"bcdfghjklmnpqrstvwxz2456789".contains(&byte));

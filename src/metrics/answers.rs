@@ -33,7 +33,8 @@ pub enum ResponseEnd {
     ErrorEvent,
     /// Its status is not 2xx.
     ErrorStatus,
-    /// The exchange ended before the response did, but behind its last event or its whole document: only the end is missing.
+    /// The exchange ended before the response did, but behind its last event or its whole document: only the end is
+    /// missing.
     ClosedAfterUsage,
     /// The exchange ended in the middle of the response: the model server broke it off, or the client left.
     CutOff,

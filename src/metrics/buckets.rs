@@ -1,4 +1,5 @@
-//! Bucket boundaries. They are part of what dashboards and recording rules rely on, so they equal the reference's, oddities included.
+//! Bucket boundaries. They are part of what dashboards and recording rules rely on, so they equal the reference's,
+//! oddities included.
 
 /// Seconds: whole requests, up to an hour.
 pub(super) const REQUEST_SECONDS: &[f64] = &[
@@ -113,7 +114,8 @@ pub(super) const PREFIX_BYTES: &[f64] = &[
     0.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16_384.0, 32_768.0, 65_536.0,
 ];
 
-/// Seconds: one scrape of a model server. A scrape is due every 50 ms by default and gives up after one second, so the steps lie around both.
+/// Seconds: one scrape of a model server. A scrape is due every 50 ms by default and gives up after one second, so the
+/// steps lie around both.
 pub(super) const SCRAPE_SECONDS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0];
 

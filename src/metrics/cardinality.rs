@@ -16,20 +16,23 @@ pub(super) const OTHER: &str = "other";
 /// Distinct values that a limiter admits by default.
 pub(super) const VALUES: usize = 1000;
 
-/// Bytes of a label value as it stands on the page; longer ones are folded, so that a thousand of them cannot fill the memory.
+/// Bytes of a label value as it stands on the page; longer ones are folded, so that a thousand of them cannot fill the
+/// memory.
 const VALUE_BYTES: usize = 128;
 
 /// Values that change places at one election: what a scraper sees come and go is bounded, however the traffic changes.
 const CHANGES: usize = 8;
 
-/// How often a value without a label must have been seen beyond twice the least busy one with a label, to take its place.
+/// How often a value without a label must have been seen beyond twice the least busy one with a label, to take its
+/// place.
 const MARGIN: u64 = 8;
 
 /// Pinned values; names from configuration, which may still change many times in the life of a process.
 const PINNED: usize = 10_000;
 
-/// Admits a bounded number of distinct values and folds the others. The first ones are admitted as they come; an election now and then gives the places of the
-/// least busy ones to busier ones. Looking up an admitted value takes no lock.
+/// Admits a bounded number of distinct values and folds the others. The first ones are admitted as they come; an
+/// election now and then gives the places of the least busy ones to busier ones. Looking up an admitted value takes no
+/// lock.
 #[derive(Debug)]
 pub(super) struct Limiter {
     cap: usize,
@@ -68,8 +71,8 @@ impl Limiter {
         OTHER
     }
 
-    /// Gives places of the least busy admitted values to values that were seen more often, and tells which lost theirs. `activity` says how busy the
-    /// admitted ones were; whoever is not in it was not.
+    /// Gives places of the least busy admitted values to values that were seen more often, and tells which lost theirs.
+    /// `activity` says how busy the admitted ones were; whoever is not in it was not.
     pub(super) fn elect(&self, activity: &HashMap<String, u64>) -> Vec<Arc<str>> {
         let writer = self.writer.lock();
         let mut candidates = self.candidates.lock();

@@ -77,7 +77,8 @@ impl DataLayerMetrics {
         }
     }
 
-    /// Endpoints are polled from now on: the counts of failures of `source_type` and of its `extractor_type`, and of all outcomes of probes, show 0.
+    /// Endpoints are polled from now on: the counts of failures of `source_type` and of its `extractor_type`, and of
+    /// all outcomes of probes, show 0.
     pub fn polls(&self, source_type: &str, extractor_type: &str) {
         self.poll_errors.child([source_type]);
         self.extract_errors.child([source_type, extractor_type]);

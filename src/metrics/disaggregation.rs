@@ -93,7 +93,8 @@ pub struct DecisionMetrics {
 }
 
 impl DecisionMetrics {
-    /// Counts a request for the target model `model`, which may be empty. Beyond the bound of series the models share one.
+    /// Counts a request for the target model `model`, which may be empty. Beyond the bound of series the models share
+    /// one.
     pub fn count(&self, model: &str, stages: StagesRun) {
         let model = if model.is_empty() { UNKNOWN_MODEL } else { self.models.admit(model) };
         let labels = |model| [&*self.name, &*self.kind, model, stages.label()];

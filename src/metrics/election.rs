@@ -1,7 +1,7 @@
 //! Who keeps series of its own: now and then the idle give way to the busy.
 //!
-//! A tenant or a model that loses its label counts as `other` from then on. Its own series end: a scraper marks them as gone, and no series ever falls.
-//! If it is elected again, its series begin anew at 0, as after a restart.
+//! A tenant or a model that loses its label counts as `other` from then on. Its own series end: a scraper marks them as
+//! gone, and no series ever falls. If it is elected again, its series begin anew at 0, as after a restart.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,7 +21,8 @@ const CHANGES: usize = 4;
 const MARGIN: u64 = 8;
 
 impl LabelSets {
-    /// Looks at what happened since the last election. `priorities` are those that objectives have; series of other ones go once they are idle.
+    /// Looks at what happened since the last election. `priorities` are those that objectives have; series of other
+    /// ones go once they are idle.
     pub(super) fn elect(&self, priorities: &[i32]) {
         let mut writer = self.writer.lock();
         let sets = self.sets.load_full();
@@ -71,7 +72,8 @@ impl LabelSets {
         losers
     }
 
-    /// Gives histograms to the busiest sets that have none of their own, and takes them from the least busy for the next election.
+    /// Gives histograms to the busiest sets that have none of their own, and takes them from the least busy for the
+    /// next election.
     fn share_histograms(&self, writer: &mut Written) {
         let sets = self.sets.load();
         let nobody = self.last.histograms();

@@ -56,8 +56,9 @@ impl Format {
         }
     }
 
-    /// Writes families in the order they come, which the registry sorts by name, and tells how many lines had no room within `bounds`. Families whose
-    /// labels grow with clients or endpoints give way to those that do not, and of them the larger ones to the smaller ones.
+    /// Writes families in the order they come, which the registry sorts by name, and tells how many lines had no room
+    /// within `bounds`. Families whose labels grow with clients or endpoints give way to those that do not, and of them
+    /// the larger ones to the smaller ones.
     pub(super) fn encode(self, families: &[MetricFamily], bounds: MetricBounds) -> (String, u64) {
         let open = self != Self::Text;
         let mut left = MetricBounds { bytes: bounds.bytes.saturating_sub(EOF.len()), ..bounds };
@@ -242,8 +243,8 @@ impl Page {
     }
 }
 
-/// Writes a number as Go's `strconv` does with format `g` and the shortest exact digits: in scientific notation if the exponent is below -4 or
-/// above 5, with at least two digits of exponent.
+/// Writes a number as Go's `strconv` does with format `g` and the shortest exact digits: in scientific notation if the
+/// exponent is below -4 or above 5, with at least two digits of exponent.
 fn write_float(text: &mut String, value: f64) {
     if value.is_nan() {
         return text.push_str("NaN");

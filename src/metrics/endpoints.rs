@@ -1,4 +1,5 @@
-//! Series of single endpoints, read from the pool at the scrape: nothing to keep in step, and nothing left behind by an endpoint that went.
+//! Series of single endpoints, read from the pool at the scrape: nothing to keep in step, and nothing left behind by an
+//! endpoint that went.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -148,8 +149,8 @@ impl Collector for EndpointCollector {
     }
 }
 
-/// What the endpoints are called on the page. A name that occurs in several namespaces gets its namespace in front: the same series twice would make a
-/// page that no scraper takes.
+/// What the endpoints are called on the page. A name that occurs in several namespaces gets its namespace in front: the
+/// same series twice would make a page that no scraper takes.
 fn labels(snapshot: &Snapshot) -> Vec<Cow<'_, str>> {
     let mut names: HashMap<&str, u32> = HashMap::new();
     for endpoint in snapshot.endpoints() {

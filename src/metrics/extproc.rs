@@ -118,8 +118,8 @@ impl ExtProcMetrics {
         StreamGuard { series: Arc::clone(&self.series), started: now, code: None }
     }
 
-    /// Requests are served from now on: the counts of these refusals, by reason and HTTP status, and of the bounds that belong to streams show 0, so that
-    /// the first of a kind is an increase.
+    /// Requests are served from now on: the counts of these refusals, by reason and HTTP status, and of the bounds that
+    /// belong to streams show 0, so that the first of a kind is an increase.
     pub fn serves(&self, refusals: impl IntoIterator<Item = (&'static str, u16)>) {
         for (reason, code) in refusals {
             self.series.refusals.child([reason, &code.to_string()]);
@@ -149,7 +149,8 @@ impl ExtProcMetrics {
         self.series.buffered_limit.set(bytes);
     }
 
-    /// Counts that a bound was reached: `request_body`, `buffered_bodies`, `streams`, `idle`, `unfinished_message`, and whatever else has one.
+    /// Counts that a bound was reached: `request_body`, `buffered_bodies`, `streams`, `idle`, `unfinished_message`, and
+    /// whatever else has one.
     pub fn bound_hit(&self, bound: &'static str) {
         self.series.bound_hits.child([bound]).inc();
     }
@@ -176,8 +177,8 @@ impl std::fmt::Debug for ExtProcMetrics {
     }
 }
 
-/// An open stream. Dropping it ends the stream; without [`StreamGuard::finish`] it counts as `Canceled`, because a future that is dropped was
-/// reset by the proxy.
+/// An open stream. Dropping it ends the stream; without [`StreamGuard::finish`] it counts as `Canceled`, because a
+/// future that is dropped was reset by the proxy.
 #[must_use = "dropping the guard ends the stream"]
 pub struct StreamGuard {
     series: Arc<Series>,

@@ -140,8 +140,8 @@ impl Metrics {
         RequestMetrics::new(self.families.label_sets.get(labels))
     }
 
-    /// Gives labels of their own to the busiest tenants and models, and takes them from idle ones; `priorities` are those that objectives have. Call it
-    /// every few seconds.
+    /// Gives labels of their own to the busiest tenants and models, and takes them from idle ones; `priorities` are
+    /// those that objectives have. Call it every few seconds.
     pub fn elect(&self, priorities: &[i32]) {
         self.families.label_sets.elect(priorities);
     }
@@ -258,12 +258,14 @@ impl Metrics {
         self.families.kubernetes.clone()
     }
 
-    /// Exports from now on how many lines for `stream` were lost: `read` gives those that found no room, and those whose write failed.
+    /// Exports from now on how many lines for `stream` were lost: `read` gives those that found no room, and those
+    /// whose write failed.
     pub fn watch_lines(&self, stream: &'static str, read: impl Fn() -> (u64, u64) + Send + Sync + 'static) {
         self.families.lines.watch(stream, Box::new(read));
     }
 
-    /// Exports `pool` from now on. The collector keeps its averages; call [`PoolCollector::refresh`] at the refresh interval.
+    /// Exports `pool` from now on. The collector keeps its averages; call [`PoolCollector::refresh`] at the refresh
+    /// interval.
     pub fn pool_collector(&self, pool: &Arc<Pool>) -> PoolCollector {
         self.families.pool.watch(pool)
     }
@@ -273,7 +275,8 @@ impl Metrics {
         FlowMetrics::new(Arc::clone(&self.families.flow), pool, bands)
     }
 
-    /// Sets the number of endpoints whose reading is too old for the saturation detector `detector`; for admission without flow control.
+    /// Sets the number of endpoints whose reading is too old for the saturation detector `detector`; for admission
+    /// without flow control.
     pub fn stale_endpoints(&self, detector: &str, endpoints: u64) {
         self.families.flow.stale(detector, endpoints);
     }

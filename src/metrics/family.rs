@@ -144,8 +144,8 @@ impl Vector for HistogramVec {
 /// Label names and values of one series.
 pub(super) type LabelValues = Vec<(String, String)>;
 
-/// A registered family and its legacy twin. Nothing is exported before the first child exists. A twin with the same labels is a mirror of the
-/// family and costs nothing but space on the page; another one is counted on its own.
+/// A registered family and its legacy twin. Nothing is exported before the first child exists. A twin with the same
+/// labels is a mirror of the family and costs nothing but space on the page; another one is counted on its own.
 #[derive(Clone)]
 pub(super) struct Family<V, const N: usize> {
     current: V,

@@ -266,8 +266,9 @@ impl FlowMetrics {
         metrics
     }
 
-    /// A band with this priority exists now: its gauges and counters show 0 until something waits, under the default flow and without models, so that no sum
-    /// over the pool is ever empty. Does nothing for a band that was added before.
+    /// A band with this priority exists now: its gauges and counters show 0 until something waits, under the default
+    /// flow and without models, so that no sum over the pool is ever empty. Does nothing for a band that was added
+    /// before.
     pub fn add_band(&self, priority: i32) {
         if self.inner.sets.pin(priority) {
             self.band_use(priority, 0.0, 0.0);
@@ -288,7 +289,8 @@ impl FlowMetrics {
         }
     }
 
-    /// A request with a body of `bytes` enters. It counts until the guard is finished or dropped; `labels.priority` is the one it asked for.
+    /// A request with a body of `bytes` enters. It counts until the guard is finished or dropped; `labels.priority` is
+    /// the one it asked for.
     pub fn enqueued(&self, labels: RequestLabels<'_>, bytes: u64, now: Instant) -> QueuedGuard {
         self.inner.sets.enter(labels, bytes, now)
     }
@@ -342,7 +344,8 @@ impl FlowMetrics {
         self.inner.families.issued.child([&priority.to_string(), &self.inner.pool]).inc();
     }
 
-    /// A request that was told to stop ended after this time, or did not (`confirmed` is false) and is waited for no more.
+    /// A request that was told to stop ended after this time, or did not (`confirmed` is false) and is waited for no
+    /// more.
     pub fn revocation_ended(&self, confirmed: bool, took: Duration) {
         let outcome = if confirmed { "confirmed" } else { "timed_out" };
         self.inner.families.revoked.child([outcome, &self.inner.pool]).inc();
@@ -362,7 +365,8 @@ impl FlowMetrics {
         self.inner.families.jain.child([]).set(jain);
     }
 
-    /// Sets the mean wait of a program, and the service it got. Programs beyond the bound of fairness ids share one series.
+    /// Sets the mean wait of a program, and the service it got. Programs beyond the bound of fairness ids share one
+    /// series.
     pub fn program(&self, program: &str, average_wait: Duration, service: f64) {
         let families = &self.inner.families;
         let program = families.fairness.admit(program);

@@ -15,7 +15,8 @@ use super::flow::FlowFamilies;
 use super::label_sets::RequestLabels;
 use crate::flow::{DEFAULT_FLOW, Outcome};
 
-/// Outcomes that have a cell of their own in a label set, by label value: those of flow control, and of a request that is still waiting.
+/// Outcomes that have a cell of their own in a label set, by label value: those of flow control, and of a request that
+/// is still waiting.
 pub(super) const OUTCOMES: [&str; Outcome::ALL.len() + 1] = {
     let mut labels = [WAITING; Outcome::ALL.len() + 1];
     let mut place = 0;
@@ -319,7 +320,8 @@ pub struct QueuedGuard {
 }
 
 impl QueuedGuard {
-    /// Putting the request into the queue of the band `priority` took this long. `outcome` is that of the rejection if it did not get there.
+    /// Putting the request into the queue of the band `priority` took this long. `outcome` is that of the rejection if
+    /// it did not get there.
     pub fn queueing_took(&self, priority: i32, outcome: Option<Outcome>, took: Duration) {
         let outcome = place(outcome);
         self.in_band(priority, |set| set.enqueue(&self.sets, outcome).observe(took.as_secs_f64()));

@@ -55,8 +55,8 @@ impl InflightMetrics {
         Self { families, producer: producer.into() }
     }
 
-    /// Counts a request of about `tokens` tokens on `endpoint` until the share is dropped. The labels of a request bound its fairness id:
-    /// pass [`super::RequestMetrics::fairness_id`].
+    /// Counts a request of about `tokens` tokens on `endpoint` until the share is dropped. The labels of a request
+    /// bound its fairness id: pass [`super::RequestMetrics::fairness_id`].
     pub fn begin(&self, endpoint: &Endpoint, fairness_id: &str, priority: i32, tokens: u64) -> InflightShare {
         let priority = priority.to_string();
         let id = endpoint.id();
@@ -74,8 +74,9 @@ impl InflightMetrics {
         share
     }
 
-    /// Drops the series of endpoints that are not in `snapshot`, and those of tenants and priorities other than the usual ones, once they have no request
-    /// in flight any more: a series that comes back would begin at 0 while requests run. Call it now and then.
+    /// Drops the series of endpoints that are not in `snapshot`, and those of tenants and priorities other than the
+    /// usual ones, once they have no request in flight any more: a series that comes back would begin at 0 while
+    /// requests run. Call it now and then.
     pub fn prune_endpoints(&self, snapshot: &Snapshot) {
         let live: HashSet<[&str; 2]> = snapshot
             .endpoints()

@@ -146,7 +146,8 @@ impl KubernetesMetrics {
         self.status_writes.child([resource, outcome]).inc();
     }
 
-    /// The label of the leader's pod will be written: failures are counted from 0 on, so that the first one is an increase.
+    /// The label of the leader's pod will be written: failures are counted from 0 on, so that the first one is an
+    /// increase.
     pub fn expect_label_writes(&self, outcomes: impl IntoIterator<Item = &'static str>) {
         for outcome in outcomes {
             self.label_writes.child([outcome]);

@@ -82,8 +82,8 @@ pub(super) struct Written {
 }
 
 impl LabelSets {
-    /// Sets whose models and fairness ids these limiters bound. `folded` counts requests whose set was folded for lack of room, `folded_histograms` sets
-    /// that have no histograms of their own.
+    /// Sets whose models and fairness ids these limiters bound. `folded` counts requests whose set was folded for lack
+    /// of room, `folded_histograms` sets that have no histograms of their own.
     pub(super) fn new(
         families: Arc<RequestFamilies>,
         bounds: SetBounds,
@@ -159,7 +159,8 @@ impl LabelSets {
         Some(set)
     }
 
-    /// Histograms for a set: with its fairness id while there is much room, else shared by all tenants of the model, if there is room at all.
+    /// Histograms for a set: with its fairness id while there is much room, else shared by all tenants of the model, if
+    /// there is room at all.
     pub(super) fn histograms(
         &self,
         writer: &mut Written,

@@ -1,7 +1,8 @@
 //! Exported series. Families are made once and handed down as handles; the request path touches atomics only.
 //!
-//! Each series is defined in one place: the constants at the top of the file of its group. Series of the reference keep their names, labels and
-//! buckets, and are written under the legacy name as well; series that only this program has begin with `pointsman_`.
+//! Each series is defined in one place: the constants at the top of the file of its group. Series of the reference keep
+//! their names, labels and buckets, and are written under the legacy name as well; series that only this program has
+//! begin with `pointsman_`.
 
 mod answers;
 mod bounds;
@@ -19,6 +20,8 @@ mod families;
 mod family;
 mod flow;
 mod flow_sets;
+#[cfg(test)]
+mod golden;
 mod histogram_set;
 mod inflight;
 mod kubernetes;

@@ -110,8 +110,9 @@ pub struct PoolCollector {
 }
 
 impl PoolCollector {
-    /// Computes the averages over the endpoints whose last reading of the figure is at most `staleness` old. If no endpoint answers, the
-    /// averages keep their value, and their age tells. A pool without endpoints has averages of 0; a figure that all pages lost has none.
+    /// Computes the averages over the endpoints whose last reading of the figure is at most `staleness` old. If no
+    /// endpoint answers, the averages keep their value, and their age tells. A pool without endpoints has averages of
+    /// 0; a figure that all pages lost has none.
     pub fn refresh(&self, now: Instant, staleness: Duration) {
         let snapshot = self.pool.snapshot();
         let loads = || snapshot.endpoints().iter().map(|endpoint| endpoint.load());

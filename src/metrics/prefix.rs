@@ -95,19 +95,22 @@ pub struct PrefixIndexMetrics {
 }
 
 impl PrefixIndexMetrics {
-    /// Sets the number of (block, endpoint) entries in the index. The legacy series has no labels, so of several indexes the last writer shows.
+    /// Sets the number of (block, endpoint) entries in the index. The legacy series has no labels, so of several
+    /// indexes the last writer shows.
     pub fn set_size(&self, entries: u64) {
         self.size.set(entries as f64);
     }
 
-    /// Sets the memory that all indexes use together, and its bound, in bytes; and how many entries were ever forgotten because of it.
+    /// Sets the memory that all indexes use together, and its bound, in bytes; and how many entries were ever forgotten
+    /// because of it.
     pub fn set_memory(&self, bytes: u64, limit: u64, forgotten: u64) {
         self.memory_bytes.set(bytes as f64);
         self.memory_limit_bytes.set(limit as f64);
         self.forgotten.set(forgotten as f64);
     }
 
-    /// Records what the chosen endpoint held: `matched` of `total` blocks of `block_bytes` bytes each. Nothing if `total` is 0.
+    /// Records what the chosen endpoint held: `matched` of `total` blocks of `block_bytes` bytes each. Nothing if
+    /// `total` is 0.
     pub fn observe_hit(&self, matched: u64, total: u64, block_bytes: u64) {
         if total == 0 {
             return;

@@ -168,7 +168,8 @@ impl RequestFamilies {
             failed.child([code]);
         }
         let running = Family::<IntGaugeVec, 4>::register(RUNNING, registry);
-        // Requests without a model are not counted, so it stays 0: a sum over the series is never empty, not even before the first request.
+        // Requests without a model are not counted, so it stays 0: a sum over the series is never empty, not even
+        // before the first request.
         drop(running.child(["", "", DEFAULT_FLOW, "0"]));
         Self {
             failed,
@@ -233,7 +234,8 @@ impl LabelSet {
         self.histograms.store(histograms);
     }
 
-    /// Takes the series off the page, but the legacy ones, which have fewer labels, only if none of the `others` has them.
+    /// Takes the series off the page, but the legacy ones, which have fewer labels, only if none of the `others` has
+    /// them.
     pub(super) fn remove(&self, others: &[&Labels]) {
         let families = &*self.families;
         let values = self.labels.values();
@@ -320,7 +322,8 @@ impl RequestMetrics {
         RunningGuard { set: counted.then(|| Arc::clone(&self.set)) }
     }
 
-    /// Records a response that has ended. Time spans that run backwards, and token counts of zero, are left out; a cached count of zero is not.
+    /// Records a response that has ended. Time spans that run backwards, and token counts of zero, are left out; a
+    /// cached count of zero is not.
     pub fn response_done(&self, stats: ResponseStats) {
         let histograms = self.set.histograms.load();
         let set = &**histograms;

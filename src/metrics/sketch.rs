@@ -1,11 +1,13 @@
-//! The busiest of an endless stream of values, in bounded memory: the space-saving sketch of Metwally, Agrawal and El Abbadi.
+//! The busiest of an endless stream of values, in bounded memory: the space-saving sketch of Metwally, Agrawal and El
+//! Abbadi.
 
 use hashbrown::HashMap;
 
 /// Values that are followed.
 const FOLLOWED: usize = 256;
 
-/// Counts of values that have no label of their own. A value that is not followed takes the place, and the count, of the one with the least.
+/// Counts of values that have no label of their own. A value that is not followed takes the place, and the count, of
+/// the one with the least.
 #[derive(Debug, Default)]
 pub(super) struct Sketch {
     counts: HashMap<Box<str>, Count>,

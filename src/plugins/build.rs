@@ -222,8 +222,8 @@ impl<'a> BuildCx<'a> {
         self.column(key)
     }
 
-    /// Declares that this plugin needs the column of `T` that the instance `producer` writes. If no such instance is configured and
-    /// `producer` equals `default_producer`, one of that type is created.
+    /// Declares that this plugin needs the column of `T` that the instance `producer` writes. If no such instance is
+    /// configured and `producer` equals `default_producer`, one of that type is created.
     pub fn consumes<T: Send + Sync + 'static>(
         &mut self,
         producer: &str,

@@ -327,7 +327,8 @@ impl Fleet {
         columns
     }
 
-    /// A decision in which each profile chose the endpoint at the given place out of those listed, or did not run. The first one is primary.
+    /// A decision in which each profile chose the endpoint at the given place out of those listed, or did not run. The
+    /// first one is primary.
     pub(crate) fn decision(&self, chosen: &[Option<usize>], scored: &[u32]) -> Decision {
         let snapshot = self.snapshot();
         let profiles = chosen
@@ -344,7 +345,8 @@ impl Fleet {
         Decision { profiles, primary: 0, stages, proxy_port: None }
     }
 
-    /// Runs the pre-request hook for profiles named `default` and `prefill`, which chose the endpoints at these places out of all.
+    /// Runs the pre-request hook for profiles named `default` and `prefill`, which chose the endpoints at these places
+    /// out of all.
     pub(crate) fn forward(
         &self,
         roles: &Roles,

@@ -1,8 +1,8 @@
 //! Plugin parameters, read the way Go's JSON package reads them, but with errors that help.
 //!
-//! Keys match in any letter case (the exact spelling wins over others), `null` leaves the default, and so does an empty string where the parameter
-//! is the name of something. Unknown fields are refused, and all of them are named at once with the nearest valid spelling. A fault carries the
-//! path of the parameter below `parameters`.
+//! Keys match in any letter case (the exact spelling wins over others), `null` leaves the default, and so does an empty
+//! string where the parameter is the name of something. Unknown fields are refused, and all of them are named at once
+//! with the nearest valid spelling. A fault carries the path of the parameter below `parameters`.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -18,7 +18,8 @@ use super::BuildError;
 use crate::document::hint;
 use crate::document::scalar::yaml_bool;
 
-/// Decodes `value` into a plugin's parameter struct (`#[serde(default, deny_unknown_fields, rename_all = "camelCase")]`).
+/// Decodes `value` into a plugin's parameter struct (`#[serde(default, deny_unknown_fields, rename_all =
+/// "camelCase")]`).
 pub(super) fn decode<P: DeserializeOwned + Default>(value: Option<&Value>) -> Result<P, BuildError> {
     let value = match value {
         None | Some(Value::Null) => return Ok(P::default()),
@@ -322,8 +323,8 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     }
 }
 
-/// Ends of the names of parameters that choose something by its name. Templates write an empty string for what they do not set, and there is nothing
-/// whose name is empty, so it means the default there.
+/// Ends of the names of parameters that choose something by its name. Templates write an empty string for what they do
+/// not set, and there is nothing whose name is empty, so it means the default there.
 const CHOICES: &[&str] = &[
     "algorithm",
     "header",

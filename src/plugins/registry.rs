@@ -80,8 +80,8 @@ pub static REGISTRY: Registry = &[
 /// A list of plugin types; each has a name of its own.
 pub type Registry = &'static [&'static PluginType];
 
-/// The built-in types and `own` ones, for a program that brings plugins of its own to [`crate::cli::run_with`]. The list lives as long as the
-/// program, so call this once.
+/// The built-in types and `own` ones, for a program that brings plugins of its own to [`crate::cli::run_with`]. The
+/// list lives as long as the program, so call this once.
 ///
 /// # Errors
 ///

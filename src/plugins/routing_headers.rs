@@ -1,5 +1,5 @@
-//! Headers that tell the routing sidecar of the decode server which servers do the other stages. What a client sends under these names never
-//! reaches it: it is replaced, or removed.
+//! Headers that tell the routing sidecar of the decode server which servers do the other stages. What a client sends
+//! under these names never reaches it: it is replaced, or removed.
 
 use bytes::Bytes;
 

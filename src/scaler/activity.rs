@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Different activation values remembered, at most. A pool has one to three triggers; one without a place knows the present only.
+/// Different activation values remembered, at most. A pool has one to three triggers; one without a place knows the
+/// present only.
 pub const MAX_REMEMBERED: usize = 64;
 
 /// What was seen at one moment.
@@ -39,7 +40,8 @@ impl Verdict {
 
 /// When a pool last had work, for each number of waiting requests that counts as such.
 ///
-/// A pool has work while a request runs, or more requests wait than the activation value. It is active while it has work and for the cool-down after.
+/// A pool has work while a request runs, or more requests wait than the activation value. It is active while it has
+/// work and for the cool-down after.
 #[derive(Debug, Default)]
 pub struct Activity {
     last: BTreeMap<u64, Option<Instant>>,

@@ -8,8 +8,8 @@ use tokio::time::sleep;
 
 use super::{KedaScaler, Role};
 
-/// Shortest life of a connection to a replica that does not answer. Clients come again at once: without a pause they would do nothing else. One
-/// that is refused outright would come again later and later.
+/// Shortest life of a connection to a replica that does not answer. Clients come again at once: without a pause they
+/// would do nothing else. One that is refused outright would come again later and later.
 pub(super) const LEAST_LIFE: Duration = Duration::from_secs(1);
 /// Longest wait for the client to let go of a connection that ends.
 pub(super) const GOODBYE: Duration = Duration::from_secs(1);

@@ -10,7 +10,8 @@ const NOISE: f64 = 1e-6;
 /// The same in proportion: a decimal is read, multiplied and divided with an error of a unit each.
 const PROPORTION: f64 = 4.0 * f64::EPSILON;
 
-/// The least number of thousandths that is not below `number`, in a form from which KEDA, which multiplies and cuts off, gets just that.
+/// The least number of thousandths that is not below `number`, in a form from which KEDA, which multiplies and cuts
+/// off, gets just that.
 ///
 /// `number` is from 0 to [`MOST`].
 pub(super) fn round_up(number: f64) -> f64 {

@@ -1,8 +1,9 @@
-//! KEDA's external scaler: the autoscaler asks Pointsman itself, and is told at once when a request waits for a pool at zero.
+//! KEDA's external scaler: the autoscaler asks Pointsman itself, and is told at once when a request waits for a pool at
+//! zero.
 //!
-//! [`ScalerSource`] is where the numbers come from. [`Trigger`] is what a ScaledObject asks for, read strictly from its metadata. [`Activity`]
-//! decides, with an explicit clock, whether the pool has work. [`KedaScaler`] is the gRPC service over them, [`serve`] the listener. [`Role`] says
-//! whether this replica's numbers are the pool's at all.
+//! [`ScalerSource`] is where the numbers come from. [`Trigger`] is what a ScaledObject asks for, read strictly from its
+//! metadata. [`Activity`] decides, with an explicit clock, whether the pool has work. [`KedaScaler`] is the gRPC
+//! service over them, [`serve`] the listener. [`Role`] says whether this replica's numbers are the pool's at all.
 
 mod activity;
 mod codec;

@@ -1,12 +1,14 @@
 //! Whether this replica's numbers are the pool's.
 
-/// What a scaler does with questions. Of several replicas only one knows what waits and runs; another's zero would end a busy pool.
+/// What a scaler does with questions. Of several replicas only one knows what waits and runs; another's zero would end
+/// a busy pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
     /// It answers: its numbers are the pool's.
     #[default]
     Answering,
-    /// Another replica answers, or none yet. Streams end in order, questions get UNAVAILABLE, and connections are closed.
+    /// Another replica answers, or none yet. Streams end in order, questions get UNAVAILABLE, and connections are
+    /// closed.
     Standby,
     /// As on standby, and for good: the process ends.
     Closed,

@@ -62,7 +62,8 @@ pub(super) struct Shared {
 }
 
 impl Shared {
-    /// What is to be seen now. `stirred`: the number of waiting requests has changed, so somebody was there even if nobody is now.
+    /// What is to be seen now. `stirred`: the number of waiting requests has changed, so somebody was there even if
+    /// nobody is now.
     pub(super) fn look(&self, stirred: bool) -> Look {
         let waiting = self.source.queue_depth().max(u64::from(stirred));
         Look { waiting, running: self.source.running(), at: Instant::now() }
@@ -120,7 +121,8 @@ impl KedaScaler {
         self.shared.role.subscribe()
     }
 
-    /// Remembers work that nobody asked about while it was there, until the source or the service ends. [`serve`](super::serve) runs it.
+    /// Remembers work that nobody asked about while it was there, until the source or the service ends.
+    /// [`serve`](super::serve) runs it.
     pub async fn remember(&self) {
         let mut waiting = self.shared.source.subscribe();
         let mut role = self.role();

@@ -14,7 +14,7 @@ pub trait ScalerSource: Send + Sync + 'static {
     fn running(&self) -> u64;
     /// Saturation of the pool, 1.0 = full, above 1 when overloaded; not a number when it is not known.
     fn saturation(&self) -> f64;
-    /// Number of waiting requests, published with each change before the call that changed it returns. A burst may be published as one change. The
-    /// sender lives as long as the pool: when it is dropped, streams end.
+    /// Number of waiting requests, published with each change before the call that changed it returns. A burst may be
+    /// published as one change. The sender lives as long as the pool: when it is dropped, streams end.
     fn subscribe(&self) -> watch::Receiver<u64>;
 }

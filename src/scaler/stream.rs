@@ -79,15 +79,16 @@ impl Streamed {
         }))
     }
 
-    /// Waits for something to say. `None` when another replica is to be asked, at shutdown, or when the pool is gone: KEDA takes an orderly end, and
-    /// no error, for a reason to come again soon.
+    /// Waits for something to say. `None` when another replica is to be asked, at shutdown, or when the pool is gone:
+    /// KEDA takes an orderly end, and no error, for a reason to come again soon.
     async fn next(&mut self) -> Option<bool> {
         let keepalive = self.shared.settings.keepalive;
         loop {
             if *self.role.borrow_and_update() != Role::Answering {
                 return None;
             }
-            // A change since this stream said there is no work is news, even if it was undone. One from an active time is none.
+            // A change since this stream said there is no work is news, even if it was undone. One from an active time
+            // is none.
             let stirred = self.waiting.has_changed().ok()? && self.said.is_some_and(|said| !said.active);
             self.waiting.borrow_and_update();
             let look = self.shared.look(stirred);

@@ -4,7 +4,8 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// Lets one event through in each period and counts the others. One for each message, kept beside what the message is about.
+/// Lets one event through in each period and counts the others. One for each message, kept beside what the message is
+/// about.
 ///
 /// ```text
 /// if let Some(suppressed) = self.failures.due(Instant::now()) {

@@ -6,7 +6,8 @@ use std::str::FromStr;
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::filter::Targets;
 
-/// Crates whose events follow the level; the others are held one step lower, so that a trace of ours is not drowned in HTTP/2 frames.
+/// Crates whose events follow the level; the others are held one step lower, so that a trace of ours is not drowned in
+/// HTTP/2 frames.
 const OURS: &str = "pointsman";
 
 /// Least severe events that are written.
@@ -87,7 +88,8 @@ impl fmt::Display for LogLevel {
 impl FromStr for LogLevel {
     type Err = UnknownLevel;
 
-    /// Reads a name in any case, or a number, which counts as a verbosity. `panic`, `fatal` and `dpanic` of the reference's logger read as error.
+    /// Reads a name in any case, or a number, which counts as a verbosity. `panic`, `fatal` and `dpanic` of the
+    /// reference's logger read as error.
     fn from_str(text: &str) -> Result<Self, UnknownLevel> {
         let text = text.trim();
         match text.to_ascii_lowercase().as_str() {

@@ -18,7 +18,8 @@ use super::timestamp::rfc3339;
 /// Bytes of a message or of a value; what is longer is cut.
 const VALUE_BYTES: usize = 4 << 10;
 
-/// Bytes of the fields of an event, and of those of the spans around it. Fields that have no room are left out, and the line says `"cut":true`.
+/// Bytes of the fields of an event, and of those of the spans around it. Fields that have no room are left out, and the
+/// line says `"cut":true`.
 const MEMBERS_BYTES: usize = 16 << 10;
 
 /// How log lines look.
@@ -100,7 +101,8 @@ impl LogFormat {
         }
     }
 
-    /// A line that no event stands behind: this module's own news, and panics, which may happen in the midst of an event. `at` is file and line.
+    /// A line that no event stands behind: this module's own news, and panics, which may happen in the midst of an
+    /// event. `at` is file and line.
     pub(super) fn line(
         self,
         level: LogLevel,

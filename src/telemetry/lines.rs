@@ -1,7 +1,8 @@
 //! Lines on their way to a stream that may not take them: a bounded queue, and a thread that writes.
 //!
-//! Whoever logs puts a line into memory and goes on. Only the thread of the queue waits for the stream, so a reader that stalls, or a disk that is
-//! full, costs lines and nothing else. What is lost is counted, and the stream is told how much, once it takes lines again.
+//! Whoever logs puts a line into memory and goes on. Only the thread of the queue waits for the stream, so a reader
+//! that stalls, or a disk that is full, costs lines and nothing else. What is lost is counted, and the stream is told
+//! how much, once it takes lines again.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;
@@ -22,7 +23,8 @@ const LINES: usize = 16_384;
 /// Largest line; longer ones are cut.
 const LINE_BYTES: usize = 64 << 10;
 
-/// Share of the bounds that is kept for warnings and errors, as a divisor: a flood of lesser lines leaves a quarter to them.
+/// Share of the bounds that is kept for warnings and errors, as a divisor: a flood of lesser lines leaves a quarter to
+/// them.
 const URGENT_SHARE: usize = 4;
 
 /// Buffers above this are given back once they are empty.
@@ -67,7 +69,8 @@ struct Waiting {
 }
 
 impl LineQueue {
-    /// A queue in front of standard error. `notice` makes the line that tells of a number of lost lines, or an empty text.
+    /// A queue in front of standard error. `notice` makes the line that tells of a number of lost lines, or an empty
+    /// text.
     pub(super) fn stderr(notice: impl Fn(u64) -> String + Send + 'static) -> io::Result<Self> {
         // A descriptor of its own: whoever waits on it holds no lock of the standard library's.
         let stream = io::stderr().as_fd().try_clone_to_owned()?;
@@ -98,8 +101,8 @@ impl LineQueue {
         Ok(Self { shared })
     }
 
-    /// Puts a line into the queue; one without a line feed gets one. Never waits for the stream. Lines that are not urgent leave a quarter of the queue
-    /// to those that are.
+    /// Puts a line into the queue; one without a line feed gets one. Never waits for the stream. Lines that are not
+    /// urgent leave a quarter of the queue to those that are.
     pub fn push(&self, line: &[u8], urgent: bool) {
         let line = cut(line.strip_suffix(b"\n").unwrap_or(line));
         let kept = |bound: usize| if urgent { bound } else { bound - bound / URGENT_SHARE };

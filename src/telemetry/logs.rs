@@ -59,7 +59,8 @@ pub fn lines(format: LogFormat) -> std::io::Result<LineQueue> {
     })
 }
 
-/// Panics become log lines. The standard library's hook would write to standard error itself, and wait for whoever reads it.
+/// Panics become log lines. The standard library's hook would write to standard error itself, and wait for whoever
+/// reads it.
 fn log_panics(format: LogFormat, lines: LineQueue) {
     std::panic::set_hook(Box::new(move |panic| {
         let backtrace = Backtrace::capture();

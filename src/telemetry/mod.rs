@@ -1,8 +1,8 @@
 //! Logs and traces.
 //!
-//! Logs are lines on standard error ([`logs`]), and only the thread of a [`LineQueue`] waits for whoever reads them. Traces go to a collector if the
-//! environment names one ([`Tracing`]); a [`Span`] of a request that is not sampled is a few words on the stack. [`Repeat`] keeps a warning that
-//! repeats from filling the log.
+//! Logs are lines on standard error ([`logs`]), and only the thread of a [`LineQueue`] waits for whoever reads them.
+//! Traces go to a collector if the environment names one ([`Tracing`]); a [`Span`] of a request that is not sampled is
+//! a few words on the stack. [`Repeat`] keeps a warning that repeats from filling the log.
 
 mod events;
 mod export;

@@ -81,7 +81,8 @@ fn joined(headers: &Headers, name: &str) -> Option<Bytes> {
     Some(all.into())
 }
 
-/// Trace id, span id and flags of a `traceparent`. Later versions may have more behind the flags; of the flags only "sampled" is known here.
+/// Trace id, span id and flags of a `traceparent`. Later versions may have more behind the flags; of the flags only
+/// "sampled" is known here.
 fn parse_traceparent(text: &str) -> Option<(TraceId, SpanId, TraceFlags)> {
     let mut fields = text.splitn(5, '-');
     let [version, trace, span, flags] = [fields.next()?, fields.next()?, fields.next()?, fields.next()?];

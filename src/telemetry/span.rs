@@ -101,7 +101,8 @@ impl Span {
         }
     }
 
-    /// Headers that make this span the parent of what the model server does; with the flag 00 if it is not sampled, none if tracing is off.
+    /// Headers that make this span the parent of what the model server does; with the flag 00 if it is not sampled,
+    /// none if tracing is off.
     pub fn inject(&self) -> Injected {
         match &self.state {
             State::Off => Injected::new(),

@@ -11,8 +11,8 @@ pub fn rfc3339(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{:09}Z", since.subsec_nanos())
 }
 
-/// Year, month and day of a day counted from 1 January 1970, in the Gregorian calendar. Years are taken to begin in March, so that the leap day is
-/// the last of its year and months have a regular pattern of lengths.
+/// Year, month and day of a day counted from 1 January 1970, in the Gregorian calendar. Years are taken to begin in
+/// March, so that the leap day is the last of its year and months have a regular pattern of lengths.
 fn civil(days: u64) -> (u64, u64, u64) {
     const DAYS_OF_400_YEARS: u64 = 146_097;
     let shifted = days + 719_468;

@@ -45,9 +45,10 @@ impl Tracing {
         Self::default()
     }
 
-    /// What `--tracing` and the `OTEL_*` variables ask for. Without an exporter this is [`Tracing::off`]: a trace that nobody collects would only
-    /// put spans between the caller's and the model server's that nobody can find. `build_ref` and `commit` name the build. Must be called within a
-    /// Tokio runtime, which has to outlive the last export. The exporter `console` writes to `output`.
+    /// What `--tracing` and the `OTEL_*` variables ask for. Without an exporter this is [`Tracing::off`]: a trace that
+    /// nobody collects would only put spans between the caller's and the model server's that nobody can find.
+    /// `build_ref` and `commit` name the build. Must be called within a Tokio runtime, which has to outlive the last
+    /// export. The exporter `console` writes to `output`.
     pub fn from_env(
         enabled: bool,
         build_ref: &str,
@@ -105,8 +106,8 @@ impl Tracing {
         if self.active.is_some() { carried(metadata) } else { Headers::new() }
     }
 
-    /// The span of a request that began `ago`, below the caller's if the headers name one. Headers without one are completed by the metadata
-    /// of the proxy's `call`. Whether the span records is decided before anything is built.
+    /// The span of a request that began `ago`, below the caller's if the headers name one. Headers without one are
+    /// completed by the metadata of the proxy's `call`. Whether the span records is decided before anything is built.
     pub fn request_span(&self, headers: &Headers, call: &Headers, ago: Duration) -> Span {
         let Some(active) = &self.active else { return Span::off() };
         let own = extract(headers);

@@ -53,7 +53,8 @@ fn from_files(folder: &Path) -> Result<CertifiedKey, TlsError> {
     Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
 }
 
-/// A certificate without names, as clients that verify nothing accept it. Its key is on a curve, so that making it takes no time.
+/// A certificate without names, as clients that verify nothing accept it. Its key is on a curve, so that making it
+/// takes no time.
 fn self_signed() -> Result<CertifiedKey, TlsError> {
     let mut params = rcgen::CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name = rcgen::DistinguishedName::new();

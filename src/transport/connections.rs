@@ -127,7 +127,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A whole request has come, and is being answered until the guard is dropped. Costs two atomic additions, but for the first request.
+    /// A whole request has come, and is being answered until the guard is dropped. Costs two atomic additions, but for
+    /// the first request.
     pub(super) fn answering(&self) -> Answering {
         let Self { standing, shared } = self;
         if !standing.known.swap(true, Relaxed) {

@@ -41,8 +41,8 @@ const BUFFER: usize = 64 << 10;
 /// Pieces in which a page is handed on.
 const PIECE: usize = 32 << 10;
 
-/// Bytes of answers that the system holds for a client. It would take megabytes, and so let a client that does not read have page after page
-/// made.
+/// Bytes of answers that the system holds for a client. It would take megabytes, and so let a client that does not read
+/// have page after page made.
 const SEND_BUFFER: usize = 128 << 10;
 
 /// Longest wait for open connections at the end.
@@ -52,7 +52,8 @@ const FAREWELL: Duration = Duration::from_secs(5);
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub SocketAddr);
 
-/// Serves pages on `port` until `shutdown` resolves; then answers that are under way get 5 s to finish. `answer` gets whole requests.
+/// Serves pages on `port` until `shutdown` resolves; then answers that are under way get 5 s to finish. `answer` gets
+/// whole requests.
 pub async fn serve_pages<A, F>(mut port: Port, answer: A, shutdown: impl Future<Output = ()>)
 where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,

@@ -60,15 +60,16 @@ impl Default for Http2Settings {
     }
 }
 
-/// Resets of streams that nobody has looked at yet. A HEADERS and a RST_STREAM frame take 22 bytes at the very least, so that one turn of
-/// reading brings fewer than this: it is never reached, whatever is sent.
+/// Resets of streams that nobody has looked at yet. A HEADERS and a RST_STREAM frame take 22 bytes at the very least,
+/// so that one turn of reading brings fewer than this: it is never reached, whatever is sent.
 const UNSEEN_RESETS: usize = READ_TURN;
 
-/// Resets that are ours because of an error of the client, in the whole life of a connection: without a bound, for such a connection may live
-/// for months. What they cost is bounded by not reading from who does not read.
+/// Resets that are ours because of an error of the client, in the whole life of a connection: without a bound, for such
+/// a connection may live for months. What they cost is bounded by not reading from who does not read.
 const RESETS_FOR_ERRORS: Option<usize> = None;
 
-/// Largest header list. A proxy passes on at most 60 KiB of its client's headers; more costs the stream, and four times as much the connection.
+/// Largest header list. A proxy passes on at most 60 KiB of its client's headers; more costs the stream, and four times
+/// as much the connection.
 const HEADER_LIST: u32 = 64 << 10;
 
 /// Largest frame taken, which is the smallest bound that the protocol knows: a half-sent one is held in memory.
@@ -111,8 +112,9 @@ pub async fn serve_grpc<S: GrpcService>(
     port.run(shutdown, serve).await;
 }
 
-/// The same for a service whose clients are sent elsewhere at times: `ends` makes a future for each new connection, and when that resolves,
-/// the client is told to take another connection, and has the time given to let go of this one. That holds at shutdown too.
+/// The same for a service whose clients are sent elsewhere at times: `ends` makes a future for each new connection, and
+/// when that resolves, the client is told to take another connection, and has the time given to let go of this one.
+/// That holds at shutdown too.
 pub async fn serve_grpc_while<S, E, F>(
     port: Port,
     settings: Http2Settings,

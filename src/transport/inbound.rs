@@ -1,8 +1,9 @@
 //! The body of a request, read to its end even if its service has lost interest.
 //!
-//! An answer that ends before its request makes HTTP/2 reset the stream, and whatever the client has sent by then is an error of the
-//! connection's: h2 counts it against the connection, for as long as it lives, and closes it at a bound. Behind a proxy that connection is
-//! everybody's. So what still comes is read and thrown away, for a while; the proxy ends the stream as soon as it sees the answer.
+//! An answer that ends before its request makes HTTP/2 reset the stream, and whatever the client has sent by then is an
+//! error of the connection's: h2 counts it against the connection, for as long as it lives, and closes it at a bound.
+//! Behind a proxy that connection is everybody's. So what still comes is read and thrown away, for a while; the proxy
+//! ends the stream as soon as it sees the answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};

@@ -1,7 +1,9 @@
-//! What every port shares: taking connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and HTTP/2, and who is connected.
+//! What every port shares: taking connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and HTTP/2, and
+//! who is connected.
 //!
-//! A [`Port`] takes connections without ever waiting for one of them, and knows what each is doing. [`serve_grpc`] and [`serve_pages`] speak the
-//! two protocols on it. Nothing that one client does, or leaves undone, costs another one more than the time of a task.
+//! A [`Port`] takes connections without ever waiting for one of them, and knows what each is doing. [`serve_grpc`] and
+//! [`serve_pages`] speak the two protocols on it. Nothing that one client does, or leaves undone, costs another one
+//! more than the time of a task.
 
 mod certificate;
 mod connections;

@@ -63,8 +63,9 @@ impl Port {
         self.connections.clone()
     }
 
-    /// Serves each connection in a task of its own by `serve`, until `shutdown` resolves. Then connections are told to finish, and this
-    /// returns when the last one is gone. Nothing that a client does or leaves undone delays taking the next one.
+    /// Serves each connection in a task of its own by `serve`, until `shutdown` resolves. Then connections are told to
+    /// finish, and this returns when the last one is gone. Nothing that a client does or leaves undone delays taking
+    /// the next one.
     pub(super) async fn run<S, F>(self, shutdown: impl Future<Output = ()>, serve: S)
     where
         S: Fn(Io, Client) -> F + Clone + Send + Sync + 'static,

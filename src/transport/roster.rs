@@ -40,7 +40,8 @@ impl<G: Guest> Roster<G> {
         Self { bounds, next: 0, strangers: BTreeMap::new(), known: BTreeMap::new() }
     }
 
-    /// Lets a newcomer in. At a bound the stranger that has waited longest leaves, and without strangers whoever has been idle longest.
+    /// Lets a newcomer in. At a bound the stranger that has waited longest leaves, and without strangers whoever has
+    /// been idle longest.
     pub(super) fn admit(&mut self, guest: G) -> Admission<G> {
         let full = self.strangers.len() + self.known.len() >= self.bounds.open;
         let instead_of = if self.strangers.len() >= self.bounds.strangers {

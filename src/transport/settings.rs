@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::ConnectionBounds;
 
-/// Longest wait for a TLS handshake, and for the first sign of a client after it: the preface of HTTP/2, or a whole request of HTTP/1.
+/// Longest wait for a TLS handshake, and for the first sign of a client after it: the preface of HTTP/2, or a whole
+/// request of HTTP/1.
 pub(super) const GREETING: Duration = Duration::from_secs(10);
 
 /// Longest time for which a write may make no progress where keepalive is off.

@@ -1,5 +1,5 @@
-//! A TCP connection with bounds on what its peer may cost: how much is read in one turn, how long a write may stand still, and how much is
-//! read from a peer that does not read.
+//! A TCP connection with bounds on what its peer may cost: how much is read in one turn, how long a write may stand
+//! still, and how much is read from a peer that does not read.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -12,8 +12,9 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Bytes read from one connection before whatever they hold is worked on. HTTP/2 reads frames for as long as there are any, and only then
-/// looks at the streams that they opened; without this bound a burst decides how many streams are held unseen.
+/// Bytes read from one connection before whatever they hold is worked on. HTTP/2 reads frames for as long as there are
+/// any, and only then looks at the streams that they opened; without this bound a burst decides how many streams are
+/// held unseen.
 pub(super) const READ_TURN: usize = 64 << 10;
 
 /// Bytes read from a peer while it takes none of ours. Each byte read may make an answer that waits in memory.

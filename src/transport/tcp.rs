@@ -17,7 +17,8 @@ const BRIEF_PAUSE: Duration = Duration::from_millis(5);
 /// Probes of TCP without an answer after which a connection is dead.
 const PROBES: u32 = 3;
 
-/// The next connection. When descriptors have run out, connections that can be spared are given up; otherwise that is waited out.
+/// The next connection. When descriptors have run out, connections that can be spared are given up; otherwise that is
+/// waited out.
 pub(super) async fn next_connection(
     listener: &TcpListener,
     connections: &Connections,

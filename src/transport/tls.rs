@@ -60,7 +60,8 @@ pub struct Tls {
 }
 
 impl Tls {
-    /// TLS of a gRPC port: HTTP/2 by ALPN, no client certificates. With `reload` the certificate's files are read again when they change.
+    /// TLS of a gRPC port: HTTP/2 by ALPN, no client certificates. With `reload` the certificate's files are read again
+    /// when they change.
     pub fn grpc(settings: &TlsSettings, reload: bool) -> Result<Self, TlsError> {
         let identity = Identity::load(settings)?;
         let config = grpc_config(settings, Arc::clone(&identity))?;
@@ -68,8 +69,8 @@ impl Tls {
         Ok(Self { config, renewal: folder.map(|folder| Renewal { folder, identity }) })
     }
 
-    /// TLS of an HTTP port with the certificate in `folder`, whose files are read again when they change: TLS 1.2 and later, with client
-    /// certificates if `client_ca` names their authorities.
+    /// TLS of an HTTP port with the certificate in `folder`, whose files are read again when they change: TLS 1.2 and
+    /// later, with client certificates if `client_ca` names their authorities.
     pub fn pages(folder: &Path, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let folder = folder.to_owned();
         let identity =

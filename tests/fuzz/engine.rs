@@ -11,7 +11,8 @@ use parking_lot::Mutex;
 use super::memory;
 use super::mutate::mutate;
 
-/// Changed inputs that each target gets where `FUZZ_SECONDS` does not say how long to go on. They are the same each time.
+/// Changed inputs that each target gets where `FUZZ_SECONDS` does not say how long to go on. They are the same each
+/// time.
 const INPUTS: u64 = 1_000;
 /// Seed of the changes then.
 const SEED: u64 = 9;
@@ -42,8 +43,8 @@ pub(crate) struct Target<'a> {
 /// Targets run one after the other: memory is counted for the whole process.
 static TURN: Mutex<()> = Mutex::new(());
 
-/// Runs `check` over stored inputs, seeds and changed seeds until the time is over. `check` returns what it kept of the input as a number,
-/// a rough sign of the path taken: inputs that give a new number join the corpus.
+/// Runs `check` over stored inputs, seeds and changed seeds until the time is over. `check` returns what it kept of the
+/// input as a number, a rough sign of the path taken: inputs that give a new number join the corpus.
 pub(crate) fn run(target: &Target<'_>, mut check: impl FnMut(&[u8]) -> Result<u64, Broken>) {
     let _turn = TURN.lock();
     if let Some(path) = std::env::var_os("FUZZ_INPUT") {

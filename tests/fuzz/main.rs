@@ -1,6 +1,7 @@
-//! Fuzzing on stable Rust. Each target takes seeds, changes them for some seconds, and holds what comes out against invariants: no panic, no
-//! endless loop, output and memory bounded by the input, counts back at zero. There is no feedback from coverage; a rough path number says which
-//! inputs are worth keeping. `make test` gives each target the same thousand inputs, `make fuzz` for as long as one likes.
+//! Fuzzing on stable Rust. Each target takes seeds, changes them for some seconds, and holds what comes out against
+//! invariants: no panic, no endless loop, output and memory bounded by the input, counts back at zero. There is no
+//! feedback from coverage; a rough path number says which inputs are worth keeping. `make test` gives each target the
+//! same thousand inputs, `make fuzz` for as long as one likes.
 
 #![allow(
     clippy::unwrap_used,

@@ -1,5 +1,5 @@
-//! Envoy may hand bodies over in other ways than the file in `deploy/` says: every pair of body modes, with aliases, trailers, both protocols
-//! and bodies around the sizes at which something changes.
+//! Envoy may hand bodies over in other ways than the file in `deploy/` says: every pair of body modes, with aliases,
+//! trailers, both protocols and bodies around the sizes at which something changes.
 
 use bytes::Bytes;
 use http::HeaderMap;

@@ -7,7 +7,8 @@ use pointsman::datalayer::{Settings, Variant};
 use crate::datalayer::{Harness, Told};
 use crate::support::{Exporter, Form};
 
-/// Reads an exporter until `settled` was told, and then some pages more. Gives the form in use, the figures, and the bytes of a page.
+/// Reads an exporter until `settled` was told, and then some pages more. Gives the form in use, the figures, and the
+/// bytes of a page.
 async fn read(form: Form, settled: Told) -> (&'static str, (u64, u64, f64), usize) {
     let exporter = Exporter::start(form, 7).await;
     let mut harness = Harness::start(Settings::default(), &[exporter.addr]);

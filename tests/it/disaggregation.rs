@@ -1,4 +1,5 @@
-//! Disaggregated serving: requests reach the decode server through a real Envoy, with the servers of the other stages in headers for its sidecar.
+//! Disaggregated serving: requests reach the decode server through a real Envoy, with the servers of the other stages
+//! in headers for its sidecar.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -70,8 +71,8 @@ impl Stage {
         all.filter(|(_, other)| **other == role).map(|((_, addr), _)| addr).collect()
     }
 
-    /// Sends a request with these headers, which must be answered by the server that the picker named. Returns its address and the headers that
-    /// reached it.
+    /// Sends a request with these headers, which must be answered by the server that the picker named. Returns its
+    /// address and the headers that reached it.
     async fn ask(&self, headers: &[(&str, &str)], body: &Value) -> (SocketAddr, Vec<(String, String)>) {
         let reply = self.envoy.http1().post_with("/v1/chat/completions", headers, body.to_string()).await;
         assert_eq!(reply.status, 200, "{reply:?}");

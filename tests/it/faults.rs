@@ -121,8 +121,8 @@ async fn after_three_of_four_servers_are_killed_the_fourth_serves_everything() {
         match (request.begun, request.ended) {
             (_, Phase::Alive) => assert!(request.end.starts_with("sim"), "no server was dead: {request:?}"),
             (Phase::Known, _) => assert_eq!(request.end, "sim0-0", "sent to a server known to be dead"),
-            // A request that was on its way to a dead server is lost to any proxy. Envoy says so with 503, with 502 if the head of the answer was
-            // cut, or with a broken body.
+            // A request that was on its way to a dead server is lost to any proxy. Envoy says so with 503, with 502 if
+            // the head of the answer was cut, or with a broken body.
             _ => assert!(
                 ["sim", "503", CUT, "broken"].iter().any(|end| request.end.starts_with(end)),
                 "{request:?}"

@@ -1,7 +1,8 @@
 //! Command lines that people run, from public manifests and charts of all versions of the reference.
 //!
-//! They lie beside the project as data and are no part of it; without them the test says so. Values that are filled in elsewhere are filled in here, the
-//! configuration is one with file discovery, and ports are those that the system chooses.
+//! They lie beside the project as data and are no part of it; without them the test says so. Values that are filled in
+//! elsewhere are filled in here, the configuration is one with file discovery, and ports are those that the system
+//! chooses.
 
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
@@ -48,7 +49,8 @@ impl Files {
         std::fs::read_to_string(self.folder.path().join("epp.yaml")).unwrap()
     }
 
-    /// The line with everything filled in. What it says of ports, files and the configuration stays, with values that fit here.
+    /// The line with everything filled in. What it says of ports, files and the configuration stays, with values that
+    /// fit here.
     fn fill(&self, line: &[String]) -> Vec<String> {
         let mut filled: Vec<String> = Vec::new();
         let mut configured = false;

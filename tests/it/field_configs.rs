@@ -1,4 +1,5 @@
-//! What teams run: every configuration document of the field data loads, or is refused for a reason that is counted here.
+//! What teams run: every configuration document of the field data loads, or is refused for a reason that is counted
+//! here.
 //!
 //! The data lies beside the checkout and is no part of it; without it the tests say so and pass.
 
@@ -13,7 +14,8 @@ use pointsman::config::{ConfigSource, LoadOptions, load};
 use pointsman::document::{Level, Problem, Problems};
 use pointsman::metrics::Metrics;
 
-/// Documents of the field that the newest reference takes, and how many of them load here. The second may rise, never fall.
+/// Documents of the field that the newest reference takes, and how many of them load here. The second may rise, never
+/// fall.
 const TAKEN: Tally = Tally { of: 147, load: 147 };
 /// The same of those it no longer takes; documentation with `...` in it is among them.
 const FORMER: Tally = Tally { of: 264, load: 206 };

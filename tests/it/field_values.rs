@@ -1,7 +1,8 @@
 //! Helm values that people use, for the charts `inferencepool` 0.3 to 1.5 and `llm-d-router-*`, with this chart.
 //!
-//! They lie beside the project as data and are no part of it; without them the tests say so. Every file is rendered as it is, and the rendered picker is started:
-//! the real program, with the arguments and the configuration of the pod, and with endpoints from a file in the place of the cluster.
+//! They lie beside the project as data and are no part of it; without them the tests say so. Every file is rendered as
+//! it is, and the rendered picker is started: the real program, with the arguments and the configuration of the pod,
+//! and with endpoints from a file in the place of the cluster.
 
 #![allow(clippy::print_stdout, reason = "the tallies are for whoever runs the tests")]
 
@@ -26,7 +27,8 @@ const AT_A_TIME: usize = 3;
 const START: Duration = Duration::from_mins(1);
 /// Of a hundred files of each kind, at least so many render.
 const RENDERING: [(&str, usize); 2] = [("gie", 97), ("router", 95)];
-/// Of a hundred rendered pods, at least so many start. It may rise, never fall; 90 is the aim, and plugin types that this version lacks are in its way.
+/// Of a hundred rendered pods, at least so many start. It may rise, never fall; 90 is the aim, and plugin types that
+/// this version lacks are in its way.
 const STARTING: usize = 61;
 
 /// What became of one file.
@@ -72,7 +74,8 @@ fn of_kind<'a>(objects: &'a [Value], kind: &str) -> &'a Value {
     objects.iter().find(named).unwrap_or_else(|| panic!("no {kind} {wanted}"))
 }
 
-/// Starts the picker's container: its configuration from the rendered ConfigMap, and a file of endpoints in the place of the API server.
+/// Starts the picker's container: its configuration from the rendered ConfigMap, and a file of endpoints in the place
+/// of the API server.
 fn start(objects: &[Value], deployment: &Value) -> Result<(), String> {
     let folder = tempfile::tempdir().unwrap();
     let inside = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
@@ -94,7 +97,8 @@ fn start(objects: &[Value], deployment: &Value) -> Result<(), String> {
     run(args.collect(), &environment)
 }
 
-/// The configuration with discovery from this file. What has no plugins or cannot be read stays as it is, and the program says what it has against it.
+/// The configuration with discovery from this file. What has no plugins or cannot be read stays as it is, and the
+/// program says what it has against it.
 fn beside(text: &str, endpoints: &str) -> String {
     let Ok(mut document) = serde_saphyr::from_str::<Value>(text) else { return text.to_owned() };
     let Some(plugins) = document.get_mut("plugins").and_then(Value::as_array_mut) else {

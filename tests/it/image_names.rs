@@ -29,7 +29,8 @@ impl Image {
         image
     }
 
-    /// The program is copied, and so are the libraries of one that is not static: nothing else of this machine is needed.
+    /// The program is copied, and so are the libraries of one that is not static: nothing else of this machine is
+    /// needed.
     fn whole() -> Self {
         let image = Self { root: tempfile::tempdir().unwrap() };
         image.copy(&program(), "pointsman");
@@ -121,8 +122,9 @@ fn sleep_and_the_shell_refuse_all_else_and_say_what_they_know() {
     }
 }
 
-/// The containers of KServe's scheduler template, as it renders them from 0.16 on: with arguments for the image's own entry point in the early spelling, in
-/// today's, and with a command that names the path in the image. Values are those of a service `llm` in the namespace `default`.
+/// The containers of KServe's scheduler template, as it renders them from 0.16 on: with arguments for the image's own
+/// entry point in the early spelling, in today's, and with a command that names the path in the image. Values are those
+/// of a service `llm` in the namespace `default`.
 const KSERVE: &[&str] = &[
     "/pointsman --poolName llm-inference-pool --poolNamespace default --zap-encoder json --grpcPort 9002 --grpcHealthPort 9003",
     "/pointsman --poolName llm-inference-pool --poolNamespace default --pool-group inference.networking.x-k8s.io --zap-encoder json \

@@ -111,7 +111,8 @@ async fn a_dropped_metric_flag_still_chooses_the_series_and_names_its_successor(
         let pointsman = reads(&["--total-queued-requests-metric", &series], queue, 0.25).await;
         assert_warned(&pointsman, "total-queued-requests-metric", "queuedRequestsSpec");
     }
-    // Without a selector both rows are the figure. Nothing says that `kind` numbers parts, so that they state one thing: the higher counts.
+    // Without a selector both rows are the figure. Nothing says that `kind` numbers parts, so that they state one
+    // thing: the higher counts.
     let pointsman = reads(
         &["--total-queued-requests-metric=custom:queue", "-kv-cache-usage-percentage-metric", "custom:usage"],
         7.0,

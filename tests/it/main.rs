@@ -1,6 +1,8 @@
-//! What a user sees, tested against the real program, simulated model servers and a real Envoy, a module for each theme.
+//! What a user sees, tested against the real program, simulated model servers and a real Envoy, a module for each
+//! theme.
 //!
-//! Envoy comes from `make setup`. Every process gets its ports from the system, and nothing waits but for an observable.
+//! Envoy comes from `make setup`. Every process gets its ports from the system, and nothing waits but for an
+//! observable.
 
 #![allow(
     clippy::unwrap_used,

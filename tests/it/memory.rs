@@ -164,7 +164,8 @@ async fn decoded_bodies_keep_within_the_bound_of_all_bodies() {
     bench.assert_well().await;
 }
 
-/// Opens `count` streams on one connection and sends on each the prefix of a message of `claimed` bytes and `sent` of its bytes, no more.
+/// Opens `count` streams on one connection and sends on each the prefix of a message of `claimed` bytes and `sent` of
+/// its bytes, no more.
 async fn unfinished(bench: &Bench, count: usize, claimed: u32, sent: usize) -> Vec<mpsc::Sender<Bytes>> {
     let io = TokioIo::new(TcpStream::connect(bench.pointsman.grpc).await.unwrap());
     let (mut sender, connection) =

@@ -1,4 +1,5 @@
-//! More requests than the pool can serve: the important go first, the others are told why not, and nothing is left behind.
+//! More requests than the pool can serve: the important go first, the others are told why not, and nothing is left
+//! behind.
 
 use std::time::{Duration, Instant};
 
@@ -231,7 +232,8 @@ async fn under_three_times_the_load_critical_requests_hardly_wait_and_sheddable_
     assert!(refused.iter().all(|count| *count > 0), "{refused:?}");
     assert!(refused[0] + refused[1] > sheddable / 2, "{refused:?} of {sheddable}");
 
-    // Two requests that are placed at the same instant may be placed together, and what is too much for one server does not stop the other.
+    // Two requests that are placed at the same instant may be placed together, and what is too much for one server does
+    // not stop the other.
     assert!((ROOM / 2.0..=ROOM + 2.0).contains(&running), "{running} ran at once");
     assert!(queued > ROOM, "{queued} waited at once");
     assert!(memory < MEMORY, "{memory} bytes resident");

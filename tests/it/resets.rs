@@ -104,7 +104,8 @@ async fn what_still_comes_on_streams_that_were_answered_costs_no_other_stream() 
     let mut bytes = Vec::new();
     begin(&mut bytes, 1);
     client.send(&bytes).await;
-    // Each of these is refused at its first message, and goes on sending tiny frames: first many at a time, then many in all.
+    // Each of these is refused at its first message, and goes on sending tiny frames: first many at a time, then many
+    // in all.
     for round in 0..40_u32 {
         let mut bytes = Vec::new();
         for number in 0..60 {

@@ -125,7 +125,8 @@ async fn requests_for_an_empty_pool_wait_for_its_first_servers_and_none_is_lost(
     for (name, _) in &servers {
         assert!(order.iter().any(|(_, server)| server == name), "{name} answered nothing");
     }
-    // By turns, the first half of the answers has about as many of each flow. By arrival it had all of two flows and none of the others.
+    // By turns, the first half of the answers has about as many of each flow. By arrival it had all of two flows and
+    // none of the others.
     for flow in FLOWS {
         let early = order[..order.len() / 2].iter().filter(|(of, _)| *of == flow).count();
         assert!((15..=35).contains(&early), "{flow}: {early} of the first {}", order.len() / 2);
@@ -162,7 +163,8 @@ async fn keda_is_told_of_the_first_waiting_request_and_of_the_end() {
             async move { client.post("/v1/chat/completions", &chat("good morning", 5, false)).await },
         );
     assert!(within("active", said.message()).await.unwrap().unwrap().result);
-    // Through Envoy and back; the tenth of a second from the queue to the stream is measured where nothing else runs, beside the scaler.
+    // Through Envoy and back; the tenth of a second from the queue to the stream is measured where nothing else runs,
+    // beside the scaler.
     assert!(start.elapsed().as_secs_f64() < 1.0, "{:?}", start.elapsed());
     stack.endpoints.write(stack.fleet.list());
     assert_eq!(within("answer", asking).await.unwrap().status, 200);

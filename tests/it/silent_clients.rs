@@ -16,7 +16,8 @@ use crate::support::{
     health, holds, lone_request, within,
 };
 
-/// What "at once" means on a machine that runs other tests too. Every time limit that a silent client could be waited out by is longer.
+/// What "at once" means on a machine that runs other tests too. Every time limit that a silent client could be waited
+/// out by is longer.
 const AT_ONCE: Duration = Duration::from_secs(4);
 
 const SILENT: usize = 400;

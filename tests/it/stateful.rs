@@ -145,7 +145,8 @@ async fn without_room_for_ids_no_request_is_bound() {
     assert_eq!(pool.outcome("kept").await, 0.0);
 }
 
-/// A server whose answers say of each response to which conversation it belongs: one of its own, unless the request names one.
+/// A server whose answers say of each response to which conversation it belongs: one of its own, unless the request
+/// names one.
 async fn host(number: usize) -> Scripted {
     Scripted::start(move |line, body| {
         if !line.starts_with("POST /v1/responses ") {

@@ -1,4 +1,5 @@
-//! Where what is built, shipped and fetched comes from: wheels, Debian's Prometheus, base images, the bill of materials.
+//! Where what is built, shipped and fetched comes from: wheels, Debian's Prometheus, base images, the bill of
+//! materials.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -37,7 +38,8 @@ fn every_wheel_is_checked_by_hash() {
     }
 }
 
-/// A folder with an archive: programs that stand for `apt-get`, `dpkg` and `dpkg-deb`, and nothing of this machine's Prometheus.
+/// A folder with an archive: programs that stand for `apt-get`, `dpkg` and `dpkg-deb`, and nothing of this machine's
+/// Prometheus.
 struct Archive {
     folder: tempfile::TempDir,
 }

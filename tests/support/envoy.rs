@@ -53,7 +53,8 @@ pub(crate) struct Envoy {
 }
 
 impl Envoy {
-    /// Starts Envoy in front of the picker at `grpc`, with these modes for the two bodies, and waits until it takes requests.
+    /// Starts Envoy in front of the picker at `grpc`, with these modes for the two bodies, and waits until it takes
+    /// requests.
     pub(crate) async fn start_in_modes(grpc: SocketAddr, request: BodyMode, response: BodyMode) -> Self {
         Self::start_with(&[grpc], true, request, response).await
     }
@@ -81,7 +82,8 @@ impl Envoy {
         Self::run(&variant(TEMPLATE, grpc, tls, request, response)).await
     }
 
-    /// Starts Envoy with the file that goes on without a picker, in front of the picker at `grpc` and these model servers.
+    /// Starts Envoy with the file that goes on without a picker, in front of the picker at `grpc` and these model
+    /// servers.
     pub(crate) async fn start_fail_open(grpc: SocketAddr, servers: &[SocketAddr]) -> Self {
         let line = |ip: IpAddr, port: u16| {
             format!(
@@ -159,7 +161,8 @@ fn program() -> PathBuf {
     path
 }
 
-/// The users' file with ports that the system chooses, the answer of the picker shown in a header, and another body mode where asked.
+/// The users' file with ports that the system chooses, the answer of the picker shown in a header, and another body
+/// mode where asked.
 fn variant(template: &str, grpc: &[SocketAddr], tls: bool, request: BodyMode, response: BodyMode) -> String {
     let mut text = template.to_owned();
     let mut change = |from: &str, to: &str| {

@@ -1,7 +1,8 @@
 //! A stand-in for KEDA's client of an external scaler, as `pkg/scalers/external_scaler.go` and gRPC for Go behave.
 //!
-//! One connection for each address is kept for good: when it ends another is made at once, and while none can be made, calls fail at once and
-//! attempts come later and later. `StreamIsActive` is opened again two seconds after it ended; after an error, the pause doubles up to a minute.
+//! One connection for each address is kept for good: when it ends another is made at once, and while none can be made,
+//! calls fail at once and attempts come later and later. `StreamIsActive` is opened again two seconds after it ended;
+//! after an error, the pause doubles up to a minute.
 
 use std::net::SocketAddr;
 use std::sync::Arc;

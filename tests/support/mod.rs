@@ -1,5 +1,5 @@
-//! What the integration tests stand on: the program, simulated model servers and Envoy as real processes on ports the system chose, and clients
-//! that speak to them.
+//! What the integration tests stand on: the program, simulated model servers and Envoy as real processes on ports the
+//! system chose, and clients that speak to them.
 
 mod client;
 pub(crate) mod cluster;

@@ -1,7 +1,8 @@
-//! A network of this test's own, with a second host that can be cut off: packets to it vanish without a word, as when its node dies.
+//! A network of this test's own, with a second host that can be cut off: packets to it vanish without a word, as when
+//! its node dies.
 //!
-//! The test starts itself once more inside of new namespaces (user, network, mount), which needs no root. There the second host is one more
-//! network namespace at the other end of a virtual cable.
+//! The test starts itself once more inside of new namespaces (user, network, mount), which needs no root. There the
+//! second host is one more network namespace at the other end of a virtual cable.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::Command;

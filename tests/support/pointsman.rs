@@ -12,8 +12,8 @@ use tonic_health::pb::health_client::HealthClient;
 use super::client::Client;
 use super::process::Process;
 
-/// The program's path: the one built with these tests, or the one that `POINTSMAN_BINARY` names. Running the tests of a mend against an
-/// older build shows that they fail without it.
+/// The program's path: the one built with these tests, or the one that `POINTSMAN_BINARY` names. Running the tests of a
+/// mend against an older build shows that they fail without it.
 pub(crate) fn program() -> PathBuf {
     let other = std::env::var_os("POINTSMAN_BINARY").map(PathBuf::from);
     other.unwrap_or_else(|| PathBuf::from(env!("CARGO_BIN_EXE_pointsman")))
@@ -38,7 +38,8 @@ impl Pointsman {
         Self::start_in(&[], &[&usual, flags].concat()).await
     }
 
-    /// Starts the program with these variables in its environment and these flags, behind those that keep it on ports of its own on this machine.
+    /// Starts the program with these variables in its environment and these flags, behind those that keep it on ports
+    /// of its own on this machine.
     pub(crate) async fn start_in(environment: &[(&str, &str)], flags: &[&str]) -> Self {
         Self::start_with(environment, flags, Stdio::piped()).await
     }

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
-/// How long a test waits for what must happen. Long, for the sake of loaded machines; nothing is ever waited for to its end unless it fails.
+/// How long a test waits for what must happen. Long, for the sake of loaded machines; nothing is ever waited for to its
+/// end unless it fails.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The first value that `probe` gives; the test fails if there is none in [`PATIENCE`].

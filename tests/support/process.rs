@@ -103,7 +103,8 @@ impl Process {
     /// CPU time used so far, by all threads.
     pub(crate) fn cpu(&self) -> Duration {
         let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.child.id().unwrap())).unwrap();
-        // After the name, which may hold anything but ends with the last parenthesis: user and system time are fields 14 and 15.
+        // After the name, which may hold anything but ends with the last parenthesis: user and system time are fields
+        // 14 and 15.
         let fields = stat.rsplit_once(')').unwrap().1;
         let ticks = fields.split_whitespace().skip(11).take(2).map(|field| field.parse::<u64>().unwrap());
         Duration::from_millis(ticks.sum::<u64>() * 10)

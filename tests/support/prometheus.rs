@@ -43,8 +43,8 @@ pub(crate) struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts Prometheus and waits until each target has been scraped. It takes five seconds to look at its own list of targets, so several are
-    /// best started at once.
+    /// Starts Prometheus and waits until each target has been scraped. It takes five seconds to look at its own list of
+    /// targets, so several are best started at once.
     pub(crate) async fn start(targets: &[Target<'_>]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("prometheus.yaml");
@@ -93,7 +93,8 @@ impl Prometheus {
         }
     }
 
-    /// The one number that a query gives now, as an autoscaler wants it; `None` without data. The test fails if there are several.
+    /// The one number that a query gives now, as an autoscaler wants it; `None` without data. The test fails if there
+    /// are several.
     pub(crate) async fn value(&self, query: &str) -> Option<f64> {
         let series = self.query(query).await;
         assert!(series.len() < 2, "{query} has {} answers: {series:?}", series.len());

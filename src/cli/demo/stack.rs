@@ -21,7 +21,8 @@ const SERVER_FLAGS: [&str; 6] =
 pub(super) struct Folder(PathBuf);
 
 impl Folder {
-    /// A folder below the system's temporary one, which others may write: it is new, its name cannot be guessed, and nobody else may look in.
+    /// A folder below the system's temporary one, which others may write: it is new, its name cannot be guessed, and
+    /// nobody else may look in.
     pub(super) fn make() -> anyhow::Result<Self> {
         Self::make_in(&std::env::temp_dir())
     }

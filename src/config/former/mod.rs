@@ -1,5 +1,5 @@
-//! Forms that earlier releases took, translated to today's in the tree, before the document is read. Each gets one warning that says how to write
-//! it today.
+//! Forms that earlier releases took, translated to today's in the tree, before the document is read. Each gets one
+//! warning that says how to write it today.
 //!
 //! | file | what |
 //! |---|---|

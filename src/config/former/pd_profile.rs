@@ -1,4 +1,5 @@
-//! `pd-profile-handler` of releases in which it decided about disaggregation itself. Today a decider does, which is a plugin of its own.
+//! `pd-profile-handler` of releases in which it decided about disaggregation itself. Today a decider does, which is a
+//! plugin of its own.
 
 use serde_json::Number;
 

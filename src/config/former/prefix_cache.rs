@@ -1,4 +1,5 @@
-//! Prefix scorers of releases in which the scorer held the index. Today the index is a plugin of its own, a data producer.
+//! Prefix scorers of releases in which the scorer held the index. Today the index is a plugin of its own, a data
+//! producer.
 
 use serde_json::Number;
 
@@ -101,7 +102,8 @@ fn precise(row: &mut Map, path: &str, problems: &mut Problems) -> bool {
     true
 }
 
-/// Takes the parameters of an index out: their names as a text, and the parameters of a producer. `None` if there are none.
+/// Takes the parameters of an index out: their names as a text, and the parameters of a producer. `None` if there are
+/// none.
 fn own_index(row: &mut Map) -> Option<(String, Map)> {
     let parameters = parameters_mut(row)?;
     let (mut names, mut index) = (Vec::new(), Map::new());

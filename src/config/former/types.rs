@@ -26,7 +26,8 @@ const RENAMED: &[(&str, &str)] = &[
     ("weighted-random", "weighted-random-picker"),
 ];
 
-/// Gives a row of `plugins` today's name of its type. References keep working: a row without a name keeps the one that the type gave it.
+/// Gives a row of `plugins` today's name of its type. References keep working: a row without a name keeps the one that
+/// the type gave it.
 pub(super) fn translate(row: &mut Map, path: &str, problems: &mut Problems) {
     let Some(former) = tree::text_of(row, "type") else { return };
     let Some((former, today)) = RENAMED.iter().find(|(name, _)| *name == former) else { return };

@@ -1,10 +1,10 @@
 //! One page, read in pieces.
 //!
-//! A page is lines. A comment line or a line of a series that nobody needs is passed over after its first bytes were compared
-//! with the needed names; nothing is allocated for it. A line of a needed series is split into labels and a value, and the
-//! value goes into the slot of its figure ([`Slot`]). A slot sums over the parts of one server (its engines, its ranks) and
-//! takes the highest of rows that repeat one part's figure. Only the beginning of a line that reaches across two pieces is
-//! copied, into `carry`.
+//! A page is lines. A comment line or a line of a series that nobody needs is passed over after its first bytes were
+//! compared with the needed names; nothing is allocated for it. A line of a needed series is split into labels and a
+//! value, and the value goes into the slot of its figure ([`Slot`]). A slot sums over the parts of one server (its
+//! engines, its ranks) and takes the highest of rows that repeat one part's figure. Only the beginning of a line that
+//! reaches across two pieces is copied, into `carry`.
 
 use std::collections::BTreeSet;
 
@@ -30,7 +30,8 @@ pub struct Page {
     pub reading: Reading,
     /// Needed figures that the page carried.
     pub found: Figures,
-    /// Needed figures that it should have carried but did not. LoRA is never among them: that series comes with the first adapter.
+    /// Needed figures that it should have carried but did not. LoRA is never among them: that series comes with the
+    /// first adapter.
     pub missing: Figures,
     /// Lines of needed series that do not keep to the format or whose value or labels make no sense.
     pub malformed: u32,
@@ -61,7 +62,8 @@ struct LoraRow {
     max_active: u64,
 }
 
-/// Reads pages, one after the other, keeping its buffers. It may serve many pages of one server; [`Self::finish`] ends each.
+/// Reads pages, one after the other, keeping its buffers. It may serve many pages of one server; [`Self::finish`] ends
+/// each.
 #[derive(Debug, Default)]
 pub struct PageReader {
     /// Beginning of a line whose end has not come yet.
@@ -106,7 +108,8 @@ impl PageReader {
         self.keep(wanted, &piece[start..]);
     }
 
-    /// Ends the page. Of a `truncated` one the unfinished line is dropped, and so is the family that the cut may have split.
+    /// Ends the page. Of a `truncated` one the unfinished line is dropped, and so is the family that the cut may have
+    /// split.
     pub fn finish(&mut self, wanted: &Wanted, truncated: bool) -> Page {
         let mut line = std::mem::take(&mut self.carry);
         if !truncated {
@@ -193,7 +196,8 @@ impl PageReader {
                 self.slots[slot].offer(identity, row.timestamp, row.value);
             }
             Collector::CacheInfo => {
-                // Parts differ in their block counts, which are labels here, so the other labels cannot tell rows apart.
+                // Parts differ in their block counts, which are labels here, so the other labels cannot tell rows
+                // apart.
                 let identity = Identity::of_part(&row.labels, &series.roles);
                 let geometry = Geometry {
                     block_size: self.number_label(&row.labels, &wanted.block_size_label),

@@ -97,8 +97,8 @@ impl<T> Default for Slot<T> {
 }
 
 impl<T: Stated> Slot<T> {
-    /// Offers a row. A later timestamp beats what is held; on a tie a row with the very same labels is no news, and of workers that state the
-    /// same figure the highest counts.
+    /// Offers a row. A later timestamp beats what is held; on a tie a row with the very same labels is no news, and of
+    /// workers that state the same figure the highest counts.
     pub(super) fn offer(&mut self, identity: Identity, timestamp: f64, value: T) {
         // Rows from before 1970, and NaN, never match.
         if timestamp.is_nan() || timestamp < 0.0 {

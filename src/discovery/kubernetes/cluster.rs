@@ -1,7 +1,9 @@
-//! What the cluster says of one pool, and the endpoints, objectives and rewrites that follow from it. Pure: changes in, a view out.
+//! What the cluster says of one pool, and the endpoints, objectives and rewrites that follow from it. Pure: changes in,
+//! a view out.
 //!
-//! The pods of a pool are those that one watch with the pool's selector lists. When the selector changes, a second watch begins; until it has
-//! listed its pods, the pool goes on as it was, ports included. So a change of the selector is one step, and never a moment without endpoints.
+//! The pods of a pool are those that one watch with the pool's selector lists. When the selector changes, a second
+//! watch begins; until it has listed its pods, the pool goes on as it was, ports included. So a change of the selector
+//! is one step, and never a moment without endpoints.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;

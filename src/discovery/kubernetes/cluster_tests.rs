@@ -188,7 +188,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 }
 
 proptest! {
-    /// However events come, what is shown once everything was listed is what the API holds, and no address appears twice.
+    /// However events come, what is shown once everything was listed is what the API holds, and no address appears
+    /// twice.
     #[test]
     fn any_order_of_events_leads_to_what_the_api_holds(steps in steps()) {
         let mut cluster = Cluster::new("ns");

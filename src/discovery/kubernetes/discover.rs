@@ -176,7 +176,8 @@ impl Run {
                 },
                 () = alarm => {}
                 Some(ended) = self.tasks.join_next() => {
-                    // Watches of pods are ended on purpose. Anything else has broken, and with it what it kept up to date.
+                    // Watches of pods are ended on purpose. Anything else has broken, and with it what it kept up to
+                    // date.
                     if let Err(error) = ended.as_ref() && error.is_panic() {
                         tracing::error!(%error, "a watch broke; all of them begin anew");
                         return;

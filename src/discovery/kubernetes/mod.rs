@@ -1,8 +1,9 @@
-//! Discovery by the Kubernetes API: the pods of an InferencePool or of a selector, InferenceObjectives and InferenceModelRewrites.
+//! Discovery by the Kubernetes API: the pods of an InferencePool or of a selector, InferenceObjectives and
+//! InferenceModelRewrites.
 //!
-//! [`Cluster`](cluster::Cluster) is the pure core: steps of watches in, endpoints and rules out. [`Settle`](settle::Settle) says when a batch of
-//! steps becomes a snapshot. Around them, `watch.rs` follows one resource, `discover.rs` runs the watches and fills the pool, and `status.rs`
-//! writes conditions back.
+//! [`Cluster`](cluster::Cluster) is the pure core: steps of watches in, endpoints and rules out.
+//! [`Settle`](settle::Settle) says when a batch of steps becomes a snapshot. Around them, `watch.rs` follows one
+//! resource, `discover.rs` runs the watches and fills the pool, and `status.rs` writes conditions back.
 
 mod cluster;
 mod conditions;

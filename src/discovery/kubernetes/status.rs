@@ -1,4 +1,5 @@
-//! Writes conditions into the status of objectives and rewrites, so that whoever made one sees that it is used, or why not.
+//! Writes conditions into the status of objectives and rewrites, so that whoever made one sees that it is used, or why
+//! not.
 
 use std::collections::{HashMap, HashSet};
 use std::time::{Duration, Instant};

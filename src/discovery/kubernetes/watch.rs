@@ -1,4 +1,5 @@
-//! One watch: lists, follows, and begins anew with growing pauses when it fails. What was learned before goes on being used meanwhile.
+//! One watch: lists, follows, and begins anew with growing pauses when it fails. What was learned before goes on being
+//! used meanwhile.
 
 use std::convert::Infallible;
 use std::fmt::Debug;
@@ -121,7 +122,8 @@ struct Round {
 }
 
 impl Watched {
-    /// Follows `api` until nobody listens any more. `read` turns an object into what is remembered of it; `None` if it does not concern us.
+    /// Follows `api` until nobody listens any more. `read` turns an object into what is remembered of it; `None` if it
+    /// does not concern us.
     pub(super) async fn follow<K, T, M>(
         self,
         api: Api<K>,

@@ -1,6 +1,7 @@
 //! `always-disagg-pd-decider`: every prompt is processed by a prefill server. Takes no parameters.
 //!
-//! Use it where prefill servers have room for all prompts. It costs nothing, but short and cached prompts pay for the transfer of their cache, too.
+//! Use it where prefill servers have room for all prompts. It costs nothing, but short and cached prompts pay for the
+//! transfer of their cache, too.
 
 use std::sync::Arc;
 

@@ -1,6 +1,8 @@
-//! `always-disagg-multimodal-decider`: requests with an image, video or sound are encoded by an encode server. Takes no parameters.
+//! `always-disagg-multimodal-decider`: requests with an image, video or sound are encoded by an encode server. Takes no
+//! parameters.
 //!
-//! Use it where encoders run on servers of their own. It looks at the parsed prompt once; text requests go without the extra stage.
+//! Use it where encoders run on servers of their own. It looks at the parsed prompt once; text requests go without the
+//! extra stage.
 
 use std::sync::Arc;
 

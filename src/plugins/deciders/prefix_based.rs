@@ -1,11 +1,12 @@
 //! `prefix-based-pd-decider`: a prompt is processed by a prefill server if the decode server holds too little of it.
 //!
-//! With `L` tokens in the prompt, of which the chosen decode server holds `hit`: yes if `L ≥ promptTokens`, `L ≥ nonCachedTokens` and
-//! `L − hit ≥ nonCachedTokens`. `nonCachedTokens: 0` is never. Without a decode server (the order `prefill-first`), and without matches of a prefix
-//! producer, the answer is no. Tokens are estimated, four bytes of text each, as the approximate prefix index estimates them.
+//! With `L` tokens in the prompt, of which the chosen decode server holds `hit`: yes if `L ≥ promptTokens`, `L ≥
+//! nonCachedTokens` and `L − hit ≥ nonCachedTokens`. `nonCachedTokens: 0` is never. Without a decode server (the order
+//! `prefill-first`), and without matches of a prefix producer, the answer is no. Tokens are estimated, four bytes of
+//! text each, as the approximate prefix index estimates them.
 //!
-//! Use it where short or mostly cached prompts are faster on the decode server alone. It costs one pass over the prompt to count its tokens, and
-//! keeps the approximate prefix index.
+//! Use it where short or mostly cached prompts are faster on the decode server alone. It costs one pass over the prompt
+//! to count its tokens, and keeps the approximate prefix index.
 
 use std::sync::Arc;
 

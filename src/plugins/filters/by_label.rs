@@ -1,7 +1,7 @@
 //! `by-label` (deprecated): keeps endpoints whose pod label has one of the listed values.
 //!
-//! An absent label reads as the empty value, so listing `""` admits pods without it too, as `allowsNoLabel` does. Cost: one label look-up an endpoint.
-//! Consumes nothing but what discovery knows.
+//! An absent label reads as the empty value, so listing `""` admits pods without it too, as `allowsNoLabel` does. Cost:
+//! one label look-up an endpoint. Consumes nothing but what discovery knows.
 
 use std::sync::Arc;
 

@@ -1,8 +1,9 @@
 //! `header-based-testing-filter`: keeps the endpoints that a request names, for conformance tests.
 //!
-//! Header `test-epp-endpoint-selection` lists `ip`, `ip:port`, `[ipv6]` or `[ipv6]:port`, separated by commas. Without it nothing is kept. Of several
-//! entries with one address the first that finds an endpoint counts; an address without a port means its last endpoint. What is no address is skipped.
-//! Takes no parameters. Cost: entries times endpoints; not for production.
+//! Header `test-epp-endpoint-selection` lists `ip`, `ip:port`, `[ipv6]` or `[ipv6]:port`, separated by commas. Without
+//! it nothing is kept. Of several entries with one address the first that finds an endpoint counts; an address without
+//! a port means its last endpoint. What is no address is skipped. Takes no parameters. Cost: entries times endpoints;
+//! not for production.
 
 use std::net::IpAddr;
 use std::sync::Arc;

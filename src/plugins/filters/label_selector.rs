@@ -1,7 +1,8 @@
 //! `label-selector-filter`: keeps endpoints whose pod labels match a Kubernetes label selector.
 //!
-//! `matchLabels` and `matchExpressions` (`In`, `NotIn`, `Exists`, `DoesNotExist`) must all hold; no requirement matches every pod. `NotIn` holds for pods
-//! without the label. A selector that Kubernetes would not accept is an error at start-up. Cost: one label look-up a requirement and endpoint.
+//! `matchLabels` and `matchExpressions` (`In`, `NotIn`, `Exists`, `DoesNotExist`) must all hold; no requirement matches
+//! every pod. `NotIn` holds for pods without the label. A selector that Kubernetes would not accept is an error at
+//! start-up. Cost: one label look-up a requirement and endpoint.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

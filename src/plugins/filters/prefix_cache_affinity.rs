@@ -1,13 +1,16 @@
 //! `prefix-cache-affinity-filter`: keeps the endpoints that hold nearly all of the prompt, unless they are too busy.
 //!
-//! An endpoint is sticky if `m / n` of the prompt's `n` blocks are matched there and `m / n ≥ affinityThreshold`. Without a sticky endpoint all
-//! stay. Else the sticky ones stay alone, with two ways out: with the probability `explorationProbability` all stay; and all stay if the
-//! least busy sticky endpoint would answer later than the least busy other one by more than `maxTTFTPenaltyMs`. The time to the first token is
-//! taken to be the tokens in flight at an endpoint, divided by `peakPrefillThroughput` (tokens a second).
+//! An endpoint is sticky if `m / n` of the prompt's `n` blocks are matched there and `m / n ≥ affinityThreshold`.
+//! Without a sticky endpoint all stay. Else the sticky ones stay alone, with two ways out: with the probability
+//! `explorationProbability` all stay; and all stay if the least busy sticky endpoint would answer later than the least
+//! busy other one by more than `maxTTFTPenaltyMs`. The time to the first token is taken to be the tokens in flight at
+//! an endpoint, divided by `peakPrefillThroughput` (tokens a second).
 //!
-//! Latency prediction is not in this version: `ttftSource: latencyPredictor` takes the same estimate, and a warning says so.
+//! Latency prediction is not in this version: `ttftSource: latencyPredictor` takes the same estimate, and a warning
+//! says so.
 //!
-//! Use it where prefixes are long and a miss costs more than a wait. It costs two passes over the candidates, and keeps a prefix index.
+//! Use it where prefixes are long and a miss costs more than a wait. It costs two passes over the candidates, and keeps
+//! a prefix index.
 
 use std::sync::Arc;
 
@@ -159,7 +162,8 @@ mod tests {
     use crate::pool::Lease;
     use crate::scheduling::Columns;
 
-    /// Names of the endpoints that stay of `a`, `b` and `c`, which hold this many of ten blocks and have this many tokens in flight.
+    /// Names of the endpoints that stay of `a`, `b` and `c`, which hold this many of ten blocks and have this many
+    /// tokens in flight.
     fn kept(params: Value, matched: [u32; 3], tokens: [u64; 3]) -> String {
         let mut fleet = Fleet::new([pod("a"), pod("b"), pod("c")]);
         let built = fleet.build(&TYPE, Some(params)).unwrap();

@@ -8,7 +8,8 @@
 //! | `headroom` | 0 | share by which the filter lets the limits be exceeded |
 //! | `inFlightLoadProducerName` | | accepted without effect: what is in flight is always counted |
 //!
-//! As a filter it keeps the endpoints below the limits, which may be none. The formulas are in [`crate::flow::saturation`].
+//! As a filter it keeps the endpoints below the limits, which may be none. The formulas are in
+//! [`crate::flow::saturation`].
 
 use std::sync::Arc;
 

@@ -1,5 +1,5 @@
-//! Which flow of a band is served next, without a notion of cost: `global-strict-fairness-policy` (the best head of all) and
-//! `round-robin-fairness-policy` (one request per flow in turn). Neither has parameters.
+//! Which flow of a band is served next, without a notion of cost: `global-strict-fairness-policy` (the best head of
+//! all) and `round-robin-fairness-policy` (one request per flow in turn). Neither has parameters.
 
 use crate::flow::settings::Fairness;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};

@@ -1,4 +1,5 @@
-//! What flow control is configured with: saturation detectors, which filter too, and policies. Each gives a value of [`crate::flow`].
+//! What flow control is configured with: saturation detectors, which filter too, and policies. Each gives a value of
+//! [`crate::flow`].
 
 pub mod concurrency_detector;
 pub mod fairness;

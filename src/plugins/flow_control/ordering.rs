@@ -1,5 +1,5 @@
-//! Which request of a flow goes first: `fcfs-ordering-policy` (by arrival), `edf-ordering-policy` (by the end of its wait) and
-//! `slo-deadline-ordering-policy` (by the time its first token is due). None has parameters.
+//! Which request of a flow goes first: `fcfs-ordering-policy` (by arrival), `edf-ordering-policy` (by the end of its
+//! wait) and `slo-deadline-ordering-policy` (by the time its first token is due). None has parameters.
 
 use crate::flow::settings::Ordering;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};

@@ -8,7 +8,8 @@
 //! | `headroom` | 0 | share by which the filter lets the thresholds be exceeded |
 //! | `stalenessPolicy` | `inflight` | what an endpoint without a recent reading counts as: `saturated`, `ignore` (not there), `inflight` (by what this process has in flight there) |
 //!
-//! As a filter it keeps the endpoints below the thresholds, and all of them if none is. The formulas are in [`crate::flow::saturation`].
+//! As a filter it keeps the endpoints below the thresholds, and all of them if none is. The formulas are in
+//! [`crate::flow::saturation`].
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -99,7 +100,8 @@ pub(crate) fn staleness_threshold(text: &str) -> Result<Duration, String> {
 /// Two intervals between scrapes as they are by default: with less, readings grow stale between two scrapes.
 const SHORT: Duration = Duration::from_millis(100);
 
-/// What to say of an age that makes readings stale as soon as they come, unless scrapes are more frequent than by default.
+/// What to say of an age that makes readings stale as soon as they come, unless scrapes are more frequent than by
+/// default.
 pub(crate) fn doubt_about_staleness(threshold: Duration) -> Option<String> {
     (threshold < SHORT).then(|| {
         format!("is {threshold:?}: readings are stale between two scrapes; expected at least twice the interval between scrapes, {SHORT:?} by default")

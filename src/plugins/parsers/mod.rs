@@ -1,4 +1,5 @@
-//! Parsers: which request bodies are understood. The reading itself is [`crate::request`]'s; these rows make it configurable.
+//! Parsers: which request bodies are understood. The reading itself is [`crate::request`]'s; these rows make it
+//! configurable.
 
 mod kinds;
 

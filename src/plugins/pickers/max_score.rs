@@ -1,4 +1,5 @@
-//! `max-score-picker`: the endpoints with the highest scores. Endpoints with equal scores are equally likely to come first.
+//! `max-score-picker`: the endpoints with the highest scores. Endpoints with equal scores are equally likely to come
+//! first.
 //!
 //! Cost: one pass over the candidates; with several endpoints to return, a partial selection, not a sort of all.
 

@@ -1,4 +1,5 @@
-//! Pickers: one file a plugin. All return up to `maxNumOfEndpoints` endpoints, best first, and draw from the generator they are given.
+//! Pickers: one file a plugin. All return up to `maxNumOfEndpoints` endpoints, best first, and draw from the generator
+//! they are given.
 
 pub mod max_score;
 pub mod random;

@@ -1,8 +1,9 @@
 //! `weighted-random-picker`: endpoints at random, in proportion to their scores, without repetition.
 //!
-//! Efraimidis and Spirakis: each endpoint draws `U` in (0, 1) and gets the key `U^(1/score)`; the highest keys win. Keys are compared as
-//! `ln(U)/score`, which orders alike and does not vanish for small scores. Scores of 0 and below come last, in random order; if none is
-//! above 0, the choice is that of `random-picker`. Cost: a draw and a logarithm an endpoint.
+//! Efraimidis and Spirakis: each endpoint draws `U` in (0, 1) and gets the key `U^(1/score)`; the highest keys win.
+//! Keys are compared as `ln(U)/score`, which orders alike and does not vanish for small scores. Scores of 0 and below
+//! come last, in random order; if none is above 0, the choice is that of `random-picker`. Cost: a draw and a logarithm
+//! an endpoint.
 
 use std::sync::Arc;
 

@@ -1,15 +1,19 @@
-//! `approx-prefix-cache-producer`: says which endpoint should still hold how much of the prompt, from what this process sent where.
+//! `approx-prefix-cache-producer`: says which endpoint should still hold how much of the prompt, from what this process
+//! sent where.
 //!
-//! The prompt is hashed in blocks (see [`crate::prefix`]); the decided request is recorded for the endpoint that gets it, and for that of a profile named
-//! `prefill`. Nobody is asked, so eviction by the engine goes unseen, and a request that fails later counts as cached.
+//! The prompt is hashed in blocks (see [`crate::prefix`]); the decided request is recorded for the endpoint that gets
+//! it, and for that of a profile named `prefill`. Nobody is asked, so eviction by the engine goes unseen, and a request
+//! that fails later counts as cached.
 //!
-//! Block size: what the first candidate reports if `autoTune`, else `blockSizeTokens`; never below 64. When it changes, older entries no longer match. Capacity
-//! of an endpoint: its KV-cache blocks if `autoTune` and known when it first gets a request, else `lruCapacityPerServer`. It counts blocks of this index, which
-//! are larger than the engine's, so it is generous, as it is in the reference. The memory of all instances has one bound besides
+//! Block size: what the first candidate reports if `autoTune`, else `blockSizeTokens`; never below 64. When it changes,
+//! older entries no longer match. Capacity of an endpoint: its KV-cache blocks if `autoTune` and known when it first
+//! gets a request, else `lruCapacityPerServer`. It counts blocks of this index, which are larger than the engine's, so
+//! it is generous, as it is in the reference. The memory of all instances has one bound besides
 //! ([`crate::prefix::PrefixMemory`]).
 //!
-//! Produces [`PrefixMatch`] for each candidate (all 0 for requests without a prompt), and the [`BlockHashes`] of the request. Cost: hashing the prompt, about
-//! 0.1 ms for 100k tokens, a probe a block until nobody holds one, and a pass over the candidates.
+//! Produces [`PrefixMatch`] for each candidate (all 0 for requests without a prompt), and the [`BlockHashes`] of the
+//! request. Cost: hashing the prompt, about 0.1 ms for 100k tokens, a probe a block until nobody holds one, and a pass
+//! over the candidates.
 
 use std::sync::Arc;
 

@@ -1,13 +1,15 @@
-//! `mm-embeddings-cache-producer`: says which endpoint should still hold the embeddings of a request's images, videos and sounds, from what this
-//! process sent where.
+//! `mm-embeddings-cache-producer`: says which endpoint should still hold the embeddings of a request's images, videos
+//! and sounds, from what this process sent where.
 //!
-//! An item is its URL or data: equal text is the same item. The decided request's items are remembered for the targets of the primary profile, and
-//! for those of the encode stage if there is one, the oldest forgotten beyond the capacity of an endpoint: `cacheSizeInMBPerServer / 2` items, as an
-//! embedding is taken for 2 MiB. Nobody is asked, so what an engine really evicts goes unseen.
+//! An item is its URL or data: equal text is the same item. The decided request's items are remembered for the targets
+//! of the primary profile, and for those of the encode stage if there is one, the oldest forgotten beyond the capacity
+//! of an endpoint: `cacheSizeInMBPerServer / 2` items, as an embedding is taken for 2 MiB. Nobody is asked, so what an
+//! engine really evicts goes unseen.
 //!
 //! Produces [`MediaMatch`] for each candidate. Requests without media produce nothing.
 //!
-//! Use it, with `mm-embeddings-cache-scorer`, where the same images come again. It costs a hash of each item, and a probe for each item and candidate.
+//! Use it, with `mm-embeddings-cache-scorer`, where the same images come again. It costs a hash of each item, and a
+//! probe for each item and candidate.
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -9,7 +9,8 @@ use std::sync::Arc;
 use crate::pool::Endpoint;
 use crate::scheduling::DecidedCall;
 
-/// The endpoints that will have the prompt in their caches: the first target of the primary profile, and the one that processes the prompt.
+/// The endpoints that will have the prompt in their caches: the first target of the primary profile, and the one that
+/// processes the prompt.
 pub(super) fn caching_targets<'a>(decided: &DecidedCall<'a>) -> impl Iterator<Item = &'a Arc<Endpoint>> {
     decided.decision.targets().first().into_iter().chain(decided.decision.prefill_target())
 }

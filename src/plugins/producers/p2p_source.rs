@@ -1,11 +1,13 @@
-//! `p2p-source-producer`: names an endpoint that holds much of the prompt, from which the one that processes it can fetch the cache.
+//! `p2p-source-producer`: names an endpoint that holds much of the prompt, from which the one that processes it can
+//! fetch the cache.
 //!
-//! Of all candidates, those within one block of the longest cached prefix may be the source; one of them is taken at random, in proportion to
-//! `1 / (1 + waiting requests)`, and equal request ids take the same one. The header `x-kv-cache-source-host-port` names it if it is another one
-//! than the endpoint that processes the prompt and holds at least `minCachedTokenDelta` tokens more than that. What a client sends under that name
-//! is removed.
+//! Of all candidates, those within one block of the longest cached prefix may be the source; one of them is taken at
+//! random, in proportion to `1 / (1 + waiting requests)`, and equal request ids take the same one. The header
+//! `x-kv-cache-source-host-port` names it if it is another one than the endpoint that processes the prompt and holds at
+//! least `minCachedTokenDelta` tokens more than that. What a client sends under that name is removed.
 //!
-//! Use it where engines can pull cache blocks from each other (`--enable-p2p-pull` of the routing sidecar). It costs two passes over the candidates.
+//! Use it where engines can pull cache blocks from each other (`--enable-p2p-pull` of the routing sidecar). It costs
+//! two passes over the candidates.
 
 use std::sync::Arc;
 

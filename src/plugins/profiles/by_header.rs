@@ -1,9 +1,11 @@
 //! `header-profile-handler`: the request names its profile in a header, by default `EPP-Profile`.
 //!
-//! The coordinator of disaggregated serving calls the pool once for each phase and says `encode`, `prefill` or `decode`. Without the header, or with a
-//! blank one, `defaultProfile` runs. A profile that does not exist is an error of that request. A single configured profile always runs.
+//! The coordinator of disaggregated serving calls the pool once for each phase and says `encode`, `prefill` or
+//! `decode`. Without the header, or with a blank one, `defaultProfile` runs. A profile that does not exist is an error
+//! of that request. A single configured profile always runs.
 //!
-//! Use it behind such a coordinator, which must be the only one that can set the header. It costs one look at the headers.
+//! Use it behind such a coordinator, which must be the only one that can set the header. It costs one look at the
+//! headers.
 
 use std::sync::Arc;
 

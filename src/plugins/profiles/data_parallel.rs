@@ -1,10 +1,12 @@
-//! `data-parallel-profile-handler`: runs the only profile; the proxy reaches every server on one port, and a header names the engine rank.
+//! `data-parallel-profile-handler`: runs the only profile; the proxy reaches every server on one port, and a header
+//! names the engine rank.
 //!
-//! The routing sidecar listens on `primaryPort` and passes the request to the rank in the header `x-data-parallel-host-port`, which is the address of
-//! the chosen endpoint. What a client sends under that name is replaced.
+//! The routing sidecar listens on `primaryPort` and passes the request to the rank in the header
+//! `x-data-parallel-host-port`, which is the address of the chosen endpoint. What a client sends under that name is
+//! replaced.
 //!
-//! Use it only where the sidecar of data-parallel servers expects that header; today each rank is an endpoint with a port of its own. It costs nothing
-//! beside `single-profile-handler`.
+//! Use it only where the sidecar of data-parallel servers expects that header; today each rank is an endpoint with a
+//! port of its own. It costs nothing beside `single-profile-handler`.
 
 use std::sync::Arc;
 

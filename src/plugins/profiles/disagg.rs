@@ -1,10 +1,12 @@
-//! `disagg-profile-handler`: serves a request by up to three servers: one decodes, another one may process the prompt, others may encode its media.
+//! `disagg-profile-handler`: serves a request by up to three servers: one decodes, another one may process the prompt,
+//! others may encode its media.
 //!
-//! The profiles `decode`, `prefill` and `encode` choose them (see `stages.rs` for the order and what happens when a stage finds nobody). The
-//! decode server gets the request, with the others in the headers `x-prefiller-host-port` and `x-encoder-hosts-ports` for its routing sidecar;
-//! what a client sends under these names is removed.
+//! The profiles `decode`, `prefill` and `encode` choose them (see `stages.rs` for the order and what happens when a
+//! stage finds nobody). The decode server gets the request, with the others in the headers `x-prefiller-host-port` and
+//! `x-encoder-hosts-ports` for its routing sidecar; what a client sends under these names is removed.
 //!
-//! Use it in pools that have prefill or encode servers beside decode servers. It costs one more run of a profile for each stage that a request gets.
+//! Use it in pools that have prefill or encode servers beside decode servers. It costs one more run of a profile for
+//! each stage that a request gets.
 
 use std::sync::Arc;
 

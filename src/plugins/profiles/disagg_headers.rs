@@ -1,7 +1,8 @@
-//! `disagg-headers-handler`, and its former name `prefill-header-handler`: writes the routing headers of prefill and encode servers. Deprecated;
-//! `disagg-profile-handler` writes them itself.
+//! `disagg-headers-handler`, and its former name `prefill-header-handler`: writes the routing headers of prefill and
+//! encode servers. Deprecated; `disagg-profile-handler` writes them itself.
 //!
-//! Use it only beside `pd-profile-handler`, or to keep an old configuration. It costs nothing, and beside `disagg-profile-handler` it changes nothing.
+//! Use it only beside `pd-profile-handler`, or to keep an old configuration. It costs nothing, and beside
+//! `disagg-profile-handler` it changes nothing.
 
 use std::sync::Arc;
 

@@ -1,9 +1,12 @@
-//! `pd-profile-handler`: decode, and prefill where a decider says so. Deprecated; `disagg-profile-handler` does the same and more.
+//! `pd-profile-handler`: decode, and prefill where a decider says so. Deprecated; `disagg-profile-handler` does the
+//! same and more.
 //!
-//! With `primaryPort`, the proxy reaches every decode server on that port, and the header `x-data-parallel-host-port` names the engine rank that was
-//! chosen. The prefill server is written by `disagg-headers-handler`, which must be listed as well.
+//! With `primaryPort`, the proxy reaches every decode server on that port, and the header `x-data-parallel-host-port`
+//! names the engine rank that was chosen. The prefill server is written by `disagg-headers-handler`, which must be
+//! listed as well.
 //!
-//! Use it only to keep an old configuration. It costs one more run of a profile for each request that is prefilled apart.
+//! Use it only to keep an old configuration. It costs one more run of a profile for each request that is prefilled
+//! apart.
 
 use std::sync::Arc;
 

@@ -1,9 +1,11 @@
-//! Decode, prefill and encode as profiles that run in rounds: the engine behind the profile handlers of disaggregated serving.
+//! Decode, prefill and encode as profiles that run in rounds: the engine behind the profile handlers of disaggregated
+//! serving.
 //!
-//! Every profile chooses among all candidates; its filters see to the roles. Order `decode-first`: decode runs, and its choice is shown to the
-//! deciders of encode and prefill, each of which says whether that profile runs as well. Order `prefill-first`: prefill always runs, encode if its
-//! decider says so without knowing a server, decode last. A stage without a decider does not run (prefill in `prefill-first` needs none). Encode
-//! and prefill may fail: the request goes on without them. Decode answers, and must not fail.
+//! Every profile chooses among all candidates; its filters see to the roles. Order `decode-first`: decode runs, and its
+//! choice is shown to the deciders of encode and prefill, each of which says whether that profile runs as well. Order
+//! `prefill-first`: prefill always runs, encode if its decider says so without knowing a server, decode last. A stage
+//! without a decider does not run (prefill in `prefill-first` needs none). Encode and prefill may fail: the request
+//! goes on without them. Decode answers, and must not fail.
 
 use std::sync::Arc;
 
@@ -164,7 +166,8 @@ impl StageHandler {
     }
 }
 
-/// True if the stage, whose profile has this index, waits and its decider wants it. Otherwise it is marked as done with.
+/// True if the stage, whose profile has this index, waits and its decider wants it. Otherwise it is marked as done
+/// with.
 fn runs(
     stage: &SideStage,
     index: usize,

@@ -1,7 +1,8 @@
 //! `active-request-scorer`: prefers endpoints that serve fewer of the requests this process sent.
 //!
-//! With `c` requests in flight and `M` the most of any endpoint in the running: 1 up to `idleThreshold`; else `(M − c) / M · maxBusyScore`, so the busiest gets 0.
-//! It reads the ledger of leases, which is exact at once and needs no scrape. Cost: two passes over the candidates.
+//! With `c` requests in flight and `M` the most of any endpoint in the running: 1 up to `idleThreshold`; else `(M − c)
+//! / M · maxBusyScore`, so the busiest gets 0. It reads the ledger of leases, which is exact at once and needs no
+//! scrape. Cost: two passes over the candidates.
 
 use std::sync::Arc;
 

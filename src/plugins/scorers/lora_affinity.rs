@@ -1,7 +1,9 @@
-//! `lora-affinity-scorer`: prefers endpoints that have the requested LoRA adapter loaded, then those with room for one more.
+//! `lora-affinity-scorer`: prefers endpoints that have the requested LoRA adapter loaded, then those with room for one
+//! more.
 //!
-//! For the target model: 1.0 if it is among the active adapters; else 0.8 if active and waiting adapters are fewer than may be loaded; else 0.6 if it is among the
-//! waiting ones; else 0. An endpoint that reports no LoRA gets 0. Takes no parameters. Cost: one set look-up an endpoint.
+//! For the target model: 1.0 if it is among the active adapters; else 0.8 if active and waiting adapters are fewer than
+//! may be loaded; else 0.6 if it is among the waiting ones; else 0. An endpoint that reports no LoRA gets 0. Takes no
+//! parameters. Cost: one set look-up an endpoint.
 
 use std::sync::Arc;
 

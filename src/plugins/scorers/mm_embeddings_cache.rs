@@ -1,9 +1,11 @@
-//! `mm-embeddings-cache-scorer`: prefers endpoints that hold more of the request's images, videos and sounds, encoded already.
+//! `mm-embeddings-cache-scorer`: prefers endpoints that hold more of the request's images, videos and sounds, encoded
+//! already.
 //!
-//! The score is the share of the items that the endpoint holds; 0 for requests without media and where nothing is known. Consumes the matches of
-//! `mm-embeddings-cache-producer`, which is then created.
+//! The score is the share of the items that the endpoint holds; 0 for requests without media and where nothing is
+//! known. Consumes the matches of `mm-embeddings-cache-producer`, which is then created.
 //!
-//! Use it where the same images come again; it does nothing for text. It costs one pass over the candidates, beside its producer.
+//! Use it where the same images come again; it does nothing for text. It costs one pass over the candidates, beside its
+//! producer.
 
 use std::sync::Arc;
 

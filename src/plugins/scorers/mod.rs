@@ -1,7 +1,8 @@
 //! Scorers: one file a plugin.
 //!
-//! Those that read scraped figures see what the last scrape of each endpoint found, however old, and 0 for an endpoint that was never scraped, which
-//! therefore looks idle and empty, as it does to the reference. Keeping such endpoints out is the saturation detector's affair.
+//! Those that read scraped figures see what the last scrape of each endpoint found, however old, and 0 for an endpoint
+//! that was never scraped, which therefore looks idle and empty, as it does to the reference. Keeping such endpoints
+//! out is the saturation detector's affair.
 
 pub mod active_request;
 pub mod kv_cache_utilization;

@@ -1,12 +1,14 @@
 //! `no-hit-lru-scorer`: spreads prompts that nobody has cached over the endpoints that got such prompts longest ago.
 //!
-//! A request is cold if no endpoint in the running holds a block of its prompt. A warm one scores 0.5 everywhere. For a cold one with `N` endpoints: a lone one
-//! gets 1; those that never got a cold prompt get `1 − j/(N−1)`, `j` counting them in order; the others get `max(0, 1 − (never + i)/(N−1))`, where `never` is the
-//! number of the former and `i` the rank in the list of all endpoints that did, oldest first.
+//! A request is cold if no endpoint in the running holds a block of its prompt. A warm one scores 0.5 everywhere. For a
+//! cold one with `N` endpoints: a lone one gets 1; those that never got a cold prompt get `1 − j/(N−1)`, `j` counting
+//! them in order; the others get `max(0, 1 − (never + i)/(N−1))`, where `never` is the number of the former and `i` the
+//! rank in the list of all endpoints that did, oldest first.
 //!
-//! When a cold request is decided, its endpoint and that of a profile named `prefill` become the newest of that list, which holds `lruSize` endpoint names. No match
-//! data counts as cold. Whether it was cold is worked out again from the data of the request, so nothing is kept between the two calls. Cost:
-//! nothing but a look at the matches for warm requests; for cold ones a look-up an endpoint, and a walk through the list, under a lock.
+//! When a cold request is decided, its endpoint and that of a profile named `prefill` become the newest of that list,
+//! which holds `lruSize` endpoint names. No match data counts as cold. Whether it was cold is worked out again from the
+//! data of the request, so nothing is kept between the two calls. Cost: nothing but a look at the matches for warm
+//! requests; for cold ones a look-up an endpoint, and a walk through the list, under a lock.
 
 use std::hash::BuildHasher;
 use std::sync::Arc;

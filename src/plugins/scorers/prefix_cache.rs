@@ -1,8 +1,9 @@
 //! `prefix-cache-scorer`: prefers endpoints that hold more of the prompt.
 //!
-//! With `m` of `n` blocks of `b` tokens matched, weight `w` and scale `S`: `w · min(1, m·b/S)² + (1 − w) · m/n`. The first part rewards long matches even of
-//! longer prompts; by default `w` is 0. No match data, or no blocks, scores 0. Consumes the matches of a prefix producer, by default of
-//! `approx-prefix-cache-producer`, which is then created. Cost: one pass over the candidates.
+//! With `m` of `n` blocks of `b` tokens matched, weight `w` and scale `S`: `w · min(1, m·b/S)² + (1 − w) · m/n`. The
+//! first part rewards long matches even of longer prompts; by default `w` is 0. No match data, or no blocks, scores 0.
+//! Consumes the matches of a prefix producer, by default of `approx-prefix-cache-producer`, which is then created.
+//! Cost: one pass over the candidates.
 
 use std::sync::Arc;
 

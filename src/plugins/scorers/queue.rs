@@ -1,7 +1,8 @@
 //! `queue-scorer`: prefers endpoints with fewer waiting requests.
 //!
-//! `(max − waiting) / (max − min)` over the endpoints in the running, 1 if all are equal. It is relative: a difference of one request spreads scores over
-//! all of 0..=1. Reads the scraped queue length. Takes no parameters. Cost: two passes over the candidates.
+//! `(max − waiting) / (max − min)` over the endpoints in the running, 1 if all are equal. It is relative: a difference
+//! of one request spreads scores over all of 0..=1. Reads the scraped queue length. Takes no parameters. Cost: two
+//! passes over the candidates.
 
 use std::sync::Arc;
 

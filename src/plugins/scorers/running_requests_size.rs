@@ -1,7 +1,7 @@
 //! `running-requests-size-scorer`: prefers endpoints with fewer running requests.
 //!
-//! `(max − running) / (max − min)` over the endpoints in the running, 1 if all are equal. Reads the scraped size of the batch. Takes no parameters. Cost: two
-//! passes over the candidates.
+//! `(max − running) / (max − min)` over the endpoints in the running, 1 if all are equal. Reads the scraped size of the
+//! batch. Takes no parameters. Cost: two passes over the candidates.
 
 use std::sync::Arc;
 

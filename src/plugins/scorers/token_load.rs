@@ -1,10 +1,12 @@
 //! `token-load-scorer`: prefers endpoints with fewer tokens in flight of the requests that this process sent.
 //!
-//! With the threshold `T` and `t` tokens, those in flight and those of this request that the endpoint would have to prefill:
-//! `1 − min(t, T) / T`. The tokens to prefill are the blocks that are not matched there, or the whole prompt where nothing
-//! produces matches; all of them are estimates. It reads the ledger of leases, which is exact at once and needs no scrape.
+//! With the threshold `T` and `t` tokens, those in flight and those of this request that the endpoint would have to
+//! prefill: `1 − min(t, T) / T`. The tokens to prefill are the blocks that are not matched there, or the whole prompt
+//! where nothing produces matches; all of them are estimates. It reads the ledger of leases, which is exact at once and
+//! needs no scrape.
 //!
-//! Use it where prompts differ much in length, so that a count of requests says little. It costs one pass over the candidates.
+//! Use it where prompts differ much in length, so that a count of requests says little. It costs one pass over the
+//! candidates.
 
 use std::sync::Arc;
 

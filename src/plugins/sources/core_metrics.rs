@@ -1,4 +1,5 @@
-//! `core-metrics-extractor`: which series of which engine carry queue length, KV-cache usage, adapters and cache geometry.
+//! `core-metrics-extractor`: which series of which engine carry queue length, KV-cache usage, adapters and cache
+//! geometry.
 //!
 //! | parameter | default | meaning |
 //! |---|---|---|
@@ -6,9 +7,9 @@
 //! | `defaultEngine` | `vllm` | engine of pods without that label |
 //! | `engineConfigs` | none | engines to add; one with the name of a built-in engine replaces it wholly, so that series it leaves out are not read |
 //!
-//! An engine has a `name`, and series as `name` or `name{label="value"}`: `queuedRequestsSpec`, `runningRequestsSpec`, `kvUsageSpec`,
-//! `loraSpec`, `cacheInfoSpec` with `cacheBlockSizeLabelName` and `cacheNumBlocksLabelName`, `cacheBlockSizeSpec`, `cacheNumBlocksSpec`.
-//! `customMetrics` are checked, but nothing reads them yet.
+//! An engine has a `name`, and series as `name` or `name{label="value"}`: `queuedRequestsSpec`, `runningRequestsSpec`,
+//! `kvUsageSpec`, `loraSpec`, `cacheInfoSpec` with `cacheBlockSizeLabelName` and `cacheNumBlocksLabelName`,
+//! `cacheBlockSizeSpec`, `cacheNumBlocksSpec`. `customMetrics` are checked, but nothing reads them yet.
 
 use std::collections::HashSet;
 

@@ -1,7 +1,8 @@
 //! `endpoint-notification-source`: tells its extractors which endpoints come and go.
 //!
-//! Here every plugin learns that from the pool anyway, so the source has nothing to do: it is accepted, with extractors that follow endpoints.
-//! Takes no parameters. Use it to keep a configuration of the reference as it is; it costs nothing.
+//! Here every plugin learns that from the pool anyway, so the source has nothing to do: it is accepted, with extractors
+//! that follow endpoints. Takes no parameters. Use it to keep a configuration of the reference as it is; it costs
+//! nothing.
 
 use crate::plugins::{PluginType, Roles, Stability};
 

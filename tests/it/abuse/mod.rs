@@ -1,5 +1,5 @@
-//! Two hundred clients stream answers through a real Envoy while others abuse every port. No stream of the two hundred may break, the memory
-//! stays small, and nothing is left behind.
+//! Two hundred clients stream answers through a real Envoy while others abuse every port. No stream of the two hundred
+//! may break, the memory stays small, and nothing is left behind.
 //!
 //! `make test` runs it for some seconds. `make soak` runs it for as long as `SOAK_SECONDS` says.
 

@@ -28,7 +28,8 @@ pub(super) struct Outcome {
 }
 
 impl Victims {
-    /// Starts `count` clients, half of them with HTTP/2. Each begins a new request until `end` and sees the last one through.
+    /// Starts `count` clients, half of them with HTTP/2. Each begins a new request until `end` and sees the last one
+    /// through.
     pub(super) fn start(stack: &Stack, count: usize, end: Instant) -> Self {
         let streaming = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();

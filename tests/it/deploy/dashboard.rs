@@ -29,7 +29,8 @@ fn query(board: &Value, (row, title, letter): Asked) -> String {
     target["expr"].as_str().unwrap().to_owned()
 }
 
-/// Asserts what panels show after ten minutes, with one namespace chosen or all (`.*`). Series have a value each half minute, in promtool's words.
+/// Asserts what panels show after ten minutes, with one namespace chosen or all (`.*`). Series have a value each half
+/// minute, in promtool's words.
 fn assert_shown(namespace: &str, input: &[(&str, &str)], expected: &[(Asked, &[(&str, f64)])]) {
     let board = dashboard();
     let input: Vec<Value> =

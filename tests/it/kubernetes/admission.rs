@@ -1,5 +1,5 @@
-//! Pods of the chart before the admission of strict clusters: Pod Security `restricted`, and OpenShift's `restricted-v2`, which is played by a policy of
-//! the API server's own.
+//! Pods of the chart before the admission of strict clusters: Pod Security `restricted`, and OpenShift's
+//! `restricted-v2`, which is played by a policy of the API server's own.
 
 use std::path::Path;
 

@@ -1,4 +1,5 @@
-//! KEDA's client of two replicas, one of which leads: what it hears when the leader is killed, loses the lease, or drains.
+//! KEDA's client of two replicas, one of which leads: what it hears when the leader is killed, loses the lease, or
+//! drains.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -14,8 +15,9 @@ use crate::support::{BodyMode, Client, Envoy, Keda, Pointsman, chat, eventually,
 
 /// The lease of these tests, the shortest there is; 15 s in the field.
 const LEASE: Duration = Duration::from_secs(3);
-/// While nobody leads, the client cannot connect. gRPC tries again after 1 s, then 1.6 s, then 2.56 s, a fifth more or less. The right numbers are
-/// heard at the first attempt that finds a leader. With the next leader there at once that is the first one.
+/// While nobody leads, the client cannot connect. gRPC tries again after 1 s, then 1.6 s, then 2.56 s, a fifth more or
+/// less. The right numbers are heard at the first attempt that finds a leader. With the next leader there at once that
+/// is the first one.
 const BOUND: Duration = Duration::from_secs(2);
 /// The second attempt, for one who leads a third of a lease later, and room for a busy machine.
 const SECOND: Duration = Duration::from_millis((1000 + 1600) * 6 / 5 + 1000);
@@ -120,7 +122,8 @@ async fn endless(requests: &mut JoinSet<()>, client: Client) {
         .spawn(async move { while response.body_mut().frame().await.is_some_and(|frame| frame.is_ok()) {} });
 }
 
-/// Waits until the stream has ended after `from`. It must end in order, for after anything else KEDA waits longer and longer.
+/// Waits until the stream has ended after `from`. It must end in order, for after anything else KEDA waits longer and
+/// longer.
 async fn left(keda: &Keda, from: Instant) -> Instant {
     let (at, end) = eventually("the stream ends", async || keda.ears().first_end(from)).await;
     assert_eq!(end, Code::Ok);

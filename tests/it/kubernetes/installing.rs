@@ -1,5 +1,6 @@
-//! The chart, installed and upgraded by Helm at a real API server. Controllers are played: a Job runs the real program with what the Job says, and pods are
-//! made as the Job's controller would make them, so that the server's admission sees them.
+//! The chart, installed and upgraded by Helm at a real API server. Controllers are played: a Job runs the real program
+//! with what the Job says, and pods are made as the Job's controller would make them, so that the server's admission
+//! sees them.
 
 use std::sync::Arc;
 use std::time::Duration;

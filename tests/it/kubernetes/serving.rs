@@ -1,5 +1,5 @@
-//! A pool through real Envoy while its pods, its ports, its selector and its rules change: none of the requests is lost, and none goes to a pod
-//! that was gone for more than a second.
+//! A pool through real Envoy while its pods, its ports, its selector and its rules change: none of the requests is
+//! lost, and none goes to a pod that was gone for more than a second.
 
 use std::time::Instant;
 

@@ -1,7 +1,9 @@
-//! Releases of the reference's charts that become releases of this one, in place: Helm installs objects with the names, labels and selectors of those charts, then
-//! upgrades them to this chart with the values that were theirs. The picker that comes of it serves.
+//! Releases of the reference's charts that become releases of this one, in place: Helm installs objects with the names,
+//! labels and selectors of those charts, then upgrades them to this chart with the values that were theirs. The picker
+//! that comes of it serves.
 //!
-//! The charts themselves are not here. What matters for an upgrade is written down instead: what cannot be changed afterwards, and who owns what.
+//! The charts themselves are not here. What matters for an upgrade is written down instead: what cannot be changed
+//! afterwards, and who owns what.
 
 use std::path::Path;
 use std::time::Instant;

@@ -1,4 +1,5 @@
-//! A picker or a node that is gone, in front of the Envoy files as they ship: how many requests are lost, and for how long.
+//! A picker or a node that is gone, in front of the Envoy files as they ship: how many requests are lost, and for how
+//! long.
 
 mod load;
 
@@ -97,7 +98,8 @@ async fn a_model_server_whose_node_vanishes_holds_no_client_for_more_than_five_s
     let picker = picker(&[], &HERE.to_string(), &endpoints).await;
     ready(&[&picker], 2.0).await;
     let envoy = Envoy::start(picker.grpc, true, BodyMode::FullDuplexStreamed).await;
-    // Half of the answers run for two seconds: some are under way, others wait for their first byte, when the node vanishes.
+    // Half of the answers run for two seconds: some are under way, others wait for their first byte, when the node
+    // vanishes.
     let load = Load::start(envoy.http2(), |number| {
         chat(&format!("question {number}"), 20, number.is_multiple_of(2))
     });

@@ -94,7 +94,8 @@ impl ApiServer {
         Client::try_from(config).unwrap()
     }
 
-    /// Name and token of the service account `system:serviceaccount:t<number>:pool-epp`, which has no rights but those it is given.
+    /// Name and token of the service account `system:serviceaccount:t<number>:pool-epp`, which has no rights but those
+    /// it is given.
     pub(crate) fn account(number: usize) -> (String, String) {
         (format!("system:serviceaccount:t{number}:pool-epp"), format!("epp-token-{number}"))
     }
@@ -223,9 +224,11 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Ports that are free now and that the system hands out to nobody: they have to be free again after the server was away.
+/// Ports that are free now and that the system hands out to nobody: they have to be free again after the server was
+/// away.
 fn free_ports() -> [u16; 3] {
-    // Below those that the system chooses from, which begin at 32768. Processes and servers begin at places of their own.
+    // Below those that the system chooses from, which begin at 32768. Processes and servers begin at places of their
+    // own.
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 12_000 + (std::process::id() % 600) as u16 * 30;
     let free = |port: &u16| TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], *port))).is_ok();

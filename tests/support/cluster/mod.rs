@@ -1,4 +1,5 @@
-//! A cluster without machines: a real API server, pods that are simulated servers, and the program as if it ran in a pod.
+//! A cluster without machines: a real API server, pods that are simulated servers, and the program as if it ran in a
+//! pod.
 
 mod apiserver;
 mod namespace;

@@ -1,5 +1,5 @@
-//! A namespace of the API server with a pool in it, and pods as a kubelet would keep them: made through the API, their status set through
-//! the status subresource, their addresses those of simulated servers on loopback.
+//! A namespace of the API server with a pool in it, and pods as a kubelet would keep them: made through the API, their
+//! status set through the status subresource, their addresses those of simulated servers on loopback.
 
 use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};

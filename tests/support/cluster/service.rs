@@ -25,8 +25,8 @@ pub(crate) struct Backend {
     pub(crate) target: SocketAddr,
 }
 
-/// One address for several replicas. A new connection goes to the one that is ready, and is closed at once if none is; an open one stays where it
-/// is, as with kube-proxy.
+/// One address for several replicas. A new connection goes to the one that is ready, and is closed at once if none is;
+/// an open one stays where it is, as with kube-proxy.
 pub(crate) struct Service {
     /// The address.
     pub(crate) addr: SocketAddr,

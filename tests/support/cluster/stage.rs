@@ -28,7 +28,8 @@ pub(crate) struct Stage {
 }
 
 impl Stage {
-    /// A namespace with the chart's rights, `servers` simulated servers of which the first `pods` are ready pods of the pool.
+    /// A namespace with the chart's rights, `servers` simulated servers of which the first `pods` are ready pods of the
+    /// pool.
     pub(crate) async fn start(server: &ApiServer, servers: u8, pods: u8, flags: &[&str]) -> Self {
         let namespace = Namespace::with_chart_rights(server, &[]).await;
         Self::in_namespace(server, namespace, servers, pods, flags).await

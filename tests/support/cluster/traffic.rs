@@ -92,7 +92,8 @@ impl Traffic {
         self.sent.lock().iter().filter(|one| one.at >= at && one.status != 200).count()
     }
 
-    /// Fails if a request went to a target that had been gone for more than a second when it was sent. Call it before a target comes back.
+    /// Fails if a request went to a target that had been gone for more than a second when it was sent. Call it before a
+    /// target comes back.
     pub(crate) fn assert_none_went_to(&self, gone: &Gone) {
         for one in self.sent.lock().iter() {
             let since = one.target.and_then(|target| gone.0.get(&target));

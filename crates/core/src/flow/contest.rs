@@ -1,9 +1,10 @@
 //! Which waiting flow has the best score, for program-aware fairness.
 //!
-//! The score of a flow depends on all others through the normalisation, and on time through the head's wait. But the wait's normal form is
-//! `(latest head - head) / (latest head - earliest head)`, in which now cancels out, and halving all services together leaves theirs
-//! unchanged. So a flow is a fixed point (head, service), and the best one is found by descending a tree of bounds. A change costs O(log n);
-//! a look costs O(log n) if one flow stands out, and about the square root of n if services and waits are unrelated.
+//! The score of a flow depends on all others through the normalisation, and on time through the head's wait. But the
+//! wait's normal form is `(latest head - head) / (latest head - earliest head)`, in which now cancels out, and halving
+//! all services together leaves theirs unchanged. So a flow is a fixed point (head, service), and the best one is found
+//! by descending a tree of bounds. A change costs O(log n); a look costs O(log n) if one flow stands out, and about the
+//! square root of n if services and waits are unrelated.
 
 use super::ordering::{NEVER, Nanos};
 
@@ -132,7 +133,8 @@ impl Contest {
         self.descend(second, all, best);
     }
 
-    /// A constant minus the score that the least service and the earliest head below `node` would have together: no flow there is better.
+    /// A constant minus the score that the least service and the earliest head below `node` would have together: no
+    /// flow there is better.
     fn cost(&self, node: Extremes, all: Extremes) -> f64 {
         let service =
             if all.most > all.least { (node.least - all.least) / (all.most - all.least) } else { 0.5 };

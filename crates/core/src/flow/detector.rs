@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests in flight at which an endpoint without a recent reading counts as full; the limit that the concurrency detector starts from.
+/// Requests in flight at which an endpoint without a recent reading counts as full; the limit that the concurrency
+/// detector starts from.
 pub const STALE_MAX_CONCURRENCY: u64 = 100;
 
 /// A saturation detector.

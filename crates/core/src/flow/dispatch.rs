@@ -2,15 +2,15 @@
 //!
 //! A release goes through three choices.
 //!
-//! 1. The band. The search goes from the highest priority to the lowest and takes the first band that has requests. It ends
-//!    at the first band whose ceiling the pool has reached, even if nothing waits in that band: a less important request must
-//!    not take the room that is kept for a more important one.
+//! 1. The band. The search goes from the highest priority to the lowest and takes the first band that has requests. It
+//!    ends at the first band whose ceiling the pool has reached, even if nothing waits in that band: a less important
+//!    request must not take the room that is kept for a more important one.
 //! 2. The flow. The band's fairness policy chooses among the tenants that wait in it.
 //! 3. The request. The band's ordering policy says which request of the flow comes first.
 //!
 //! Then the pool is judged again, with the released request counted, and the next release is searched for. Example: two
-//! bands, 0 with a ceiling of 1.0 and −1 with a ceiling of 0.8. At a saturation of 0.9 requests of band 0 go; when band 0 is
-//! empty the search stops at band −1, because 0.9 is over its ceiling.
+//! bands, 0 with a ceiling of 1.0 and −1 with a ceiling of 0.8. At a saturation of 0.9 requests of band 0 go; when band
+//! 0 is empty the search stops at band −1, because 0.9 is over its ceiling.
 
 use std::time::{Duration, Instant};
 
@@ -138,7 +138,8 @@ impl Gate {
             .extend(self.order.iter().filter_map(|slot| Some(bands.get(*slot as usize)?.as_ref()?.priority)));
     }
 
-    /// Stops running requests for the first band, from the held one down, that waits and is more important than they are.
+    /// Stops running requests for the first band, from the held one down, that waits and is more important than they
+    /// are.
     fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<Decision>) {
         let Some(evictor) = &mut self.evictor else { return };
         let Some(least) = evictor.least_important() else { return };

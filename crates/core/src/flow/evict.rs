@@ -1,7 +1,8 @@
 //! Stopping requests that run already, when more important ones wait and the pool is full.
 //!
-//! Only requests below priority 0 are stopped, the least important first and of those the latest. Decisions are paced: after one, nothing more is
-//! stopped until the stopped requests have ended (or failed to for too long) and the pool's load had time to show it.
+//! Only requests below priority 0 are stopped, the least important first and of those the latest. Decisions are paced:
+//! after one, nothing more is stopped until the stopped requests have ended (or failed to for too long) and the pool's
+//! load had time to show it.
 
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
@@ -57,7 +58,8 @@ impl Evictor {
         }
     }
 
-    /// Saturation that the last decision wanted back, and what requests that were stopped and have not ended will give of it.
+    /// Saturation that the last decision wanted back, and what requests that were stopped and have not ended will give
+    /// of it.
     pub(super) fn reclaim(&self) -> (f64, f64) {
         (self.wanted, self.outstanding.len() as f64 * self.share)
     }
@@ -103,7 +105,8 @@ impl Evictor {
         self.victims.first().map(|(priority, ..)| *priority)
     }
 
-    /// Stops as many requests below `demand` as bring the pool under `ceiling`, if their share of the load is that of all others.
+    /// Stops as many requests below `demand` as bring the pool under `ceiling`, if their share of the load is that of
+    /// all others.
     pub(super) fn revoke(
         &mut self,
         demand: i32,
@@ -117,7 +120,8 @@ impl Evictor {
         }
         let share = saturation / self.tracked.len().max(1) as f64;
         (self.wanted, self.share) = ((saturation - ceiling).max(0.0), share);
-        // The difference of two sums of equal shares is rarely exact; what is missing to a whole share is not one more request.
+        // The difference of two sums of equal shares is rarely exact; what is missing to a whole share is not one more
+        // request.
         let needed = ((saturation - ceiling) / share - 1e-9).ceil();
         let count = if needed > 1.0 { (needed as usize).min(AT_ONCE) } else { 1 };
         for _ in 0..count {

@@ -8,8 +8,8 @@ use super::settings::Fairness;
 /// The order of service among the flows of one band that have requests waiting.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// All requests of the band are one flow, so its ordering alone decides. This is what "the best head of all flows" amounts to when all flows
-    /// have the same ordering, without looking at every head.
+    /// All requests of the band are one flow, so its ordering alone decides. This is what "the best head of all flows"
+    /// amounts to when all flows have the same ordering, without looking at every head.
     OneFlow(Option<u32>),
     /// Flows take turns; a flow that begins to wait comes last.
     RoundRobin(Ring),

@@ -1,4 +1,5 @@
-//! The flows of a band that have requests waiting. A flow without any is forgotten, so nothing here outlives its requests.
+//! The flows of a band that have requests waiting. A flow without any is forgotten, so nothing here outlives its
+//! requests.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! The core of flow control: who waits, who goes, who has waited for too long.
 //!
-//! Pure and deterministic: time and the pool's load come in, decisions go out. Nothing is done by the clock: each call looks at what changed,
-//! releases all that may go, and says when to look again.
+//! Pure and deterministic: time and the pool's load come in, decisions go out. Nothing is done by the clock: each call
+//! looks at what changed, releases all that may go, and says when to look again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,7 +50,8 @@ pub trait Load {
         1
     }
 
-    /// How full the pool is if `unplaced` requests, which were released and which no endpoint's load shows yet, are counted, too.
+    /// How full the pool is if `unplaced` requests, which were released and which no endpoint's load shows yet, are
+    /// counted, too.
     fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill;
 }
 
@@ -148,8 +149,9 @@ impl Gate {
         gate
     }
 
-    /// Takes a request in. It is in `decisions` at once if there is room, and later otherwise; it is refused at once, and gets no ticket, if a
-    /// bound is reached or the gate is closed. Bounds hold for a request that would not have to wait, too.
+    /// Takes a request in. It is in `decisions` at once if there is room, and later otherwise; it is refused at once,
+    /// and gets no ticket, if a bound is reached or the gate is closed. Bounds hold for a request that would not have
+    /// to wait, too.
     pub fn submit(
         &mut self,
         arrival: &Arrival,
@@ -230,7 +232,8 @@ impl Gate {
         self.advance(now, load, decisions);
     }
 
-    /// A released request has ended. `unplaced` is the tokens of its [`Arrival`] if [`Gate::placed`] was not called for it.
+    /// A released request has ended. `unplaced` is the tokens of its [`Arrival`] if [`Gate::placed`] was not called for
+    /// it.
     pub fn complete(
         &mut self,
         ticket: Ticket,
@@ -315,7 +318,8 @@ impl Gate {
         self.unplaced
     }
 
-    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without eviction.
+    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without
+    /// eviction.
     pub fn reclaim(&self) -> Option<(f64, f64)> {
         self.evictor.as_ref().map(Evictor::reclaim)
     }
@@ -330,7 +334,8 @@ impl Gate {
         self.bands.iter().flatten().map(|band| band.flows.len()).sum()
     }
 
-    /// Gives each of `priorities` a band, beside the configured ones. A band that is not among them any more goes once it is empty.
+    /// Gives each of `priorities` a band, beside the configured ones. A band that is not among them any more goes once
+    /// it is empty.
     pub fn provision(&mut self, priorities: &[i32]) {
         let fixed = self.settings.bands.keys().copied().chain([0]);
         for priority in priorities.iter().copied().chain(fixed).collect::<Vec<_>>() {

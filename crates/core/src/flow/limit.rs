@@ -55,8 +55,9 @@ const BACKSTOP_MARGIN: Duration = Duration::from_secs(2);
 /// Distinct waits that requests may ask for; further ones get the default.
 const WAITS: usize = 4096;
 
-/// Waiting requests by their longest wait. Each group of equal waits is in order of arrival, so only the heads of the groups can expire next,
-/// and a change between a pool with and one without endpoints, which changes every deadline, costs nothing per request.
+/// Waiting requests by their longest wait. Each group of equal waits is in order of arrival, so only the heads of the
+/// groups can expire next, and a change between a pool with and one without endpoints, which changes every deadline,
+/// costs nothing per request.
 #[derive(Debug)]
 pub(super) struct Waits {
     default_ttl: Option<Duration>,
@@ -93,7 +94,8 @@ impl Waits {
         }
     }
 
-    /// The longest wait of a request that asks for `wanted`: never more than that of its band, where zero is forever, or else the pool's default.
+    /// The longest wait of a request that asks for `wanted`: never more than that of its band, where zero is forever,
+    /// or else the pool's default.
     pub(super) fn ttl(&self, wanted: Option<Duration>, band: Option<Duration>) -> Option<Duration> {
         let most = match band {
             Some(own) => (!own.is_zero()).then_some(own),

@@ -1,8 +1,9 @@
-//! Flow control: requests wait here while the pool is full or empty, and leave in the right order the moment there is room.
+//! Flow control: requests wait here while the pool is full or empty, and leave in the right order the moment there is
+//! room.
 //!
-//! [`Gate`] is the pure core: arrivals, completions, cancels, a pool's load and now come in, decisions and the next wake-up go out. [`Controller`]
-//! is the shell around it, with the waiting tasks and one timer. [`settings`] says what both go by, [`saturation`] how full a pool is, and
-//! [`usage_limit`] how full it may be for each band.
+//! [`Gate`] is the pure core: arrivals, completions, cancels, a pool's load and now come in, decisions and the next
+//! wake-up go out. [`Controller`] is the shell around it, with the waiting tasks and one timer. [`settings`] says what
+//! both go by, [`saturation`] how full a pool is, and [`usage_limit`] how full it may be for each band.
 
 mod band;
 mod contest;

@@ -5,7 +5,8 @@ use std::time::Duration;
 use super::gate::Arrival;
 use super::outcome::Outcome;
 
-/// Told what happens to requests, for metrics. Called outside of the lock, from the task of the request unless said otherwise.
+/// Told what happens to requests, for metrics. Called outside of the lock, from the task of the request unless said
+/// otherwise.
 pub trait Observer: Send + Sync {
     /// A request asks to be released. Followed by exactly one [`Observer::finalised`].
     fn entered(&self, arrival: &Arrival);

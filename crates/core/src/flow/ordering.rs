@@ -49,8 +49,8 @@ pub(super) fn later(start: Nanos, wait: Duration) -> Nanos {
     start.saturating_add(Nanos::try_from(wait.as_nanos()).unwrap_or(NEVER))
 }
 
-/// The objective for the time to first token from a header: whole milliseconds, base 10, surrounding space allowed. `None` if it is missing,
-/// no number, negative, or too large for nanoseconds in 63 bits.
+/// The objective for the time to first token from a header: whole milliseconds, base 10, surrounding space allowed.
+/// `None` if it is missing, no number, negative, or too large for nanoseconds in 63 bits.
 pub fn slo_ttft(header: Option<&str>) -> Option<Duration> {
     let millis: i64 = header?.trim().parse().ok()?;
     let largest = i64::MAX / 1_000_000;

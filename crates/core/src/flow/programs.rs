@@ -1,7 +1,7 @@
 //! What each program was served, for program-aware fairness.
 //!
-//! Programs are named by clients, so their number is bounded: the account that was touched longest ago makes room for a new one, and
-//! accounts that were idle for too long go a few at a time. No call looks at all accounts.
+//! Programs are named by clients, so their number is bounded: the account that was touched longest ago makes room for a
+//! new one, and accounts that were idle for too long go a few at a time. No call looks at all accounts.
 
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ const RESCALE_AFTER: f64 = 256.0;
 /// Idle accounts that one call forgets at most.
 const FORGET_AT_ONCE: usize = 4;
 
-/// Service by program. Amounts are kept as if measured at `origin`: older service is worth less because newer one is written down larger.
+/// Service by program. Amounts are kept as if measured at `origin`: older service is worth less because newer one is
+/// written down larger.
 #[derive(Debug)]
 pub(super) struct Programs {
     parameters: ProgramAware,

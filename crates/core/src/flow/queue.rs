@@ -7,7 +7,8 @@ use super::ordering::{Nanos, Rank};
 /// Index that is none.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Names a request from submission to completion. Never used twice in practice: a slot's generation wraps after four billion requests.
+/// Names a request from submission to completion. Never used twice in practice: a slot's generation wraps after four
+/// billion requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     pub(super) index: u32,

@@ -1,13 +1,16 @@
 //! How full a pool is: a pure function of its endpoints, of what was let go and has no endpoint yet, and of now.
 //!
-//! An endpoint's score is 0 when it is idle and 1 when it is full; a stage of the pool (prefill, decode) is as full as the mean of its endpoints,
-//! and the pool as its fullest stage. Three things differ from the plain mean of scraped figures:
+//! An endpoint's score is 0 when it is idle and 1 when it is full; a stage of the pool (prefill, decode) is as full as
+//! the mean of its endpoints, and the pool as its fullest stage. Three things differ from the plain mean of scraped
+//! figures:
 //!
-//! - Requests sent since the last reading was asked for, and not finished, count as waiting, and so do those that were let go and not placed yet
-//!   ([`Unplaced`]). A burst cannot pass on an old reading.
-//! - The value that gates caps each endpoint's score, so one overloaded endpoint among idle ones does not stop the pool. It reaches 1 when
-//!   every endpoint is full, and then says the same as the plain mean. The plain mean is kept beside it for metrics and for eviction.
-//! - An endpoint without a recent reading is judged by [`StalenessPolicy`], and one that does not answer at all is left out while others do.
+//! - Requests sent since the last reading was asked for, and not finished, count as waiting, and so do those that were
+//!   let go and not placed yet ([`Unplaced`]). A burst cannot pass on an old reading.
+//! - The value that gates caps each endpoint's score, so one overloaded endpoint among idle ones does not stop the
+//!   pool. It reaches 1 when every endpoint is full, and then says the same as the plain mean. The plain mean is kept
+//!   beside it for metrics and for eviction.
+//! - An endpoint without a recent reading is judged by [`StalenessPolicy`], and one that does not answer at all is left
+//!   out while others do.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -60,8 +63,8 @@ pub struct PoolFill {
     pub stale: u64,
 }
 
-/// Judges a pool. `cap` is the score that counts for a full endpoint however overloaded it is: the highest ceiling in use, at least 1.
-/// One pass, no allocation.
+/// Judges a pool. `cap` is the score that counts for a full endpoint however overloaded it is: the highest ceiling in
+/// use, at least 1. One pass, no allocation.
 pub fn pool(
     detector: &Detector,
     endpoints: &[Arc<Endpoint>],
@@ -90,8 +93,9 @@ pub fn pool(
     PoolFill { prefill: prefill_fill, decode: decode_fill, effective, stale }
 }
 
-/// How full a pool is for those who decide on its size. An endpoint without a recent reading is left out while others have one: that it was
-/// not read lately is no reason for more servers. If none has one, the requests that this process has in flight there are all that is known.
+/// How full a pool is for those who decide on its size. An endpoint without a recent reading is left out while others
+/// have one: that it was not read lately is no reason for more servers. If none has one, the requests that this process
+/// has in flight there are all that is known.
 pub fn demand(detector: &Detector, endpoints: &[Arc<Endpoint>], now: Instant) -> f64 {
     let judged_by = |policy: StalenessPolicy| {
         let mut detector = detector.clone();
@@ -106,8 +110,8 @@ pub fn demand(detector: &Detector, endpoints: &[Arc<Endpoint>], now: Instant) ->
     fill.effective.raw
 }
 
-/// Judges `endpoints` as one stage whatever their roles, as admission without flow control does; [`Fill::FULL`] without any. Beside it the
-/// number of endpoints without a recent reading.
+/// Judges `endpoints` as one stage whatever their roles, as admission without flow control does; [`Fill::FULL`] without
+/// any. Beside it the number of endpoints without a recent reading.
 pub fn together<'e>(
     detector: &Detector,
     endpoints: impl IntoIterator<Item = &'e Arc<Endpoint>>,
@@ -154,8 +158,8 @@ impl DetectorKind {
     }
 }
 
-/// Requests that wait on an endpoint: those of the last reading, and those sent since that it cannot show. A request that finished meanwhile
-/// waits no more.
+/// Requests that wait on an endpoint: those of the last reading, and those sent since that it cannot show. A request
+/// that finished meanwhile waits no more.
 fn pending(load: &Load) -> u64 {
     load.waiting().saturating_add(load.dispatched_since_reading().min(load.in_flight()))
 }
@@ -183,8 +187,8 @@ impl Utilization {
         }
     }
 
-    /// True if the endpoint is below the thresholds, raised by the headroom. One without a recent reading passes only if its policy judges it
-    /// by its requests in flight, and these leave room.
+    /// True if the endpoint is below the thresholds, raised by the headroom. One without a recent reading passes only
+    /// if its policy judges it by its requests in flight, and these leave room.
     pub fn has_room(&self, load: &Load, now: Instant) -> bool {
         let share = 1.0 + self.headroom;
         if load.fullness_age(now).is_fresh(self.staleness_threshold) {

@@ -1,4 +1,5 @@
-//! Settings of flow control, as plain values. What the configuration file says is turned into these, checked, by `config`.
+//! Settings of flow control, as plain values. What the configuration file says is turned into these, checked, by
+//! `config`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,8 +9,8 @@ use super::detector::Detector;
 /// Longest wait in a pool with endpoints, unless set.
 pub const DEFAULT_REQUEST_TTL: Duration = Duration::from_mins(1);
 
-/// Longest wait in a pool without endpoints if no wait at all is set: enough for a server to be scheduled, to load its model and to answer.
-/// The reference waits for one minute.
+/// Longest wait in a pool without endpoints if no wait at all is set: enough for a server to be scheduled, to load its
+/// model and to answer. The reference waits for one minute.
 pub const DEFAULT_NO_ENDPOINT_TTL: Duration = Duration::from_mins(10);
 
 /// Bytes that may wait in a band, unless set.
@@ -74,8 +75,8 @@ impl FlowSettings {
     }
 }
 
-/// The wait without endpoints from what was written, where `Some(0)` is forever: the value itself, else the wait with endpoints if that one is
-/// written, else [`DEFAULT_NO_ENDPOINT_TTL`].
+/// The wait without endpoints from what was written, where `Some(0)` is forever: the value itself, else the wait with
+/// endpoints if that one is written, else [`DEFAULT_NO_ENDPOINT_TTL`].
 pub fn no_endpoint_ttl(written: Option<Duration>, request_ttl: Option<Duration>) -> Option<Duration> {
     let ttl = written.or(request_ttl).unwrap_or(DEFAULT_NO_ENDPOINT_TTL);
     (!ttl.is_zero()).then_some(ttl)
@@ -120,10 +121,11 @@ pub enum Ordering {
     /// The one that arrived first.
     #[default]
     Fcfs,
-    /// The one whose wait ends first: arrival plus its own longest wait. Requests that may wait forever come last; equal deadlines by arrival.
+    /// The one whose wait ends first: arrival plus its own longest wait. Requests that may wait forever come last;
+    /// equal deadlines by arrival.
     Edf,
-    /// The one whose first token is due first: receipt plus the milliseconds of its objective for the time to first token. Requests without one
-    /// come last; equal deadlines by receipt.
+    /// The one whose first token is due first: receipt plus the milliseconds of its objective for the time to first
+    /// token. Requests without one come last; equal deadlines by receipt.
     SloDeadline,
 }
 
@@ -135,8 +137,8 @@ pub enum Fairness {
     GlobalStrict,
     /// One request per flow in turn, in the order in which they began to wait.
     RoundRobin,
-    /// The program that got the least service, with a part for how long its head waits. Programs are told apart by flow id and are shared by all
-    /// bands with this policy.
+    /// The program that got the least service, with a part for how long its head waits. Programs are told apart by flow
+    /// id and are shared by all bands with this policy.
     ProgramAware(ProgramAware),
 }
 

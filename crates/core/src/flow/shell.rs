@@ -1,7 +1,7 @@
 //! The shell around the gate: tasks that wait for their release, and the one timer.
 //!
-//! All decisions are made and handed to their waiters under one lock, which is held for as long as the decisions take and never across an await.
-//! So a waiter that goes away finds either that it still waits, or what was decided for it.
+//! All decisions are made and handed to their waiters under one lock, which is held for as long as the decisions take
+//! and never across an await. So a waiter that goes away finds either that it still waits, or what was decided for it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -46,8 +46,8 @@ struct State {
 
 /// Pools of up to this many endpoints are judged at each reading.
 const JUDGED_AT_ONCE: usize = 64;
-/// Time that must pass between two judgements because of readings, for each endpoint: a judgement takes a few nanoseconds an endpoint, and
-/// readings of a large pool come by the ten thousand a second.
+/// Time that must pass between two judgements because of readings, for each endpoint: a judgement takes a few
+/// nanoseconds an endpoint, and readings of a large pool come by the ten thousand a second.
 const PAUSE: Duration = Duration::from_micros(1);
 
 /// When the pool was judged because its load changed, and when it is to be judged again.
@@ -59,7 +59,8 @@ struct Judging {
 }
 
 impl Judging {
-    /// True if a change of a pool of `size` endpoints is to be looked at now. If not, it is later, together with those that come until then.
+    /// True if a change of a pool of `size` endpoints is to be looked at now. If not, it is later, together with those
+    /// that come until then.
     fn begins(&mut self, size: usize, now: Instant) -> bool {
         let pause = if size > JUDGED_AT_ONCE {
             PAUSE * u32::try_from(size).unwrap_or(u32::MAX)
@@ -150,7 +151,8 @@ impl Controller {
         }
     }
 
-    /// Waits until the request may be scheduled. Dropping the future withdraws it; dropping the permit ends the request.
+    /// Waits until the request may be scheduled. Dropping the future withdraws it; dropping the permit ends the
+    /// request.
     pub async fn admit(self: &Arc<Self>, arrival: Arrival) -> Result<Permit, Rejection> {
         let began = now();
         self.observer.entered(&arrival);
@@ -160,7 +162,8 @@ impl Controller {
         let waiter = Waiter { verdict: sender, revocable: self.eviction && arrival.priority < 0 };
         let submitted = self.act(|state, load, now| {
             let ticket = state.gate.submit(&arrival, now, load, &mut state.decisions)?;
-            // The ticket's place may be that of a request that this very call ended, whose waiter must be told before this one takes its place.
+            // The ticket's place may be that of a request that this very call ended, whose waiter must be told before
+            // this one takes its place.
             self.tell(state, Some(ticket));
             if state.waiters.len() <= ticket.index() {
                 state.waiters.resize_with(ticket.index() + 1, || None);
@@ -197,8 +200,8 @@ impl Controller {
         })
     }
 
-    /// The pool's load changed, or its endpoints. Costs one atomic read while nothing waits. Of a large pool, changes that come within a
-    /// microsecond an endpoint are looked at together.
+    /// The pool's load changed, or its endpoints. Costs one atomic read while nothing waits. Of a large pool, changes
+    /// that come within a microsecond an endpoint are looked at together.
     pub fn notify_load(&self) {
         // Pairs with the count in `admit`: either that request is seen here, or it sees the new load.
         fence(Ordering::SeqCst);
@@ -220,8 +223,8 @@ impl Controller {
         self.act(|state, _, _| state.gate.provision(priorities));
     }
 
-    /// From now on a drain is under way: waiting requests go on being released. Resolves when none is left; give it the time there is, then
-    /// [`Controller::close`].
+    /// From now on a drain is under way: waiting requests go on being released. Resolves when none is left; give it the
+    /// time there is, then [`Controller::close`].
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         let mut waiting = self.waiting.subscribe();
@@ -263,7 +266,8 @@ impl Controller {
         self.state.lock().gate.unplaced()
     }
 
-    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without eviction.
+    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without
+    /// eviction.
     pub fn reclaim(&self) -> Option<(f64, f64)> {
         self.state.lock().gate.reclaim()
     }
@@ -351,7 +355,8 @@ impl Controller {
         self.arm(state);
     }
 
-    /// Sets the timer. One that is armed too early wakes once for nothing, which is cheaper than to disarm it at every release.
+    /// Sets the timer. One that is armed too early wakes once for nothing, which is cheaper than to disarm it at every
+    /// release.
     fn arm(&self, state: &mut State) {
         let next = [state.gate.next_wakeup(), state.judging.postponed].into_iter().flatten().min();
         if let Some(next) = next
@@ -408,7 +413,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A released request. Dropping it ends the request. Drop the share of the endpoint's load first, so that the room is seen.
+/// A released request. Dropping it ends the request. Drop the share of the endpoint's load first, so that the room is
+/// seen.
 #[derive(Debug)]
 #[must_use = "dropping a permit ends the request"]
 pub struct Permit {
@@ -422,7 +428,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The request now counts in the load of an endpoint. Until then the controller counts it on top of the pool's load.
+    /// The request now counts in the load of an endpoint. Until then the controller counts it on top of the pool's
+    /// load.
     pub fn placed(&mut self) {
         if !std::mem::replace(&mut self.placed, true) {
             let tokens = self.tokens;

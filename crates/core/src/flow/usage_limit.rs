@@ -2,7 +2,8 @@
 
 use super::settings::{HoldbackDomain, UsageLimit};
 
-/// Computes ceilings. Keeps the count that [`UsageLimit::SoftReflectiveCeiling`] alternates by, and is otherwise a function of its arguments.
+/// Computes ceilings. Keeps the count that [`UsageLimit::SoftReflectiveCeiling`] alternates by, and is otherwise a
+/// function of its arguments.
 #[derive(Clone, Debug)]
 pub struct Ceilings {
     limit: UsageLimit,
@@ -15,8 +16,8 @@ impl Ceilings {
         Self { limit, calls: 0 }
     }
 
-    /// The score that an overloaded endpoint counts for in [`super::saturation::pool`]: the highest ceiling there can be, and at least 1, so that a
-    /// pool of which every endpoint is full is above all ceilings.
+    /// The score that an overloaded endpoint counts for in [`super::saturation::pool`]: the highest ceiling there can
+    /// be, and at least 1, so that a pool of which every endpoint is full is above all ceilings.
     pub fn score_cap(&self) -> f64 {
         match self.limit {
             UsageLimit::Static { threshold } => threshold.max(1.0),
@@ -24,8 +25,8 @@ impl Ceilings {
         }
     }
 
-    /// True if the same arguments may give higher ceilings at the next call, so that a band that is held now should be looked at again shortly even
-    /// if nothing happens.
+    /// True if the same arguments may give higher ceilings at the next call, so that a band that is held now should be
+    /// looked at again shortly even if nothing happens.
     pub fn alternates(&self, saturation: f64) -> bool {
         self.limit == UsageLimit::SoftReflectiveCeiling && reflects(saturation)
     }
@@ -34,9 +35,10 @@ impl Ceilings {
     ///
     /// With `N` bands, of which `i` counts from 0 at the highest:
     /// - static: the threshold;
-    /// - holdback by rank: `max - i * (max - min) / (N - 1)`; by value: `min + (p - p_min) / (p_max - p_min) * (max - min)`; `max` for a single band;
-    /// - soft reflective: 1 for the first band; for the others with `r = 1 - i * s / (N - 1)`: 1 while `s < r`, 0 from `s >= 1`, and in
-    ///   between 1 at every `max(1, round(s / (1 - s)))`-th call, else 0.
+    /// - holdback by rank: `max - i * (max - min) / (N - 1)`; by value: `min + (p - p_min) / (p_max - p_min) * (max -
+    ///   min)`; `max` for a single band;
+    /// - soft reflective: 1 for the first band; for the others with `r = 1 - i * s / (N - 1)`: 1 while `s < r`, 0 from
+    ///   `s >= 1`, and in between 1 at every `max(1, round(s / (1 - s)))`-th call, else 0.
     pub fn write(&mut self, saturation: f64, priorities: &[i32], ceilings: &mut Vec<f64>) {
         ceilings.clear();
         let last = priorities.len().saturating_sub(1) as f64;

@@ -47,7 +47,8 @@ pub struct MetricsAccess {
     pub port: Option<u16>,
     /// True for `https`, false for `http`; `None` for the scheme of the source.
     pub https: Option<bool>,
-    /// Name that the address was found under: what the server is asked as, and what its certificate must carry. `None` for the address.
+    /// Name that the address was found under: what the server is asked as, and what its certificate must carry. `None`
+    /// for the address.
     pub host: Option<Arc<str>>,
 }
 
@@ -130,8 +131,8 @@ impl Endpoint {
         &self.target
     }
 
-    /// Number of this life, unique in the process and never reused. An endpoint that goes away and comes back, or changes its address,
-    /// is a new incarnation: nothing that was learned about the old one's caches holds for it.
+    /// Number of this life, unique in the process and never reused. An endpoint that goes away and comes back, or
+    /// changes its address, is a new incarnation: nothing that was learned about the old one's caches holds for it.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
     }

@@ -69,8 +69,8 @@ impl Reading {
     }
 }
 
-/// Most requests that a server is believed to have waiting or running. Whatever claims more counts as this many, so that no page can make a sum
-/// or a mean useless.
+/// Most requests that a server is believed to have waiting or running. Whatever claims more counts as this many, so
+/// that no page can make a sum or a mean useless.
 pub const MOST_REQUESTS: u64 = 1_000_000_000;
 
 /// Largest block of a KV cache that is believed, in tokens.
@@ -79,7 +79,8 @@ const LARGEST_BLOCK: u32 = 1 << 20;
 /// Scrapes without any answer, one after the other, until a server counts as unreachable: one may be an accident.
 const UNREACHABLE_AFTER: u32 = 2;
 
-/// Per-endpoint load. All methods are lock-free; fields are read one by one, so two of them may come from successive scrapes.
+/// Per-endpoint load. All methods are lock-free; fields are read one by one, so two of them may come from successive
+/// scrapes.
 #[derive(Debug)]
 pub struct Load {
     epoch: Instant,
@@ -203,7 +204,8 @@ impl Load {
         self.since(read.load(Relaxed), now)
     }
 
-    /// Age of what tells how full the server is: of waiting requests or KV-cache usage, the older. A figure that no page ever had does not count.
+    /// Age of what tells how full the server is: of waiting requests or KV-cache usage, the older. A figure that no
+    /// page ever had does not count.
     pub fn fullness_age(&self, now: Instant) -> Age {
         let ages = [LoadFigure::Waiting, LoadFigure::KvUsage].map(|figure| self.figure_age(figure, now));
         match ages {
@@ -222,7 +224,8 @@ impl Load {
         }
     }
 
-    /// Takes over a scrape. An empty reading changes nothing. `dispatched_before` is [`Load::dispatched`] from before the scrape was sent.
+    /// Takes over a scrape. An empty reading changes nothing. `dispatched_before` is [`Load::dispatched`] from before
+    /// the scrape was sent.
     pub fn record(&self, reading: Reading, dispatched_before: u64, now: Instant) {
         if reading.is_empty() {
             return;

@@ -41,7 +41,8 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Writer {
     next_incarnation: u64,
-    /// Loads of endpoints that are gone while requests on them may still be running. An endpoint that flaps finds its count again.
+    /// Loads of endpoints that are gone while requests on them may still be running. An endpoint that flaps finds its
+    /// count again.
     departed: HashMap<(EndpointId, SocketAddr), Weak<Load>>,
     absence: Absence,
 }
@@ -102,8 +103,8 @@ impl Pool {
         self.snapshot.load_full()
     }
 
-    /// How much longer a pool without endpoints is expected to have none, going by the last time; zero if that time has passed, `None` if there
-    /// was no such time yet.
+    /// How much longer a pool without endpoints is expected to have none, going by the last time; zero if that time has
+    /// passed, `None` if there was no such time yet.
     pub fn expected_absence(&self, now: Instant) -> Option<Duration> {
         self.writer.lock().absence.rest(now)
     }
@@ -133,7 +134,8 @@ impl Pool {
         self.app_protocol.store(protocol.map(Arc::new));
     }
 
-    /// A receiver that wakes at each change of the endpoint list or the objectives; its value is the snapshot's version.
+    /// A receiver that wakes at each change of the endpoint list or the objectives; its value is the snapshot's
+    /// version.
     pub fn subscribe(&self) -> watch::Receiver<u64> {
         self.version.subscribe()
     }
@@ -155,8 +157,9 @@ impl Pool {
         self.replace(Vec::new());
     }
 
-    /// Replaces the whole endpoint list in one step, and marks the pool as synced. Of several specs with one id the last counts. An endpoint whose id and address stay keeps
-    /// its incarnation and load; one that comes back while requests to it still run keeps their count.
+    /// Replaces the whole endpoint list in one step, and marks the pool as synced. Of several specs with one id the
+    /// last counts. An endpoint whose id and address stay keeps its incarnation and load; one that comes back while
+    /// requests to it still run keeps their count.
     pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>) -> PoolChange {
         let change = self.replace(specs);
         self.synced.store(true, Ordering::Release);

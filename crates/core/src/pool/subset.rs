@@ -45,8 +45,8 @@ impl Subset {
         Self { entries }
     }
 
-    /// The same hint for a pool of these endpoints: an entry whose port is no endpoint's at its address stands for the whole address, for
-    /// gateways may send the port of a service. A port that is an endpoint's goes on counting.
+    /// The same hint for a pool of these endpoints: an entry whose port is no endpoint's at its address stands for the
+    /// whole address, for gateways may send the port of a service. A port that is an endpoint's goes on counting.
     #[must_use]
     pub fn among(&self, endpoints: &[Arc<Endpoint>]) -> Self {
         let mut served = vec![false; self.entries.len()];

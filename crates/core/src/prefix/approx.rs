@@ -1,19 +1,22 @@
 //! The approximate index: what was sent where, and should still be cached there.
 //!
-//! An entry says that an endpoint holds a block. Each endpoint has a capacity, and forgets the entry that was longest not added again; looking up changes
-//! nothing. A lookup goes along the prompt until nobody holds a block, and counts for each endpoint the blocks it holds up to there: also those behind
-//! a gap of its own, as the reference does.
+//! An entry says that an endpoint holds a block. Each endpoint has a capacity, and forgets the entry that was longest
+//! not added again; looking up changes nothing. A lookup goes along the prompt until nobody holds a block, and counts
+//! for each endpoint the blocks it holds up to there: also those behind a gap of its own, as the reference does.
 //!
 //! # Layout
-//! Two structures that are changed together: blocks with their holders ([`Shard`]), for lookups; and the entries of each endpoint in the order they
-//! were added, for forgetting. 64 consecutive blocks of a prompt live in one shard, named by the first of them, so a lookup takes one lock for 64 probes.
-//! An entry takes about 22 bytes, a block about 24 more; a prompt that was sent to one endpoint takes about 46 bytes a block.
+//! Two structures that are changed together: blocks with their holders ([`Shard`]), for lookups; and the entries of
+//! each endpoint in the order they were added, for forgetting. 64 consecutive blocks of a prompt live in one shard,
+//! named by the first of them, so a lookup takes one lock for 64 probes. An entry takes about 22 bytes, a block about
+//! 24 more; a prompt that was sent to one endpoint takes about 46 bytes a block.
 //!
-//! Hashes come from clients, who may choose their prompts; so they are mixed with a secret before they decide where anything lies.
+//! Hashes come from clients, who may choose their prompts; so they are mixed with a secret before they decide where
+//! anything lies.
 //!
 //! # Endpoints
-//! Entries belong to one incarnation of an endpoint. A new pool snapshot is noticed by the first request that comes with it: from then on entries of
-//! endpoints that are gone do not count, and requests clear them away, some thousand each. An index serves one pool.
+//! Entries belong to one incarnation of an endpoint. A new pool snapshot is noticed by the first request that comes
+//! with it: from then on entries of endpoints that are gone do not count, and requests clear them away, some thousand
+//! each. An index serves one pool.
 //!
 //! Lock order: the endpoints before a cache before a shard, and one of each at a time.
 
@@ -101,7 +104,8 @@ impl ApproxIndex {
         &self.memory
     }
 
-    /// Counts for each endpoint of the snapshot the blocks it holds, up to the first that nobody holds; several prompts add up.
+    /// Counts for each endpoint of the snapshot the blocks it holds, up to the first that nobody holds; several prompts
+    /// add up.
     pub fn lookup(&self, snapshot: &Snapshot, blocks: &BlockHashes) -> HeldBlocks {
         let view = self.follow(snapshot);
         let mut tally = None;
@@ -132,8 +136,9 @@ impl ApproxIndex {
         }
     }
 
-    /// Records that these blocks were sent to `endpoint`, and clears away what has to go. `capacity` is the most entries it may have (at least 1); that of
-    /// the first call counts. Nothing is recorded for an endpoint that is not in the newest snapshot seen.
+    /// Records that these blocks were sent to `endpoint`, and clears away what has to go. `capacity` is the most
+    /// entries it may have (at least 1); that of the first call counts. Nothing is recorded for an endpoint that is not
+    /// in the newest snapshot seen.
     pub fn record(&self, endpoint: &Endpoint, capacity: usize, blocks: &BlockHashes) {
         let cache = self.caches.read().get(endpoint.incarnation()).map(Arc::clone);
         if let Some(cache) = cache {
@@ -202,8 +207,8 @@ impl ApproxIndex {
         self.memory.resized(before, shard.bytes());
     }
 
-    /// Forgets old entries while the memory of all indexes is above its bound: a quarter of the largest endpoint's at a time, which evens out what
-    /// endpoints have.
+    /// Forgets old entries while the memory of all indexes is above its bound: a quarter of the largest endpoint's at a
+    /// time, which evens out what endpoints have.
     fn trim(&self) {
         while self.memory.is_exceeded() {
             if self.departed_len.load(Relaxed) > 0 && self.sweep() {
@@ -246,7 +251,8 @@ impl ApproxIndex {
         self.entries.fetch_add((state.blocks.len() as u64).wrapping_sub(before), Relaxed);
     }
 
-    /// The slots of the snapshot's endpoints. The first call with a newer snapshot lets go of the endpoints that are gone.
+    /// The slots of the snapshot's endpoints. The first call with a newer snapshot lets go of the endpoints that are
+    /// gone.
     fn follow(&self, snapshot: &Snapshot) -> Arc<View> {
         if self.departed_len.load(Relaxed) > 0 {
             self.sweep();
@@ -328,7 +334,8 @@ impl Keys {
     }
 }
 
-/// A permutation of hashes that nobody can predict without `mask` and `factor`. High bits decide about places, so they go through last.
+/// A permutation of hashes that nobody can predict without `mask` and `factor`. High bits decide about places, so they
+/// go through last.
 fn mix(hash: u64, mask: u64, factor: u64) -> u64 {
     let spread = (hash ^ mask).wrapping_mul(factor);
     (spread ^ (spread >> 32)).wrapping_mul(factor)

@@ -54,8 +54,8 @@ impl Caches {
         self.by_incarnation.values()
     }
 
-    /// Adds the endpoints of the snapshot that are new, and takes out and returns those that are gone. An index full of endpoints admits no more;
-    /// those left over never match.
+    /// Adds the endpoints of the snapshot that are new, and takes out and returns those that are gone. An index full of
+    /// endpoints admits no more; those left over never match.
     pub(super) fn follow(&mut self, snapshot: &Snapshot) -> Vec<Arc<Cache>> {
         let mut before = std::mem::take(&mut self.by_incarnation);
         for endpoint in snapshot.endpoints() {

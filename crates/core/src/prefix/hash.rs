@@ -1,13 +1,15 @@
-//! Cutting a token stream into blocks and chaining their hashes, so that a block's hash stands for the whole prompt up to its end.
+//! Cutting a token stream into blocks and chaining their hashes, so that a block's hash stands for the whole prompt up
+//! to its end.
 //!
-//! A chain starts with `XXH64(model ‖ salt)`. A block of tokens, each a little-endian `u32`, has the digest `d = XXH64(tokens)` and the hash
-//! `XXH64(LE64(d) ‖ LE64(hash before))`; a shorter last block counts like a full one. All seeds are 0.
+//! A chain starts with `XXH64(model ‖ salt)`. A block of tokens, each a little-endian `u32`, has the digest `d =
+//! XXH64(tokens)` and the hash `XXH64(LE64(d) ‖ LE64(hash before))`; a shorter last block counts like a full one. All
+//! seeds are 0.
 
 use smallvec::SmallVec;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
-/// Most blocks of one request, in all its prompts: four million tokens in blocks of 64. It holds where the configuration
-/// sets no bound.
+/// Most blocks of one request, in all its prompts: four million tokens in blocks of 64. It holds where the
+/// configuration sets no bound.
 const MAX_REQUEST_BLOCKS: usize = 65_536;
 
 /// Bytes of a token in the stream.
@@ -59,7 +61,8 @@ impl BlockHashes {
     }
 }
 
-/// Hashes a token stream block by block as it is written. Whole blocks inside one written slice are hashed where they lie.
+/// Hashes a token stream block by block as it is written. Whole blocks inside one written slice are hashed where they
+/// lie.
 #[derive(Debug)]
 pub struct BlockHasher {
     blocks: BlockHashes,
@@ -77,8 +80,8 @@ pub struct BlockHasher {
 }
 
 impl BlockHasher {
-    /// A hasher for blocks of `block_size` tokens (at least 1), of which at most `max_blocks` are made per prompt. `expected_bytes` is what will
-    /// be written, about.
+    /// A hasher for blocks of `block_size` tokens (at least 1), of which at most `max_blocks` are made per prompt.
+    /// `expected_bytes` is what will be written, about.
     pub fn new(model: &str, salt: &str, block_size: u32, max_blocks: usize, expected_bytes: usize) -> Self {
         let mut seed = Xxh64::new(0);
         seed.update(model.as_bytes());

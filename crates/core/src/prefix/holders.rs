@@ -99,7 +99,8 @@ impl Rows {
         row.words[word] |= bit;
     }
 
-    /// Clears a bit. A row of two becomes [`Holders::Two`] again: not of three, lest one that comes and goes moves it back and forth.
+    /// Clears a bit. A row of two becomes [`Holders::Two`] again: not of three, lest one that comes and goes moves it
+    /// back and forth.
     fn clear(&mut self, index: u32, slot: Slot) -> Holders {
         let Some(row) = self.all.get_mut(index as usize) else { return Holders::Nobody };
         let (word, bit) = (usize::from(slot / 64), 1u64 << (slot % 64));

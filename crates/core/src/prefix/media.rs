@@ -1,4 +1,5 @@
-//! How many tokens an image, video or audio part is taken to be. Only a guess is needed: the same part must always give the same number.
+//! How many tokens an image, video or audio part is taken to be. Only a guess is needed: the same part must always give
+//! the same number.
 
 use base64::Engine as _;
 use base64::alphabet::STANDARD;
@@ -36,7 +37,8 @@ pub struct VideoHints {
 }
 
 impl VideoHints {
-    /// Reads `x-llm-d-video-fps`, `x-llm-d-video-duration-seconds` and `x-llm-d-video-resolution` (`WxH`). What does not parse is ignored.
+    /// Reads `x-llm-d-video-fps`, `x-llm-d-video-duration-seconds` and `x-llm-d-video-resolution` (`WxH`). What does
+    /// not parse is ignored.
     pub fn read(headers: &Headers) -> Self {
         let positive = |name| {
             let value: f64 = headers.text(name)?.trim().parse().ok()?;

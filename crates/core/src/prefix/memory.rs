@@ -3,14 +3,16 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Default bound: 256 MiB, which is about five million (block, endpoint) entries: 160 endpoints with full default caches.
+/// Default bound: 256 MiB, which is about five million (block, endpoint) entries: 160 endpoints with full default
+/// caches.
 pub const DEFAULT_PREFIX_MEMORY_BYTES: u64 = 256 << 20;
 
 /// What prefix indexes may use together, in bytes, and what they do use.
 ///
-/// It counts what their tables have allocated. An index that has passed the bound forgets entries until it is below it again, before the request that
-/// made it grow goes on: the oldest entries of the endpoint that has most. The bound can therefore be passed for a moment, by the blocks of the
-/// requests that are being recorded at that moment and the growth of one table each.
+/// It counts what their tables have allocated. An index that has passed the bound forgets entries until it is below it
+/// again, before the request that made it grow goes on: the oldest entries of the endpoint that has most. The bound can
+/// therefore be passed for a moment, by the blocks of the requests that are being recorded at that moment and the
+/// growth of one table each.
 #[derive(Debug)]
 pub struct PrefixMemory {
     limit: u64,

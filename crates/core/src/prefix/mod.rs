@@ -1,8 +1,8 @@
 //! Prefix-cache indexes: who holds which blocks of which prompt.
 //!
-//! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), the stream becomes a chain of block hashes ([`BlockHashes`]), and an index says how
-//! many of them each endpoint holds ([`ApproxIndex`]: what was sent where, as far as it should still be there). All indexes of the process share one
-//! memory bound ([`PrefixMemory`]).
+//! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), the stream becomes a chain of block hashes
+//! ([`BlockHashes`]), and an index says how many of them each endpoint holds ([`ApproxIndex`]: what was sent where, as
+//! far as it should still be there). All indexes of the process share one memory bound ([`PrefixMemory`]).
 
 mod approx;
 mod caches;

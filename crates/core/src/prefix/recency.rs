@@ -1,10 +1,11 @@
-//! A map that knows in which order its entries were last added: the base of everything here that forgets the oldest first.
+//! A map that knows in which order its entries were last added: the base of everything here that forgets the oldest
+//! first.
 //!
 //! Entries lie in one vector, without gaps. Two things refer to them by index: a table from hashes to indexes
 //! ([`LinearTable`]), and a list from the oldest to the newest entry, whose links (`older`, `newer`) are indexes too.
-//! Removing the oldest entry moves the last entry of the vector into its place ([`Vec::swap_remove`]); before that, the one
-//! cell of the table and the two links that refer to the moved entry are renamed. Every operation is O(1), but for the
-//! vector and the table growing now and then.
+//! Removing the oldest entry moves the last entry of the vector into its place ([`Vec::swap_remove`]); before that, the
+//! one cell of the table and the two links that refer to the moved entry are renamed. Every operation is O(1), but for
+//! the vector and the table growing now and then.
 
 use super::table::{Cell, LinearTable};
 
@@ -49,7 +50,8 @@ impl Cell for Place {
     }
 }
 
-/// Entries by key, in the order they were last added or touched. It sets no bound: whoever owns it calls [`Recency::pop_oldest`].
+/// Entries by key, in the order they were last added or touched. It sets no bound: whoever owns it calls
+/// [`Recency::pop_oldest`].
 ///
 /// Entries lie densely in one block of memory: 8 bytes beside key and value, and 6 to 8 bytes of table.
 #[derive(Debug)]
@@ -143,8 +145,8 @@ impl<K: RecencyKey, V> Recency<K, V> {
         Some((node.key, node.value))
     }
 
-    /// Replaces the oldest entry by one whose key is not in the map yet, which becomes the newest. The same as removing and inserting, but nothing has to
-    /// move. An empty map only inserts.
+    /// Replaces the oldest entry by one whose key is not in the map yet, which becomes the newest. The same as removing
+    /// and inserting, but nothing has to move. An empty map only inserts.
     pub fn replace_oldest(&mut self, key: K, value: V) -> Option<(K, V)> {
         let index = self.oldest;
         let Some(before) = self.nodes.get(index as usize).map(|node| node.key.spread()) else {

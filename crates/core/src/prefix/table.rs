@@ -1,15 +1,16 @@
 //! An open-addressing table of small cells whose size in memory is known exactly.
 //!
-//! A hash names a home place: the fraction `hash / 2^64` of the way through the table. A hash of 0.6 · 2^64 in a table of
-//! 10 places has its home at place 6. A cell goes to its home, or to the first vacant place behind it; behind the last
-//! place comes the first. A search therefore starts at the home of the hash and ends at the first vacant place.
+//! A hash names a home place: the fraction `hash / 2^64` of the way through the table. A hash of 0.6 · 2^64 in a table
+//! of 10 places has its home at place 6. A cell goes to its home, or to the first vacant place behind it; behind the
+//! last place comes the first. A search therefore starts at the home of the hash and ends at the first vacant place.
 //!
 //! Three properties follow.
 //!
-//! * Cells lie in the order of their hashes, as far as collisions allow. Growing is one sequential pass over the old table
-//!   that writes the new one from front to back.
-//! * Removal closes its gap by moving later cells forward (Knuth, The Art of Computer Programming, volume 3, section 6.4,
-//!   algorithm R). No tombstones remain, so an index that replaces entries all day long keeps its speed and its size.
+//! * Cells lie in the order of their hashes, as far as collisions allow. Growing is one sequential pass over the old
+//!   table that writes the new one from front to back.
+//! * Removal closes its gap by moving later cells forward (Knuth, The Art of Computer Programming, volume 3, section
+//!   6.4, algorithm R). No tombstones remain, so an index that replaces entries all day long keeps its speed and its
+//!   size.
 //! * The table grows by half when three quarters of it are used, so the load lies between 1/2 and 3/4 while it grows.
 
 /// What a table can store.
@@ -23,7 +24,8 @@ pub(super) trait Cell: Copy {
 /// Fewest places of a table that holds anything.
 const SMALLEST: usize = 8;
 
-/// Cells at the places that their hashes name. The caller knows how to get from a cell to its hash, all bits of which must be well spread.
+/// Cells at the places that their hashes name. The caller knows how to get from a cell to its hash, all bits of which
+/// must be well spread.
 #[derive(Debug)]
 pub(super) struct LinearTable<C> {
     cells: Vec<C>,
@@ -95,8 +97,8 @@ impl<C: Cell> LinearTable<C> {
             if cell.is_vacant() {
                 break;
             }
-            // A search for this cell starts at its home and walks to `place`. It would pass the hole unless the home lies
-            // behind the hole. If it would pass, the cell fills the hole, and its old place becomes the next hole.
+            // A search for this cell starts at its home and walks to `place`. It would pass the hole unless the home
+            // lies behind the hole. If it would pass, the cell fills the hole, and its old place becomes the next hole.
             let home = home(hash_of(&cell), size);
             let stays =
                 if hole <= place { hole < home && home <= place } else { hole < home || home <= place };

@@ -1,7 +1,7 @@
 //! Counting how many blocks of a prompt each endpoint holds.
 //!
-//! Along a prompt the set of holders hardly ever changes from one block to the next, so an endpoint is only touched where it enters or leaves the set.
-//! The set itself is compared word by word: 16 words for 1000 endpoints.
+//! Along a prompt the set of holders hardly ever changes from one block to the next, so an endpoint is only touched
+//! where it enters or leaves the set. The set itself is compared word by word: 16 words for 1000 endpoints.
 
 use super::holders::{Holders, Slot, bits};
 use super::shard::Shard;
@@ -89,7 +89,8 @@ impl<'a> Tally<'a> {
         self.counts
     }
 
-    /// Sets the bits of a few holders in the scratch row, which is empty before and after. Returns the rest of the row: nothing.
+    /// Sets the bits of a few holders in the scratch row, which is empty before and after. Returns the rest of the row:
+    /// nothing.
     fn mark(&mut self, slots: &[Slot]) -> &'static [u64] {
         for &slot in slots {
             if let Some(word) = self.scratch.get_mut(usize::from(slot / 64)) {
@@ -100,8 +101,8 @@ impl<'a> Tally<'a> {
     }
 }
 
-/// Makes `current` the live ones of `row`, and keeps the account of who entered and left at `block`. If none is left it returns false; `current` is then
-/// closed at `block`.
+/// Makes `current` the live ones of `row`, and keeps the account of who entered and left at `block`. If none is left it
+/// returns false; `current` is then closed at `block`.
 fn advance(
     current: &mut [u64],
     live: &[u64],

@@ -2,8 +2,8 @@
 
 use memchr::memchr;
 
-/// Calls `sink` with the decoded bytes of a JSON string's inside, in order, until it returns false. Escapes that are none stay as they are; halves of
-/// surrogate pairs become U+FFFD.
+/// Calls `sink` with the decoded bytes of a JSON string's inside, in order, until it returns false. Escapes that are
+/// none stay as they are; halves of surrogate pairs become U+FFFD.
 pub(super) fn decode(raw: &[u8], escaped: bool, mut sink: impl FnMut(&[u8]) -> bool) {
     let mut rest = raw;
     if escaped {

@@ -1,8 +1,9 @@
-//! Pseudo-tokens: four bytes of decoded prompt text make one. Nobody tokenizes here; equal text gives equal blocks, which is all an approximate index needs.
+//! Pseudo-tokens: four bytes of decoded prompt text make one. Nobody tokenizes here; equal text gives equal blocks,
+//! which is all an approximate index needs.
 //!
-//! Text runs on across strings, messages and roles without separators. A media part starts at a token boundary and is the low half of the XXH64 of
-//! its URL or data, repeated for as many tokens as it is taken to be. Prompts given as token ids are taken as they are. Nothing is collected: the
-//! stream goes into the [`BlockHasher`] as it is read.
+//! Text runs on across strings, messages and roles without separators. A media part starts at a token boundary and is
+//! the low half of the XXH64 of its URL or data, repeated for as many tokens as it is taken to be. Prompts given as
+//! token ids are taken as they are. Nothing is collected: the stream goes into the [`BlockHasher`] as it is read.
 
 use std::borrow::Cow;
 use std::cell::LazyCell;

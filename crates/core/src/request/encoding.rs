@@ -198,7 +198,8 @@ fn zstd(body: &[u8], output: &mut Output<'_>) -> Result<(), Stop> {
     Ok(())
 }
 
-/// What lies behind a skippable frame (RFC 8878, section 3.1.2); `None` if another frame comes next. A cut frame is corrupt.
+/// What lies behind a skippable frame (RFC 8878, section 3.1.2); `None` if another frame comes next. A cut frame is
+/// corrupt.
 fn behind_skippable_frame(bytes: &[u8]) -> Result<Option<&[u8]>, Stop> {
     let Some((magic, rest)) = bytes.split_first_chunk::<4>() else { return Ok(None) };
     if u32::from_le_bytes(*magic) & 0xffff_fff0 != 0x184d_2a50 {

@@ -16,8 +16,9 @@ pub enum ErrorForm {
 }
 
 impl ErrorForm {
-    /// The form for the client that sent these request headers: gRPC's by the content type; Anthropic's on the paths of its parser, on those
-    /// behind `/v1/messages/`, and on paths of no parser if the client names a version of that API, as its libraries do on every path.
+    /// The form for the client that sent these request headers: gRPC's by the content type; Anthropic's on the paths of
+    /// its parser, on those behind `/v1/messages/`, and on paths of no parser if the client names a version of that
+    /// API, as its libraries do on every path.
     pub fn of(headers: &Headers) -> Self {
         if headers.get("content-type").is_some_and(|kind| is_grpc(kind)) {
             return Self::Grpc;

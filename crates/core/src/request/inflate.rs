@@ -45,7 +45,8 @@ impl Inflater {
         Some(Self { form, decoder: None, step: Vec::new(), over: false })
     }
 
-    /// Takes the next bytes of the body and gives what they decode to. What lies behind the end of the encoded data is passed over.
+    /// Takes the next bytes of the body and gives what they decode to. What lies behind the end of the encoded data is
+    /// passed over.
     pub fn feed(&mut self, chunk: &[u8], mut give: impl FnMut(&[u8])) -> Result<(), NotDecoded> {
         let Some(first) = chunk.first().copied().filter(|_| !self.over) else { return Ok(()) };
         let decoder = self.decoder.get_or_insert_with(|| match self.form {

@@ -3,7 +3,8 @@
 use super::error::{Fault, ScanError, Unread};
 use super::scan::Cursor;
 
-/// Why a body that failed to parse with `error` may all the same be what a server takes; `None` if it is no JSON at all.
+/// Why a body that failed to parse with `error` may all the same be what a server takes; `None` if it is no JSON at
+/// all.
 pub(super) fn unread(body: &[u8], error: ScanError) -> Option<Unread> {
     match error.fault {
         Fault::Object => is_one_value(body).then_some(Unread::NotObject),

@@ -4,7 +4,8 @@ use super::error::ScanError;
 use super::pieces::{Pieces, text_or_null};
 use super::scan::{Cursor, Kind};
 
-/// The `messages` of a conversation, and whether there is at least one. `read_content` reads what the API allows as their content.
+/// The `messages` of a conversation, and whether there is at least one. `read_content` reads what the API allows as
+/// their content.
 pub(super) fn read_messages(
     cursor: &mut Cursor<'_>,
     read_content: impl Fn(&mut Cursor<'_>, &mut Pieces) -> Result<(), ScanError>,

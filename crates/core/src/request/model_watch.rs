@@ -59,8 +59,8 @@ impl ModelWatch {
     }
 }
 
-/// What can be told from the beginning of a JSON body that cannot be parsed because it is cut: its model, if that lies in it, so that it
-/// can be replaced. `None` if it does not.
+/// What can be told from the beginning of a JSON body that cannot be parsed because it is cut: its model, if that lies
+/// in it, so that it can be replaced. `None` if it does not.
 pub fn model_in_beginning(body: &[u8]) -> Option<Inference> {
     let mut skim = wanted();
     let (mut at, mut start) = (0, None);

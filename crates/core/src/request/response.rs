@@ -1,4 +1,5 @@
-//! Reading what a response says of itself while it passes by: token usage, and whether an event stream reports a failure.
+//! Reading what a response says of itself while it passes by: token usage, and whether an event stream reports a
+//! failure.
 
 mod events;
 mod objects;
@@ -10,9 +11,9 @@ use objects::Members;
 
 /// Reads the usage that a response reports, chunk by chunk. Where the chunks end makes no difference.
 ///
-/// Memory: of a JSON body no more than its `usage` object; of an event stream no more than one line, and of a longer line no more than its
-/// `usage` object. Each is at most as long as the limit that the reader was made with. A `usage` object that is longer is passed over and
-/// shows in [`ResponseReader::clipped`].
+/// Memory: of a JSON body no more than its `usage` object; of an event stream no more than one line, and of a longer
+/// line no more than its `usage` object. Each is at most as long as the limit that the reader was made with. A `usage`
+/// object that is longer is passed over and shows in [`ResponseReader::clipped`].
 #[derive(Debug)]
 pub struct ResponseReader {
     source: Source,

@@ -28,8 +28,9 @@ const MAX_NAMES: u32 = 4;
 /// touched. All other bytes are passed on as they came, shared and not copied; held back is at most a model name that
 /// a chunk's end has cut. Where the chunks end makes no difference to the joined output.
 ///
-/// A client chooses its name's length, and a server how often the name stands in a response. Putting back therefore adds at most
-/// 64 KiB and twice what has passed, and at most 4 names to a document; what is beyond keeps the server's name.
+/// A client chooses its name's length, and a server how often the name stands in a response. Putting back therefore
+/// adds at most 64 KiB and twice what has passed, and at most 4 names to a document; what is beyond keeps the server's
+/// name.
 #[derive(Debug)]
 pub struct ModelRestorer {
     active: bool,

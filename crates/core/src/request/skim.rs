@@ -2,13 +2,13 @@
 //! where their values begin and end, holding nothing but a member name.
 //!
 //! The scanner counts open braces and brackets, and knows whether it stands in a string. Nothing else decides where a
-//! value ends, so a chunk may end anywhere: in a name, behind a backslash, in the middle of a character. Between two chunks
-//! the scanner keeps its state and at most 64 bytes of a member name. Most bytes of an answer lie in strings or in
-//! containers that nobody asked for; `memchr2` and `plain_run` pass over those at the speed of memory.
+//! value ends, so a chunk may end anywhere: in a name, behind a backslash, in the middle of a character. Between two
+//! chunks the scanner keeps its state and at most 64 bytes of a member name. Most bytes of an answer lie in strings or
+//! in containers that nobody asked for; `memchr2` and `plain_run` pass over those at the speed of memory.
 //!
-//! Example: `usage` is wanted at the top level. In `{"choices":[…],"usage":{"prompt_tokens":7}}` the scanner passes over
-//! the value of `choices` at depth 2 and more, reports the start at the brace behind `"usage":`, and the end where the depth
-//! is back at 1.
+//! Example: `usage` is wanted at the top level. In `{"choices":[…],"usage":{"prompt_tokens":7}}` the scanner passes
+//! over the value of `choices` at depth 2 and more, reports the start at the brace behind `"usage":`, and the end where
+//! the depth is back at 1.
 //!
 //! The scanner does not check the document. On bytes that are not JSON it finds nothing, or something that looks right.
 
@@ -18,7 +18,8 @@ use smallvec::SmallVec;
 /// Longest member name of interest as written, if every character of it were escaped.
 const MAX_NAME: usize = 64;
 
-/// The members that are looked for, by name: at the top level, and inside the top-level object `within` if that is given.
+/// The members that are looked for, by name: at the top level, and inside the top-level object `within` if that is
+/// given.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Wanted {
     /// Each with what its value must be; other values are passed over.

@@ -18,7 +18,8 @@ const MAX_SEARCHED: usize = 64 << 10;
 /// What stands below `/v1/responses` and is no id.
 const NO_IDS: [&str; 2] = ["input_tokens", "compact"];
 
-/// True for paths of requests that may refer to state in their bodies: `/v1/responses`, `/v1/responses/compact` and the like.
+/// True for paths of requests that may refer to state in their bodies: `/v1/responses`, `/v1/responses/compact` and the
+/// like.
 pub fn may_refer_to_state(path: &str) -> bool {
     path.split('?').next().unwrap_or_default().split('/').any(|segment| segment == "responses")
 }
@@ -31,8 +32,9 @@ pub fn state_in_path(path: &str) -> Option<&str> {
     (!NO_IDS.contains(&id)).then_some(id)
 }
 
-/// Finds the ids of what a server makes, in its answer as it passes by: that of the response or conversation, and that of the conversation to which
-/// a response belongs. They stand at the top of a JSON body, in an event stream in the `response` that an event carries.
+/// Finds the ids of what a server makes, in its answer as it passes by: that of the response or conversation, and that
+/// of the conversation to which a response belongs. They stand at the top of a JSON body, in an event stream in the
+/// `response` that an event carries.
 #[derive(Debug)]
 pub struct MadeId {
     skim: Skim,

@@ -146,7 +146,8 @@ pub struct Inference {
     pub is_form: bool,
     /// True if the body has more `model` members than are noted, so that a rewrite would miss some.
     pub more_models: bool,
-    /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model can't be rewritten.
+    /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model
+    /// can't be rewritten.
     pub insert_at: Option<u32>,
     /// True if the object behind `insert_at` has no members, so that an inserted one needs no comma.
     pub empty_object: bool,

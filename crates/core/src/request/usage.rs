@@ -26,8 +26,8 @@ impl Dialect {
     }
 }
 
-/// Largest count that is believed, about a million million tokens. A larger one is a fault or a lie, and would drown all others in sums
-/// that live as long as the process.
+/// Largest count that is believed, about a million million tokens. A larger one is a fault or a lie, and would drown
+/// all others in sums that live as long as the process.
 pub(super) const MAX_COUNT: u64 = 1 << 40;
 
 /// The counts of one `usage` object.
@@ -261,8 +261,8 @@ fn cached(cursor: &mut Cursor<'_>, unbelievable: &mut u32) -> Result<Option<u64>
     Ok(found)
 }
 
-/// A count: a number, truncated, or a string that holds one. `null` is none, and so is a count beyond [`MAX_COUNT`], which is noted; anything
-/// else is 0.
+/// A count: a number, truncated, or a string that holds one. `null` is none, and so is a count beyond [`MAX_COUNT`],
+/// which is noted; anything else is 0.
 fn count(cursor: &mut Cursor<'_>, unbelievable: &mut u32) -> Result<Option<u64>, ScanError> {
     let value = match cursor.peek()? {
         Kind::Number => truncated(cursor.number()?),

@@ -65,7 +65,8 @@ impl<'a> Call<'a> {
         Self { peer, ..self }
     }
 
-    /// The endpoint of another stage that the one to be chosen will work with, if there is one and it is chosen already.
+    /// The endpoint of another stage that the one to be chosen will work with, if there is one and it is chosen
+    /// already.
     pub fn peer(&self) -> Option<&'a Arc<Endpoint>> {
         self.peer
     }

@@ -240,7 +240,8 @@ impl Profile {
         filtered
     }
 
-    /// Slots that each filter in turn leaves. A filter sees what the ones before it left; none runs after the last endpoint is gone.
+    /// Slots that each filter in turn leaves. A filter sees what the ones before it left; none runs after the last
+    /// endpoint is gone.
     fn survivors(&self, call: &Call<'_>) -> Vec<u32> {
         let mut survivors = call.slots().to_vec();
         let mut keep = Mask::full(survivors.len());
@@ -260,7 +261,8 @@ impl Profile {
         survivors
     }
 
-    /// Weighted totals by position: Σ clamp(score, 0, 1) · weight. They are not divided by the sum of weights. NaN counts as 0.
+    /// Weighted totals by position: Σ clamp(score, 0, 1) · weight. They are not divided by the sum of weights. NaN
+    /// counts as 0.
     fn score(&self, call: &Call<'_>, observer: Watching<'_>) -> Vec<f64> {
         let candidates = call.len();
         let scoring =

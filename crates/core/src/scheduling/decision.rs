@@ -17,7 +17,8 @@ pub struct ProfileResult {
     pub scored: Vec<(u32, f64)>,
 }
 
-/// Which profiles choose for a stage of their own, by index. A stage has none if the primary profile's target does its work.
+/// Which profiles choose for a stage of their own, by index. A stage has none if the primary profile's target does its
+/// work.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Stages {
     /// The profile whose target processes the prompt.

@@ -1,6 +1,7 @@
 //! Choosing: profiles of filters, scorers and a picker, over one immutable snapshot.
 //!
-//! No `async`, no clock, no lock, no text formatting here. A plugin sees a [`Call`]; it has no way to reach a socket or a clock.
+//! No `async`, no clock, no lock, no text formatting here. A plugin sees a [`Call`]; it has no way to reach a socket or
+//! a clock.
 
 mod call;
 mod candidates;

@@ -1,7 +1,8 @@
 //! What the cycle tells to whoever watches it: how long calls of plugins take, and what each step did.
 //!
-//! The cycle itself has no clock and writes no trace. A program that wants measures gives each plugin a [`Stopwatch`]; a program that wants a
-//! trace passes a [`CycleObserver`] to [`Scheduler::schedule`](super::Scheduler::schedule). A program that wants neither passes `None`.
+//! The cycle itself has no clock and writes no trace. A program that wants measures gives each plugin a [`Stopwatch`];
+//! a program that wants a trace passes a [`CycleObserver`] to [`Scheduler::schedule`](super::Scheduler::schedule). A
+//! program that wants neither passes `None`.
 
 use std::time::Instant;
 
@@ -16,7 +17,8 @@ pub trait Stopwatch: Send + Sync + std::fmt::Debug {
     fn stop(&self, started: Instant);
 }
 
-/// A step of the cycle, at its begin. Steps nest: a profile holds filtering, scoring and picking; scoring holds each scorer.
+/// A step of the cycle, at its begin. Steps nest: a profile holds filtering, scoring and picking; scoring holds each
+/// scorer.
 #[derive(Clone, Copy, Debug)]
 pub enum Step<'a> {
     /// A profile runs.

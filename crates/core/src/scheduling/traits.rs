@@ -32,14 +32,15 @@ pub trait Filter: Send + Sync {
 pub trait Scorer: Send + Sync {
     /// Whether it pulls together or spreads.
     fn category(&self) -> Category;
-    /// Fills one score per position of `call`; `out.len() == call.len()`, all 0 at first. Values outside 0..=1 are clamped by the
-    /// caller, NaN counts as 0.
+    /// Fills one score per position of `call`; `out.len() == call.len()`, all 0 at first. Values outside 0..=1 are
+    /// clamped by the caller, NaN counts as 0.
     fn score(&self, call: &Call<'_>, out: &mut [f64]);
 }
 
 /// Chooses among scored endpoints.
 pub trait Picker: Send + Sync {
-    /// Appends chosen positions of `call`, best first, to `picked`. `totals` has one weighted total per position; never empty.
+    /// Appends chosen positions of `call`, best first, to `picked`. `totals` has one weighted total per position; never
+    /// empty.
     fn pick(&self, call: &Call<'_>, totals: &[f64], rng: &mut Rng, picked: &mut SmallVec<[u32; 4]>);
 }
 
@@ -48,7 +49,8 @@ pub type Results = SmallVec<[Option<Option<ProfileResult>>; 1]>;
 
 /// Decides which profiles run, and which of them answers.
 pub trait ProfileHandler: Send + Sync {
-    /// Indexes of the profiles to run now; none = done. `names` are the profiles in document order. May mark profiles as skipped in `results`.
+    /// Indexes of the profiles to run now; none = done. `names` are the profiles in document order. May mark profiles
+    /// as skipped in `results`.
     fn pick(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]>;
     /// Index of the primary profile. `errors` are those of failed profiles, by index.
     fn conclude(
@@ -58,14 +60,14 @@ pub trait ProfileHandler: Send + Sync {
         errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
     ) -> Result<usize, ScheduleError>;
 
-    /// The endpoint that the profiles in `next`, which run now, will work with, if an earlier round chose one. Filters and scorers see it as
-    /// [`Call::peer`].
+    /// The endpoint that the profiles in `next`, which run now, will work with, if an earlier round chose one. Filters
+    /// and scorers see it as [`Call::peer`].
     fn peer(&self, _names: &[Arc<str>], _results: &Results, _next: &[usize]) -> Option<Arc<Endpoint>> {
         None
     }
 
-    /// Which of the profiles choose for a stage of their own. Unless the handler knows better, profiles named `prefill` and `encode` beside
-    /// others do.
+    /// Which of the profiles choose for a stage of their own. Unless the handler knows better, profiles named `prefill`
+    /// and `encode` beside others do.
     fn stages(&self, names: &[Arc<str>]) -> Stages {
         let stage =
             |wanted: &str| names.iter().position(|name| **name == *wanted).filter(|_| names.len() > 1);
@@ -77,8 +79,8 @@ pub trait ProfileHandler: Send + Sync {
         None
     }
 
-    /// What the round decided that ended with `next`, for a trace: the name of the step, and what was decided. Called only where somebody
-    /// watches.
+    /// What the round decided that ended with `next`, for a trace: the name of the step, and what was decided. Called
+    /// only where somebody watches.
     fn explain(&self, _names: &[Arc<str>], _results: &Results, _next: &[usize]) -> Option<Explained> {
         None
     }
@@ -117,7 +119,8 @@ pub trait Decider: Send + Sync {
 
 /// Gathers data that scorers read, before scheduling.
 pub trait Producer: Send + Sync {
-    /// Produces columns for the candidates of `call` (all of them are in the running). `Err` is reported and the request goes on without the data.
+    /// Produces columns for the candidates of `call` (all of them are in the running). `Err` is reported and the
+    /// request goes on without the data.
     fn produce(&self, call: &Call<'_>) -> Result<SmallVec<[Produced; 1]>, String>;
 }
 

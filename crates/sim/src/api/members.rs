@@ -7,7 +7,8 @@ use serde::de::{DeserializeOwned, Error as _};
 use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 
-/// An object of which the last counts where a member is repeated, as in the `json` of Python that model servers read bodies with.
+/// An object of which the last counts where a member is repeated, as in the `json` of Python that model servers read
+/// bodies with.
 #[derive(Debug, Default)]
 pub(super) struct LastMembers<T>(pub(super) T);
 

@@ -1,5 +1,5 @@
-//! The part of an object's metadata that is of use here. The rest (managed fields, owner references, finalizers) is skipped while reading: on
-//! a pod it is most of the bytes.
+//! The part of an object's metadata that is of use here. The rest (managed fields, owner references, finalizers) is
+//! skipped while reading: on a pod it is most of the bytes.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
 use serde::{Deserialize, Deserializer};

@@ -1,6 +1,7 @@
 //! What is read from the Kubernetes API, as the API writes it, and the facts that come out of it.
 //!
-//! The types are our own: they hold a few fields each, so that reading a thousand pods neither builds nor keeps their specifications.
+//! The types are our own: they hold a few fields each, so that reading a thousand pods neither builds nor keeps their
+//! specifications.
 
 mod kind;
 mod meta;

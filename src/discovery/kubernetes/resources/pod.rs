@@ -83,7 +83,8 @@ impl From<Pod> for PodFacts {
     }
 }
 
-/// The ports of a comma list. What is no port is left out; the reference reads the leading digits of an entry, and so do we.
+/// The ports of a comma list. What is no port is left out; the reference reads the leading digits of an entry, and so
+/// do we.
 fn ports(text: &str) -> Vec<u16> {
     let port = |entry: &str| {
         let entry = entry.trim();

@@ -8,7 +8,8 @@ use serde::Deserialize;
 use super::kind::resource;
 use super::meta::slim;
 
-/// An InferencePool as the API writes it. The older version has its selector without `matchLabels` and one `targetPortNumber`.
+/// An InferencePool as the API writes it. The older version has its selector without `matchLabels` and one
+/// `targetPortNumber`.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(default)]
 pub(crate) struct InferencePool {

@@ -1,4 +1,5 @@
-//! What InferenceObjectives and InferenceModelRewrites have in common: the pool they are for, and conditions in their status.
+//! What InferenceObjectives and InferenceModelRewrites have in common: the pool they are for, and conditions in their
+//! status.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use serde::de::DeserializeOwned;
@@ -31,8 +32,8 @@ impl PoolRef {
     }
 }
 
-/// Reads a specification if it is for `pool`. One that cannot be read is a fault of its object, told in its status; it must not take the list
-/// that it stands in with it.
+/// Reads a specification if it is for `pool`. One that cannot be read is a fault of its object, told in its status; it
+/// must not take the list that it stands in with it.
 pub(super) fn spec_for<S: DeserializeOwned>(spec: Value, pool: &PoolName) -> Option<Result<S, String>> {
     let reference = spec.get("poolRef").cloned().unwrap_or_default();
     let reference: PoolRef = serde_json::from_value(reference).unwrap_or_default();

@@ -36,8 +36,8 @@ impl Bindings {
         self.is_alive(binding, now).then(|| binding.endpoint.clone())
     }
 
-    /// Binds a new session to `endpoint`; refreshes one that is bound to it; moves one that is bound elsewhere unless `is_available` says that its
-    /// endpoint could have been chosen.
+    /// Binds a new session to `endpoint`; refreshes one that is bound to it; moves one that is bound elsewhere unless
+    /// `is_available` says that its endpoint could have been chosen.
     pub(super) fn bind(
         &mut self,
         session: SessionKey,

@@ -1,11 +1,12 @@
 //! `session-affinity-scorer` (alpha): keeps a session on one endpoint, by one of two strategies.
 //!
-//! * `encoded_endpoint_header`: the client brings back a header that holds the endpoint's name in base64, as an earlier response set it. No state here; but
-//!   nothing is signed, so a client can ask for any endpoint.
+//! * `encoded_endpoint_header`: the client brings back a header that holds the endpoint's name in base64, as an earlier
+//!   response set it. No state here; but nothing is signed, so a client can ask for any endpoint.
 //! * `session_id`: a header names the session, and this process remembers which endpoint it is bound to.
 //!
-//! The session's endpoint scores 1, all others 0; without a session, or with an unknown one, all score 0. `profileName` names the profile whose choice counts,
-//! the primary one by default. Cost: one pass over the candidates; with `session_id` also a look-up under a lock.
+//! The session's endpoint scores 1, all others 0; without a session, or with an unknown one, all score 0. `profileName`
+//! names the profile whose choice counts, the primary one by default. Cost: one pass over the candidates; with
+//! `session_id` also a look-up under a lock.
 
 mod bindings;
 mod encoded;

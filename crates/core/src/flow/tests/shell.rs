@@ -248,7 +248,8 @@ async fn a_request_that_is_released_and_chosen_to_be_stopped_in_one_call_hears_t
     };
     let it = Fixture::new(settings, 1, 0);
     let first = [it.submit(0).await, it.submit(0).await];
-    // There is room for two, which the next arrival finds. Its priority has no band of its own, so it takes its flow's turn in band 0.
+    // There is room for two, which the next arrival finds. Its priority has no band of its own, so it takes its flow's
+    // turn in band 0.
     it.pool.set(1, 2);
     let mut running = it.controller.admit(arrival(-5, "b")).await.unwrap();
     assert_eq!(it.record.revocations.load(SeqCst), 1);

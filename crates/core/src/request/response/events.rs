@@ -1,4 +1,5 @@
-//! An event stream: usage and failures, line by line. Most lines are of no interest, and of a chunk of such lines nothing is looked at twice.
+//! An event stream: usage and failures, line by line. Most lines are of no interest, and of a chunk of such lines
+//! nothing is looked at twice.
 
 use std::sync::LazyLock;
 
@@ -85,13 +86,14 @@ impl EventSource {
         self.end_line(found);
     }
 
-    /// Reads the lines in which there may be something; each of `lines` has its end. The others are not even told apart.
+    /// Reads the lines in which there may be something; each of `lines` has its end. The others are not even told
+    /// apart.
     fn lines(&self, lines: &[u8], found: &mut Found) {
         let find = |finder: &Finder<'_>, from: usize, to: usize| {
             lines.get(from..to).and_then(|part| finder.find(part)).map_or(to, |at| from + at)
         };
-        // Servers that report usage at the end write `"usage":null` into every event before; in a text the quote would be escaped.
-        // Responses say it in the first and the last events alone, and the last must be seen.
+        // Servers that report usage at the end write `"usage":null` into every event before; in a text the quote would
+        // be escaped. Responses say it in the first and the last events alone, and the last must be seen.
         let found_in_few = found.responses;
         let find_usage = |from: usize| {
             let mut at = find(&USAGE, from, lines.len());

@@ -59,7 +59,8 @@ impl Members {
         self.skim.is_complete()
     }
 
-    /// Takes the next bytes of the document and reports each value that ends in them; `None` stands for a `usage` that is too long.
+    /// Takes the next bytes of the document and reports each value that ends in them; `None` stands for a `usage` that
+    /// is too long.
     pub(super) fn feed(&mut self, chunk: &[u8], mut report: impl FnMut(Option<Member<'_>>)) {
         let mut from = 0;
         let mut start = 0;

@@ -1,0 +1,136 @@
+//! The last step of a decision: everything that was found out becomes the answer to the proxy and the exchange that
+//! follows the response.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::bindings::ServerBindings;
+use super::exchange::{Exchange, ExchangeParts};
+use super::handle::Director;
+use super::request_body::RequestBody;
+use super::understood::{LabelText, Understood, estimated_tokens};
+use super::unseen::Unseen;
+use super::{Permit, Pieces, Routed, control_headers, names};
+use crate::pool::{Endpoint, Lease};
+use crate::request::{self, Api, Headers};
+use crate::scheduling::{Candidates, Decision, HeaderEdits, PluginState};
+use crate::telemetry::{Injected, PROPAGATED};
+
+impl Director {
+    /// Puts the answer together.
+    pub(super) fn route(&self, routing: Routing<'_>) -> Routed<Exchange> {
+        let Routing { headers, forwarded, mut request, decision, mut edits, labels, .. } = routing;
+        if request.id_is_new {
+            edits.set(names::REQUEST_ID, request.id.clone());
+        }
+        trace_headers(routing.trace, headers, &mut edits);
+        if self.parts.settings.strip_control_headers {
+            control_headers::strip(headers, &mut edits);
+        } else if !self.parts.settings.model_rewrite_header {
+            control_headers::strip_one(names::MODEL_REWRITE, headers, &mut edits);
+        }
+        let body_changed = request.rewrites;
+        if body_changed && request.body.decoded.is_some() {
+            edits.remove("content-encoding");
+        }
+        let size: usize = forwarded.iter().map(Bytes::len).sum();
+        let metrics = self.parts.metrics.request(labels.borrow());
+        metrics.requested(size as u64);
+        let destination = destination(&decision);
+        let scores =
+            if self.parts.settings.emit_scores { scores(&decision, routing.candidates) } else { Vec::new() };
+        let kind = request.body.kind;
+        let api = match kind.map_or(Api::Opaque, |kind| request::api_of(kind, routing.path)) {
+            Api::Opaque => request.body.inference.api,
+            api => api,
+        };
+        let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == kind);
+        let skip_response = request.body.inference.skip_response;
+        let tokens = estimated_tokens(request.body.plain.len() as u64);
+        let share = |endpoint: &Arc<Endpoint>| {
+            let inflight = self.parts.inflight.as_ref()?;
+            Some(inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens))
+        };
+        let inflight = decision.targets().first().and_then(share);
+        let stages = decision.stage_firsts().map(|endpoint| (Lease::take(endpoint, tokens), share(endpoint)));
+        let stages = stages.collect();
+        let RequestBody { inference, plain, .. } = &request.body;
+        let named = |bindings: &Arc<ServerBindings>| bindings.conversation(api, inference, plain);
+        let bindings = self.bindings.clone().filter(|_| !decision.answers_for_a_stage());
+        let conversation = bindings.as_ref().and_then(named);
+        let exchange = Exchange::new(ExchangeParts {
+            running: metrics.running_guard(),
+            inflight,
+            stages,
+            metrics,
+            api,
+            response_timer: parser.map(|parser| parser.response_timer.clone()),
+            streaming: request.body.inference.stream,
+            restore: body_changed.then_some((request.target_model, request.incoming_model)),
+            decision,
+            profile_names: Arc::clone(&self.profile_names),
+            hooks: Arc::clone(&self.hooks),
+            states: routing.states,
+            lease: routing.lease,
+            permit: routing.permit,
+            received: routing.received,
+            usage_limit: self.parts.settings.usage_limit,
+            processing: self.processing.clone(),
+            answers: self.answers.clone(),
+            pace: Arc::clone(&self.pace),
+            bindings,
+            conversation,
+            ends_with_request: skip_response,
+            unseen: routing.unseen,
+        });
+        let held = request.body.decoded.take().filter(|_| body_changed);
+        Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, held, exchange }
+    }
+}
+
+/// All that a decided request carries into its answer.
+pub(super) struct Routing<'a> {
+    pub(super) headers: &'a Headers,
+    pub(super) forwarded: Pieces,
+    pub(super) path: &'a str,
+    pub(super) request: Understood,
+    pub(super) decision: Decision,
+    pub(super) candidates: &'a Candidates,
+    pub(super) edits: HeaderEdits,
+    pub(super) states: Vec<PluginState>,
+    pub(super) lease: Lease,
+    pub(super) permit: Permit,
+    pub(super) labels: &'a LabelText,
+    pub(super) received: Instant,
+    pub(super) trace: Injected,
+    pub(super) unseen: Unseen,
+}
+
+/// Sets the trace context. Headers of the client's own context that are not replaced would contradict it, and go.
+fn trace_headers(trace: Injected, headers: &Headers, edits: &mut HeaderEdits) {
+    if trace.is_empty() {
+        return;
+    }
+    for name in PROPAGATED {
+        if headers.get(name).is_some() && !trace.iter().any(|(set, _)| set == name) {
+            edits.remove(name);
+        }
+    }
+    edits.set.extend(trace);
+}
+
+fn destination(decision: &Decision) -> Bytes {
+    match decision.targets() {
+        [only] => Bytes::copy_from_slice(decision.address(only).as_bytes()),
+        several => {
+            several.iter().map(|endpoint| decision.address(endpoint)).collect::<Vec<_>>().join(",").into()
+        }
+    }
+}
+
+fn scores(decision: &Decision, candidates: &Candidates) -> Vec<(String, f64)> {
+    let scored = decision.primary_result().map(|result| result.scored.as_slice()).unwrap_or_default();
+    scored.iter().map(|&(slot, total)| (candidates.at(slot).target().to_owned(), total)).collect()
+}
