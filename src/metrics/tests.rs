@@ -1,6 +1,5 @@
 //! What the page looks like once every handle was used.
 
-use std::fmt::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
