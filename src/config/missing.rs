@@ -343,6 +343,41 @@ const TYPES: &[MissingType] = &[
         only_with: &[],
         parameters: None,
     },
+    MissingType {
+        name: "decision-tree-filter",
+        role: "filter",
+        without: "its tree of filters is not walked; scorers and weights do that today",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "least-kv-cache-filter",
+        role: "filter",
+        without: "endpoints with fuller caches are not left out; use kv-cache-utilization-scorer",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "least-queue-filter",
+        role: "filter",
+        without: "endpoints with longer queues are not left out; use queue-scorer",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "lora-affinity-filter",
+        role: "filter",
+        without: "endpoints without the adapter are not left out; use lora-affinity-scorer",
+        only_with: &[],
+        parameters: None,
+    },
+    MissingType {
+        name: "low-queue-filter",
+        role: "filter",
+        without: "endpoints with long queues are not left out; use queue-scorer",
+        only_with: &[],
+        parameters: None,
+    },
 ];
 
 /// The missing type of this name, as far as its parameters ask for what is missing.

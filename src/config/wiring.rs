@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::data_layer::{DataLayer, Source};
 use super::instances::{Instance, Instances};
+use super::known::Purpose;
 use super::schema::{Reference, near_name};
 use crate::datalayer::{EngineTable, SourceSpec};
 use crate::document::Problems;
@@ -119,7 +120,13 @@ pub(super) fn data_layer(
         let fits = |instance: &Instance| instance.roles.metrics_source.is_some() || instance.roles.notifies;
         let index = lookup(&source.plugin, "data source", fits, instances, problems);
         let named = instances.find(&source.plugin.name).map(|index| &instances.list()[index]);
-        if named.is_some_and(|instance| instance.roles.notifies || instance.missing.is_some()) {
+        if named.is_some_and(|instance| instance.missing.is_some()) {
+            // Who reads what is never fetched is of no interest; that it is not fetched was said.
+            let readers = source.extractors.iter().filter_map(|extractor| instances.find(&extractor.name));
+            readers.collect::<Vec<_>>().into_iter().for_each(|reader| instances.mark_used(reader));
+            continue;
+        }
+        if named.is_some_and(|instance| instance.roles.notifies) {
             followers(source, instances, problems);
             continue;
         }
@@ -175,7 +182,9 @@ pub(super) fn data_layer(
 /// The extractors of a source that tells of endpoints: they follow endpoints, which they do here without it.
 fn followers(source: &Source, instances: &mut Instances<'_>, problems: &mut Problems) {
     for extractor in &source.extractors {
-        let fits = |instance: &Instance| instance.roles.follows_endpoints || instance.inactive.is_some();
+        let fits = |instance: &Instance| {
+            instance.roles.follows_endpoints || instance.inactive == Some(Purpose::InFlightCounter)
+        };
         let role = "plugin that follows endpoints";
         lookup(extractor, role, fits, instances, problems);
     }

@@ -15,6 +15,7 @@ pub static REGISTRY: Registry = &[
     &filters::header_based_testing::TYPE,
     &filters::label_selector::TYPE,
     &filters::prefill::TYPE,
+    &filters::prefix_cache_affinity::TYPE,
     // Scorers.
     &scorers::active_request::TYPE,
     &scorers::kv_cache_utilization::TYPE,
@@ -27,7 +28,6 @@ pub static REGISTRY: Registry = &[
     &scorers::running_requests_size::TYPE,
     &scorers::session_affinity::TYPE,
     &scorers::token_load::TYPE,
-    &filters::prefix_cache_affinity::TYPE,
     // Pickers.
     &pickers::max_score::TYPE,
     &pickers::random::TYPE,

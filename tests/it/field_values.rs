@@ -29,7 +29,7 @@ const START: Duration = Duration::from_mins(1);
 const RENDERING: [(&str, usize); 2] = [("gie", 97), ("router", 95)];
 /// Of a hundred rendered pods, at least so many start. It may rise, never fall; 90 is the aim, and plugin types that
 /// this version lacks are in its way.
-const STARTING: usize = 61;
+const STARTING: usize = 94;
 
 /// What became of one file.
 enum Outcome {

@@ -80,3 +80,37 @@ fn a_token_producer_that_estimates_loads_and_one_that_asks_a_tokenizer_is_missin
     let plan = load(remote, true).unwrap();
     assert_eq!(plan.instances[0].missing.map(|text| text.contains("estimated")), Some(true));
 }
+
+fn with_source(source: &str, extractor: &str) -> Result<Plan, Problems> {
+    let text = format!(
+        "plugins:\n- type: {source}\n- type: {extractor}\n- type: queue-scorer\n\
+         dataLayer:\n  sources:\n  - pluginRef: {source}\n    extractors:\n    - pluginRef: {extractor}\n"
+    );
+    let options = LoadOptions {
+        allow_missing: true,
+        allow_experimental: true,
+        ..LoadOptions::new(Arc::new(Metrics::new()))
+    };
+    load(&ConfigSource::Text(text), &options)
+}
+
+#[test]
+fn a_notification_source_takes_extractors_that_follow_endpoints_and_refuses_others() {
+    for follower in ["approx-prefix-cache-producer", "mm-embeddings-cache-producer", "inflight-load-producer"]
+    {
+        let plan = with_source("endpoint-notification-source", follower);
+        assert!(plan.unwrap().metrics_source.is_some(), "the metrics source is added as ever");
+    }
+    assert!(with_source("endpoint-notification-source", "precise-prefix-cache-producer").is_ok());
+    for other in ["core-metrics-extractor", "token-producer", "lora-affinity-scorer"] {
+        let problems = with_source("endpoint-notification-source", other).unwrap_err().to_string();
+        assert!(problems.contains("is no plugin that follows endpoints"), "{problems}");
+    }
+}
+
+#[test]
+fn a_source_that_is_not_built_yet_takes_whatever_extractor() {
+    for extractor in ["models-data-extractor", "core-metrics-extractor"] {
+        assert!(with_source("models-data-source", extractor).is_ok(), "{extractor}");
+    }
+}
