@@ -33,58 +33,15 @@ const INACTIVE: &[(&str, Purpose)] = &[
     ("tokenizer", Purpose::TokenEstimate),
 ];
 
-/// Every other type that the reference registers.
-const ELSEWHERE: &[&str] = &[
-    "active-request-scorer",
-    "always-disagg-multimodal-decider",
-    "always-disagg-pd-decider",
-    "anthropic-parser",
-    "approx-prefix-cache-producer",
-    "by-label",
-    "by-label-selector",
-    "core-metrics-extractor",
-    "data-parallel-profile-handler",
-    "decode-filter",
-    "disagg-headers-handler",
-    "disagg-profile-handler",
-    "encode-filter",
-    "file-discovery",
-    "header-based-testing-filter",
-    "header-profile-handler",
-    "kv-cache-utilization-scorer",
-    "label-selector-filter",
-    "load-aware-scorer",
-    "lora-affinity-scorer",
-    "max-score-picker",
-    "metrics-data-source",
-    "mm-embeddings-cache-producer",
-    "mm-embeddings-cache-scorer",
-    "no-hit-lru-scorer",
-    "openai-parser",
-    "p2p-source-producer",
-    "passthrough-parser",
-    "pd-profile-handler",
-    "prefill-filter",
-    "prefill-header-handler",
-    "prefix-based-pd-decider",
-    "prefix-cache-scorer",
-    "priority-then-time-eviction-order-policy",
-    "queue-scorer",
-    "random-picker",
-    "running-requests-size-scorer",
-    "session-affinity-scorer",
-    "sheddable-eviction-filter",
-    "single-profile-handler",
-    "vllmhttp-parser",
-    "weighted-random-picker",
-];
+/// Types that the reference registers and that no configuration has a use for: it makes them itself.
+const ELSEWHERE: &[&str] = &["priority-then-time-eviction-order-policy", "sheddable-eviction-filter"];
 
 /// What the type `name` would be for, if it is accepted without effect; with the name as a constant.
 pub(super) fn inactive(name: &str) -> Option<(&'static str, Purpose)> {
     INACTIVE.iter().find(|(known, _)| *known == name).copied()
 }
 
-/// True if the reference has the type `name`.
+/// True if the reference has the type `name`, and this version has no place for it.
 pub(super) fn in_reference(name: &str) -> bool {
     ELSEWHERE.contains(&name)
 }

@@ -20,13 +20,78 @@ pub(super) struct MissingType {
     parameters: Option<&'static [&'static str]>,
 }
 
+impl MissingType {
+    /// A type that is missing whatever its parameters are, which are not looked at.
+    const fn new(name: &'static str, role: &'static str, without: &'static str) -> Self {
+        Self { name, role, without, only_with: &[], parameters: None }
+    }
+
+    /// The same with these names of its parameters.
+    const fn with(self, parameters: &'static [&'static str]) -> Self {
+        Self { parameters: Some(parameters), ..self }
+    }
+
+    /// The same, but missing only where one of these parameters is given.
+    const fn asked_by(self, only_with: &'static [&'static str]) -> Self {
+        Self { only_with, ..self }
+    }
+}
+
+/// Every missing type, by name.
 const TYPES: &[MissingType] = &[
-    MissingType {
-        name: "latency-scorer",
-        role: "scorer",
-        without: "endpoints get no score for their predicted latency",
-        only_with: &[],
-        parameters: Some(&[
+    MissingType::new(
+        "agent-identity",
+        "request header hook",
+        "no session header of an agent becomes the fairness id",
+    )
+    .with(&["additionalSessionHeaders"]),
+    MissingType::new(
+        "burst-prefix-cache-producer",
+        "data producer",
+        "requests that come together are not placed by the prefixes they share",
+    )
+    .with(&[
+        "windowDurationMs",
+        "maxPerReplica",
+        "blockSizeTokens",
+        "maxPrefixTokensToMatch",
+        "minColocateBlocks",
+        "maxBatchSize",
+        "balanceBy",
+    ]),
+    MissingType::new(
+        "context-length-aware",
+        "filter and scorer",
+        "endpoints are not chosen by the length of the context",
+    ),
+    MissingType::new("dcgm-data-source", "data source", "the pages of the DCGM exporter are not read"),
+    MissingType::new("dcgm-extractor", "extractor", "nothing is known of GPUs from the DCGM exporter"),
+    MissingType::new(
+        "decision-tree-filter",
+        "filter",
+        "its tree of filters is not walked; scorers and weights do that today",
+    ),
+    MissingType::new(
+        "destination-endpoint-served-verifier",
+        "response header hook",
+        "the endpoint that served is not reported back in a response header",
+    ),
+    MissingType::new(
+        "disaggregatedset-rollout-screener",
+        "screener",
+        "requests are not kept to one revision while a DisaggregatedSet rolls out",
+    )
+    .with(&["scope", "headerSelectors", "revisionGating"]),
+    MissingType::new("endpoint-attribute-filter", "filter", "endpoints are not left out by their attributes"),
+    MissingType::new("endpoint-attribute-scorer", "scorer", "endpoints get no score for their attributes"),
+    MissingType::new(
+        "header-label-affinity-scorer",
+        "scorer",
+        "endpoints whose label has the value of a header are not preferred",
+    ),
+    MissingType::new("k8s-notification-source", "data source", "objects of other kinds are not watched"),
+    MissingType::new("latency-scorer", "scorer", "endpoints get no score for their predicted latency").with(
+        &[
             "compositeKVWeight",
             "compositePrefixWeight",
             "compositeQueueWeight",
@@ -35,349 +100,168 @@ const TYPES: &[MissingType] = &[
             "prefixMatchInfoProducerName",
             "tpotWeight",
             "ttftWeight",
-        ]),
-    },
-    MissingType {
-        name: "latency-slo-admitter",
-        role: "admitter",
-        without: "sheddable requests are not refused for their predicted latency",
-        only_with: &[],
-        parameters: Some(&["latencyPredictionInfoProducerName"]),
-    },
-    MissingType {
-        name: "precise-prefix-cache-producer",
-        role: "data producer",
-        without: "the engines' cache events are not read, so nothing is known of their caches",
-        only_with: &[],
-        parameters: Some(&[
-            "indexerConfig",
-            "kvEventsConfig",
-            "speculativeIndexing",
-            "speculativeTTL",
-            "tokenProcessorConfig",
-        ]),
-    },
-    MissingType {
-        name: "precise-prefix-cache-scorer",
-        role: "scorer",
-        without: "the engines' cache events are not read, and no endpoint is preferred for what it caches",
-        only_with: &[],
-        parameters: Some(&[
-            "indexerConfig",
-            "kvEventsConfig",
-            "prefixMatchInfoProducerName",
-            "speculativeIndexing",
-            "speculativeTTL",
-            "tokenProcessorConfig",
-        ]),
-    },
-    MissingType {
-        name: "predicted-latency-producer",
-        role: "data producer",
-        without: "no latency is predicted",
-        only_with: &[],
-        parameters: Some(&[
-            "contextTTL",
-            "encoderCacheMatchInfoProducerName",
-            "endpointRoleLabel",
-            "inFlightLoadProducerName",
-            "maxDecodeTokenSamplesForPrediction",
-            "predictInProduce",
-            "prefixMatchInfoProducerName",
-            "samplingMean",
-            "sloBufferFactor",
-            "streamingMode",
-            "useEncoderCacheFeatures",
-        ]),
-    },
-    MissingType {
-        name: "slo-headroom-tier-filter",
-        role: "filter",
-        without: "endpoints are not sorted by their headroom to the latency objective",
-        only_with: &[],
-        parameters: Some(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
-    },
-    MissingType {
-        name: "token-producer",
-        role: "data producer",
-        without: "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
-        only_with: &["modelName", "udsTokenizerConfig", "vllm"],
-        parameters: Some(&["estimate", "modelName", "udsTokenizerConfig", "vllm"]),
-    },
-    MissingType {
-        name: "tokenizer",
-        role: "data producer",
-        without: "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
-        only_with: &["modelName", "udsTokenizerConfig", "vllm"],
-        parameters: Some(&["estimate", "modelName", "udsTokenizerConfig", "vllm"]),
-    },
-    MissingType {
-        name: "burst-prefix-cache-producer",
-        role: "data producer",
-        without: "requests that come together are not placed by the prefixes they share",
-        only_with: &[],
-        parameters: Some(&[
-            "windowDurationMs",
-            "maxPerReplica",
-            "blockSizeTokens",
-            "maxPrefixTokensToMatch",
-            "minColocateBlocks",
-            "maxBatchSize",
-            "balanceBy",
-        ]),
-    },
-    MissingType {
-        name: "dcgm-data-source",
-        role: "data source",
-        without: "the pages of the DCGM exporter are not read",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "dcgm-extractor",
-        role: "extractor",
-        without: "nothing is known of GPUs from the DCGM exporter",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "disaggregatedset-rollout-screener",
-        role: "screener",
-        without: "requests are not kept to one revision while a DisaggregatedSet rolls out",
-        only_with: &[],
-        parameters: Some(&["scope", "headerSelectors", "revisionGating"]),
-    },
-    MissingType {
-        name: "k8s-notification-source",
-        role: "data source",
-        without: "objects of other kinds are not watched",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "models-data-extractor",
-        role: "extractor",
-        without: "the lists of models are not read",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "models-data-source",
-        role: "data source",
-        without: "the lists of models are not read",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-approx-prefix-cache-producer",
-        role: "data producer",
-        without: "prefixes are not followed over clusters",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-file-discovery",
-        role: "endpoint discovery",
-        without: "endpoints of other clusters are not found",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-kv-cache-utilization-scorer",
-        role: "scorer",
-        without: "other clusters get no score for their caches",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-metrics-data-source",
-        role: "data source",
-        without: "metrics of other clusters are not read",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-metrics-extractor",
-        role: "extractor",
-        without: "metrics of other clusters are not read",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-prefix-cache-scorer",
-        role: "scorer",
-        without: "other clusters get no score for prefixes",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-queue-scorer",
-        role: "scorer",
-        without: "other clusters get no score for their queues",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "multicluster-session-affinity-filter",
-        role: "filter",
-        without: "sessions are not kept to a cluster",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "probabilistic-admitter",
-        role: "admitter",
-        without: "sheddable requests are not refused by chance as the pool fills; without flow control they are refused once it is full",
-        only_with: &[],
-        parameters: Some(&["queueDepthThreshold", "kvCacheUtilThreshold", "power", "k"]),
-    },
-    MissingType {
-        name: "request-attribute-reporter",
-        role: "response hook",
-        without: "no attribute of a request is written into the metadata",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "topology-affinity-filter",
-        role: "filter",
-        without: "endpoints far from the other stage are not left out",
-        only_with: &[],
-        parameters: Some(&["minAffinity", "topologyProducerName"]),
-    },
-    MissingType {
-        name: "topology-affinity-scorer",
-        role: "scorer",
-        without: "endpoints near the other stage are not preferred",
-        only_with: &[],
-        parameters: Some(&["topologyProducerName"]),
-    },
-    MissingType {
-        name: "topology-extractor",
-        role: "extractor",
-        without: "the topology of endpoints is not read",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "vertexai-parser",
-        role: "parser",
-        without: "bodies of the Vertex AI API are not read; they go on as they are",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "vllmgrpc-parser",
-        role: "parser",
-        without: "gRPC bodies of vLLM are not read; they go on as they are",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "agent-identity",
-        role: "request header hook",
-        without: "no session header of an agent becomes the fairness id",
-        only_with: &[],
-        parameters: Some(&["additionalSessionHeaders"]),
-    },
-    MissingType {
-        name: "context-length-aware",
-        role: "filter and scorer",
-        without: "endpoints are not chosen by the length of the context",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "destination-endpoint-served-verifier",
-        role: "response header hook",
-        without: "the endpoint that served is not reported back in a response header",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "endpoint-attribute-filter",
-        role: "filter",
-        without: "endpoints are not left out by their attributes",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "endpoint-attribute-scorer",
-        role: "scorer",
-        without: "endpoints get no score for their attributes",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "header-label-affinity-scorer",
-        role: "scorer",
-        without: "endpoints whose label has the value of a header are not preferred",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "session-affinity-filter",
-        role: "filter",
-        without: "sessions are not held to their server; session-affinity-scorer with a high weight comes near",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "session-id-producer",
-        role: "data producer",
-        without: "no session id is read from a header or cookie",
-        only_with: &[],
-        parameters: Some(&["headerName", "cookieName"]),
-    },
-    MissingType {
-        name: "sglanghttp-parser",
-        role: "parser",
-        without: "bodies of SGLang's own API are not read; they go on as they are",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "utilization-filter",
-        role: "filter",
-        without: "endpoints are not left out by their utilization",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "decision-tree-filter",
-        role: "filter",
-        without: "its tree of filters is not walked; scorers and weights do that today",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "least-kv-cache-filter",
-        role: "filter",
-        without: "endpoints with fuller caches are not left out; use kv-cache-utilization-scorer",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "least-queue-filter",
-        role: "filter",
-        without: "endpoints with longer queues are not left out; use queue-scorer",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "lora-affinity-filter",
-        role: "filter",
-        without: "endpoints without the adapter are not left out; use lora-affinity-scorer",
-        only_with: &[],
-        parameters: None,
-    },
-    MissingType {
-        name: "low-queue-filter",
-        role: "filter",
-        without: "endpoints with long queues are not left out; use queue-scorer",
-        only_with: &[],
-        parameters: None,
-    },
+        ],
+    ),
+    MissingType::new(
+        "latency-slo-admitter",
+        "admitter",
+        "sheddable requests are not refused for their predicted latency",
+    )
+    .with(&["latencyPredictionInfoProducerName"]),
+    MissingType::new(
+        "least-kv-cache-filter",
+        "filter",
+        "endpoints with fuller caches are not left out; use kv-cache-utilization-scorer",
+    ),
+    MissingType::new(
+        "least-queue-filter",
+        "filter",
+        "endpoints with longer queues are not left out; use queue-scorer",
+    ),
+    MissingType::new(
+        "lora-affinity-filter",
+        "filter",
+        "endpoints without the adapter are not left out; use lora-affinity-scorer",
+    ),
+    MissingType::new(
+        "low-queue-filter",
+        "filter",
+        "endpoints with long queues are not left out; use queue-scorer",
+    ),
+    MissingType::new("models-data-extractor", "extractor", "the lists of models are not read"),
+    MissingType::new("models-data-source", "data source", "the lists of models are not read"),
+    MissingType::new(
+        "multicluster-approx-prefix-cache-producer",
+        "data producer",
+        "prefixes are not followed over clusters",
+    ),
+    MissingType::new(
+        "multicluster-file-discovery",
+        "endpoint discovery",
+        "endpoints of other clusters are not found",
+    ),
+    MissingType::new(
+        "multicluster-kv-cache-utilization-scorer",
+        "scorer",
+        "other clusters get no score for their caches",
+    ),
+    MissingType::new(
+        "multicluster-metrics-data-source",
+        "data source",
+        "metrics of other clusters are not read",
+    ),
+    MissingType::new("multicluster-metrics-extractor", "extractor", "metrics of other clusters are not read"),
+    MissingType::new(
+        "multicluster-prefix-cache-scorer",
+        "scorer",
+        "other clusters get no score for prefixes",
+    ),
+    MissingType::new("multicluster-queue-scorer", "scorer", "other clusters get no score for their queues"),
+    MissingType::new("multicluster-session-affinity-filter", "filter", "sessions are not kept to a cluster"),
+    MissingType::new(
+        "precise-prefix-cache-producer",
+        "data producer",
+        "the engines' cache events are not read, so nothing is known of their caches",
+    )
+    .with(&[
+        "indexerConfig",
+        "kvEventsConfig",
+        "speculativeIndexing",
+        "speculativeTTL",
+        "tokenProcessorConfig",
+    ]),
+    MissingType::new(
+        "precise-prefix-cache-scorer",
+        "scorer",
+        "the engines' cache events are not read, and no endpoint is preferred for what it \
+            caches",
+    )
+    .with(&[
+        "indexerConfig",
+        "kvEventsConfig",
+        "prefixMatchInfoProducerName",
+        "speculativeIndexing",
+        "speculativeTTL",
+        "tokenProcessorConfig",
+    ]),
+    MissingType::new("predicted-latency-producer", "data producer", "no latency is predicted").with(&[
+        "contextTTL",
+        "encoderCacheMatchInfoProducerName",
+        "endpointRoleLabel",
+        "inFlightLoadProducerName",
+        "maxDecodeTokenSamplesForPrediction",
+        "predictInProduce",
+        "prefixMatchInfoProducerName",
+        "samplingMean",
+        "sloBufferFactor",
+        "streamingMode",
+        "useEncoderCacheFeatures",
+    ]),
+    MissingType::new(
+        "probabilistic-admitter",
+        "admitter",
+        "sheddable requests are not refused by chance as the pool fills; without flow \
+            control they are refused once it is full",
+    )
+    .with(&["queueDepthThreshold", "kvCacheUtilThreshold", "power", "k"]),
+    MissingType::new(
+        "request-attribute-reporter",
+        "response hook",
+        "no attribute of a request is written into the metadata",
+    ),
+    MissingType::new(
+        "session-affinity-filter",
+        "filter",
+        "sessions are not held to their server; session-affinity-scorer with a high weight \
+            comes near",
+    ),
+    MissingType::new("session-id-producer", "data producer", "no session id is read from a header or cookie")
+        .with(&["headerName", "cookieName"]),
+    MissingType::new(
+        "sglanghttp-parser",
+        "parser",
+        "bodies of SGLang's own API are not read; they go on as they are",
+    ),
+    MissingType::new(
+        "slo-headroom-tier-filter",
+        "filter",
+        "endpoints are not sorted by their headroom to the latency objective",
+    )
+    .with(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
+    MissingType::new(
+        "token-producer",
+        "data producer",
+        "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
+    )
+    .with(&["estimate", "modelName", "udsTokenizerConfig", "vllm"])
+    .asked_by(&["modelName", "udsTokenizerConfig", "vllm"]),
+    MissingType::new(
+        "tokenizer",
+        "data producer",
+        "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
+    )
+    .with(&["estimate", "modelName", "udsTokenizerConfig", "vllm"])
+    .asked_by(&["modelName", "udsTokenizerConfig", "vllm"]),
+    MissingType::new(
+        "topology-affinity-filter",
+        "filter",
+        "endpoints far from the other stage are not left out",
+    )
+    .with(&["minAffinity", "topologyProducerName"]),
+    MissingType::new(
+        "topology-affinity-scorer",
+        "scorer",
+        "endpoints near the other stage are not preferred",
+    )
+    .with(&["topologyProducerName"]),
+    MissingType::new("topology-extractor", "extractor", "the topology of endpoints is not read"),
+    MissingType::new("utilization-filter", "filter", "endpoints are not left out by their utilization"),
+    MissingType::new(
+        "vertexai-parser",
+        "parser",
+        "bodies of the Vertex AI API are not read; they go on as they are",
+    ),
+    MissingType::new("vllmgrpc-parser", "parser", "gRPC bodies of vLLM are not read; they go on as they are"),
 ];
 
 /// The missing type of this name, as far as its parameters ask for what is missing.
@@ -404,5 +288,20 @@ impl MissingType {
         };
         let given = parameters.as_object().into_iter().flat_map(|object| object.keys().map(String::as_str));
         given.filter(|name| !known(name)).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugins::REGISTRY;
+
+    #[test]
+    fn the_missing_types_are_sorted_and_none_of_them_is_built() {
+        let all: Vec<&str> = names().collect();
+        assert!(all.is_sorted_by(|a, b| a < b), "{all:?}");
+        let built: Vec<&&str> =
+            all.iter().filter(|name| REGISTRY.iter().any(|row| row.name == **name)).collect();
+        assert!(built.is_empty(), "{built:?} are in the registry");
     }
 }

@@ -122,8 +122,11 @@ pub(super) fn data_layer(
         let named = instances.find(&source.plugin.name).map(|index| &instances.list()[index]);
         if named.is_some_and(|instance| instance.missing.is_some()) {
             // Who reads what is never fetched is of no interest; that it is not fetched was said.
-            let readers = source.extractors.iter().filter_map(|extractor| instances.find(&extractor.name));
-            readers.collect::<Vec<_>>().into_iter().for_each(|reader| instances.mark_used(reader));
+            for extractor in &source.extractors {
+                if let Some(reader) = instances.find(&extractor.name) {
+                    instances.mark_used(reader);
+                }
+            }
             continue;
         }
         if named.is_some_and(|instance| instance.roles.notifies) {

@@ -34,6 +34,18 @@ impl Code {
             Self::ServiceUnavailable => "ServiceUnavailable",
         }
     }
+
+    /// HTTP status of the answer.
+    pub fn status(self) -> u16 {
+        match self {
+            Self::BadRequest => 400,
+            Self::PreconditionFailed => 412,
+            Self::PayloadTooLarge => 413,
+            Self::ResourceExhausted => 429,
+            Self::Internal => 500,
+            Self::ServiceUnavailable => 503,
+        }
+    }
 }
 
 /// Every reason for which a request is refused.

@@ -2,7 +2,7 @@
 
 use std::fmt::Write;
 
-use super::{Code, Reason};
+use super::Reason;
 use crate::flow::{DropReason, Outcome, Rejection};
 use crate::generated::{keep, wrapped};
 
@@ -152,18 +152,6 @@ fn of(reason: Reason) -> Help {
     }
 }
 
-/// HTTP status of a code; `extproc` turns it into the answer.
-fn status(code: Code) -> u16 {
-    match code {
-        Code::BadRequest => 400,
-        Code::PreconditionFailed => 412,
-        Code::PayloadTooLarge => 413,
-        Code::ResourceExhausted => 429,
-        Code::Internal => 500,
-        Code::ServiceUnavailable => 503,
-    }
-}
-
 /// Outcomes of flow control that end in this reason.
 fn outcomes(reason: Reason) -> Vec<&'static str> {
     let dropped = match reason {
@@ -196,7 +184,7 @@ fn page() -> String {
         writeln!(
             page,
             "| [`{label}`](#{label}) | {} | `{}` | {header} | {} |",
-            status(code),
+            code.status(),
             code.name(),
             coded(&outcomes(reason))
         )
@@ -217,7 +205,7 @@ fn page() -> String {
         let Help { meaning, look } = of(reason);
         write!(page, "\n## {}\n\n", reason.label()).unwrap();
         let code = reason.code();
-        let seen = format!("The client gets a {} with the code `{}`. {meaning}", status(code), code.name());
+        let seen = format!("The client gets a {} with the code `{}`. {meaning}", code.status(), code.name());
         page.push_str(&wrapped(&seen, ""));
         page.push_str("\n\n");
         page.push_str(&wrapped(look, ""));

@@ -148,11 +148,11 @@ async fn a_faulty_file_changes_nothing_until_it_is_good_again() {
     fs::remove_file(&path).unwrap();
     assert!(running.refused().await.contains("cannot be read"));
     assert_eq!((running.names(), running.pool.snapshot().version()), (vec!["a".into(), "b".into()], version));
-    assert_eq!(running.pool.objectives().priority("o"), 3);
+    assert_eq!(running.pool.objectives().find("o"), Some(3));
 
     replace(&path, &file(&["c"]));
     running.applied().await;
-    assert_eq!((running.names(), running.pool.objectives().priority("o")), (vec!["c".into()], 0));
+    assert_eq!((running.names(), running.pool.objectives().find("o")), (vec!["c".into()], None));
     running.stop().await;
 }
 
@@ -193,7 +193,7 @@ async fn resources_for_another_pool_are_left_out() {
     let pool = Pool::new("default", "epp", std::time::Instant::now());
     let mut discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false }, |_| {});
     discovery.look(&pool).await;
-    assert_eq!((pool.objectives().priority("ours"), pool.objectives().priority("theirs")), (1, 0));
+    assert_eq!((pool.objectives().find("ours"), pool.objectives().find("theirs")), (Some(1), None));
     assert!(pool.rewrites().find("any").is_none());
     assert!(pool.is_synced());
 }

@@ -37,18 +37,6 @@ impl Caller {
     }
 }
 
-/// HTTP status of a code.
-pub(super) fn http_status(code: Code) -> u16 {
-    match code {
-        Code::BadRequest => 400,
-        Code::PreconditionFailed => 412,
-        Code::PayloadTooLarge => 413,
-        Code::ResourceExhausted => 429,
-        Code::Internal => 500,
-        Code::ServiceUnavailable => 503,
-    }
-}
-
 /// gRPC status of a code.
 fn grpc_status(code: Code) -> tonic::Code {
     match code {
@@ -115,7 +103,7 @@ pub(super) fn immediate(refusal: &Refusal, caller: Caller) -> ProcessingResponse
         set_headers.push(set_header("retry-after", seconds.to_string().into()));
     }
     let response = ImmediateResponse {
-        status: Some(HttpStatus { code: i32::from(http_status(code)) }),
+        status: Some(HttpStatus { code: i32::from(code.status()) }),
         headers: Some(HeaderMutation { set_headers, remove_headers: Vec::new() }),
         body,
         grpc_status: (caller.form == ErrorForm::Grpc)

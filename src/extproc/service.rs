@@ -88,7 +88,7 @@ impl ExtProc {
             priority: 0,
         });
         let metrics = metrics.extproc();
-        metrics.serves(Reason::ALL.map(|reason| (reason.label(), refusal::http_status(reason.code()))));
+        metrics.serves(Reason::ALL.map(|reason| (reason.label(), reason.code().status())));
         let shared = Arc::new(Shared { director, metrics, unknown, tracing, settings });
         Self { shared, open: Arc::default() }
     }

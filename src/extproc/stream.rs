@@ -16,7 +16,6 @@ use tonic::{Code as GrpcCode, Status};
 
 use super::inbound::{Broken, Messages};
 use super::machine::{Effect, Effects, Machine};
-use super::refusal;
 use super::service::{ExtProcSettings, StreamCount};
 use super::wire::{HttpHeaders, ProcessingRequest, ProcessingResponse, Request};
 use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed, Share};
@@ -41,7 +40,7 @@ impl Shared {
     /// Counts a refusal, and the bound that caused it.
     pub(super) fn count_refusal(&self, reason: Reason) {
         let extproc = &self.metrics;
-        extproc.refusal(reason.label(), refusal::http_status(reason.code()));
+        extproc.refusal(reason.label(), reason.code().status());
         if reason.is_of_the_stream() {
             self.unknown.error(reason.code().name());
         }

@@ -4,23 +4,15 @@
 //! elsewhere are filled in here, the configuration is one with file discovery, and ports are those that the system
 //! chooses.
 
-use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::sync::mpsc;
-use std::time::Duration;
+use std::process::Command;
 
 use parking_lot::Mutex;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{SCORERS, config, program};
+use crate::support::{SCORERS, config, field, program};
 
-/// Longest wait for a start.
-const START: Duration = Duration::from_mins(1);
-/// Lines that are tried at a time.
-const AT_A_TIME: usize = 3;
 /// Of a hundred lines, at least so many start.
 const STARTING: usize = 95;
 
@@ -123,30 +115,8 @@ fn fill_in(value: &str, flag: &str) -> String {
 
 /// Starts the program with this line until it listens; `Err` is what it says else.
 fn start(line: &[String]) -> Result<Vec<String>, String> {
-    let mut child = Command::new(program())
-        .args(line)
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .unwrap();
-    let (listens, listening) = mpsc::channel();
-    let stdout = child.stdout.take().unwrap();
-    let mut stderr = child.stderr.take().unwrap();
-    let said = std::thread::spawn(move || {
-        let mut said = String::new();
-        stderr.read_to_string(&mut said).map(|_| said)
-    });
-    std::thread::spawn(move || {
-        let found =
-            BufReader::new(stdout).lines().map_while(Result::ok).any(|line| line.starts_with("metrics "));
-        listens.send(found)
-    });
-    let started = listening.recv_timeout(START).unwrap_or(false);
-    child.kill().unwrap();
-    child.wait().unwrap();
-    let said = said.join().unwrap().unwrap();
-    if started { Ok(said.lines().map(str::to_owned).collect()) } else { Err(said) }
+    let said = field::started(Command::new(program()).args(line))?;
+    Ok(said.lines().map(str::to_owned).collect())
 }
 
 /// The lines, by their number; `None` without the data.
@@ -171,26 +141,19 @@ fn command_lines_that_people_run_start() {
         return;
     };
     let files = Files::new();
-    let next = AtomicUsize::new(0);
     let (refused, unwarned) = (Mutex::new(Vec::new()), Mutex::new(Vec::new()));
-    std::thread::scope(|scope| {
-        for _ in 0..AT_A_TIME {
-            scope.spawn(|| {
-                while let Some((id, line)) = lines.get(next.fetch_add(1, Relaxed)) {
-                    let filled = files.fill(line);
-                    match start(&filled) {
-                        Err(said) => refused.lock().push(format!("{id}: {filled:?}\n{said}")),
-                        Ok(said) => {
-                            let early = line.iter().any(|word| {
-                                word.starts_with('-') && word.contains("pool") && word.contains('N')
-                            });
-                            if early && !said.iter().any(|line| line.contains("is spelled --pool-n")) {
-                                unwarned.lock().push(*id);
-                            }
-                        }
-                    }
+    field::try_each(&lines, |(id, line)| {
+        let filled = files.fill(line);
+        match start(&filled) {
+            Err(said) => refused.lock().push(format!("{id}: {filled:?}\n{said}")),
+            Ok(said) => {
+                let early = line
+                    .iter()
+                    .any(|word| word.starts_with('-') && word.contains("pool") && word.contains('N'));
+                if early && !said.iter().any(|line| line.contains("is spelled --pool-n")) {
+                    unwarned.lock().push(*id);
                 }
-            });
+            }
         }
     });
     let (refused, unwarned) = (refused.into_inner(), unwarned.into_inner());

@@ -7,6 +7,7 @@ mod endpoints;
 mod envoy;
 mod exporter;
 mod ext_proc;
+pub(crate) mod field;
 mod fleet;
 mod keda;
 pub(crate) mod network;

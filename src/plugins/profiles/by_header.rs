@@ -12,6 +12,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 use smallvec::{SmallVec, smallvec};
 
+use super::single::failed;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, ProfileFault, ProfileHandler, Results, ScheduleError};
 
@@ -82,13 +83,7 @@ impl ProfileHandler for ByHeader {
         if matches!(results.get(run), Some(Some(Some(_)))) {
             return Ok(run);
         }
-        let name = names.get(run).map_or("", |name| &**name);
-        let mut message = format!("failed to run scheduler profile '{name}'");
-        for (_, error) in errors.iter() {
-            message = format!("{message}: {error}");
-        }
-        let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
-        Err(ScheduleError::Failed { message, nothing_left })
+        Err(failed(names.get(run).map_or("", |name| &**name), errors))
     }
 
     fn review(&self, names: &[Arc<str>]) -> Vec<ProfileFault> {

@@ -44,13 +44,18 @@ impl ProfileHandler for SingleProfile {
         if matches!(result, Some(Some(_))) {
             return Ok(0);
         }
-        let mut message = format!("failed to run scheduler profile '{name}'");
-        for (_, error) in errors.iter() {
-            message = format!("{message}: {error}");
-        }
-        let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
-        Err(ScheduleError::Failed { message, nothing_left })
+        Err(failed(name, errors))
     }
+}
+
+/// The error of a request whose only profile that ran, `name`, has no result.
+pub(super) fn failed(name: &str, errors: &[(usize, ScheduleError)]) -> ScheduleError {
+    let mut message = format!("failed to run scheduler profile '{name}'");
+    for (_, error) in errors {
+        message = format!("{message}: {error}");
+    }
+    let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
+    ScheduleError::Failed { message, nothing_left }
 }
 
 #[cfg(test)]

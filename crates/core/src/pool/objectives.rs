@@ -9,12 +9,7 @@ pub struct Objectives {
 }
 
 impl Objectives {
-    /// Priority of the objective called `name`: 0 if it is unknown or states none.
-    pub fn priority(&self, name: &str) -> i32 {
-        self.find(name).unwrap_or(0)
-    }
-
-    /// Priority of the objective `name`; `None` if there is no such objective.
+    /// Priority of the objective `name`, 0 if it states none; `None` if there is no such objective.
     pub fn find(&self, name: &str) -> Option<i32> {
         self.priorities.get(name).copied()
     }

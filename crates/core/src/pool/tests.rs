@@ -55,7 +55,7 @@ fn a_forgotten_pool_has_no_endpoints_and_is_not_synced_but_keeps_its_rules() {
     let before = pool.snapshot().endpoints()[0].incarnation();
     pool.forget_endpoints();
     assert!(pool.snapshot().is_empty() && !pool.is_synced());
-    assert_eq!(pool.objectives().priority("batch"), -1);
+    assert_eq!(pool.objectives().find("batch"), Some(-1));
     pool.replace_endpoints(vec![spec(0, 1)]);
     assert!(pool.is_synced());
     assert_ne!(pool.snapshot().endpoints()[0].incarnation(), before, "what was known of its cache is void");
