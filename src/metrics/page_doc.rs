@@ -18,8 +18,8 @@ its older name.
 * The series `process_*` are those of every Prometheus client: processor seconds, memory, descriptors and the start
   time.
 * Most series appear with their first event. These exist from the start, so that an autoscaler's query and an alert's
-  `rate()` find them: `llm_d_epp_request_running`, the queue gauges of each configured priority, `pointsman_request_errors_total` and
-  `pointsman_extproc_refusals_total` for each reason.
+  `rate()` find them: `llm_d_epp_request_running`, the queue gauges of each configured priority,
+  `pointsman_request_errors_total` and `pointsman_extproc_refusals_total` for each reason.
 * Which series to alert on first: [deploy/monitoring/README.md](../deploy/monitoring/README.md).
 * What each refusal means: [refusals.md](refusals.md).
 
