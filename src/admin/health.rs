@@ -26,6 +26,10 @@ pub(super) const READINESS: &str = "readiness";
 /// Service name of the readiness probe where a label marks the leader: a replica that stands by is available too.
 pub(super) const AVAILABLE: &str = "available";
 
+/// Start of a service name by which replicas ask each other who leads: this, followed by the identity of the replica
+/// that is meant.
+pub const LEADER_SERVICE: &str = "leader/";
+
 /// How often a watched status is looked at.
 const POLL: Duration = Duration::from_millis(500);
 
@@ -95,6 +99,7 @@ impl HealthState {
 #[derive(Clone)]
 pub struct HealthService {
     read: Arc<dyn Fn() -> HealthState + Send + Sync>,
+    identity: Option<Arc<str>>,
     logged: Arc<Mutex<Option<HealthState>>>,
     watches: Arc<Semaphore>,
 }
@@ -102,7 +107,30 @@ pub struct HealthService {
 impl HealthService {
     /// A service that asks `read` whenever somebody asks it.
     pub fn new(read: impl Fn() -> HealthState + Send + Sync + 'static) -> Self {
-        Self { read: Arc::new(read), logged: Arc::default(), watches: Arc::new(Semaphore::new(WATCHES)) }
+        Self {
+            read: Arc::new(read),
+            identity: None,
+            logged: Arc::default(),
+            watches: Arc::new(Semaphore::new(WATCHES)),
+        }
+    }
+
+    /// The same for a replica that has this name in an election.
+    #[must_use]
+    pub fn of_replica(self, identity: Option<&str>) -> Self {
+        Self { identity: identity.map(Arc::from), ..self }
+    }
+
+    /// Status of the service called `service`. Other replicas ask whether the one that they name still leads; a process
+    /// that is not that one does not know it.
+    fn status(&self, service: &str) -> ServingStatus {
+        let state = self.state();
+        match service.strip_prefix(LEADER_SERVICE) {
+            None => state.status(service),
+            Some(meant) if self.identity.as_deref() != Some(meant) => ServingStatus::ServiceUnknown,
+            Some(_) if state.leader => ServingStatus::Serving,
+            Some(_) => ServingStatus::NotServing,
+        }
     }
 
     /// The state now. A change is logged, once: probes come every few seconds.
@@ -143,7 +171,7 @@ impl Health for HealthService {
         &self,
         request: Request<HealthCheckRequest>,
     ) -> Result<Response<HealthCheckResponse>, Status> {
-        let status = self.state().status(&request.get_ref().service);
+        let status = self.status(&request.get_ref().service);
         Ok(Response::new(response(status)))
     }
 
@@ -180,7 +208,7 @@ impl Watch {
         while !self.ended {
             self.timer.tick().await;
             let state = self.health.state();
-            let status = state.status(&self.service);
+            let status = self.health.status(&self.service);
             self.ended = state.draining;
             if self.sent != Some(status) {
                 self.sent = Some(status);
@@ -258,6 +286,18 @@ mod tests {
             available(READY) && !available(HealthState { live: false, ..READY }),
             "without an election: ready"
         );
+    }
+
+    #[test]
+    fn replicas_are_told_whether_the_one_that_they_mean_leads() {
+        let standby = HealthState { leader_election: true, ..READY };
+        let of = |state, identity| HealthService::new(move || state).of_replica(identity);
+        let asked = |service: HealthService| service.status("leader/pod_1");
+        let leader = HealthState { leader: true, ..standby };
+        assert_eq!(asked(of(leader, Some("pod_1"))), ServingStatus::Serving);
+        assert_eq!(asked(of(standby, Some("pod_1"))), ServingStatus::NotServing);
+        assert_eq!(asked(of(leader, Some("pod_2"))), ServingStatus::ServiceUnknown);
+        assert_eq!(asked(of(leader, None)), ServingStatus::ServiceUnknown);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ mod tests;
 
 pub use access::{Access, Answer, Caller, Verdict};
 pub use debug::PluginState;
-pub use health::{HealthService, HealthState};
+pub use health::{HealthService, HealthState, LEADER_SERVICE};
 pub use list::{HealthRpc, ListRequest, ListResponse};
 pub use pages::{AdminState, LogLevelFrom};
 pub use server::{serve, serve_health};

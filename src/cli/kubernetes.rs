@@ -1,9 +1,11 @@
 //! The Kubernetes side, wired: discovery, the election of a leader, and who may read metrics.
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::ServeFlags;
@@ -19,6 +21,9 @@ use crate::pool::Pool;
 
 /// Ports of a pod, at most; an InferencePool has no more either.
 const MAX_PORTS: usize = 8;
+
+/// Longest wait for the addresses of the API server's name.
+const LOOKUP: Duration = Duration::from_secs(2);
 
 /// Pause before discovery begins again.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
@@ -124,6 +129,7 @@ impl Cluster {
                 namespace: settings.pool_namespace.clone(),
                 identity: format!("{}_{:016x}", host(settings), fastrand::u64(..)),
                 duration: flags.ha_lease_duration,
+                health: None,
             };
             Election::new(settings, metrics.kubernetes())
         });
@@ -161,13 +167,20 @@ impl Cluster {
         })
     }
 
+    /// This replica's name in the election; `None` without one.
+    pub(super) fn identity(&self) -> Option<&str> {
+        self.election.as_ref().map(Election::identity)
+    }
+
     /// This replica's part in the election until `resign`, and the label of the leader's pod; `None` without an
-    /// election. It wants a thread of its own: renewals may not wait until a page of pods is read.
+    /// election. It wants a thread of its own: renewals may not wait until a page of pods is read. The health port
+    /// listens at `health`.
     pub(super) fn electing(
         &mut self,
+        health: SocketAddr,
         resign: CancellationToken,
     ) -> Option<impl Future<Output = ()> + Send + 'static> {
-        let (election, label) = (self.election.take()?, self.label.take());
+        let (mut election, label) = (self.election.take()?, self.label.take());
         let (connection, leadership) = (self.connection.clone(), self.leadership.clone());
         Some(async move {
             let client = match connection.client().context("election") {
@@ -176,6 +189,7 @@ impl Cluster {
                     return tracing::error!(error = format!("{error:#}"), "no part in the election");
                 }
             };
+            election.reached_at(reachable(&connection, health).await);
             let labelling = async {
                 if let Some(label) = label {
                     label.run(client.clone(), leadership, resign.clone()).await;
@@ -216,6 +230,30 @@ impl Cluster {
             }
         }
     }
+}
+
+/// Where other replicas reach a port that listens at `bound`: a port that listens everywhere has the address from which
+/// this machine speaks to the API server. Nothing is sent. `None` if there is no such address.
+async fn reachable(connection: &Connection, bound: SocketAddr) -> Option<SocketAddr> {
+    if !bound.ip().is_unspecified() {
+        return Some(bound);
+    }
+    let (host, port) = connection.host()?;
+    let found = tokio::time::timeout(LOOKUP, tokio::net::lookup_host((host, port))).await.ok()?.ok()?;
+    for server in found {
+        let any: IpAddr =
+            if server.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+        if bound.is_ipv4() && server.is_ipv6() {
+            continue;
+        }
+        let Ok(socket) = UdpSocket::bind((any, 0)).await else { continue };
+        if socket.connect(server).await.is_ok()
+            && let Ok(own) = socket.local_addr()
+        {
+            return Some(SocketAddr::new(own.ip(), bound.port()));
+        }
+    }
+    None
 }
 
 /// Resolves when another may lead. Not when this replica gave the lease back itself: it ends, and serves until then.

@@ -218,9 +218,12 @@ impl Services {
                 (cluster.leadership(), cluster.access(), Some(cluster.leadership()))
             }
         };
-        let electing = match &mut finder {
-            Finder::File(_) => None,
-            Finder::Kubernetes(cluster) => cluster.electing(stops.resign.clone()),
+        let (identity, electing) = match &mut finder {
+            Finder::File(_) => (None, None),
+            Finder::Kubernetes(cluster) => {
+                let identity = cluster.identity().map(str::to_owned);
+                (identity, cluster.electing(sockets.health.address()?, stops.resign.clone()))
+            }
         };
         let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
         if let Some(holding) = &holding {
@@ -231,7 +234,8 @@ impl Services {
         let background =
             Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
         let draining = Arc::new(AtomicBool::new(false));
-        let health = HealthRpc::new(health_service(&plan, &pool, &draining, leadership, warm));
+        let health = health_service(&plan, &pool, &draining, leadership, warm);
+        let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
         let pages = pages(&metrics, &pool, &plan, log, flags.remote_log_level || known);
         let extproc = settings::extproc(flags, &metrics);

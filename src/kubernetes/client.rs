@@ -70,6 +70,14 @@ impl Connection {
         self.config.cluster_url.to_string()
     }
 
+    /// Host and port of the API server; `None` if its address has no host.
+    pub fn host(&self) -> Option<(&str, u16)> {
+        let server = &self.config.cluster_url;
+        let usual = if server.scheme_str() == Some("http") { 80 } else { 443 };
+        let host = server.host()?.trim_start_matches('[').trim_end_matches(']');
+        Some((host, server.port_u16().unwrap_or(usual)))
+    }
+
     /// A client. It works in the runtime in which this is called.
     pub fn client(&self) -> Result<Client, ConnectError> {
         Client::try_from(self.config.clone()).map_err(ConnectError::Unusable)

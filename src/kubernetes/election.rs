@@ -1,5 +1,7 @@
 //! Leader election: keeps the Lease if we hold it, and waits for it otherwise.
 
+use std::net::SocketAddr;
+use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use futures_util::{Stream, StreamExt as _};
@@ -12,6 +14,7 @@ use kube::{Api, Client};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use super::holder::{self, ANNOTATION, Reach};
 use super::lease::{Elector, Record, Step};
 use super::{Failure, told};
 use crate::metrics::KubernetesMetrics;
@@ -36,6 +39,8 @@ pub struct ElectionSettings {
     pub identity: String,
     /// Time after which a lease that was not renewed may be taken by another; whole seconds, as the Lease has them.
     pub duration: Duration,
+    /// Where those who stand by ask whether we still lead; `None`: nowhere, they wait until the lease runs out.
+    pub health: Option<SocketAddr>,
 }
 
 impl ElectionSettings {
@@ -103,6 +108,16 @@ impl Election {
         Self { settings, metrics, leads: watch::Sender::new(false) }
     }
 
+    /// Our name in the lease.
+    pub fn identity(&self) -> &str {
+        &self.settings.identity
+    }
+
+    /// Others ask there whether we still lead; `None`: nowhere.
+    pub fn reached_at(&mut self, health: Option<SocketAddr>) {
+        self.settings.health = health;
+    }
+
     /// What to ask whether we lead.
     pub fn leadership(&self) -> Leadership {
         Leadership { leads: self.leads.subscribe(), elected: true }
@@ -121,10 +136,11 @@ impl Election {
         let mut changes = std::pin::pin!(watcher(api.clone(), only.clone()));
         let mut deaf_until = now();
         let mut led = false;
+        let mut holder = HolderWatch::default();
         while !stop.is_cancelled() {
             let start = now();
             let leads_until = elector.leads_until();
-            let attempt = self.attempt(&api, &mut elector, &mut held);
+            let attempt = self.attempt(&api, &mut elector, &mut held, &mut holder);
             // An answer that does not come at all leaves time for a second attempt, over another connection.
             let attempt = tokio::time::timeout(self.settings.renew_deadline() / 2, attempt);
             // However long an answer takes, the right to lead ends when it ends.
@@ -168,6 +184,7 @@ impl Election {
                     let rest = if matches!(change, Some(Ok(_))) { LEAST_PAUSE } else { pause };
                     deaf_until = now() + rest;
                 }
+                () = holder.ended(), if waiting => elector.ended(),
             }
             self.show(elector.leads(now()));
         }
@@ -223,6 +240,7 @@ impl Election {
         api: &Api<Lease>,
         elector: &mut Elector,
         held: &mut Option<Lease>,
+        holder: &mut HolderWatch,
     ) -> kube::Result<Option<Instant>> {
         if let Some(lease) = held.take() {
             match self.attempt_on(api, elector, held, Some(lease)).await {
@@ -232,6 +250,7 @@ impl Election {
             }
         }
         let found = api.get_opt(&self.settings.name).await?;
+        holder.look_at(found.as_ref(), &self.settings.identity);
         self.attempt_on(api, elector, held, found).await
     }
 
@@ -247,10 +266,11 @@ impl Election {
         let me = &self.settings.identity;
         let written = match elector.step(found.as_ref().map(record), now) {
             Step::Create => {
-                let fresh = Lease {
+                let mut fresh = Lease {
                     metadata: ObjectMeta { name: Some(self.settings.name.clone()), ..ObjectMeta::default() },
                     spec: Some(self.spec(me, None, 0)),
                 };
+                self.sign(&mut fresh);
                 api.create(&PostParams::default(), &fresh).await
             }
             Step::Take { transitions } => {
@@ -281,7 +301,15 @@ impl Election {
         // The version goes with it: if another was faster, this is refused.
         let mut lease = found.unwrap_or_default();
         lease.spec = Some(change(&lease.spec.take().unwrap_or_default()));
+        self.sign(&mut lease);
         api.replace(&self.settings.name, &PostParams::default(), &lease).await
+    }
+
+    /// Writes down where our health is asked.
+    fn sign(&self, lease: &mut Lease) {
+        let Some(address) = self.settings.health else { return };
+        let reach = Reach { identity: self.settings.identity.clone(), address };
+        lease.metadata.annotations.get_or_insert_default().insert(ANNOTATION.to_owned(), reach.text());
     }
 
     /// Gives the lease back if it is ours, also if we do not know that: the answer to a write may have been lost. True
@@ -334,6 +362,37 @@ impl Election {
 /// The time by the runtime's clock, which tests may set.
 pub(super) fn now() -> Instant {
     tokio::time::Instant::now().into_std()
+}
+
+/// Asks whoever holds the lease whether it still leads, as long as the same one holds it.
+#[derive(Default)]
+struct HolderWatch {
+    reach: Option<Reach>,
+    ended: Option<Pin<Box<dyn Future<Output = ()> + Send>>>,
+}
+
+impl HolderWatch {
+    /// The lease was read by `me`.
+    fn look_at(&mut self, lease: Option<&Lease>, me: &str) {
+        let reach = lease.and_then(|lease| {
+            let text = lease.metadata.annotations.as_ref()?.get(ANNOTATION)?;
+            Reach::read(text, lease.spec.as_ref()?.holder_identity.as_deref()?)
+        });
+        let reach = reach.filter(|reach| reach.identity != me);
+        if reach != self.reach || self.ended.is_none() {
+            self.ended = reach.clone().map(|reach| Box::pin(holder::ended(reach)) as _);
+            self.reach = reach;
+        }
+    }
+
+    /// Resolves, once after each look, when the holder has certainly stopped leading.
+    async fn ended(&mut self) {
+        match &mut self.ended {
+            Some(ended) => ended.await,
+            None => std::future::pending().await,
+        }
+        self.ended = None;
+    }
 }
 
 /// The next change, not before `from`.

@@ -92,6 +92,7 @@ fn replica(server: &Server, name: &str) -> (Leadership, CancellationToken, tokio
         name: "lease".to_owned(),
         identity: name.to_owned(),
         duration: Duration::from_secs(15),
+        health: None,
     };
     let election = Election::new(settings, Metrics::new().kubernetes());
     let (leadership, stop) = (election.leadership(), CancellationToken::new());

@@ -41,30 +41,36 @@ pub(super) struct Elector {
     me: String,
     renew_deadline: Duration,
     observed: Option<(Record, Instant)>,
+    /// The record as it was read last is of somebody who has stopped leading since.
+    ended: bool,
     renewed: Option<Instant>,
 }
 
 impl Elector {
     /// The replica called `me`. A leader that has not been able to renew for `renew_deadline` stops leading.
     pub(super) fn new(me: String, renew_deadline: Duration) -> Self {
-        Self { me, renew_deadline, observed: None, renewed: None }
+        Self { me, renew_deadline, observed: None, ended: false, renewed: None }
     }
 
     /// The Lease was read; `None` if there is none.
     pub(super) fn step(&mut self, lease: Option<Record>, now: Instant) -> Step {
         let Some(record) = lease else {
             self.observed = None;
+            self.ended = false;
             return Step::Create;
         };
         let seen = match &self.observed {
             // It has not moved since: the time it was first seen like this counts.
             Some((known, since)) if known.version == record.version => *since,
-            _ => now,
+            _ => {
+                self.ended = false;
+                now
+            }
         };
         let expires = seen + record.duration;
         let step = if record.holder == self.me {
             Step::Renew
-        } else if record.holder.is_empty() || expires <= now {
+        } else if record.holder.is_empty() || expires <= now || self.ended {
             Step::Take { transitions: record.transitions.saturating_add(1) }
         } else {
             Step::Wait(expires)
@@ -73,10 +79,17 @@ impl Elector {
         step
     }
 
+    /// The holder of the lease that was read last has certainly stopped leading since that read. Its lease may be taken
+    /// at once, unless it changes before: the holder leads again then.
+    pub(super) fn ended(&mut self) {
+        self.ended = self.observed.is_some();
+    }
+
     /// The lease was written at `at`, in our name.
     pub(super) fn wrote(&mut self, at: Instant) {
         self.renewed = Some(at);
         self.observed = None;
+        self.ended = false;
     }
 
     /// It is somebody else's, or was given back.
@@ -127,6 +140,19 @@ mod tests {
         let later = start + Duration::from_secs(14);
         assert_eq!(elector.step(Some(record("other", 1)), later), Step::Wait(start + LEASE));
         assert_eq!(elector.step(Some(record("other", 1)), start + LEASE), Step::Take { transitions: 4 });
+    }
+
+    #[test]
+    fn a_holder_that_has_stopped_leading_is_replaced_at_once_unless_it_renews_after_all() {
+        let mut elector = Elector::new("me".into(), DEADLINE);
+        let start = Instant::now();
+        elector.ended();
+        assert_eq!(elector.step(Some(record("other", 1)), start), Step::Wait(start + LEASE), "not read yet");
+        elector.ended();
+        assert_eq!(elector.step(Some(record("other", 2)), start), Step::Wait(start + LEASE), "it renewed");
+        assert_eq!(elector.step(Some(record("other", 2)), start), Step::Wait(start + LEASE));
+        elector.ended();
+        assert_eq!(elector.step(Some(record("other", 2)), start), Step::Take { transitions: 4 });
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod access_strangers;
 mod client;
 mod election;
 mod failure;
+mod holder;
 mod leader_label;
 mod lease;
 mod owner;

@@ -69,7 +69,7 @@ async fn leader(replicas: &[Pointsman]) -> usize {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_leader_that_is_killed_is_replaced_within_the_lease_and_standbys_answer_at_once() {
+async fn a_leader_that_is_killed_is_replaced_long_before_its_lease_runs_out_and_standbys_answer_at_once() {
     let server = ApiServer::shared().await;
     let mut all = start(server).await;
     let first = leader(&all.replicas).await;
@@ -93,8 +93,9 @@ async fn a_leader_that_is_killed_is_replaced_within_the_lease_and_standbys_answe
     assert!(restored < LEASE, "answers again after {restored:?}");
     leader(&all.replicas).await;
     let took = at.elapsed();
-    // It had renewed a moment before, and standbys see that at once; the rest is room for a busy machine.
-    assert!(took < LEASE + LEASE / 6, "a new leader after {took:?}");
+    // The standbys are refused where it listened. Most of this is room for a busy machine.
+    println!("killed: a new leader after {took:?}");
+    assert!(took < LEASE / 2, "a new leader after {took:?}");
 
     // Once Envoy has seen who leads, nothing fails any more.
     holds("envoy has found the new leader", async || {
