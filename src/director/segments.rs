@@ -7,6 +7,11 @@ use super::Share;
 
 /// Largest segment in bytes; more is held in several.
 const SEGMENT: usize = 1 << 20;
+/// Bytes of a body that lie on the heap are at most this part of what all bodies may take, for the allocator keeps what
+/// is freed for a while. What lies beyond has memory of its own.
+const HEAP_PART: u64 = 1024;
+/// The same for the smallest of bounds.
+const LEAST_ON_HEAP: usize = 64 << 10;
 /// Smallest segment in bytes, unless fewer are to come; also the step in which segments are counted.
 const SMALLEST: usize = 16 << 10;
 
@@ -103,6 +108,8 @@ pub struct Segments {
     expected: usize,
     /// What is allocated was counted by whoever holds the segments.
     counted: bool,
+    /// Bytes that lie on the heap, at most.
+    on_heap: usize,
 }
 
 /// The budget has no room.
@@ -112,7 +119,12 @@ pub struct NoRoom;
 impl Segments {
     /// No bytes yet.
     pub fn new(share: Share) -> Self {
+        let on_heap = match share.limit() {
+            0 => SEGMENT,
+            limit => usize::try_from(limit / HEAP_PART).unwrap_or(SEGMENT).clamp(LEAST_ON_HEAP, SEGMENT),
+        };
         Self {
+            on_heap,
             share,
             first: Bytes::new(),
             filled: Vec::new(),
@@ -205,7 +217,7 @@ impl Segments {
 
     /// Adds a segment, with `needed` bytes about to come.
     fn allocate(&mut self, needed: usize) {
-        if self.allocated < SEGMENT {
+        if self.allocated < self.on_heap {
             let size = self.next_size(needed);
             self.filled.push(Segment::Heap(Vec::with_capacity(size)));
             self.allocated += size;
@@ -227,7 +239,7 @@ impl Segments {
     fn next_size(&self, needed: usize) -> usize {
         let rest = self.expected.saturating_sub(self.allocated);
         let wanted = if rest > 0 { rest } else { self.allocated.max(SMALLEST) };
-        wanted.max(needed.min(SEGMENT)).min(SEGMENT)
+        wanted.max(needed).min(self.on_heap)
     }
 
     /// All bytes in one piece. They go on counting until the share is taken, shrunk or dropped.
@@ -299,6 +311,33 @@ mod tests {
         }
         assert_eq!((segments.filled.len(), budget.used()), (1, 3_000_000));
         assert_eq!(segments.take(), pieces);
+    }
+
+    #[test]
+    fn the_heap_holds_a_small_part_of_a_bound_on_all_bodies() {
+        for (limit, heap) in [
+            (0, 1 << 20),
+            (1 << 30, 1 << 20),
+            (512 << 20, 512 << 10),
+            (100 << 20, 100 << 10),
+            (1 << 20, 64 << 10),
+        ] {
+            let (_, segments) = segments(limit);
+            assert_eq!(segments.on_heap, heap, "{limit}");
+        }
+        let (_, mut segments) = segments(100 << 20);
+        for _ in 0..20 {
+            segments.push(Bytes::from(vec![1; 50_000])).unwrap();
+        }
+        let heap: usize = segments
+            .filled
+            .iter()
+            .map(|segment| match segment {
+                Segment::Heap(bytes) => bytes.capacity(),
+                Segment::Mapped(_) => 0,
+            })
+            .sum();
+        assert!(heap <= 200 << 10, "{heap}");
     }
 
     #[test]

@@ -12,10 +12,14 @@ use tower_service::Service;
 use super::ExtProc;
 use crate::transport::{GrpcService, Http2Settings, Port, serve_grpc};
 
-/// HTTP/2 window of a stream: a whole prompt fits.
+/// Largest HTTP/2 window of a stream: a whole prompt fits.
 const STREAM_WINDOW: u32 = 1 << 20;
-/// HTTP/2 window of a connection: several do.
+/// Largest HTTP/2 window of a connection: several do.
 const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Smallest window of either.
+const LEAST_WINDOW: u32 = 256 << 10;
+/// A connection's window is at most this part of the memory for all bodies, which says what the process takes.
+const WINDOW_PART: u64 = 64;
 /// Streams of a connection beyond those that are open in all: they are opened and refused with an answer that clients
 /// understand.
 const STREAMS_TO_REFUSE: u64 = 1024;
@@ -33,9 +37,18 @@ pub async fn serve<H: GrpcService>(
         0 => STREAMS,
         bound => u32::try_from(bound.saturating_add(STREAMS_TO_REFUSE)).unwrap_or(u32::MAX),
     };
-    let settings =
-        Http2Settings { stream_window: STREAM_WINDOW, connection_window: CONNECTION_WINDOW, max_streams };
+    let connection_window = window(service.budget_limit());
+    let stream_window = connection_window.min(STREAM_WINDOW);
+    let settings = Http2Settings { stream_window, connection_window, max_streams };
     serve_grpc(port, settings, Services { extproc: service, health }, shutdown).await;
+}
+
+/// Window of a connection beside bodies that may take `limit` bytes; 0 = no bound.
+fn window(limit: u64) -> u32 {
+    match u32::try_from(limit / WINDOW_PART) {
+        Ok(part) if limit > 0 => part.clamp(LEAST_WINDOW, CONNECTION_WINDOW),
+        _ => CONNECTION_WINDOW,
+    }
 }
 
 /// The two services of the port, told apart by path.
@@ -64,6 +77,20 @@ where
                 Box::pin(health.call(request))
             }
             _ => self.extproc.call(request),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_connection_may_have_on_its_way_is_a_small_part_of_what_bodies_may_take() {
+        for (limit, kibibytes) in
+            [(0, 16 << 10), (512 << 20, 8 << 10), (1 << 40, 16 << 10), (128 << 20, 2 << 10), (1 << 20, 256)]
+        {
+            assert_eq!(window(limit), kibibytes << 10, "{limit}");
         }
     }
 }

@@ -98,6 +98,11 @@ impl ExtProc {
         self.shared.settings.max_streams
     }
 
+    /// Bytes that all bodies may take together; 0 without a bound.
+    pub(super) fn budget_limit(&self) -> u64 {
+        self.shared.settings.machine.budget.limit()
+    }
+
     /// Streams open now.
     pub fn open_streams(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.open)

@@ -108,9 +108,7 @@ async fn bodies_that_many_clients_send_at_once_keep_within_the_bound() {
     }
     let grown = stack.pointsman.process.peak_memory().saturating_sub(base);
     println!("base {base}, grown by {grown} of {limit}");
-    // Beside the bodies there is what Envoy's one connection may have on its way, in both directions.
-    let on_its_way = 32 * MIB;
-    assert!(grown <= limit + limit / 10 + on_its_way, "{} MiB over a bound of 100 MiB", grown / MIB);
+    assert!(grown <= limit + limit / 10, "{} MiB over a bound of 100 MiB", grown / MIB);
     stack.assert_idle().await;
 }
 
@@ -129,8 +127,8 @@ fn compressed(length: usize) -> Vec<u8> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn decoded_bodies_keep_within_the_bound_of_all_bodies() {
-    let limit = 100 * MIB;
-    let mut bench = Bench::start(&["--max-buffered-bodies", "100Mi"]).await;
+    let limit = 200 * MIB;
+    let mut bench = Bench::start(&["--max-buffered-bodies", "200Mi"]).await;
     bench.assert_well().await;
     let base = bench.pointsman.process.memory();
     let small = Bytes::from(compressed(25_000_000));
@@ -140,7 +138,7 @@ async fn decoded_bodies_keep_within_the_bound_of_all_bodies() {
     let extra = extra.map(|(name, value)| (Bytes::from(name), Bytes::from(value)));
     let mut exchanges = Vec::new();
     // Nobody reads the answers, so that every rewritten body stays where it is.
-    for _ in 0..16 {
+    for _ in 0..24 {
         let exchange = proxy.open().await;
         exchange.say(headers("/v1/chat/completions", extra.clone(), false)).await;
         for piece in small.chunks(50_000) {
@@ -152,14 +150,14 @@ async fn decoded_bodies_keep_within_the_bound_of_all_bodies() {
     holds("most are refused", async || {
         let bound = [("bound", "buffered_bodies")];
         let hits = bench.pointsman.metric("pointsman_bound_hits_total", &bound).await;
-        hits.is_some_and(|hits| hits >= 12.0)
+        hits.is_some_and(|hits| hits >= 16.0)
     })
     .await;
     let held = bench.pointsman.metric("pointsman_buffered_body_bytes", &[]).await.unwrap();
-    assert!(held >= 50e6 && held <= limit as f64, "{held}");
+    assert!(held >= 100e6 && held <= limit as f64, "{held}");
     let grown = bench.pointsman.process.peak_memory().saturating_sub(base);
     println!("base {base}, grown by {grown} of {limit}");
-    assert!(grown <= limit + limit / 10 + 16 * MIB, "{} MiB over a bound of 100 MiB", grown / MIB);
+    assert!(grown <= limit + limit / 10, "{} MiB over a bound of 200 MiB", grown / MIB);
     drop(exchanges);
     bench.assert_well().await;
 }
