@@ -28,6 +28,9 @@ use crate::director::{Ask, BodyBudget, BodySeen, Reason, Refusal, ResponseSide, 
 use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
+/// Bytes of request headers that do not count as memory: almost every request has fewer.
+const ORDINARY_HEADERS: u64 = 4 << 10;
+
 /// What the shell must do, in order.
 #[derive(Debug)]
 pub enum Effect {
@@ -229,6 +232,14 @@ impl<X: ResponseSide> Machine<X> {
         }
         self.headers = to_headers(message.headers.unwrap_or_default());
         self.caller = Caller::of(&self.headers);
+        let length = self.headers.bytes() as u64;
+        if length > ORDINARY_HEADERS
+            && let Err(overflow) = self.body.charge(length)
+        {
+            // The caller is told, as with a body.
+            self.phase = Phase::Collecting { answered: false };
+            return self.overflow(overflow);
+        }
         if tunnel::is_asked_for(&self.headers) {
             // What follows is no body and may never end. Modes that wait for its end would wait for ever.
             let ask_for = self.modes.for_tunnel();

@@ -22,6 +22,7 @@ use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed, Share};
 use crate::metrics::{ExtProcMetrics, RequestMetrics};
 use crate::request::Headers;
 use crate::telemetry::{Span, Tracing};
+use crate::transport::must_be_taken_by;
 
 type Decision = Result<Routed<Exchange>, Refusal>;
 type Deciding = Pin<Box<dyn Future<Output = (Decision, Span)> + Send>>;
@@ -69,6 +70,8 @@ pub(super) struct Conversation {
     received: Instant,
     /// When the last message came, the last answer went or the request was decided.
     active: Instant,
+    /// By when the proxy must ask for the next answer; `None` if there is none.
+    taken_by: Option<tokio::time::Instant>,
     idle: Option<Pin<Box<Sleep>>>,
     inbound_ended: bool,
     finished: bool,
@@ -99,6 +102,7 @@ impl Conversation {
             held: None,
             received: now,
             active: now,
+            taken_by: None,
             idle: (!timeout.is_zero()).then(|| Box::pin(sleep(timeout))),
             inbound_ended: false,
             finished: false,
@@ -223,6 +227,7 @@ impl Stream for Conversation {
                     this.held = None;
                     this.active = Instant::now();
                 }
+                this.expect_reader();
                 return Poll::Ready(Some(message));
             }
             if this.finished || (this.inbound_ended && this.deciding.is_none()) {
@@ -251,6 +256,18 @@ impl Stream for Conversation {
 }
 
 impl Conversation {
+    /// An answer was taken. The proxy must come back in time for the next one, if there is any: what waits holds memory
+    /// that all share.
+    fn expect_reader(&mut self) {
+        if self.outbox.is_empty() && self.taken_by.is_none() {
+            return;
+        }
+        let idle = self.shared.settings.stream_idle_timeout;
+        let limit = if idle.is_zero() { UNREAD } else { idle.min(UNREAD) };
+        self.taken_by = (!self.outbox.is_empty()).then(|| tokio::time::Instant::now() + limit);
+        must_be_taken_by(self.taken_by);
+    }
+
     /// Takes the next message, or the end of all.
     fn poll_inbound(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match std::task::ready!(Pin::new(&mut self.inbound).poll_next(cx)) {
@@ -305,6 +322,10 @@ impl Drop for Conversation {
         if !self.inbound_ended && !self.finished && !self.machine.is_done() {
             self.ended = GrpcCode::Cancelled;
         }
+        if self.taken_by.is_some_and(|time| tokio::time::Instant::now() >= time) {
+            self.ended = GrpcCode::Cancelled;
+            self.shared.metrics.bound_hit("unread_answers");
+        }
         if let Some(guard) = self.guard.take() {
             guard.finish(self.ended);
         }
@@ -320,6 +341,9 @@ fn is_error(response: &HttpHeaders) -> bool {
         !value.starts_with(b"2") && value != "101"
     })
 }
+
+/// Longest time in which the proxy takes no answer while some wait.
+const UNREAD: Duration = Duration::from_mins(2);
 
 /// Time without messages after which a stream is ended, by default.
 pub(super) const DEFAULT_STREAM_IDLE: Duration = Duration::from_hours(1);

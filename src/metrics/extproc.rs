@@ -124,7 +124,9 @@ impl ExtProcMetrics {
         for (reason, code) in refusals {
             self.series.refusals.child([reason, &code.to_string()]);
         }
-        for bound in ["request_body", "buffered_bodies", "streams", "idle", "unfinished_message"] {
+        for bound in
+            ["request_body", "buffered_bodies", "streams", "idle", "unfinished_message", "unread_answers"]
+        {
             self.series.bound_hits.child([bound]);
         }
     }
@@ -149,7 +151,8 @@ impl ExtProcMetrics {
         self.series.buffered_limit.set(bytes);
     }
 
-    /// Counts that a bound was reached: `request_body`, `buffered_bodies`, `streams`, `idle`, `unfinished_message`, and
+    /// Counts that a bound was reached: `request_body`, `buffered_bodies`, `streams`, `idle`, `unfinished_message`,
+    /// `unread_answers`, and
     /// whatever else has one.
     pub fn bound_hit(&self, bound: &'static str) {
         self.series.bound_hits.child([bound]).inc();

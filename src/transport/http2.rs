@@ -10,7 +10,7 @@ use http::{Request, Response};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use hyper::body::Incoming;
 use hyper::server::conn::http2;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tonic::body::Body;
 use tower_service::Service;
 
@@ -20,6 +20,7 @@ use super::io::Io;
 use super::port::{Client, Ended};
 use super::settings::GREETING;
 use super::socket::{GREETING_BYTES, READ_TURN, Turn};
+use super::unread::Guarded;
 use super::{Keepalive, Port};
 use crate::metrics::ConnectionEnd;
 
@@ -78,8 +79,8 @@ const FRAME: u32 = 16 << 10;
 /// Bytes of answers that wait on one stream for the client to take them.
 const SEND_BUFFER: usize = 400 << 10;
 
-fn builder(settings: Http2Settings, keepalive: Keepalive) -> http2::Builder<TokioExecutor> {
-    let mut builder = http2::Builder::new(TokioExecutor::new());
+fn builder(settings: Http2Settings, keepalive: Keepalive) -> http2::Builder<Guarded> {
+    let mut builder = http2::Builder::new(Guarded);
     builder
         .timer(TokioTimer::new())
         // The windows are what they are set to; measuring would let them grow.
@@ -132,7 +133,7 @@ pub async fn serve_grpc_while<S, E, F>(
 }
 
 async fn connection<S: GrpcService>(
-    builder: http2::Builder<TokioExecutor>,
+    builder: http2::Builder<Guarded>,
     io: Io,
     client: Client,
     service: S,

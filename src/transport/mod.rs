@@ -17,6 +17,7 @@ mod settings;
 mod socket;
 mod tcp;
 mod tls;
+mod unread;
 mod writers;
 
 pub use certificate::{Identity, Renewal};
@@ -27,3 +28,4 @@ pub use port::Port;
 pub use roster::ConnectionBounds;
 pub use settings::{FEW_CLIENTS, Keepalive, PROXIES, UNKNOWN_PROXIES};
 pub use tls::{Tls, TlsError, TlsSettings};
+pub use unread::must_be_taken_by;

@@ -231,3 +231,46 @@ async fn an_unfinished_message_of_one_stream_leaves_the_others_alone() {
     drop(stalled);
     bench.assert_well().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_body_whose_proxy_stops_reading_is_given_up_and_its_memory_serves_others() {
+    let flags = ["--max-buffered-bodies", "8Mi", "--stream-idle-timeout", "2s"];
+    let mut bench = Bench::start(&flags).await;
+    let proxy = Proxy::connect(bench.pointsman.grpc).await;
+    let mut unread = half_a_body(&proxy, 6).await;
+    unread.say(body("\"}", true)).await;
+    holds("the body waits for its reader", async || {
+        bench.pointsman.metric("pointsman_buffered_body_bytes", &[]).await.is_some_and(|held| held > 5e6)
+    })
+    .await;
+    bench.assert_well().await;
+    let hits = [("bound", "unread_answers")];
+    assert_eq!(bench.pointsman.metric("pointsman_bound_hits_total", &hits).await, Some(1.0));
+    // What was under way comes, and then the reset.
+    while let Some(Ok(_)) = unread.answer().await {}
+    assert_eq!(bench.pointsman.metric("pointsman_streams", &[]).await, Some(0.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn headers_of_requests_that_wait_count_against_the_bound_of_all_bodies() {
+    let mut bench = Bench::start(&["--max-buffered-bodies", "1Mi"]).await;
+    let proxy = Proxy::connect(bench.pointsman.grpc).await;
+    let value = Bytes::from(vec![b'v'; 50_000]);
+    let mut open = Vec::new();
+    for _ in 0..40 {
+        let exchange = proxy.open().await;
+        let large = [(Bytes::from("x-large"), value.clone())];
+        exchange.say(headers("/v1/chat/completions", large, false)).await;
+        open.push(exchange);
+    }
+    holds("some are refused", async || {
+        let hits =
+            bench.pointsman.metric("pointsman_bound_hits_total", &[("bound", "buffered_bodies")]).await;
+        hits == Some(20.0)
+    })
+    .await;
+    let held = bench.pointsman.metric("pointsman_buffered_body_bytes", &[]).await.unwrap();
+    assert!((1_000_000.0..=MIB as f64).contains(&held), "{held}");
+    drop(open);
+    bench.assert_well().await;
+}

@@ -41,6 +41,11 @@ impl Headers {
         self.entries.iter().map(|(name, value)| (name, value))
     }
 
+    /// Bytes of all names and values.
+    pub fn bytes(&self) -> usize {
+        self.entries.iter().map(|(name, value)| name.len() + value.len()).sum()
+    }
+
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
