@@ -124,6 +124,7 @@ fn cycle(criterion: &mut Criterion) {
                 headers: &headers,
                 body,
                 inference,
+                tokens: None,
                 priority: 0,
                 fairness_id: "default",
             };

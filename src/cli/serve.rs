@@ -398,6 +398,7 @@ fn director(
     Director::new(DirectorParts {
         pool: Arc::clone(pool),
         scheduler: plan.scheduler,
+        preparers: plan.preparers,
         producers: plan.producers,
         hooks,
         parsers: Parsers::new(plan.parsers.iter().map(|parser| parser.kind)),

@@ -17,7 +17,8 @@ use crate::plugins::{
     BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, PluginType, Roles, Stability,
 };
 use crate::scheduling::{
-    Column, Filter, Picker, PreRequest, Producer, ProfileHandler, ProfilePlugin, ResponseHeaderHook, Scorer,
+    Column, Filter, Picker, PreRequest, Preparer, Producer, ProfileHandler, ProfilePlugin,
+    ResponseHeaderHook, Scorer,
 };
 
 /// A plugin instance.
@@ -65,6 +66,7 @@ slots! {
     Scorer at Scorer;
     Picker at Picker;
     ProfileHandler at ProfilePicker;
+    Preparer at DataProducer;
     Producer at DataProducer;
     PreRequest at PreRequest;
     ResponseHeaderHook at ResponseReceived;

@@ -13,7 +13,9 @@ use crate::metrics::PluginTimer;
 use crate::plugins::FileDiscoverySpec;
 use crate::prefix::PrefixMatch;
 use crate::request::ParserKind;
-use crate::scheduling::{Column, PreRequest, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler};
+use crate::scheduling::{
+    Column, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
+};
 
 /// Why a plugin instance exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,8 @@ pub struct PlannedParser {
 pub struct Plan {
     /// Chooses endpoints.
     pub scheduler: Scheduler,
+    /// Plugins that find something out about a request before it is scheduled, in document order.
+    pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
     /// Data producers, each after those it reads from; else in document order.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Pre-request hooks in document order.

@@ -111,6 +111,7 @@ fn resolve(document: &Document, options: &LoadOptions, problems: &mut Problems) 
     let list = instances.list();
     Some(Plan {
         scheduler: scheduler?.build(&instances, metrics)?,
+        preparers: hooks(&instances, metrics, |roles| roles.preparer.clone()),
         producers: order
             .into_iter()
             .filter_map(|index| list[index].slot(metrics, |roles| roles.producer.clone()))

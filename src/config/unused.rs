@@ -35,7 +35,8 @@ pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
 
 /// Hooks run for every plugin that has them, whether or not a profile names it.
 fn is_hook(instance: &Instance) -> bool {
-    instance.roles.pre_request.is_some() || instance.roles.response_headers.is_some()
+    let roles = &instance.roles;
+    roles.pre_request.is_some() || roles.response_headers.is_some() || roles.preparer.is_some()
 }
 
 fn is_idle_producer(instance: &Instance, instances: &Instances<'_>) -> bool {

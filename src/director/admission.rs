@@ -26,6 +26,8 @@ pub struct AdmissionCall<'a> {
     pub target_model: &'a str,
     /// Bytes of the body.
     pub size: u64,
+    /// Exact tokens of the prompts, if they are known already.
+    pub tokens: Option<u64>,
     /// When the request headers came.
     pub received: Instant,
     /// Endpoints that may serve; `None` for the whole pool.

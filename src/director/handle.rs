@@ -3,7 +3,7 @@
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::Poll;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -14,13 +14,14 @@ use super::bindings::ServerBindings;
 use super::exchange::Exchange;
 use super::objective::UnknownObjectives;
 use super::observed::{describe_stages, observer};
+use super::prepare::{Preparation, PrepareStage};
 use super::request_body::{RequestBody, Unparsed, decoders};
 use super::retry::{self, Pace};
 use super::route::Routing;
-use super::understood::{LabelText, Understood, estimated_tokens, kept_request_id, new_request_id};
+use super::understood::{LabelText, Understood, kept_request_id, new_request_id};
 use super::{
-    AdmissionCall, Ask, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint, names,
-    objective, rewrite, unseen,
+    AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
+    names, objective, rewrite, unseen,
 };
 use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
@@ -35,6 +36,8 @@ pub struct Director {
     pub(super) parts: DirectorParts,
     /// Free decoders of larger compressed bodies.
     pub(super) decoders: Arc<Semaphore>,
+    /// What is found out about a request before it is scheduled.
+    prepare: PrepareStage,
     pub(super) hooks: Arc<[Hook]>,
     pub(super) profile_names: Arc<[Arc<str>]>,
     /// Requests so far; with the seed it makes the random source of each.
@@ -68,8 +71,10 @@ impl Director {
         let bindings = (limit > 0)
             .then(|| Arc::new(ServerBindings::new(limit, parts.settings.seed, parts.metrics.state())));
         let unknown_objectives = UnknownObjectives::new(parts.metrics.state());
+        let prepare = PrepareStage::new(&parts.preparers, &parts.budget, &parts.metrics);
         Self {
             parts,
+            prepare,
             unknown_objectives,
             decoders: decoders(),
             hooks,
@@ -137,7 +142,10 @@ impl Director {
             orchestration.attribute("request_prio", i64::from(request.priority));
         }
         let subset = self.subset(hint)?;
-        let mut permit = self.admit(&mut request, unparsed, received, subset.as_ref()).await?;
+        let mut preparation = self.prepare(&request, unparsed);
+        let subset_ref = subset.as_ref();
+        let mut permit = self.admit(&mut request, unparsed, received, subset_ref, &mut preparation).await?;
+        request.tokens = preparation.finish().await;
         let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
         let view = request.view(&headers);
@@ -155,7 +163,7 @@ impl Director {
         }
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let forwarded = self.forwarded(&body, &request)?;
-        let lease = take_lease(&decision, request.body.plain.len())?;
+        let lease = take_lease(&decision, request.prompt_tokens())?;
         if let Some(place) = &mut permit {
             place.placed();
         }
@@ -238,6 +246,7 @@ impl Director {
             rewrites,
             priority: objective::priority(&self.parts.pool, headers, &self.unknown_objectives),
             fairness_id: objective::fairness_id(headers),
+            tokens: None,
         })
     }
 
@@ -256,15 +265,27 @@ impl Director {
         }
     }
 
-    /// The one wait that can be long.
+    /// Begins to find out what has to be known before the request is scheduled.
+    fn prepare(&self, request: &Understood, unparsed: Unparsed<'_>) -> Preparation {
+        if self.prepare.is_empty() || unparsed.seen != BodySeen::Whole {
+            return Preparation::default();
+        }
+        self.prepare.begin(&request.prepare_call(unparsed.path, unparsed.headers))
+    }
+
+    /// The one wait that can be long. What is being found out goes on meanwhile.
     async fn admit(
         &self,
         request: &mut Understood,
         unparsed: Unparsed<'_>,
         received: Instant,
         subset: Option<&Subset>,
+        preparation: &mut Preparation,
     ) -> Result<Permit, Refusal> {
         let Some(admission) = &self.parts.admission else { return Ok(None) };
+        if !preparation.is_done() {
+            preparation.advance().await;
+        }
         let call = AdmissionCall {
             headers: unparsed.headers,
             priority: request.priority,
@@ -272,6 +293,7 @@ impl Director {
             model: &request.incoming_model,
             target_model: &request.target_model,
             size: unparsed.body.len() as u64,
+            tokens: preparation.token_count(),
             received,
             subset,
             pool: &self.parts.pool,
@@ -280,6 +302,15 @@ impl Director {
         match poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await {
             Poll::Ready(verdict) => verdict,
             Poll::Pending => {
+                preparation.held(&request.prepare_call(unparsed.path, unparsed.headers));
+                let mut first = |cx: &mut Context<'_>| match admitted.as_mut().poll(cx) {
+                    Poll::Ready(verdict) => Poll::Ready(Some(verdict)),
+                    Poll::Pending => preparation.poll(cx).map(|()| None),
+                };
+                if let Some(verdict) = poll_fn(|cx| first(cx)).await {
+                    return verdict;
+                }
+                // Nobody needs what was read until the request's turn comes.
                 let gone = request.body.let_go(unparsed.body);
                 let permit = admitted.await?;
                 if gone {
@@ -414,9 +445,9 @@ impl Director {
     }
 }
 
-fn take_lease(decision: &Decision, body_bytes: usize) -> Result<Lease, Refusal> {
+fn take_lease(decision: &Decision, tokens: u64) -> Result<Lease, Refusal> {
     match decision.targets().first() {
-        Some(endpoint) => Ok(Lease::take(endpoint, estimated_tokens(body_bytes as u64))),
+        Some(endpoint) => Ok(Lease::take(endpoint, tokens)),
         None => Err(Refusal::new(Reason::NoResult, "results must be greater than zero")),
     }
 }

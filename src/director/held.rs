@@ -69,7 +69,7 @@ impl Admission for Held {
             model: call.model.into(),
             target_model: call.target_model.into(),
             size: call.size,
-            tokens: estimated_tokens(call.size),
+            tokens: call.tokens.unwrap_or_else(|| estimated_tokens(call.size)),
             received: call.received,
             ttl: None,
             slo_ttft: flow::slo_ttft(slo.as_deref()),

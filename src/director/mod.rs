@@ -2,6 +2,7 @@
 
 mod admission;
 mod bindings;
+mod breaker;
 mod budget;
 mod control_headers;
 mod exchange;
@@ -11,6 +12,9 @@ mod names;
 mod objective;
 mod observed;
 mod parts;
+mod prepare;
+#[cfg(test)]
+mod prepare_tests;
 mod reading;
 mod refusal;
 #[cfg(test)]

@@ -7,7 +7,9 @@ use crate::metrics::{InflightMetrics, Metrics, PluginTimer};
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{ParserKind, Parsers};
-use crate::scheduling::{Column, PreRequest, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler};
+use crate::scheduling::{
+    Column, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
+};
 
 /// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
 #[derive(Clone, Debug)]
@@ -35,6 +37,8 @@ pub struct DirectorParts {
     pub pool: Arc<Pool>,
     /// The scheduler.
     pub scheduler: Scheduler,
+    /// Plugins that find something out about a request before it is scheduled, in configuration order.
+    pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
     /// Data producers in the order they run.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Plugins with hooks, in configuration order.

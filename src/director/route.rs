@@ -10,7 +10,7 @@ use super::bindings::ServerBindings;
 use super::exchange::{Exchange, ExchangeParts};
 use super::handle::Director;
 use super::request_body::RequestBody;
-use super::understood::{LabelText, Understood, estimated_tokens};
+use super::understood::{LabelText, Understood};
 use super::unseen::Unseen;
 use super::{Permit, Pieces, Routed, control_headers, names};
 use crate::pool::{Endpoint, Lease};
@@ -48,7 +48,7 @@ impl Director {
         };
         let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == kind);
         let skip_response = request.body.inference.skip_response;
-        let tokens = estimated_tokens(request.body.plain.len() as u64);
+        let tokens = request.prompt_tokens();
         let share = |endpoint: &Arc<Endpoint>| {
             let inflight = self.parts.inflight.as_ref()?;
             Some(inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens))

@@ -88,6 +88,7 @@ mod tests {
             fairness_id: crate::flow::DEFAULT_FLOW,
             model: "m",
             target_model: "m",
+            tokens: None,
             size: 1,
             received: Instant::now(),
             subset: subset.as_ref(),

@@ -40,7 +40,7 @@ fn director_with(ports: &[u16], parsers: Parsers) -> Director {
     Director::new(parts(ports, parsers))
 }
 
-fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
+pub(super) fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
     let metrics = Arc::new(Metrics::new());
     let pool = Arc::new(Pool::new("default", "pool", Instant::now()));
     let spec = |&port: &u16| {
@@ -61,6 +61,7 @@ fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
     DirectorParts {
         pool,
         scheduler: Scheduler::new(vec![profile], handler, Some(Arc::new(conclude))),
+        preparers: Vec::new(),
         producers: Vec::new(),
         hooks: Vec::new(),
         parsers,
@@ -74,7 +75,7 @@ fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
     }
 }
 
-fn ask(body: &'static str, headers: Headers) -> Ask {
+pub(super) fn ask(body: &'static str, headers: Headers) -> Ask {
     Ask {
         headers,
         body: Bytes::from_static(body.as_bytes()),
@@ -87,7 +88,7 @@ fn handle(director: &Director, ask: Ask) -> Result<Routed<Exchange>, Refusal> {
     director.handle(ask, Instant::now(), &mut Span::off()).now_or_never().expect("nothing holds the request")
 }
 
-const COMPLETION: &str = r#"{"model":"m","prompt":"hello"}"#;
+pub(super) const COMPLETION: &str = r#"{"model":"m","prompt":"hello"}"#;
 
 fn text(pieces: &Pieces) -> String {
     String::from_utf8(pieces.concat()).unwrap()

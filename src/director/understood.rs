@@ -2,11 +2,12 @@
 
 use fastrand::Rng;
 
+use super::prepare::HeldTokens;
 use super::request_body::RequestBody;
 use super::{Exchange, Refusal, Routed, objective};
 use crate::metrics::RequestLabels;
 use crate::request::{Headers, cut};
-use crate::scheduling::RequestView;
+use crate::scheduling::{PrepareCall, RequestView};
 
 /// What is known of a request once it is understood.
 pub(super) struct Understood {
@@ -19,6 +20,8 @@ pub(super) struct Understood {
     pub(super) rewrites: bool,
     pub(super) priority: i32,
     pub(super) fairness_id: String,
+    /// The exact tokens, where somebody made them in time.
+    pub(super) tokens: Option<HeldTokens>,
 }
 
 /// A request's labels, kept for the end.
@@ -84,6 +87,24 @@ impl Understood {
         }
     }
 
+    /// Tokens of the prompts: exact where they are known, else estimated.
+    pub(super) fn prompt_tokens(&self) -> u64 {
+        let estimate = || estimated_tokens(self.body.plain.len() as u64);
+        self.tokens.as_ref().map_or_else(estimate, |held| held.tokens.count())
+    }
+
+    /// What a preparer sees.
+    pub(super) fn prepare_call<'a>(&'a self, path: &'a str, headers: &'a Headers) -> PrepareCall<'a> {
+        PrepareCall {
+            id: &self.id,
+            target_model: &self.target_model,
+            path,
+            headers,
+            body: &self.body.plain,
+            inference: &self.body.inference,
+        }
+    }
+
     pub(super) fn view<'a>(&'a self, headers: &'a Headers) -> RequestView<'a> {
         RequestView {
             id: &self.id,
@@ -91,6 +112,7 @@ impl Understood {
             headers,
             body: &self.body.plain,
             inference: &self.body.inference,
+            tokens: self.tokens.as_ref().map(|held| &held.tokens),
             priority: self.priority,
             fairness_id: &self.fairness_id,
         }

@@ -23,6 +23,7 @@ use super::lines::LineFamilies;
 use super::pool::{PoolCollector, PoolFamilies};
 use super::ports::{PortFamilies, PortMetrics};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
+use super::prepare::{PrepareFamilies, PrepareMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
 use super::request::{RequestFamilies, RequestMetrics};
 use super::scheduler::SchedulerMetrics;
@@ -51,6 +52,7 @@ struct Families {
     models: Arc<Limiter>,
     timers: TimerFamily,
     prefix: PrefixFamilies,
+    prepare: PrepareFamilies,
     inflight: InflightFamilies,
     rewrite_gate: Gate,
     scheduler: SchedulerMetrics,
@@ -108,6 +110,7 @@ impl Metrics {
             label_sets,
             timers: TimerFamily::register(&registry),
             prefix: PrefixFamilies::register(&registry),
+            prepare: PrepareFamilies::register(&registry),
             inflight: InflightFamilies::register(&registry, gate(30, "inflight")),
             rewrite_gate: gate(60, "rewrite"),
             scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models), gate(30, "attempt")),
@@ -164,6 +167,11 @@ impl Metrics {
     /// Handles of a prefix index plugin.
     pub fn prefix_index(&self, kind: &str, name: &str) -> PrefixIndexMetrics {
         self.families.prefix.index(kind, name)
+    }
+
+    /// Handles of a plugin that finds something out about requests before they are scheduled.
+    pub fn preparer(&self, kind: &str, name: &str) -> PrepareMetrics {
+        self.families.prepare.preparer(kind, name)
     }
 
     /// Handles of an index of media embeddings.

@@ -60,6 +60,11 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     encoder_cache.query(MediaKind::Image);
     encoder_cache.hits(endpoint, MediaKind::Image, 1);
     encoder_cache.ratio(0.5);
+    let preparer = metrics.preparer("token-producer", "token-producer");
+    preparer.outcome(Preparation::Done);
+    preparer.took(0.01);
+    preparer.waited(0.01);
+    preparer.suspend(false);
     drop(metrics.inflight("load").begin(endpoint, "default-flow", 0, 5));
     metrics.scheduler().success("t", endpoint);
     metrics.scheduler().failure("t");

@@ -13,7 +13,8 @@ use crate::metrics::Metrics;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::request::ParserKind;
 use crate::scheduling::{
-    Column, Decider, Filter, Picker, PreRequest, Producer, ProfileHandler, ResponseHeaderHook, Scorer,
+    Column, Decider, Filter, Picker, PreRequest, Preparer, Producer, ProfileHandler, ResponseHeaderHook,
+    Scorer,
 };
 
 /// How settled a plugin type is.
@@ -285,6 +286,8 @@ pub struct Roles {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Says whether a stage goes to a server of its own.
     pub decider: Option<Arc<dyn Decider>>,
+    /// Finds out about a request what takes time, before it is scheduled.
+    pub preparer: Option<Arc<dyn Preparer>>,
     /// Gathers data before scheduling.
     pub producer: Option<Arc<dyn Producer>>,
     /// Acts before forwarding.
@@ -328,7 +331,7 @@ impl Roles {
             (self.picker.is_some(), "picker"),
             (self.profile_handler.is_some(), "profile handler"),
             (self.decider.is_some(), "decider"),
-            (self.producer.is_some(), "data producer"),
+            (self.producer.is_some() || self.preparer.is_some(), "data producer"),
             (self.pre_request.is_some(), "pre-request"),
             (self.response_headers.is_some(), "response header"),
             (self.parser.is_some(), "parser"),
@@ -385,6 +388,13 @@ impl Roles {
     #[must_use]
     pub fn producer(mut self, plugin: Arc<dyn Producer>) -> Self {
         self.producer = Some(plugin);
+        self
+    }
+
+    /// With this plugin for what takes time.
+    #[must_use]
+    pub fn preparer(mut self, plugin: Arc<dyn Preparer>) -> Self {
+        self.preparer = Some(plugin);
         self
     }
 

@@ -13,7 +13,7 @@ use super::{BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, Plugi
 use crate::metrics::Metrics;
 use crate::pool::{Endpoint, EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot};
 use crate::prefix::PrefixMatch;
-use crate::request::{Headers, Inference, MediaKind};
+use crate::request::{Headers, Inference, MediaKind, Tokenized, TokenizedPrompt};
 use crate::scheduling::{
     Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, HeaderEdits, Mask, Produced,
     ProfileResult, RequestView, Stages,
@@ -94,6 +94,7 @@ pub(crate) struct Request {
     pub(crate) headers: Headers,
     pub(crate) body: Bytes,
     pub(crate) inference: Inference,
+    pub(crate) tokens: Option<Tokenized>,
 }
 
 /// A request for `model` without body or headers.
@@ -103,6 +104,7 @@ pub(crate) fn request(model: &str) -> Request {
         headers: Headers::new(),
         body: Bytes::new(),
         inference: Inference::opaque(),
+        tokens: None,
     }
 }
 
@@ -118,6 +120,13 @@ impl Request {
         let string = crate::request::JsonStr { start: 0, end: text.len() as u32, escaped: false };
         self.body = Bytes::copy_from_slice(text.as_bytes());
         self.inference.prompt.pieces = SmallVec::from_iter([crate::request::Piece::Text(string)]);
+        self
+    }
+
+    /// With these exact tokens of its one prompt.
+    pub(crate) fn tokens(mut self, ids: impl IntoIterator<Item = u32>) -> Self {
+        let prompt = TokenizedPrompt { ids: ids.into_iter().collect(), media: Vec::new() };
+        self.tokens = Some(Tokenized { prompts: vec![prompt] });
         self
     }
 
@@ -138,6 +147,7 @@ impl Request {
             headers: &self.headers,
             body: &self.body,
             inference: &self.inference,
+            tokens: self.tokens.as_ref(),
             priority: 0,
             fairness_id: "default",
         }

@@ -116,6 +116,7 @@ fn main() {
             headers: &headers,
             body: &body,
             inference: &inference,
+            tokens: None,
             priority: 0,
             fairness_id: "default-flow",
         };

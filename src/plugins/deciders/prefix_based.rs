@@ -16,6 +16,7 @@ use crate::plugins::producers::approx_prefix_cache;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
 use crate::prefix::{PrefixMatch, prompt_tokens};
+use crate::request::Tokenized;
 use crate::scheduling::{Call, Column, Decider};
 
 /// Registry row.
@@ -67,7 +68,8 @@ impl Decider for PrefixBased {
         let same = |(endpoint, _): &(&Arc<Endpoint>, _)| Arc::ptr_eq(endpoint, target);
         let Some((_, held)) = call.candidates().iter().zip(matches).find(same) else { return false };
         let request = &call.request;
-        let tokens = prompt_tokens(request.inference, request.body, request.headers);
+        let estimate = || prompt_tokens(request.inference, request.body, request.headers);
+        let tokens = request.tokens.map_or_else(estimate, Tokenized::count);
         let cached = u64::from(held.cached) * u64::from(held.block_size);
         tokens >= self.shortest && tokens.saturating_sub(cached) >= self.non_cached
     }
@@ -111,6 +113,18 @@ mod tests {
             (json!({"nonCachedTokens": 300, "promptTokens": 200}), 250, 0, false),
         ] {
             check(&params, tokens, cached, expected);
+        }
+    }
+
+    #[test]
+    fn exact_tokens_count_instead_of_the_estimate() {
+        let mut fleet = Fleet::new([pod("a")]);
+        let built = fleet.build(&TYPE, Some(json!({"nonCachedTokens": 100}))).unwrap();
+        let target = Arc::clone(&fleet.snapshot().endpoints()[0]);
+        let columns = fleet.matches(&[0], 10);
+        for (tokens, expected) in [(99, false), (100, true)] {
+            let request = request("m").prompt("short").tokens(0..tokens);
+            assert_eq!(fleet.decides(&built.roles, &request, &columns, Some(&target)), expected, "{tokens}");
         }
     }
 

@@ -22,9 +22,12 @@ use smallvec::SmallVec;
 
 use crate::metrics::PrefixIndexMetrics;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
-use crate::prefix::{ApproxIndex, BlockHashes, BlockShape, HeldBlocks, PrefixMatch, block_hashes};
+use crate::prefix::{
+    ApproxIndex, BlockHashes, BlockShape, HeldBlocks, PrefixMatch, block_hashes, token_block_hashes,
+};
 use crate::scheduling::{
     Call, Column, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, Produced, Producer,
+    RequestView,
 };
 
 /// Registry row.
@@ -187,8 +190,11 @@ impl Producer for ApproxPrefixCache {
     fn produce(&self, call: &Call<'_>) -> Result<SmallVec<[Produced; 1]>, String> {
         let request = &call.request;
         let shape = self.rules.shape(call);
-        let blocks =
-            block_hashes(request.target_model, request.inference, request.body, request.headers, shape);
+        let RequestView { target_model: model, inference, body, headers, .. } = *request;
+        let blocks = match request.tokens {
+            Some(tokens) => token_block_hashes(model, inference, body, tokens, shape),
+            None => block_hashes(model, inference, body, headers, shape),
+        };
         let snapshot = call.candidates().snapshot();
         let held = self.index.lookup(snapshot, &blocks);
         let matches = matches(call, &held, &blocks);

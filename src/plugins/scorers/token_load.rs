@@ -16,6 +16,7 @@ use crate::plugins::producers::approx_prefix_cache;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
 use crate::prefix::{PrefixMatch, prompt_tokens};
+use crate::request::Tokenized;
 use crate::scheduling::{Call, Category, Column, Scorer};
 
 /// Registry row.
@@ -81,7 +82,8 @@ impl Scorer for TokenLoad {
             }
         } else {
             let request = &call.request;
-            let prompt = prompt_tokens(request.inference, request.body, request.headers);
+            let estimate = || prompt_tokens(request.inference, request.body, request.headers);
+            let prompt = request.tokens.map_or_else(estimate, Tokenized::count);
             for (score, endpoint) in both {
                 *score = score_of(endpoint, prompt);
             }
@@ -113,6 +115,14 @@ mod tests {
         assert_eq!(scores(&long, &Columns::new()), [0.9, 0.65, 0.0]);
         drop(leases);
         assert_eq!(scores(&empty, &Columns::new()), [1.0; 3]);
+    }
+
+    #[test]
+    fn exact_tokens_count_instead_of_the_estimate() {
+        let mut fleet = Fleet::new([pod("a")]);
+        let built = fleet.build(&TYPE, Some(json!({"queueThresholdTokens": 1000}))).unwrap();
+        let request = request("m").prompt(&"x".repeat(400)).tokens(0..250);
+        assert_eq!(fleet.scores(&built.roles, &request, &Columns::new()), [0.75]);
     }
 
     #[test]

@@ -1,12 +1,14 @@
 //! Prefix-cache indexes: who holds which blocks of which prompt.
 //!
-//! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), the stream becomes a chain of block hashes
+//! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), or of exact tokens where somebody made them
+//! ([`token_block_hashes`]); the stream becomes a chain of block hashes
 //! ([`BlockHashes`]), and an index says how many of them each endpoint holds ([`ApproxIndex`]: what was sent where, as
 //! far as it should still be there). All indexes of the process share one memory bound ([`PrefixMemory`]).
 
 mod approx;
 mod caches;
 mod count;
+mod exact;
 mod hash;
 mod holders;
 mod matches;
@@ -21,6 +23,7 @@ mod tokens;
 
 pub use approx::{ApproxIndex, HeldBlocks};
 pub use count::prompt_tokens;
+pub use exact::token_block_hashes;
 pub use hash::{BlockHasher, BlockHashes};
 pub use matches::PrefixMatch;
 pub use media::VideoHints;

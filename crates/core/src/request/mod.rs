@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `headers`, `types` | what the rest of the program sees |
+//! | `tokenized` | the exact tokens of prompts, made elsewhere |
 //! | `paths`, `parse`, `error` | from a path and a body to an [`Inference`], or why not |
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
 //! | `envelope`, `pieces` | what all APIs share |
@@ -46,6 +47,7 @@ mod skim;
 mod splice;
 mod sse;
 mod state;
+mod tokenized;
 mod types;
 mod usage;
 mod vllm;
@@ -65,4 +67,5 @@ pub use response::ResponseReader;
 pub use rewrite_back::ModelRestorer;
 pub use splice::splice_model;
 pub use state::{MAX_STATE_ID, MadeId, may_refer_to_state, state_in_path};
+pub use tokenized::{MediaSpan, Tokenized, TokenizedPrompt};
 pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Usage, token_ids};

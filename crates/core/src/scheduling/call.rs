@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Candidates, Column, Columns};
 use crate::pool::Endpoint;
-use crate::request::{Headers, Inference};
+use crate::request::{Headers, Inference, Tokenized};
 
 /// The request, as far as it concerns the choice of an endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -22,6 +22,8 @@ pub struct RequestView<'a> {
     pub body: &'a Bytes,
     /// What the body asks for; ranges into `body`.
     pub inference: &'a Inference,
+    /// The exact tokens of its prompts, where somebody made them in time.
+    pub tokens: Option<&'a Tokenized>,
     /// Priority of the objective; below 0 is sheddable.
     pub priority: i32,
     /// Fairness id; never empty.

@@ -1,6 +1,6 @@
 //! Choosing: profiles of filters, scorers and a picker, over one immutable snapshot.
 //!
-//! No `async`, no clock, no lock, no text formatting here. A plugin sees a [`Call`]; it has no way to reach a socket or
+//! No `async`, no clock, no lock, no text formatting here: [`Preparer`] is the shape of what waits, and it runs before. A plugin sees a [`Call`]; it has no way to reach a socket or
 //! a clock.
 
 mod call;
@@ -10,6 +10,7 @@ mod cycle;
 mod decision;
 mod mask;
 mod observer;
+mod prepare;
 mod traits;
 
 pub use call::{Call, RequestView};
@@ -19,6 +20,7 @@ pub use cycle::{Profile, ProfilePlugin, ScheduleError, Scheduler, WeightedScorer
 pub use decision::{Decision, ProfileResult, Stages};
 pub use mask::Mask;
 pub use observer::{CycleObserver, Outcome, Step, Stopwatch};
+pub use prepare::{PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
 pub use traits::{
     Category, DecidedCall, Decider, Explained, Filter, HeaderEdits, Picker, PluginState, PreRequest,
     PreRequestError, Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseHeaderHook, Results,

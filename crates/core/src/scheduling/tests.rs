@@ -142,6 +142,7 @@ fn schedule(scheduler: &Scheduler, candidates: &Candidates) -> Result<Decision, 
         headers: &Headers::new(),
         body: &Bytes::new(),
         inference: &Inference::opaque(),
+        tokens: None,
         priority: 0,
         fairness_id: "default",
     };
@@ -291,6 +292,7 @@ fn columns_follow_the_survivors_and_a_column_of_another_length_is_absent() {
         headers: &headers,
         body: &body,
         inference: &inference,
+        tokens: None,
         priority: 0,
         fairness_id: "",
     };

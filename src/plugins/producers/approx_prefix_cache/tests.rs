@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::*;
-use crate::plugins::fixture::{Built, Fleet, Pod, pod, request};
+use crate::plugins::fixture::{Built, Fleet, Pod, Request, pod, request};
 
 fn fleet(pods: impl IntoIterator<Item = Pod>, params: Value) -> (Fleet, Built) {
     let mut fleet = Fleet::new(pods);
@@ -154,4 +154,21 @@ fn wrong_parameters_name_their_field() {
 fn huge_block_sizes_are_no_trouble() {
     let (fleet, built) = fleet([pod("a").cache(u32::MAX, 1)], json!({"maxPrefixTokensToMatch": 0}));
     assert_eq!(produce(&fleet, &built, "m", "prompt").1, 1);
+}
+
+#[test]
+fn exact_tokens_are_cut_into_blocks_instead_of_the_text() {
+    let (fleet, built) = fleet([pod("a")], Value::Null);
+    let ask = |text: &str, ids: std::ops::Range<u32>| request("m").prompt(text).tokens(ids);
+    let matches = |request: &Request| {
+        let columns = fleet.produce(&built.roles, request);
+        let found = columns.slice::<PrefixMatch>(fleet.column("approx-prefix-cache-producer")).unwrap();
+        (found[0].matched, found[0].total)
+    };
+    let first = ask("one text", 0..640);
+    fleet.forward(&built.roles, &first, &fleet.produce(&built.roles, &first), &[Some(0)]);
+    // Other text with the same tokens is the same prompt, and the same text with other tokens is not.
+    assert_eq!(matches(&ask("another text", 0..640)), (10, 10));
+    assert_eq!(matches(&ask("one text", 1..641)), (0, 10));
+    assert_eq!(matches(&request("m").prompt("one text")), (0, 1));
 }

@@ -1,0 +1,71 @@
+//! Work on a request that waits for something outside: it is done before the cycle, which never waits.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use bytes::Bytes;
+
+use crate::request::{Headers, Inference, Tokenized};
+
+/// What a preparer sees of a request.
+#[derive(Clone, Copy, Debug)]
+pub struct PrepareCall<'a> {
+    /// Request id, for people.
+    pub id: &'a str,
+    /// Model after rewriting; empty if unknown.
+    pub target_model: &'a str,
+    /// Path of the request, without a query.
+    pub path: &'a str,
+    /// Request headers.
+    pub headers: &'a Headers,
+    /// The body without its content-encoding. A clone shares its memory, which is counted until the request was
+    /// answered or its preparation has ended.
+    pub body: &'a Bytes,
+    /// What the body asks for; ranges into `body`.
+    pub inference: &'a Inference,
+}
+
+/// What a preparation found out about a request. The cycle sees it in [`RequestView`](super::RequestView).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Prepared {
+    /// The exact tokens of its prompts.
+    pub tokens: Option<Tokenized>,
+}
+
+/// Why a preparation came to nothing. The request goes on without it.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PrepareError {
+    /// It is this request's own fault: whoever was asked works.
+    #[error("{0}")]
+    Refused(String),
+    /// Whoever was asked does not work.
+    #[error("{0}")]
+    Failed(String),
+}
+
+/// Work in progress. It owns what it needs; dropping it ends the work.
+pub type Preparing = Pin<Box<dyn Future<Output = Result<Prepared, PrepareError>> + Send>>;
+
+/// How much a preparer may cost. Whoever runs it keeps to this.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PrepareLimits {
+    /// Longest run of one piece of work, while a request waits for other reasons as well.
+    pub timeout: Duration,
+    /// Longest time that requests wait for this alone, without getting anything for it, before none waits any more.
+    pub patience: Duration,
+    /// Most pieces of work at once.
+    pub concurrent: usize,
+}
+
+/// Finds out about a request what has to be known before it is scheduled, and cannot be known at once.
+pub trait Preparer: Send + Sync {
+    /// How much it may cost.
+    fn limits(&self) -> PrepareLimits;
+
+    /// Begins to work on a request; `None` if there is nothing to do for it. The first poll may already be ready.
+    fn prepare(&self, call: &PrepareCall<'_>) -> Option<Preparing>;
+
+    /// The smallest piece of work of its kind. It shows whether whoever is asked works again.
+    fn probe(&self) -> Preparing;
+}
