@@ -11,7 +11,7 @@ const MOST_FAILURES: u32 = 5;
 /// The first pause.
 const SHORTEST_PAUSE: Duration = Duration::from_secs(1);
 /// The longest pause; each one is twice as long as the one before.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+const LONGEST_PAUSE: Duration = Duration::from_mins(1);
 /// Answers in time, in a row, after which a pause is a short one again.
 const TRUSTED_AFTER: u32 = 10;
 /// Share of the patience below which none is left.

@@ -201,7 +201,7 @@ impl Preparation {
     /// The request has nothing else to wait for. Gives what is known once all is done, or nobody waits any more.
     pub(super) async fn finish(mut self) -> Option<HeldTokens> {
         self.put_off.iter().for_each(|lane| lane.metrics.outcome(Outcome::Skipped));
-        self.running.retain(|work| work.only_wait());
+        self.running.retain(Running::only_wait);
         if !self.running.is_empty() {
             poll_fn(|cx| self.poll(cx)).await;
         }

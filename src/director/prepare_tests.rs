@@ -236,7 +236,7 @@ async fn whoever_refuses_at_once_is_not_asked_for_every_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_client_that_leaves_takes_the_work_with_it() {
-    for wait in [Duration::ZERO, Duration::from_secs(60)] {
+    for wait in [Duration::ZERO, Duration::from_mins(1)] {
         let setup = Setup::new(Tokens::after(NEVER), wait);
         assert!(tokio::time::timeout(30 * MS, setup.send()).await.is_err());
         assert_eq!((setup.tokens.working.load(Relaxed), setup.counted("cancelled")), (0, 1), "{wait:?}");
@@ -252,7 +252,7 @@ async fn a_client_that_leaves_takes_the_work_with_it() {
 #[tokio::test(start_paused = true)]
 async fn no_more_work_runs_at_once_than_is_allowed_and_none_longer() {
     let tokens = Tokens { concurrent: 3, timeout: Duration::from_secs(2), ..Tokens::after(NEVER) };
-    let setup = Arc::new(Setup::new(tokens, Duration::from_secs(60)));
+    let setup = Arc::new(Setup::new(tokens, Duration::from_mins(1)));
     let send = |setup: &Arc<Setup>| {
         let setup = Arc::clone(setup);
         tokio::spawn(async move { setup.send().await })
