@@ -60,6 +60,7 @@ fn world() -> World {
     let director = Director::new(DirectorParts {
         pool: Arc::clone(&pool),
         scheduler: plan.scheduler,
+        preparers: plan.preparers,
         producers: plan.producers,
         hooks,
         parsers: Parsers::default(),
