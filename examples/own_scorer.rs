@@ -7,24 +7,25 @@ use std::sync::Arc;
 
 use pointsman::plugins::{BuildError, PluginType, Roles, Stability, registry_with};
 use pointsman::scheduling::{Call, Category, Scorer};
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 /// The row of the registry.
-static ZONE_SCORER: PluginType = PluginType {
-    name: "zone-scorer",
-    reports_as: "zone-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        let Params { zone } = cx.params()?;
-        if zone.is_empty() {
-            return Err(BuildError::at("zone", "is required: the name of a zone"));
-        }
-        Ok(Roles::default().scorer(Arc::new(Zone { zone })))
-    },
-};
+static ZONE_SCORER: PluginType = PluginType::new("zone-scorer", Stability::Beta, |cx| {
+    let Params { zone } = cx.params()?;
+    if zone.is_empty() {
+        return Err(BuildError::at("zone", "is required: the name of a zone"));
+    }
+    Ok(Roles::default().scorer(Arc::new(Zone { zone })))
+})
+.about(
+    "Prefers endpoints in one zone.",
+    "Use it where the servers of other zones should only take what is left. It costs one look-up of a label for \
+     each endpoint.",
+)
+.with_example("zone: eu-west-1a");
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// The zone whose endpoints are preferred.

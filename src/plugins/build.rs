@@ -1,12 +1,15 @@
 //! How a configured plugin comes to life: what it is given, and what it turns out to be.
 
 use std::any::TypeId;
+use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
+use schemars::{JsonSchema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use super::plugin_type::ParametersSchema;
 use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::metrics::Metrics;
@@ -16,39 +19,6 @@ use crate::scheduling::{
     Column, Decider, Filter, Picker, PreRequest, Preparer, Producer, ProfileHandler, ResponseHeaderHook,
     Scorer,
 };
-
-/// How settled a plugin type is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stability {
-    /// May change; needs `--allow-experimental-plugins`.
-    Alpha,
-    /// Usable without a flag.
-    Beta,
-}
-
-/// A type that another one replaces.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Superseded {
-    /// Version of the reference that deprecated it.
-    pub since: &'static str,
-    /// What to use instead.
-    pub replacement: &'static str,
-}
-
-/// One row of the registry.
-#[derive(Clone, Copy, Debug)]
-pub struct PluginType {
-    /// Type string, the reference's letter for letter.
-    pub name: &'static str,
-    /// What the `plugin_type` label says; nearly always `name`.
-    pub reports_as: &'static str,
-    /// How settled it is.
-    pub stability: Stability,
-    /// What replaces it, if anything does.
-    pub superseded: Option<Superseded>,
-    /// Builds an instance.
-    pub build: fn(&mut BuildCx<'_>) -> Result<Roles, BuildError>,
-}
 
 /// Why a plugin could not be built.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -103,6 +73,8 @@ pub struct BuildCx<'a> {
     columns: &'a mut Vec<ColumnKey>,
     seed: u64,
     prefix_memory: Option<Arc<PrefixMemory>>,
+    /// Set while the plugin only says which parameters it has.
+    describing: Option<&'a Cell<Option<ParametersSchema>>>,
     /// Columns this plugin writes.
     pub produced: Vec<ColumnKey>,
     /// Columns this plugin reads.
@@ -156,8 +128,25 @@ impl<'a> BuildCx<'a> {
         seed: u64,
     ) -> Self {
         let (produced, consumed, deciders, warnings) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        let prefix_memory = None;
-        Self { name, params, metrics, columns, seed, prefix_memory, produced, consumed, deciders, warnings }
+        Self {
+            name,
+            params,
+            metrics,
+            columns,
+            seed,
+            prefix_memory: None,
+            describing: None,
+            produced,
+            consumed,
+            deciders,
+            warnings,
+        }
+    }
+
+    /// The same, for a build that ends where the plugin asks for its parameters: their schema goes into `found`.
+    pub(super) fn describing(mut self, found: &'a Cell<Option<ParametersSchema>>) -> Self {
+        self.describing = Some(found);
+        self
     }
 
     /// Instance name.
@@ -188,7 +177,11 @@ impl<'a> BuildCx<'a> {
     }
 
     /// The parameters, strictly: an unknown field is an error. Keys match in any letter case, `null` means the default.
-    pub fn params<P: DeserializeOwned + Default>(&self) -> Result<P, BuildError> {
+    pub fn params<P: DeserializeOwned + Default + JsonSchema>(&self) -> Result<P, BuildError> {
+        if let Some(found) = self.describing {
+            found.set(Some(SchemaGenerator::subschema_for::<P>));
+            return Err(BuildError::new("only the parameters were asked for"));
+        }
         super::params::decode(self.params)
     }
 

@@ -12,6 +12,7 @@ pub mod flow_control;
 mod params;
 pub mod parsers;
 pub mod pickers;
+mod plugin_type;
 pub mod producers;
 pub mod profiles;
 mod registry;
@@ -20,7 +21,7 @@ pub mod scorers;
 pub mod sources;
 
 pub use build::{
-    BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec,
-    PluginType, Roles, Stability, Superseded,
+    BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, Roles,
 };
+pub use plugin_type::{ParametersSchema, PluginType, Stability, Superseded};
 pub use registry::{REGISTRY, Registry, registry_with};

@@ -1,12 +1,13 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::*;
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     block_size: u16,
@@ -40,20 +41,20 @@ impl Default for Params {
     }
 }
 
-#[derive(Debug, Default, Deserialize, PartialEq)]
+#[derive(Debug, Default, Deserialize, JsonSchema, PartialEq)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Rule {
     max_tokens: u32,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(rename_all = "lowercase")]
 enum Mode {
     Fast,
     Exact,
 }
 
-#[derive(Debug, Deserialize, PartialEq)]
+#[derive(Debug, Deserialize, JsonSchema, PartialEq)]
 #[serde(try_from = "u64")]
 struct Window(u64);
 
@@ -159,7 +160,7 @@ fn words_for_booleans_count_as_in_old_yaml() {
 
 #[test]
 fn a_missing_required_field_is_named() {
-    #[derive(Debug, Default, Deserialize)]
+    #[derive(Debug, Default, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
     struct Required {
         #[allow(dead_code, reason = "only decoded")]

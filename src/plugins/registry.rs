@@ -113,8 +113,38 @@ mod tests {
     }
 
     #[test]
+    fn every_type_says_what_it_does_when_to_use_it_and_what_it_costs() {
+        for plugin in REGISTRY {
+            let (summary, advice) = (plugin.summary, plugin.advice);
+            assert!(summary.ends_with('.') && !summary.contains(". "), "{}: {summary}", plugin.name);
+            assert!(
+                advice.starts_with("Use ") && advice.contains(". It costs "),
+                "{}: {advice}",
+                plugin.name
+            );
+        }
+    }
+
+    #[test]
+    fn every_type_has_an_example_with_which_it_builds() {
+        for plugin in REGISTRY {
+            assert!(!plugin.roles().names().is_empty(), "{} has no role", plugin.name);
+        }
+    }
+
+    #[test]
+    fn the_schema_of_parameters_comes_from_their_type() {
+        let mut schemas = schemars::SchemaGenerator::default();
+        let of = crate::plugins::scorers::load_aware::TYPE.parameters().unwrap();
+        let schema = serde_json::to_string(&of(&mut schemas)).unwrap();
+        let all = serde_json::to_string(&schemas.definitions()).unwrap();
+        assert!(all.contains("threshold"), "{schema} {all}");
+        assert!(crate::plugins::scorers::queue::TYPE.parameters().is_none());
+    }
+
+    #[test]
     fn own_types_join_the_built_in_ones_unless_their_name_is_taken() {
-        static OWN: PluginType = PluginType { name: "own-scorer", ..crate::plugins::scorers::queue::TYPE };
+        static OWN: PluginType = crate::plugins::scorers::queue::TYPE.renamed("own-scorer");
         let all = registry_with(&[&OWN]).unwrap();
         assert_eq!((all.len(), all.last().unwrap().name), (REGISTRY.len() + 1, "own-scorer"));
         let taken = registry_with(&[&crate::plugins::scorers::queue::TYPE]).unwrap_err();

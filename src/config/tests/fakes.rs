@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use fastrand::Rng;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
@@ -10,7 +11,7 @@ use crate::config::{ConfigSource, LoadOptions, Plan, load};
 use crate::document::{Level, Problems};
 use crate::metrics::Metrics;
 use crate::plugins::{
-    BuildCx, BuildError, PluginType, Roles, Stability, Superseded, discovery, flow_control, parsers, sources,
+    BuildCx, BuildError, PluginType, Roles, Stability, discovery, flow_control, parsers, sources,
 };
 use crate::scheduling::{
     Call, Category, DecidedCall, Filter, HeaderEdits, Mask, Picker, PluginState, PreRequest, PreRequestError,
@@ -75,13 +76,13 @@ pub(super) struct Match;
 /// Tokens.
 pub(super) struct Tokens;
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct PrefixParams {
     prefix_match_info_producer_name: Option<String>,
 }
 
-#[derive(Default, Deserialize)]
+#[derive(Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct BlockParams {
     block_size: u32,
@@ -91,7 +92,7 @@ struct BlockParams {
 type Built = Result<Roles, BuildError>;
 
 const fn beta(name: &'static str, build: fn(&mut BuildCx<'_>) -> Built) -> PluginType {
-    PluginType { name, reports_as: name, stability: Stability::Beta, superseded: None, build }
+    PluginType::new(name, Stability::Beta, build)
 }
 
 #[expect(clippy::unnecessary_wraps, reason = "the registry sets the signature")]
@@ -149,17 +150,14 @@ static SINGLE: PluginType =
 static DISAGG: PluginType =
     beta("disagg-profile-handler", |_| Ok(Roles::default().profile_handler(Arc::new(Nothing))));
 static LABEL: PluginType = beta("label-selector-filter", |_| Ok(Roles::default().filter(Arc::new(Nothing))));
-static BY_LABEL: PluginType = PluginType {
-    superseded: Some(Superseded { since: "v0.9.0", replacement: "label-selector-filter" }),
-    ..beta("by-label-selector", |_| Ok(Roles::default().filter(Arc::new(Nothing))))
-};
+static BY_LABEL: PluginType = beta("by-label-selector", |_| Ok(Roles::default().filter(Arc::new(Nothing))))
+    .superseded_by("label-selector-filter", "v0.9.0");
 static LENGTH: PluginType = beta("context-length-aware", |cx| {
     cx.may_consume::<Tokens>("token-producer");
     Ok(Roles::default().filter(Arc::new(Nothing)).scorer(Arc::new(Nothing)))
 });
 static RING: PluginType = beta("ring", ring);
-static SESSION: PluginType =
-    PluginType { stability: Stability::Alpha, ..beta("session-affinity-scorer", session) };
+static SESSION: PluginType = PluginType::new("session-affinity-scorer", Stability::Alpha, session);
 
 static FAKES: &[&PluginType] = &[
     &QUEUE,

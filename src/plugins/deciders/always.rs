@@ -10,16 +10,15 @@ use crate::pool::Endpoint;
 use crate::scheduling::{Call, Decider};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "always-disagg-pd-decider",
-    reports_as: "always-disagg-pd-decider",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().decider(Arc::new(Always)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("always-disagg-pd-decider", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().decider(Arc::new(Always)))
+})
+.about(
+    "Sends every prompt to a prefill server.",
+    "Use it where prefill servers have room for all prompts. It costs nothing, but short and cached \
+         prompts pay for the transfer of their cache, too.",
+);
 
 #[derive(Debug)]
 struct Always;

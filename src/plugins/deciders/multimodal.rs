@@ -11,16 +11,14 @@ use crate::pool::Endpoint;
 use crate::scheduling::{Call, Decider};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "always-disagg-multimodal-decider",
-    reports_as: "always-disagg-multimodal-decider",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().decider(Arc::new(Multimodal)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("always-disagg-multimodal-decider", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().decider(Arc::new(Multimodal)))
+})
+.about(
+    "Sends requests with an image, a video or a sound to an encode server.",
+    "Use it where encoders run on servers of their own. It costs one look at the parsed prompt.",
+);
 
 #[derive(Debug)]
 struct Multimodal;

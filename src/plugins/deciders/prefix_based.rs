@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::producers::approx_prefix_cache;
@@ -20,15 +22,13 @@ use crate::request::Tokenized;
 use crate::scheduling::{Call, Column, Decider};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "prefix-based-pd-decider",
-    reports_as: "prefix-based-pd-decider",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("prefix-based-pd-decider", Stability::Beta, build).about(
+    "Sends a prompt to a prefill server if the decode server holds too little of it.",
+    "Use it where short or mostly cached prompts are faster on the decode server alone. It costs one \
+         pass over the prompt to count its tokens, and it keeps a prefix index.",
+);
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Tokens that the decode server does not hold, from which a prompt is prefilled apart; 0 is never.

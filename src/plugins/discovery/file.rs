@@ -7,21 +7,22 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::build::FileDiscoverySpec;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// The row.
-pub static TYPE: PluginType = PluginType {
-    name: "file-discovery",
-    reports_as: "file-discovery",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("file-discovery", Stability::Beta, build)
+    .about(
+        "Takes endpoints, objectives and model rewrites from one file.",
+        "Use it without Kubernetes, or for tests. It costs one watch of the file's folder.",
+    )
+    .with_example("path: endpoints.yaml");
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     path: PathBuf,

@@ -5,21 +5,24 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
-use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Filter, Mask};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "by-label",
-    reports_as: "by-label",
-    stability: Stability::Beta,
-    superseded: Some(Superseded { since: "v0.9.0", replacement: "label-selector-filter" }),
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("by-label", Stability::Beta, build)
+    .superseded_by("label-selector-filter", "v0.9.0")
+    .about(
+        "Keeps endpoints whose pod label has one of the listed values.",
+        "Use label-selector-filter instead, which can say the same and more. It costs one look-up of a \
+         label for each endpoint.",
+    )
+    .with_example("label: llm-d.ai/role\nvalidValues: [decode, both]");
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Label key; required.

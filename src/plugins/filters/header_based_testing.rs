@@ -15,16 +15,15 @@ use crate::pool::Subset;
 use crate::scheduling::{Call, Filter, Mask};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "header-based-testing-filter",
-    reports_as: "header-based-testing-filter",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().filter(Arc::new(HeaderBasedTesting)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("header-based-testing-filter", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().filter(Arc::new(HeaderBasedTesting)))
+})
+.about(
+    "Keeps the endpoints that the header test-epp-endpoint-selection names.",
+    "Use it for conformance tests alone, because any client can choose its endpoint with it. It costs a \
+         comparison for each entry of the header and each endpoint.",
+);
 
 const HEADER: &str = "test-epp-endpoint-selection";
 

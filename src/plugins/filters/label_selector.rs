@@ -7,30 +7,27 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::document::{is_label_key, is_label_value};
-use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
 use crate::scheduling::{Call, Filter, Mask};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "label-selector-filter",
-    reports_as: "label-selector-filter",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("label-selector-filter", Stability::Beta, build).about(
+    "Keeps endpoints whose pod labels match a Kubernetes label selector.",
+    "Use it where some endpoints cannot serve a profile's requests, as of another role or hardware. It \
+         costs one look-up of a label for each requirement and endpoint.",
+);
 
 /// Registry row of the old name.
-pub static BY_LABEL_SELECTOR: PluginType = PluginType {
-    name: "by-label-selector",
-    superseded: Some(Superseded { since: "v0.9.0", replacement: "label-selector-filter" }),
-    ..TYPE
-};
+pub static BY_LABEL_SELECTOR: PluginType =
+    TYPE.renamed("by-label-selector").superseded_by("label-selector-filter", "v0.9.0");
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Labels and the values they must have.
@@ -39,7 +36,7 @@ struct Params {
     match_expressions: Vec<Expression>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Expression {
     /// Label key.

@@ -14,6 +14,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 use xxhash_rust::xxh64::xxh64;
 
@@ -24,15 +26,13 @@ use crate::prefix::PrefixMatch;
 use crate::scheduling::{Call, Column, Filter, Mask};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "prefix-cache-affinity-filter",
-    reports_as: "prefix-cache-affinity-filter",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("prefix-cache-affinity-filter", Stability::Beta, build).about(
+    "Keeps the endpoints that hold nearly all of the prompt, unless they are too busy.",
+    "Use it where prefixes are long and a miss costs more than a wait. It costs two passes over the \
+         candidates, and it keeps a prefix index.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Share of the prompt from which an endpoint is sticky, at most 1; 0 and less switch the filter off.

@@ -13,6 +13,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use super::{headroom, positive};
@@ -21,17 +23,15 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Filter, Mask};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "concurrency-detector",
-    reports_as: "concurrency-detector",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("concurrency-detector", Stability::Beta, build).about(
+    "Counts an endpoint as full when this process has as much in flight there as a limit says.",
+    "Use it where scrapes are too slow to follow the load, or where the servers' limits are known. It \
+         costs one pass over the endpoints for each look at the pool.",
+);
 
 const PRODUCER: &str = "inflight-load-producer";
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     concurrency_mode: String,

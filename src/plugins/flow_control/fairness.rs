@@ -6,14 +6,20 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// The best head of all flows.
 pub static GLOBAL_STRICT: PluginType =
-    row("global-strict-fairness-policy", |cx| build(cx, Fairness::GlobalStrict));
+    PluginType::new("global-strict-fairness-policy", Stability::Beta, |cx| build(cx, Fairness::GlobalStrict))
+        .about(
+            "Serves the flow whose first request comes first of all flows in the band.",
+            "Use it where fairness between flows does not matter; it is the default. It costs one comparison \
+         for each flow that waits.",
+        );
 
 /// One request per flow in turn.
-pub static ROUND_ROBIN: PluginType = row("round-robin-fairness-policy", |cx| build(cx, Fairness::RoundRobin));
-
-const fn row(name: &'static str, build: fn(&mut BuildCx<'_>) -> Result<Roles, BuildError>) -> PluginType {
-    PluginType { name, reports_as: name, stability: Stability::Beta, superseded: None, build }
-}
+pub static ROUND_ROBIN: PluginType =
+    PluginType::new("round-robin-fairness-policy", Stability::Beta, |cx| build(cx, Fairness::RoundRobin))
+        .about(
+            "Serves one request of each flow in turn.",
+            "Use it where no tenant of a band may crowd out the others. It costs one step in a list.",
+        );
 
 #[expect(clippy::unnecessary_wraps, reason = "the registry sets the signature")]
 fn build(cx: &mut BuildCx<'_>, fairness: Fairness) -> Result<Roles, BuildError> {

@@ -11,21 +11,21 @@
 
 use std::time::Duration;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::flow::settings::{Fairness, ProgramAware};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "program-aware-fairness",
-    reports_as: "program-aware-fairness",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("program-aware-fairness", Stability::Beta, build).about(
+    "Serves the program that got the least service next.",
+    "Use it where agents or batch programs share a pool with short requests. It costs one pass over the \
+         flows that wait, and a record for each program.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     strategy: String,

@@ -11,28 +11,40 @@
 //!
 //! The formulas are in [`crate::flow::usage_limit`].
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::flow::settings::{HoldbackDomain, UsageLimit};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// One ceiling for all.
-pub static STATIC: PluginType = row("static-usage-limit-policy", Stability::Beta, fixed);
+pub static STATIC: PluginType = PluginType::new("static-usage-limit-policy", Stability::Beta, fixed).about(
+    "Holds all requests from one and the same saturation on.",
+    "Use it to keep the pool fuller or emptier than the detector's thresholds say; it is the default. \
+         It costs nothing.",
+);
 
 /// Ceilings that fall with the priority.
-pub static PRIORITY_HOLDBACK: PluginType = row("priority-holdback-policy", Stability::Alpha, holdback);
+pub static PRIORITY_HOLDBACK: PluginType =
+    PluginType::new("priority-holdback-policy", Stability::Alpha, holdback)
+        .about(
+            "Holds less important bands at a lower saturation than important ones.",
+            "Use it to keep room for important requests before they come. It costs one sum for each band.",
+        )
+        .with_example("minCeiling: 0.5");
 
 /// Ceilings that open more rarely the fuller the pool is.
 pub static SOFT_REFLECTIVE_CEILING: PluginType =
-    row("soft-reflective-ceiling-policy", Stability::Alpha, soft_reflective);
+    PluginType::new("soft-reflective-ceiling-policy", Stability::Alpha, soft_reflective).about(
+        "Holds the lower bands more often the fuller the pool is.",
+        "Use it where a hard ceiling would stop the lower bands for a long time. It costs one sum for each \
+         band.",
+    );
 
 type Built = Result<Roles, BuildError>;
 
-const fn row(name: &'static str, stability: Stability, build: fn(&mut BuildCx<'_>) -> Built) -> PluginType {
-    PluginType { name, reports_as: name, stability, superseded: None, build }
-}
-
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct StaticParams {
     threshold: f64,
@@ -55,7 +67,7 @@ fn fixed(cx: &mut BuildCx<'_>) -> Built {
     Ok(limit(UsageLimit::Static { threshold }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct HoldbackParams {
     min_ceiling: Option<f64>,
@@ -94,7 +106,7 @@ fn holdback(cx: &mut BuildCx<'_>) -> Built {
     Ok(limit(UsageLimit::PriorityHoldback { min_ceiling, max_ceiling, domain }))
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct NoParams {}
 

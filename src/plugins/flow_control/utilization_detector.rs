@@ -14,6 +14,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use super::{headroom, positive};
@@ -23,15 +25,13 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Filter, Mask};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "utilization-detector",
-    reports_as: "utilization-detector",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("utilization-detector", Stability::Beta, build).about(
+    "Counts an endpoint as full when its queue or its cache, as last scraped, reaches a threshold.",
+    "Use it where the servers' own figures say best how busy they are; it is the default. It costs one \
+         pass over the endpoints for each look at the pool.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     queue_depth_threshold: i64,

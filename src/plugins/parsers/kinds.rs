@@ -1,23 +1,39 @@
 //! One row a parser. None takes parameters.
 
-use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+use crate::plugins::{BuildCx, PluginType, Roles, Stability};
 use crate::request::ParserKind;
 
 /// `openai-parser`: chat completions, completions, embeddings, responses and the like.
-pub static OPENAI: PluginType = row("openai-parser", |cx| Ok(parser(cx, ParserKind::OpenAi)));
+pub static OPENAI: PluginType =
+    PluginType::new("openai-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::OpenAi))).about(
+        "Reads bodies of the OpenAI APIs: chat, completions, responses, embeddings and others.",
+        "Use it to say which APIs are read; without any parser in the configuration all of them are. It \
+         costs one pass over the body.",
+    );
 
 /// `anthropic-parser`: messages and their token count.
-pub static ANTHROPIC: PluginType = row("anthropic-parser", |cx| Ok(parser(cx, ParserKind::Anthropic)));
+pub static ANTHROPIC: PluginType =
+    PluginType::new("anthropic-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::Anthropic))).about(
+        "Reads bodies of Anthropic's messages API.",
+        "Use it to say which APIs are read; without any parser in the configuration all of them are. It \
+         costs one pass over the body.",
+    );
 
 /// `vllmhttp-parser`: vLLM's generate API.
-pub static VLLM_HTTP: PluginType = row("vllmhttp-parser", |cx| Ok(parser(cx, ParserKind::VllmHttp)));
+pub static VLLM_HTTP: PluginType =
+    PluginType::new("vllmhttp-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::VllmHttp))).about(
+        "Reads bodies of vLLM's own HTTP API.",
+        "Use it where clients call vLLM's own paths with prompts as token ids. It costs one pass over the \
+         body.",
+    );
 
 /// `passthrough-parser`: takes what no other parser wants, and looks into nothing.
-pub static PASSTHROUGH: PluginType = row("passthrough-parser", |cx| Ok(parser(cx, ParserKind::Passthrough)));
-
-const fn row(name: &'static str, build: fn(&mut BuildCx<'_>) -> Result<Roles, BuildError>) -> PluginType {
-    PluginType { name, reports_as: name, stability: Stability::Beta, superseded: None, build }
-}
+pub static PASSTHROUGH: PluginType =
+    PluginType::new("passthrough-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::Passthrough)))
+        .about(
+            "Takes requests that no other parser wants, and does not look into them.",
+            "Use it where paths that nobody can read should still be routed by load. It costs nothing.",
+        );
 
 fn parser(cx: &mut BuildCx<'_>, kind: ParserKind) -> Roles {
     cx.no_params();

@@ -14,13 +14,10 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Picker};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "max-score-picker",
-    reports_as: "max-score-picker",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("max-score-picker", Stability::Beta, build).about(
+    "Picks the endpoint with the highest score; equal scores are equally likely.",
+    "Use it unless there is a reason for another picker. It costs one pass over the candidates.",
+);
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let limit = super::limit(cx)?;

@@ -5,12 +5,14 @@ pub mod max_score;
 pub mod random;
 pub mod weighted_random;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use super::{BuildCx, BuildError};
 
 /// Parameters of every picker.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Most endpoints to return; below 1 means 1.

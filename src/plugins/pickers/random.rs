@@ -11,13 +11,11 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Picker};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "random-picker",
-    reports_as: "random-picker",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("random-picker", Stability::Beta, build).about(
+    "Picks an endpoint at random, whatever its score.",
+    "Use it to compare other profiles with chance, or where filters alone decide. It costs one draw for \
+         each endpoint that is returned.",
+);
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let limit = super::limit(cx)?;

@@ -15,13 +15,11 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Picker};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "weighted-random-picker",
-    reports_as: "weighted-random-picker",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("weighted-random-picker", Stability::Beta, build).about(
+    "Picks an endpoint at random, in proportion to its score.",
+    "Use it where several pickers with the same view of the pool would all choose the same endpoint. It \
+         costs a draw and a logarithm for each endpoint.",
+);
 
 /// What a draw of 0 becomes.
 const SMALLEST_DRAW: f64 = 1e-10;

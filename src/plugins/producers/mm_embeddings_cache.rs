@@ -15,6 +15,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 use xxhash_rust::xxh64::xxh64;
@@ -30,13 +31,12 @@ use crate::scheduling::{
 };
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "mm-embeddings-cache-producer",
-    reports_as: "mm-embeddings-cache-producer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("mm-embeddings-cache-producer", Stability::Beta, build).about(
+    "Estimates which endpoint holds the embeddings of a request's images, videos and sounds, from what \
+         this process sent where.",
+    "Use it, with mm-embeddings-cache-scorer, where the same images come again. It costs a hash of each \
+         item, and a look-up for each item and candidate.",
+);
 
 const DEFAULT_CACHE_MIB: i64 = 4096;
 /// MiB that an embedding is taken to fill.
@@ -48,7 +48,7 @@ const KINDS: [MediaKind; 3] = [MediaKind::Image, MediaKind::Audio, MediaKind::Vi
 /// Items remembered for all endpoints together, about 30 MB.
 const MAX_ITEMS: usize = 1 << 20;
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 struct Params {
     /// Size of an endpoint's embedding cache, in MiB; below 1 means 4096.

@@ -11,6 +11,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use super::approx_prefix_cache;
@@ -21,15 +23,13 @@ use crate::prefix::PrefixMatch;
 use crate::scheduling::{Column, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "p2p-source-producer",
-    reports_as: "p2p-source-producer",
-    stability: Stability::Alpha,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("p2p-source-producer", Stability::Alpha, build).about(
+    "Names an endpoint that holds much of the prompt, from which another one can fetch its cache.",
+    "Use it where engines can pull cache blocks from each other. It costs two passes over the \
+         candidates.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Instance that produces the prefix matches.

@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 use smallvec::{SmallVec, smallvec};
 
@@ -17,15 +19,13 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, ProfileFault, ProfileHandler, Results, ScheduleError};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "header-profile-handler",
-    reports_as: "header-profile-handler",
-    stability: Stability::Alpha,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("header-profile-handler", Stability::Alpha, build).about(
+    "Runs the profile that a header of the request names.",
+    "Use it behind a coordinator of disaggregated serving, which must be the only one that can set the \
+         header. It costs one look at the headers.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Header that names the profile, in any letter case.

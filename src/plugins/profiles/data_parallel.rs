@@ -10,27 +10,29 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 use smallvec::SmallVec;
 
 use super::single::SingleProfile;
 use crate::plugins::routing_headers;
-use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{
     Call, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, ProfileFault, ProfileHandler,
     Results, ScheduleError,
 };
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "data-parallel-profile-handler",
-    reports_as: "data-parallel-profile-handler",
-    stability: Stability::Beta,
-    superseded: Some(Superseded { since: "v0.7.0", replacement: "single-profile-handler" }),
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("data-parallel-profile-handler", Stability::Beta, build)
+    .superseded_by("single-profile-handler", "v0.7.0")
+    .about(
+        "Runs the only profile, and names the engine rank that was picked in a header.",
+        "Use it only where the sidecar of data-parallel servers expects that header; otherwise each rank is \
+         an endpoint of its own. It costs nothing beside single-profile-handler.",
+    );
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Port on which the proxy reaches every server, 1 to 65535.

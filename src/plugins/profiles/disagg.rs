@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use super::stages::{SideStage, StageHandler, StageOrder};
@@ -18,15 +20,14 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "disagg-profile-handler",
-    reports_as: "disagg-profile-handler",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("disagg-profile-handler", Stability::Beta, build).about(
+    "Serves a request by up to three servers: one decodes, another one may process the prompt, others \
+         may encode its media.",
+    "Use it in pools that have prefill or encode servers beside decode servers. It costs one more run \
+         of a profile for each stage that a request gets.",
+);
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// `decode-first` or `prefill-first`.
@@ -49,7 +50,7 @@ struct Params {
     decider_plugin_name: Option<String>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Profiles {
     /// Profile that chooses the server that answers.
@@ -60,7 +61,7 @@ struct Profiles {
     encode: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Deciders {
     /// Decider for prefill.

@@ -6,25 +6,27 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::routing_headers;
-use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "disagg-headers-handler",
-    reports_as: "disagg-headers-handler",
-    stability: Stability::Beta,
-    superseded: Some(Superseded { since: "v0.9.0", replacement: "disagg-profile-handler" }),
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("disagg-headers-handler", Stability::Beta, build)
+    .superseded_by("disagg-profile-handler", "v0.9.0")
+    .about(
+        "Writes the routing headers of prefill and encode servers.",
+        "Use it only beside pd-profile-handler, or to keep an old configuration. It costs nothing, and \
+         beside disagg-profile-handler it changes nothing.",
+    );
 
 /// Registry row of the former name.
-pub static PREFILL_HEADER_HANDLER: PluginType = PluginType { name: "prefill-header-handler", ..TYPE };
+pub static PREFILL_HEADER_HANDLER: PluginType = TYPE.renamed("prefill-header-handler");
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Profile whose first target processes the prompt.

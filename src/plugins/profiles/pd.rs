@@ -10,22 +10,24 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use super::data_parallel::{RankHeader, port};
 use super::stages::{SideStage, StageHandler, StageOrder};
-use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability, Superseded};
+use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "pd-profile-handler",
-    reports_as: "pd-profile-handler",
-    stability: Stability::Beta,
-    superseded: Some(Superseded { since: "v0.7.0", replacement: "disagg-profile-handler" }),
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("pd-profile-handler", Stability::Beta, build)
+    .superseded_by("disagg-profile-handler", "v0.7.0")
+    .about(
+        "Runs the decode profile, and the prefill profile where a decider says so.",
+        "Use it only to keep an old configuration; disagg-profile-handler does the same and more. It costs \
+         one more run of a profile for each request whose prompt another server processes.",
+    );
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Profile that chooses the server that answers.

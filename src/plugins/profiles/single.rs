@@ -8,16 +8,15 @@ use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, ProfileHandler, Results, ScheduleError};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "single-profile-handler",
-    reports_as: "single-profile-handler",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().profile_handler(Arc::new(SingleProfile)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("single-profile-handler", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().profile_handler(Arc::new(SingleProfile)))
+})
+.about(
+    "Runs the only profile there is, and its result answers.",
+    "Use it wherever one server serves a whole request; a configuration with one profile gets it \
+         unasked. It costs nothing.",
+);
 
 /// Runs everything once.
 #[derive(Debug)]

@@ -6,21 +6,21 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "active-request-scorer",
-    reports_as: "active-request-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("active-request-scorer", Stability::Beta, build).about(
+    "Prefers endpoints that serve fewer of the requests that this process sent.",
+    "Use it where requests cost about the same, or where scrapes are too slow to follow the load. It \
+         costs two passes over the candidates and needs no scrape.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Without effect: a request counts until its stream ends.

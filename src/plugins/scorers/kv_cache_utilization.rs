@@ -8,16 +8,15 @@ use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "kv-cache-utilization-scorer",
-    reports_as: "kv-cache-utilization-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().scorer(Arc::new(KvCacheUtilization)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("kv-cache-utilization-scorer", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().scorer(Arc::new(KvCacheUtilization)))
+})
+.about(
+    "Prefers endpoints whose KV cache has room.",
+    "Use it beside a queue scorer, so that long contexts do not push each other out of a cache. It \
+         costs one pass over the candidates.",
+);
 
 #[derive(Debug)]
 struct KvCacheUtilization;

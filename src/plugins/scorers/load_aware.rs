@@ -5,24 +5,24 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "load-aware-scorer",
-    reports_as: "load-aware-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("load-aware-scorer", Stability::Beta, build).about(
+    "Prefers endpoints with short queues, on an absolute scale.",
+    "Use it where a difference of a few waiting requests should not outweigh other scores, as it does \
+         with queue-scorer. It costs one pass over the candidates.",
+);
 
 /// Waiting requests at which an endpoint counts as full, unless configured.
 const DEFAULT_THRESHOLD: i64 = 128;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Waiting requests at which the score reaches 0; below 1 means the default.

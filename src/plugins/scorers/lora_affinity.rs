@@ -11,16 +11,15 @@ use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "lora-affinity-scorer",
-    reports_as: "lora-affinity-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().scorer(Arc::new(LoraAffinity)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("lora-affinity-scorer", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().scorer(Arc::new(LoraAffinity)))
+})
+.about(
+    "Prefers endpoints that have the requested LoRA adapter loaded, then those with room for one more.",
+    "Use it where the servers load adapters on demand. It costs one look-up of a name for each \
+         endpoint.",
+);
 
 #[derive(Debug)]
 struct LoraAffinity;

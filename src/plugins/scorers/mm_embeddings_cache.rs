@@ -9,6 +9,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::producers::mm_embeddings_cache::{self, MediaMatch};
@@ -16,15 +18,13 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Column, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "mm-embeddings-cache-scorer",
-    reports_as: "mm-embeddings-cache-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("mm-embeddings-cache-scorer", Stability::Beta, build).about(
+    "Prefers endpoints that hold more of the request's images, videos and sounds in encoded form.",
+    "Use it where the same images come again; it does nothing for text. It costs one pass over the \
+         candidates, and its producer hashes each item.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Instance that produces the matches.

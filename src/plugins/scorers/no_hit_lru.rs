@@ -15,6 +15,7 @@ use std::sync::Arc;
 
 use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
+use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::plugins::producers::{self, approx_prefix_cache};
@@ -26,18 +27,16 @@ use crate::scheduling::{
 };
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "no-hit-lru-scorer",
-    reports_as: "no-hit-lru-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("no-hit-lru-scorer", Stability::Beta, build).about(
+    "Spreads prompts that nobody has cached over the endpoints that got such prompts longest ago.",
+    "Use it beside prefix-cache-scorer, so that new prefixes do not gather on one endpoint. It costs a \
+         look at the matches, and for new prompts a walk through a list of endpoints under a lock.",
+);
 
 /// Endpoints remembered, unless configured.
 const DEFAULT_LRU_SIZE: i64 = 1024;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Endpoints that are remembered; below 1 means the default.

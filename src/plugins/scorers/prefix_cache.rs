@@ -7,6 +7,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::producers::approx_prefix_cache;
@@ -15,15 +17,13 @@ use crate::prefix::PrefixMatch;
 use crate::scheduling::{Call, Category, Column, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "prefix-cache-scorer",
-    reports_as: "prefix-cache-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("prefix-cache-scorer", Stability::Beta, build).about(
+    "Prefers endpoints that hold more of the prompt in their cache.",
+    "Use it where prompts share long beginnings, as chats and system prompts do. It costs one pass over \
+         the candidates, and its producer hashes each prompt.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Instance that produces the matches.

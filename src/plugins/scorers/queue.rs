@@ -10,16 +10,15 @@ use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "queue-scorer",
-    reports_as: "queue-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().scorer(Arc::new(Queue)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("queue-scorer", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().scorer(Arc::new(Queue)))
+})
+.about(
+    "Prefers endpoints with fewer waiting requests.",
+    "Use it in nearly every profile, because a queue is the surest sign of a busy server. It costs two \
+         passes over the candidates.",
+);
 
 #[derive(Debug)]
 struct Queue;

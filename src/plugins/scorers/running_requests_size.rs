@@ -9,16 +9,15 @@ use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "running-requests-size-scorer",
-    reports_as: "running-requests-size-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles::default().scorer(Arc::new(RunningRequestsSize)))
-    },
-};
+pub static TYPE: PluginType = PluginType::new("running-requests-size-scorer", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().scorer(Arc::new(RunningRequestsSize)))
+})
+.about(
+    "Prefers endpoints with fewer running requests.",
+    "Use it where the servers rarely queue, so that the size of the batch tells more than the queue. It \
+         costs two passes over the candidates.",
+);
 
 #[derive(Debug)]
 struct RunningRequestsSize;

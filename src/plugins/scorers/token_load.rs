@@ -10,6 +10,8 @@
 
 use std::sync::Arc;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::plugins::producers::approx_prefix_cache;
@@ -20,18 +22,16 @@ use crate::request::Tokenized;
 use crate::scheduling::{Call, Category, Column, Scorer};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "token-load-scorer",
-    reports_as: "token-load-scorer",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("token-load-scorer", Stability::Beta, build).about(
+    "Prefers endpoints with fewer tokens in flight of the requests that this process sent.",
+    "Use it where prompts differ much in length, so that a count of requests says little. It costs one \
+         pass over the candidates.",
+);
 
 /// Tokens in flight at which an endpoint scores 0, unless set: 4 Mi.
 const DEFAULT_THRESHOLD: i64 = 4_194_304;
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     /// Tokens in flight at which an endpoint scores 0; 0 and less mean the default.

@@ -13,21 +13,22 @@
 
 use std::collections::HashSet;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::datalayer::{EngineSpecs, EngineTable, MetricSpec};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// The row.
-pub static TYPE: PluginType = PluginType {
-    name: "core-metrics-extractor",
-    reports_as: "core-metrics-extractor",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("core-metrics-extractor", Stability::Beta, build).about(
+    "Says which series of which engine carry queue length, use of the KV cache, adapters and the size \
+         of the cache.",
+    "Use it to add an engine, or where an engine's series have other names. It costs nothing beside \
+         reading the page, which happens in any case.",
+);
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     engine_label_key: String,
@@ -35,7 +36,7 @@ struct Params {
     engine_configs: Vec<Engine>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Engine {
     name: String,
@@ -51,7 +52,7 @@ struct Engine {
     custom_metrics: Vec<CustomMetric>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct CustomMetric {
     attribute_key: String,

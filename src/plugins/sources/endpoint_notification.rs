@@ -7,13 +7,12 @@
 use crate::plugins::{PluginType, Roles, Stability};
 
 /// The row.
-pub static TYPE: PluginType = PluginType {
-    name: "endpoint-notification-source",
-    reports_as: "endpoint-notification-source",
-    stability: Stability::Beta,
-    superseded: None,
-    build: |cx| {
-        cx.no_params();
-        Ok(Roles { notifies: true, ..Roles::default() })
-    },
-};
+pub static TYPE: PluginType = PluginType::new("endpoint-notification-source", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles { notifies: true, ..Roles::default() })
+})
+.about(
+    "Tells its extractors which endpoints come and go.",
+    "Use it to keep a configuration of the reference as it is; every plugin learns of endpoints here in \
+         any case. It costs nothing.",
+);

@@ -12,6 +12,8 @@
 
 use std::path::PathBuf;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 
 use crate::datalayer::SourceSpec;
@@ -19,15 +21,13 @@ use crate::document::scalar::go_duration;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// The row.
-pub static TYPE: PluginType = PluginType {
-    name: "metrics-data-source",
-    reports_as: "metrics-data-source",
-    stability: Stability::Beta,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("metrics-data-source", Stability::Beta, build).about(
+    "Fetches the metrics page of each endpoint.",
+    "Use it where the pages have another path, port, interval or certificate than usual. It costs one \
+         request to each endpoint in each interval.",
+);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     scheme: String,

@@ -15,6 +15,8 @@ mod session_id;
 use std::sync::Arc;
 use std::time::Duration;
 
+use schemars::JsonSchema;
+
 use serde::Deserialize;
 use smallvec::SmallVec;
 
@@ -22,19 +24,17 @@ use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Decision, ProfileResult};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType {
-    name: "session-affinity-scorer",
-    reports_as: "session-affinity-scorer",
-    stability: Stability::Alpha,
-    superseded: None,
-    build,
-};
+pub static TYPE: PluginType = PluginType::new("session-affinity-scorer", Stability::Alpha, build).about(
+    "Prefers the endpoint that served the session before.",
+    "Use it where a conversation must stay on one server; prefix-cache-scorer suits most other cases. \
+         It costs one pass over the candidates, and with session ids a look-up under a lock.",
+);
 
 const DEFAULT_TTL_SECONDS: i64 = 300;
 
 const DEFAULT_HEADER: &str = "x-session-token";
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     strategy: Strategy,
@@ -46,7 +46,7 @@ struct Params {
     profile_name: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Strategy {
     #[default]
@@ -54,14 +54,14 @@ enum Strategy {
     SessionId,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct EncodedConfig {
     /// Request and response header.
     header: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct SessionIdConfig {
     /// Where session ids come from, in order of preference.
@@ -72,7 +72,7 @@ struct SessionIdConfig {
     eviction_sweep_seconds: Option<i64>,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Source {
     /// Request header.

@@ -1,0 +1,137 @@
+//! A row of the registry: a plugin type, and what people should know of it.
+
+use std::cell::Cell;
+use std::sync::Arc;
+
+use schemars::{Schema, SchemaGenerator};
+use serde_json::Value;
+
+use super::build::{BuildCx, BuildError, Roles};
+use crate::metrics::Metrics;
+
+/// How settled a plugin type is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stability {
+    /// May change; needs `--allow-experimental-plugins`.
+    Alpha,
+    /// Usable without a flag.
+    Beta,
+}
+
+impl Stability {
+    /// The word for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Alpha => "alpha",
+            Self::Beta => "beta",
+        }
+    }
+}
+
+/// A type that another one replaces.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Superseded {
+    /// Version of the reference that deprecated it.
+    pub since: &'static str,
+    /// What to use instead.
+    pub replacement: &'static str,
+}
+
+/// Makes the JSON Schema of a plugin's parameters.
+pub type ParametersSchema = fn(&mut SchemaGenerator) -> Schema;
+
+/// One row of the registry.
+#[derive(Clone, Copy, Debug)]
+pub struct PluginType {
+    /// Type string, the reference's letter for letter.
+    pub name: &'static str,
+    /// What the `plugin_type` label says; nearly always `name`.
+    pub reports_as: &'static str,
+    /// How settled it is.
+    pub stability: Stability,
+    /// What replaces it, if anything does.
+    pub superseded: Option<Superseded>,
+    /// What it does, in one sentence.
+    pub summary: &'static str,
+    /// When to use it and what it costs, in two sentences.
+    pub advice: &'static str,
+    /// `parameters` with which it loads, in YAML; empty if it loads without any.
+    pub example: &'static str,
+    /// Builds an instance.
+    pub build: fn(&mut BuildCx<'_>) -> Result<Roles, BuildError>,
+}
+
+impl PluginType {
+    /// A type of this name. `build` asks [`BuildCx::params`] for its parameters, or says [`BuildCx::no_params`], before
+    /// it does anything else.
+    pub const fn new(
+        name: &'static str,
+        stability: Stability,
+        build: fn(&mut BuildCx<'_>) -> Result<Roles, BuildError>,
+    ) -> Self {
+        Self {
+            name,
+            reports_as: name,
+            stability,
+            superseded: None,
+            summary: "",
+            advice: "",
+            example: "",
+            build,
+        }
+    }
+
+    /// With what it does, in one sentence, and when to use it and what it costs, in two.
+    #[must_use]
+    pub const fn about(mut self, summary: &'static str, advice: &'static str) -> Self {
+        self.summary = summary;
+        self.advice = advice;
+        self
+    }
+
+    /// With `parameters` with which it loads, in YAML; for a type that does not load without any.
+    #[must_use]
+    pub const fn with_example(mut self, parameters: &'static str) -> Self {
+        self.example = parameters;
+        self
+    }
+
+    /// With another value of the label `plugin_type`.
+    #[must_use]
+    pub const fn reported_as(mut self, name: &'static str) -> Self {
+        self.reports_as = name;
+        self
+    }
+
+    /// Deprecated: `replacement` takes its place since this version of the reference.
+    #[must_use]
+    pub const fn superseded_by(mut self, replacement: &'static str, since: &'static str) -> Self {
+        self.superseded = Some(Superseded { since, replacement });
+        self
+    }
+
+    /// The same under another name; `plugin_type` keeps the first one.
+    #[must_use]
+    pub const fn renamed(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    /// The schema of its parameters; `None` if it takes none.
+    pub fn parameters(&self) -> Option<ParametersSchema> {
+        let (found, metrics, mut columns) = (Cell::new(None), Arc::new(Metrics::new()), Vec::new());
+        let mut cx = BuildCx::new(self.name, None, &metrics, &mut columns, 0).describing(&found);
+        // The build ends early, by intention.
+        let _ = (self.build)(&mut cx);
+        found.get()
+    }
+
+    /// What it can be, with the parameters of its example; nothing if it does not build with them.
+    pub fn roles(&self) -> Roles {
+        let parameters = crate::document::parse(self.example).ok().flatten().map(|node| node.to_json());
+        let (metrics, mut columns) = (Arc::new(Metrics::new()), Vec::new());
+        let parameters: Option<&Value> = parameters.as_ref();
+        let mut cx = BuildCx::new(self.name, parameters, &metrics, &mut columns, 0);
+        (self.build)(&mut cx).unwrap_or_default()
+    }
+}
