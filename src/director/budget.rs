@@ -126,6 +126,11 @@ impl Share {
         self.budget.limit
     }
 
+    /// The refusal of a request that the budget has no room for.
+    pub fn refusal(&self) -> Refusal {
+        self.budget.refusal()
+    }
+
     /// Bytes held.
     pub fn bytes(&self) -> u64 {
         self.bytes

@@ -272,9 +272,9 @@ impl ResponseSide for Exchange {
         edits
     }
 
-    fn on_request_chunk(&mut self, chunk: &Bytes) -> Result<(), Refusal> {
+    fn on_request_chunk(&mut self, chunk: &Bytes, end: bool) -> Result<(), Refusal> {
         match &mut self.parts.unseen {
-            Unseen::Watch(model) => model.feed(chunk),
+            Unseen::Watch(model) => model.feed(chunk, end),
             Unseen::Nothing => Ok(()),
         }
     }

@@ -132,8 +132,12 @@ impl Director {
         let unparsed = Unparsed { path: &path, headers: &headers, body: &body, seen: body_seen };
         let read = self.read(unparsed).await?;
         self.note_unread(&read, &path);
-        let header_counts = self.parts.settings.model_rewrite_header;
-        let unseen = unseen::check(&self.parts.pool, unparsed, &read, header_counts)?;
+        let replacing = unseen::Replacing {
+            pool: &self.parts.pool,
+            header_counts: self.parts.settings.model_rewrite_header,
+            budget: &self.parts.budget,
+        };
+        let unseen = unseen::check(&replacing, unparsed, &read)?;
         let mut request = self.understand(&headers, read, rng)?;
         *labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");

@@ -41,12 +41,14 @@ pub(super) struct RequestBody {
     pub(super) plain: Bytes,
     /// Counts the plain body, if an encoding was taken off.
     pub(super) decoded: Option<Share>,
+    /// Only the beginning was seen.
+    pub(super) cut: bool,
 }
 
 impl RequestBody {
     fn unread(kind: Option<ParserKind>, body: &Bytes, unread: Option<Unread>) -> Self {
         let inference = Inference { unread, ..Inference::opaque() };
-        Self { kind, inference, plain: body.clone(), decoded: None }
+        Self { kind, inference, plain: body.clone(), decoded: None, cut: false }
     }
 
     /// The request begins to wait. True if what was read was let go of, so that the body that came has to be read
@@ -66,6 +68,8 @@ struct Plain {
     body: Bytes,
     /// Counts it, if an encoding was taken off.
     decoded: Option<Share>,
+    /// Only the beginning could be decoded.
+    cut: bool,
 }
 
 /// The decoders of larger bodies.
@@ -86,8 +90,8 @@ impl Director {
             return Err(Refusal::new(Reason::NoParser, text));
         };
         let plain = match request::content_encoding(headers) {
-            Encoded::Plain => Ok(Plain { body: body.clone(), decoded: None }),
-            Encoded::By(encoding) => match self.decode(encoding, body).await {
+            Encoded::Plain => Ok(Plain { body: body.clone(), decoded: None, cut: false }),
+            Encoded::By(encoding) => match self.decode(encoding, body, seen == BodySeen::Part).await {
                 Ok(plain) => Ok(plain),
                 Err(Undecoded::Window) => {
                     return Ok(RequestBody::unread(kind, body, Some(Unread::Window)));
@@ -103,24 +107,21 @@ impl Director {
             },
             Encoded::Unknown(_) => return Ok(RequestBody::unread(kind, body, Some(Unread::Encoding))),
         };
-        let read = plain.and_then(|plain| {
-            let content_type = headers.get("content-type").map(Bytes::as_ref).unwrap_or_default();
-            let inference = self.timed_read(known, path, content_type, &plain.body);
-            let inference =
-                inference.map_err(|error| Refusal::new(Reason::InvalidBody, error.to_string()))?;
-            Ok(RequestBody { kind, inference, plain: plain.body, decoded: plain.decoded })
-        });
-        match read {
-            // A part of a body that cannot be read is no fault of the client's.
-            Err(_) if seen == BodySeen::Part => {
-                let mut read = RequestBody::unread(kind, body, None);
-                if let Some(known) = request::model_in_beginning(body) {
-                    read.inference = known;
-                }
-                Ok(read)
+        let Plain { body: plain, decoded, cut } = plain?;
+        let content_type = headers.get("content-type").map(Bytes::as_ref).unwrap_or_default();
+        let read = self.timed_read(known, path, content_type, &plain);
+        // A part of a body that cannot be read is no fault of the client's.
+        if seen == BodySeen::Part {
+            let (mut inference, mut is_cut) = request::beginning(read, content_type, &plain);
+            if cut {
+                is_cut = true;
+                // What follows is compressed, and cannot follow a part that is not.
+                inference = Inference { insert_at: None, ..inference };
             }
-            read => read,
+            return Ok(RequestBody { kind, inference, plain, decoded, cut: is_cut });
         }
+        let inference = read.map_err(|error| Refusal::new(Reason::InvalidBody, error.to_string()))?;
+        Ok(RequestBody { kind, inference, plain, decoded, cut: false })
     }
 
     /// Counts what was not understood.
@@ -152,7 +153,8 @@ impl Director {
         asked || !self.parts.pool.rewrites().is_empty()
     }
 
-    async fn decode(&self, encoding: ContentEncoding, body: &Bytes) -> Result<Plain, Undecoded> {
+    /// Takes an encoding off; of a `part` as far as it goes.
+    async fn decode(&self, encoding: ContentEncoding, body: &Bytes, part: bool) -> Result<Plain, Undecoded> {
         let limit = match usize::try_from(self.parts.settings.body_limit) {
             Ok(0) => DEFAULT_DECODED,
             Ok(limit) => limit,
@@ -160,13 +162,13 @@ impl Director {
         };
         let budget = Arc::clone(&self.parts.budget);
         if body.len() <= DECODED_IN_PLACE {
-            return Plain::decode(encoding, body, limit, &budget);
+            return Plain::decode(encoding, body, limit, part, &budget);
         }
         let free = tokio::time::timeout(DECODER_WAIT, Arc::clone(&self.decoders).acquire_owned());
         let decoder = free.await.map_err(|_| Undecoded::Busy)?.map_err(|_| Undecoded::Busy)?;
         let body = body.clone();
         let decoded = tokio::task::spawn_blocking(move || {
-            let decoded = Plain::decode(encoding, &body, limit, &budget);
+            let decoded = Plain::decode(encoding, &body, limit, part, &budget);
             // The decoder is free, whatever becomes of the body.
             drop(decoder);
             decoded
@@ -184,6 +186,7 @@ impl Plain {
         encoding: ContentEncoding,
         body: &[u8],
         limit: usize,
+        part: bool,
         budget: &Arc<BodyBudget>,
     ) -> Result<Self, Undecoded> {
         let mut plain = Segments::new(Share::new(Arc::clone(budget)));
@@ -195,7 +198,10 @@ impl Plain {
             window.grow(missing.min(piece.len() as u64)) && plain.push_copy(piece) != Err(NoRoom)
         });
         match done {
-            Ok(()) => Ok(Self { body: plain.take(), decoded: Some(plain.share().take()) }),
+            Ok(()) => Ok(Self { body: plain.take(), decoded: Some(plain.share().take()), cut: false }),
+            Err(DecodeError::Corrupt(_)) if part => {
+                Ok(Self { body: plain.take(), decoded: Some(plain.share().take()), cut: true })
+            }
             Err(DecodeError::NoRoom) => Err(Undecoded::Refused(budget.refusal())),
             Err(error) => Err(error.into()),
         }
@@ -230,7 +236,7 @@ mod tests {
     fn reading(body: &Bytes) -> RequestBody {
         let inference = request::read(ParserKind::OpenAi, "/v1/completions", b"", body).unwrap();
         let kind = Some(ParserKind::OpenAi);
-        RequestBody { kind, inference, plain: body.clone(), decoded: None }
+        RequestBody { kind, inference, plain: body.clone(), decoded: None, cut: false }
     }
 
     #[test]

@@ -4,7 +4,9 @@ use bytes::Bytes;
 
 use crate::metrics::Metrics;
 use crate::pool::Pool;
-use crate::request::{self, Encoded, Headers, Inference, MAX_MODEL_MEMBERS, MAX_MODEL_NAME, Unread};
+use crate::request::{
+    self, Encoded, Headers, Inference, MAX_MODEL_MEMBERS, MAX_MODEL_NAME, Spelling, Unread,
+};
 
 use super::names::{ControlHeader, MODEL_REWRITE};
 use super::{Pieces, Reason, Refusal};
@@ -59,7 +61,7 @@ impl Sources<'_> {
             Some(unread @ Unread::Window) => unread.to_string(),
             Some(Unread::Charset) => "the body is not in UTF-8".to_owned(),
             Some(Unread::Form(fault)) => format!("the form cannot be read: {fault}"),
-            None if inference.is_form && !inference.is_rewritable() => {
+            None if inference.spelling == Spelling::Verbatim && !inference.is_rewritable() => {
                 "the form has no field model that can be read".to_owned()
             }
             _ => return Ok(()),
@@ -87,8 +89,8 @@ pub(super) fn incoming_model(
     body: &Bytes,
     headers: &Headers,
 ) -> Result<String, Refusal> {
-    match inference.model {
-        Some(model) => named("model", model.text(body)),
+    match inference.model_name(body) {
+        Some(model) => named("model", model),
         None if inference.is_rewritable() => Ok(String::new()),
         None => Ok(request::query_model(headers).unwrap_or_default()),
     }
@@ -108,7 +110,7 @@ fn named<'m>(what: &str, model: impl Into<std::borrow::Cow<'m, str>>) -> Result<
 /// An error if the body cannot get this model although it can be read.
 pub(super) fn check(inference: &Inference, model: &str) -> Result<(), Refusal> {
     // In a form a name stands as it is, and a line end in it could begin another part.
-    if inference.is_form && model.contains(['\r', '\n']) {
+    if inference.spelling == Spelling::Verbatim && model.contains(['\r', '\n']) {
         let text = "model: the target model has a line end, which a form cannot hold";
         return Err(Refusal::new(Reason::InvalidBody, text));
     }

@@ -231,7 +231,7 @@ fn a_model_that_is_not_seen_is_refused_where_it_must_be_replaced() {
     director.pool().set_rewrites(rule(&["alias"], "real"));
     let piece = |text: &'static str| {
         let mut routed = handle(&director, unseen(Headers::new())).unwrap();
-        routed.exchange.on_request_chunk(&Bytes::from_static(text.as_bytes()))
+        routed.exchange.on_request_chunk(&Bytes::from_static(text.as_bytes()), false)
     };
     assert_eq!(piece(r#"{"model":"real","prompt":"x"}"#), Ok(()));
     assert_eq!(piece(r#"{"prompt":"\"model\":\"alias\"","model":"re"#), Ok(()));
@@ -243,7 +243,7 @@ fn a_model_that_is_not_seen_is_refused_where_it_must_be_replaced() {
         let mut routed = handle(&director, unseen(headers)).unwrap();
         routed
             .exchange
-            .on_request_chunk(&Bytes::from_static(text.as_bytes()))
+            .on_request_chunk(&Bytes::from_static(text.as_bytes()), false)
             .map_err(|refusal| refusal.reason)
     };
     let plain = || Headers::from(json);

@@ -115,8 +115,9 @@ pub struct Routed<X> {
 pub trait ResponseSide {
     /// Response headers came. `end` if no body will be seen.
     fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits;
-    /// A piece of a request body came that nobody saw when the request was decided. An error stops the request.
-    fn on_request_chunk(&mut self, _chunk: &Bytes) -> Result<(), Refusal> {
+    /// A piece of a request body came that nobody saw when the request was decided; `end` if it is the last. An error
+    /// stops the request.
+    fn on_request_chunk(&mut self, _chunk: &Bytes, _end: bool) -> Result<(), Refusal> {
         Ok(())
     }
     /// A piece of the response body came; returns what the client gets. `end` if it is the last.

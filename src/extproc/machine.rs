@@ -14,6 +14,7 @@
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::answer::{self, Side};
@@ -280,15 +281,18 @@ impl<X: ResponseSide> Machine<X> {
             }
             Phase::Collecting { .. } => self.take_body(message),
             Phase::Deciding(_) | Phase::Closed => Effects::new(),
-            Phase::Forwarded => {
-                if let Some(exchange) = &mut self.exchange
-                    && !self.response_ended
-                    && let Err(refusal) = exchange.on_request_chunk(&message.body)
-                {
-                    return self.stop(&refusal);
-                }
-                self.pass_on(Side::Request, message)
-            }
+            Phase::Forwarded => match self.passes(&message.body, message.end_of_stream) {
+                Ok(()) => self.pass_on(Side::Request, message),
+                Err(refusal) => self.stop(&refusal),
+            },
+        }
+    }
+
+    /// A piece of a body that comes after the decision. An error if the request must not be served.
+    fn passes(&mut self, chunk: &Bytes, end: bool) -> Result<(), Refusal> {
+        match &mut self.exchange {
+            Some(exchange) if !self.response_ended => exchange.on_request_chunk(chunk, end),
+            _ => Ok(()),
         }
     }
 
@@ -331,9 +335,10 @@ impl<X: ResponseSide> Machine<X> {
                 let text = "request ended by trailers without a body, which this body mode cannot route";
                 self.refuse(&Refusal::new(Reason::MissingBody, text))
             }
-            Phase::Start | Phase::Forwarded => {
-                [Effect::Send(answer::trailers(Side::Request))].into_iter().collect()
-            }
+            Phase::Start | Phase::Forwarded => match self.passes(&Bytes::new(), true) {
+                Ok(()) => [Effect::Send(answer::trailers(Side::Request))].into_iter().collect(),
+                Err(refusal) => self.stop(&refusal),
+            },
             Phase::Deciding(_) | Phase::Closed => Effects::new(),
         }
     }

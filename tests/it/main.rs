@@ -62,3 +62,4 @@ mod tls;
 mod tracing;
 mod tunnels;
 mod unread_output;
+mod unseen_models;

@@ -1,11 +1,14 @@
 //! `content-encoding`: which one a body has, and taking it off within bounds.
 
+mod passing;
+
 use std::io::Read;
 
 use ruzstd::decoding::StreamingDecoder;
 use ruzstd::decoding::errors::FrameDecoderError;
 
 use super::headers::Headers;
+pub use passing::PassingDecoder;
 
 /// Bytes that any body may decode to, however small it came.
 const RATIO_FLOOR: usize = 1 << 20;

@@ -1,7 +1,6 @@
 //! The members that every API shares.
 
 use super::error::ScanError;
-use super::model_name::MAX_MODEL_MEMBERS;
 use super::scan::{Cursor, Kind};
 use super::types::{Api, Inference, JsonStr};
 
@@ -26,11 +25,7 @@ pub(super) fn read_body<'b>(
                 cursor.peek()?;
                 let start = cursor.offset();
                 inference.model = cursor.string_or_skip()?;
-                if inference.model_values.len() < MAX_MODEL_MEMBERS {
-                    inference.model_values.push(start..cursor.offset());
-                } else {
-                    inference.more_models = true;
-                }
+                inference.note_model(start..cursor.offset());
             }
             b"stream" => inference.stream = cursor.bool_or_skip()? == Some(true),
             b"previous_response_id" if may_refer => inference.state = cursor.string_or_skip()?,

@@ -8,7 +8,9 @@
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
 //! | `envelope`, `pieces` | what all APIs share |
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
-//! | `other`, `multipart` | bodies of which the model alone is read |
+//! | `media_type` | what a body is by its content type |
+//! | `other`, `multipart`, `urlencoded` | bodies of which the model alone is read |
+//! | `parameters`, `percent` | spellings in headers of parts and in forms |
 //! | `lenient` | bodies that are JSON to a server and of which nothing is read |
 //! | `encoding` | content-encodings of bodies |
 //! | `splice`, `model_name` | another model in the body, and bounds on its name |
@@ -30,6 +32,7 @@ mod escapes;
 mod headers;
 mod inflate;
 mod lenient;
+mod media_type;
 mod messages;
 mod model_name;
 mod model_watch;
@@ -37,8 +40,10 @@ mod multipart;
 mod number;
 mod openai;
 mod other;
+mod parameters;
 mod parse;
 mod paths;
+mod percent;
 mod pieces;
 mod response;
 mod rewrite_back;
@@ -49,17 +54,18 @@ mod sse;
 mod state;
 mod tokenized;
 mod types;
+mod urlencoded;
 mod usage;
 mod vllm;
 mod words;
 
-pub use encoding::{ContentEncoding, DecodeError, Encoded, content_encoding};
+pub use encoding::{ContentEncoding, DecodeError, Encoded, PassingDecoder, content_encoding};
 pub use error::{Fault, ParseError, ScanError, Shape, Unread};
 pub use error_form::ErrorForm;
 pub use headers::Headers;
 pub use inflate::{Inflater, NotDecoded};
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
-pub use model_watch::{ModelWatch, model_in_beginning};
+pub use model_watch::{ModelWatch, beginning};
 pub use other::query_model;
 pub use parse::{api_of, parse, read};
 pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
@@ -68,4 +74,4 @@ pub use rewrite_back::ModelRestorer;
 pub use splice::splice_model;
 pub use state::{MAX_STATE_ID, MadeId, may_refer_to_state, state_in_path};
 pub use tokenized::{MediaSpan, Tokenized, TokenizedPrompt};
-pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Usage, token_ids};
+pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Spelling, Usage, token_ids};

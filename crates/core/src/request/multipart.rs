@@ -4,33 +4,49 @@
 
 use memchr::memmem;
 
-use super::model_name::MAX_MODEL_MEMBERS;
-use super::types::{Api, Inference, JsonStr};
+use super::parameters;
+use super::types::{Api, Inference, JsonStr, Spelling};
 
 /// Longest boundary in bytes; the standard allows 70.
 const MAX_BOUNDARY: usize = 200;
 /// Most parts of a form that is read.
-const MAX_PARTS: usize = 1024;
+pub(super) const MAX_PARTS: usize = 1024;
 /// Longest header of one part in bytes.
-const MAX_PART_HEADER: usize = 8 << 10;
-
-/// True if `content_type` is that of a form.
-pub(super) fn is_form(content_type: &[u8]) -> bool {
-    const FORM: &[u8] = b"multipart/form-data";
-    content_type.trim_ascii_start().get(..FORM.len()).is_some_and(|start| start.eq_ignore_ascii_case(FORM))
-}
+pub(super) const MAX_PART_HEADER: usize = 8 << 10;
 
 /// Reads a form. An error if it cannot be taken apart within the bounds.
 pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'static str> {
-    let boundary = parameter(content_type, b"boundary").ok_or("no boundary")?;
+    let (inference, whole) = read_parts(content_type, body);
+    whole.map(|()| inference)
+}
+
+/// What can be told of the beginning of a form: the parts whose end has come.
+pub(super) fn read_beginning(content_type: &[u8], body: &[u8]) -> Inference {
+    read_parts(content_type, body).0
+}
+
+/// The bytes that end a part of a form of this content type.
+pub(super) fn delimiter(content_type: &[u8]) -> Result<Vec<u8>, &'static str> {
+    let boundary = parameters::value(content_type, b"boundary").ok_or("no boundary")?;
     if boundary.is_empty() || boundary.len() > MAX_BOUNDARY {
         return Err("a boundary has 1 to 200 bytes");
     }
+    Ok([b"\r\n--", boundary.as_ref()].concat())
+}
+
+/// The fields of all parts, and whether the form has an end.
+fn read_parts(content_type: &[u8], body: &[u8]) -> (Inference, Result<(), &'static str>) {
+    let mut inference = Inference { api: Api::Other, spelling: Spelling::Verbatim, ..Inference::opaque() };
+    let whole = take_apart(content_type, body, &mut inference);
+    inference.insert_at = inference.model.is_some().then_some(0);
+    (inference, whole)
+}
+
+fn take_apart(content_type: &[u8], body: &[u8], inference: &mut Inference) -> Result<(), &'static str> {
+    let delimiter = delimiter(content_type)?;
     if u32::try_from(body.len()).is_err() {
         return Err("too long");
     }
-    let delimiter = [b"\r\n--", boundary].concat();
-    let mut inference = Inference { api: Api::Other, is_form: true, ..Inference::opaque() };
     let finder = memmem::Finder::new(&delimiter);
     let mut at = delimiter.len() - 2;
     if !body.starts_with(delimiter.get(2..).unwrap_or_default()) || !ends_delimiter(body, at) {
@@ -39,8 +55,7 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'stat
     for _ in 0..MAX_PARTS {
         let rest = body.get(at..).unwrap_or_default();
         if rest.starts_with(b"--") {
-            inference.insert_at = inference.model.is_some().then_some(0);
-            return Ok(inference);
+            return Ok(());
         }
         let line =
             memmem::find(rest.get(..80).unwrap_or(rest), b"\r\n").ok_or("a delimiter without an end")?;
@@ -57,7 +72,7 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'stat
             .checked_sub(2)
             .and_then(|from| find_delimiter(&finder, body, from))
             .ok_or("a part without an end")?;
-        field(head.get(..header).unwrap_or_default(), body, content..end.max(content), &mut inference);
+        field(head.get(..header).unwrap_or_default(), body, content..end.max(content), inference);
         at = end + delimiter.len();
     }
     Err("more than 1024 parts")
@@ -85,61 +100,60 @@ fn ends_delimiter(body: &[u8], at: usize) -> bool {
 
 /// Takes the field of one part, whose value lies at `value`.
 fn field(header: &[u8], body: &[u8], value: std::ops::Range<usize>, inference: &mut Inference) {
-    let Some(disposition) = disposition(header) else { return };
-    if parameter(disposition, b"filename").is_some() {
-        return;
-    }
-    match parameter(disposition, b"name") {
-        Some(b"model") => {
+    match Field::of(header) {
+        Field::Model => {
             let (start, end) = (value.start as u32, value.end as u32);
-            inference.model = (start < end).then_some(JsonStr { start, end, escaped: false });
-            if inference.model.is_none() {
-                return;
-            }
-            if inference.model_values.len() < MAX_MODEL_MEMBERS {
-                inference.model_values.push(start..end);
-            } else {
-                inference.more_models = true;
+            inference.note_model(start..end);
+            if start < end {
+                inference.model = Some(JsonStr { start, end, escaped: false });
             }
         }
-        Some(b"stream") => {
+        Field::Stream => {
             let value = body.get(value).unwrap_or_default();
             inference.stream = value.eq_ignore_ascii_case(b"true") || value == b"1";
         }
-        _ => {}
+        Field::Other => {}
     }
 }
 
-/// The value of `Content-Disposition` in the header of a part.
-fn disposition(header: &[u8]) -> Option<&[u8]> {
-    const NAME: &[u8] = b"content-disposition:";
-    header.split(|byte| *byte == b'\n').find_map(|line| {
-        let (name, value) = line.split_at_checked(NAME.len())?;
-        name.eq_ignore_ascii_case(NAME).then_some(value.trim_ascii())
-    })
+/// Which field a part is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Field {
+    Model,
+    Stream,
+    Other,
 }
 
-/// A parameter of a header value, without its quotes. Values with escaped quotes end at the first.
-fn parameter<'h>(value: &'h [u8], name: &[u8]) -> Option<&'h [u8]> {
-    let mut rest = value;
-    loop {
-        // The next semicolon that is not inside of quotes.
-        let mut quoted = false;
-        let next = rest.iter().position(|byte| {
-            quoted ^= *byte == b'"';
-            *byte == b';' && !quoted
-        })?;
-        rest = rest.get(next + 1..)?.trim_ascii_start();
-        let Some((found, tail)) = rest.split_at_checked(name.len()) else { continue };
-        let Some(tail) = tail.trim_ascii_start().strip_prefix(b"=") else { continue };
-        if !found.eq_ignore_ascii_case(name) {
-            continue;
+impl Field {
+    /// The field that the header of a part names. Files are none that matters.
+    pub(super) fn of(header: &[u8]) -> Self {
+        let Some(disposition) = disposition(header) else { return Self::Other };
+        let named = |name: &[u8]| parameters::is(disposition, b"name", name);
+        if parameters::has(disposition, b"filename") {
+            Self::Other
+        } else if named(b"model") {
+            Self::Model
+        } else if named(b"stream") {
+            Self::Stream
+        } else {
+            Self::Other
         }
-        let tail = tail.trim_ascii_start();
-        return Some(match tail.strip_prefix(b"\"") {
-            Some(quoted) => quoted.split(|byte| *byte == b'"').next().unwrap_or_default(),
-            None => tail.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii(),
-        });
+    }
+}
+
+/// The value of `Content-Disposition` in the header of a part, with the lines that continue it.
+fn disposition(header: &[u8]) -> Option<&[u8]> {
+    const NAME: &[u8] = b"content-disposition:";
+    let mut at = 0;
+    loop {
+        let line = header.get(at..)?;
+        if line.get(..NAME.len()).is_some_and(|name| name.eq_ignore_ascii_case(NAME)) {
+            let value = line.get(NAME.len()..)?;
+            let ends = |end: &usize| !matches!(value.get(end + 1), Some(b' ' | b'\t'));
+            let end = memchr::memchr_iter(b'\n', value).find(ends).unwrap_or(value.len());
+            return value.get(..end).map(<[u8]>::trim_ascii);
+        }
+        at += memchr::memchr(b'\n', line)? + 1;
     }
 }
 

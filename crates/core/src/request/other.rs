@@ -1,54 +1,49 @@
 //! Bodies of which the model alone is read, and the model in a query.
 
-use std::borrow::Cow;
+use std::ops::Range;
 
 use super::envelope::read_body;
 use super::error::{ScanError, Unread};
 use super::headers::Headers;
+use super::media_type::BodyKind;
 use super::model_name::MAX_MODEL_NAME;
-use super::types::{Api, Inference};
-use super::{lenient, multipart};
+use super::types::{Api, Inference, JsonStr};
+use super::{lenient, multipart, percent, urlencoded};
 
 /// What a body of this content type (empty if it has none) says of its model. One that names none can't be rewritten,
 /// so that no member is put into a document that we know nothing of.
 pub(super) fn read(content_type: &[u8], body: &[u8]) -> Inference {
-    if multipart::is_form(content_type) {
-        return multipart::read(content_type, body)
-            .unwrap_or_else(|fault| Inference { unread: Some(Unread::Form(fault)), ..Inference::opaque() });
+    match BodyKind::of_body(content_type, body) {
+        BodyKind::Form => multipart::read(content_type, body)
+            .unwrap_or_else(|fault| Inference { unread: Some(Unread::Form(fault)), ..Inference::opaque() }),
+        BodyKind::Pairs => urlencoded::read(body),
+        BodyKind::Json => read_json(body).unwrap_or_else(|fault| {
+            let unread = lenient::unread(body, fault).unwrap_or(Unread::Json(fault));
+            Inference { unread: Some(unread), ..Inference::opaque() }
+        }),
+        BodyKind::Unsaid | BodyKind::Other => Inference::opaque(),
     }
-    if !is_json(content_type, body) {
-        return Inference::opaque();
-    }
-    read_json(body).unwrap_or_else(|fault| {
-        let unread = lenient::unread(body, fault).unwrap_or(Unread::Json(fault));
-        Inference { unread: Some(unread), ..Inference::opaque() }
-    })
 }
 
 fn read_json(body: &[u8]) -> Result<Inference, ScanError> {
-    let inference = read_body(body, Api::Other, &mut |_, _| Ok(false))?;
-    let named = inference.model.is_some_and(|model| model.start < model.end);
-    if named {
+    let mut inference = read_body(body, Api::Other, &mut |_, _| Ok(false))?;
+    if inference.model.is_some_and(|model| model.start < model.end) {
+        return Ok(inference);
+    }
+    // Of several members the last counts. If it is no name, a server may read another one.
+    let is_name = |value: &Range<u32>| {
+        let value = body.get(value.start as usize..value.end as usize).unwrap_or_default();
+        value.len() > 2 && value.starts_with(b"\"")
+    };
+    let mut names = inference.model_values.iter().filter(|value| is_name(value));
+    if let Some(name) = names.next_back() {
+        let (start, end) = (name.start + 1, name.end - 1);
+        let raw = body.get(start as usize..end as usize).unwrap_or_default();
+        inference.model = Some(JsonStr { start, end, escaped: raw.contains(&b'\\') });
         return Ok(inference);
     }
     let (state, conversation) = (inference.state, inference.conversation);
     Ok(Inference { api: Api::Other, state, conversation, ..Inference::opaque() })
-}
-
-/// True if the body is JSON by its content type, or without one by its first byte.
-fn is_json(content_type: &[u8], body: &[u8]) -> bool {
-    let media_type = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    match media_type {
-        [] => {
-            let body = body.strip_prefix(b"\xef\xbb\xbf").unwrap_or(body);
-            body.trim_ascii_start().first() == Some(&b'{')
-        }
-        media_type => {
-            let media_type = media_type.to_ascii_lowercase();
-            matches!(media_type.as_slice(), b"application/json" | b"text/json")
-                || media_type.ends_with(b"+json")
-        }
-    }
 }
 
 /// The parameter `model` of the request's query, decoded, if it is a model's name.
@@ -59,15 +54,8 @@ pub fn query_model(headers: &Headers) -> Option<String> {
     if value.is_empty() || value.len() > 3 * MAX_MODEL_NAME {
         return None;
     }
-    let mut decoded = Vec::with_capacity(value.len());
-    let mut rest = value;
-    while let Some((&byte, tail)) = rest.split_first() {
-        let hex = tail.first_chunk::<2>().and_then(|hex| std::str::from_utf8(hex).ok());
-        let escaped = hex.filter(|_| byte == b'%').and_then(|hex| u8::from_str_radix(hex, 16).ok());
-        rest = if escaped.is_some() { tail.get(2..).unwrap_or_default() } else { tail };
-        decoded.push(escaped.unwrap_or(if byte == b'+' { b' ' } else { byte }));
-    }
-    let text: Cow<'_, str> = String::from_utf8_lossy(&decoded);
+    let decoded = percent::decode(value);
+    let text = String::from_utf8_lossy(&decoded);
     (text.len() <= MAX_MODEL_NAME).then(|| text.into_owned())
 }
 
@@ -85,6 +73,9 @@ mod tests {
             (b"application/json; charset=utf-8", r#"{"model":"m"}"#),
             (b"application/vnd.api+json", r#"{"model":"m","x":{"model":"other"}}"#),
             (b"", r#" {"model":"m"}"#),
+            (b"text/plain", r#"{"model":"m"}"#),
+            (b"Text/JSON", r#"{"model":"m"}"#),
+            (b"application/x-www-form-urlencoded", r#"{"model":"m"}"#),
         ] {
             let inference = read(content_type, body.as_bytes());
             assert_eq!(inference.api, Api::Other);

@@ -1,9 +1,10 @@
 //! From a parser, a path and a body to an [`Inference`].
 
 use super::error::ParseError;
+use super::media_type::BodyKind;
 use super::paths::ParserKind;
 use super::types::{Api, Inference};
-use super::{anthropic, lenient, multipart, openai, other, vllm};
+use super::{anthropic, lenient, openai, other, vllm};
 
 /// The API that `path` means to the parser `kind`. To a parser that does not claim the path it means what the parser
 /// is for in the first place: completions, messages, generate, or nothing it looks into.
@@ -19,19 +20,30 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
 /// Reads `body` as `content_type` says (empty if nothing does) and as [`parse`] does. A form, and a body whose API has
 /// no reader, are read for their model alone. Of JSON that is no object, or is not in UTF-8, nothing is read.
 pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> Result<Inference, ParseError> {
-    let form = multipart::is_form(content_type);
     match api_of(kind, path) {
-        Api::Opaque => Ok(other::read(content_type, body)),
+        Api::Opaque => return Ok(other::read(content_type, body)),
         Api::CountTokens => {
-            Ok(Inference { api: Api::CountTokens, skip_response: true, ..other::read(content_type, body) })
+            let read = other::read(content_type, body);
+            return Ok(Inference { api: Api::CountTokens, skip_response: true, ..read });
         }
-        _ if form => Ok(other::read(content_type, body)),
-        _ => parse(kind, path, body).or_else(|error| {
-            let ParseError::Json { fault, .. } = &error else { return Err(error) };
-            let unread = lenient::unread(body, *fault).ok_or(error)?;
-            Ok(Inference { unread: Some(unread), ..Inference::opaque() })
-        }),
+        _ => {}
     }
+    match BodyKind::of_body(content_type, body) {
+        BodyKind::Form => return Ok(other::read(content_type, body)),
+        BodyKind::Pairs => {
+            let form = other::read(content_type, body);
+            // Some clients say this of any body.
+            if form.is_rewritable() {
+                return Ok(form);
+            }
+        }
+        BodyKind::Json | BodyKind::Unsaid | BodyKind::Other => {}
+    }
+    parse(kind, path, body).or_else(|error| {
+        let ParseError::Json { fault, .. } = &error else { return Err(error) };
+        let unread = lenient::unread(body, *fault).ok_or(error)?;
+        Ok(Inference { unread: Some(unread), ..Inference::opaque() })
+    })
 }
 
 /// Reads `body` with the parser `kind`; `path` tells which of its APIs it is (see [`api_of`]). The Anthropic parser

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::escapes;
-use super::types::Inference;
+use super::types::{Inference, Spelling};
+use super::{escapes, percent};
 
 /// Pieces up to this many bytes are copied together: each piece becomes a message of its own.
 const SMALL_PIECE: usize = 4096;
@@ -33,7 +33,11 @@ const SMALL_PIECE: usize = 4096;
 /// ```
 pub fn splice_model(body: &Bytes, inference: &Inference, model: &str) -> SmallVec<[Bytes; 3]> {
     let Some(insert_at) = inference.insert_at else { return SmallVec::from_iter([body.clone()]) };
-    let value = if inference.is_form { model.as_bytes().to_vec() } else { escapes::encode(model) };
+    let value = match inference.spelling {
+        Spelling::Json => escapes::encode(model),
+        Spelling::Verbatim => model.as_bytes().to_vec(),
+        Spelling::Percent => percent::encode(model),
+    };
     let mut joined = Joined::default();
     let mut done = 0;
     if inference.model_values.is_empty() {

@@ -6,7 +6,8 @@ use std::ops::Range;
 use smallvec::SmallVec;
 
 use super::error::Unread;
-use super::{escapes, number};
+use super::model_name::MAX_MODEL_MEMBERS;
+use super::{escapes, number, percent};
 
 /// Which API a request speaks; it decides which fields are read and how usage is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -132,6 +133,18 @@ pub fn token_ids(body: &[u8], range: Range<u32>) -> impl Iterator<Item = u32> {
     })
 }
 
+/// How the values of a body are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Spelling {
+    /// As JSON strings.
+    #[default]
+    Json,
+    /// As they are: the parts of a form (`multipart/form-data`).
+    Verbatim,
+    /// As pairs of `application/x-www-form-urlencoded`: a blank is a plus sign, other bytes may be `%XX`.
+    Percent,
+}
+
 /// What a request asks for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inference {
@@ -142,8 +155,8 @@ pub struct Inference {
     /// Ranges of the top-level `model` values, quotes included, ascending: what a rewrite replaces. At most
     /// [`MAX_MODEL_MEMBERS`](super::MAX_MODEL_MEMBERS).
     pub model_values: SmallVec<[Range<u32>; 1]>,
-    /// True for a form. A model in it stands as it is, without quotes and escapes.
-    pub is_form: bool,
+    /// How the models are written.
+    pub spelling: Spelling,
     /// True if the body has more `model` members than are noted, so that a rewrite would miss some.
     pub more_models: bool,
     /// Where a `model` member can be inserted when there is none: just behind the opening brace. `None` if the model
@@ -176,7 +189,7 @@ impl Inference {
             api: Api::Opaque,
             model: None,
             model_values: SmallVec::new(),
-            is_form: false,
+            spelling: Spelling::Json,
             more_models: false,
             insert_at: None,
             empty_object: false,
@@ -188,6 +201,32 @@ impl Inference {
             prompt: Prompt::default(),
             skip_response: false,
             unread: None,
+        }
+    }
+
+    /// The name of [`Inference::model`], decoded; bytes that are no UTF-8 become U+FFFD. `body` is what it was read from.
+    pub fn model_name<'b>(&self, body: &'b [u8]) -> Option<Cow<'b, str>> {
+        let model = self.model?;
+        Some(match self.spelling {
+            Spelling::Percent => match percent::decode(model.raw(body)) {
+                Cow::Borrowed(bytes) => String::from_utf8_lossy(bytes),
+                Cow::Owned(bytes) => Cow::Owned(String::from_utf8_lossy(&bytes).into_owned()),
+            },
+            Spelling::Json | Spelling::Verbatim => model.text(body),
+        })
+    }
+
+    /// True for a form of either kind.
+    pub fn is_form(&self) -> bool {
+        self.spelling != Spelling::Json
+    }
+
+    /// Notes a value of `model` that lies at `range`, as it is written.
+    pub(super) fn note_model(&mut self, range: Range<u32>) {
+        if self.model_values.len() < MAX_MODEL_MEMBERS {
+            self.model_values.push(range);
+        } else {
+            self.more_models = true;
         }
     }
 

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use proptest::prelude::*;
 
+use super::super::model_name::MAX_MODEL_MEMBERS;
 use super::super::splice::splice_model;
 use super::*;
 
@@ -26,7 +27,16 @@ fn spliced(body: &str, name: &str) -> String {
 fn the_field_model_is_read_and_replaced_and_nothing_else_is_touched() {
     let file = "--XX\r\nContent-Disposition: form-data; name=\"file\"; filename=\"model\"\r\nContent-Type: audio/wav\r\n\r\n\
                 RIFF\r\n-XX\0name=\"model\"\r\n\r\n";
-    for disposition in ["name=\"model\"", "name=model", "NAME=\"model\"", " name = \"model\""] {
+    for disposition in [
+        "name=\"model\"",
+        "name=model",
+        "NAME=\"model\"",
+        " name = \"model\"",
+        "name*=utf-8''mod%65l",
+        "\r\n name=\"model\"",
+        "x=\"\\\"; name=no\"; name=model",
+        "name*0=mo; name*1=del",
+    ] {
         let body =
             format!("{}{}{file}--XX--\r\n", part("name=\"prompt\"", "model"), part(disposition, "alias"));
         assert_eq!(model(&body).as_deref(), Some("alias"), "{disposition}");
@@ -47,13 +57,24 @@ fn of_several_fields_the_last_counts_and_all_are_replaced() {
     let body = format!("{}{}--XX--", part("name=\"model\"", "a"), part("name=\"model\"", "bb"));
     assert_eq!(model(&body).as_deref(), Some("bb"));
     assert_eq!(spliced(&body, "ccc").matches("ccc").count(), 2);
+    // A server may read the first field or the last: neither may be an alias.
+    for values in [["alias", ""], ["", "alias"]] {
+        let fields = values.map(|value| part("name=\"model\"", value)).concat();
+        let body = format!("{fields}--XX--");
+        assert_eq!(model(&body).as_deref(), Some("alias"));
+        assert_eq!(spliced(&body, "ccc").matches("ccc").count(), 2);
+    }
 }
 
 #[test]
 fn files_and_other_fields_are_no_model() {
-    for disposition in
-        ["name=\"model\"; filename=\"x\"", "name=\"models\"", "name=\"x; name=model\"", "filename=\"model\""]
-    {
+    for disposition in [
+        "name=\"model\"; filename=\"x\"",
+        "name=\"model\"; filename*=utf-8''x",
+        "name=\"models\"",
+        "name=\"x; name=model\"",
+        "filename=\"model\"",
+    ] {
         let body = format!("{}--XX--", part(disposition, "alias"));
         assert_eq!(model(&body), None, "{disposition}");
         assert!(!read(TYPE, body.as_bytes()).unwrap().is_rewritable());
@@ -75,10 +96,8 @@ fn boundaries_come_in_quotes_and_with_blanks() {
     for content_type in
         ["multipart/form-data; boundary=\"a b\"", "Multipart/Form-Data;charset=utf-8; BOUNDARY=\"a b\"; x=y"]
     {
-        assert!(is_form(content_type.as_bytes()));
         assert!(read(content_type.as_bytes(), body.as_bytes()).unwrap().model.is_some(), "{content_type}");
     }
-    assert!(!is_form(b"multipart/mixed; boundary=x"));
 }
 
 #[test]
@@ -107,11 +126,11 @@ proptest! {
     ) {
         let parts: String = fields.iter().map(|(name, value)| part(&format!("name=\"{name}\""), value)).collect();
         let body = format!("{parts}--XX--\r\n");
-        let last = fields.iter().rev().find(|(name, _)| name == "model").map(|(_, value)| value.clone());
-        let last = last.filter(|value| !value.is_empty());
+        let last = fields.iter().rev().find(|(name, value)| name == "model" && !value.is_empty());
+        let last = last.map(|(_, value)| value.clone());
         prop_assert_eq!(model(&body), last.clone());
         let renamed: String = fields.iter().map(|(field, value)| {
-            let value = if field == "model" && !value.is_empty() && last.is_some() { &name } else { value };
+            let value = if field == "model" && last.is_some() { &name } else { value };
             part(&format!("name=\"{field}\""), value)
         }).collect();
         prop_assert_eq!(spliced(&body, &name), format!("{renamed}--XX--\r\n"));
