@@ -3,6 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+mod circles;
+mod modules;
+
 /// Lines in a source file, at most; longer ones hold more than one concept.
 const LONGEST_FILE: usize = 500;
 
