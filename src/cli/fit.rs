@@ -1,8 +1,10 @@
 //! Flags that do not fit each other: ports that collide, and bounds that no request can reach.
 
 use super::ServeFlags;
-use super::settings::MESSAGE_FRAME;
 use crate::extproc::BodyMode;
+
+/// Room in a message beside the body.
+pub(super) const MESSAGE_FRAME: usize = 64 << 10;
 
 /// Ports that two services cannot share. Port 0 is another one each time.
 pub(super) fn collisions(flags: &ServeFlags) -> Vec<String> {

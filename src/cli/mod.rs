@@ -6,6 +6,7 @@ mod background;
 mod check;
 mod demo;
 mod drain;
+mod exit;
 mod fit;
 mod flags;
 mod holding;
@@ -18,6 +19,7 @@ mod running;
 mod serve;
 mod settings;
 mod sockets;
+mod stop;
 mod thread;
 
 use std::ffi::OsString;
@@ -25,12 +27,11 @@ use std::process::ExitCode;
 
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
-pub use flags::{MessageSize, ServeFlags};
-
-/// Exit code of a command line or configuration that cannot be used.
-const USAGE_ERROR: u8 = 64;
-
 use crate::plugins::{REGISTRY, Registry};
+use exit::USAGE_ERROR;
+use stop::stop_signal;
+
+pub use flags::{MessageSize, ServeFlags};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -132,22 +133,5 @@ fn run_async(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
             eprintln!("{error:#}");
             ExitCode::FAILURE
         }
-    }
-}
-
-/// Resolves at SIGTERM or SIGINT.
-async fn stop_signal() {
-    let terminate = async {
-        match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-            Ok(mut signal) => {
-                signal.recv().await;
-            }
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        () = terminate => {}
-        // Without the handler the default action ends the process, which is what was asked for.
-        _ = tokio::signal::ctrl_c() => {}
     }
 }

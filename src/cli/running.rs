@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::drain::Work;
 use super::holding::Holding;
-use super::stop_signal;
+use super::stop::stop_signal;
 use super::thread::Thread;
 use crate::telemetry::Tracing;
 

@@ -12,6 +12,7 @@ use serde_json::json;
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder, INFLIGHT_PRODUCER};
 use super::drain::Work;
+use super::exit::USAGE_ERROR;
 use super::holding::Holding;
 use super::kubernetes::{self, Cluster};
 use super::older_flags::OlderFlag;
@@ -20,7 +21,7 @@ use super::running::{Patience, Running, Stops};
 use super::settings::{self, Settings};
 use super::sockets::Sockets;
 use super::thread::Thread;
-use super::{ServeFlags, USAGE_ERROR, overrides};
+use super::{ServeFlags, overrides};
 use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };

@@ -15,8 +15,6 @@ use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES
 
 use super::{ServeFlags, fit};
 
-/// Room in a message beside the body.
-pub(super) const MESSAGE_FRAME: usize = 64 << 10;
 /// Shortest time between scrapes.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
 /// Shortest lease: renewals have to fit in several times.
@@ -168,7 +166,7 @@ pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings 
         max_receive_bytes: flags.grpc_max_recv_msg_size.0.unwrap_or_else(|| {
             // A proxy that buffers sends the whole body in one message; what the body bound allows must fit.
             let whole_body = usize::try_from(flags.max_request_body).unwrap_or(usize::MAX);
-            defaults.max_receive_bytes.max(whole_body.saturating_add(MESSAGE_FRAME))
+            defaults.max_receive_bytes.max(whole_body.saturating_add(fit::MESSAGE_FRAME))
         }),
         max_send_bytes: flags.grpc_max_send_msg_size.0.unwrap_or(defaults.max_send_bytes),
     }

@@ -3,7 +3,7 @@
 //! `llm-d.ai/v1` groups what `v1alpha1` has side by side: `discovery.endpoints.pluginRef` for `discovery.pluginRef`,
 //! and `crossReplica` for the fields `crossReplica…`. Both forms are read under both versions.
 
-use super::schema::{Reference, named, reference, references};
+use super::reference::{Reference, named, reference, references};
 use crate::document::scalar::go_duration;
 use crate::document::{Fields, Level, Node, Problems};
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use super::schema::Reference;
+use super::reference::Reference;
 use crate::document::scalar::{go_duration, quantity};
 use crate::document::{Fields, Level, Node, Problems};
 use crate::flow::settings::{DEFAULT_BAND_BYTES, DEFAULT_BAND_REQUESTS};

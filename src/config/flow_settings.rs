@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::flow_control::{FlowControl, PriorityBand, SaturationDetector};
 use super::instances::Instances;
-use super::schema::{Reference, near_name};
+use super::reference::{Reference, near_name};
 use crate::document::Problems;
 use crate::flow::detector::{Detector, DetectorKind, Utilization};
 use crate::flow::settings::{

@@ -9,8 +9,9 @@ use serde_json::Value;
 use super::known::{self, Purpose};
 use super::missing::{self, MissingType};
 use super::plan::{Origin, PlannedParser};
+use super::reference::{Reference, near_name};
 use super::resolve::LoadOptions;
-use super::schema::{PluginEntry, Reference, near_name};
+use super::schema::PluginEntry;
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
 use crate::plugins::{

@@ -5,7 +5,7 @@
 //! |---|---|
 //! | `source` | the text: a file, a flag, or the built-in default |
 //! | `former` | forms of earlier releases → today's |
-//! | `schema`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
+//! | `schema`, `reference`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
 //! | `resolve` | [`Document`] → [`Plan`], in the steps below |
 //! | `instances`, `known` | plugin types → plugin instances |
 //! | `profiles`, `wiring`, `producers`, `flow_settings` | defaults and references: profiles, parsers and data layer, data producers and their order, flow control |
@@ -24,6 +24,7 @@ mod missing;
 mod plan;
 mod producers;
 mod profiles;
+mod reference;
 mod resolve;
 mod schema;
 mod source;
@@ -34,8 +35,9 @@ pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;
 pub use plan::{Origin, Plan, PlannedInstance, PlannedParser};
+pub use reference::Reference;
 pub use resolve::{LoadOptions, load};
-pub use schema::{Document, PluginEntry, ProfileEntry, ProfileRef, Reference};
+pub use schema::{Document, PluginEntry, ProfileEntry, ProfileRef};
 pub use source::ConfigSource;
 
 #[cfg(test)]

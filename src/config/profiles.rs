@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::instances::{Instance, Instances};
-use super::schema::{ProfileEntry, Reference, near_name};
+use super::reference::{Reference, near_name};
+use super::schema::ProfileEntry;
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
 use crate::plugins::profiles::{disagg, disagg_headers, pd};

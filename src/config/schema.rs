@@ -4,18 +4,8 @@ use super::data_layer::DataLayer;
 use super::flow_control::{FlowControl, SaturationDetector};
 use super::former::is_former_api_version;
 use super::gates::FeatureGates;
-use crate::document::{Fields, Level, Node, NodeValue, Problems, nearest};
-
-/// A name that refers to a plugin, and where it stands.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Reference {
-    /// Instance name.
-    pub name: String,
-    /// Line of the reference.
-    pub line: u32,
-    /// Path of the reference.
-    pub path: String,
-}
+use super::reference::{Reference, named, reference, references};
+use crate::document::{Fields, Level, Node, NodeValue, Problems};
 
 /// A row of `plugins`.
 #[derive(Clone, Debug, PartialEq)]
@@ -225,39 +215,4 @@ fn profile(node: &Node, path: String, problems: &mut Problems) -> Option<Profile
     }
     fields.finish(Level::Error, problems);
     Some(ProfileEntry { name, plugins, line: node.line, path })
-}
-
-/// The `pluginRef` of a row that has other fields too.
-pub(super) fn named(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<Reference> {
-    let given = fields.get("pluginRef").is_some();
-    let name = fields.text("pluginRef", problems);
-    let (line, path) = (fields.line_of("pluginRef"), fields.path("pluginRef"));
-    if !given || name == Some("") {
-        problems.error(line, path, "is required");
-        return None;
-    }
-    name.map(|name| Reference { name: name.to_owned(), line, path })
-}
-
-/// A mapping of nothing but `pluginRef`.
-pub(super) fn reference(node: &Node, path: &str, problems: &mut Problems) -> Option<Reference> {
-    let mut fields = Fields::of(node, path, problems)?;
-    let reference = named(&mut fields, problems);
-    fields.finish(Level::Error, problems);
-    reference
-}
-
-pub(super) fn references(
-    fields: &mut Fields<'_>,
-    name: &'static str,
-    problems: &mut Problems,
-) -> Vec<Reference> {
-    let at = fields.path(name);
-    let nodes = fields.list(name, problems).iter().enumerate();
-    nodes.filter_map(|(index, node)| reference(node, &format!("{at}[{index}]"), problems)).collect()
-}
-
-/// The tail of "there is no plugin named …".
-pub(super) fn near_name<'a>(name: &str, names: impl IntoIterator<Item = &'a str>) -> String {
-    nearest(name, names).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::data_layer::{DataLayer, Source};
 use super::instances::{Instance, Instances};
 use super::known::Purpose;
-use super::schema::{Reference, near_name};
+use super::reference::{Reference, near_name};
 use crate::datalayer::{EngineTable, SourceSpec};
 use crate::document::Problems;
 use crate::plugins::FileDiscoverySpec;

@@ -2,28 +2,24 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
-use tokio::sync::Semaphore;
 
-use super::bindings::ServerBindings;
 use super::exchange::Exchange;
-use super::objective::UnknownObjectives;
 use super::observed::{describe_stages, observer};
-use super::prepare::{Preparation, PrepareStage};
-use super::request_body::{RequestBody, Unparsed, decoders};
-use super::retry::{self, Pace};
+use super::prepare::Preparation;
+use super::request_body::{RequestBody, Unparsed};
+use super::retry;
 use super::route::Routing;
 use super::understood::{LabelText, Understood, kept_request_id, new_request_id};
 use super::{
-    AdmissionCall, Ask, BodySeen, DirectorParts, Hook, Permit, Pieces, Reason, Refusal, Routed, SubsetHint,
-    names, objective, rewrite, unseen,
+    AdmissionCall, Ask, BodySeen, Director, Permit, Pieces, Reason, Refusal, Routed, SubsetHint, names,
+    objective, rewrite, unseen,
 };
-use crate::metrics::{AnswerMetrics, ExtProcMetrics, ProcessingMetrics, SchedulerMetrics};
 use crate::pool::{Lease, Pool, Subset};
 use crate::request::{self, Headers};
 use crate::scheduling::{
@@ -31,64 +27,7 @@ use crate::scheduling::{
 };
 use crate::telemetry::Span;
 
-/// Decides requests of one pool.
-pub struct Director {
-    pub(super) parts: DirectorParts,
-    /// Free decoders of larger compressed bodies.
-    pub(super) decoders: Arc<Semaphore>,
-    /// What is found out about a request before it is scheduled.
-    prepare: PrepareStage,
-    pub(super) hooks: Arc<[Hook]>,
-    pub(super) profile_names: Arc<[Arc<str>]>,
-    /// Requests so far; with the seed it makes the random source of each.
-    sequence: AtomicU64,
-    scheduler_metrics: SchedulerMetrics,
-    pub(super) processing: ProcessingMetrics,
-    pub(super) extproc: ExtProcMetrics,
-    pub(super) answers: AnswerMetrics,
-    unknown_objectives: UnknownObjectives,
-    /// How fast requests end.
-    pub(super) pace: Arc<Pace>,
-    /// Which server made which response, where that is remembered.
-    pub(super) bindings: Option<Arc<ServerBindings>>,
-}
-
-impl std::fmt::Debug for Director {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Director").field("scheduler", &self.parts.scheduler).finish_non_exhaustive()
-    }
-}
-
 impl Director {
-    /// A director over these parts.
-    pub fn new(parts: DirectorParts) -> Self {
-        let hooks = parts.hooks.clone().into();
-        let profile_names = parts.scheduler.profile_names().into();
-        let (scheduler_metrics, processing, extproc) =
-            (parts.metrics.scheduler(), parts.metrics.processing(), parts.metrics.extproc());
-        let answers = parts.metrics.answers();
-        let limit = parts.settings.response_bindings;
-        let bindings = (limit > 0)
-            .then(|| Arc::new(ServerBindings::new(limit, parts.settings.seed, parts.metrics.state())));
-        let unknown_objectives = UnknownObjectives::new(parts.metrics.state());
-        let prepare = PrepareStage::new(&parts.preparers, &parts.budget, &parts.metrics);
-        Self {
-            parts,
-            prepare,
-            unknown_objectives,
-            decoders: decoders(),
-            hooks,
-            profile_names,
-            sequence: AtomicU64::new(0),
-            scheduler_metrics,
-            processing,
-            extproc,
-            answers,
-            pace: Arc::new(Pace::new(Instant::now())),
-            bindings,
-        }
-    }
-
     /// The pool it decides for.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.parts.pool

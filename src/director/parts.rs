@@ -1,9 +1,19 @@
-//! What a director is made of.
+//! A director, and what it is made of.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use std::time::Instant;
 
+use tokio::sync::Semaphore;
+
+use super::bindings::ServerBindings;
+use super::objective::UnknownObjectives;
+use super::prepare::PrepareStage;
+use super::retry::Pace;
 use super::{Admission, BodyBudget, DirectorSettings};
-use crate::metrics::{InflightMetrics, Metrics, PluginTimer};
+use crate::metrics::{
+    AnswerMetrics, ExtProcMetrics, InflightMetrics, Metrics, PluginTimer, ProcessingMetrics, SchedulerMetrics,
+};
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{ParserKind, Parsers};
@@ -59,4 +69,66 @@ pub struct DirectorParts {
     pub metrics: Arc<Metrics>,
     /// Choices of the operator.
     pub settings: DirectorSettings,
+}
+
+/// Larger bodies that are decoded at once.
+const DECODERS: usize = 4;
+
+/// Decides requests of one pool.
+pub struct Director {
+    pub(super) parts: DirectorParts,
+    /// Free decoders of larger compressed bodies.
+    pub(super) decoders: Arc<Semaphore>,
+    /// What is found out about a request before it is scheduled.
+    pub(super) prepare: PrepareStage,
+    pub(super) hooks: Arc<[Hook]>,
+    pub(super) profile_names: Arc<[Arc<str>]>,
+    /// Requests so far; with the seed it makes the random source of each.
+    pub(super) sequence: AtomicU64,
+    pub(super) scheduler_metrics: SchedulerMetrics,
+    pub(super) processing: ProcessingMetrics,
+    pub(super) extproc: ExtProcMetrics,
+    pub(super) answers: AnswerMetrics,
+    pub(super) unknown_objectives: UnknownObjectives,
+    /// How fast requests end.
+    pub(super) pace: Arc<Pace>,
+    /// Which server made which response, where that is remembered.
+    pub(super) bindings: Option<Arc<ServerBindings>>,
+}
+
+impl std::fmt::Debug for Director {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Director").field("scheduler", &self.parts.scheduler).finish_non_exhaustive()
+    }
+}
+
+impl Director {
+    /// A director over these parts.
+    pub fn new(parts: DirectorParts) -> Self {
+        let hooks = parts.hooks.clone().into();
+        let profile_names = parts.scheduler.profile_names().into();
+        let (scheduler_metrics, processing, extproc) =
+            (parts.metrics.scheduler(), parts.metrics.processing(), parts.metrics.extproc());
+        let answers = parts.metrics.answers();
+        let limit = parts.settings.response_bindings;
+        let bindings = (limit > 0)
+            .then(|| Arc::new(ServerBindings::new(limit, parts.settings.seed, parts.metrics.state())));
+        let unknown_objectives = UnknownObjectives::new(parts.metrics.state());
+        let prepare = PrepareStage::new(&parts.preparers, &parts.budget, &parts.metrics);
+        Self {
+            parts,
+            prepare,
+            unknown_objectives,
+            decoders: Arc::new(Semaphore::new(DECODERS)),
+            hooks,
+            profile_names,
+            sequence: AtomicU64::new(0),
+            scheduler_metrics,
+            processing,
+            extproc,
+            answers,
+            pace: Arc::new(Pace::new(Instant::now())),
+            bindings,
+        }
+    }
 }

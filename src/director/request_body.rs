@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 
 use super::names::MODEL_REWRITE;
 use super::{BodyBudget, BodySeen, Director, NoRoom, Reason, Refusal, Segments, Share};
@@ -13,8 +12,6 @@ use crate::request::{self, ContentEncoding, DecodeError, Encoded, Headers, Infer
 
 /// Bodies up to this many bytes are decoded where they are; larger ones on a thread for such work.
 const DECODED_IN_PLACE: usize = 16 << 10;
-/// Larger bodies that are decoded at once.
-const DECODERS: usize = 4;
 /// Longest wait for a decoder.
 const DECODER_WAIT: Duration = Duration::from_secs(10);
 /// Most bytes that a body is decoded to where bodies have no bound.
@@ -70,11 +67,6 @@ struct Plain {
     decoded: Option<Share>,
     /// Only the beginning could be decoded.
     cut: bool,
-}
-
-/// The decoders of larger bodies.
-pub(super) fn decoders() -> Arc<Semaphore> {
-    Arc::new(Semaphore::new(DECODERS))
 }
 
 impl Director {

@@ -8,11 +8,10 @@ use bytes::Bytes;
 
 use super::bindings::ServerBindings;
 use super::exchange::{Exchange, ExchangeParts};
-use super::handle::Director;
 use super::request_body::RequestBody;
 use super::understood::{LabelText, Understood};
 use super::unseen::Unseen;
-use super::{Permit, Pieces, Routed, control_headers, names};
+use super::{Director, Permit, Pieces, Routed, control_headers, names};
 use crate::pool::{Endpoint, Lease};
 use crate::request::{self, Api, Headers};
 use crate::scheduling::{Candidates, Decision, HeaderEdits, PluginState};

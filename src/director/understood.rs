@@ -4,7 +4,7 @@ use fastrand::Rng;
 
 use super::prepare::HeldTokens;
 use super::request_body::RequestBody;
-use super::{Exchange, Refusal, Routed, objective};
+use super::{Refusal, Routed, objective};
 use crate::metrics::RequestLabels;
 use crate::request::{Headers, cut};
 use crate::scheduling::{PrepareCall, RequestView};
@@ -36,7 +36,7 @@ pub(super) struct LabelText {
 
 impl LabelText {
     /// One line about the request, for those who want one.
-    pub(super) fn log(&self, result: &Result<Routed<Exchange>, Refusal>) {
+    pub(super) fn log<X>(&self, result: &Result<Routed<X>, Refusal>) {
         let Self { id, model, target_model, priority, .. } = self;
         match result {
             Ok(routed) => tracing::debug!(

@@ -15,7 +15,9 @@ mod mode;
 mod refusal;
 mod server;
 mod service;
+mod settings;
 mod stream;
+mod stream_count;
 mod tunnel;
 pub mod wire;
 
@@ -23,4 +25,5 @@ pub use codec::{PROCESS_PATH, SERVICE_NAME, client_codec};
 pub use machine::{Effect, Effects, Machine, MachineSettings};
 pub use mode::{BodyMode, Modes, UnknownMode};
 pub use server::serve;
-pub use service::{ExtProc, ExtProcSettings};
+pub use service::ExtProc;
+pub use settings::ExtProcSettings;

@@ -4,9 +4,9 @@ use std::convert::Infallible;
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use futures_util::Stream;
 use http::{Request as HttpRequest, Response as HttpResponse};
@@ -17,48 +17,18 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Response, Status, Streaming};
 use tower_service::Service;
 
-use super::Modes;
 use super::codec::{PROCESS_PATH, SERVICE_NAME, ServerCodec};
 use super::inbound::Messages;
-use super::machine::{MachineSettings, to_headers};
+use super::machine::to_headers;
 use super::refusal::{self, Caller};
-use super::stream::{Conversation, DEFAULT_STREAM_IDLE, Shared};
+use super::settings::ExtProcSettings;
+use super::stream::{Conversation, Shared};
+use super::stream_count::StreamCount;
 use super::wire::{ProcessingRequest, ProcessingResponse, Request as RequestMessage};
-use crate::director::{BodyBudget, DEFAULT_FLOW, Director, Reason, Refusal};
-use crate::metrics::{Metrics, RequestLabels, StreamGuard};
+use crate::director::{DEFAULT_FLOW, Director, Reason, Refusal};
+use crate::metrics::{Metrics, RequestLabels};
 use crate::request::Headers;
 use crate::telemetry::Tracing;
-
-/// Bounds and modes of the service.
-#[derive(Clone, Debug)]
-pub struct ExtProcSettings {
-    /// Bounds and modes of each stream.
-    pub machine: MachineSettings,
-    /// Streams open at once, 0 = no bound.
-    pub max_streams: u64,
-    /// Time without a message after which a stream is ended, 0 = never.
-    pub stream_idle_timeout: Duration,
-    /// Largest message taken, in bytes.
-    pub max_receive_bytes: usize,
-    /// Largest message sent, in bytes.
-    pub max_send_bytes: usize,
-}
-
-impl Default for ExtProcSettings {
-    fn default() -> Self {
-        Self {
-            machine: MachineSettings {
-                modes: Modes::default(),
-                body_limit: 64 << 20,
-                budget: Arc::new(BodyBudget::new(512 << 20)),
-            },
-            max_streams: 100_000,
-            stream_idle_timeout: DEFAULT_STREAM_IDLE,
-            max_receive_bytes: 4 << 20,
-            max_send_bytes: usize::MAX,
-        }
-    }
-}
 
 /// `envoy.service.ext_proc.v3.ExternalProcessor`.
 #[derive(Clone)]
@@ -109,11 +79,7 @@ impl ExtProc {
     }
 
     fn converse(&self, inbound: Messages<Body>, carried: Headers) -> Answers {
-        let before = self.open.fetch_add(1, Relaxed);
-        let count = StreamCount {
-            open: Arc::clone(&self.open),
-            guard: Some(self.shared.metrics.stream_started(Instant::now())),
-        };
+        let (before, count) = StreamCount::begin(&self.open, &self.shared.metrics);
         let limit = self.shared.settings.max_streams;
         if limit != 0 && before >= limit {
             let refusal = Refusal::new(Reason::TooManyStreams, format!("more than {limit} streams are open"));
@@ -126,43 +92,6 @@ impl ExtProc {
             }));
         }
         Answers::Conversation(Box::new(Conversation::new(Arc::clone(&self.shared), inbound, carried, count)))
-    }
-}
-
-/// Counts a stream as long as it lives.
-#[derive(Debug)]
-pub(super) struct StreamCount {
-    open: Arc<AtomicU64>,
-    guard: Option<StreamGuard>,
-}
-
-impl StreamCount {
-    /// Ends the stream with this code.
-    pub(super) fn finish(mut self, code: tonic::Code) {
-        if let Some(guard) = self.guard.take() {
-            guard.finish(go_name(code));
-        }
-    }
-}
-
-impl Drop for StreamCount {
-    fn drop(&mut self) {
-        self.open.fetch_sub(1, Relaxed);
-    }
-}
-
-/// Name of a gRPC code as Go's library prints it.
-fn go_name(code: tonic::Code) -> &'static str {
-    match code {
-        tonic::Code::Ok => "OK",
-        tonic::Code::Cancelled => "Canceled",
-        tonic::Code::InvalidArgument => "InvalidArgument",
-        tonic::Code::DeadlineExceeded => "DeadlineExceeded",
-        tonic::Code::ResourceExhausted => "ResourceExhausted",
-        tonic::Code::OutOfRange => "OutOfRange",
-        tonic::Code::Internal => "Internal",
-        tonic::Code::Unavailable => "Unavailable",
-        _ => "Unknown",
     }
 }
 

@@ -16,7 +16,8 @@ use tonic::{Code as GrpcCode, Status};
 
 use super::inbound::{Broken, Messages};
 use super::machine::{Effect, Effects, Machine};
-use super::service::{ExtProcSettings, StreamCount};
+use super::settings::ExtProcSettings;
+use super::stream_count::StreamCount;
 use super::wire::{HttpHeaders, ProcessingRequest, ProcessingResponse, Request};
 use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed, Share};
 use crate::metrics::{ExtProcMetrics, RequestMetrics};
@@ -344,6 +345,3 @@ fn is_error(response: &HttpHeaders) -> bool {
 
 /// Longest time in which the proxy takes no answer while some wait.
 const UNREAD: Duration = Duration::from_mins(2);
-
-/// Time without messages after which a stream is ended, by default.
-pub(super) const DEFAULT_STREAM_IDLE: Duration = Duration::from_hours(1);

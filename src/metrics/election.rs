@@ -7,8 +7,9 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::histogram_set::{HistogramSet, Labels};
+use super::histogram_set::HistogramSet;
 use super::label_sets::{LabelSets, Written};
+use super::labels::Labels;
 use super::request::LabelSet;
 
 /// Share of the sets that give way when there was no room for new ones, as a divisor.

@@ -11,24 +11,9 @@ use prometheus::{Histogram, IntCounter, IntGauge};
 
 use super::cardinality::OTHER;
 use super::family::Twin;
-use super::flow::FlowFamilies;
-use super::label_sets::RequestLabels;
+use super::flow_families::{FlowFamilies, OUTCOMES};
+use super::labels::RequestLabels;
 use crate::flow::{DEFAULT_FLOW, Outcome};
-
-/// Outcomes that have a cell of their own in a label set, by label value: those of flow control, and of a request that
-/// is still waiting.
-pub(super) const OUTCOMES: [&str; Outcome::ALL.len() + 1] = {
-    let mut labels = [WAITING; Outcome::ALL.len() + 1];
-    let mut place = 0;
-    while place < Outcome::ALL.len() {
-        labels[place] = Outcome::ALL[place].label();
-        place += 1;
-    }
-    labels
-};
-
-/// The outcome of a request that is still waiting; it stands last in [`OUTCOMES`].
-const WAITING: &str = "NotYetFinalized";
 
 /// Further sets, whose fairness id is folded, as a share of those that have their own.
 const FOLDED_SHARE: usize = 4;

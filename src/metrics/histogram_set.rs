@@ -1,70 +1,12 @@
-//! Label values of requests, and the histograms of one combination of them.
+//! The histograms of one combination of label values.
 
 use std::sync::{Arc, OnceLock};
 
 use prometheus::Histogram;
 
-use super::RequestLabels;
-use super::cardinality::OTHER;
 use super::family::{Family, Twin, Vector};
-use super::request::RequestFamilies;
-
-/// Label values of a set.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Labels {
-    pub(super) model: Box<str>,
-    pub(super) target_model: Box<str>,
-    pub(super) fairness_id: Box<str>,
-    pub(super) priority: i32,
-    pub(super) priority_text: Box<str>,
-}
-
-impl Labels {
-    pub(super) fn new(labels: RequestLabels<'_>) -> Self {
-        Self {
-            model: labels.model.into(),
-            target_model: labels.target_model.into(),
-            fairness_id: labels.fairness_id.into(),
-            priority: labels.priority,
-            priority_text: labels.priority.to_string().into(),
-        }
-    }
-
-    /// What everything beyond all bounds becomes, the priority included.
-    pub(super) fn other() -> Self {
-        let other = || Box::<str>::from(OTHER);
-        Self {
-            model: other(),
-            target_model: other(),
-            fairness_id: other(),
-            priority: 0,
-            priority_text: other(),
-        }
-    }
-
-    pub(super) fn key(&self) -> RequestLabels<'_> {
-        RequestLabels {
-            model: &self.model,
-            target_model: &self.target_model,
-            fairness_id: &self.fairness_id,
-            priority: self.priority,
-        }
-    }
-
-    pub(super) fn values(&self) -> [&str; 4] {
-        [&self.model, &self.target_model, &self.fairness_id, &self.priority_text]
-    }
-
-    pub(super) fn values_and<'s>(&'s self, last: &'s str) -> [&'s str; 5] {
-        let [model, target, fairness, priority] = self.values();
-        [model, target, fairness, priority, last]
-    }
-
-    /// True if a legacy series, which has no tenant, belongs to both.
-    pub(super) fn shares_legacy(&self, other: &Self) -> bool {
-        (&self.model, &self.target_model) == (&other.model, &other.target_model)
-    }
-}
+use super::labels::Labels;
+use super::request_families::RequestFamilies;
 
 /// Histograms of one combination of label values, as far as they were used.
 pub(super) struct HistogramSet {

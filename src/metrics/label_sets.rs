@@ -10,21 +10,10 @@ use parking_lot::Mutex;
 use prometheus::IntCounter;
 
 use super::cardinality::{Limiter, OTHER};
-use super::histogram_set::{HistogramSet, Labels};
-use super::request::{LabelSet, RequestFamilies};
-
-/// What a request's series are labelled with, as they come; bounds are applied inside.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct RequestLabels<'l> {
-    /// Model the client asked for; empty if unknown.
-    pub model: &'l str,
-    /// Model it was rewritten to; empty if unknown.
-    pub target_model: &'l str,
-    /// Fairness id, with its default filled in.
-    pub fairness_id: &'l str,
-    /// Priority of the objective; 0 without one.
-    pub priority: i32,
-}
+use super::histogram_set::HistogramSet;
+use super::labels::{Labels, RequestLabels};
+use super::request::LabelSet;
+use super::request_families::RequestFamilies;
 
 impl Equivalent<Arc<LabelSet>> for RequestLabels<'_> {
     fn equivalent(&self, set: &Arc<LabelSet>) -> bool {

@@ -5,11 +5,11 @@ use std::cell::Cell;
 use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
-use schemars::{JsonSchema, SchemaGenerator};
+use schemars::{JsonSchema, Schema, SchemaGenerator};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::plugin_type::ParametersSchema;
+use super::BuildError;
 use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::metrics::Metrics;
@@ -20,27 +20,8 @@ use crate::scheduling::{
     Scorer,
 };
 
-/// Why a plugin could not be built.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{message}")]
-pub struct BuildError {
-    /// Path of the offending parameter below `parameters`, as `a.b[0]`; empty if the fault is not one parameter's.
-    pub path: String,
-    /// What is wrong, and what would be right.
-    pub message: String,
-}
-
-impl BuildError {
-    /// An error that concerns the parameter at `path`.
-    pub fn at(path: impl Into<String>, message: impl Into<String>) -> Self {
-        Self { path: path.into(), message: message.into() }
-    }
-
-    /// An error that concerns the plugin as a whole.
-    pub fn new(message: impl Into<String>) -> Self {
-        Self::at("", message)
-    }
-}
+/// Makes the JSON Schema of a plugin's parameters.
+pub type ParametersSchema = fn(&mut SchemaGenerator) -> Schema;
 
 /// Identity of a column: a type of data and the name of the plugin instance that produces it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]

@@ -1,6 +1,7 @@
 //! The catalogue: one file a plugin, one line a plugin in [`REGISTRY`].
 
 mod build;
+mod build_error;
 #[cfg(test)]
 mod cases;
 pub mod deciders;
@@ -21,7 +22,9 @@ pub mod scorers;
 pub mod sources;
 
 pub use build::{
-    BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, Roles,
+    BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, ParametersSchema,
+    Roles,
 };
-pub use plugin_type::{ParametersSchema, PluginType, Stability, Superseded};
+pub use build_error::BuildError;
+pub use plugin_type::{PluginType, Stability, Superseded};
 pub use registry::{REGISTRY, Registry, registry_with};

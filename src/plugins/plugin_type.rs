@@ -3,10 +3,10 @@
 use std::cell::Cell;
 use std::sync::Arc;
 
-use schemars::{Schema, SchemaGenerator};
 use serde_json::Value;
 
-use super::build::{BuildCx, BuildError, Roles};
+use super::BuildError;
+use super::build::{BuildCx, ParametersSchema, Roles};
 use crate::metrics::Metrics;
 
 /// How settled a plugin type is.
@@ -36,9 +36,6 @@ pub struct Superseded {
     /// What to use instead.
     pub replacement: &'static str,
 }
-
-/// Makes the JSON Schema of a plugin's parameters.
-pub type ParametersSchema = fn(&mut SchemaGenerator) -> Schema;
 
 /// One row of the registry.
 #[derive(Clone, Copy, Debug)]

@@ -12,6 +12,7 @@ mod milli;
 mod role;
 mod server;
 mod service;
+mod shared;
 mod source;
 mod stream;
 mod trigger;
@@ -24,7 +25,8 @@ pub use codec::{
 };
 pub use role::Role;
 pub use server::serve;
-pub use service::{KedaScaler, ScalerSettings};
+pub use service::KedaScaler;
+pub use shared::ScalerSettings;
 pub use source::ScalerSource;
 pub use trigger::{Metric, Trigger, TriggerError};
 

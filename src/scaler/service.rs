@@ -1,20 +1,19 @@
 //! The gRPC service: questions answered from the numbers of now.
 
 use std::convert::Infallible;
-use std::future::{Future, ready};
+use std::future::{Future, Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use http::{Request as HttpRequest, Response as HttpResponse};
 use parking_lot::Mutex;
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, sleep_until};
-use tonic::Status;
+use tokio::time::{sleep, sleep_until};
 use tonic::body::Body;
-use tonic::server::{Grpc, NamedService};
+use tonic::server::{Grpc, NamedService, ServerStreamingService};
+use tonic::{Request, Response, Status};
 use tonic_prost::ProstCodec;
 use tower_service::Service;
 
@@ -22,53 +21,14 @@ use super::codec::{
     GET_METRIC_SPEC_PATH, GET_METRICS_PATH, IS_ACTIVE_PATH, MAX_MESSAGE_BYTES, SERVICE_NAME,
     STREAM_IS_ACTIVE_PATH,
 };
+use super::shared::{BREATH, LOOK_AGAIN, ScalerSettings, Shared};
 use super::stream::{Answers, OpenStream, Streamed};
 use super::unary::Unary;
 use super::wire::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef,
 };
-use super::{Activity, Look, Role, ScalerSource, Trigger};
-
-/// How often running requests are looked at: nothing announces them.
-pub(super) const LOOK_AGAIN: Duration = Duration::from_secs(1);
-/// Least time between two looks, however often the number of waiting requests changes.
-pub(super) const BREATH: Duration = Duration::from_millis(10);
-
-/// Bounds of the service.
-#[derive(Debug, Clone)]
-pub struct ScalerSettings {
-    /// Name of the pool, compared with the `pool` of a trigger.
-    pub pool: String,
-    /// Streams open at once, at most. KEDA opens one for each trigger of type external-push.
-    pub max_streams: usize,
-    /// Time after which a stream repeats its last word, so that both ends notice a dead connection.
-    pub keepalive: Duration,
-}
-
-impl Default for ScalerSettings {
-    fn default() -> Self {
-        Self { pool: String::new(), max_streams: 64, keepalive: Duration::from_secs(30) }
-    }
-}
-
-/// What all calls share.
-pub(super) struct Shared {
-    pub(super) source: Arc<dyn ScalerSource>,
-    pub(super) settings: ScalerSettings,
-    pub(super) activity: Mutex<Activity>,
-    pub(super) streams: Arc<AtomicUsize>,
-    pub(super) role: watch::Sender<Role>,
-}
-
-impl Shared {
-    /// What is to be seen now. `stirred`: the number of waiting requests has changed, so somebody was there even if
-    /// nobody is now.
-    pub(super) fn look(&self, stirred: bool) -> Look {
-        let waiting = self.source.queue_depth().max(u64::from(stirred));
-        Look { waiting, running: self.source.running(), at: Instant::now() }
-    }
-}
+use super::{Role, ScalerSource, Trigger};
 
 /// `externalscaler.ExternalScaler`.
 #[derive(Clone)]
@@ -214,6 +174,16 @@ impl KedaScaler {
             tracing::debug!(%error, name = %asked.name.escape_debug(), "scaler trigger refused");
             Status::invalid_argument(error.to_string())
         })
+    }
+}
+
+impl ServerStreamingService<ScaledObjectRef> for KedaScaler {
+    type Response = IsActiveResponse;
+    type ResponseStream = Answers;
+    type Future = Ready<Result<Response<Answers>, Status>>;
+
+    fn call(&mut self, request: Request<ScaledObjectRef>) -> Self::Future {
+        ready(self.stream(request.get_ref()).map(Response::new))
     }
 }
 

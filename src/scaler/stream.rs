@@ -1,6 +1,5 @@
 //! `StreamIsActive`: verdicts pushed when they change.
 
-use std::future::{Ready, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -8,26 +7,15 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use futures_util::Stream;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
-use tonic::server::ServerStreamingService;
-use tonic::{Request, Response, Status};
+use tonic::Status;
 
 use super::activity::Verdict;
-use super::service::{BREATH, LOOK_AGAIN, Shared};
-use super::wire::{IsActiveResponse, ScaledObjectRef};
-use super::{KedaScaler, Role, Trigger};
+use super::shared::{BREATH, LOOK_AGAIN, Shared};
+use super::wire::IsActiveResponse;
+use super::{Role, Trigger};
 
 /// The answers of one stream.
 pub(super) type Answers = Pin<Box<dyn Stream<Item = Result<IsActiveResponse, Status>> + Send>>;
-
-impl ServerStreamingService<ScaledObjectRef> for KedaScaler {
-    type Response = IsActiveResponse;
-    type ResponseStream = Answers;
-    type Future = Ready<Result<Response<Answers>, Status>>;
-
-    fn call(&mut self, request: Request<ScaledObjectRef>) -> Self::Future {
-        ready(self.stream(request.get_ref()).map(Response::new))
-    }
-}
 
 /// A place among the streams that may be open, given back when dropped.
 pub(super) struct OpenStream(Arc<AtomicUsize>);

@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 
-use super::tls::{TlsError, TlsSettings};
+use super::tls_settings::{TlsError, TlsSettings};
 
 /// The certificate that new connections get.
 #[derive(Debug)]

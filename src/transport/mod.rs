@@ -17,6 +17,7 @@ mod settings;
 mod socket;
 mod tcp;
 mod tls;
+mod tls_settings;
 mod unread;
 mod writers;
 
@@ -27,5 +28,6 @@ pub use http2::{GrpcService, Http2Settings, serve_grpc, serve_grpc_while};
 pub use port::Port;
 pub use roster::ConnectionBounds;
 pub use settings::{FEW_CLIENTS, Keepalive, PROXIES, UNKNOWN_PROXIES};
-pub use tls::{Tls, TlsError, TlsSettings};
+pub use tls::Tls;
+pub use tls_settings::{TlsError, TlsSettings};
 pub use unread::must_be_taken_by;

@@ -56,7 +56,7 @@ pub(crate) fn api_error(error: &ApiError) -> Response<Body> {
 
 /// An error as the HTTP framework words it.
 pub(crate) fn detail(status: StatusCode, detail: &str) -> Response<Body> {
-    whole(status, Some(JSON), format!(r#"{{"detail":{}}}"#, super::api::answer::quoted(detail)))
+    whole(status, Some(JSON), format!(r#"{{"detail":{}}}"#, super::api::json::quoted(detail)))
 }
 
 pub(crate) fn not_found() -> Response<Body> {

@@ -46,7 +46,7 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     say(&format!("\n{}", table::write(&names, &[by_turns, picked])))?;
     if !args.once {
         say(&hints(&envoy, &picker, &fleet))?;
-        super::super::stop_signal().await;
+        super::super::stop::stop_signal().await;
     }
     anyhow::ensure!(failed == 0, "{failed} requests through Pointsman failed");
     Ok(())

@@ -2,11 +2,13 @@
 //! failure.
 
 mod events;
+mod found;
 mod objects;
 
 use super::types::{Api, Usage};
-use super::usage::{self, Dialect, Report};
+use super::usage::{self, Dialect};
 use events::EventSource;
+use found::Found;
 use objects::Members;
 
 /// Reads the usage that a response reports, chunk by chunk. Where the chunks end makes no difference.
@@ -26,20 +28,6 @@ enum Source {
     Nothing,
     Json(Members),
     Events(EventSource),
-}
-
-/// What has been read so far.
-#[derive(Debug)]
-struct Found {
-    dialect: Dialect,
-    usage: Option<Usage>,
-    unbelievable: u32,
-    failed: bool,
-    clipped: bool,
-    /// The last event has come.
-    last: bool,
-    /// The API is that of Responses.
-    responses: bool,
 }
 
 impl ResponseReader {
@@ -110,19 +98,6 @@ impl ResponseReader {
     /// True if a `usage` object was longer than the limit and therefore not read.
     pub fn clipped(&self) -> bool {
         self.found.clipped
-    }
-}
-
-impl Found {
-    fn report(&mut self, report: Report) {
-        self.unbelievable = self.unbelievable.saturating_add(report.unbelievable);
-        usage::merge(&mut self.usage, report);
-    }
-
-    fn event(&mut self, event: usage::Event) {
-        self.failed |= event.failed;
-        self.last |= event.last;
-        event.reports(self.dialect).for_each(|report| self.report(report));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 
 use super::ask::{Ask, Dialect};
+use super::json::quoted;
 use crate::driver::Progress;
 use crate::engine::tokens;
 
@@ -22,11 +23,6 @@ pub(crate) struct Answer {
     /// Chooses the words.
     seed: u64,
     include_usage: bool,
-}
-
-/// `text` as a JSON string.
-pub(crate) fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
 }
 
 impl Answer {

@@ -31,7 +31,7 @@ impl ApiError {
             StatusCode::SERVICE_UNAVAILABLE => "ServiceUnavailableError",
             _ => "InternalServerError",
         };
-        let message = super::answer::quoted(&self.message);
+        let message = super::json::quoted(&self.message);
         let code = self.status.as_u16();
         format!(r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#)
     }

@@ -4,11 +4,13 @@
 //! - `answer`: JSON bodies and event streams of the four generating dialects
 //! - `tasks`: models, embeddings, tokenization
 //! - `error`: error bodies
+//! - `json`: texts in JSON bodies
 //! - `members`: objects whose members may be repeated
 
 pub(crate) mod answer;
 pub(crate) mod ask;
 pub(crate) mod error;
+pub(crate) mod json;
 mod members;
 pub(crate) mod tasks;
 

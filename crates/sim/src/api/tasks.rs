@@ -1,7 +1,7 @@
 //! Answers that are not texts.
 
-use super::answer::quoted;
 use super::ask::EmbeddingAsk;
+use super::json::quoted;
 use crate::config::SimConfig;
 use crate::engine::tokens;
 

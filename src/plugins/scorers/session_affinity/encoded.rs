@@ -3,7 +3,7 @@
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-use super::Profile;
+use super::profile::Profile;
 use crate::pool::EndpointId;
 use crate::scheduling::{Call, Category, HeaderEdits, PluginState, ResponseCall, ResponseHeaderHook, Scorer};
 

@@ -10,6 +10,7 @@
 
 mod bindings;
 mod encoded;
+mod profile;
 mod session_id;
 
 use std::sync::Arc;
@@ -21,7 +22,7 @@ use serde::Deserialize;
 use smallvec::SmallVec;
 
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
-use crate::scheduling::{Decision, ProfileResult};
+use profile::Profile;
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("session-affinity-scorer", Stability::Alpha, build).about(
@@ -154,24 +155,6 @@ fn headers(sources: Vec<Source>, common: Option<String>) -> Result<SmallVec<[Str
         }
     }
     Ok(headers)
-}
-
-/// The profile whose choice counts.
-#[derive(Debug)]
-struct Profile {
-    /// Empty for the primary one.
-    name: String,
-}
-
-impl Profile {
-    /// Its result, if it ran.
-    fn result<'d>(&self, decision: &'d Decision, names: &[Arc<str>]) -> Option<&'d ProfileResult> {
-        if self.name.is_empty() {
-            return decision.primary_result();
-        }
-        let index = names.iter().position(|name| **name == *self.name)?;
-        decision.profiles.get(index)?.as_ref()
-    }
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 use xxhash_rust::xxh64::xxh64;
 
-use super::Profile;
 use super::bindings::{Bindings, SessionKey};
+use super::profile::Profile;
 use crate::request::Headers;
 use crate::scheduling::{
     Call, Category, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, Scorer,

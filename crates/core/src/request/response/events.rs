@@ -6,8 +6,8 @@ use std::sync::LazyLock;
 use memchr::memmem::Finder;
 use memchr::{memchr2, memrchr2};
 
-use super::Found;
-use super::objects::{Member, Members};
+use super::found::Found;
+use super::objects::Members;
 use crate::request::sse;
 use crate::request::usage::{self, Dialect, Event};
 
@@ -160,40 +160,6 @@ impl EventSource {
             found.line(&self.carry);
         }
         self.carry.clear();
-    }
-}
-
-impl Found {
-    /// Adds a member of a document to what its event says.
-    pub(super) fn member(&self, member: Member<'_>, event: &mut Event) {
-        match member.name {
-            "usage" => {
-                if let Ok(Some(report)) = usage::read_alone(self.dialect, member.bytes) {
-                    *(if member.nested { &mut event.nested } else { &mut event.top }) = Some(report);
-                }
-            }
-            "error" => event.failed |= member.bytes != b"\"\"",
-            "status" => {
-                event.failed |= self.responses && member.text().is_some_and(|status| *status == *b"failed");
-            }
-            _ if member.nested => {}
-            _ => {
-                let kind = member.text().unwrap_or_default();
-                event.failed |= usage::is_failure(&kind);
-                event.last |= usage::is_last(&kind);
-            }
-        }
-    }
-
-    fn line(&mut self, line: &[u8]) {
-        if let Some(data) = sse::data(line) {
-            // A line that is no JSON has nothing to report.
-            if let Ok(event) = usage::read_event(self.dialect, data) {
-                self.event(event);
-            }
-        } else if let Some(kind) = sse::event(line) {
-            self.failed |= usage::is_failure(kind);
-        }
     }
 }
 
