@@ -17,7 +17,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use schemars::JsonSchema;
-
 use serde::Deserialize;
 use smallvec::SmallVec;
 
