@@ -46,11 +46,14 @@ fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
         if !is_label_name(name) {
             return Err(format!("`{name}` is not a label name"));
         }
-        if labels.iter().any(|(known, _)| known == name) {
-            return Err(format!("label `{name}` is given twice"));
-        }
         let (value, after) = parse_value(after.trim_start())?;
-        labels.push((name.to_owned(), value.to_owned()));
+        match labels.iter().find(|(known, _)| known == name) {
+            Some((_, other)) if other != value => {
+                return Err(format!("label `{name}` is given twice, as `{other}` and `{value}`"));
+            }
+            Some(_) => {}
+            None => labels.push((name.to_owned(), value.to_owned())),
+        }
         rest = after.trim_start();
         if let Some(after) = rest.strip_prefix(',') {
             rest = after.trim_start();
@@ -102,6 +105,7 @@ mod tests {
         check(" a { x = \"1\" , y=two } ", "a", &[("x", "1"), ("y", "two")]);
         check("a{x=1,}", "a", &[("x", "1")]);
         check("a{x=}", "a", &[("x", "")]);
+        check("a{x=1,x=\"1\",y=2}", "a", &[("x", "1"), ("y", "2")]);
     }
 
     #[test]

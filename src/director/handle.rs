@@ -69,13 +69,13 @@ impl Director {
         let Ask { headers, body, body_seen, hint } = ask;
         let path = request::routing_path(&headers);
         let unparsed = Unparsed { path: &path, headers: &headers, body: &body, seen: body_seen };
-        let read = self.read(unparsed).await?;
+        let header_counts = self.parts.settings.model_rewrite_header;
+        let read = self.read(unparsed).await.inspect_err(|_| {
+            labels.asked_for(rewrite::asked(&headers, header_counts).unwrap_or_default());
+        })?;
         self.note_unread(&read, &path);
-        let replacing = unseen::Replacing {
-            pool: &self.parts.pool,
-            header_counts: self.parts.settings.model_rewrite_header,
-            budget: &self.parts.budget,
-        };
+        let replacing =
+            unseen::Replacing { pool: &self.parts.pool, header_counts, budget: &self.parts.budget };
         let unseen = unseen::check(&replacing, unparsed, &read)?;
         let mut request = self.understand(&headers, read, rng)?;
         *labels = request.labels();

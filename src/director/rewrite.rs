@@ -75,12 +75,17 @@ impl Sources<'_> {
 
     /// What the client's header says, under its current or its older name.
     fn header(&self) -> Result<Option<String>, Refusal> {
-        if !self.header_counts {
-            return Ok(None);
-        }
-        let ControlHeader { current, .. } = MODEL_REWRITE;
-        MODEL_REWRITE.value(self.headers).map(|model| named(&format!("header {current}"), model)).transpose()
+        asked(self.headers, self.header_counts)
     }
+}
+
+/// The model that the client asks for by header, if such headers count.
+pub(super) fn asked(headers: &Headers, header_counts: bool) -> Result<Option<String>, Refusal> {
+    if !header_counts {
+        return Ok(None);
+    }
+    let ControlHeader { current, .. } = MODEL_REWRITE;
+    MODEL_REWRITE.value(headers).map(|model| named(&format!("header {current}"), model)).transpose()
 }
 
 /// The model that the body names, else the query, or "".

@@ -35,6 +35,11 @@ pub(super) struct LabelText {
 }
 
 impl LabelText {
+    /// The body could not be read; this is the model that a header asks for.
+    pub(super) fn asked_for(&mut self, target_model: Option<String>) {
+        self.target_model = target_model.unwrap_or_default();
+    }
+
     /// One line about the request, for those who want one.
     pub(super) fn log<X>(&self, result: &Result<Routed<X>, Refusal>) {
         let Self { id, model, target_model, priority, .. } = self;

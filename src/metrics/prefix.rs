@@ -109,13 +109,12 @@ impl PrefixIndexMetrics {
         self.forgotten.set(forgotten as f64);
     }
 
-    /// Records what the chosen endpoint held: `matched` of `total` blocks of `block_bytes` bytes each. Nothing if
-    /// `total` is 0.
+    /// Records what the chosen endpoint held: `matched` of `total` blocks of `block_bytes` bytes each. Of a prompt
+    /// without a whole block there is no share, only that nothing was held.
     pub fn observe_hit(&self, matched: u64, total: u64, block_bytes: u64) {
-        if total == 0 {
-            return;
+        if total > 0 {
+            self.hit_ratio.observe(matched as f64 / total as f64);
         }
-        self.hit_ratio.observe(matched as f64 / total as f64);
         self.hit_bytes.observe(matched.saturating_mul(block_bytes) as f64);
     }
 }

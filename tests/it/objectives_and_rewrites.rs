@@ -235,3 +235,14 @@ async fn weights_share_the_requests_and_a_seed_repeats_the_draws() {
     assert_eq!(first, drawn("7", 400).await);
     assert_ne!(first, drawn("8", 400).await);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_request_whose_body_cannot_be_read_counts_under_the_model_that_its_header_asks_for() {
+    let bench = Bench::start("", &[]).await;
+    let further = [("x-llm-d-model-name-rewrite", "by-header")];
+    let reply = bench.client().post_with("/v1/chat/completions", &further, "{\"model\":").await;
+    assert_eq!(reply.status, 400);
+    let page = bench.pointsman.page().await;
+    let line = page.lines().find(|line| line.starts_with("llm_d_epp_request_error_total{")).unwrap();
+    assert!(line.contains("target_model_name=\"by-header\"") && line.contains("model_name=\"\""), "{line}");
+}

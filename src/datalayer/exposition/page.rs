@@ -290,7 +290,7 @@ impl LoraRow {
         value > self.value.unwrap_or(-1.0)
     }
 
-    /// Takes over a row; false if its limit is no number, which leaves the limit unknown.
+    /// Takes over a row; false if its limit is no number. The limit is then the last one that was a number.
     fn take(&mut self, row: &Row<'_>) -> bool {
         let label = |name: &[u8]| row::unescape(row::raw_label(&row.labels, name).unwrap_or_default());
         self.value = Some(row.value);
@@ -301,7 +301,9 @@ impl LoraRow {
         let limit = label(b"max_lora");
         let limit = limit.trim_ascii();
         let number = std::str::from_utf8(limit).ok().and_then(|text| text.parse().ok());
-        self.max_active = number.unwrap_or(0);
+        if let Some(number) = number {
+            self.max_active = number;
+        }
         limit.is_empty() || number.is_some()
     }
 

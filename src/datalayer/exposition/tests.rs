@@ -146,6 +146,18 @@ fn unchanged_lora_labels_are_handed_out_once() {
 }
 
 #[test]
+fn a_limit_of_adapters_that_is_no_number_leaves_the_last_one_in_force() {
+    let wanted = wanted("vllm");
+    let mut reader = PageReader::new();
+    for (limit, expected) in [("4", 4), ("", 4), ("x", 4), ("4.0", 4), ("8", 8), ("None", 8)] {
+        let names = format!("running_lora_adapters=\"a{limit}\",max_lora=\"{limit}\"");
+        reader.feed(&wanted, format!("vllm:lora_requests_info{{{names}}} 1\n").as_bytes());
+        let lora = reader.finish(&wanted, false).reading.lora.unwrap();
+        assert_eq!(lora.max_active, expected, "{limit:?}");
+    }
+}
+
+#[test]
 fn an_endless_line_is_skipped_and_not_kept() {
     let wanted = wanted("vllm");
     let mut reader = PageReader::new();

@@ -229,6 +229,9 @@ impl PreRequest for ApproxPrefixCache {
         let columns = decided.call.columns();
         let Some([blocks]) = columns.slice(self.blocks) else { return Ok(None) };
         if blocks.is_empty() {
+            if !decided.call.request.inference.prompt.pieces.is_empty() {
+                self.metrics.observe_hit(0, 0, 0);
+            }
             return Ok(None);
         }
         for endpoint in super::caching_targets(decided) {

@@ -143,10 +143,15 @@ impl ApproxIndex {
         let cache = self.caches.read().get(endpoint.incarnation()).map(Arc::clone);
         if let Some(cache) = cache {
             let mut state = cache.state.lock();
-            if !state.departed {
+            if !state.departed && !blocks.is_empty() {
                 let before = state.blocks.bytes();
+                let capacity = *state.capacity.get_or_insert(capacity.max(1));
+                // The first blocks of a prompt are worth most: of one that is longer than the cache, those stay.
+                let mut room = capacity;
                 for chain in blocks.chains() {
-                    for segment in chain.chunks(SEGMENT) {
+                    let (kept, _) = chain.split_at(chain.len().min(room));
+                    room -= kept.len();
+                    for segment in kept.chunks(SEGMENT) {
                         self.add(&cache, &mut state, capacity, segment);
                     }
                 }
@@ -159,7 +164,6 @@ impl ApproxIndex {
 
     /// Adds one segment to what `cache` holds.
     fn add(&self, cache: &Cache, state: &mut CacheState, capacity: usize, segment: &[u64]) {
-        let capacity = *state.capacity.get_or_insert(capacity.max(1));
         let keys = self.keys(segment);
         let mut added: SmallVec<[BlockKey; SEGMENT]> = SmallVec::new();
         let mut forgotten: SmallVec<[BlockKey; SEGMENT]> = SmallVec::new();

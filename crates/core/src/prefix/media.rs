@@ -75,15 +75,21 @@ fn picture_tokens((width, height): (u32, u32)) -> u64 {
     (u64::from(width) * u64::from(height) / PIXELS_PER_TOKEN).max(1)
 }
 
-/// Width and height of the picture in a data URL; `None` for other URLs and unknown formats.
-fn picture_size(url: &[u8]) -> Option<(u32, u32)> {
-    let data = url.strip_prefix(b"data:")?;
-    // The media type is short; without a comma near the start there is no data.
-    let comma = data.iter().take(256).position(|&byte| byte == b',')?;
-    let (kind, digits) = (data.get(..comma)?, data.get(comma + 1..)?);
-    if !kind.ends_with(b";base64") {
-        return None;
-    }
+/// Width and height of the picture in a data URL, or in the bare base64 digits that Anthropic's API sends; `None` for
+/// other URLs and unknown formats.
+fn picture_size(content: &[u8]) -> Option<(u32, u32)> {
+    let digits = match content.strip_prefix(b"data:") {
+        Some(data) => {
+            // The media type is short; without a comma near the start there is no data.
+            let comma = data.iter().take(256).position(|&byte| byte == b',')?;
+            if !data.get(..comma)?.ends_with(b";base64") {
+                return None;
+            }
+            data.get(comma + 1..)?
+        }
+        // Another URL has a colon, which is no digit.
+        None => content,
+    };
     // Enough for PNG and GIF; JPEG keeps its size behind any amount of other data.
     [64, HEADER_DIGITS].into_iter().find_map(|length| {
         let digits = digits.get(..length).unwrap_or(digits);
@@ -129,6 +135,15 @@ mod tests {
 
     fn data_url(bytes: &[u8]) -> String {
         format!("data:image/x;base64,{}", base64::engine::general_purpose::STANDARD.encode(bytes))
+    }
+
+    #[test]
+    fn a_picture_counts_by_its_size_also_as_bare_digits() {
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        png.extend_from_slice(&640_u32.to_be_bytes());
+        png.extend_from_slice(&1000_u32.to_be_bytes());
+        assert_eq!(image(&data_url(&png)), 625);
+        assert_eq!(image(&base64::engine::general_purpose::STANDARD.encode(&png)), 625);
     }
 
     #[test]

@@ -7,6 +7,7 @@
 
 mod approx;
 mod caches;
+mod canonical;
 mod count;
 mod exact;
 mod hash;

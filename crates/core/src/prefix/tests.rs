@@ -77,8 +77,9 @@ fn several_prompts_add_up() {
 fn blocks_behind_a_gap_count_while_somebody_holds_the_gap() {
     let pool = pool_of([0, 1]);
     let index = index();
-    // Endpoint 0 forgets the first blocks of its only prompt.
-    record(&index, &pool, 0, 3, &["abcdef"]);
+    // Endpoint 0 forgets the first blocks of a prompt for another.
+    record(&index, &pool, 0, 6, &["abcdef"]);
+    record(&index, &pool, 0, 6, &["xyz"]);
     assert_eq!(held(&index, &pool, &["abcdef"]), [0, 0]);
     record(&index, &pool, 1, 100, &["abcd"]);
     assert_eq!(held(&index, &pool, &["abcdef"]), [3, 4]);
@@ -116,7 +117,9 @@ fn a_prompt_longer_than_the_capacity_leaves_nothing_behind() {
     let long: String = (0..5000u32).filter_map(|n| char::from_u32(0x4e00 + n)).collect();
     record(&index, &pool, 0, 10, &[&long]);
     assert_eq!(index.entries(), 10);
-    assert_eq!(index.shards.iter().map(|shard| shard.read().bytes()).max(), Some(12 * 16));
+    // The first blocks stay, for a prompt matches from its beginning.
+    assert_eq!(held(&index, &pool, &[&long]), [10]);
+    assert!(index.shards.iter().all(|shard| shard.read().bytes() <= 18 * 16));
     assert!(memory.used() < 4096, "{}", memory.used());
 }
 
@@ -211,7 +214,7 @@ fn an_entry_takes_at_most_64_bytes() {
     assert!(memory.used() / index.entries() <= 60, "{} bytes at the end", memory.used() / index.entries());
 }
 
-/// What the reference does, without its leak.
+/// What the reference does, without its leak: of a prompt that is longer than the cache the first blocks stay.
 #[derive(Default)]
 struct Model {
     /// Oldest first.
@@ -226,7 +229,7 @@ impl Model {
         }
         let capacity = *self.capacities.entry(incarnation).or_insert(capacity);
         let cache = self.caches.entry(incarnation).or_default();
-        for &hash in blocks.chains().flatten() {
+        for &hash in blocks.chains().flatten().take(capacity) {
             cache.retain(|known| *known != hash);
             cache.push(hash);
             if cache.len() > capacity {

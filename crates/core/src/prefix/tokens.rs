@@ -10,6 +10,7 @@ use std::cell::LazyCell;
 
 use xxhash_rust::xxh64::xxh64;
 
+use super::canonical;
 use super::media::{self, VideoHints};
 use super::{BlockHasher, BlockHashes, text};
 use crate::request::{Headers, Inference, JsonStr, Piece};
@@ -39,13 +40,17 @@ pub fn block_hashes(
     let mut hasher = BlockHasher::new(model, &salt, shape.block_size, shape.max_blocks, expected);
     let hints = LazyCell::new(|| VideoHints::read(headers));
     let mut media_left = MAX_MEDIA_TOKENS;
+    let mut spelt = Vec::new();
     for piece in &inference.prompt.pieces {
         match piece {
             Piece::NextPrompt => hasher.end_prompt(),
             _ if hasher.is_full() => {}
             Piece::Text(string) => write_text(&mut hasher, string, body),
             Piece::Json(range) => {
-                hasher.write(body.get(range.start as usize..range.end as usize).unwrap_or_default());
+                spelt.clear();
+                let json = body.get(range.start as usize..range.end as usize).unwrap_or_default();
+                canonical::append(json, &mut spelt);
+                hasher.write(&spelt);
             }
             Piece::Tokens(range) => {
                 write_tokens(
@@ -95,24 +100,35 @@ pub(super) fn decoded<'b>(string: &JsonStr, body: &'b [u8]) -> Cow<'b, [u8]> {
     Cow::Owned(content)
 }
 
-/// Every number of a JSON array as one token. Ids beyond 32 bits wrap around; anything that is no digit separates.
+/// Every number of a JSON array as one token, in whatever notation it stands. Ids beyond 32 bits wrap around; what is
+/// no number separates.
 fn write_tokens(hasher: &mut BlockHasher, array: &[u8]) {
     hasher.align();
-    let mut token: Option<u32> = None;
-    for &byte in array {
-        if byte.is_ascii_digit() {
-            let digit = u32::from(byte - b'0');
-            token = Some(token.unwrap_or(0).wrapping_mul(10).wrapping_add(digit));
-        } else if let Some(token) = token.take() {
-            hasher.write_token(token);
-            if hasher.is_full() {
-                return;
-            }
+    let mut rest = array;
+    while let Some(start) = rest.iter().position(u8::is_ascii_digit) {
+        let number = rest.get(start..).unwrap_or_default();
+        let mut token = 0_u32;
+        let mut length = 0;
+        while let Some(digit) = number.get(length).filter(|byte| byte.is_ascii_digit()) {
+            token = token.wrapping_mul(10).wrapping_add(u32::from(digit - b'0'));
+            length += 1;
         }
-    }
-    if let Some(token) = token {
+        if let Some(b'.' | b'e' | b'E') = number.get(length) {
+            length = number.iter().position(|byte| !is_of_number(*byte)).unwrap_or(number.len());
+            let whole = std::str::from_utf8(&number[..length]).ok().and_then(|text| text.parse::<f64>().ok());
+            // The cast saturates; no engine has ids beyond 32 bits.
+            token = whole.map_or(token, |whole| whole as u32);
+        }
         hasher.write_token(token);
+        if hasher.is_full() {
+            return;
+        }
+        rest = number.get(length..).unwrap_or_default();
     }
+}
+
+fn is_of_number(byte: u8) -> bool {
+    byte.is_ascii_digit() || matches!(byte, b'.' | b'e' | b'E' | b'+' | b'-')
 }
 
 #[cfg(test)]
@@ -196,6 +212,26 @@ mod tests {
         let pieces = [Piece::Tokens(0..body.len() as u32)];
         let stream: Vec<u8> = [1u32, 22, u32::MAX, 7].iter().flat_map(|id| id.to_le_bytes()).collect();
         assert_eq!(hashes(body, &pieces, None), expected("", &[&stream]));
+    }
+
+    #[test]
+    fn token_ids_are_the_same_in_any_notation() {
+        let stream: Vec<u8> = [1u32, 10, 120, 7].iter().flat_map(|id| id.to_le_bytes()).collect();
+        for body in ["[1,10,120,7]", "[1.0,1e1,1.2E+2,7.000]", "[1, 100e-1 ,120.0,7]"] {
+            let pieces = [Piece::Tokens(0..body.len() as u32)];
+            assert_eq!(hashes(body.as_bytes(), &pieces, None), expected("", &[&stream]), "{body}");
+        }
+    }
+
+    #[test]
+    fn json_parts_are_the_same_in_any_spelling() {
+        let spellings = [
+            r#"[{"type":"function","function":{"name":"f","parameters":{"a/b":1}}}]"#,
+            r#"[ {"function" : {"parameters":{ "a\/b": 1.0}, "name":"\u0066"}, "type":"function" } ]"#,
+        ];
+        let all = spellings.map(|body| hashes(body.as_bytes(), &[Piece::Json(0..body.len() as u32)], None));
+        assert!(!all[0].is_empty());
+        assert_eq!(all[0], all[1]);
     }
 
     #[test]

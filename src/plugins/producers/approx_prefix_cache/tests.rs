@@ -172,3 +172,21 @@ fn exact_tokens_are_cut_into_blocks_instead_of_the_text() {
     assert_eq!(matches(&ask("one text", 1..641)), (0, 10));
     assert_eq!(matches(&request("m").prompt("one text")), (0, 1));
 }
+
+#[test]
+fn a_prompt_without_a_whole_block_is_a_look_that_found_nothing() {
+    let looks = |fleet: &Fleet| {
+        let page = fleet.page();
+        ["hit_bytes_count", "hit_ratio_count"].map(|name| {
+            let line =
+                page.lines().find(|line| line.starts_with(&format!("llm_d_epp_prefix_indexer_{name}{{")));
+            line.and_then(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).unwrap_or_default()
+        })
+    };
+    let (fleet, built) = fleet([pod("a")], json!({"maxPrefixTokensToMatch": 10}));
+    send(&fleet, &built, &prompt("x", 4), &[Some(0)]);
+    assert_eq!(looks(&fleet), [1, 0]);
+    let opaque = request("m");
+    fleet.forward(&built.roles, &opaque, &fleet.produce(&built.roles, &opaque), &[Some(0)]);
+    assert_eq!(looks(&fleet), [1, 0], "a request without a prompt is none");
+}
