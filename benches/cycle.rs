@@ -125,6 +125,7 @@ fn cycle(criterion: &mut Criterion) {
                 body,
                 inference,
                 tokens: None,
+                media: &pointsman::request::MediaEstimate::DEFAULT,
                 priority: 0,
                 fairness_id: "default",
             };

@@ -4,7 +4,7 @@
 //! asked), [`prefix`] (who holds which blocks), [`scheduling`] (the cycle and its traits) and [`flow`] (who waits, and
 //! who goes next). This crate is everything around it. Reading order, from what knows nothing to what knows everything:
 //! [`metrics`] and [`telemetry`] (what is exported), [`document`] (files that people write), [`datalayer`] (reading
-//! model servers), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the way
+//! model servers), [`render`] (asking for tokens), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the way
 //! of a request), [`transport`] (what every port shares), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API),
 //! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks) and [`cli`], the wiring. The simulated model server
 //! is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod telemetry;
 
 pub mod datalayer;
+pub mod render;
 
 pub mod plugins;
 

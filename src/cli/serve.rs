@@ -242,6 +242,7 @@ impl Services {
         let extproc = settings::extproc(flags, &metrics);
         let budget = Arc::clone(&extproc.machine.budget);
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), budget);
+        director.warm_up();
         let service = ExtProc::new(Arc::new(director), &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
@@ -400,6 +401,7 @@ fn director(
         pool: Arc::clone(pool),
         scheduler: plan.scheduler,
         preparers: plan.preparers,
+        media: plan.media,
         producers: plan.producers,
         hooks,
         parsers: Parsers::new(plan.parsers.iter().map(|parser| parser.kind)),

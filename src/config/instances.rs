@@ -223,7 +223,7 @@ impl<'o> Instances<'o> {
         let line_of = |path: &str| entry.parameters.as_ref().map_or(entry.line, |node| node.line_of(path));
         if let Some(row) = self.row(&entry.kind) {
             self.construct(&mut instance, row, line_of, problems);
-        } else if let Some(missing) = missing::find(&entry.kind, instance.parameters.as_ref()) {
+        } else if let Some(missing) = missing::find(&entry.kind) {
             self.accept_missing(&mut instance, missing, entry, problems);
         } else if let Some((kind, purpose)) = known::inactive(&entry.kind) {
             (instance.kind, instance.reports_as) = (kind, kind);

@@ -6,14 +6,12 @@
 pub(super) enum Purpose {
     /// Counts requests in flight, which is done here in any case.
     InFlightCounter,
-    /// Estimates the tokens of prompts, which is done here in any case.
-    TokenEstimate,
 }
 
 impl Purpose {
     pub(super) fn name(self) -> &'static str {
         match self {
-            Self::InFlightCounter | Self::TokenEstimate => "data producer",
+            Self::InFlightCounter => "data producer",
         }
     }
 
@@ -21,17 +19,12 @@ impl Purpose {
     pub(super) fn idle_because(self) -> &'static str {
         match self {
             Self::InFlightCounter => "requests in flight are always counted; listing it shows their series",
-            Self::TokenEstimate => "the tokens of prompts are always estimated, four bytes of text each",
         }
     }
 }
 
 /// Types for what is done here without a plugin. Configurations that name them load.
-const INACTIVE: &[(&str, Purpose)] = &[
-    ("inflight-load-producer", Purpose::InFlightCounter),
-    ("token-producer", Purpose::TokenEstimate),
-    ("tokenizer", Purpose::TokenEstimate),
-];
+const INACTIVE: &[(&str, Purpose)] = &[("inflight-load-producer", Purpose::InFlightCounter)];
 
 /// Types that the reference registers and that no configuration has a use for: it makes them itself.
 const ELSEWHERE: &[&str] = &["priority-then-time-eviction-order-policy", "sheddable-eviction-filter"];

@@ -14,8 +14,6 @@ pub(super) struct MissingType {
     pub(super) role: &'static str,
     /// What is not in force without it.
     pub(super) without: &'static str,
-    /// Parameters that ask for what is missing; without one of them the type is not missing. Empty: it always is.
-    only_with: &'static [&'static str],
     /// Names of its parameters at the top level; `None` if they are not looked at.
     parameters: Option<&'static [&'static str]>,
 }
@@ -23,17 +21,12 @@ pub(super) struct MissingType {
 impl MissingType {
     /// A type that is missing whatever its parameters are, which are not looked at.
     const fn new(name: &'static str, role: &'static str, without: &'static str) -> Self {
-        Self { name, role, without, only_with: &[], parameters: None }
+        Self { name, role, without, parameters: None }
     }
 
     /// The same with these names of its parameters.
     const fn with(self, parameters: &'static [&'static str]) -> Self {
         Self { parameters: Some(parameters), ..self }
-    }
-
-    /// The same, but missing only where one of these parameters is given.
-    const fn asked_by(self, only_with: &'static [&'static str]) -> Self {
-        Self { only_with, ..self }
     }
 }
 
@@ -229,20 +222,6 @@ const TYPES: &[MissingType] = &[
     )
     .with(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
     MissingType::new(
-        "token-producer",
-        "data producer",
-        "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
-    )
-    .with(&["estimate", "modelName", "udsTokenizerConfig", "vllm"])
-    .asked_by(&["modelName", "udsTokenizerConfig", "vllm"]),
-    MissingType::new(
-        "tokenizer",
-        "data producer",
-        "no tokenizer is asked; the tokens of prompts are estimated, four bytes of text each",
-    )
-    .with(&["estimate", "modelName", "udsTokenizerConfig", "vllm"])
-    .asked_by(&["modelName", "udsTokenizerConfig", "vllm"]),
-    MissingType::new(
         "topology-affinity-filter",
         "filter",
         "endpoints far from the other stage are not left out",
@@ -264,15 +243,9 @@ const TYPES: &[MissingType] = &[
     MissingType::new("vllmgrpc-parser", "parser", "gRPC bodies of vLLM are not read; they go on as they are"),
 ];
 
-/// The missing type of this name, as far as its parameters ask for what is missing.
-pub(super) fn find(name: &str, parameters: Option<&serde_json::Value>) -> Option<&'static MissingType> {
-    let given = |wanted: &&str| {
-        let object = parameters.and_then(serde_json::Value::as_object);
-        let mut fields = object.into_iter().flatten();
-        fields.any(|(name, value)| name.eq_ignore_ascii_case(wanted) && !value.is_null())
-    };
-    let asks = |missing: &&MissingType| missing.only_with.is_empty() || missing.only_with.iter().any(given);
-    TYPES.iter().filter(|missing| missing.name == name).find(asks)
+/// The missing type of this name.
+pub(super) fn find(name: &str) -> Option<&'static MissingType> {
+    TYPES.iter().find(|missing| missing.name == name)
 }
 
 /// Names of all missing types.

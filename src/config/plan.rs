@@ -12,7 +12,7 @@ use crate::flow::settings::FlowSettings;
 use crate::metrics::PluginTimer;
 use crate::plugins::FileDiscoverySpec;
 use crate::prefix::PrefixMatch;
-use crate::request::ParserKind;
+use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
     Column, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
 };
@@ -65,6 +65,8 @@ pub struct Plan {
     pub scheduler: Scheduler,
     /// Plugins that find something out about a request before it is scheduled, in document order.
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
+    /// How many tokens images and videos are taken to be.
+    pub media: MediaEstimate,
     /// Data producers, each after those it reads from; else in document order.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Pre-request hooks in document order.

@@ -112,6 +112,7 @@ fn resolve(document: &Document, options: &LoadOptions, problems: &mut Problems) 
     Some(Plan {
         scheduler: scheduler?.build(&instances, metrics)?,
         preparers: hooks(&instances, metrics, |roles| roles.preparer.clone()),
+        media: list.iter().find_map(|instance| instance.roles.media_estimate).unwrap_or_default(),
         producers: order
             .into_iter()
             .filter_map(|index| list[index].slot(metrics, |roles| roles.producer.clone()))

@@ -36,7 +36,10 @@ pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
 /// Hooks run for every plugin that has them, whether or not a profile names it.
 fn is_hook(instance: &Instance) -> bool {
     let roles = &instance.roles;
-    roles.pre_request.is_some() || roles.response_headers.is_some() || roles.preparer.is_some()
+    roles.pre_request.is_some()
+        || roles.response_headers.is_some()
+        || roles.preparer.is_some()
+        || roles.media_estimate.is_some()
 }
 
 fn is_idle_producer(instance: &Instance, instances: &Instances<'_>) -> bool {

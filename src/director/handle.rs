@@ -28,6 +28,12 @@ use crate::scheduling::{
 use crate::telemetry::Span;
 
 impl Director {
+    /// Asks whoever tells about requests for something small, so that the first request finds them awake, or is not
+    /// kept waiting by them. Needs a runtime.
+    pub fn warm_up(&self) {
+        self.prepare.warm_up();
+    }
+
     /// The pool it decides for.
     pub fn pool(&self) -> &Arc<Pool> {
         &self.parts.pool
@@ -91,7 +97,7 @@ impl Director {
         request.tokens = preparation.finish().await;
         let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
-        let view = request.view(&headers);
+        let view = request.view(&headers, &self.parts.media);
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
         let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;

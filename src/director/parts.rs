@@ -16,7 +16,7 @@ use crate::metrics::{
 };
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
-use crate::request::{ParserKind, Parsers};
+use crate::request::{MediaEstimate, ParserKind, Parsers};
 use crate::scheduling::{
     Column, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
 };
@@ -49,6 +49,8 @@ pub struct DirectorParts {
     pub scheduler: Scheduler,
     /// Plugins that find something out about a request before it is scheduled, in configuration order.
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
+    /// How many tokens images and videos are taken to be.
+    pub media: MediaEstimate,
     /// Data producers in the order they run.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Plugins with hooks, in configuration order.

@@ -69,6 +69,11 @@ impl PrepareStage {
         self.0.is_empty()
     }
 
+    /// Probes everybody.
+    pub(super) fn warm_up(&self) {
+        self.0.iter().for_each(Lane::probe);
+    }
+
     /// Begins to work on a request that is not waiting for anything else yet.
     pub(super) fn begin(&self, call: &PrepareCall<'_>) -> Preparation {
         let mut preparation = Preparation::default();

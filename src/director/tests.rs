@@ -62,6 +62,7 @@ pub(super) fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
         pool,
         scheduler: Scheduler::new(vec![profile], handler, Some(Arc::new(conclude))),
         preparers: Vec::new(),
+        media: crate::request::MediaEstimate::DEFAULT,
         producers: Vec::new(),
         hooks: Vec::new(),
         parsers,

@@ -6,7 +6,7 @@ use super::prepare::HeldTokens;
 use super::request_body::RequestBody;
 use super::{Refusal, Routed, objective};
 use crate::metrics::RequestLabels;
-use crate::request::{Headers, cut};
+use crate::request::{Headers, MediaEstimate, cut};
 use crate::scheduling::{PrepareCall, RequestView};
 
 /// What is known of a request once it is understood.
@@ -110,13 +110,14 @@ impl Understood {
         }
     }
 
-    pub(super) fn view<'a>(&'a self, headers: &'a Headers) -> RequestView<'a> {
+    pub(super) fn view<'a>(&'a self, headers: &'a Headers, media: &'a MediaEstimate) -> RequestView<'a> {
         RequestView {
             id: &self.id,
             target_model: &self.target_model,
             headers,
             body: &self.body.plain,
             inference: &self.body.inference,
+            media,
             tokens: self.tokens.as_ref().map(|held| &held.tokens),
             priority: self.priority,
             fairness_id: &self.fairness_id,

@@ -14,7 +14,7 @@ use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::metrics::Metrics;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
-use crate::request::ParserKind;
+use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
     Column, Decider, Filter, Picker, PreRequest, Preparer, Producer, ProfileHandler, ResponseHeaderHook,
     Scorer,
@@ -262,6 +262,8 @@ pub struct Roles {
     pub decider: Option<Arc<dyn Decider>>,
     /// Finds out about a request what takes time, before it is scheduled.
     pub preparer: Option<Arc<dyn Preparer>>,
+    /// Says how many tokens images and videos are taken to be.
+    pub media_estimate: Option<MediaEstimate>,
     /// Gathers data before scheduling.
     pub producer: Option<Arc<dyn Producer>>,
     /// Acts before forwarding.
@@ -305,7 +307,7 @@ impl Roles {
             (self.picker.is_some(), "picker"),
             (self.profile_handler.is_some(), "profile handler"),
             (self.decider.is_some(), "decider"),
-            (self.producer.is_some() || self.preparer.is_some(), "data producer"),
+            (self.produces_data(), "data producer"),
             (self.pre_request.is_some(), "pre-request"),
             (self.response_headers.is_some(), "response header"),
             (self.parser.is_some(), "parser"),
@@ -321,6 +323,10 @@ impl Roles {
         .into_iter()
         .filter_map(|(has, name)| has.then_some(name))
         .collect()
+    }
+
+    fn produces_data(&self) -> bool {
+        self.producer.is_some() || self.preparer.is_some() || self.media_estimate.is_some()
     }
 
     /// With this filter.

@@ -13,7 +13,7 @@ use super::{BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, Plugi
 use crate::metrics::Metrics;
 use crate::pool::{Endpoint, EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot};
 use crate::prefix::PrefixMatch;
-use crate::request::{Headers, Inference, MediaKind, Tokenized, TokenizedPrompt};
+use crate::request::{Headers, Inference, MediaEstimate, MediaKind, Tokenized, TokenizedPrompt};
 use crate::scheduling::{
     Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, HeaderEdits, Mask, Produced,
     ProfileResult, RequestView, Stages,
@@ -148,6 +148,7 @@ impl Request {
             body: &self.body,
             inference: &self.inference,
             tokens: self.tokens.as_ref(),
+            media: &MediaEstimate::DEFAULT,
             priority: 0,
             fairness_id: "default",
         }

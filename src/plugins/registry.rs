@@ -49,6 +49,8 @@ pub static REGISTRY: Registry = &[
     &producers::approx_prefix_cache::TYPE,
     &producers::mm_embeddings_cache::TYPE,
     &producers::p2p_source::TYPE,
+    &producers::token_producer::TYPE,
+    &producers::token_producer::TOKENIZER,
     // Parsers.
     &parsers::ANTHROPIC,
     &parsers::OPENAI,

@@ -16,8 +16,12 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("telemetry", &["request"]),
     ("metrics", &["flow", "pool", "request", "scheduling"]),
     ("datalayer", &["pool"]),
+    ("render", &["request", "scheduling"]),
     // Choices.
-    ("plugins", &["scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "document"]),
+    (
+        "plugins",
+        &["scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "render", "document"],
+    ),
     // Order.
     ("config", &["plugins", "scheduling", "flow", "prefix", "request", "metrics", "datalayer", "document"]),
     ("director", &["scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),

@@ -49,6 +49,7 @@ mod overload;
 mod own_plugins;
 mod picking;
 mod refusals;
+mod render_endpoint;
 mod resets;
 mod responses;
 mod scale_from_zero;

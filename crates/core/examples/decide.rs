@@ -117,6 +117,7 @@ fn main() {
             body: &body,
             inference: &inference,
             tokens: None,
+            media: &pointsman_core::request::MediaEstimate::DEFAULT,
             priority: 0,
             fairness_id: "default-flow",
         };

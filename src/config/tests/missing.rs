@@ -63,22 +63,20 @@ fn with_leave_the_rest_loads_and_everything_that_is_not_in_force_is_said() {
 }
 
 #[test]
-fn a_token_producer_that_estimates_loads_and_one_that_asks_a_tokenizer_is_missing() {
-    let document =
-        |parameters: &str| format!("plugins:\n- type: token-producer\n{parameters}- type: queue-scorer\n");
-    let load = |parameters: &str, allow_missing| {
-        let options = LoadOptions { allow_missing, ..LoadOptions::new(Arc::new(Metrics::new())) };
-        load(&ConfigSource::Text(document(parameters)), &options)
+fn a_token_producer_asks_a_render_endpoint_or_says_how_tokens_are_estimated() {
+    let load = |parameters: &str| {
+        let text = format!("plugins:\n- type: token-producer\n{parameters}- type: queue-scorer\n");
+        load(&ConfigSource::Text(text), &LoadOptions::new(Arc::new(Metrics::new()))).unwrap()
     };
-    for parameters in ["", "  parameters:\n    estimate: {}\n"] {
-        let plan = load(parameters, false).unwrap();
-        let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
-        assert!(warnings.iter().any(|warning| warning.contains("always estimated")), "{warnings:#?}");
-    }
-    let remote = "  parameters:\n    modelName: m\n    vllm:\n      url: http://localhost:8000\n";
-    assert!(load(remote, false).unwrap_err().to_string().contains("--allow-missing-plugins"));
-    let plan = load(remote, true).unwrap();
-    assert_eq!(plan.instances[0].missing.map(|text| text.contains("estimated")), Some(true));
+    let warned =
+        |plan: &Plan| plan.problems.of(Level::Warning).any(|warning| warning.to_string().contains("token"));
+    let plain = load("");
+    assert!(!warned(&plain) && plain.preparers.is_empty());
+    let sized = "  parameters:\n    estimate: {image: {defaultResolution: {width: 1280, height: 720}}}\n";
+    assert_eq!(load(sized).media.picture_size, (1280, 720));
+    let remote = load("  parameters:\n    modelName: m\n    vllm:\n      url: http://localhost:8000\n");
+    assert!(!warned(&remote));
+    assert_eq!(remote.preparers.len(), 1);
 }
 
 fn with_source(source: &str, extractor: &str) -> Result<Plan, Problems> {

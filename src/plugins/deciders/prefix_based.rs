@@ -68,7 +68,7 @@ impl Decider for PrefixBased {
         let same = |(endpoint, _): &(&Arc<Endpoint>, _)| Arc::ptr_eq(endpoint, target);
         let Some((_, held)) = call.candidates().iter().zip(matches).find(same) else { return false };
         let request = &call.request;
-        let estimate = || prompt_tokens(request.inference, request.body, request.headers);
+        let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
         let tokens = request.tokens.map_or_else(estimate, Tokenized::count);
         let cached = u64::from(held.cached) * u64::from(held.block_size);
         tokens >= self.shortest && tokens.saturating_sub(cached) >= self.non_cached

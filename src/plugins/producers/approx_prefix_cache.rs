@@ -191,10 +191,10 @@ impl Producer for ApproxPrefixCache {
     fn produce(&self, call: &Call<'_>) -> Result<SmallVec<[Produced; 1]>, String> {
         let request = &call.request;
         let shape = self.rules.shape(call);
-        let RequestView { target_model: model, inference, body, headers, .. } = *request;
+        let RequestView { target_model: model, inference, body, .. } = *request;
         let blocks = match request.tokens {
             Some(tokens) => token_block_hashes(model, inference, body, tokens, shape),
-            None => block_hashes(model, inference, body, headers, shape),
+            None => block_hashes(model, inference, body, request.media_rules(), shape),
         };
         let snapshot = call.candidates().snapshot();
         let held = self.index.lookup(snapshot, &blocks);

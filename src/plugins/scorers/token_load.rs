@@ -82,7 +82,7 @@ impl Scorer for TokenLoad {
             }
         } else {
             let request = &call.request;
-            let estimate = || prompt_tokens(request.inference, request.body, request.headers);
+            let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
             let prompt = request.tokens.map_or_else(estimate, Tokenized::count);
             for (score, endpoint) in both {
                 *score = score_of(endpoint, prompt);

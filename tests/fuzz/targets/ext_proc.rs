@@ -61,6 +61,7 @@ fn world() -> World {
         pool: Arc::clone(&pool),
         scheduler: plan.scheduler,
         preparers: plan.preparers,
+        media: plan.media,
         producers: plan.producers,
         hooks,
         parsers: Parsers::default(),

@@ -5,14 +5,15 @@ use std::cell::LazyCell;
 use super::media::{self, VideoHints};
 use super::text;
 use super::tokens::{MAX_MEDIA_TOKENS, decoded};
-use crate::request::{Headers, Inference, Piece, token_ids};
+use crate::request::{Inference, MediaRules, Piece, token_ids};
 
 /// Bytes of text that make a token.
 const BYTES_PER_TOKEN: u64 = 4;
 
 /// Pseudo-tokens of all prompts of a request together; 0 if its body is not looked into.
-pub fn prompt_tokens(inference: &Inference, body: &[u8], headers: &Headers) -> u64 {
-    let hints = LazyCell::new(|| VideoHints::read(headers));
+pub fn prompt_tokens<'a>(inference: &Inference, body: &[u8], rules: impl Into<MediaRules<'a>>) -> u64 {
+    let rules = rules.into();
+    let hints = LazyCell::new(|| VideoHints::read(rules.headers));
     let mut media_left = MAX_MEDIA_TOKENS;
     let (mut tokens, mut bytes) = (0, 0);
     for piece in &inference.prompt.pieces {
@@ -29,7 +30,8 @@ pub fn prompt_tokens(inference: &Inference, body: &[u8], headers: &Headers) -> u
         match piece {
             Piece::Tokens(range) => tokens += token_ids(body, range.clone()).count() as u64,
             Piece::Media(kind, string) => {
-                let count = media::tokens(*kind, &decoded(string, body), *hints).min(media_left.max(1));
+                let count = media::tokens(*kind, &decoded(string, body), *hints, rules.estimate)
+                    .min(media_left.max(1));
                 media_left = media_left.saturating_sub(count);
                 tokens += u64::from(count);
             }
@@ -42,7 +44,7 @@ pub fn prompt_tokens(inference: &Inference, body: &[u8], headers: &Headers) -> u
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{JsonStr, MediaKind, Prompt};
+    use crate::request::{Headers, JsonStr, MediaKind, Prompt};
 
     fn count(body: &str, pieces: &[Piece]) -> u64 {
         let prompt = Prompt { pieces: pieces.iter().cloned().collect() };

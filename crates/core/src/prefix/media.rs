@@ -5,16 +5,8 @@ use base64::Engine as _;
 use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 
-use crate::request::{Headers, MediaKind};
+use crate::request::{Frames, Headers, MediaEstimate, MediaKind, VideoEstimate};
 
-/// Pixels that make one token.
-const PIXELS_PER_TOKEN: u64 = 1024;
-/// Width and height of a picture whose size is not known.
-const DEFAULT_RESOLUTION: (u32, u32) = (640, 360);
-/// Length of a video whose length is not known, in seconds.
-const DEFAULT_VIDEO_SECONDS: f64 = 10.0;
-/// Frames per second that a model looks at.
-const SAMPLED_FPS: f64 = 2.0;
 /// Most tokens of one part: clients choose the sizes, and a prompt has no more.
 const MAX_MEDIA_TOKENS: u64 = 131_072;
 /// Base64 digits of a data URL that are searched for a picture's size.
@@ -57,22 +49,28 @@ impl VideoHints {
 }
 
 /// Tokens of a part whose URL or data is `content`; at least 1.
-pub(super) fn tokens(kind: MediaKind, content: &[u8], hints: VideoHints) -> u32 {
+pub(super) fn tokens(kind: MediaKind, content: &[u8], hints: VideoHints, estimate: &MediaEstimate) -> u32 {
     let tokens = match kind {
-        MediaKind::Image => picture_tokens(picture_size(content).unwrap_or(DEFAULT_RESOLUTION)),
+        MediaKind::Image => estimate.picture.of(picture_size(content).unwrap_or(estimate.picture_size)),
         MediaKind::Audio => (content.len() as u64).div_ceil(4),
-        MediaKind::Video => {
-            let fps = hints.fps.unwrap_or(SAMPLED_FPS).min(SAMPLED_FPS);
-            let frames = (hints.seconds.unwrap_or(DEFAULT_VIDEO_SECONDS) * fps).ceil();
-            // A cast from a float stops at the largest integer.
-            (frames as u64).saturating_mul(picture_tokens(hints.resolution.unwrap_or(DEFAULT_RESOLUTION)))
-        }
+        MediaKind::Video => video_tokens(hints, &estimate.video),
     };
     tokens.clamp(1, MAX_MEDIA_TOKENS) as u32
 }
 
-fn picture_tokens((width, height): (u32, u32)) -> u64 {
-    (u64::from(width) * u64::from(height) / PIXELS_PER_TOKEN).max(1)
+fn video_tokens(hints: VideoHints, video: &VideoEstimate) -> u64 {
+    let seconds = hints.seconds.unwrap_or(video.seconds);
+    let most = if video.most_frames == 0 { u64::MAX } else { video.most_frames };
+    // A cast from a float stops at the largest integer.
+    let bounded = |frames: f64| (frames.ceil() as u64).clamp(video.least_frames.min(most), most);
+    let frames = match video.frames {
+        Frames::Sampled { fps, patch } => {
+            bounded(seconds * hints.fps.unwrap_or(fps).min(fps)).div_ceil(patch.max(1))
+        }
+        Frames::Strided { fps, stride } => bounded(seconds * hints.fps.unwrap_or(fps) / stride.max(1) as f64),
+    };
+    let tokens = frames.saturating_mul(video.frame.of(hints.resolution.unwrap_or(video.size)));
+    if video.most_tokens == 0 { tokens } else { tokens.min(video.most_tokens) }
 }
 
 /// Width and height of the picture in a data URL, or in the bare base64 digits that Anthropic's API sends; `None` for
@@ -130,7 +128,7 @@ mod tests {
     use super::*;
 
     fn image(url: &str) -> u32 {
-        tokens(MediaKind::Image, url.as_bytes(), VideoHints::default())
+        tokens(MediaKind::Image, url.as_bytes(), VideoHints::default(), &MediaEstimate::DEFAULT)
     }
 
     fn data_url(bytes: &[u8]) -> String {
@@ -170,13 +168,16 @@ mod tests {
 
     #[test]
     fn audio_counts_four_bytes_a_token() {
-        let audio = |data: &[u8]| tokens(MediaKind::Audio, data, VideoHints::default());
+        let audio =
+            |data: &[u8]| tokens(MediaKind::Audio, data, VideoHints::default(), &MediaEstimate::DEFAULT);
         assert_eq!((audio(b""), audio(b"abcd"), audio(b"abcde")), (1, 1, 2));
     }
 
     #[test]
     fn a_video_counts_its_sampled_frames_and_headers_say_more() {
-        let video = |headers: Headers| tokens(MediaKind::Video, b"u", VideoHints::read(&headers));
+        let video = |headers: Headers| {
+            tokens(MediaKind::Video, b"u", VideoHints::read(&headers), &MediaEstimate::DEFAULT)
+        };
         assert_eq!(video(Headers::new()), 20 * 225);
         let exact = [
             ("x-llm-d-video-fps", "1"),
@@ -186,5 +187,29 @@ mod tests {
         assert_eq!(video(exact.into()), 6);
         assert_eq!(video([("x-llm-d-video-duration-seconds", "1e300")].into()), 131_072);
         assert_eq!(video([("x-llm-d-video-duration-seconds", "NaN")].into()), 20 * 225);
+    }
+
+    #[test]
+    fn configured_rules_decide_where_nothing_says_more() {
+        use crate::request::PictureTokens;
+        let video = |video: VideoEstimate| {
+            let estimate = MediaEstimate { video, ..MediaEstimate::DEFAULT };
+            tokens(MediaKind::Video, b"u", VideoHints::default(), &estimate)
+        };
+        let default = MediaEstimate::DEFAULT.video;
+        let fixed = VideoEstimate { frame: PictureTokens::Fixed(10), ..default };
+        let strided = |stride| VideoEstimate { frames: Frames::Strided { fps: 24.0, stride }, ..fixed };
+        assert_eq!(video(fixed), 200);
+        assert_eq!(video(VideoEstimate { frames: Frames::Sampled { fps: 2.0, patch: 3 }, ..fixed }), 70);
+        assert_eq!((video(strided(1)), video(strided(24)), video(strided(0))), (2400, 100, 2400));
+        assert_eq!(video(VideoEstimate { most_frames: 4, ..fixed }), 40);
+        assert_eq!(video(VideoEstimate { least_frames: 30, ..fixed }), 300);
+        assert_eq!(video(VideoEstimate { least_frames: 30, most_frames: 4, ..fixed }), 40);
+        assert_eq!(video(VideoEstimate { most_tokens: 25, ..fixed }), 25);
+        assert_eq!(video(VideoEstimate { frame: PictureTokens::Fixed(0), ..default }), 1);
+        let hd = MediaEstimate { picture_size: (1280, 720), ..MediaEstimate::DEFAULT };
+        assert_eq!(tokens(MediaKind::Image, b"u", VideoHints::default(), &hd), 900);
+        let fixed = MediaEstimate { picture: PictureTokens::Fixed(280), ..MediaEstimate::DEFAULT };
+        assert_eq!(tokens(MediaKind::Image, b"u", VideoHints::default(), &fixed), 280);
     }
 }

@@ -13,7 +13,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::canonical;
 use super::media::{self, VideoHints};
 use super::{BlockHasher, BlockHashes, text};
-use crate::request::{Headers, Inference, JsonStr, Piece};
+use crate::request::{Inference, JsonStr, MediaRules, Piece};
 
 /// Most tokens of all media parts of a request together: a part of a few bytes may claim to be many.
 pub(super) const MAX_MEDIA_TOKENS: u32 = 1 << 20;
@@ -28,17 +28,18 @@ pub struct BlockShape {
 }
 
 /// Hashes of the blocks of a request for `model`. None if its body is not looked into.
-pub fn block_hashes(
+pub fn block_hashes<'a>(
     model: &str,
     inference: &Inference,
     body: &[u8],
-    headers: &Headers,
+    rules: impl Into<MediaRules<'a>>,
     shape: BlockShape,
 ) -> BlockHashes {
+    let rules = rules.into();
     let salt = inference.cache_salt.as_ref().map(|salt| salt.text(body)).unwrap_or_default();
     let expected = inference.prompt.pieces.iter().map(piece_bytes).sum();
     let mut hasher = BlockHasher::new(model, &salt, shape.block_size, shape.max_blocks, expected);
-    let hints = LazyCell::new(|| VideoHints::read(headers));
+    let hints = LazyCell::new(|| VideoHints::read(rules.headers));
     let mut media_left = MAX_MEDIA_TOKENS;
     let mut spelt = Vec::new();
     for piece in &inference.prompt.pieces {
@@ -61,7 +62,7 @@ pub fn block_hashes(
             Piece::Media(kind, string) => {
                 let content = decoded(string, body);
                 hasher.align();
-                let count = media::tokens(*kind, &content, *hints).min(media_left.max(1));
+                let count = media::tokens(*kind, &content, *hints, rules.estimate).min(media_left.max(1));
                 media_left = media_left.saturating_sub(count);
                 hasher.write_repeated(xxh64(&content, 0) as u32, count);
             }
@@ -134,7 +135,7 @@ fn is_of_number(byte: u8) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::request::{MediaKind, Prompt};
+    use crate::request::{Headers, MediaKind, Prompt};
 
     const SHAPE: BlockShape = BlockShape { block_size: 2, max_blocks: 1000 };
 

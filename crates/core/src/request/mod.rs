@@ -3,6 +3,7 @@
 //! | file | what |
 //! |---|---|
 //! | `headers`, `types` | what the rest of the program sees |
+//! | `media_estimate` | how many tokens images and videos are taken to be |
 //! | `tokenized` | the exact tokens of prompts, made elsewhere |
 //! | `paths`, `parse`, `error` | from a path and a body to an [`Inference`], or why not |
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
@@ -32,6 +33,7 @@ mod escapes;
 mod headers;
 mod inflate;
 mod lenient;
+mod media_estimate;
 mod media_type;
 mod messages;
 mod model_name;
@@ -64,6 +66,7 @@ pub use error::{Fault, ParseError, ScanError, Shape, Unread};
 pub use error_form::ErrorForm;
 pub use headers::Headers;
 pub use inflate::{Inflater, NotDecoded};
+pub use media_estimate::{Frames, MediaEstimate, MediaRules, PictureTokens, VideoEstimate};
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use model_watch::{ModelWatch, beginning};
 pub use other::query_model;

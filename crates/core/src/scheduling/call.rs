@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Candidates, Column, Columns};
 use crate::pool::Endpoint;
-use crate::request::{Headers, Inference, Tokenized};
+use crate::request::{Headers, Inference, MediaEstimate, MediaRules, Tokenized};
 
 /// The request, as far as it concerns the choice of an endpoint.
 #[derive(Clone, Copy, Debug)]
@@ -24,10 +24,19 @@ pub struct RequestView<'a> {
     pub inference: &'a Inference,
     /// The exact tokens of its prompts, where somebody made them in time.
     pub tokens: Option<&'a Tokenized>,
+    /// How many tokens its images and videos are taken to be, where nobody counts them.
+    pub media: &'a MediaEstimate,
     /// Priority of the objective; below 0 is sheddable.
     pub priority: i32,
     /// Fairness id; never empty.
     pub fairness_id: &'a str,
+}
+
+impl<'a> RequestView<'a> {
+    /// What decides about the tokens of its media.
+    pub fn media_rules(&self) -> MediaRules<'a> {
+        MediaRules { headers: self.headers, estimate: self.media }
+    }
 }
 
 /// One call of a filter, scorer or picker: the request and the endpoints that are still in the running.

@@ -143,6 +143,7 @@ fn schedule(scheduler: &Scheduler, candidates: &Candidates) -> Result<Decision, 
         body: &Bytes::new(),
         inference: &Inference::opaque(),
         tokens: None,
+        media: &crate::request::MediaEstimate::DEFAULT,
         priority: 0,
         fairness_id: "default",
     };
@@ -293,6 +294,7 @@ fn columns_follow_the_survivors_and_a_column_of_another_length_is_absent() {
         body: &body,
         inference: &inference,
         tokens: None,
+        media: &crate::request::MediaEstimate::DEFAULT,
         priority: 0,
         fairness_id: "",
     };

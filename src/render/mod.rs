@@ -1,0 +1,23 @@
+//! Exact tokens from a render endpoint: a vLLM server that turns requests into token ids and does nothing else with
+//! them.
+//!
+//! | file | what |
+//! |---|---|
+//! | `question` | what is asked about a request; pure |
+//! | `anthropic` | a body of the Messages API as a chat; pure |
+//! | `reply` | token ids from an answer; pure |
+//! | `client` | HTTP: connections, time, sizes |
+//! | `backend` | these together, as a [`Preparer`](crate::scheduling::Preparer) |
+//! | `chat_message`, `socket` | the same with the tokenizer service of earlier releases, over gRPC |
+
+mod anthropic;
+mod backend;
+mod chat_message;
+mod client;
+mod question;
+mod reply;
+mod socket;
+
+pub use backend::{RenderBackend, RenderSettings};
+pub use client::NoAuthorities;
+pub use socket::{SocketBackend, SocketSettings};
