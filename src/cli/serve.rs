@@ -402,6 +402,7 @@ fn director(
         scheduler: plan.scheduler,
         preparers: plan.preparers,
         media: plan.media,
+        entry: plan.entry,
         producers: plan.producers,
         hooks,
         parsers: Parsers::new(plan.parsers.iter().map(|parser| parser.kind)),

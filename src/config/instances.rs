@@ -2,6 +2,7 @@
 
 use std::any::TypeId;
 use std::collections::HashMap;
+use std::mem::take;
 use std::sync::Arc;
 
 use serde_json::Value;
@@ -17,9 +18,10 @@ use crate::metrics::{ExtensionPoint, Metrics};
 use crate::plugins::{
     BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, DeciderSlot, PluginType, Roles, Stability,
 };
+use crate::pool::AttributeKey;
 use crate::scheduling::{
-    Column, Filter, Picker, PreRequest, Preparer, Producer, ProfileHandler, ProfilePlugin,
-    ResponseHeaderHook, Scorer,
+    Admitter, Column, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
+    ProfilePlugin, ResponseHeaderHook, Scorer, Screener,
 };
 
 /// A plugin instance.
@@ -37,6 +39,8 @@ pub(super) struct Instance {
     pub(super) roles: Roles,
     pub(super) produced: Vec<ColumnKey>,
     pub(super) consumed: Vec<Consumption>,
+    pub(super) attributes_written: Vec<AttributeKey>,
+    pub(super) attributes_read: Vec<AttributeKey>,
     /// Deciders it asks, each with the line and path of the parameter that names it.
     deciders: Vec<(Reference, DeciderSlot)>,
     /// Set for a type that is accepted without effect.
@@ -63,6 +67,9 @@ macro_rules! slots {
 }
 
 slots! {
+    FlowNamer at RequestHeader;
+    Screener at Screener;
+    Admitter at Admission;
     Filter at Filter;
     Scorer at Scorer;
     Picker at Picker;
@@ -214,6 +221,8 @@ impl<'o> Instances<'o> {
             roles: Roles::default(),
             produced: Vec::new(),
             consumed: Vec::new(),
+            attributes_written: Vec::new(),
+            attributes_read: Vec::new(),
             deciders: Vec::new(),
             inactive: None,
             missing: None,
@@ -324,7 +333,9 @@ impl<'o> Instances<'o> {
         )
         .with_prefix_memory(Arc::clone(&self.options.prefix_memory));
         let built = (row.build)(&mut cx);
+        let attributes = (take(&mut cx.attributes_written), take(&mut cx.attributes_read));
         let BuildCx { produced, consumed, deciders, warnings, .. } = cx;
+        (instance.attributes_written, instance.attributes_read) = attributes;
         for text in warnings {
             problems.warning(instance.line, &instance.path, format!("\"{}\" {text}", instance.name));
         }
@@ -368,6 +379,8 @@ impl<'o> Instances<'o> {
             roles: Roles::default(),
             produced: Vec::new(),
             consumed: Vec::new(),
+            attributes_written: Vec::new(),
+            attributes_read: Vec::new(),
             deciders: Vec::new(),
             inactive: None,
             missing: None,

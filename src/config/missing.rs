@@ -33,12 +33,6 @@ impl MissingType {
 /// Every missing type, by name.
 const TYPES: &[MissingType] = &[
     MissingType::new(
-        "agent-identity",
-        "request header hook",
-        "no session header of an agent becomes the fairness id",
-    )
-    .with(&["additionalSessionHeaders"]),
-    MissingType::new(
         "burst-prefix-cache-producer",
         "data producer",
         "requests that come together are not placed by the prefixes they share",
@@ -52,11 +46,6 @@ const TYPES: &[MissingType] = &[
         "maxBatchSize",
         "balanceBy",
     ]),
-    MissingType::new(
-        "context-length-aware",
-        "filter and scorer",
-        "endpoints are not chosen by the length of the context",
-    ),
     MissingType::new("dcgm-data-source", "data source", "the pages of the DCGM exporter are not read"),
     MissingType::new("dcgm-extractor", "extractor", "nothing is known of GPUs from the DCGM exporter"),
     MissingType::new(
@@ -75,8 +64,6 @@ const TYPES: &[MissingType] = &[
         "requests are not kept to one revision while a DisaggregatedSet rolls out",
     )
     .with(&["scope", "headerSelectors", "revisionGating"]),
-    MissingType::new("endpoint-attribute-filter", "filter", "endpoints are not left out by their attributes"),
-    MissingType::new("endpoint-attribute-scorer", "scorer", "endpoints get no score for their attributes"),
     MissingType::new(
         "header-label-affinity-scorer",
         "scorer",
@@ -190,13 +177,6 @@ const TYPES: &[MissingType] = &[
         "streamingMode",
         "useEncoderCacheFeatures",
     ]),
-    MissingType::new(
-        "probabilistic-admitter",
-        "admitter",
-        "sheddable requests are not refused by chance as the pool fills; without flow \
-            control they are refused once it is full",
-    )
-    .with(&["queueDepthThreshold", "kvCacheUtilThreshold", "power", "k"]),
     MissingType::new(
         "request-attribute-reporter",
         "response hook",

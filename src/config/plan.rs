@@ -14,7 +14,7 @@ use crate::plugins::FileDiscoverySpec;
 use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
-    Column, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
+    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
 };
 
 /// Why a plugin instance exists.
@@ -63,6 +63,8 @@ pub struct PlannedParser {
 pub struct Plan {
     /// Chooses endpoints.
     pub scheduler: Scheduler,
+    /// Plugins of the way to the scheduler.
+    pub entry: Entry,
     /// Plugins that find something out about a request before it is scheduled, in document order.
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
     /// How many tokens images and videos are taken to be.

@@ -11,7 +11,7 @@ use crate::document::{Problems, SyntaxError, parse};
 use crate::metrics::Metrics;
 use crate::plugins::{Registry, Roles};
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
-use crate::scheduling::ProfilePlugin;
+use crate::scheduling::{Entry, ProfilePlugin};
 
 /// What the configuration does not say.
 #[derive(Clone, Debug)]
@@ -113,6 +113,11 @@ fn resolve(document: &Document, options: &LoadOptions, problems: &mut Problems) 
         scheduler: scheduler?.build(&instances, metrics)?,
         preparers: hooks(&instances, metrics, |roles| roles.preparer.clone()),
         media: list.iter().find_map(|instance| instance.roles.media_estimate).unwrap_or_default(),
+        entry: Entry {
+            flow_namers: hooks(&instances, metrics, |roles| roles.flow_namer.clone()),
+            screeners: hooks(&instances, metrics, |roles| roles.screener.clone()),
+            admitters: hooks(&instances, metrics, |roles| roles.admitter.clone()),
+        },
         producers: order
             .into_iter()
             .filter_map(|index| list[index].slot(metrics, |roles| roles.producer.clone()))

@@ -7,6 +7,8 @@ use crate::document::Problems;
 /// Warns about listed plugins that take part in nothing, or in less than their type suggests.
 pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
     let any_broken = instances.list().iter().any(|instance| instance.broken);
+    // Whoever is not in force may have been meant to write what others read.
+    let any_missing = instances.list().iter().any(|instance| instance.missing.is_some() || instance.broken);
     for instance in instances.list() {
         // Whoever failed to be built may have asked a decider.
         let may_be_asked = any_broken && instance.roles.decider.is_some();
@@ -15,6 +17,13 @@ pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
             continue;
         }
         let name = &instance.name;
+        for key in &instance.attributes_read {
+            if !any_missing && !instances.list().iter().any(|other| other.attributes_written.contains(key)) {
+                let message =
+                    format!("\"{name}\" reads the attribute {key}, which nothing writes: no endpoint has it");
+                problems.warning(instance.line, &instance.path, message);
+            }
+        }
         if let Some(purpose) = instance.inactive {
             let message = format!("\"{name}\" has no effect: {}", purpose.idle_because());
             problems.warning(instance.line, &instance.path, message);
@@ -36,7 +45,9 @@ pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
 /// Hooks run for every plugin that has them, whether or not a profile names it.
 fn is_hook(instance: &Instance) -> bool {
     let roles = &instance.roles;
-    roles.pre_request.is_some()
+    let before = roles.flow_namer.is_some() || roles.screener.is_some() || roles.admitter.is_some();
+    before
+        || roles.pre_request.is_some()
         || roles.response_headers.is_some()
         || roles.preparer.is_some()
         || roles.media_estimate.is_some()

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::pool::Labels;
+use crate::pool::{AttributeKey, Labels};
 
 /// Pod label that names the engine, unless the configuration renames it.
 pub const ENGINE_LABEL: &str = "llm-d.ai/engine-type";
@@ -63,15 +63,16 @@ pub struct EngineSpecs {
     pub block_size: Option<MetricSpec>,
     /// Number of blocks, as a value.
     pub num_blocks: Option<MetricSpec>,
+    /// Series that become attributes of the endpoint.
+    pub custom: Vec<(AttributeKey, MetricSpec)>,
 }
 
 impl EngineSpecs {
     /// True if no figure is read.
     pub fn is_empty(&self) -> bool {
-        let Self { waiting, running, kv_usage, lora, cache_info, block_size, num_blocks, .. } = self;
-        [waiting, running, kv_usage, lora, cache_info, block_size, num_blocks]
-            .iter()
-            .all(|spec| spec.is_none())
+        let Self { waiting, running, kv_usage, lora, cache_info, block_size, num_blocks, custom, .. } = self;
+        let figures = [waiting, running, kv_usage, lora, cache_info, block_size, num_blocks];
+        custom.is_empty() && figures.iter().all(|spec| spec.is_none())
     }
 }
 

@@ -95,11 +95,12 @@ impl Director {
         let subset_ref = subset.as_ref();
         let mut permit = self.admit(&mut request, unparsed, received, subset_ref, &mut preparation).await?;
         request.tokens = preparation.finish().await;
-        let candidates = self.candidates(subset.as_ref())?;
         let now = Instant::now();
         let view = request.view(&headers, &self.parts.media);
+        let candidates = self.screened(self.candidates(subset.as_ref())?, view, now, rng)?;
         let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
         let columns = self.produce(view, now, &candidates, &everyone);
+        self.admit_scheduling(&Call::new(view, now, &candidates, &everyone, &columns), rng)?;
         let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
         // The conversation is on the server that decodes, which may not do the work of another stage.
         if let Some(bindings) = self.bindings.as_ref().filter(|_| !decision.answers_for_a_stage())
@@ -146,7 +147,7 @@ impl Director {
     /// How long it takes until a request that was refused for this reason has a chance, as far as that is known.
     fn expected_wait(&self, reason: Reason, priority: i32) -> Duration {
         match reason {
-            Reason::Saturated | Reason::TtlExpired | Reason::NothingLeft => {
+            Reason::Saturated | Reason::TtlExpired | Reason::NothingLeft | Reason::NotAdmitted => {
                 let held = self.parts.admission.as_ref().and_then(|admission| admission.ahead(priority));
                 let ahead = held.unwrap_or_else(|| {
                     self.parts
@@ -194,7 +195,7 @@ impl Director {
             incoming_model,
             rewrites,
             priority: objective::priority(&self.parts.pool, headers, &self.unknown_objectives),
-            fairness_id: objective::fairness_id(headers),
+            fairness_id: objective::fairness_id(headers, &self.parts.entry),
             tokens: None,
         })
     }

@@ -5,6 +5,7 @@ mod bindings;
 mod breaker;
 mod budget;
 mod control_headers;
+mod entry;
 mod exchange;
 mod handle;
 mod held;

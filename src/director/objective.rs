@@ -9,6 +9,7 @@ use xxhash_rust::xxh64::xxh64;
 use crate::metrics::StateMetrics;
 use crate::pool::Pool;
 use crate::request::{Headers, cut};
+use crate::scheduling::Entry;
 
 use super::names::{FAIRNESS_ID, OBJECTIVE};
 
@@ -61,12 +62,11 @@ pub(super) fn priority(pool: &Pool, headers: &Headers, unknown: &UnknownObjectiv
 /// apart by a digest of the whole.
 pub(super) const MAX_FAIRNESS_ID: usize = 256;
 
-/// Fairness id of the request: never empty, at most [`MAX_FAIRNESS_ID`] bytes long.
-pub(super) fn fairness_id(headers: &Headers) -> String {
-    match FAIRNESS_ID.value(headers) {
-        Some(id) if !id.is_empty() => bounded(id),
-        _ => DEFAULT_FLOW.to_owned(),
-    }
+/// Fairness id of the request: never empty, at most [`MAX_FAIRNESS_ID`] bytes long. Plugins of `entry` may name one
+/// where the client does not.
+pub(super) fn fairness_id(headers: &Headers, entry: &Entry) -> String {
+    let given = FAIRNESS_ID.value(headers).filter(|id| !id.is_empty());
+    given.or_else(|| entry.flow(headers)).map_or_else(|| DEFAULT_FLOW.to_owned(), bounded)
 }
 
 fn bounded(id: Cow<'_, str>) -> String {
@@ -80,6 +80,10 @@ fn bounded(id: Cow<'_, str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn fairness_id(headers: &Headers) -> String {
+        super::fairness_id(headers, &Entry::default())
+    }
 
     #[test]
     fn a_request_that_names_an_objective_which_does_not_exist_is_counted_and_has_priority_0() {

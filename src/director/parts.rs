@@ -18,7 +18,7 @@ use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind, Parsers};
 use crate::scheduling::{
-    Column, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
+    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
 };
 
 /// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
@@ -47,6 +47,8 @@ pub struct DirectorParts {
     pub pool: Arc<Pool>,
     /// The scheduler.
     pub scheduler: Scheduler,
+    /// Plugins of the way to the scheduler.
+    pub entry: Entry,
     /// Plugins that find something out about a request before it is scheduled, in configuration order.
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
     /// How many tokens images and videos are taken to be.

@@ -84,6 +84,8 @@ pub enum Reason {
     NoEndpoints,
     /// The pool is full, and the request is not held: its queue is at capacity, or it is sheddable.
     Saturated,
+    /// A plugin refuses the request because of the load.
+    NotAdmitted,
     /// The request was held for as long as it may be.
     TtlExpired,
     /// The client went away while the request was held.
@@ -110,7 +112,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 27] = [
+    pub const ALL: [Self; 28] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
@@ -127,6 +129,7 @@ impl Reason {
         Self::InvalidSubset,
         Self::NoEndpoints,
         Self::Saturated,
+        Self::NotAdmitted,
         Self::TtlExpired,
         Self::ClientGone,
         Self::ShuttingDown,
@@ -159,6 +162,7 @@ impl Reason {
             Self::InvalidSubset => "invalid_subset",
             Self::NoEndpoints => "no_endpoints",
             Self::Saturated => "saturated",
+            Self::NotAdmitted => "not_admitted",
             Self::TtlExpired => "ttl_expired",
             Self::ClientGone => "client_gone",
             Self::ShuttingDown => "shutting_down",
@@ -195,6 +199,7 @@ impl Reason {
             Self::NothingLeft
             | Self::SchedulingFailed
             | Self::Saturated
+            | Self::NotAdmitted
             | Self::TtlExpired
             | Self::Evicted => Code::ResourceExhausted,
             Self::NotCached => Code::PreconditionFailed,
@@ -220,7 +225,7 @@ impl Reason {
     pub fn dropped(self) -> Option<&'static str> {
         match self {
             Self::NoEndpoints | Self::InvalidSubset => Some("rejected-no-endpoints"),
-            Self::NothingLeft | Self::Saturated => Some("rejected-saturated"),
+            Self::NothingLeft | Self::Saturated | Self::NotAdmitted => Some("rejected-saturated"),
             Self::TtlExpired => Some("rejected-ttl-expired"),
             Self::ClientGone => Some("rejected-context-cancelled"),
             Self::ShuttingDown => Some("rejected-shutting-down"),

@@ -105,6 +105,10 @@ fn of(reason: Reason) -> Help {
             "The message names the bound: `maxRequests` or `maxBytes` of the priority band, or of `flowControl`. \
              `llm_d_epp_flow_control_pool_saturation` shows how full the pool is. Add model servers, or raise the bound.",
         ),
+        Reason::NotAdmitted => help(
+            "A plugin that admits requests refused this one, because of the load of the endpoints; the message names it.",
+            "Only requests of negative priority are refused so. Add model servers, or change the plugin's parameters.",
+        ),
         Reason::TtlExpired => help(
             "The request waited in its queue for as long as it may.",
             "`flowControl.defaultRequestTTL` and that of the priority band are the bounds. Add model servers, or raise them.",

@@ -14,7 +14,7 @@ use crate::pool::{
     EndpointId, EndpointSpec, ModelRewrite, Objectives, Pool, RewriteRule, RewriteTarget, Rewrites,
 };
 use crate::request::{Headers, Parsers};
-use crate::scheduling::{Profile, ProfilePlugin, Scheduler};
+use crate::scheduling::{Entry, Profile, ProfilePlugin, Scheduler};
 use crate::telemetry::Span;
 
 fn build(kind: &str, metrics: &Arc<Metrics>) -> Roles {
@@ -63,6 +63,7 @@ pub(super) fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
         scheduler: Scheduler::new(vec![profile], handler, Some(Arc::new(conclude))),
         preparers: Vec::new(),
         media: crate::request::MediaEstimate::DEFAULT,
+        entry: Entry::default(),
         producers: Vec::new(),
         hooks: Vec::new(),
         parsers,

@@ -52,12 +52,12 @@ const LABELS: &[(&str, &str)] = &[
     ),
     (
         "extension_point",
-        "where the plugin was called: `ProfilePicker`, `Filter`, `Scorer`, `Picker`, `ProcessProfilesResults`, `RequestParsing`, `ResponseParsing`, `DataProducer`, `PreRequest`, `ResponseReceived`",
+        "where the plugin was called: `RequestHeader`, `Screener`, `Admission`, `ProfilePicker`, `Filter`, `Scorer`, `Picker`, `ProcessProfilesResults`, `RequestParsing`, `ResponseParsing`, `DataProducer`, `PreRequest`, `ResponseReceived`",
     ),
     ("extractor_type", "plugin type of the extractor"),
     (
         "fairness_id",
-        "tenant of the request: the header `x-llm-d-inference-fairness-id`, else `default-flow`. The busiest tenants keep their own value, the others count as `other`",
+        "tenant of the request: the header `x-llm-d-inference-fairness-id`, else what `agent-identity` finds, else `default-flow`. The busiest tenants keep their own value, the others count as `other`",
     ),
     ("group", "API group of the watched resource"),
     ("inference_pool", "name of the pool"),

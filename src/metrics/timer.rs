@@ -61,6 +61,12 @@ impl Stopwatch for PluginTimer {
 /// Where in the life of a request a plugin is called; the value of the `extension_point` label.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ExtensionPoint {
+    /// Plugin that reads request headers.
+    RequestHeader,
+    /// Screener.
+    Screener,
+    /// Admitter.
+    Admission,
     /// Profile handler, choosing profiles.
     ProfilePicker,
     /// Filter.
@@ -87,6 +93,9 @@ impl ExtensionPoint {
     /// Label value.
     pub fn label(self) -> &'static str {
         match self {
+            Self::RequestHeader => "RequestHeader",
+            Self::Screener => "Screener",
+            Self::Admission => "Admission",
             Self::ProfilePicker => "ProfilePicker",
             Self::Filter => "Filter",
             Self::Scorer => "Scorer",

@@ -13,11 +13,12 @@ use super::BuildError;
 use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::metrics::Metrics;
+use crate::pool::AttributeKey;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
-    Column, Decider, Filter, Picker, PreRequest, Preparer, Producer, ProfileHandler, ResponseHeaderHook,
-    Scorer,
+    Admitter, Column, Decider, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
+    ResponseHeaderHook, Scorer, Screener,
 };
 
 /// Makes the JSON Schema of a plugin's parameters.
@@ -60,6 +61,10 @@ pub struct BuildCx<'a> {
     pub produced: Vec<ColumnKey>,
     /// Columns this plugin reads.
     pub consumed: Vec<Consumption>,
+    /// Attributes of endpoints that this plugin writes.
+    pub attributes_written: Vec<AttributeKey>,
+    /// Attributes of endpoints that this plugin reads.
+    pub attributes_read: Vec<AttributeKey>,
     /// Other plugins this plugin asks.
     pub deciders: Vec<DeciderReference>,
     /// What the operator should know, though it is no error.
@@ -119,6 +124,8 @@ impl<'a> BuildCx<'a> {
             describing: None,
             produced,
             consumed,
+            attributes_written: Vec::new(),
+            attributes_read: Vec::new(),
             deciders,
             warnings,
         }
@@ -179,6 +186,22 @@ impl<'a> BuildCx<'a> {
     /// Notes something the operator should know.
     pub fn warn(&mut self, text: impl Into<String>) {
         self.warnings.push(text.into());
+    }
+
+    /// Declares that this plugin, or what follows from it, writes an attribute of endpoints.
+    pub fn writes_attribute(&mut self, key: &AttributeKey) {
+        self.attributes_written.push(key.clone());
+    }
+
+    /// Declares that this plugin reads an attribute of endpoints.
+    pub fn reads_attribute(&mut self, key: &AttributeKey) {
+        self.attributes_read.push(key.clone());
+    }
+
+    /// True if the parameter `name` at the top level is given as an empty string, where that is not the same as none.
+    pub fn is_empty_text(&self, name: &str) -> bool {
+        let given = self.params.and_then(Value::as_object).into_iter().flatten();
+        given.rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).is_some_and(|(_, value)| value == "")
     }
 
     /// Declares that this plugin asks the decider `name`, which the parameter at `parameter` gives.
@@ -260,6 +283,12 @@ pub struct Roles {
     pub profile_handler: Option<Arc<dyn ProfileHandler>>,
     /// Says whether a stage goes to a server of its own.
     pub decider: Option<Arc<dyn Decider>>,
+    /// Names the flow of a request that names none.
+    pub flow_namer: Option<Arc<dyn FlowNamer>>,
+    /// Rules candidates out for all profiles.
+    pub screener: Option<Arc<dyn Screener>>,
+    /// Says whether a request is served now.
+    pub admitter: Option<Arc<dyn Admitter>>,
     /// Finds out about a request what takes time, before it is scheduled.
     pub preparer: Option<Arc<dyn Preparer>>,
     /// Says how many tokens images and videos are taken to be.
@@ -302,6 +331,9 @@ impl Roles {
     /// Names of the roles it has, for error texts.
     pub fn names(&self) -> Vec<&'static str> {
         [
+            (self.flow_namer.is_some(), "request header"),
+            (self.screener.is_some(), "screener"),
+            (self.admitter.is_some(), "admitter"),
             (self.filter.is_some(), "filter"),
             (self.scorer.is_some(), "scorer"),
             (self.picker.is_some(), "picker"),

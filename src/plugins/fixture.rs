@@ -11,7 +11,9 @@ use smallvec::SmallVec;
 
 use super::{BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, PluginType, Roles};
 use crate::metrics::Metrics;
-use crate::pool::{Endpoint, EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot};
+use crate::pool::{
+    AttributeKey, Endpoint, EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot,
+};
 use crate::prefix::PrefixMatch;
 use crate::request::{Headers, Inference, MediaEstimate, MediaKind, Tokenized, TokenizedPrompt};
 use crate::scheduling::{
@@ -76,6 +78,11 @@ impl Pod {
         self
     }
 
+    pub(crate) fn attribute(mut self, attribute: &str, producer: &str, value: f64) -> Self {
+        self.reading.attributes.push((AttributeKey::new(attribute, producer), value));
+        self
+    }
+
     pub(crate) fn label(mut self, key: &str, value: &str) -> Self {
         Arc::make_mut(&mut self.spec.labels).insert(key.to_owned(), value.to_owned());
         self
@@ -95,6 +102,7 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     pub(crate) inference: Inference,
     pub(crate) tokens: Option<Tokenized>,
+    pub(crate) priority: i32,
 }
 
 /// A request for `model` without body or headers.
@@ -105,6 +113,7 @@ pub(crate) fn request(model: &str) -> Request {
         body: Bytes::new(),
         inference: Inference::opaque(),
         tokens: None,
+        priority: 0,
     }
 }
 
@@ -120,6 +129,11 @@ impl Request {
         let string = crate::request::JsonStr { start: 0, end: text.len() as u32, escaped: false };
         self.body = Bytes::copy_from_slice(text.as_bytes());
         self.inference.prompt.pieces = SmallVec::from_iter([crate::request::Piece::Text(string)]);
+        self
+    }
+
+    pub(crate) fn priority(mut self, priority: i32) -> Self {
+        self.priority = priority;
         self
     }
 
@@ -149,7 +163,7 @@ impl Request {
             inference: &self.inference,
             tokens: self.tokens.as_ref(),
             media: &MediaEstimate::DEFAULT,
-            priority: 0,
+            priority: self.priority,
             fairness_id: "default",
         }
     }
@@ -170,6 +184,7 @@ pub(crate) struct Built {
     pub(crate) roles: Roles,
     pub(crate) warnings: Vec<String>,
     pub(crate) consumed: Vec<Consumption>,
+    pub(crate) attributes_read: Vec<AttributeKey>,
     pub(crate) deciders: Vec<DeciderReference>,
 }
 
@@ -207,8 +222,8 @@ impl Fleet {
     pub(crate) fn build(&mut self, plugin: &PluginType, params: Option<Value>) -> Result<Built, BuildError> {
         let mut cx = BuildCx::new(plugin.name, params.as_ref(), &self.metrics, &mut self.keys, 7);
         let roles = (plugin.build)(&mut cx)?;
-        let BuildCx { consumed, deciders, warnings, .. } = cx;
-        Ok(Built { roles, warnings, consumed, deciders })
+        let BuildCx { consumed, deciders, warnings, attributes_read, .. } = cx;
+        Ok(Built { roles, warnings, consumed, attributes_read, deciders })
     }
 
     /// The column that `producer` writes for cells of `T`, if any plugin built so far knows it.

@@ -1,5 +1,7 @@
 //! The catalogue: one file a plugin, one line a plugin in [`REGISTRY`].
 
+pub mod admitters;
+mod attributes;
 mod build;
 mod build_error;
 #[cfg(test)]
@@ -10,6 +12,7 @@ pub mod filters;
 #[cfg(test)]
 mod fixture;
 pub mod flow_control;
+pub mod flow_namers;
 mod params;
 pub mod parsers;
 pub mod pickers;

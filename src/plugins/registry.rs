@@ -2,7 +2,8 @@
 
 use super::PluginType;
 use super::{
-    deciders, discovery, filters, flow_control, parsers, pickers, producers, profiles, scorers, sources,
+    admitters, deciders, discovery, filters, flow_control, flow_namers, parsers, pickers, producers,
+    profiles, scorers, sources,
 };
 
 /// Every plugin type: by role, alphabetical within a role.
@@ -12,12 +13,15 @@ pub static REGISTRY: Registry = &[
     &filters::label_selector::BY_LABEL_SELECTOR,
     &filters::decode::TYPE,
     &filters::encode::TYPE,
+    &filters::endpoint_attribute::TYPE,
     &filters::header_based_testing::TYPE,
     &filters::label_selector::TYPE,
     &filters::prefill::TYPE,
     &filters::prefix_cache_affinity::TYPE,
     // Scorers.
     &scorers::active_request::TYPE,
+    &scorers::context_length_aware::TYPE,
+    &scorers::endpoint_attribute::TYPE,
     &scorers::kv_cache_utilization::TYPE,
     &scorers::load_aware::TYPE,
     &scorers::lora_affinity::TYPE,
@@ -28,6 +32,9 @@ pub static REGISTRY: Registry = &[
     &scorers::running_requests_size::TYPE,
     &scorers::session_affinity::TYPE,
     &scorers::token_load::TYPE,
+    // Plugins of the way to the scheduler.
+    &admitters::probabilistic::TYPE,
+    &flow_namers::agent_identity::TYPE,
     // Pickers.
     &pickers::max_score::TYPE,
     &pickers::random::TYPE,

@@ -48,6 +48,7 @@ mod objectives_and_rewrites;
 mod overload;
 mod own_plugins;
 mod picking;
+mod plugins_before_scheduling;
 mod refusals;
 mod render_endpoint;
 mod resets;

@@ -15,7 +15,7 @@ use super::row::{self, RawLabels, Row};
 use super::slot::{Identity, Slot, Stated};
 use super::wanted::{Collector, Series, Wanted, slots};
 use super::{Figure, Figures};
-use crate::pool::{LoraReading, Reading};
+use crate::pool::{AttributeKey, LoraReading, Reading};
 
 /// A longer line that reaches across two pieces is skipped.
 const MAX_LINE: usize = 256 * 1024;
@@ -71,6 +71,8 @@ pub struct PageReader {
     /// The rest of the current line is of no interest.
     skipping: bool,
     slots: [Slot<f64>; slots::COUNT],
+    /// Figures that become attributes, by their index; as many as were ever needed.
+    custom: Vec<Slot<f64>>,
     geometry: Slot<Geometry>,
     lora: LoraRow,
     /// Collector that took the line before, whose family may go on in the next line.
@@ -128,7 +130,7 @@ impl PageReader {
     pub fn reset(&mut self) {
         self.carry.clear();
         self.skipping = false;
-        self.slots.iter_mut().for_each(Slot::clear);
+        self.slots.iter_mut().chain(&mut self.custom).for_each(Slot::clear);
         self.geometry.clear();
         self.lora.value = None;
         self.open = None;
@@ -190,10 +192,18 @@ impl PageReader {
     fn take(&mut self, wanted: &Wanted, series: &Series, row: &Row<'_>) {
         self.open = Some(series.collector);
         match series.collector {
-            Collector::Value(_) if !row.value.is_finite() => self.malformed += 1,
+            Collector::Value(_) | Collector::Custom(_) if !row.value.is_finite() => self.malformed += 1,
             Collector::Value(slot) => {
                 let identity = Identity::of(&row.labels, &series.roles);
                 self.slots[slot].offer(identity, row.timestamp, row.value);
+            }
+            Collector::Custom(index) => {
+                let identity = Identity::of(&row.labels, &series.roles);
+                let needed = wanted.custom.len().max(self.custom.len());
+                self.custom.resize_with(needed, Slot::default);
+                if let Some(slot) = self.custom.get_mut(index) {
+                    slot.offer(identity, row.timestamp, row.value);
+                }
             }
             Collector::CacheInfo => {
                 // Parts differ in their block counts, which are labels here, so the other labels cannot tell rows
@@ -230,9 +240,16 @@ impl PageReader {
     fn forget(&mut self, collector: Collector) {
         match collector {
             Collector::Value(slot) => self.slots[slot].clear(),
+            Collector::Custom(index) => self.custom.iter_mut().skip(index).take(1).for_each(Slot::clear),
             Collector::CacheInfo => self.geometry.clear(),
             Collector::Lora => self.lora.value = None,
         }
+    }
+
+    /// The attributes that the page carried. Of several rows of one attribute the first counts.
+    fn attributes(&self, wanted: &Wanted) -> Vec<(AttributeKey, f64)> {
+        let both = wanted.custom.iter().zip(&self.custom);
+        both.filter_map(|(key, slot)| Some((key.clone(), slot.values().next()?))).collect()
     }
 
     fn page(&mut self, wanted: &Wanted) -> Page {
@@ -253,7 +270,10 @@ impl PageReader {
                 .or_else(|| self.geometry.values().find_map(|geometry| geometry.block_size)),
             num_blocks: blocks.total().and_then(positive).or_else(|| positive(labelled_blocks)),
             lora: None,
+            attributes: self.attributes(wanted),
         };
+        // Attributes were found if all of them were.
+        let custom = usize::from(reading.attributes.len() == wanted.custom.len());
         let present = [
             (Figure::Waiting, waiting.len()),
             (Figure::Running, running.len()),
@@ -262,6 +282,7 @@ impl PageReader {
             (Figure::CacheInfo, self.geometry.len()),
             (Figure::BlockSize, size.len()),
             (Figure::NumBlocks, blocks.len()),
+            (Figure::Custom, custom.min(wanted.custom.len())),
         ];
         let found: Figures =
             present.into_iter().filter(|(_, rows)| *rows > 0).map(|(figure, _)| figure).collect();

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::datalayer::{EngineSpecs, LabelRole, MetricSpec};
+use crate::pool::AttributeKey;
 
 /// One thing that a page can say about a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,11 +22,13 @@ pub enum Figure {
     BlockSize,
     /// Number of blocks as a value.
     NumBlocks,
+    /// All series that become attributes.
+    Custom,
 }
 
 impl Figure {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Waiting,
         Self::Running,
         Self::KvUsage,
@@ -33,6 +36,7 @@ impl Figure {
         Self::CacheInfo,
         Self::BlockSize,
         Self::NumBlocks,
+        Self::Custom,
     ];
 
     /// Name for logs and debug pages.
@@ -45,6 +49,7 @@ impl Figure {
             Self::CacheInfo => "cache_info",
             Self::BlockSize => "block_size",
             Self::NumBlocks => "num_blocks",
+            Self::Custom => "custom",
         }
     }
 
@@ -61,7 +66,7 @@ impl Figures {
     /// None.
     pub const NONE: Self = Self(0);
     /// All.
-    pub const ALL: Self = Self(0x7f);
+    pub const ALL: Self = Self(0xff);
 
     /// These and one more.
     #[must_use]
@@ -119,6 +124,8 @@ impl fmt::Debug for Figures {
 pub(super) enum Collector {
     /// One number per row, into the slot of this index.
     Value(usize),
+    /// The first number, into the attribute of this index.
+    Custom(usize),
     /// The row with the highest value, labels kept.
     Lora,
     /// Block size and count from labels.
@@ -155,6 +162,8 @@ pub struct Wanted {
     pub(super) series: Box<[Series]>,
     pub(super) block_size_label: Box<[u8]>,
     pub(super) num_blocks_label: Box<[u8]>,
+    /// Attributes by the index of their collectors.
+    pub(super) custom: Box<[AttributeKey]>,
     figures: Figures,
     /// Bytes that all names begin with, at most eight, as a little-endian number, and the mask that selects them.
     head: u64,
@@ -186,6 +195,13 @@ impl Wanted {
         want(Figure::CacheInfo, &specs.cache_info, Collector::CacheInfo);
         want(Figure::BlockSize, &specs.block_size, Collector::Value(slots::BLOCK_SIZE));
         want(Figure::NumBlocks, &specs.num_blocks, Collector::Value(slots::NUM_BLOCKS));
+        let custom = if needs.has(Figure::Custom) { specs.custom.as_slice() } else { &[] };
+        if !custom.is_empty() {
+            figures = figures.with(Figure::Custom);
+        }
+        for (index, (_, spec)) in custom.iter().enumerate() {
+            series.push(Series::new(spec, &spec.name, Collector::Custom(index)));
+        }
         let (head_len, shortest) = common_head(&series);
         let mut head = [0; 8];
         let mut mask = [0; 8];
@@ -204,6 +220,7 @@ impl Wanted {
             series: series.into(),
             block_size_label: specs.block_size_label.as_bytes().into(),
             num_blocks_label: specs.num_blocks_label.as_bytes().into(),
+            custom: custom.iter().map(|(key, _)| key.clone()).collect(),
             figures,
             head: u64::from_le_bytes(head),
             head_mask: u64::from_le_bytes(mask),

@@ -3,6 +3,7 @@
 pub mod by_label;
 pub mod decode;
 pub mod encode;
+pub mod endpoint_attribute;
 pub mod header_based_testing;
 pub mod label_selector;
 pub mod prefill;

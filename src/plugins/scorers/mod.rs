@@ -5,6 +5,8 @@
 //! out is the saturation detector's affair.
 
 pub mod active_request;
+pub mod context_length_aware;
+pub mod endpoint_attribute;
 pub mod kv_cache_utilization;
 pub mod load_aware;
 pub mod lora_affinity;

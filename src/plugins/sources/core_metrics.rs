@@ -9,7 +9,9 @@
 //!
 //! An engine has a `name`, and series as `name` or `name{label="value"}`: `queuedRequestsSpec`, `runningRequestsSpec`,
 //! `kvUsageSpec`, `loraSpec`, `cacheInfoSpec` with `cacheBlockSizeLabelName` and `cacheNumBlocksLabelName`,
-//! `cacheBlockSizeSpec`, `cacheNumBlocksSpec`. `customMetrics` are checked, but nothing reads them yet.
+//! `cacheBlockSizeSpec`, `cacheNumBlocksSpec`. Each of `customMetrics` (`attributeKey`, `metricSpec`) becomes
+//! an attribute of the endpoint, which `endpoint-attribute-filter` and `endpoint-attribute-scorer` read. A figure that
+//! a page lacks keeps its last value.
 
 use std::collections::HashSet;
 
@@ -19,6 +21,7 @@ use serde::Deserialize;
 
 use crate::datalayer::{EngineSpecs, EngineTable, MetricSpec};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+use crate::pool::AttributeKey;
 
 /// The row.
 pub static TYPE: PluginType = PluginType::new("core-metrics-extractor", Stability::Beta, build).about(
@@ -84,19 +87,13 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
             }
             _ => {}
         }
-        let custom = check_custom(&engine.custom_metrics, &at)?;
-        let specs = specs(&engine, &at)?;
-        let customs = "customMetrics has no effect: no plugin of this version reads custom metrics";
-        let empty = format!(
-            "{at} names no series for the engine \"{}\", so nothing is read from its pods; expected `queuedRequestsSpec`, \
-             `runningRequestsSpec` or `kvUsageSpec`",
-            engine.name
-        );
-        match (custom, specs.is_empty()) {
-            (true, true) => cx.warn(format!("{empty}; {customs}")),
-            (true, false) => cx.warn(format!("{at}.{customs}")),
-            (false, true) => cx.warn(empty),
-            (false, false) => {}
+        let specs = EngineSpecs { custom: custom(cx, &engine.custom_metrics, &at)?, ..specs(&engine, &at)? };
+        if specs.is_empty() {
+            cx.warn(format!(
+                "{at} names no series for the engine \"{}\", so nothing is read from its pods; expected `queuedRequestsSpec`, \
+                 `runningRequestsSpec` or `kvUsageSpec`",
+                engine.name
+            ));
         }
         table.engines.insert(engine.name, specs);
     }
@@ -125,12 +122,18 @@ fn specs(engine: &Engine, at: &str) -> Result<EngineSpecs, BuildError> {
         num_blocks_label: engine.cache_num_blocks_label_name.clone(),
         block_size: spec("cacheBlockSizeSpec", &engine.cache_block_size_spec)?,
         num_blocks: spec("cacheNumBlocksSpec", &engine.cache_num_blocks_spec)?,
+        custom: Vec::new(),
     })
 }
 
-/// True if there are any.
-fn check_custom(metrics: &[CustomMetric], at: &str) -> Result<bool, BuildError> {
+/// The series that become attributes.
+fn custom(
+    cx: &mut BuildCx<'_>,
+    metrics: &[CustomMetric],
+    at: &str,
+) -> Result<Vec<(AttributeKey, MetricSpec)>, BuildError> {
     let mut keys = HashSet::new();
+    let mut custom = Vec::with_capacity(metrics.len());
     for (index, metric) in metrics.iter().enumerate() {
         let at = format!("{at}.customMetrics[{index}]");
         if metric.attribute_key.is_empty() {
@@ -142,12 +145,16 @@ fn check_custom(metrics: &[CustomMetric], at: &str) -> Result<bool, BuildError> 
         }
         let field = || format!("{at}.metricSpec");
         match MetricSpec::parse(&metric.metric_spec) {
-            Ok(Some(_)) => {}
+            Ok(Some(spec)) => {
+                let key = AttributeKey::new(&metric.attribute_key, TYPE.name);
+                cx.writes_attribute(&key);
+                custom.push((key, spec));
+            }
             Ok(None) => return Err(BuildError::at(field(), "is required")),
             Err(message) => return Err(BuildError::at(field(), message)),
         }
     }
-    Ok(!metrics.is_empty())
+    Ok(custom)
 }
 
 #[cfg(test)]
@@ -227,10 +234,12 @@ mod tests {
     }
 
     #[test]
-    fn custom_metrics_are_told_to_be_without_effect() {
-        let custom = json!([{"attributeKey": "k", "metricSpec": "m"}]);
-        let (_, warnings) =
+    fn custom_metrics_become_attributes_of_the_engines_endpoints() {
+        let custom = json!([{"attributeKey": "k", "metricSpec": "m{a=\"b\"}"}]);
+        let (table, warnings) =
             table(&json!({"engineConfigs": [{"name": "a", "customMetrics": custom}]})).unwrap();
-        assert_eq!(warnings.len(), 1);
+        let spec = MetricSpec::named("m").with_label("a", "b");
+        assert_eq!(table.engines["a"].custom, [(AttributeKey::new("k", "core-metrics-extractor"), spec)]);
+        assert!(warnings.is_empty(), "{warnings:?}");
     }
 }

@@ -62,6 +62,7 @@ fn world() -> World {
         scheduler: plan.scheduler,
         preparers: plan.preparers,
         media: plan.media,
+        entry: plan.entry,
         producers: plan.producers,
         hooks,
         parsers: Parsers::default(),

@@ -7,6 +7,9 @@ use std::time::{Duration, Instant};
 
 use arc_swap::ArcSwap;
 
+use super::AttributeKey;
+use super::attributes::Attributes;
+
 /// How old the last scrape is. Never seen, fresh and stale are different states; each consumer states its own policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {
@@ -60,6 +63,8 @@ pub struct Reading {
     pub num_blocks: Option<u32>,
     /// LoRA adapters.
     pub lora: Option<LoraReading>,
+    /// Further figures, by name.
+    pub attributes: Vec<(AttributeKey, f64)>,
 }
 
 impl Reading {
@@ -100,6 +105,7 @@ pub struct Load {
     /// Scrapes in a row that got no answer at all.
     unanswered: AtomicU32,
     lora: ArcSwap<LoraReading>,
+    attributes: Attributes,
 }
 
 impl Load {
@@ -120,6 +126,7 @@ impl Load {
             dispatched_at_reading: AtomicU64::new(0),
             unanswered: AtomicU32::new(0),
             lora: ArcSwap::default(),
+            attributes: Attributes::default(),
         }
     }
 
@@ -171,6 +178,16 @@ impl Load {
     /// LoRA adapters at the last reading; empty if never read.
     pub fn lora(&self) -> arc_swap::Guard<Arc<LoraReading>> {
         self.lora.load()
+    }
+
+    /// Value of an attribute as it was last written; `None` if it never was.
+    pub fn attribute(&self, key: &AttributeKey) -> Option<f64> {
+        self.attributes.get(key)
+    }
+
+    /// Writes an attribute. A value that is no finite number leaves the last one.
+    pub fn set_attribute(&self, key: &AttributeKey, value: f64) {
+        self.attributes.set(key, value);
     }
 
     /// A scrape was answered, with a page or with anything else.
@@ -254,6 +271,9 @@ impl Load {
         if let Some(lora) = reading.lora.filter(|lora| **self.lora.load() != *lora) {
             self.lora.store(Arc::new(lora));
         }
+        for (key, value) in &reading.attributes {
+            self.attributes.set(key, *value);
+        }
         self.dispatched_at_reading.store(dispatched_before, Relaxed);
         self.updated.store(at, Relaxed);
     }
@@ -268,6 +288,7 @@ impl Load {
         self.block_size.store(0, Relaxed);
         self.num_blocks.store(0, Relaxed);
         self.lora.store(Arc::default());
+        self.attributes.clear();
         self.note_answer();
     }
 

@@ -3,6 +3,7 @@
 //! Readers take one immutable [`Snapshot`] per request and keep it. Load figures are atomics that successive
 //! snapshots share. This module calls nobody; discovery and the data layer write into it.
 
+mod attributes;
 mod endpoint;
 mod lease;
 mod load;
@@ -12,6 +13,7 @@ mod rewrites;
 mod snapshot;
 mod subset;
 
+pub use attributes::AttributeKey;
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels, MetricsAccess};
 pub use lease::Lease;
 pub use load::{Age, Load, LoadFigure, LoraReading, MOST_REQUESTS, Reading};

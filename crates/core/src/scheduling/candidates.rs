@@ -44,6 +44,17 @@ impl Candidates {
         Self { snapshot: self.snapshot, chosen: Some(chosen) }
     }
 
+    /// Those of them whose bits are set in `keep`, which has one bit per slot.
+    #[must_use]
+    pub fn kept(self, keep: &super::Mask) -> Self {
+        if keep.count() == self.len() {
+            return self;
+        }
+        let slots = (0..self.len() as u32).filter(|slot| keep.contains(*slot as usize));
+        let chosen = slots.map(|slot| self.place(slot)).collect();
+        Self { snapshot: self.snapshot, chosen: Some(chosen) }
+    }
+
     /// Number of candidates.
     pub fn len(&self) -> usize {
         self.chosen.as_ref().map_or(self.snapshot.len(), |chosen| chosen.len())
@@ -110,6 +121,18 @@ mod tests {
         let candidates = candidates.reachable();
         assert_eq!(targets(&candidates), ["127.0.0.1:8000", "127.0.0.3:8000"]);
         assert_eq!(candidates.place(1), 2, "slots still lead to their place in the snapshot");
+    }
+
+    #[test]
+    fn candidates_that_are_cut_down_twice_still_lead_to_their_places() {
+        let mask = |len: usize, gone: usize| {
+            let mut mask = super::super::Mask::full(len);
+            mask.clear(gone);
+            mask
+        };
+        let candidates = Candidates::all(three()).kept(&mask(3, 0)).kept(&mask(2, 0));
+        assert_eq!((targets(&candidates), candidates.place(0)), (vec!["127.0.0.3:8000"], 2));
+        assert!(candidates.kept(&mask(1, 0)).is_empty());
     }
 
     #[test]

@@ -48,6 +48,13 @@ impl Mask {
         }
     }
 
+    /// Clears every bit that is not set in `other`, which is as long.
+    pub fn intersect(&mut self, other: &Self) {
+        for (word, other) in self.words.iter_mut().zip(&other.words) {
+            *word &= other;
+        }
+    }
+
     /// Number of set bits.
     pub fn count(&self) -> usize {
         self.words.iter().map(|word| word.count_ones() as usize).sum()

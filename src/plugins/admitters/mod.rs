@@ -1,0 +1,3 @@
+//! Admitters: one file a plugin.
+
+pub mod probabilistic;

@@ -1,0 +1,3 @@
+//! Plugins that name the flow of a request: one file a plugin.
+
+pub mod agent_identity;
