@@ -13,8 +13,8 @@ use objects::Members;
 
 /// Reads the usage that a response reports, chunk by chunk. Where the chunks end makes no difference.
 ///
-/// Memory: of a JSON body no more than its `usage` object; of an event stream no more than one line, and of a longer
-/// line no more than its `usage` object. Each is at most as long as the limit that the reader was made with. A `usage`
+/// Memory: of a JSON body no more than its `usage` object; of an event stream no more than one event, and of a longer
+/// one no more than its `usage` object. Each is at most as long as the limit that the reader was made with. A `usage`
 /// object that is longer is passed over and shows in [`ResponseReader::clipped`].
 #[derive(Debug)]
 pub struct ResponseReader {
@@ -101,5 +101,7 @@ impl ResponseReader {
     }
 }
 
+#[cfg(test)]
+mod event_tests;
 #[cfg(test)]
 mod tests;

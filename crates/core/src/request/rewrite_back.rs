@@ -1,12 +1,11 @@
 //! Giving the client back the model name it asked for.
 
 use bytes::Bytes;
-use memchr::memchr2;
 use smallvec::SmallVec;
 
 use super::escapes;
 use super::skim::{Edge, Shape, Skim, Wanted};
-use super::sse;
+use super::sse::{Lines, Part};
 use super::types::Api;
 
 /// Bytes of the longest way to write a character of one byte in JSON (`\u0061`).
@@ -38,8 +37,8 @@ pub struct ModelRestorer {
     /// The client's name as a JSON string.
     replacement: Bytes,
     skim: Skim,
-    /// In an event stream: where in the current line the last chunk ended.
-    place: Option<Place>,
+    /// The lines of an event stream.
+    lines: Option<Lines>,
     name: Pending,
     /// Bytes of the response in earlier chunks.
     passed: u64,
@@ -49,17 +48,6 @@ pub struct ModelRestorer {
     document: u32,
     names: u32,
     limited: bool,
-}
-
-/// A place in a line of an event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// This many bytes of `data:` have been seen.
-    Prefix(usize),
-    /// In the value of a data line.
-    Data,
-    /// In a line of no interest.
-    Other,
 }
 
 /// A model value whose end has not come yet.
@@ -106,7 +94,7 @@ impl ModelRestorer {
             target: from_target.to_owned(),
             replacement: Bytes::from(escapes::encode(to_incoming)),
             skim: Skim::new(Wanted { members: &[("model", Shape::String)], within }),
-            place: event_stream.then_some(Place::Prefix(0)),
+            lines: event_stream.then(Lines::new),
             name: Pending::Nothing,
             passed: 0,
             added: 0,
@@ -132,8 +120,8 @@ impl ModelRestorer {
             return SmallVec::from_iter((!chunk.is_empty()).then_some(chunk));
         }
         let mut output = Output { chunk: &chunk, pieces: SmallVec::new(), settled: 0 };
-        if self.place.is_some() {
-            self.feed_lines(&mut output);
+        if let Some(lines) = self.lines.take() {
+            self.lines = Some(self.feed_lines(lines, &mut output));
         } else {
             self.feed_json(&mut output, 0, chunk.len());
         }
@@ -175,43 +163,22 @@ impl ModelRestorer {
         }
     }
 
-    fn feed_lines(&mut self, output: &mut Output<'_>) {
-        const PREFIX: &[u8] = b"data:";
+    fn feed_lines(&mut self, mut lines: Lines, output: &mut Output<'_>) -> Lines {
         let chunk = output.chunk;
         let mut at = 0;
-        while let Some(byte) = chunk.get(at).copied() {
-            match self.place.unwrap_or(Place::Other) {
-                Place::Prefix(_) if byte == b'\n' || byte == b'\r' => {
-                    at += 1;
-                    self.place = Some(Place::Prefix(0));
-                }
-                Place::Prefix(0) if sse::BYTE_ORDER_MARK.contains(&byte) => at += 1,
-                Place::Prefix(seen) => {
-                    self.place = Some(if PREFIX.get(seen) != Some(&byte) {
-                        Place::Other
-                    } else if seen + 1 == PREFIX.len() {
-                        self.skim.reset();
-                        Place::Data
-                    } else {
-                        Place::Prefix(seen + 1)
-                    });
-                    at += 1;
-                }
-                place => {
-                    let found = chunk.get(at..).and_then(|rest| memchr2(b'\n', b'\r', rest));
-                    let end = found.map_or(chunk.len(), |found| at + found);
-                    if place == Place::Data {
-                        self.feed_json(output, at, end);
-                    }
-                    at = end;
-                    if found.is_some() {
-                        // A line ends outside of strings, or it is no JSON.
-                        self.give_up(output);
-                        self.place = Some(Place::Prefix(0));
-                    }
+        while let Some(part) = lines.next(chunk, &mut at) {
+            match part {
+                Part::Data(range) => self.feed_json(output, range.start, range.end),
+                Part::Event(_) => {}
+                // A line ends outside of strings, or it is no JSON. The document may go on in the next line.
+                Part::LineEnd => self.give_up(output),
+                Part::EventEnd => {
+                    self.give_up(output);
+                    self.skim.reset();
                 }
             }
         }
+        lines
     }
 
     /// Reads the chunk's bytes from `from` to `to` as a piece of one JSON document.

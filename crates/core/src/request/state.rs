@@ -2,11 +2,9 @@
 
 use std::ops::ControlFlow;
 
-use memchr::memchr2;
-
 use super::envelope;
 use super::skim::{Edge, Shape, Skim, Wanted};
-use super::sse;
+use super::sse::{Lines, Part};
 use super::types::Api;
 
 /// Longest id in bytes that is looked at.
@@ -38,8 +36,8 @@ pub fn state_in_path(path: &str) -> Option<&str> {
 #[derive(Debug)]
 pub struct MadeId {
     skim: Skim,
-    /// In an event stream: where in the current line the last chunk ended.
-    place: Option<Place>,
+    /// The lines of an event stream.
+    lines: Option<Lines>,
     /// What of the value has come, quotes or braces and all.
     held: Vec<u8>,
     open: bool,
@@ -51,15 +49,6 @@ pub struct MadeId {
 /// The members that hold ids, the own one first.
 const MEMBERS: &[(&str, Shape)] = &[("id", Shape::String), ("conversation", Shape::StringOrObject)];
 
-/// A place in a line of an event stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
-    /// This many bytes of `data:` have been seen.
-    Prefix(usize),
-    Data,
-    Other,
-}
-
 impl MadeId {
     /// For the answer to a request of `api`; `None` if such answers make no state.
     pub fn of(api: Api, event_stream: bool) -> Option<Self> {
@@ -69,7 +58,7 @@ impl MadeId {
         let wanted = Wanted { members: MEMBERS, within: event_stream.then_some("response") };
         Some(Self {
             skim: Skim::new(wanted),
-            place: event_stream.then_some(Place::Prefix(0)),
+            lines: event_stream.then(Lines::new),
             held: Vec::new(),
             open: false,
             searched: 0,
@@ -81,10 +70,10 @@ impl MadeId {
     /// Takes the next bytes of the answer and gives each id to `made`. `Break` once no more is looked for.
     pub fn feed(&mut self, chunk: &[u8], mut made: impl FnMut(Vec<u8>)) -> ControlFlow<()> {
         self.searched = self.searched.saturating_add(chunk.len());
-        if self.place.is_some() {
-            self.lines(chunk, &mut made);
+        if let Some(lines) = self.lines.take() {
+            self.lines = Some(self.events(lines, chunk, &mut made));
         } else {
-            self.json(chunk, &mut made);
+            self.json(chunk, false, &mut made);
         }
         if self.found == [true; 2] || self.searched > MAX_SEARCHED {
             return ControlFlow::Break(());
@@ -92,49 +81,28 @@ impl MadeId {
         ControlFlow::Continue(())
     }
 
-    fn lines(&mut self, chunk: &[u8], made: &mut impl FnMut(Vec<u8>)) {
+    fn events(&mut self, mut lines: Lines, chunk: &[u8], made: &mut impl FnMut(Vec<u8>)) -> Lines {
         let mut at = 0;
-        while let Some(byte) = chunk.get(at).copied() {
-            match self.place.unwrap_or(Place::Other) {
-                Place::Prefix(_) if matches!(byte, b'\n' | b'\r') => {
-                    self.place = Some(Place::Prefix(0));
-                    at += 1;
-                }
-                Place::Prefix(0) if sse::BYTE_ORDER_MARK.contains(&byte) => at += 1,
-                Place::Prefix(seen) => {
-                    self.place = Some(if sse::DATA.get(seen) != Some(&byte) {
-                        Place::Other
-                    } else if seen + 1 == sse::DATA.len() {
-                        self.skim.reset();
-                        self.open = false;
-                        Place::Data
-                    } else {
-                        Place::Prefix(seen + 1)
-                    });
-                    at += 1;
-                }
-                place => {
-                    let rest = chunk.get(at..).unwrap_or_default();
-                    let length = memchr2(b'\n', b'\r', rest).unwrap_or(rest.len());
-                    if place == Place::Data {
-                        self.json(rest.get(..length).unwrap_or_default(), made);
-                    }
-                    at += length;
-                    if length < rest.len() {
-                        self.place = Some(Place::Prefix(0));
-                    }
+        while let Some(part) = lines.next(chunk, &mut at) {
+            match part {
+                Part::Data(range) => self.json(chunk.get(range).unwrap_or_default(), true, made),
+                Part::Event(_) | Part::LineEnd => {}
+                Part::EventEnd => {
+                    self.skim.reset();
+                    self.open = false;
                 }
             }
         }
+        lines
     }
 
-    fn json(&mut self, chunk: &[u8], made: &mut impl FnMut(Vec<u8>)) {
+    fn json(&mut self, chunk: &[u8], in_event: bool, made: &mut impl FnMut(Vec<u8>)) {
         let (mut from, mut start) = (0, 0);
         while let Some(edge) = self.skim.next(chunk, &mut from) {
             let found = self.found.get(self.skim.found()).copied().unwrap_or(true);
             match edge {
                 // At the top of an event stands the event's own id.
-                Edge::Start(at) if !found && (self.place.is_none() || self.skim.is_within()) => {
+                Edge::Start(at) if !found && (!in_event || self.skim.is_within()) => {
                     self.open = true;
                     self.held.clear();
                     start = at;
@@ -209,6 +177,12 @@ mod tests {
             (Api::Responses, true, &text, &["resp_1", "conv_1"]),
             (Api::Responses, true, &object, &["resp_1", "conv_1"]),
             (Api::Responses, true, "id: 7\ndata: {\"id\":\"evt_1\"}\n\n", &[]),
+            (
+                Api::Responses,
+                true,
+                "data: {\"response\":{\rdata: \"id\":\r: x\rdata: \"resp_1\"}}\r\r",
+                &["resp_1"],
+            ),
             (Api::Responses, false, r#"{"id":7}"#, &[]),
             (Api::Responses, false, r#"{"id":""}"#, &[]),
             (Api::ChatCompletions, false, r#"{"id":"chatcmpl-1"}"#, &[]),

@@ -1,5 +1,9 @@
 //! Token counts as responses report them, and how several reports of one response become one.
 
+use std::sync::LazyLock;
+
+use memchr::memmem::Finder;
+
 use super::error::ScanError;
 use super::number::whole_number;
 use super::pieces::string_in;
@@ -52,6 +56,8 @@ pub(super) struct Event {
     pub(super) failed: bool,
     /// Nothing of the answer follows the event, apart from a mark of the end.
     pub(super) last: bool,
+    /// The event holds a piece of the answer behind which more must follow.
+    pub(super) goes_on: bool,
 }
 
 impl Event {
@@ -118,7 +124,7 @@ pub(super) fn is_last(kind: &[u8]) -> bool {
 pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanError> {
     let mut cursor = Cursor::new(data)?;
     let mut event = Event::default();
-    let (mut no_choices, mut stopped) = (false, false);
+    let (mut ends_choices, mut stopped) = (false, false);
     let mut object = cursor.open_object()?;
     while let Some(name) = cursor.member(&mut object)? {
         match cursor.value(name).as_ref() {
@@ -128,8 +134,8 @@ pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanErr
             b"choices" => {
                 let range = cursor.skip()?;
                 let value = data.get(range.start as usize..range.end as usize).unwrap_or_default();
-                let inner = value.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
-                no_choices = inner.is_some_and(|inner| inner.trim_ascii().is_empty());
+                ends_choices = is_end_of_choices(value);
+                event.goes_on = !ends_choices;
             }
             b"delta" if dialect == Dialect::Anthropic => stopped = says_why_it_stopped(&mut cursor)?,
             name if name == carrier(dialect).as_bytes() => read_within(dialect, &mut cursor, &mut event)?,
@@ -139,9 +145,21 @@ pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanErr
         }
     }
     cursor.finish()?;
-    // Servers may report usage in every event; the last report has no choices.
-    event.last |= stopped || (no_choices && event.top.is_some());
+    // Servers may report usage in every event; the last report has no choices, or the end of one.
+    event.last |= stopped || (ends_choices && event.top.is_some());
     Ok(event)
+}
+
+/// True for the value of `choices` if the list is empty, or a choice in it says why it ends.
+fn is_end_of_choices(value: &[u8]) -> bool {
+    // In a text the quote behind the name would be escaped.
+    static REASON: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"\"finish_reason\""));
+    let inner = value.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]"));
+    let says_why = |at: usize| {
+        let behind = value.get(at + REASON.needle().len()..).unwrap_or_default().trim_ascii_start();
+        behind.strip_prefix(b":").is_some_and(|reason| reason.trim_ascii_start().starts_with(b"\""))
+    };
+    inner.is_some_and(|inner| inner.trim_ascii().is_empty()) || REASON.find_iter(value).any(says_why)
 }
 
 /// Reads the type of an event: whether it is that of a failure or of an end.
@@ -182,6 +200,10 @@ fn read_within(dialect: Dialect, cursor: &mut Cursor<'_>, event: &mut Event) -> 
         match cursor.value(name).as_ref() {
             b"usage" => event.nested = read(dialect, cursor)?,
             b"error" => event.failed |= says_something(cursor)?,
+            b"status" if dialect == Dialect::OpenAi => {
+                let status = cursor.string_or_skip()?;
+                event.failed |= status.is_some_and(|status| cursor.value(status).as_ref() == b"failed");
+            }
             _ => {
                 cursor.skip()?;
             }

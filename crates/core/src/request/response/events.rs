@@ -1,65 +1,91 @@
-//! An event stream: usage and failures, line by line. Most lines are of no interest, and of a chunk of such lines
+//! An event stream: usage and failures, event by event. Most events are of no interest, and of a chunk of such events
 //! nothing is looked at twice.
 
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use memchr::{memchr2, memrchr2};
+use memchr::memrchr2;
+use smallvec::SmallVec;
 
 use super::found::Found;
 use super::objects::Members;
-use crate::request::sse;
+use crate::request::sse::{self, Lines, Part};
 use crate::request::usage::{self, Dialect, Event};
 
-/// Least bytes of a line that are kept: enough to tell what line it is.
+/// Least bytes of an event that are kept: enough for its name.
 const SHORTEST_LIMIT: usize = 64;
 
 /// Bytes of a stream's end in which its mark stands: `data: [DONE]` or `data: {"type":"message_stop"}`.
 const TAIL: usize = 64;
 
-static USAGE: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"usage"));
-static ERROR: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(b"error"));
+/// Bytes of an event's name that are kept of an event that is not.
+const NAME: usize = 32;
 
-/// True if there may be usage or an error in these lines.
-fn is_of_interest(bytes: &[u8]) -> bool {
-    USAGE.find(bytes).is_some() || ERROR.find(bytes).is_some()
+/// The words in events of interest. The last two are those of the events that end an answer of the Responses API, which
+/// need hold none of the others: `response.completed`, `response.incomplete`, `response.failed`.
+static WORDS: LazyLock<[Finder<'static>; 4]> =
+    LazyLock::new(|| [b"usage".as_slice(), b"error", b"complete", b"failed"].map(Finder::new));
+
+/// The words that matter in answers to an API.
+fn words(found: &Found) -> &'static [Finder<'static>] {
+    if found.responses { &*WORDS } else { WORDS.split_at(2).0 }
 }
 
 /// Lines end in LF, CR or CRLF.
 #[derive(Debug)]
 pub(super) struct EventSource {
-    /// The beginning of a line whose end has not come yet; never more than `limit` bytes.
+    /// The beginning of an event whose end has not come yet; never more than `limit` bytes and its line ends.
     carry: Vec<u8>,
-    /// The line whose end has not come yet is longer than that.
-    long: Option<Box<LongLine>>,
+    /// The event whose end has not come yet is longer than that.
+    long: Option<Box<LongEvent>>,
     limit: usize,
+    /// Bytes of a byte order mark that have come.
+    mark: usize,
     /// The last bytes that came.
     tail: Vec<u8>,
 }
 
 impl EventSource {
-    /// Lines of up to `limit` bytes are read whole, longer ones as they come.
+    /// Events of up to `limit` bytes are read whole, longer ones as they come.
     pub(super) fn new(limit: usize) -> Self {
-        Self { carry: Vec::new(), long: None, limit: limit.max(SHORTEST_LIMIT), tail: Vec::new() }
+        let limit = limit.max(SHORTEST_LIMIT);
+        Self { carry: Vec::new(), long: None, limit, mark: 0, tail: Vec::new() }
     }
 
     pub(super) fn feed(&mut self, chunk: &[u8], found: &mut Found) {
-        self.note_tail(chunk);
-        let mut rest = chunk;
+        let mut rest = self.behind_mark(chunk);
+        let last = self.tail.last().copied();
+        self.note_tail(rest);
         if self.long.is_some() || !self.carry.is_empty() {
-            let Some(end) = memchr2(b'\n', b'\r', rest) else {
+            let Some(end) = sse::end_of_event(last, rest) else {
                 self.keep(rest, found);
                 return;
             };
-            let (line, behind) = rest.split_at(end);
-            self.keep(line, found);
-            self.end_line(found);
+            let (event, behind) = rest.split_at(end);
+            self.keep(event, found);
+            self.end_event(found);
             rest = behind;
+        } else if last == Some(b'\r') {
+            // The other half of a line end.
+            rest = rest.strip_prefix(b"\n").unwrap_or(rest);
         }
-        let whole = memrchr2(b'\n', b'\r', rest).map_or(0, |last| last + 1);
-        let (lines, begun) = rest.split_at(whole);
-        self.lines(lines, found);
+        let (events, begun) = rest.split_at(sse::end_of_last_event(rest));
+        self.events(events, found);
         self.keep(begun, found);
+    }
+
+    /// What follows the byte order mark at the start of the stream.
+    fn behind_mark<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
+        let mut rest = chunk;
+        while let (Some(expected), Some(first)) = (sse::BYTE_ORDER_MARK.get(self.mark), rest.first()) {
+            if expected == first {
+                self.mark += 1;
+                rest = rest.get(1..).unwrap_or_default();
+            } else {
+                self.mark = sse::BYTE_ORDER_MARK.len();
+            }
+        }
+        rest
     }
 
     fn note_tail(&mut self, chunk: &[u8]) {
@@ -81,121 +107,138 @@ impl EventSource {
         })
     }
 
-    /// The stream has ended.
+    /// The stream has ended: an event without an end counts too.
     pub(super) fn finish(&mut self, found: &mut Found) {
-        self.end_line(found);
+        self.end_event(found);
     }
 
-    /// Reads the lines in which there may be something; each of `lines` has its end. The others are not even told
+    /// Reads the events in which there may be something; each of `events` has its end. The others are not even told
     /// apart.
-    fn lines(&self, lines: &[u8], found: &mut Found) {
-        let find = |finder: &Finder<'_>, from: usize, to: usize| {
-            lines.get(from..to).and_then(|part| finder.find(part)).map_or(to, |at| from + at)
-        };
-        // Servers that report usage at the end write `"usage":null` into every event before; in a text the quote would
-        // be escaped. Responses say it in the first and the last events alone, and the last must be seen.
+    fn events(&self, events: &[u8], found: &mut Found) {
+        let words = words(found);
+        // Responses say it in the first and the last events alone, and the last must be seen.
         let found_in_few = found.responses;
-        let find_usage = |from: usize| {
-            let mut at = find(&USAGE, from, lines.len());
-            while !found_in_few && lines.get(at..).is_some_and(|rest| rest.starts_with(b"usage\":null")) {
-                at = find(&USAGE, at + 1, lines.len());
+        // Each byte is searched once for each word, whatever the events hold.
+        let mut next = [0; 4];
+        let mut from = 0;
+        let find = |index: usize, from: usize| {
+            let Some(word) = words.get(index) else { return events.len() };
+            let find = |from: usize| {
+                events.get(from..).and_then(|rest| word.find(rest)).map_or(events.len(), |at| from + at)
+            };
+            let mut at = find(from);
+            // Servers that report usage at the end write `"usage":null` into every event before; in a text the quote
+            // would be escaped.
+            while index == 0
+                && !found_in_few
+                && events.get(at..).is_some_and(|rest| rest.starts_with(b"usage\":null"))
+            {
+                at = find(at + 1);
             }
             at
         };
-        let mut from = 0;
-        let mut usage = find_usage(0);
+        for (index, at) in next.iter_mut().enumerate() {
+            *at = find(index, 0);
+        }
         loop {
-            // Each byte is searched once for each word, whatever the lines hold.
-            if usage < from {
-                usage = find_usage(from);
+            for (index, at) in next.iter_mut().enumerate() {
+                if *at < from {
+                    *at = find(index, from);
+                }
             }
-            let at = find(&ERROR, from, usage);
-            if at >= lines.len() {
+            let at = next.into_iter().min().unwrap_or(events.len());
+            if at >= events.len() {
                 return;
             }
-            let before = lines.get(from..at).unwrap_or_default();
-            let start = memrchr2(b'\n', b'\r', before).map_or(from, |end| from + end + 1);
-            let behind = lines.get(at..).unwrap_or_default();
-            let end = memchr2(b'\n', b'\r', behind).map_or(lines.len(), |length| at + length);
-            self.line(lines.get(start..end).unwrap_or_default(), found);
-            from = end + 1;
+            let start = from + sse::end_of_last_event(events.get(from..at).unwrap_or_default());
+            let rest = events.get(start..).unwrap_or_default();
+            let length = sse::end_of_event(None, rest).unwrap_or(rest.len());
+            self.event(rest.get(..length).unwrap_or_default(), found);
+            from = start + length;
         }
     }
 
-    fn line(&self, line: &[u8], found: &mut Found) {
-        if line.len() > self.limit {
-            let mut long = LongLine::begin(line, self.limit, found);
-            long.feed(line, found);
+    fn event(&self, event: &[u8], found: &mut Found) {
+        if without_end(event).len() > self.limit {
+            let mut long = LongEvent::begin(self.limit, found);
+            long.feed(event, found);
             long.end(found);
         } else {
-            found.line(line);
+            found.whole(event);
         }
     }
 
-    /// Takes more of a line whose end has not come.
+    /// Takes more of an event whose end has not come.
     fn keep(&mut self, bytes: &[u8], found: &mut Found) {
-        if bytes.is_empty() {
-            return;
-        }
         if let Some(long) = &mut self.long {
             long.feed(bytes, found);
-        } else if self.carry.len() + bytes.len() <= self.limit {
+        } else if self.carry.len() + without_end(bytes).len() <= self.limit {
             self.carry.extend_from_slice(bytes);
         } else {
-            let mut carry = std::mem::take(&mut self.carry);
-            let (beginning, rest) =
-                bytes.split_at(SHORTEST_LIMIT.saturating_sub(carry.len()).min(bytes.len()));
-            carry.extend_from_slice(beginning);
-            let mut long = LongLine::begin(&carry, self.limit, found);
-            long.feed(&carry, found);
-            long.feed(rest, found);
+            let mut long = LongEvent::begin(self.limit, found);
+            long.feed(&std::mem::take(&mut self.carry), found);
+            long.feed(bytes, found);
             self.long = Some(Box::new(long));
         }
     }
 
-    fn end_line(&mut self, found: &mut Found) {
+    fn end_event(&mut self, found: &mut Found) {
         if let Some(long) = self.long.take() {
             long.end(found);
-        } else if is_of_interest(&self.carry) {
-            found.line(&self.carry);
+        } else if words(found).iter().any(|word| word.find(&self.carry).is_some()) {
+            found.whole(&self.carry);
         }
         self.carry.clear();
     }
 }
 
-/// A line that is too long to be kept: its usage, and an object that tells of an error, are found wherever they stand.
+/// An event without its last line ends.
+fn without_end(event: &[u8]) -> &[u8] {
+    let end = event.iter().rposition(|byte| !matches!(byte, b'\n' | b'\r')).map_or(0, |last| last + 1);
+    event.get(..end).unwrap_or_default()
+}
+
+/// An event that is too long to be kept: its usage, and an object that tells of an error, are found wherever they stand.
 #[derive(Debug)]
-struct LongLine {
-    /// `None` for lines that hold no data.
-    data: Option<Members>,
-    /// Bytes of `data:` that are still to come.
-    prefix: usize,
+struct LongEvent {
+    lines: Lines,
+    data: Members,
+    name: SmallVec<[u8; NAME]>,
     event: Event,
 }
 
-impl LongLine {
-    /// A line that begins like this.
-    fn begin(beginning: &[u8], limit: usize, found: &Found) -> Self {
-        let within = usage::carrier(found.dialect);
-        let data = sse::data(beginning).map(|_| Members::at_the_top_and_in(within, limit));
-        let marked = beginning.starts_with(sse::BYTE_ORDER_MARK);
-        let prefix = sse::DATA.len() + if marked { sse::BYTE_ORDER_MARK.len() } else { 0 };
-        Self { data, prefix, event: Event::default() }
+impl LongEvent {
+    fn begin(limit: usize, found: &Found) -> Self {
+        let data = Members::at_the_top_and_in(usage::carrier(found.dialect), limit);
+        Self { lines: Lines::of_an_event(), data, name: SmallVec::new(), event: Event::default() }
     }
 
     fn feed(&mut self, bytes: &[u8], found: &mut Found) {
-        let Some(members) = &mut self.data else { return };
-        let skipped = self.prefix.min(bytes.len());
-        self.prefix -= skipped;
-        let bytes = bytes.get(skipped..).unwrap_or_default();
         let event = &mut self.event;
-        members.feed(bytes, |member| match member {
-            Some(member) => found.member(member, event),
-            None => found.clipped = true,
-        });
+        let mut at = 0;
+        while let Some(part) = self.lines.next(bytes, &mut at) {
+            match part {
+                Part::Data(range) => {
+                    self.data.feed(bytes.get(range).unwrap_or_default(), |member| match member {
+                        Some(member) => found.member(member, event),
+                        None => found.clipped = true,
+                    });
+                }
+                Part::Event(range) => {
+                    let part = bytes.get(range).unwrap_or_default();
+                    let room = NAME - self.name.len();
+                    self.name.extend_from_slice(part.get(..room).unwrap_or(part));
+                }
+                Part::LineEnd | Part::EventEnd => {
+                    found.name(self.name.trim_ascii());
+                    self.name.clear();
+                }
+            }
+        }
     }
 
     fn end(self, found: &mut Found) {
+        found.name(self.name.trim_ascii());
         found.event(self.event);
     }
 }

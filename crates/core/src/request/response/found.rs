@@ -1,5 +1,7 @@
 //! What a response has said of itself so far.
 
+use smallvec::SmallVec;
+
 use super::objects::Member;
 use crate::request::sse;
 use crate::request::types::Usage;
@@ -27,7 +29,7 @@ impl Found {
 
     pub(super) fn event(&mut self, event: Event) {
         self.failed |= event.failed;
-        self.last |= event.last;
+        self.last = (self.last || event.last) && !event.goes_on;
         event.reports(self.dialect).for_each(|report| self.report(report));
     }
 
@@ -52,14 +54,48 @@ impl Found {
         }
     }
 
-    pub(super) fn line(&mut self, line: &[u8]) {
-        if let Some(data) = sse::data(line) {
-            // A line that is no JSON has nothing to report.
-            if let Ok(event) = usage::read_event(self.dialect, data) {
-                self.event(event);
-            }
-        } else if let Some(kind) = sse::event(line) {
-            self.failed |= usage::is_failure(kind);
+    /// Reads a whole event. Data that is no JSON has nothing to report.
+    pub(super) fn whole(&mut self, event: &[u8]) {
+        let mut lines = event.split(|byte| matches!(byte, b'\n' | b'\r'));
+        let mut data = lines.by_ref().filter_map(|line| self.data_of(line));
+        let Some(first) = data.next() else { return };
+        let more: SmallVec<[&[u8]; 4]> = data.collect();
+        if more.is_empty() {
+            self.document(first);
+            return;
         }
+        let joined = [&[first], more.as_slice()].concat().join(&b'\n');
+        // Some servers leave out the empty lines between events.
+        if !self.document(&joined) {
+            [first].into_iter().chain(more).for_each(|data| {
+                self.document(data);
+            });
+        }
+    }
+
+    /// The value of a line of data; notes the event's name.
+    fn data_of<'l>(&mut self, line: &'l [u8]) -> Option<&'l [u8]> {
+        let data = sse::data(line);
+        if data.is_none()
+            && let Some(name) = sse::event(line)
+        {
+            self.name(name);
+        }
+        data
+    }
+
+    pub(super) fn name(&mut self, name: &[u8]) {
+        self.failed |= usage::is_failure(name);
+        self.last |= usage::is_last(name);
+    }
+
+    /// False if `data` is no JSON object.
+    fn document(&mut self, data: &[u8]) -> bool {
+        let event = usage::read_event(self.dialect, data);
+        let is_object = event.is_ok();
+        if let Ok(event) = event {
+            self.event(event);
+        }
+        is_object
     }
 }

@@ -93,6 +93,33 @@ fn events_that_carry_the_response_have_its_model_replaced() {
 }
 
 #[test]
+fn the_model_of_an_event_is_replaced_over_however_many_lines_its_data_is_spread() {
+    for body in [
+        "data: {\"id\":1,\ndata: \"model\":\ndata: \"target\"\n: ping\ndata: }\n\n",
+        "\u{feff}data:{\ndata\nevent: x\ndata:\"model\":\"target\",\ndata: \"x\":{\"a\":\"target\"}}\n\n",
+        "data: {\"x\":{\ndata: \"y\":1},\"model\":\"target\"}\n\ndata: [DONE]\n\ndata: {\ndata: \"model\":\"target\"}",
+    ] {
+        for end in ["\n", "\r\n", "\r"] {
+            let body = body.replace('\n', end);
+            let expected =
+                body.replace("\"target\"", "\"mine\"").replace("\"a\":\"mine\"", "\"a\":\"target\"");
+            assert_eq!(restore(Api::ChatCompletions, true, &body), expected, "{body:?}");
+        }
+    }
+    let within = "data: {\"type\":\"x\",\ndata: \"response\":{\ndata: \"model\":\"target\"}}\n\n";
+    assert_eq!(restore(Api::Responses, true, within), within.replace("\"target\"", "\"mine\""));
+    for same in [
+        // The lines of two events, of another field, and a string that a line's end breaks.
+        "data: {\"id\":1,\n\ndata: \"model\":\"target\"}\n\n",
+        "data: {\"x\":{\ndata: \"model\":\"target\"}}\n\n",
+        "data: {\"model\":\"tar\ndata: get\"}\n\n",
+        "data: {\ndatas: \"model\":\"target\"}\n\n",
+    ] {
+        assert_eq!(restore(Api::ChatCompletions, true, same), same);
+    }
+}
+
+#[test]
 fn a_line_that_breaks_off_in_a_name_goes_out_as_it_came() {
     let body = "data: {\"model\":\"tar\nget\"}\n\ndata: {\"model\":\"target\"}\n\n";
     assert_eq!(restore(Api::Completions, true, body), body.replace("\"target\"", "\"mine\""));
