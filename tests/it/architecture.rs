@@ -193,13 +193,15 @@ fn every_edge_that_folders_may_have_is_used() {
 }
 
 #[test]
-fn the_core_knows_no_protocol_no_cluster_and_no_exporter() {
-    let manifest = std::fs::read_to_string(root().join("crates/core/Cargo.toml")).unwrap();
+fn the_core_and_the_tokens_know_no_protocol_no_cluster_and_no_exporter() {
     let outside =
         ["tonic", "prost", "kube", "hyper", "axum", "prometheus", "opentelemetry", "rustls", "reqwest"];
-    for name in outside {
-        let named = manifest.lines().any(|line| line.starts_with(name));
-        assert!(!named, "crates/core depends on {name}");
+    for folder in ["crates/core", "crates/tokens"] {
+        let manifest = std::fs::read_to_string(root().join(folder).join("Cargo.toml")).unwrap();
+        for name in outside {
+            let named = manifest.lines().any(|line| line.starts_with(name));
+            assert!(!named, "{folder} depends on {name}");
+        }
     }
 }
 

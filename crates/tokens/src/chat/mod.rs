@@ -1,0 +1,109 @@
+//! From a chat to the text that the server makes of it, and to its ids.
+
+mod anthropic;
+mod continued;
+mod developer;
+mod message;
+mod tools;
+mod variables;
+
+use crate::encoder::Stop;
+use crate::json::{Json, Map, present};
+use crate::model::Model;
+use crate::request::{Truncation, flag, given_ids};
+use crate::template::from_json;
+use crate::unsupported::Unsupported;
+
+use message::{Message, Origin};
+
+/// Longest text that a chat is rendered to, in bytes, apart from the size of its body.
+const MOST_TEXT: usize = 1 << 20;
+/// A text may be this many times as long as the body.
+const TEXT_PER_BODY: usize = 8;
+
+/// The ids of a chat in OpenAI's form.
+pub(crate) fn prompt(
+    model: &Model,
+    body: &Map,
+    bytes: usize,
+    stop: Stop<'_>,
+) -> Result<Vec<u32>, Unsupported> {
+    chat_ids(model, body, Origin::Client, bytes, stop)
+}
+
+fn chat_ids(
+    model: &Model,
+    body: &Map,
+    origin: Origin,
+    bytes: usize,
+    stop: Stop<'_>,
+) -> Result<Vec<u32>, Unsupported> {
+    if let Some(given) = handed_over(body)? {
+        return given_ids(model, Some(given), "kv_transfer_params.prompt_token_ids");
+    }
+    let limited = ["max_tokens", "max_completion_tokens"].iter().any(|field| present(body, field).is_some());
+    let truncation = Truncation::of(body, &model.profile, limited)?;
+    let text = text(model, body, origin, bytes, stop)?;
+    let special = flag(body, "add_special_tokens", false)?;
+    truncation.encode(&model.encoder, &text, special, stop)
+}
+
+/// The ids of a chat in Anthropic's form.
+pub(crate) fn anthropic_prompt(
+    model: &Model,
+    body: &Map,
+    bytes: usize,
+    stop: Stop<'_>,
+) -> Result<Vec<u32>, Unsupported> {
+    chat_ids(model, &anthropic::to_chat(body)?, Origin::Converted, bytes, stop)
+}
+
+/// Token ids that a sidecar handed over from another server: they are used in the place of the messages.
+fn handed_over(body: &Map) -> Result<Option<&Json>, Unsupported> {
+    let given =
+        present(body, "kv_transfer_params").and_then(Json::map).and_then(|map| map.get("prompt_token_ids"));
+    let Some(given) = given.filter(|given| given.list().is_some_and(|ids| !ids.is_empty())) else {
+        return Ok(None);
+    };
+    Ok(if flag(body, "echo", false)? { None } else { Some(given) })
+}
+
+/// The text of a chat.
+fn text(
+    model: &Model,
+    body: &Map,
+    origin: Origin,
+    bytes: usize,
+    stop: Stop<'_>,
+) -> Result<String, Unsupported> {
+    if let Some(reason) = model.no_chat {
+        return Err(Unsupported::field("messages", reason));
+    }
+    if present(body, "chat_template").is_some() {
+        return Err(Unsupported::field("chat_template", "a template of the request is not used"));
+    }
+    let tools = tools::of(body, &model.profile)?;
+    let template = if tools.is_some() { &model.templates.tools } else { &model.templates.plain };
+    let template = template.as_ref().ok_or(Unsupported::NoTemplate)?;
+    let list = body.get("messages").and_then(Json::list);
+    let list = list.filter(|list| !list.is_empty());
+    let list = list.ok_or_else(|| Unsupported::refused("messages", "is no list of messages"))?;
+    let mut messages = Vec::with_capacity(list.len());
+    for json in list {
+        messages.push(Message::read(json, template.format, origin, &model.profile)?);
+    }
+    if !template.knows_developer {
+        developer::rewrite(&mut messages);
+    }
+    let continued = flag(body, "continue_final_message", false)?;
+    let mut variables = variables::of(model, body)?;
+    if continued {
+        continued::mark(&mut messages)?;
+    }
+    let values: Vec<minijinja::Value> = messages.iter().map(Message::value).collect();
+    variables.set_default("messages", minijinja::Value::from(values));
+    variables.set_default("tools", tools.as_ref().map_or_else(|| minijinja::Value::from(()), from_json));
+    let most = MOST_TEXT.saturating_add(bytes.saturating_mul(TEXT_PER_BODY));
+    let text = template.render(variables.into_context(), bytes, most, stop)?;
+    if continued { continued::cut(text) } else { Ok(text) }
+}

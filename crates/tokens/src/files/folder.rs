@@ -1,0 +1,121 @@
+//! Reads a folder. Every file is bounded in bytes.
+
+use std::fs::File;
+use std::io::Read as _;
+use std::path::Path;
+
+use super::{LoadError, TokenizerConfig};
+use crate::json::{Json, Map};
+
+/// Largest file apart from the tokenizer, in bytes.
+const SMALL_FILE: u64 = 4 << 20;
+
+/// What a folder holds.
+pub(crate) struct ModelFiles {
+    /// `tokenizer.json`
+    pub(crate) tokenizer: String,
+    /// `tokenizer_config.json` and the older files beside it.
+    pub(crate) config: TokenizerConfig,
+    /// Architectures of `config.json`.
+    pub(crate) architectures: Vec<String>,
+    /// Size of the vocabulary by `config.json`.
+    pub(crate) vocabulary: Option<u32>,
+    /// `chat_template.jinja`
+    pub(crate) template: Option<String>,
+    /// `chat_template` of `chat_template.json`, which processors of multimodal models have.
+    pub(crate) processor_template: Option<String>,
+    /// `additional_chat_templates/tool_use.jinja`
+    pub(crate) tool_template: Option<String>,
+    /// A file that tells a processor of images or sounds.
+    pub(crate) processor: bool,
+    /// A file that makes the server use the encoder of Mistral.
+    pub(crate) mistral: Option<String>,
+}
+
+/// Reads the folder of a model. `most` bounds `tokenizer.json`, in bytes.
+///
+/// # Errors
+/// [`LoadError`] for a file that is missing, too large, or not understood.
+pub(crate) fn read(folder: &Path, most: u64) -> Result<ModelFiles, LoadError> {
+    let text = |name: &str| optional(folder, name, SMALL_FILE);
+    let tokenizer = optional(folder, "tokenizer.json", most)?.ok_or_else(|| {
+        LoadError::whole(
+            "tokenizer.json",
+            format!("is missing in {}; only models with this file are known", folder.display()),
+        )
+    })?;
+    let config = json(folder, "tokenizer_config.json")?.unwrap_or_default();
+    let special = json(folder, "special_tokens_map.json")?.unwrap_or_default();
+    let model = json(folder, "config.json")?.unwrap_or_default();
+    let architectures = model.get("architectures").and_then(Json::list).unwrap_or_default();
+    let vocabulary = model.get("vocab_size").or_else(|| model.get("text_config")?.map()?.get("vocab_size"));
+    let vocabulary = match vocabulary {
+        Some(Json::Int(size)) => Some(u32::try_from(*size).map_err(|_| {
+            LoadError::new("config.json", "vocab_size", format!("{size} is no size of a vocabulary"))
+        })?),
+        _ => None,
+    };
+    let processor_template = json(folder, "chat_template.json")?
+        .and_then(|file| file.get("chat_template").and_then(Json::text).map(ToString::to_string));
+    let there = |name: &&str| folder.join(name).is_file();
+    Ok(ModelFiles {
+        tokenizer,
+        config: TokenizerConfig::new(&config, &special)?,
+        architectures: architectures.iter().filter_map(Json::text).map(ToString::to_string).collect(),
+        vocabulary,
+        template: text("chat_template.jinja")?,
+        processor_template,
+        tool_template: text("additional_chat_templates/tool_use.jinja")?,
+        processor: ["preprocessor_config.json", "processor_config.json"].iter().any(there),
+        mistral: mistral_sign(folder),
+    })
+}
+
+/// The file that tells a folder in Mistral's format with Mistral's tokenizer.
+fn mistral_sign(folder: &Path) -> Option<String> {
+    if !folder.join("params.json").is_file() {
+        return None;
+    }
+    let names = std::fs::read_dir(folder)
+        .ok()?
+        .take(10_000)
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok());
+    let is_sign = |name: &String| name == "tekken.json" || name.starts_with("tokenizer.model.v");
+    let mut signs: Vec<String> = names.filter(is_sign).collect();
+    signs.sort();
+    signs.into_iter().next()
+}
+
+/// Text of a file; `None` if there is none.
+fn optional(folder: &Path, name: &str, most: u64) -> Result<Option<String>, LoadError> {
+    let path = folder.join(name);
+    let failed = |error: std::io::Error| LoadError::whole(name, format!("is not read: {error}"));
+    match std::fs::metadata(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(failed(error)),
+        Ok(metadata) if !metadata.is_file() => return Err(LoadError::whole(name, "is no file")),
+        Ok(_) => {}
+    }
+    let mut bytes = Vec::new();
+    File::open(&path).map_err(failed)?.take(most + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > most {
+        return Err(LoadError::whole(name, format!("has more than {most} bytes, which is the bound")));
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) => Ok(Some(text)),
+        Err(error) => {
+            let at = error.utf8_error().valid_up_to();
+            Err(LoadError::whole(name, format!("is no UTF-8 at byte {at}")))
+        }
+    }
+}
+
+/// Fields of a JSON file; `None` if there is none.
+fn json(folder: &Path, name: &str) -> Result<Option<Map>, LoadError> {
+    let Some(text) = optional(folder, name, SMALL_FILE)? else { return Ok(None) };
+    match Json::parse(text.as_bytes()) {
+        Ok(Json::Map(map)) => Ok(Some(map)),
+        Ok(_) => Err(LoadError::whole(name, "is no object")),
+        Err(error) => Err(LoadError::whole(name, error.to_string())),
+    }
+}

@@ -1,0 +1,51 @@
+//! Writes JSON as Python's `json.dumps` does.
+
+use std::fmt::Write as _;
+
+/// Parameters of `json.dumps`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct DumpStyle {
+    /// Escape everything beyond ASCII.
+    pub(crate) ensure_ascii: bool,
+    /// What a level is indented by; `None` for one line.
+    pub(crate) indent: Option<String>,
+    /// Between items.
+    pub(crate) item: String,
+    /// Between key and value.
+    pub(crate) key: String,
+    /// Sort keys.
+    pub(crate) sort_keys: bool,
+}
+
+impl DumpStyle {
+    /// `json.dumps(x, ensure_ascii=...)`.
+    pub(crate) fn plain(ensure_ascii: bool) -> Self {
+        Self { ensure_ascii, indent: None, item: ", ".into(), key: ": ".into(), sort_keys: false }
+    }
+}
+
+/// Writes text in quotes.
+pub(crate) fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {
+    out.push('"');
+    for char in text.chars() {
+        match char {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\0'..='\u{1f}' => {
+                let _ = write!(out, "\\u{:04x}", u32::from(char));
+            }
+            char if ensure_ascii && !char.is_ascii() => {
+                for unit in char.encode_utf16(&mut [0; 2]) {
+                    let _ = write!(out, "\\u{unit:04x}");
+                }
+            }
+            char => out.push(char),
+        }
+    }
+    out.push('"');
+}

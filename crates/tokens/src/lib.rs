@@ -1,0 +1,21 @@
+//! Exact prompt tokens of a vLLM server, computed in the process.
+//!
+//! A [`Model`] is loaded from a folder with the files that the server itself reads. Given the path and the body of a
+//! request it makes the token ids that the server will make, or says why it cannot ([`Unsupported`]). It never
+//! guesses: whoever asks falls back to something approximate. Nothing here waits or starts threads.
+
+mod chat;
+mod encoder;
+mod files;
+mod json;
+mod model;
+mod request;
+mod template;
+mod unsupported;
+
+pub use encoder::{EncodeError, Stop};
+pub use files::LoadError;
+pub use json::{Json, JsonError};
+pub use model::{Model, ModelLimits, ServerProfile};
+pub use request::{Api, Prompts};
+pub use unsupported::Unsupported;

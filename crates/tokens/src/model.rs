@@ -1,0 +1,190 @@
+//! A model that is ready to make tokens.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::encoder::{EncodeError, Encoder, Flaw, Pipeline, Stop};
+use crate::files::{self, LoadError, Templates};
+use crate::json::{Json, Map};
+use crate::request::{self, Api, Prompts};
+use crate::template::ContentFormat;
+use crate::unsupported::Unsupported;
+
+/// What the server that is to be matched was started with.
+#[derive(Clone, Debug)]
+pub struct ServerProfile {
+    /// The second number of vLLM's version: 32 for 0.32. From 29 on the rules are known.
+    pub version: u32,
+    /// `--chat-template`, as text; the one of the model otherwise.
+    pub chat_template: Option<String>,
+    /// `--chat-template-content-format`: true for `openai`, false for `string`; by the template otherwise.
+    pub content_parts: Option<bool>,
+    /// `--default-chat-template-kwargs`, an object.
+    pub default_kwargs: Json,
+    /// `--exclude-tools-when-tool-choice-none`
+    pub exclude_tools_when_none: bool,
+    /// `--max-model-len`, in tokens. Without it requests that are truncated to it have no exact tokens.
+    pub max_model_len: Option<usize>,
+    /// `--tokenizer-mode hf`, for models whose files would make the server use another one.
+    pub force_hf: bool,
+    /// The server takes `tokenizer.json` as it is, whatever the class that `tokenizer_config.json` names.
+    pub tokenizer_as_is: bool,
+}
+
+impl Default for ServerProfile {
+    fn default() -> Self {
+        Self {
+            version: NEWEST,
+            chat_template: None,
+            content_parts: None,
+            default_kwargs: Json::Map(Map::new()),
+            exclude_tools_when_none: false,
+            max_model_len: None,
+            force_hf: false,
+            tokenizer_as_is: false,
+        }
+    }
+}
+
+/// The oldest and the newest version whose rules are known.
+const OLDEST: u32 = 29;
+const NEWEST: u32 = 32;
+
+/// How much a model may cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ModelLimits {
+    /// Largest `tokenizer.json`, in bytes.
+    pub file_bytes: u64,
+    /// Memory for ids that were made before, in bytes.
+    pub cache_bytes: usize,
+    /// Largest body of a request, in bytes.
+    pub body_bytes: usize,
+}
+
+impl Default for ModelLimits {
+    fn default() -> Self {
+        Self { file_bytes: 64 << 20, cache_bytes: 64 << 20, body_bytes: 16 << 20 }
+    }
+}
+
+/// A model whose tokens are known.
+pub struct Model {
+    pub(crate) encoder: Encoder,
+    pub(crate) templates: Templates,
+    /// Special tokens by name, for templates.
+    pub(crate) special: Vec<(&'static str, Arc<str>)>,
+    pub(crate) profile: ServerProfile,
+    /// Why chats have no exact tokens, if they have none.
+    pub(crate) no_chat: Option<&'static str>,
+    /// Largest id that the server accepts.
+    pub(crate) max_id: u32,
+    limits: ModelLimits,
+    file_bytes: usize,
+}
+
+/// Architectures that have a tokenizer of their own in the server.
+const OWN_TOKENIZERS: [&str; 8] = [
+    "KimiAudio",
+    "KimiK3",
+    "DeepseekV32",
+    "DeepseekV4",
+    "DeepseekV41",
+    "Inkling",
+    "Terratorch",
+    "Cohere2Vision",
+];
+
+impl Model {
+    /// Loads a model from a folder. This takes up to seconds, and hundreds of megabytes for a while.
+    ///
+    /// # Errors
+    /// [`LoadError`] names the file and the field that is missing or not understood, and says why.
+    pub fn load(folder: &Path, profile: ServerProfile, limits: ModelLimits) -> Result<Self, LoadError> {
+        if !(OLDEST..=NEWEST).contains(&profile.version) {
+            let reason = format!("0.{} is not known, which 0.{OLDEST} to 0.{NEWEST} are", profile.version);
+            return Err(LoadError::new("the configured server", "version", reason));
+        }
+        let files = files::read(folder, limits.file_bytes)?;
+        if let Some(name) = files.architectures.iter().find(|name| is_own(name)) {
+            let reason = format!("{name} has a tokenizer of its own in the server");
+            return Err(LoadError::new("config.json", "architectures", reason));
+        }
+        if let Some(sign) = files.mistral.as_ref().filter(|_| !profile.force_hf) {
+            let reason = "makes the server use Mistral's tokenizer, unless it runs with --tokenizer-mode hf";
+            return Err(LoadError::new(sign, "(whole file)", reason));
+        }
+        if files.config.remote_code {
+            let reason = "names a tokenizer that is code of the repository";
+            return Err(LoadError::new("tokenizer_config.json", "auto_map", reason));
+        }
+        let flaw = |flaw: Flaw| LoadError::new("tokenizer.json", &flaw.field, flaw.reason);
+        let pipeline =
+            Pipeline::new(&files.tokenizer, &files.config, profile.tokenizer_as_is).map_err(flaw)?;
+        let encoder = Encoder::new(&pipeline, limits.cache_bytes).map_err(flaw)?;
+        let harmony = files.architectures.iter().any(|name| name == "GptOssForCausalLM");
+        let no_chat = harmony.then_some("gpt-oss has a chat format of its own, which is not built");
+        let format =
+            profile.content_parts.map(|parts| if parts { ContentFormat::Parts } else { ContentFormat::Text });
+        let templates = match no_chat {
+            Some(_) => Templates::default(),
+            None => files::templates(&files, profile.chat_template.as_deref(), format)?,
+        };
+        Ok(Self {
+            encoder,
+            templates,
+            special: files.config.special.clone(),
+            profile,
+            no_chat,
+            max_id: pipeline.max_id.max(files.vocabulary.map_or(0, |size| size.saturating_sub(1))),
+            limits,
+            file_bytes: files.tokenizer.len(),
+        })
+    }
+
+    /// The prompts of a request: `path` without a query, `body` without its content-encoding.
+    ///
+    /// # Errors
+    /// [`Unsupported`], also where the server refuses the request.
+    pub fn prepare(&self, path: &str, body: &[u8], stop: Stop<'_>) -> Result<Prompts, Unsupported> {
+        let api = Api::of(path).ok_or_else(|| Unsupported::Path(path.chars().take(200).collect()))?;
+        if body.len() > self.limits.body_bytes {
+            let most = self.limits.body_bytes;
+            return Err(Unsupported::TooLarge { what: "the body in bytes", got: body.len(), most });
+        }
+        let json = Json::parse(body)?;
+        let body_map = json.map().ok_or_else(|| Unsupported::refused("(body)", "is no object"))?;
+        request::prompts(self, api, body_map, body.len(), stop)
+    }
+
+    /// Token ids of a text, with the special tokens around it if `special`.
+    ///
+    /// # Errors
+    /// [`EncodeError`]
+    pub fn encode(&self, text: &str, special: bool, stop: Stop<'_>) -> Result<Vec<u32>, EncodeError> {
+        self.encoder.encode(text, special, stop)
+    }
+
+    /// Token ids of a text in one go, without cuts, cache and special tokens around it: what the others must equal.
+    ///
+    /// # Errors
+    /// [`EncodeError`]
+    pub fn encode_whole(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
+        self.encoder.encode_whole(text)
+    }
+
+    /// Why chats have no exact tokens with this model, if they have none.
+    pub fn without_chat(&self) -> Option<&'static str> {
+        self.no_chat.or_else(|| self.templates.plain.is_none().then_some("it has no chat template"))
+    }
+
+    /// Memory that the model takes, in bytes: the cache as it is, and about ten times the tokenizer's file.
+    pub fn held_bytes(&self) -> usize {
+        self.encoder.cache_bytes() + 10 * self.file_bytes
+    }
+}
+
+fn is_own(architecture: &str) -> bool {
+    OWN_TOKENIZERS.iter().any(|own| {
+        architecture.strip_prefix(own).is_some_and(|rest| rest.starts_with("For") || rest.is_empty())
+    })
+}
