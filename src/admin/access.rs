@@ -25,12 +25,12 @@ pub struct Caller {
     pub address: Option<IpAddr>,
 }
 
-/// What is said at the door.
+/// The answer to a caller of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// Come in.
     Allowed,
-    /// Who are you? No token, or one that nobody knows.
+    /// The caller brings no token, or one that the API server does not know.
     Unauthenticated,
     /// You are known, and may not.
     Denied,
@@ -56,7 +56,7 @@ impl Verdict {
 /// A verdict that takes its time.
 pub type Answer<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
 
-/// Whoever decides.
+/// Decides who may see the pages.
 pub trait Access: Send + Sync {
     /// May `caller` come in?
     fn check(&self, caller: Caller) -> Answer<'_>;

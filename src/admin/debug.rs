@@ -1,10 +1,10 @@
-//! What the debug pages say.
+//! The content of the debug pages.
 
 use std::time::{Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use crate::pool::{Age, Endpoint, Pool};
+use crate::pool::{Age, Endpoint, Pool, RewriteRule, RewriteTarget};
 use crate::telemetry::rfc3339;
 
 /// State of one plugin instance.
@@ -14,31 +14,50 @@ pub struct PluginState {
     pub name: String,
     /// Type string.
     pub kind: String,
-    /// What it keeps; `None` if it has nothing to show, an error if that could not be put together.
+    /// Names of the roles that it has.
+    pub roles: Vec<&'static str>,
+    /// Why it was added; `None` if the configuration lists it.
+    pub added: Option<String>,
+    /// The state that it keeps; `None` if it keeps none, an error if the state could not be read.
     pub state: Result<Option<Value>, String>,
 }
 
-/// `{timestamp, plugins: {name: {name, type, state | message}}}`, as the reference shows it.
+/// `{timestamp, plugins: {name: {name, type, roles, added, state | message}}}`. `name`, `type`, `state` and `message`
+/// are as the reference shows them. A plugin that keeps nothing has neither `state` nor `message`, and one that the
+/// configuration lists has no `added`.
 pub(super) fn plugin_states(plugins: Vec<PluginState>, now: SystemTime) -> Value {
     let plugins: Map<String, Value> = plugins
         .into_iter()
         .map(|plugin| {
-            let (key, value) = match plugin.state {
-                Ok(Some(state)) => ("state", state),
-                Ok(None) => ("message", "plugin does not support state collection".into()),
-                Err(error) => ("message", format!("failed to dump plugin state: {error}").into()),
-            };
-            (plugin.name.clone(), json!({ "name": plugin.name, "type": plugin.kind, key: value }))
+            let mut row = json!({ "name": plugin.name, "type": plugin.kind, "roles": plugin.roles });
+            if let Some(reason) = plugin.added {
+                row["added"] = reason.into();
+            }
+            match plugin.state {
+                Ok(Some(state)) => row["state"] = state,
+                Ok(None) => {}
+                Err(error) => row["message"] = format!("failed to dump plugin state: {error}").into(),
+            }
+            (plugin.name, row)
         })
         .collect();
     json!({ "timestamp": rfc3339(now), "plugins": plugins })
 }
 
-/// The pool and each endpoint with its load; `age_seconds` is null for one that was never scraped.
+/// The pool: each endpoint with its load, the objectives, names that requests gave for objectives which do not exist,
+/// and the rules that rewrite models. `age_seconds` is null for an endpoint that was never scraped.
 pub(super) fn pool_state(pool: &Pool, now: Instant, wall: SystemTime) -> Value {
     let snapshot = pool.snapshot();
     let endpoints: Vec<Value> =
         snapshot.endpoints().iter().map(|endpoint| endpoint_state(endpoint, now)).collect();
+    let objectives: Map<String, Value> = pool
+        .objectives()
+        .listed()
+        .into_iter()
+        .map(|(name, priority)| (name.to_owned(), priority.into()))
+        .collect();
+    let rewrites: Vec<Value> =
+        pool.rewrites().listed().map(|(name, rule)| rewrite_rule(name, rule)).collect();
     json!({
         "timestamp": rfc3339(wall),
         "name": pool.name(),
@@ -46,6 +65,19 @@ pub(super) fn pool_state(pool: &Pool, now: Instant, wall: SystemTime) -> Value {
         "synced": pool.is_synced(),
         "version": snapshot.version(),
         "endpoints": endpoints,
+        "objectives": objectives,
+        "unknown_objectives": pool.unknown_objectives().names(),
+        "model_rewrites": rewrites,
+    })
+}
+
+/// A rule; without `models` it matches every model.
+fn rewrite_rule(name: &str, rule: &RewriteRule) -> Value {
+    let target = |target: &RewriteTarget| json!({ "model": target.model, "weight": target.weight });
+    json!({
+        "name": name,
+        "models": rule.models,
+        "targets": rule.targets.iter().map(target).collect::<Vec<Value>>(),
     })
 }
 
@@ -84,11 +116,17 @@ mod tests {
     use std::time::{Duration, UNIX_EPOCH};
 
     use super::*;
-    use crate::pool::{EndpointId, EndpointSpec, Lease, Reading};
+    use crate::pool::{EndpointId, EndpointSpec, Lease, ModelRewrite, Reading, Rewrites};
 
     #[test]
-    fn plugins_show_their_state_or_say_why_not() {
-        let plugin = |name: &str, state| PluginState { name: name.into(), kind: "kind".into(), state };
+    fn plugins_show_their_roles_and_state_and_those_that_keep_nothing_say_no_more() {
+        let plugin = |name: &str, state| PluginState {
+            name: name.into(),
+            kind: "kind".into(),
+            roles: vec!["scorer"],
+            added: (name == "b").then(|| "c reads it".to_owned()),
+            state,
+        };
         let states = plugin_states(
             vec![
                 plugin("a", Ok(Some(json!({ "entries": 1 })))),
@@ -100,9 +138,9 @@ mod tests {
         let expected = json!({
             "timestamp": "1970-01-01T00:00:00.000000000Z",
             "plugins": {
-                "a": { "name": "a", "type": "kind", "state": { "entries": 1 } },
-                "b": { "name": "b", "type": "kind", "message": "plugin does not support state collection" },
-                "c": { "name": "c", "type": "kind", "message": "failed to dump plugin state: broken" },
+                "a": { "name": "a", "type": "kind", "roles": ["scorer"], "state": { "entries": 1 } },
+                "b": { "name": "b", "type": "kind", "roles": ["scorer"], "added": "c reads it" },
+                "c": { "name": "c", "type": "kind", "roles": ["scorer"], "message": "failed to dump plugin state: broken" },
             },
         });
         assert_eq!(states, expected);
@@ -130,5 +168,21 @@ mod tests {
         assert_eq!((&a["in_flight_requests"], &a["in_flight_tokens"]), (&json!(1), &json!(7)));
         assert_eq!((&a["age_seconds"], &b["age_seconds"]), (&json!(2.0), &Value::Null));
         drop(lease);
+    }
+
+    #[test]
+    fn the_pool_shows_objectives_misspelt_ones_and_rewrite_rules() {
+        let now = Instant::now();
+        let pool = Pool::new("ns", "p", now);
+        pool.set_objectives([("urgent".to_owned(), 10), ("batch".to_owned(), -1)].into_iter().collect());
+        pool.unknown_objectives().note("urgnet");
+        let targets = vec![RewriteTarget { model: "b".into(), weight: Some(3) }];
+        let rules = vec![RewriteRule { models: vec!["a".into()], targets }];
+        pool.set_rewrites(Rewrites::new(vec![ModelRewrite { name: "r".into(), created: 0, rules }]));
+        let state = pool_state(&pool, now, UNIX_EPOCH);
+        assert_eq!(state["objectives"], json!({ "batch": -1, "urgent": 10 }));
+        assert_eq!(state["unknown_objectives"], json!(["urgnet"]));
+        let rule = json!({ "name": "r", "models": ["a"], "targets": [{ "model": "b", "weight": 3 }] });
+        assert_eq!(state["model_rewrites"], json!([rule]));
     }
 }

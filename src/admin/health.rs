@@ -30,13 +30,13 @@ pub(super) const AVAILABLE: &str = "available";
 /// that is meant.
 pub const LEADER_SERVICE: &str = "leader/";
 
-/// How often a watched status is looked at.
+/// Time between two looks at a status that is watched.
 const POLL: Duration = Duration::from_millis(500);
 
 /// Watches at a time.
 const WATCHES: usize = 64;
 
-/// What health depends on.
+/// The facts that health depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthState {
     /// Discovery has delivered the pool, be it empty.
@@ -79,7 +79,7 @@ impl HealthState {
         }
     }
 
-    /// Whether this replica can take part, whoever leads: what a roll-out waits for.
+    /// Serving if this replica could take part, whichever replica leads. A roll-out waits for this.
     fn availability(self) -> ServingStatus {
         let stands_by_cold = self.cold_standby && !self.leader;
         if (self.live || stands_by_cold) && self.protocol_matches && self.plugins_ready && !self.draining {

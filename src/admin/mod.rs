@@ -1,4 +1,4 @@
-//! What operators ask: metrics, debug pages and the level of logs over HTTP, health over gRPC.
+//! The pages for operators: metrics, debug pages and the log level over HTTP, health over gRPC.
 
 mod access;
 mod debug;

@@ -20,7 +20,7 @@ use crate::pool::Pool;
 use crate::telemetry::{LogHandle, LogLevel};
 use crate::transport::ClientAddress;
 
-/// What the pages show.
+/// The sources of the pages.
 #[derive(Clone)]
 pub struct AdminState {
     /// Exported series.
@@ -31,9 +31,9 @@ pub struct AdminState {
     pub plugins: Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
-    /// Who may see the pages; `None` for everyone. `/healthz` says nothing and is open to all.
+    /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
     pub access: Option<Arc<dyn Access>>,
-    /// Who may change the level of logs.
+    /// The addresses from which the log level may be changed.
     pub log_level_from: LogLevelFrom,
 }
 

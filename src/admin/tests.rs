@@ -36,7 +36,13 @@ fn state() -> AdminState {
     let address = SocketAddr::from(([10, 0, 0, 1], 8000));
     pool.replace_endpoints(vec![EndpointSpec::new(EndpointId::new("ns", "a"), address)]);
     let (_, log) = logs::subscriber(LogLevel::Info, LogFormat::Json, std::io::sink);
-    let plugin = PluginState { name: "a".into(), kind: "kind".into(), state: Ok(None) };
+    let plugin = PluginState {
+        name: "a".into(),
+        kind: "kind".into(),
+        roles: vec!["scorer"],
+        added: None,
+        state: Ok(None),
+    };
     AdminState {
         metrics: Metrics::new(),
         pool,

@@ -1,16 +1,21 @@
 //! `pointsman check`: loads a configuration the way serving does, and says what it comes to.
 //!
+//! With `--endpoints-file` it checks an endpoints file too, or alone if no configuration is given.
+//!
 //! On standard output: the effective configuration as a document, then warnings and notes as comments, so that the
 //! whole loads again. Exit code 0. If the configuration cannot be used: every problem, one a line, and exit code 1.
 
-use std::io::{self, Write};
+use std::fs::File;
+use std::io::{self, Read as _, Write};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 
 use crate::config::{ConfigSource, LoadOptions, load};
-use crate::document::{Level, Problems};
+use crate::discovery::FileState;
+use crate::document::{Level, MAX_DOCUMENT_BYTES, Problems};
 use crate::metrics::Metrics;
 use crate::plugins::{REGISTRY, Registry};
 
@@ -26,6 +31,9 @@ pub(super) struct CheckArgs {
     /// Configuration as text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) config_text: String,
+    /// Endpoints file of file discovery (YAML or JSON); without a configuration it is checked alone
+    #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
+    pub(super) endpoints_file: String,
     /// Accept plugin types that may still change
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub(super) allow_experimental_plugins: bool,
@@ -43,6 +51,53 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 
 /// Checks, and prints to `out`. True if the configuration can be used.
 fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
+    if args.endpoints_file.is_empty() {
+        return configuration(args, out);
+    }
+    let alone = args.config_file.is_empty() && args.config_text.is_empty();
+    let configured = alone || configuration(args, out)?;
+    Ok(endpoints(Path::new(&args.endpoints_file), out)? && configured)
+}
+
+/// Checks the endpoints file as serving reads it, but looks no host name up.
+fn endpoints(path: &Path, out: &mut impl Write) -> io::Result<bool> {
+    let name = path.display().to_string();
+    let mut bytes = Vec::new();
+    let read =
+        File::open(path).and_then(|file| file.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes));
+    if let Err(error) = read {
+        writeln!(out, "{name}: cannot be read: {error}")?;
+        return Ok(false);
+    }
+    match FileState::parse(&bytes, &name) {
+        Ok(state) => {
+            for warning in &state.warnings {
+                writeln!(out, "# warning: {warning}")?;
+            }
+            let (endpoints, hosts) = (state.endpoints.len(), state.hosts.len());
+            let (objectives, rewrites) = (state.objectives.len(), state.rewrites.len());
+            let counts = [
+                counted(endpoints, "endpoint") + &format!(" ({hosts} by host name)"),
+                counted(objectives, "objective"),
+                counted(rewrites, "model rewrite"),
+                counted(state.warnings.len(), "warning"),
+            ];
+            writeln!(out, "# {name} is good: {}", counts.join(", "))?;
+            Ok(true)
+        }
+        Err(problems) => {
+            writeln!(out, "{problems}\n{name} cannot be used: {}", summary(&problems))?;
+            Ok(false)
+        }
+    }
+}
+
+fn counted(count: usize, noun: &str) -> String {
+    format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
+}
+
+/// Checks the configuration.
+fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
     let source =
         ConfigSource::from_flags(Some(args.config_file.clone().into()), Some(args.config_text.clone()));
     let source = match source {
@@ -65,6 +120,10 @@ fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
             for line in plan.problems.to_string().lines() {
                 writeln!(out, "# {line}")?;
             }
+            if let Some(discovery) = &plan.discovery {
+                let path = std::path::absolute(&discovery.path).unwrap_or(discovery.path.clone());
+                writeln!(out, "# endpoints come from {}; --endpoints-file checks that file", path.display())?;
+            }
             writeln!(out, "# {} is good: {}", source.name(), summary(&plan.problems))?;
             Ok(true)
         }
@@ -77,10 +136,7 @@ fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
 }
 
 fn summary(problems: &Problems) -> String {
-    let counted = |level: Level| {
-        let count = problems.of(level).count();
-        format!("{count} {}{}", level.name(), if count == 1 { "" } else { "s" })
-    };
+    let counted = |level: Level| counted(problems.of(level).count(), level.name());
     if problems.has_errors() {
         format!("{}, {}", counted(Level::Error), counted(Level::Warning))
     } else {
@@ -168,5 +224,36 @@ mod tests {
     fn both_flags_at_once_are_refused() {
         let args = CheckArgs { config_file: "a".into(), config_text: "b".into(), ..CheckArgs::default() };
         assert!(!check(&args).0);
+    }
+
+    #[test]
+    fn what_is_added_is_told_once() {
+        let (_, printed) = check(&CheckArgs::default());
+        assert_eq!(printed.matches("a profile names no picker").count(), 1, "{printed}");
+    }
+
+    #[test]
+    fn an_endpoints_file_is_checked_alone_or_beside_a_configuration() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("endpoints.yaml");
+        let args = |config: &str| CheckArgs {
+            endpoints_file: path.display().to_string(),
+            config_text: config.to_owned(),
+            ..CheckArgs::default()
+        };
+        let (good, printed) = check(&args(""));
+        assert!(!good && printed.contains("cannot be read"), "{printed}");
+        std::fs::write(&path, "endpoints: [{name: a, address: gpu-1, port: 1, colour: red}]\n").unwrap();
+        let (good, printed) = check(&args(""));
+        let counts = "is good: 1 endpoint (1 by host name), 0 objectives, 0 model rewrites, 1 warning\n";
+        assert!(good && printed.ends_with(counts) && !printed.contains("plugins:"), "{printed}");
+        let (good, printed) = check(&args("plugins: [{type: queue-scorer}]"));
+        assert!(good && printed.contains("plugins:") && printed.ends_with(counts), "{printed}");
+        let (good, _) = check(&args("plugins: [{type: nobody}]"));
+        assert!(!good, "the configuration is at fault");
+        std::fs::write(&path, "endpoints: [{name: a, adress: gpu-1, port: 1}]\n").unwrap();
+        let (good, printed) = check(&args("plugins: [{type: queue-scorer}]"));
+        assert!(!good && printed.contains("did you mean `address`?"), "{printed}");
+        assert!(printed.ends_with("cannot be used: 1 error, 1 warning\n"), "{printed}");
     }
 }

@@ -1,5 +1,5 @@
-//! Every flag of `serve`, as typed. The groups and names are the reference's; what is ours stands at the end of its
-//! group.
+//! Every flag of `serve`, as typed. The groups and names are the reference's. Flags that the reference does not have
+//! stand at the end of their group. `docs/configuration.md` has a row for each; a test compares the two.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -16,195 +16,201 @@ use crate::transport::PROXIES;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Serving")]
 pub struct ServeFlags {
-    /// Plugin types that a configuration may name; no flag.
+    /// Plugin types that a configuration may name. It is no flag.
     #[arg(skip = REGISTRY)]
     pub(super) registry: Registry,
-    /// Port of the ext_proc service; 0 lets the system choose.
+    /// Port of the ext_proc service. With 0 the system chooses a port.
     #[arg(long, default_value_t = 9002)]
     pub grpc_port: u16,
-    /// Port of the gRPC health service; 0 lets the system choose.
+    /// Port of the gRPC health service. With 0 the system chooses a port.
     #[arg(long, default_value_t = 9003)]
     pub grpc_health_port: u16,
-    /// Port of metrics and debug pages; 0 lets the system choose.
+    /// Port of metrics and debug pages. With 0 the system chooses a port.
     #[arg(long, default_value_t = 9090)]
     pub metrics_port: u16,
-    /// Port of the KEDA external scaler; 0 lets the system choose. Without it there is none.
+    /// Port of the external scaler for KEDA. With 0 the system chooses a port. Without this flag no scaler runs.
     #[arg(long)]
     pub keda_scaler_port: Option<u16>,
-    /// Address that all ports listen on; by default every address of the machine.
+    /// Address that all ports listen on. Without this flag they listen on every address of the machine.
     #[arg(long)]
     pub bind_address: Option<IpAddr>,
-    /// Prints a line `SERVICE ADDRESS` on standard output for each port once all of them listen.
+    /// Print a line `SERVICE ADDRESS` on standard output for each port, once all ports listen.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub print_addresses: bool,
-    /// Time for streams to finish after SIGTERM; 0s does not wait.
+    /// How long new streams are still served after SIGTERM. The drain ends earlier when nothing is open, and with 0s
+    /// at once.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// Time for open streams to end after the drain; then they are cut off.
+    /// How long open streams may take to end after the drain. Then they are cut off.
     #[arg(long, default_value = "90s", value_parser = duration)]
     pub linger_timeout: Duration,
-    /// Accepted for the reference's sake: the health service is always served on the ext_proc port too.
+    /// Accepted for the sake of the reference's command lines. The ext_proc port always has the health service too.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub health_checking: bool,
-    /// Largest gRPC message taken (quantity, as 10MiB); empty means 4MiB, or as much as --max-request-body needs.
+    /// Largest gRPC message that is taken, as a quantity (10MiB). Empty means 4MiB, or as much as --max-request-body
+    /// needs.
     #[arg(long, default_value = "", value_parser = message_size)]
     pub grpc_max_recv_msg_size: MessageSize,
-    /// Largest gRPC message sent (quantity); empty means no bound.
+    /// Largest gRPC message that is sent, as a quantity. Empty means no bound.
     #[arg(long, default_value = "", value_parser = message_size)]
     pub grpc_max_send_msg_size: MessageSize,
-    /// Largest request body (quantity); larger ones get 413. 0 means no bound.
+    /// Largest request body, as a quantity. A larger one is refused with 413. 0 means no bound.
     #[arg(long, default_value = "64Mi", value_parser = bytes)]
     pub max_request_body: u64,
-    /// Memory for all request bodies being received, decided or sent on (quantity); beyond it requests get 503. 0 means
-    /// no bound.
+    /// Memory for all request bodies that are received, decided or sent on, as a quantity. Requests beyond it are
+    /// refused with 503. 0 means no bound.
     #[arg(long, default_value = "512Mi", value_parser = bytes)]
     pub max_buffered_bodies: u64,
-    /// Streams open at once; beyond it requests get 503. 0 means no bound.
+    /// Most streams that are open at once. Requests beyond it are refused with 503. 0 means no bound.
     #[arg(long, default_value_t = 100_000)]
     pub max_concurrent_streams: u64,
-    /// Time without a message after which a stream is ended; 0s means never.
+    /// How long a stream may carry no message before it is ended. 0s means for ever.
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub stream_idle_timeout: Duration,
-    /// Connections open at once on the ext_proc port; beyond it the longest idle one is closed for a new one.
+    /// Most connections that are open at once on the ext_proc port. For a new one beyond it, the connection that has
+    /// been idle longest is closed.
     #[arg(long, default_value_t = PROXIES)]
     pub max_connections: usize,
-    /// Silence on a connection of any port after which its client is asked whether it still lives, by TCP and by a ping
-    /// of HTTP/2; 0s means never.
+    /// How long a connection of any port may be silent before TCP and a ping of HTTP/2 ask its client for an answer.
+    /// With 0s nothing asks.
     #[arg(long, default_value = "20s", value_parser = duration)]
     pub keepalive_interval: Duration,
-    /// How long the answer may take; then the connection is closed, and what its requests held is free.
+    /// How long that answer may take. Then the connection is closed, and everything that its requests held is free.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub keepalive_timeout: Duration,
-    /// Request body mode of proxies that do not tell theirs: full-duplex-streamed, streamed, buffered, buffered-partial
-    /// or none.
+    /// Request body mode of proxies that do not say which mode they use: full-duplex-streamed, streamed, buffered,
+    /// buffered-partial or none.
     #[arg(long, default_value = "full-duplex-streamed")]
     pub request_body_mode: BodyMode,
-    /// Response body mode of proxies that do not tell theirs.
+    /// Response body mode of proxies that do not say which mode they use. The values are those of --request-body-mode.
     #[arg(long, default_value = "full-duplex-streamed")]
     pub response_body_mode: BodyMode,
-    /// Threads that serve; 0 means one a core.
+    /// Number of threads that serve. 0 means one for each core.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
 
-    /// TLS on the ext_proc port.
+    /// Serve the ext_proc port with TLS.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "TLS")]
     pub secure_serving: bool,
-    /// Folder with tls.crt and tls.key; empty makes a self-signed certificate.
+    /// Folder with tls.crt and tls.key. Without it, Pointsman makes a self-signed certificate.
     #[arg(long, default_value = "", help_heading = "TLS")]
     pub cert_path: String,
-    /// Read the certificate again when its files change; needs --cert-path.
+    /// Read the certificate again when its files change. Needs --cert-path.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "TLS")]
     pub enable_cert_reload: bool,
     /// Oldest TLS version: VersionTLS12 or VersionTLS13 (VersionTLS10 and VersionTLS11 mean VersionTLS12).
     #[arg(long, default_value = "", help_heading = "TLS")]
     pub tls_min_version: String,
-    /// TLS 1.2 cipher suites by their Go names, with commas.
+    /// TLS 1.2 cipher suites by their Go names, separated by commas. TLS 1.3 suites are always on.
     #[arg(long, value_delimiter = ',', help_heading = "TLS")]
     pub tls_cipher_suites: Vec<String>,
 
-    /// Configuration file (EndpointPickerConfig, YAML or JSON).
+    /// Configuration file: an EndpointPickerConfig in YAML or JSON. Without it the built-in default holds.
     #[arg(long, default_value = "", help_heading = "Configuration")]
     pub config_file: String,
-    /// Configuration as text, instead of a file.
+    /// Configuration as text, in place of --config-file.
     #[arg(long, default_value = "", help_heading = "Configuration")]
     pub config_text: String,
-    /// Allow plugins of Alpha stability.
+    /// Allow plugin types of Alpha stability, which may still change.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
     pub allow_experimental_plugins: bool,
-    /// Start without the plugins whose type this version does not have yet, instead of refusing the configuration.
+    /// Start without the plugins whose type this version does not have yet. Otherwise such a configuration ends the
+    /// start.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
     pub allow_missing_plugins: bool,
-    /// Feature gates as NAME, NAME=true or NAME=false, with commas; they count over those of the configuration.
+    /// Feature gates as NAME, NAME=true or NAME=false, separated by commas. They override the gates of the
+    /// configuration.
     #[arg(long, value_delimiter = ',', help_heading = "Configuration")]
     pub feature_gates: Vec<String>,
-    /// Engine of pods that do not say theirs, over core-metrics-extractor's defaultEngine; empty leaves that one.
+    /// Engine of pods without an engine label. It overrides defaultEngine of core-metrics-extractor.
     #[arg(long, default_value = "", help_heading = "Configuration")]
     pub default_engine: String,
-    /// Seed of all random choices; 0 takes one from the system.
+    /// Seed of all random choices. With 0 the seed comes from the system.
     #[arg(long, default_value_t = 0, help_heading = "Configuration")]
     pub seed: u64,
 
     /// Name of the InferencePool.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub pool_name: String,
-    /// Namespace of the InferencePool; empty takes the environment's NAMESPACE, else "default".
+    /// Namespace of the InferencePool. Empty means the environment variable NAMESPACE, or "default" without it.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub pool_namespace: String,
     /// API group of the InferencePool.
     #[arg(long, default_value = "inference.networking.k8s.io", help_heading = "Pool")]
     pub pool_group: String,
-    /// File that says where the Kubernetes API server is; empty takes the environment's KUBECONFIG, then the pod's
-    /// service account.
+    /// File that says where the Kubernetes API server is. Empty means the environment variable KUBECONFIG, or the pod's
+    /// service account without it.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub kubeconfig: String,
-    /// Label selector of pods, in place of an InferencePool.
+    /// Label selector of pods that are endpoints, in place of an InferencePool.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub endpoint_selector: String,
-    /// Ports of the selected pods, with commas.
+    /// Ports of each selected pod, separated by commas. Needs --endpoint-selector.
     #[arg(long, value_delimiter = ',', help_heading = "Pool")]
     pub endpoint_target_ports: Vec<u16>,
-    /// Only the leader of several replicas says that it is ready; the others stand by.
+    /// Elect a leader among several replicas. Only the leader says that it is ready, and the others stand by.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Pool")]
     pub ha_enable_leader_election: bool,
-    /// Time after which another replica may take the place of a leader that has gone silent; at least 3s.
+    /// How long a leader may be silent before another replica takes its place. At least 3s.
     #[arg(long, default_value = "15s", value_parser = duration, help_heading = "Pool")]
     pub ha_lease_duration: Duration,
-    /// Label KEY=VALUE that the leader puts on its own pod and takes from every other, so that a Service can select the
-    /// leader; empty means none.
+    /// Label KEY=VALUE that the leader puts on its own pod and takes from every other pod, so that a Service can select
+    /// the leader. Empty means none.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub ha_leader_label: String,
 
-    /// Choose among the whole pool whatever subset the proxy asks for.
+    /// Choose among the whole pool, whatever subset the proxy asks for.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub disable_endpoint_subset_filter: bool,
-    /// Leave out endpoints whose metrics port does not answer at all, as long as another one does.
+    /// Leave out endpoints whose metrics port does not answer, as long as the port of another endpoint answers.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub avoid_unreachable: bool,
     /// Send the scores of all candidates as dynamic metadata.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub emit_endpoint_scores: bool,
-    /// Remove control headers (fairness id, objective, routing) that clients send, before the model server sees them.
+    /// Remove control headers of clients (fairness id, objective, routing) before the request goes to a model server.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub strip_control_headers: bool,
-    /// Let clients choose the target model with the header x-llm-d-model-name-rewrite; if not, the header is ignored
-    /// and removed.
+    /// Let clients choose the target model with the header x-llm-d-model-name-rewrite. With false, the header is
+    /// ignored and removed.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub model_rewrite_header: bool,
 
-    /// Responses and conversations whose model server is remembered, so that requests which refer to them go there; 0
-    /// remembers none.
+    /// Most responses and conversations whose model server is remembered. Requests that refer to one of them go to that
+    /// server. 0 remembers none.
     #[arg(long, default_value_t = 100_000, help_heading = "Requests")]
     pub max_response_bindings: usize,
 
-    /// Memory of all prefix indexes together (quantity); beyond it the oldest entries are forgotten.
+    /// Memory of all prefix indexes together, as a quantity. Beyond it the oldest entries are forgotten.
     #[arg(long, default_value = "256Mi", value_parser = bytes, help_heading = "Requests")]
     pub prefix_index_memory: u64,
 
-    /// Time between scrapes of an endpoint, at least 50ms.
+    /// Time between two scrapes of an endpoint. At least 50ms.
     #[arg(long, default_value = "50ms", value_parser = duration, help_heading = "Model server metrics")]
     pub refresh_metrics_interval: Duration,
-    /// Time between updates of the pool's own metrics.
+    /// Time between two updates of the metrics of the whole pool.
     #[arg(long, default_value = "5s", value_parser = duration, help_heading = "Model server metrics")]
     pub refresh_prometheus_metrics_interval: Duration,
     /// Age from which an endpoint's metrics count as stale.
     #[arg(long, default_value = "2s", value_parser = duration, help_heading = "Model server metrics")]
     pub metrics_staleness_threshold: Duration,
-    /// Ask model servers for the needed series alone where they can give them.
+    /// Ask model servers for the needed series alone, where the server can filter its page.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Model server metrics")]
     pub filtered_scrapes: bool,
-    /// Largest metrics page read (quantity).
+    /// Largest metrics page of a model server that is read, as a quantity.
     #[arg(long, default_value = "8Mi", value_parser = bytes, help_heading = "Model server metrics")]
     pub max_metrics_page: u64,
 
-    /// Series on the metrics page of this program, buckets of histograms included. Beyond it the busiest tenants and
-    /// models keep their own label.
+    /// Most series on the metrics page of this program, including buckets of histograms. Beyond it only the busiest
+    /// tenants and models keep a label of their own; the others count as `other`.
     #[arg(long, default_value_t = 30_000, help_heading = "Logs and traces")]
     pub max_metric_series: usize,
-    /// Size of the metrics page of this program (quantity).
+    /// Largest size of the metrics page of this program, as a quantity.
     #[arg(long, default_value = "10Mi", value_parser = bytes, help_heading = "Logs and traces")]
     pub max_metrics_bytes: u64,
 
-    /// Fairness ids with a label of their own on the metrics page, up to 10000; 0 counts all of them as `other`.
+    /// Most fairness ids with a label of their own on the metrics page, up to 10000. The others count as `other`, and
+    /// with 0 all do.
     #[arg(long, default_value_t = 1000, help_heading = "Logs and traces")]
     pub fairness_id_metric_label_limit: u32,
 
@@ -218,42 +224,43 @@ pub struct ServeFlags {
         help_heading = "Logs and traces"
     )]
     pub v: i32,
-    /// Log level, over --v: info, error, debug, or a number.
+    /// Log level: error, warn, info, debug, trace, or a number. It overrides --v.
     #[arg(long, help_heading = "Logs and traces")]
     pub zap_log_level: Option<String>,
     /// Log format: json or console.
     #[arg(long, default_value = "json", help_heading = "Logs and traces")]
     pub zap_encoder: String,
-    /// Accepted for the reference's sake; has no effect.
+    /// Accepted for the sake of the reference's command lines, without effect.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_missing_value = "true", hide = true)]
     pub zap_devel: Option<bool>,
-    /// Accepted for the reference's sake; has no effect.
+    /// Accepted for the sake of the reference's command lines, without effect.
     #[arg(long, hide = true)]
     pub zap_stacktrace_level: Option<String>,
-    /// Accepted for the reference's sake; has no effect.
+    /// Accepted for the sake of the reference's command lines, without effect.
     #[arg(long, hide = true)]
     pub zap_time_encoding: Option<String>,
-    /// Take part in traces; exporting is set up by the OTEL_ variables of the environment.
+    /// Take part in traces. The OTEL_ variables of the environment set up where spans go.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Logs and traces")]
     pub tracing: bool,
 
-    /// Ask the API server whether the bearer token of who reads metrics may; with file discovery there is nobody to
-    /// ask, and metrics are open.
+    /// Ask the API server whether the bearer token of a request for metrics may read them. With file discovery there is
+    /// no API server to ask, and metrics are open.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Metrics port")]
     pub metrics_endpoint_auth: bool,
-    /// Folder with tls.crt and tls.key for the metrics port; empty serves plain HTTP.
+    /// Folder with tls.crt and tls.key for the metrics port. Empty serves plain HTTP.
     #[arg(long, default_value = "", help_heading = "Metrics port")]
     pub metrics_cert_dir: String,
-    /// Authorities of client certificates for the metrics port; needs --metrics-cert-dir.
+    /// File with the authorities of client certificates for the metrics port. Needs --metrics-cert-dir.
     #[arg(long, default_value = "", help_heading = "Metrics port")]
     pub metrics_client_ca_file: String,
-    /// Let the log level be changed from other addresses than loopback ones where nobody asks clients who they are.
+    /// Allow any address to change the log level. Otherwise only loopback addresses may, where clients do not say who
+    /// they are.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
     pub remote_log_level: bool,
-    /// Count ext_proc streams by outcome and duration.
+    /// Count ext_proc streams by outcome, and measure how long they take.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
     pub enable_grpc_stream_metrics: bool,
-    /// Accepted for the reference's sake: profiles of a Go program do not exist here.
+    /// Accepted for the sake of the reference's command lines. A profile of a Go program does not exist here.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", hide = true)]
     pub enable_pprof: bool,
 }

@@ -9,6 +9,8 @@ mod drain;
 mod exit;
 mod fit;
 mod flags;
+#[cfg(test)]
+mod flags_tests;
 mod holding;
 mod hooks;
 mod kubernetes;

@@ -25,14 +25,14 @@ use super::{ServeFlags, overrides};
 use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
-use crate::config::{self, LoadOptions, Plan, PlannedInstance};
+use crate::config::{self, LoadOptions, Origin, Plan, PlannedInstance};
 use crate::director::{Admission, BodyBudget, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
 use crate::kubernetes::Leadership;
 use crate::metrics::{MetricBounds, Metrics};
-use crate::plugins::FileDiscoverySpec;
+use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::{ParserKind, Parsers};
@@ -428,10 +428,18 @@ fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>
     let state = |instance: &PlannedInstance| PluginState {
         name: instance.name.to_string(),
         kind: instance.kind.to_owned(),
-        state: Ok(instance.missing.map(|without| json!({"inForce": false, "reason": without}))),
+        roles: instance.roles.clone(),
+        added: match &instance.origin {
+            Origin::Listed => None,
+            Origin::Injected(reason) => Some(reason.clone()),
+        },
+        state: Ok(match (instance.missing, &instance.state) {
+            (Some(without), _) => Some(json!({"inForce": false, "reason": without})),
+            (None, state) => state.as_ref().map(StateReader::read),
+        }),
     };
-    let states: Vec<PluginState> = plan.instances.iter().map(state).collect();
-    Arc::new(move || states.clone())
+    let instances = plan.instances.clone();
+    Arc::new(move || instances.iter().map(state).collect())
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

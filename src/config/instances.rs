@@ -388,9 +388,6 @@ impl<'o> Instances<'o> {
             used: true,
         };
         self.construct(&mut instance, row, |_| 0, problems);
-        if !instance.broken {
-            problems.note(0, "", format!("\"{}\" was added: {reason}", row.name));
-        }
         Some(self.push(instance))
     }
 }

@@ -10,7 +10,7 @@ use crate::document::Problems;
 use crate::flow::detector::Detector;
 use crate::flow::settings::FlowSettings;
 use crate::metrics::PluginTimer;
-use crate::plugins::FileDiscoverySpec;
+use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
@@ -43,6 +43,8 @@ pub struct PlannedInstance {
     pub roles: Vec<&'static str>,
     /// Columns it writes, each with the names of those who read it.
     pub produces: Vec<(String, Vec<Arc<str>>)>,
+    /// Reads what it keeps; `None` for a plugin that keeps nothing from one request to the next.
+    pub state: Option<StateReader>,
 }
 
 /// A parser, with the timers of its two calls.

@@ -169,5 +169,6 @@ fn planned(instance: &super::instances::Instance, instances: &Instances<'_>) -> 
         origin: instance.origin.clone(),
         roles: instance.roles.names(),
         produces: instance.produced.iter().map(|key| (key.data_name.to_owned(), readers(key))).collect(),
+        state: instance.roles.state.clone(),
     }
 }

@@ -11,7 +11,7 @@ use crate::request::{Headers, Usage};
 
 use super::Refusal;
 
-/// What admission may know of a request.
+/// The facts about a request that admission may use.
 #[derive(Clone, Copy, Debug)]
 pub struct AdmissionCall<'a> {
     /// Request headers, for limits that a client may set.
@@ -28,7 +28,7 @@ pub struct AdmissionCall<'a> {
     pub size: u64,
     /// Exact tokens of the prompts, if they are known already.
     pub tokens: Option<u64>,
-    /// When the request headers came.
+    /// The time at which the request headers came.
     pub received: Instant,
     /// Endpoints that may serve; `None` for the whole pool.
     pub subset: Option<&'a Subset>,
@@ -58,7 +58,9 @@ pub type Permit = Option<Box<dyn Place>>;
 
 /// Admits requests, now or later. Dropping the future withdraws the request.
 pub trait Admission: Send + Sync {
-    /// How many requests are held that would go before a new one of this priority; `None` if none are ever held.
+    /// Number of held requests that would go before a new request of this priority; `None` if this admission never
+    /// holds
+    /// any.
     fn ahead(&self, _priority: i32) -> Option<u64> {
         None
     }

@@ -1,4 +1,5 @@
-//! Which server made a response or a conversation: what refers to it must go there.
+//! Remembers which server made a response or a conversation. A request that refers to one of them must go to that
+//! server.
 
 use std::sync::Arc;
 

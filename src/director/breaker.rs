@@ -21,7 +21,7 @@ const SHARE_OF_AN_ANSWER: u32 = 10;
 /// Share of the patience that there is after a probe was answered.
 const SHARE_OF_A_PROBE: u32 = 5;
 
-/// What to do for a request.
+/// How a request treats the preparer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Mode {
     /// Begin; the request may wait.
@@ -37,12 +37,12 @@ pub(super) enum Mode {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     Closed,
-    /// It answers, too slowly to wait for.
+    /// It answers, but too slowly to wait for.
     Slow {
         probe_at: Option<Instant>,
     },
     Open {
-        /// When to probe; `None` while a probe runs.
+        /// Time of the next probe; `None` while a probe runs.
         probe_at: Option<Instant>,
     },
 }
@@ -52,7 +52,7 @@ enum State {
 pub(super) struct Breaker {
     limit: Duration,
     state: State,
-    /// What is left of the patience.
+    /// The rest of the patience.
     left: Duration,
     failures: u32,
     /// Answers in time, in a row.
@@ -66,7 +66,7 @@ impl Breaker {
         Self { limit, state: State::Closed, left: limit, failures: 0, answers: 0, pause: SHORTEST_PAUSE }
     }
 
-    /// What to do for a request that comes now. After [`Mode::Probe`] call [`Breaker::probed`].
+    /// How a request that comes now treats the preparer. After [`Mode::Probe`] call [`Breaker::probed`].
     pub(super) fn mode(&mut self, now: Instant) -> Mode {
         match &mut self.state {
             State::Closed => Mode::Run,
@@ -79,7 +79,7 @@ impl Breaker {
         }
     }
 
-    /// How long a request may wait for this alone.
+    /// The longest time that a request may wait for this preparer alone.
     pub(super) fn patience(&self) -> Duration {
         if self.state == State::Closed { self.left } else { Duration::ZERO }
     }
@@ -114,7 +114,7 @@ impl Breaker {
         }
     }
 
-    /// Whoever was asked failed.
+    /// The preparer that was asked has failed.
     pub(super) fn failed(&mut self, now: Instant) {
         self.failures += 1;
         self.answers = 0;
@@ -143,7 +143,7 @@ impl Breaker {
         self.state = State::Open { probe_at: Some(self.next(now)) };
     }
 
-    /// When the pause that begins now ends.
+    /// The time at which the pause that begins now ends.
     fn next(&mut self, now: Instant) -> Instant {
         let pause = self.pause;
         self.pause = (pause * 2).min(LONGEST_PAUSE);

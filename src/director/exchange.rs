@@ -19,7 +19,7 @@ use crate::pool::{Endpoint, Lease};
 use crate::request::{Api, Headers, ModelRestorer, Usage};
 use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
 
-/// What an exchange is made of.
+/// The parts that make an exchange.
 pub(super) struct ExchangeParts {
     pub(super) metrics: RequestMetrics,
     #[expect(dead_code, reason = "held until the request ends")]
@@ -44,12 +44,12 @@ pub(super) struct ExchangeParts {
     pub(super) processing: ProcessingMetrics,
     pub(super) answers: AnswerMetrics,
     pub(super) pace: Arc<Pace>,
-    /// Which server made what, where that is remembered.
+    /// The memory of which server made which response; `None` where nothing is remembered.
     pub(super) bindings: Option<Arc<ServerBindings>>,
     /// The conversation that the request names: whoever serves it has that conversation from then on.
     pub(super) conversation: Option<StateKey>,
     pub(super) ends_with_request: bool,
-    /// What remains to be done for a body that was not seen.
+    /// The work that remains for a body that was not seen.
     pub(super) unseen: Unseen,
 }
 

@@ -144,7 +144,7 @@ impl Director {
         Rng::with_seed(self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15))
     }
 
-    /// How long it takes until a request that was refused for this reason has a chance, as far as that is known.
+    /// The time after which a request that was refused for this reason has a chance, as far as that is known.
     fn expected_wait(&self, reason: Reason, priority: i32) -> Duration {
         match reason {
             Reason::Saturated | Reason::TtlExpired | Reason::NothingLeft | Reason::NotAdmitted => {

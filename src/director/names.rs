@@ -11,7 +11,7 @@ pub(super) struct ControlHeader {
     pub(super) deprecated: &'static str,
 }
 
-/// Which client's share the request counts against.
+/// Names the client against whose share the request counts.
 pub(super) const FAIRNESS_ID: ControlHeader =
     ControlHeader { current: "x-llm-d-inference-fairness-id", deprecated: "x-gateway-inference-fairness-id" };
 /// Name of the InferenceObjective.

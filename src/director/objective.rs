@@ -54,6 +54,7 @@ pub(super) fn priority(pool: &Pool, headers: &Headers, unknown: &UnknownObjectiv
     let priority = pool.objectives().find(&name);
     if priority.is_none() {
         unknown.note(&name);
+        pool.unknown_objectives().note(cut(&name, MAX_FAIRNESS_ID));
     }
     priority.unwrap_or(0)
 }
@@ -94,6 +95,7 @@ mod tests {
         let asked = |name| priority(&pool, &Headers::from([("x-llm-d-inference-objective", name)]), &unknown);
         assert_eq!((asked("urgent"), asked("urgnet"), asked("")), (10, 0, 0));
         assert_eq!(priority(&pool, &Headers::new(), &unknown), 0);
+        assert_eq!(pool.unknown_objectives().names(), ["urgnet"]);
         let page = metrics.encode(crate::metrics::Format::Text);
         assert!(page.contains("pointsman_unknown_objectives_total 1\n"), "{page}");
     }

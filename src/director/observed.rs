@@ -1,4 +1,4 @@
-//! What the scheduling cycle tells becomes spans.
+//! Turns the events of the scheduling cycle into spans.
 
 use std::borrow::Cow;
 

@@ -33,7 +33,7 @@ pub struct Hook {
 /// A configured parser and the measure of its calls.
 #[derive(Clone, Debug)]
 pub struct TimedParser {
-    /// Which.
+    /// The parser.
     pub kind: ParserKind,
     /// Measures request parsing.
     pub request_timer: PluginTimer,

@@ -37,7 +37,7 @@ struct Lane {
     limits: PrepareLimits,
     breaker: Mutex<Breaker>,
     places: Arc<Semaphore>,
-    /// Told when requests are not to wait any more.
+    /// Notified when requests must not wait any more.
     suspended: Arc<Notify>,
     budget: Arc<BodyBudget>,
     metrics: PrepareMetrics,
@@ -154,7 +154,7 @@ pub(super) struct HeldTokens {
     _share: Share,
 }
 
-/// What is being found out about one request.
+/// The facts that preparers are gathering about one request.
 #[derive(Default)]
 pub(super) struct Preparation {
     running: SmallVec<[Running; 1]>,
@@ -222,7 +222,7 @@ struct Running {
     /// Set once the work has turned out to take time.
     deadline: Option<Pin<Box<Sleep>>>,
     wait: Option<Wait>,
-    /// What came of it was counted.
+    /// True once the outcome was counted.
     counted: bool,
     _place: OwnedSemaphorePermit,
 }

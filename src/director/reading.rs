@@ -1,4 +1,4 @@
-//! What is read of a response while it passes by.
+//! Reads usage and ids out of a response while the response passes by.
 
 use std::ops::ControlFlow;
 

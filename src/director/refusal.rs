@@ -250,7 +250,7 @@ pub struct Refusal {
 }
 
 impl Refusal {
-    /// What stands before the message: the code, except for a request that was already being served.
+    /// The text before the message: the code, except for a request that was already being served.
     fn prefix(&self) -> String {
         match self.reason {
             Reason::Evicted => String::new(),

@@ -23,7 +23,7 @@ seconds. The text of the answer, `error.message`, names the value at fault and t
 
 ";
 
-/// What a refusal means, and what to look at or to change.
+/// The meaning of a refusal, and the settings to look at or to change.
 struct Help {
     meaning: &'static str,
     look: &'static str,

@@ -16,7 +16,7 @@ const DECODED_IN_PLACE: usize = 16 << 10;
 const DECODER_WAIT: Duration = Duration::from_secs(10);
 /// Most bytes that a body is decoded to where bodies have no bound.
 const DEFAULT_DECODED: usize = 64 << 20;
-/// How many times longer than it came a body is taken to become, until it is decoded.
+/// Assumed ratio of the decoded length to the encoded one, until the body is decoded.
 const LIKELY_RATIO: usize = 4;
 /// While a request waits, what was read of it is kept if it takes no more than this and an eighth of the body.
 const KEPT_WHILE_WAITING: usize = 1024;
@@ -70,7 +70,7 @@ struct Plain {
 }
 
 impl Director {
-    /// What the body asks for. Without a whole body nothing is demanded of it.
+    /// Reads what the body asks for. A body that is not there whole cannot be at fault.
     pub(super) async fn read(&self, call: Unparsed<'_>) -> Result<RequestBody, Refusal> {
         let Unparsed { path, headers, body, seen } = call;
         let kind = self.parts.parsers.resolve(path);
@@ -202,7 +202,7 @@ impl Plain {
 
 /// Why a body was not decoded.
 enum Undecoded {
-    /// It needs more memory than it is given.
+    /// The body needs more memory than a decoder is given.
     Window,
     /// No decoder was free in time.
     Busy,

@@ -1,4 +1,4 @@
-//! When a client that was turned away should come again.
+//! Tells a client that was turned away when to come again.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -20,7 +20,7 @@ pub fn retry_after_seconds(expected: Duration, share: u64) -> u64 {
     base + share % (base.div_ceil(2) + 1)
 }
 
-/// How fast requests end: a moving mean of the time between two ends. Time is what callers say it is.
+/// The pace at which requests end: a moving mean of the time between two ends. The caller says what time it is.
 #[derive(Debug)]
 pub(super) struct Pace {
     epoch: Instant,

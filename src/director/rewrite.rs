@@ -1,4 +1,4 @@
-//! Which model a request is sent to: a rewrite rule, else a header, else the body.
+//! Chooses the model that a request is sent to: by a rewrite rule, else by a header, else by the body.
 
 use bytes::Bytes;
 
@@ -11,7 +11,7 @@ use crate::request::{
 use super::names::{ControlHeader, MODEL_REWRITE};
 use super::{Pieces, Reason, Refusal};
 
-/// What the choice of a model depends on beside the body.
+/// The inputs of that choice beside the body.
 pub(super) struct Sources<'a> {
     pub(super) pool: &'a Pool,
     pub(super) headers: &'a Headers,
@@ -73,7 +73,7 @@ impl Sources<'_> {
         Err(Refusal::new(Reason::InvalidBody, format!("{what}: the body cannot get another model")))
     }
 
-    /// What the client's header says, under its current or its older name.
+    /// The model in the client's header, under its current or its older name.
     fn header(&self) -> Result<Option<String>, Refusal> {
         asked(self.headers, self.header_counts)
     }

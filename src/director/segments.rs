@@ -106,7 +106,7 @@ pub struct Segments {
     charged: usize,
     /// Bytes that are said to come in all; 0 if nothing was said.
     expected: usize,
-    /// What is allocated was counted by whoever holds the segments.
+    /// True if the owner of the segments has counted their memory.
     counted: bool,
     /// Bytes that lie on the heap, at most.
     on_heap: usize,

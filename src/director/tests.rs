@@ -337,7 +337,7 @@ fn the_wait_that_a_refused_client_is_told_is_the_same_for_the_same_seed() {
     assert!(waits().iter().any(|wait| *wait != waits()[0]), "they are spread");
 }
 
-/// What a proxy shows of a response before the exchange is over.
+/// The part of a response that a proxy shows before the exchange is over.
 #[derive(Clone, Copy, PartialEq)]
 enum Shown {
     Nothing,

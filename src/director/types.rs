@@ -1,4 +1,4 @@
-//! What a request brings with it.
+//! The input of a decision: what the proxy sent of a request.
 
 use std::task::{Context, Poll};
 
@@ -21,7 +21,7 @@ pub enum SubsetHint {
     Malformed(String),
 }
 
-/// How much of the body was seen when the request must be decided.
+/// The part of the body that was seen when the request must be decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BodySeen {
     /// The request has none, or asks for a tunnel.
@@ -41,7 +41,7 @@ pub struct Ask {
     pub headers: Headers,
     /// Body, as far as it was seen.
     pub body: Bytes,
-    /// How far that is.
+    /// The part of the body that was seen.
     pub body_seen: BodySeen,
     /// Subset hint.
     pub hint: SubsetHint,

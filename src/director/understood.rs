@@ -1,4 +1,4 @@
-//! What is known of a request once its body and headers are read.
+//! A request once its body and headers are read.
 
 use fastrand::Rng;
 
@@ -9,7 +9,7 @@ use crate::metrics::RequestLabels;
 use crate::request::{Headers, MediaEstimate, cut};
 use crate::scheduling::{PrepareCall, RequestView};
 
-/// What is known of a request once it is understood.
+/// The facts about a request once its body and headers are read.
 pub(super) struct Understood {
     pub(super) id: String,
     pub(super) id_is_new: bool,
@@ -98,7 +98,7 @@ impl Understood {
         self.tokens.as_ref().map_or_else(estimate, |held| held.tokens.count())
     }
 
-    /// What a preparer sees.
+    /// The view of the request that a preparer gets.
     pub(super) fn prepare_call<'a>(&'a self, path: &'a str, headers: &'a Headers) -> PrepareCall<'a> {
         PrepareCall {
             id: &self.id,

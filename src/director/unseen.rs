@@ -13,9 +13,9 @@ use crate::request::{
     Api, ContentEncoding, Encoded, ModelWatch, NotDecoded, PassingDecoder, content_encoding,
 };
 
-/// What remains to be done for a body that was not seen whole.
+/// The work that remains for a body that was not seen whole.
 pub(super) enum Unseen {
-    /// Nothing: it was seen, or has no model.
+    /// No work: the body was seen, or has no model.
     Nothing,
     /// Its model is looked for in the pieces that pass by.
     Watch(Box<UnseenModel>),

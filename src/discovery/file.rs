@@ -22,7 +22,7 @@ use super::discover::{Discovery, DiscoveryError};
 use super::file_signals::{Announced, Signals};
 use super::file_state::FileState;
 use super::resolve::Resolver;
-use crate::document::{Level, MAX_DOCUMENT_BYTES};
+use crate::document::MAX_DOCUMENT_BYTES;
 use crate::plugins::FileDiscoverySpec;
 use crate::pool::{EndpointSpec, Objectives, Pool, PoolChange, Rewrites};
 
@@ -78,10 +78,12 @@ enum Seen {
 }
 
 impl FileDiscovery {
-    /// Discovery from the file of `spec`. `on_reload` hears the outcome of the first load and of every later change.
+    /// Discovery from the file of `spec`; a relative path begins at the working directory of now. `on_reload` hears the outcome of the first load and of every later change.
     pub fn new(spec: FileDiscoverySpec, on_reload: impl Fn(&ReloadOutcome) + Send + Sync + 'static) -> Self {
+        // Messages name the whole path, so that they show which folder a relative one was taken from.
+        let path = std::path::absolute(&spec.path).unwrap_or(spec.path);
         Self {
-            spec,
+            spec: FileDiscoverySpec { path, ..spec },
             on_reload: Arc::new(on_reload),
             poll_interval: POLL_INTERVAL,
             lookup_interval: LOOKUP_INTERVAL,
@@ -131,10 +133,8 @@ impl FileDiscovery {
         self.seen = Some(seen);
         let name = self.spec.path.display().to_string();
         let state = content.and_then(|bytes| {
-            FileState::parse(&bytes, &name).map_err(|problems| {
-                let errors: Vec<String> = problems.of(Level::Error).map(ToString::to_string).collect();
-                errors.join("\n")
-            })
+            // With the warnings: where a field is missing, a misspelt one beside it is the reason.
+            FileState::parse(&bytes, &name).map_err(|problems| problems.to_string())
         });
         match state {
             Ok(state) => ReloadOutcome::Applied(self.apply(state, pool).await),

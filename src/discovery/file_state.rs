@@ -19,7 +19,8 @@
 //!     targets: [{modelRewrite: llama-3.3-70b, weight: 1}]
 //! ```
 //!
-//! Fields that mean nothing are warnings. A rewrite without `creationTimestamp` is older than all with one; among
+//! Fields that mean nothing are warnings. In a file that is refused they are told too, beside the faults: a misspelt
+//! field is often the reason why another one is missing. A rewrite without `creationTimestamp` is older than all with one; among
 //! themselves the earlier in the file is the older.
 
 use std::collections::{BTreeMap, HashMap};
@@ -125,16 +126,11 @@ fn endpoints(fields: &mut Fields<'_>, problems: &mut Problems) -> Endpoints {
         problems.error(fields.line_of("endpoints"), "endpoints", message);
         return (list, hosts);
     }
-    let mut names: HashMap<EndpointId, u32> = HashMap::new();
+    let mut names = Names::default();
     let mut addresses: HashMap<SocketAddr, u32> = HashMap::new();
     for (index, node) in fields.list("endpoints", problems).iter().enumerate() {
         let path = format!("endpoints[{index}]");
-        let Some((endpoint, host)) = endpoint(node, &path, problems) else { continue };
-        if let Some(first) = names.get(&endpoint.id) {
-            let message = format!("{} is listed already, in line {first}", endpoint.id);
-            problems.error(node.line, format!("{path}.name"), message);
-            continue;
-        }
+        let Some((endpoint, host)) = endpoint(node, &path, &mut names, problems) else { continue };
         if let Some(host) = host {
             hosts.insert(list.len(), host);
         } else if let Some(first) = addresses.insert(endpoint.address, node.line) {
@@ -143,14 +139,22 @@ fn endpoints(fields: &mut Fields<'_>, problems: &mut Problems) -> Endpoints {
             problems.warning(node.line, &path, message);
             addresses.insert(endpoint.address, first);
         }
-        names.insert(endpoint.id.clone(), node.line);
         list.push(endpoint);
     }
     (list, hosts)
 }
 
-/// An endpoint, and its host name if it has one in place of an address.
-fn endpoint(node: &Node, path: &str, problems: &mut Problems) -> Option<(EndpointSpec, Option<Arc<str>>)> {
+/// Names of the endpoints so far, each with its line.
+type Names = HashMap<EndpointId, u32>;
+
+/// An endpoint, and its host name if it has one in place of an address. `None` after any fault, when all faults of
+/// the entry have been told. A name counts as taken whatever else is wrong with its entry.
+fn endpoint(
+    node: &Node,
+    path: &str,
+    names: &mut Names,
+    problems: &mut Problems,
+) -> Option<(EndpointSpec, Option<Arc<str>>)> {
     let mut fields = Fields::of(node, path, problems)?;
     let name = required_text(&mut fields, "name", "", problems);
     let named = name.map(|name| format!(" (endpoint \"{name}\")")).unwrap_or_default();
@@ -175,6 +179,11 @@ fn endpoint(node: &Node, path: &str, problems: &mut Problems) -> Option<(Endpoin
     let labels = labels(&mut fields, &named, problems);
     fields.finish(Level::Warning, problems);
     let id = EndpointId::new(namespace, name?);
+    if let Some(first) = names.get(&id) {
+        problems.error(node.line, format!("{path}.name"), format!("{id} is listed already, in line {first}"));
+        return None;
+    }
+    names.insert(id.clone(), node.line);
     let (ip, host) = match at? {
         At::Address(ip) => (ip, None),
         At::Host(host) => (IpAddr::V4(Ipv4Addr::UNSPECIFIED), Some(host)),
@@ -287,10 +296,10 @@ fn labels(fields: &mut Fields<'_>, named: &str, problems: &mut Problems) -> Labe
     labels
 }
 
-/// Name and pool of a resource, and its creation time if it has one.
+/// Name of a resource, empty if that is at fault, and its creation time if it has one.
+#[derive(Clone, Default)]
 struct Header {
     name: String,
-    pool: Option<String>,
     created: Option<i64>,
 }
 
@@ -308,48 +317,58 @@ fn resources<T>(
         let Some(mut outer) = Fields::of(node, &path, problems) else { continue };
         // As a resource of Kubernetes, copied; or flat.
         let is_resource = outer.get("spec").is_some() || outer.get("metadata").is_some();
+        let header = if is_resource {
+            resource_header(&mut outer, problems)
+        } else {
+            flat_header(&mut outer, problems)
+        };
         let resource = if is_resource {
             for ignored in ["apiVersion", "kind", "status"] {
                 outer.get(ignored);
             }
-            let created = resource_header(&mut outer, problems);
             let spec_path = outer.path("spec");
-            let inner = outer.get("spec").and_then(|node| Fields::of(node, &spec_path, problems));
-            let Some((name, created)) = created else { continue };
-            let Some(mut inner) = inner else {
-                problems.error(outer.line(), spec_path, format!("is required (\"{name}\")"));
-                continue;
-            };
-            let header = Header { name: name.clone(), pool: pool_ref(&mut inner, problems), created };
-            let resource = read(header, &mut inner, problems);
-            inner.finish(Level::Warning, problems);
-            Some((name, resource))
+            let spec = outer.get("spec").and_then(|node| Fields::of(node, &spec_path, problems));
+            if let Some(mut inner) = spec {
+                let resource = read(header.clone(), &mut inner, problems);
+                inner.finish(Level::Warning, problems);
+                Some(resource)
+            } else {
+                problems.error(outer.line(), spec_path, format!("is required (\"{}\")", header.name));
+                None
+            }
         } else {
-            required_text(&mut outer, "name", "", problems).map(str::to_owned).map(|name| {
-                let header =
-                    Header { name: name.clone(), pool: pool_ref(&mut outer, problems), created: None };
-                (name, read(header, &mut outer, problems))
-            })
+            Some(read(header.clone(), &mut outer, problems))
         };
         outer.finish(Level::Warning, problems);
-        let Some((name, resource)) = resource else { continue };
-        if let Some(first) = names.insert(name.clone(), node.line) {
-            problems.error(node.line, &path, format!("\"{name}\" is listed already, in line {first}"));
+        if !header.name.is_empty()
+            && let Some(first) = names.insert(header.name.clone(), node.line)
+        {
+            problems.error(
+                node.line,
+                &path,
+                format!("\"{}\" is listed already, in line {first}", header.name),
+            );
         }
-        list.push(resource);
+        list.extend(resource);
     }
     list
 }
 
+/// The name beside the other fields.
+fn flat_header(fields: &mut Fields<'_>, problems: &mut Problems) -> Header {
+    let name = required_text(fields, "name", "", problems).unwrap_or_default().to_owned();
+    Header { name, created: None }
+}
+
 /// Name and creation time out of `metadata`, whose many other fields mean nothing here.
-fn resource_header(outer: &mut Fields<'_>, problems: &mut Problems) -> Option<(String, Option<i64>)> {
+fn resource_header(outer: &mut Fields<'_>, problems: &mut Problems) -> Header {
     let path = outer.path("metadata");
     let Some(node) = outer.get("metadata") else {
         problems.error(outer.line(), path, "is required");
-        return None;
+        return Header::default();
     };
-    let mut fields = Fields::of(node, &path, problems)?;
-    let name = required_text(&mut fields, "name", "", problems)?.to_owned();
+    let Some(mut fields) = Fields::of(node, &path, problems) else { return Header::default() };
+    let name = required_text(&mut fields, "name", "", problems).unwrap_or_default().to_owned();
     let created = fields.text("creationTimestamp", problems).and_then(|text| {
         let seconds = unix_seconds(text);
         if seconds.is_none() {
@@ -359,7 +378,7 @@ fn resource_header(outer: &mut Fields<'_>, problems: &mut Problems) -> Option<(S
         }
         seconds
     });
-    Some((name, created))
+    Header { name, created }
 }
 
 /// Name of the pool a resource is for.
@@ -379,7 +398,7 @@ fn pool_ref(fields: &mut Fields<'_>, problems: &mut Problems) -> Option<String> 
 
 fn objective(header: Header, fields: &mut Fields<'_>, problems: &mut Problems) -> FileObjective {
     let priority = fields.integer("priority", problems).unwrap_or(0);
-    FileObjective { name: header.name, priority, pool: header.pool }
+    FileObjective { name: header.name, priority, pool: pool_ref(fields, problems) }
 }
 
 fn rewrite(header: Header, fields: &mut Fields<'_>, problems: &mut Problems) -> FileRewrite {
@@ -389,7 +408,8 @@ fn rewrite(header: Header, fields: &mut Fields<'_>, problems: &mut Problems) -> 
         rules.extend(rule(node, &format!("{at}[{index}]"), &header.name, problems));
     }
     let created = header.created.unwrap_or(NO_TIME);
-    FileRewrite { rewrite: ModelRewrite { name: header.name, created, rules }, pool: header.pool }
+    let pool = pool_ref(fields, problems);
+    FileRewrite { rewrite: ModelRewrite { name: header.name, created, rules }, pool }
 }
 
 fn rule(node: &Node, path: &str, name: &str, problems: &mut Problems) -> Option<RewriteRule> {

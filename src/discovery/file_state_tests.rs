@@ -283,3 +283,47 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_misspelt_field_is_told_beside_the_one_that_is_missing_for_it() {
+    let text = "endpoints:\n- name: a\n  adress: 10.0.0.1\n  port: 1\n  colour: red\n";
+    let told = FileState::parse(text.as_bytes(), "e.yaml").expect_err("must be refused").to_string();
+    for line in [
+        "e.yaml:2: endpoints[0].address: is required (endpoint \"a\")",
+        "warning: e.yaml:3: endpoints[0].adress: unknown field; did you mean `address`?",
+        "warning: e.yaml:5: endpoints[0].colour: unknown field; valid are ",
+    ] {
+        assert!(told.contains(line), "{line} is not in\n{told}");
+    }
+    let valid = told.lines().find(|line| line.contains("colour")).unwrap();
+    for field in ["name", "namespace", "address", "port", "metricsPort", "metricsScheme", "labels"] {
+        assert!(valid.contains(&format!("`{field}`")), "{valid}");
+    }
+}
+
+#[test]
+fn duplicates_and_other_faults_are_told_at_once() {
+    let text = "endpoints:\n- {name: a, address: 10.0.0.1, port: 1}\n- {name: a, address: 10.0.0.300, port: 0}\n- {name: a, port: 1}\n\
+                objectives:\n- {priority: high}\n- {name: o, priority: 1}\n- {name: o, priority: x}\n\
+                modelRewrites:\n- {metadata: {}, spec: {rules: [{targets: []}]}}\n- {spec: {rule: []}}\n";
+    let told = faults(text).join("\n");
+    for fault in [
+        "endpoints[1].name: default/a is listed already, in line 2",
+        "endpoints[1].address: got \"10.0.0.300\"",
+        "endpoints[1].port: got 0",
+        "endpoints[2].name: default/a is listed already, in line 2",
+        "endpoints[2].address: is required",
+        "objectives[0].name: is required",
+        "objectives[0].priority: got \"high\"",
+        "objectives[2]: \"o\" is listed already",
+        "objectives[2].priority: got \"x\"",
+        "modelRewrites[0].metadata.name: is required",
+        "modelRewrites[0].spec.rules[0].targets: needs at least one target",
+        "modelRewrites[1].metadata: is required",
+    ] {
+        assert!(told.contains(fault), "{fault} is not in\n{told}");
+    }
+    let problems = FileState::parse(text.as_bytes(), "e.yaml").expect_err("must be refused").to_string();
+    assert!(!problems.contains("unknown field; did you mean `priority`"), "{problems}");
+    assert!(problems.contains("spec.rule: unknown field; did you mean `rules`?"), "{problems}");
+}

@@ -172,6 +172,17 @@ async fn a_missing_or_faulty_file_at_the_start_is_an_error_and_leaves_the_pool_u
 }
 
 #[tokio::test]
+async fn a_relative_path_is_told_as_the_whole_path() {
+    let pool = Pool::new("default", "epp", std::time::Instant::now());
+    let spec = FileDiscoverySpec { path: "no-such-folder/endpoints.yaml".into(), watch: false };
+    let ReloadOutcome::Refused(message) = FileDiscovery::new(spec, |_| {}).look(&pool).await else {
+        panic!("there is no such file")
+    };
+    let whole = std::env::current_dir().unwrap().join("no-such-folder/endpoints.yaml");
+    assert!(message.starts_with(&whole.display().to_string()), "{message}");
+}
+
+#[tokio::test]
 async fn the_same_content_is_not_applied_twice() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("endpoints.yaml");

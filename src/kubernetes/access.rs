@@ -1,5 +1,5 @@
-//! Who may read the metrics port: the API server is asked who a bearer token belongs to (TokenReview) and whether that
-//! user may request the path (SubjectAccessReview).
+//! Decides who may read the metrics port. It asks the API server who a bearer token belongs to (TokenReview), and
+//! whether that user may request the path (SubjectAccessReview).
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant};

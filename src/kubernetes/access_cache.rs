@@ -1,4 +1,4 @@
-//! What was decided about a caller of the metrics port, for as long as that may be believed. Pure.
+//! Remembers decisions about callers of the metrics port for as long as they may be believed. Pure.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -15,7 +15,7 @@ const KEPT: usize = 256;
 /// After a question without an answer, trusted callers are not kept waiting for another for this long.
 const SILENCE: Duration = Duration::from_secs(10);
 
-/// Who asks for what.
+/// A caller and the path that the caller asks for.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Question {
     /// Bearer token. Kept whole: a digest could collide.
@@ -26,7 +26,7 @@ pub(super) struct Question {
     pub(super) verb: Box<str>,
 }
 
-/// What the API server said.
+/// The answer of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Decision {
     /// Known, and may.
@@ -41,7 +41,7 @@ pub(super) enum Decision {
 #[derive(Debug, Default)]
 pub(super) struct AccessCache {
     known: HashMap<Question, (Decision, Instant)>,
-    /// When the API server last left a question without an answer.
+    /// The last time at which the API server left a question without an answer.
     unanswered: Option<Instant>,
 }
 

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 /// Questions of one address that wait or are under way.
 const EACH: usize = 8;
 
-/// Who is waiting. The number of addresses is bounded by that of the port's connections.
+/// The callers that wait, by address. The number of the port's connections bounds the number of addresses.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Strangers {
     waiting: Arc<Mutex<HashMap<IpAddr, usize>>>,
@@ -30,8 +30,8 @@ impl Strangers {
     }
 }
 
-/// What counts as one client: an address, or the network of an IPv6 address, of which a machine has as many as it
-/// likes.
+/// The address that counts as one client: an IPv4 address, or the /64 network of an IPv6 address, because one machine
+/// may have any number of addresses in that network.
 fn origin(address: Option<IpAddr>) -> IpAddr {
     match address.map(|address| address.to_canonical()) {
         Some(IpAddr::V6(address)) => Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into(),

@@ -11,7 +11,7 @@ use super::super::playing::{client, slow_client};
 use super::*;
 use crate::metrics::Metrics;
 
-/// What the API server says: a status code, and whether the caller may.
+/// The answer of the API server: a status code, and whether the caller is allowed.
 #[derive(Clone, Copy)]
 struct Says(u16, bool);
 

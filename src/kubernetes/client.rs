@@ -27,27 +27,27 @@ pub enum ConnectError {
     File {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The fault in the file.
         error: kube::config::KubeconfigError,
     },
-    /// What was found cannot be used.
+    /// The settings that were found cannot be used.
     #[error("the Kubernetes client cannot be set up: {0}")]
     Unusable(kube::Error),
 }
 
-/// Where the API server is and who we are to it.
+/// The address of the API server, and the identity of this process towards it.
 #[derive(Clone, Debug)]
 pub struct Connection {
     config: Config,
 }
 
 impl Connection {
-    /// What the environment says. Nothing is sent yet.
+    /// Takes the settings from the environment. Nothing is sent yet.
     pub async fn from_environment() -> Result<Self, ConnectError> {
         Ok(Self::with(Config::infer().await.map_err(ConnectError::Unknown)?))
     }
 
-    /// What this file says in its current context. Nothing is sent yet.
+    /// Takes the settings from the current context of this file. Nothing is sent yet.
     pub async fn from_file(path: &str) -> Result<Self, ConnectError> {
         let fault = |error| ConnectError::File { path: path.to_owned(), error };
         let file = Kubeconfig::read_from(Path::new(path)).map_err(fault)?;

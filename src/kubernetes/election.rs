@@ -28,7 +28,7 @@ const LEAST_PAUSE: Duration = Duration::from_millis(100);
 /// Longest time for giving the lease back at the end; who does not get it back takes it when it runs out.
 const RELEASE: Duration = Duration::from_secs(2);
 
-/// How replicas share the lease.
+/// The settings by which replicas share the lease.
 #[derive(Clone, Debug)]
 pub struct ElectionSettings {
     /// Namespace of the Lease.
@@ -39,7 +39,8 @@ pub struct ElectionSettings {
     pub identity: String,
     /// Time after which a lease that was not renewed may be taken by another; whole seconds, as the Lease has them.
     pub duration: Duration,
-    /// Where those who stand by ask whether we still lead; `None`: nowhere, they wait until the lease runs out.
+    /// The address at which standbys ask whether this replica still leads. With `None` they wait until the lease runs
+    /// out.
     pub health: Option<SocketAddr>,
 }
 
@@ -55,7 +56,7 @@ impl ElectionSettings {
     }
 }
 
-/// Whether this replica leads. Cheap to ask, and to wait for.
+/// Says whether this replica leads. Asking and waiting for a change are cheap.
 #[derive(Clone, Debug)]
 pub struct Leadership {
     leads: watch::Receiver<bool>,
@@ -118,7 +119,7 @@ impl Election {
         self.settings.health = health;
     }
 
-    /// What to ask whether we lead.
+    /// A handle that says whether this replica leads.
     pub fn leadership(&self) -> Leadership {
         Leadership { leads: self.leads.subscribe(), elected: true }
     }
@@ -402,7 +403,7 @@ async fn heard<T>(changes: &mut (impl Stream<Item = T> + Unpin), from: Instant) 
 }
 
 impl Drop for Election {
-    /// Whoever does not take part any more, however that came about, does not lead.
+    /// A replica that does not take part any more, for whatever reason, does not lead.
     fn drop(&mut self) {
         self.show(false);
     }

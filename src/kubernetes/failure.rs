@@ -1,4 +1,4 @@
-//! What a failed call to the API server means for the caller.
+//! Classifies failed calls to the API server by what they mean for the caller.
 
 use kube::Error;
 use kube::runtime::watcher;

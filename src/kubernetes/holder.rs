@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Refused connections in a row that prove that the process is gone.
 const REFUSALS: u32 = 3;
 
-/// Where a replica's health is asked.
+/// The address at which a replica's health is asked, and the name it answers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Reach {
     /// The replica's name in the lease.
@@ -45,8 +45,8 @@ impl Reach {
         format!("{} {}", self.identity, self.address)
     }
 
-    /// What the annotation says of `holder`. `None` if it is of another: electors that do not know it leave it as it
-    /// is.
+    /// Reads the annotation. `None` if it is not about `holder`: electors that do not know the annotation leave it as
+    /// it is.
     pub(super) fn read(text: &str, holder: &str) -> Option<Self> {
         let (identity, address) = text.rsplit_once(' ')?;
         let address = address.parse().ok()?;
@@ -57,19 +57,19 @@ impl Reach {
 /// One answer of a holder's health port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
-    /// It leads.
+    /// The process at that address is the holder and leads.
     Leads,
-    /// It does not.
+    /// The process at that address is the holder and does not lead.
     Stands,
-    /// It is another process.
+    /// Another process answers at that address.
     Stranger,
     /// Nobody listens there.
     Refused,
-    /// Nothing that proves anything.
+    /// The answer, or its absence, proves nothing.
     Silent,
 }
 
-/// What the answers so far prove.
+/// The evidence of the answers so far.
 #[derive(Debug, Default)]
 struct Doubt {
     led: bool,

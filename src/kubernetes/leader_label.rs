@@ -67,7 +67,7 @@ impl LabelError {
 }
 
 impl LeaderLabel {
-    /// Nothing is written yet.
+    /// Makes the writer of the label. It writes nothing yet.
     pub fn new(settings: LabelSettings, metrics: KubernetesMetrics) -> Self {
         let failures =
             [Failure::Absent, Failure::Forbidden, Failure::Expired, Failure::Refused, Failure::Unavailable];

@@ -1,25 +1,25 @@
-//! Who leads: the rules by which replicas share one Lease. Pure; the times of other machines' clocks are never compared
-//! with ours.
+//! The rules by which replicas share one Lease and elect a leader. Pure; the times of other machines' clocks are never
+//! compared with ours.
 //!
 //! The rules are those of the elector in Kubernetes' Go client, so that its replicas and ours respect each other: a
 //! lease is taken when nobody holds it, or when it has not changed for its whole duration as seen by our own clock.
 
 use std::time::{Duration, Instant};
 
-/// What the Lease object says. Times of day are for people and are left to the shell.
+/// The content of the Lease object, without times of day: those are for people, and the shell writes them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Record {
-    /// Who holds it; empty if nobody does.
+    /// The holder; empty if nobody holds the lease.
     pub(super) holder: String,
-    /// How long it holds after each renewal.
+    /// How long the lease holds after each renewal.
     pub(super) duration: Duration,
-    /// How often it has changed hands.
+    /// Number of times that the lease has changed hands.
     pub(super) transitions: i32,
     /// The object's version: every renewal changes it.
     pub(super) version: String,
 }
 
-/// What to do now.
+/// The next action.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// There is no Lease yet: make it.
@@ -29,7 +29,7 @@ pub(super) enum Step {
         /// The count for the new record.
         transitions: i32,
     },
-    /// It is ours: say so again.
+    /// Renew the lease, which this replica holds.
     Renew,
     /// Somebody else leads; it is not worth looking before this time unless the object changes.
     Wait(Instant),
@@ -92,12 +92,12 @@ impl Elector {
         self.ended = false;
     }
 
-    /// It is somebody else's, or was given back.
+    /// Notes that another replica holds the lease, or that this one gave it back.
     pub(super) fn gave_up(&mut self) {
         self.renewed = None;
     }
 
-    /// When the right to lead ends unless it is renewed; `None` if there is none.
+    /// The time at which the right to lead ends unless it is renewed; `None` without that right.
     pub(super) fn leads_until(&self) -> Option<Instant> {
         self.renewed.map(|at| at + self.renew_deadline)
     }
@@ -196,12 +196,12 @@ mod tests {
         plan: Plan,
     }
 
-    /// What a replica does next.
+    /// The next action of a replica.
     enum Plan {
         Read,
-        /// It has read this, and decides.
+        /// The replica has read this record, and decides.
         Decide(Option<Record>),
-        /// It writes over the version that it read. Its right to lead counts from the time of the decision.
+        /// The replica writes over the version that it read. Its right to lead counts from the time of the decision.
         Write {
             over: Option<String>,
             record: Record,

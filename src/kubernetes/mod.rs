@@ -1,7 +1,7 @@
 //! The Kubernetes API as a client sees it: how to reach it, what its failures mean, who leads among replicas, and who
 //! may read metrics.
 //!
-//! What the API says of the pool is read in `discovery/kubernetes/`.
+//! `discovery/kubernetes/` reads the pool from the API.
 
 mod access;
 mod access_cache;

@@ -1,4 +1,4 @@
-//! What a pod belongs to, by its name.
+//! Finds the Deployment or StatefulSet that a pod belongs to, by the pod's name.
 
 /// Name of what a pod belongs to: of its Deployment, without the hashes of replica set and pod; of a StatefulSet,
 /// without the ordinal; else its own.

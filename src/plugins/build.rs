@@ -270,6 +270,34 @@ pub struct FileDiscoverySpec {
     pub watch: bool,
 }
 
+/// Reads what a plugin keeps, for people who look at `/debug/plugins/state`.
+#[derive(Clone)]
+pub struct StateReader(Arc<dyn Fn() -> Value + Send + Sync>);
+
+impl StateReader {
+    /// A reader that calls `read` for each page. `read` must be cheap: it counts, and lists nothing.
+    pub fn new(read: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The state now.
+    pub fn read(&self) -> Value {
+        (self.0)()
+    }
+}
+
+impl PartialEq for StateReader {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl std::fmt::Debug for StateReader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("StateReader")
+    }
+}
+
 /// The extension points one configured plugin takes part in.
 #[derive(Default)]
 pub struct Roles {
@@ -319,6 +347,8 @@ pub struct Roles {
     pub fairness: Option<Fairness>,
     /// Says how full the pool may be for each band.
     pub usage_limit: Option<UsageLimit>,
+    /// What the plugin keeps, where people may want to see it.
+    pub state: Option<StateReader>,
 }
 
 impl std::fmt::Debug for Roles {
@@ -414,6 +444,13 @@ impl Roles {
     #[must_use]
     pub fn pre_request(mut self, plugin: Arc<dyn PreRequest>) -> Self {
         self.pre_request = Some(plugin);
+        self
+    }
+
+    /// With what the plugin keeps.
+    #[must_use]
+    pub fn state(mut self, read: impl Fn() -> Value + Send + Sync + 'static) -> Self {
+        self.state = Some(StateReader::new(read));
         self
     }
 

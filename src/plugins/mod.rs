@@ -26,7 +26,7 @@ pub mod sources;
 
 pub use build::{
     BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, ParametersSchema,
-    Roles,
+    Roles, StateReader,
 };
 pub use build_error::BuildError;
 pub use plugin_type::{PluginType, Stability, Superseded};

@@ -87,6 +87,34 @@ async fn requests_that_outlast_drain_and_linger_time_are_cut_off_and_the_process
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_second_signal_ends_the_drain_with_code_1_and_no_thread_panics() {
+    let mut stack = Stack::of(
+        Fleet::start(1, &["--inter-token-ms", "2"]).await,
+        BodyMode::FullDuplexStreamed,
+        &["--drain-timeout", "60s", "--linger-timeout", "60s"],
+    )
+    .await;
+    let mut responses = Vec::new();
+    for _ in 0..8 {
+        let mut response = stack.client().open("/v1/chat/completions", &chat("endless", 100_000, true)).await;
+        assert!(within("first piece", response.body_mut().frame()).await.is_some());
+        responses.push(response);
+    }
+    stack.pointsman.process.terminate().await;
+    eventually("the drain begins", async || {
+        stack.pointsman.process.log().iter().any(|line| line.contains("\"draining\"")).then_some(())
+    })
+    .await;
+    stack.pointsman.process.terminate().await;
+    let status = stack.pointsman.process.ended().await;
+    assert_eq!(status.code(), Some(1));
+    let log = stack.pointsman.process.log();
+    let panicked = |line: &&String| line.contains("panicked") || line.contains("Tokio 1.x");
+    assert_eq!(log.iter().find(panicked), None);
+    assert!(log.iter().any(|line| line.contains("a second signal ended the drain")), "{log:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_autoscaler_is_let_go_when_the_drain_begins_and_not_when_it_ends() {
     let mut stack = Stack::of(
         Fleet::start(1, &["--inter-token-ms", "100"]).await,

@@ -112,6 +112,9 @@ pub async fn run(args: SimArgs, shutdown: impl Future) -> anyhow::Result<()> {
             writeln!(stdout, "{} {}", server.name, server.addr)?;
         }
         stdout.flush()?;
+    } else {
+        // Whoever closed standard error does not want to know.
+        let _ = writeln!(io::stderr(), "{}", announcement(&args, servers.iter().map(|server| server.addr)));
     }
     if let Some(first) = servers.first() {
         tracing::info!(servers = servers.len(), first = %first.addr, "simulated model servers are listening");
@@ -121,6 +124,21 @@ pub async fn run(args: SimArgs, shutdown: impl Future) -> anyhow::Result<()> {
         server.stop().await;
     }
     Ok(())
+}
+
+/// Addresses that the announcement names one by one.
+const NAMED: usize = 16;
+
+/// What people need in order to use the servers: how many there are, the models, the addresses.
+fn announcement(args: &SimArgs, addresses: impl ExactSizeIterator<Item = SocketAddr>) -> String {
+    let count = addresses.len();
+    let listed: Vec<String> = addresses.take(NAMED).map(|address| address.to_string()).collect();
+    let more = if count > NAMED { format!(" and {} more", count - NAMED) } else { String::new() };
+    let (servers, models) = (
+        if count == 1 { "simulated server" } else { "simulated servers" },
+        if args.model.len() == 1 { "model" } else { "models" },
+    );
+    format!("{count} {servers} of the {models} {} on {}{more}", args.model.join(", "), listed.join(", "))
 }
 
 async fn accept(
@@ -153,5 +171,34 @@ async fn connection(stream: TcpStream, port: u16, state: Arc<State>) {
     let service = service_fn(move |request| service::serve(Arc::clone(&state), port, abort.clone(), request));
     if let Err(error) = http1::Builder::new().serve_connection(io, service).await {
         tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Command {
+        #[command(flatten)]
+        sim: SimArgs,
+    }
+
+    #[test]
+    fn the_announcement_names_models_and_addresses_and_only_so_many_of_them() {
+        let said = |line: &str| {
+            let args = Command::parse_from(std::iter::once("sim").chain(line.split_whitespace())).sim;
+            let addresses: Vec<SocketAddr> = args.servers().unwrap().into_iter().map(|(_, at)| at).collect();
+            announcement(&args, addresses.into_iter())
+        };
+        assert_eq!(said(""), "1 simulated server of the model sim-model on 127.0.0.1:8000");
+        assert_eq!(
+            said("--count 2 --model a --model b"),
+            "2 simulated servers of the models a, b on 127.0.0.1:8000, 127.0.0.1:8001"
+        );
+        let many = said("--count 300");
+        assert!(many.ends_with(":8015 and 284 more"), "{many}");
     }
 }

@@ -2,14 +2,18 @@
 
 use std::sync::Arc;
 
-use crate::config::{ConfigSource, LoadOptions, load};
+use crate::config::{ConfigSource, LoadOptions, Origin, Plan, load};
 use crate::document::{Level, Problems};
 use crate::metrics::Metrics;
 
-fn outcome(text: &str) -> (bool, Problems) {
+fn loaded(text: &str) -> Result<Plan, Problems> {
     let mut options = LoadOptions::new(Arc::new(Metrics::new()));
     options.allow_experimental = true;
-    match load(&ConfigSource::Text(text.to_owned()), &options) {
+    load(&ConfigSource::Text(text.to_owned()), &options)
+}
+
+fn outcome(text: &str) -> (bool, Problems) {
+    match loaded(text) {
         Ok(plan) => (true, plan.problems),
         Err(problems) => (false, problems),
     }
@@ -42,8 +46,9 @@ fn a_handler_finds_its_decider_before_and_behind_it() {
         let (loads, problems) = outcome(&with_handler(&rows));
         assert!(loads, "{:?}", said(&problems, Level::Error));
         assert_eq!(said(&problems, Level::Warning), [""; 0]);
-        let added = said(&problems, Level::Note);
-        assert!(added.iter().any(|note| note.contains("approx-prefix-cache-producer")), "{added:?}");
+        let plan = loaded(&with_handler(&rows)).unwrap();
+        let added = plan.instances.iter().find(|instance| &*instance.name == "approx-prefix-cache-producer");
+        assert!(added.is_some_and(|added| added.origin != Origin::Listed), "{:?}", plan.instances);
     }
 }
 

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 
 use serde::Deserialize;
+use serde_json::json;
 use smallvec::SmallVec;
 
 use crate::metrics::PrefixIndexMetrics;
@@ -89,6 +90,16 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     });
     plugin.report();
     let roles = Roles { follows_endpoints: true, ..Roles::default() };
+    let kept = Arc::clone(&plugin);
+    let roles = roles.state(move || {
+        let memory = kept.index.memory();
+        json!({
+            "entries": kept.index.entries(),
+            "memory_bytes": memory.used(),
+            "memory_limit_bytes": memory.limit(),
+            "forgotten_for_memory": memory.forgotten(),
+        })
+    });
     Ok(roles.producer(Arc::clone(&plugin) as _).pre_request(plugin))
 }
 

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use schemars::JsonSchema;
 use serde::Deserialize;
+use serde_json::json;
 use smallvec::SmallVec;
 use xxhash_rust::xxh64::xxh64;
 
@@ -83,6 +84,12 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         metrics: cx.metrics().encoder_cache(TYPE.reports_as, cx.name()),
     });
     let roles = Roles { follows_endpoints: true, ..Roles::default() };
+    let kept = Arc::clone(&plugin);
+    let roles = roles.state(move || {
+        let held = kept.held.lock();
+        let items: usize = held.servers.values().map(Recency::len).sum();
+        json!({ "endpoints": held.servers.len(), "items": items, "capacity_per_endpoint": held.capacity })
+    });
     Ok(roles.producer(Arc::clone(&plugin) as _).pre_request(plugin))
 }
 

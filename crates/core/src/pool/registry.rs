@@ -10,7 +10,7 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use super::{Endpoint, EndpointId, EndpointSpec, Load, Objectives, Rewrites, Snapshot};
+use super::{Endpoint, EndpointId, EndpointSpec, Load, Objectives, Rewrites, Snapshot, UnknownObjectives};
 
 /// What a change of the endpoint list did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -31,6 +31,7 @@ pub struct Pool {
     epoch: Instant,
     snapshot: ArcSwap<Snapshot>,
     objectives: ArcSwap<Objectives>,
+    unknown_objectives: UnknownObjectives,
     rewrites: ArcSwap<Rewrites>,
     app_protocol: ArcSwapOption<String>,
     synced: AtomicBool,
@@ -80,6 +81,7 @@ impl Pool {
             epoch,
             snapshot: ArcSwap::default(),
             objectives: ArcSwap::default(),
+            unknown_objectives: UnknownObjectives::default(),
             rewrites: ArcSwap::default(),
             app_protocol: ArcSwapOption::empty(),
             synced: AtomicBool::new(false),
@@ -112,6 +114,11 @@ impl Pool {
     /// The objectives now.
     pub fn objectives(&self) -> arc_swap::Guard<Arc<Objectives>> {
         self.objectives.load()
+    }
+
+    /// Names that requests gave for objectives which do not exist.
+    pub fn unknown_objectives(&self) -> &UnknownObjectives {
+        &self.unknown_objectives
     }
 
     /// The rewrite rules now.

@@ -99,6 +99,11 @@ impl Rewrites {
         self.rules.get(index).map(|(name, rule)| (name.as_str(), rule))
     }
 
+    /// Every rule with the name of its resource, the oldest resource first.
+    pub fn listed(&self) -> impl Iterator<Item = (&str, &RewriteRule)> {
+        self.rules.iter().map(|(name, rule)| (name.as_str(), rule))
+    }
+
     /// Every model name that rules mention, for label limits that must not fold them.
     pub fn models(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().flat_map(|(_, rule)| {
