@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use serde_json::Value;
 
-use super::flow_settings::{BandNames, FlowNames};
+use super::names::{BandNames, FlowNames};
 use super::plan::{Origin, Plan, PlannedInstance};
 use crate::document::scalar::format_go_duration;
 use crate::flow::settings::{BandSettings, FlowSettings};

@@ -7,25 +7,31 @@
 //! | `former` | forms of earlier releases → today's |
 //! | `schema`, `reference`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
 //! | `resolve` | [`Document`] → [`Plan`], in the steps below |
-//! | `instances`, `known` | plugin types → plugin instances |
+//! | `resolver` | what the steps work on: instances and problems; looks references up |
+//! | `construct`, `instance`, `instances`, `known`, `missing` | plugin types → plugin instances |
 //! | `profiles`, `wiring`, `producers`, `flow_settings` | defaults and references: profiles, parsers and data layer, data producers and their order, flow control |
 //! | `unused` | what has no effect |
 //! | `explain` | the effective configuration as text |
 
+mod construct;
 mod data_layer;
 mod explain;
 mod flow_control;
 mod flow_settings;
 mod former;
 mod gates;
+mod instance;
 mod instances;
 mod known;
 mod missing;
+mod names;
+mod options;
 mod plan;
 mod producers;
 mod profiles;
 mod reference;
 mod resolve;
+mod resolver;
 mod schema;
 mod source;
 mod unused;
@@ -34,9 +40,10 @@ mod wiring;
 pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;
+pub use options::LoadOptions;
 pub use plan::{Origin, Plan, PlannedInstance, PlannedParser};
 pub use reference::Reference;
-pub use resolve::{LoadOptions, load};
+pub use resolve::load;
 pub use schema::{Document, PluginEntry, ProfileEntry, ProfileRef};
 pub use source::ConfigSource;
 

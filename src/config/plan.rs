@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::names::{DataLayerNames, FlowNames};
 use super::{FeatureGates, FlowControl};
 use crate::datalayer::{EngineTable, SourceSpec};
 use crate::document::Problems;
@@ -100,7 +101,7 @@ pub struct Plan {
     /// Warnings and notes; no errors.
     pub problems: Problems,
     /// References of the data layer, for [`Plan::effective_yaml`].
-    pub(super) data_layer: super::wiring::DataLayerNames,
+    pub(super) data_layer: DataLayerNames,
     /// References of flow control, for [`Plan::effective_yaml`].
-    pub(super) flow_names: Option<super::flow_settings::FlowNames>,
+    pub(super) flow_names: Option<FlowNames>,
 }

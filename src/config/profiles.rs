@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use super::instances::{Instance, Instances};
-use super::reference::{Reference, near_name};
+use super::instance::Instance;
+use super::instances::{InstanceId, Instances};
+use super::reference::Reference;
+use super::resolver::Resolver;
 use super::schema::ProfileEntry;
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
@@ -16,7 +18,7 @@ const DEFAULT_HANDLER: &str = "single-profile-handler";
 /// Profiles with everything resolved to instances.
 #[derive(Debug)]
 pub(super) struct ResolvedProfiles {
-    handler: usize,
+    handler: InstanceId,
     profiles: Vec<Resolved>,
 }
 
@@ -25,82 +27,156 @@ struct Resolved {
     name: String,
     line: u32,
     path: String,
-    filters: Vec<usize>,
-    scorers: Vec<(usize, f64)>,
-    picker: Option<usize>,
+    filters: Vec<InstanceId>,
+    scorers: Vec<(InstanceId, f64)>,
+    picker: Option<InstanceId>,
     /// A row of it is at fault, so nothing follows from what it lacks.
     incomplete: bool,
 }
 
-/// Resolves `schedulingProfiles`; what is missing is filled in. `None` if no handler could be found, which has been
-/// said.
-pub(super) fn resolve(
-    entries: &[ProfileEntry],
-    instances: &mut Instances<'_>,
-    problems: &mut Problems,
-) -> Option<ResolvedProfiles> {
-    let mut profiles: Vec<Resolved> = Vec::new();
-    for entry in entries {
-        if let Some(first) =
-            profiles.iter().find(|profile| profile.name == entry.name && !entry.name.is_empty())
-        {
-            let message =
-                format!("the name \"{}\" is taken by the profile in line {}", entry.name, first.line);
-            problems.error(entry.line, format!("{}.name", entry.path), message);
+impl Resolver<'_> {
+    /// Resolves `schedulingProfiles`; what is missing is filled in. `None` if no handler could be found, which has been
+    /// said.
+    pub(super) fn profiles(&mut self, entries: &[ProfileEntry]) -> Option<ResolvedProfiles> {
+        let mut profiles: Vec<Resolved> = Vec::new();
+        for entry in entries {
+            if let Some(first) =
+                profiles.iter().find(|profile| profile.name == entry.name && !entry.name.is_empty())
+            {
+                let message =
+                    format!("the name \"{}\" is taken by the profile in line {}", entry.name, first.line);
+                self.problems.error(entry.line, format!("{}.name", entry.path), message);
+            }
+            profiles.push(self.listed(entry));
         }
-        profiles.push(listed(entry, instances, problems));
+        if entries.is_empty() {
+            profiles.push(self.of_everything());
+        }
+        self.default_pickers(&mut profiles);
+        for profile in profiles.iter().filter(|profile| profile.scorers.is_empty() && !profile.incomplete) {
+            let message = format!("profile \"{}\" has no scorer: all endpoints count the same", profile.name);
+            self.problems.note(profile.line, &profile.path, message);
+        }
+        let handler = self.handler(&profiles)?;
+        Some(ResolvedProfiles { handler, profiles })
     }
-    if entries.is_empty() {
-        profiles.push(of_everything(instances, problems));
-    }
-    default_pickers(&mut profiles, instances, problems);
-    for profile in profiles.iter().filter(|profile| profile.scorers.is_empty() && !profile.incomplete) {
-        let message = format!("profile \"{}\" has no scorer: all endpoints count the same", profile.name);
-        problems.note(profile.line, &profile.path, message);
-    }
-    let handler = handler(&profiles, instances, problems)?;
-    Some(ResolvedProfiles { handler, profiles })
-}
 
-/// The one profile that holds when none is listed.
-fn of_everything(instances: &mut Instances<'_>, problems: &mut Problems) -> Resolved {
-    let mut profile = Resolved::new("default", 0, "");
-    for index in 0..instances.list().len() {
-        if instances.list()[index].schedules() {
-            profile.add(index, None, None, instances, problems);
+    /// The one profile that holds when none is listed.
+    fn of_everything(&mut self) -> Resolved {
+        let mut profile = Resolved::new("default", 0, "");
+        for index in self.instances.which(Instance::schedules) {
+            profile.add(index, None, None, self);
         }
-    }
-    problems.note(0, "", "no profile is listed: one named \"default\" uses every filter, scorer and picker");
-    profile
-}
-
-fn listed(entry: &ProfileEntry, instances: &mut Instances<'_>, problems: &mut Problems) -> Resolved {
-    let mut profile = Resolved::new(&entry.name, entry.line, &entry.path);
-    for row in &entry.plugins {
-        let Some(index) = instances.find(&row.plugin.name) else {
-            let hint = near_name(&row.plugin.name, instances.names());
-            let message = format!("there is no plugin named \"{}\"{hint}", row.plugin.name);
-            problems.error(row.plugin.line, &row.plugin.path, message);
-            profile.incomplete = true;
-            continue;
-        };
-        let instance = &instances.list()[index];
-        if !instance.broken && instance.missing.is_none() && !instance.schedules() {
-            let message =
-                format!("\"{}\" has no effect in a profile: {}", row.plugin.name, instance.abilities());
-            problems.warning(row.plugin.line, &row.plugin.path, message);
-        }
-        profile.add(index, Some(&row.plugin), row.weight, instances, problems);
-    }
-    let sum: f64 = profile.scorers.iter().map(|(_, weight)| weight.abs()).sum();
-    if !sum.is_finite() {
-        let message = format!(
-            "the weights of profile \"{}\" have no finite sum; expected weights near 1",
-            profile.name
+        self.problems.note(
+            0,
+            "",
+            "no profile is listed: one named \"default\" uses every filter, scorer and picker",
         );
-        problems.error(profile.line, &profile.path, message);
+        profile
     }
-    profile
+
+    fn listed(&mut self, entry: &ProfileEntry) -> Resolved {
+        let mut profile = Resolved::new(&entry.name, entry.line, &entry.path);
+        for row in &entry.plugins {
+            let Some(index) = self.named(&row.plugin) else {
+                profile.incomplete = true;
+                continue;
+            };
+            let instance = &self.instances[index];
+            if !instance.broken && instance.missing.is_none() && !instance.schedules() {
+                let message =
+                    format!("\"{}\" has no effect in a profile: {}", row.plugin.name, instance.abilities());
+                self.problems.warning(row.plugin.line, &row.plugin.path, message);
+            }
+            profile.add(index, Some(&row.plugin), row.weight, self);
+        }
+        let sum: f64 = profile.scorers.iter().map(|(_, weight)| weight.abs()).sum();
+        if !sum.is_finite() {
+            let message = format!(
+                "the weights of profile \"{}\" have no finite sum; expected weights near 1",
+                profile.name
+            );
+            self.problems.error(profile.line, &profile.path, message);
+        }
+        profile
+    }
+
+    /// Each profile without a picker gets the first one there is, else the default one.
+    fn default_pickers(&mut self, profiles: &mut [Resolved]) {
+        if profiles.iter().all(|profile| profile.picker.is_some()) {
+            return;
+        }
+        let pickers = self.instances.which(|instance| instance.roles.picker.is_some());
+        let picker = match pickers.as_slice() {
+            [] => self.ensure(DEFAULT_PICKER, "a profile names no picker"),
+            [first, rest @ ..] => {
+                let name = Arc::clone(&self.instances[*first].name);
+                for profile in profiles.iter().filter(|profile| profile.picker.is_none()) {
+                    let several = if rest.is_empty() { "" } else { ", the first of several" };
+                    let message =
+                        format!("profile \"{}\" names no picker; it uses \"{name}\"{several}", profile.name);
+                    if rest.is_empty() {
+                        self.problems.note(profile.line, &profile.path, message);
+                    } else {
+                        self.problems.warning(profile.line, &profile.path, message);
+                    }
+                }
+                Some(*first)
+            }
+        };
+        let Some(picker) = picker else { return };
+        self.instances.mark_used(picker);
+        for profile in profiles.iter_mut().filter(|profile| profile.picker.is_none()) {
+            profile.picker = Some(picker);
+        }
+    }
+
+    /// The one profile handler.
+    fn handler(&mut self, profiles: &[Resolved]) -> Option<InstanceId> {
+        let handlers = self.instances.which(|instance| instance.roles.profile_handler.is_some());
+        let index = match handlers.as_slice() {
+            // A handler that failed to be built may have been meant.
+            [] if profiles.len() > 1 && self.instances.iter().any(|instance| instance.broken) => return None,
+            [] if profiles.len() > 1 => {
+                let message =
+                    format!("{} profiles need a profile handler plugin, and there is none", profiles.len());
+                self.problems.error(profiles[1].line, "schedulingProfiles", message);
+                return None;
+            }
+            [] => self.ensure(DEFAULT_HANDLER, "there is one profile and no profile handler")?,
+            [one] => *one,
+            [first, others @ ..] => {
+                let first = Arc::clone(&self.instances[*first].name);
+                for other in others {
+                    let other = &self.instances[*other];
+                    let message = format!(
+                        "\"{}\" is a second profile handler beside \"{first}\"; there is one",
+                        other.name
+                    );
+                    self.problems.error(other.line, &other.path, message);
+                }
+                return None;
+            }
+        };
+        self.instances.mark_used(index);
+        let handler = &self.instances[index];
+        if handler.kind == DEFAULT_HANDLER && profiles.len() > 1 {
+            let message = format!("\"{}\" runs one profile, and there are {}", handler.name, profiles.len());
+            self.problems.error(handler.line, &handler.path, message);
+        }
+        review(handler, profiles, &mut self.problems);
+        let writes = |instance: &Instance| instance.reports_as == disagg_headers::TYPE.reports_as;
+        if handler.kind == pd::TYPE.name && !self.instances.iter().any(writes) {
+            let message = format!(
+                "no plugin writes the prefill server that \"{}\" chooses into a header; add `- type: {}`, or use `{}`",
+                handler.name,
+                disagg_headers::TYPE.name,
+                disagg::TYPE.name
+            );
+            self.problems.warning(handler.line, &handler.path, message);
+        }
+        Some(index)
+    }
 }
 
 impl Resolved {
@@ -120,13 +196,13 @@ impl Resolved {
     /// Puts the instance into each slot it fits.
     fn add(
         &mut self,
-        index: usize,
+        index: InstanceId,
         reference: Option<&Reference>,
         weight: Option<(f64, u32)>,
-        instances: &mut Instances<'_>,
-        problems: &mut Problems,
+        resolver: &mut Resolver<'_>,
     ) {
-        let instance = &instances.list()[index];
+        let Resolver { instances, problems, .. } = resolver;
+        let instance = &instances[index];
         let name = Arc::clone(&instance.name);
         let (line, path) = match reference {
             Some(reference) => (reference.line, reference.path.clone()),
@@ -156,7 +232,7 @@ impl Resolved {
             match self.picker {
                 None => self.picker = Some(index),
                 Some(first) => {
-                    let first = &instances.list()[first].name;
+                    let first = &instances[first].name;
                     let message =
                         format!("\"{name}\" is a second picker beside \"{first}\"; a profile has one");
                     problems.error(line, &path, message);
@@ -183,85 +259,6 @@ fn weight_path(path: &str) -> String {
     path.strip_suffix("pluginRef").map_or_else(|| path.to_owned(), |row| format!("{row}weight"))
 }
 
-/// Each profile without a picker gets the first one there is, else the default one.
-fn default_pickers(profiles: &mut [Resolved], instances: &mut Instances<'_>, problems: &mut Problems) {
-    if profiles.iter().all(|profile| profile.picker.is_some()) {
-        return;
-    }
-    let is_picker = |index: &usize| instances.list()[*index].roles.picker.is_some();
-    let pickers: Vec<usize> = (0..instances.list().len()).filter(is_picker).collect();
-    let picker = match pickers.as_slice() {
-        [] => instances.ensure(DEFAULT_PICKER, "a profile names no picker", problems),
-        [first, rest @ ..] => {
-            let name = Arc::clone(&instances.list()[*first].name);
-            for profile in profiles.iter().filter(|profile| profile.picker.is_none()) {
-                let several = if rest.is_empty() { "" } else { ", the first of several" };
-                let message =
-                    format!("profile \"{}\" names no picker; it uses \"{name}\"{several}", profile.name);
-                if rest.is_empty() {
-                    problems.note(profile.line, &profile.path, message);
-                } else {
-                    problems.warning(profile.line, &profile.path, message);
-                }
-            }
-            Some(*first)
-        }
-    };
-    let Some(picker) = picker else { return };
-    instances.mark_used(picker);
-    for profile in profiles.iter_mut().filter(|profile| profile.picker.is_none()) {
-        profile.picker = Some(picker);
-    }
-}
-
-/// The one profile handler.
-fn handler(profiles: &[Resolved], instances: &mut Instances<'_>, problems: &mut Problems) -> Option<usize> {
-    let is_handler = |index: &usize| instances.list()[*index].roles.profile_handler.is_some();
-    let handlers: Vec<usize> = (0..instances.list().len()).filter(is_handler).collect();
-    let index = match handlers.as_slice() {
-        // A handler that failed to be built may have been meant.
-        [] if profiles.len() > 1 && instances.list().iter().any(|instance| instance.broken) => return None,
-        [] if profiles.len() > 1 => {
-            let message =
-                format!("{} profiles need a profile handler plugin, and there is none", profiles.len());
-            problems.error(profiles[1].line, "schedulingProfiles", message);
-            return None;
-        }
-        [] => instances.ensure(DEFAULT_HANDLER, "there is one profile and no profile handler", problems)?,
-        [one] => *one,
-        [first, others @ ..] => {
-            let first = Arc::clone(&instances.list()[*first].name);
-            for other in others {
-                let other = &instances.list()[*other];
-                let message = format!(
-                    "\"{}\" is a second profile handler beside \"{first}\"; there is one",
-                    other.name
-                );
-                problems.error(other.line, &other.path, message);
-            }
-            return None;
-        }
-    };
-    instances.mark_used(index);
-    let handler = &instances.list()[index];
-    if handler.kind == DEFAULT_HANDLER && profiles.len() > 1 {
-        let message = format!("\"{}\" runs one profile, and there are {}", handler.name, profiles.len());
-        problems.error(handler.line, &handler.path, message);
-    }
-    review(handler, profiles, problems);
-    let writes = |instance: &Instance| instance.reports_as == disagg_headers::TYPE.reports_as;
-    if handler.kind == pd::TYPE.name && !instances.list().iter().any(writes) {
-        let message = format!(
-            "no plugin writes the prefill server that \"{}\" chooses into a header; add `- type: {}`, or use `{}`",
-            handler.name,
-            disagg_headers::TYPE.name,
-            disagg::TYPE.name
-        );
-        problems.warning(handler.line, &handler.path, message);
-    }
-    Some(index)
-}
-
 /// What the handler finds wrong with the profiles.
 fn review(handler: &Instance, profiles: &[Resolved], problems: &mut Problems) {
     let names: Vec<Arc<str>> = profiles.iter().map(|profile| profile.name.as_str().into()).collect();
@@ -280,8 +277,7 @@ fn review(handler: &Instance, profiles: &[Resolved], problems: &mut Problems) {
 
 impl ResolvedProfiles {
     /// The scheduler. `None` if something is missing, which has been said.
-    pub(super) fn build(self, instances: &Instances<'_>, metrics: &Metrics) -> Option<Scheduler> {
-        let list = instances.list();
+    pub(super) fn build(self, instances: &Instances, metrics: &Metrics) -> Option<Scheduler> {
         let mut profiles = Vec::with_capacity(self.profiles.len());
         for profile in self.profiles {
             let filters = profile.filters.iter();
@@ -289,18 +285,18 @@ impl ResolvedProfiles {
             profiles.push(Profile {
                 name: profile.name.into(),
                 filters: filters
-                    .filter_map(|index| list[*index].slot(metrics, |roles| roles.filter.clone()))
+                    .filter_map(|index| instances[*index].slot(metrics, |roles| roles.filter.clone()))
                     .collect(),
                 scorers: scorers
                     .filter_map(|(index, weight)| {
-                        let scorer = list[*index].slot(metrics, |roles| roles.scorer.clone())?;
+                        let scorer = instances[*index].slot(metrics, |roles| roles.scorer.clone())?;
                         Some(WeightedScorer { scorer, weight: *weight })
                     })
                     .collect(),
-                picker: list[profile.picker?].slot(metrics, |roles| roles.picker.clone())?,
+                picker: instances[profile.picker?].slot(metrics, |roles| roles.picker.clone())?,
             });
         }
-        let handler = &list[self.handler];
+        let handler = &instances[self.handler];
         let conclude =
             metrics.plugin_timer(ExtensionPoint::ProcessProfilesResults, handler.reports_as, &handler.name);
         let handler = handler.slot(metrics, |roles| roles.profile_handler.clone())?;

@@ -1,43 +1,49 @@
 //! What was configured and does nothing.
 
-use super::instances::{Instance, Instances};
+use super::instance::Instance;
+use super::instances::Instances;
 use super::plan::Origin;
-use crate::document::Problems;
+use super::resolver::Resolver;
 
-/// Warns about listed plugins that take part in nothing, or in less than their type suggests.
-pub(super) fn report(instances: &Instances<'_>, problems: &mut Problems) {
-    let any_broken = instances.list().iter().any(|instance| instance.broken);
-    // Whoever is not in force may have been meant to write what others read.
-    let any_missing = instances.list().iter().any(|instance| instance.missing.is_some() || instance.broken);
-    for instance in instances.list() {
-        // Whoever failed to be built may have asked a decider.
-        let may_be_asked = any_broken && instance.roles.decider.is_some();
-        let said = instance.broken || instance.missing.is_some();
-        if said || may_be_asked || instance.origin != Origin::Listed {
-            continue;
-        }
-        let name = &instance.name;
-        for key in &instance.attributes_read {
-            if !any_missing && !instances.list().iter().any(|other| other.attributes_written.contains(key)) {
+impl Resolver<'_> {
+    /// Warns about listed plugins that take part in nothing, or in less than their type suggests.
+    pub(super) fn report_unused(&mut self) {
+        let Self { instances, problems, .. } = self;
+        let any_broken = instances.iter().any(|instance| instance.broken);
+        // Whoever is not in force may have been meant to write what others read.
+        let any_missing = instances.iter().any(|instance| instance.missing.is_some() || instance.broken);
+        for instance in instances.iter() {
+            // Whoever failed to be built may have asked a decider.
+            let may_be_asked = any_broken && instance.roles.decider.is_some();
+            let said = instance.broken || instance.missing.is_some();
+            if said || may_be_asked || instance.origin != Origin::Listed {
+                continue;
+            }
+            let name = &instance.name;
+            for key in &instance.attributes_read {
+                if !any_missing && !instances.iter().any(|other| other.attributes_written.contains(key)) {
+                    let message = format!(
+                        "\"{name}\" reads the attribute {key}, which nothing writes: no endpoint has it"
+                    );
+                    problems.warning(instance.line, &instance.path, message);
+                }
+            }
+            if let Some(purpose) = instance.inactive {
+                let message = format!("\"{name}\" has no effect: {}", purpose.idle_because());
+                problems.warning(instance.line, &instance.path, message);
+            } else if instance.schedules() && !instance.used {
+                let rest = if is_hook(instance) { "; its hooks run all the same" } else { "" };
                 let message =
-                    format!("\"{name}\" reads the attribute {key}, which nothing writes: no endpoint has it");
+                    format!("\"{name}\" is in no profile and neither filters, scores nor picks{rest}");
+                problems.warning(instance.line, &instance.path, message);
+            } else if is_idle_producer(instance, instances) {
+                let data: Vec<&str> = instance.produced.iter().map(|key| key.data_name).collect();
+                let message = format!("nobody reads what \"{name}\" produces ({})", data.join(", "));
+                problems.warning(instance.line, &instance.path, message);
+            } else if !instance.used && !is_hook(instance) && instance.roles.producer.is_none() {
+                let message = format!("\"{name}\" has no effect: nothing refers to it");
                 problems.warning(instance.line, &instance.path, message);
             }
-        }
-        if let Some(purpose) = instance.inactive {
-            let message = format!("\"{name}\" has no effect: {}", purpose.idle_because());
-            problems.warning(instance.line, &instance.path, message);
-        } else if instance.schedules() && !instance.used {
-            let rest = if is_hook(instance) { "; its hooks run all the same" } else { "" };
-            let message = format!("\"{name}\" is in no profile and neither filters, scores nor picks{rest}");
-            problems.warning(instance.line, &instance.path, message);
-        } else if is_idle_producer(instance, instances) {
-            let data: Vec<&str> = instance.produced.iter().map(|key| key.data_name).collect();
-            let message = format!("nobody reads what \"{name}\" produces ({})", data.join(", "));
-            problems.warning(instance.line, &instance.path, message);
-        } else if !instance.used && !is_hook(instance) && instance.roles.producer.is_none() {
-            let message = format!("\"{name}\" has no effect: nothing refers to it");
-            problems.warning(instance.line, &instance.path, message);
         }
     }
 }
@@ -53,10 +59,10 @@ fn is_hook(instance: &Instance) -> bool {
         || roles.media_estimate.is_some()
 }
 
-fn is_idle_producer(instance: &Instance, instances: &Instances<'_>) -> bool {
+fn is_idle_producer(instance: &Instance, instances: &Instances) -> bool {
     let read = |key| {
         let reads = |other: &Instance| other.consumed.iter().any(|used| used.key == key);
-        instances.list().iter().any(reads)
+        instances.iter().any(reads)
     };
     instance.roles.producer.is_some()
         && !instance.used

@@ -4,6 +4,9 @@
 /// as long.
 pub const MAX_MODEL_NAME: usize = 1024;
 
+/// Longest model name that is read, in bytes as written: every byte of the longest name may be escaped.
+pub(super) const MAX_WRITTEN_NAME: usize = 6 * MAX_MODEL_NAME;
+
 /// Most `model` members of one body that are noted. A body with more cannot be rewritten.
 pub const MAX_MODEL_MEMBERS: usize = 8;
 

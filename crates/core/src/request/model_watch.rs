@@ -7,15 +7,12 @@ use smallvec::SmallVec;
 
 use super::error::{ParseError, Unread};
 use super::media_type::BodyKind;
-use super::model_name::MAX_MODEL_NAME;
+use super::model_name::MAX_WRITTEN_NAME;
 use super::skim::{Edge, Shape, Skim, Wanted};
 use super::types::{Api, Inference, JsonStr, Spelling};
 use super::{escapes, multipart, urlencoded};
 use form::FormWatch;
 use pairs::PairsWatch;
-
-/// Longest model name that is read, in bytes as written: every byte of the longest name may be escaped.
-const MAX_NAME: usize = 6 * MAX_MODEL_NAME;
 
 /// Finds the model in a body that comes in chunks: the top-level `model` of JSON, the field `model` of a form.
 #[derive(Debug)]
@@ -101,7 +98,7 @@ impl JsonWatch {
 
     fn keep(&mut self, bytes: &[u8]) {
         if let Some(value) = &mut self.value {
-            let room = (MAX_NAME + 2).saturating_sub(value.len());
+            let room = (MAX_WRITTEN_NAME + 2).saturating_sub(value.len());
             value.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         }
     }
@@ -158,7 +155,7 @@ fn wanted() -> Skim {
 
 fn name(quoted: &[u8]) -> Option<String> {
     let raw = quoted.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
-    (raw.len() <= MAX_NAME).then(|| escapes::decode_text(raw).into_owned())
+    (raw.len() <= MAX_WRITTEN_NAME).then(|| escapes::decode_text(raw).into_owned())
 }
 
 #[cfg(test)]
@@ -188,7 +185,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(watch.feed(&[b'x'; 1000]), None);
         }
-        assert!(watch.value.as_ref().unwrap().len() <= MAX_NAME + 2);
+        assert!(watch.value.as_ref().unwrap().len() <= MAX_WRITTEN_NAME + 2);
         assert_eq!(watch.feed(br#"","n":1}"#), None);
     }
 

@@ -2,7 +2,7 @@
 
 use memchr::memmem::{self, Finder};
 
-use super::MAX_NAME;
+use crate::request::model_name::MAX_WRITTEN_NAME;
 use crate::request::multipart::{self, Field, MAX_PART_HEADER, MAX_PARTS};
 
 /// Longest rest of a line that a delimiter ends with, in bytes.
@@ -95,7 +95,7 @@ fn content(
     let length = delimiter.needle().len();
     let mut keep = |bytes: &[u8]| {
         if let Some(value) = value {
-            let room = (MAX_NAME + 3).saturating_sub(value.len());
+            let room = (MAX_WRITTEN_NAME + 3).saturating_sub(value.len());
             value.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         }
     };
@@ -188,7 +188,7 @@ mod tests {
                 assert_eq!(watch.feed(&[b'x'; 1000]), None);
             }
             let value = if let Place::Content(Some(value)) = &watch.place { value.len() } else { 0 };
-            assert!(watch.held.len() <= MAX_PART_HEADER && value <= MAX_NAME + 3, "{endless}");
+            assert!(watch.held.len() <= MAX_PART_HEADER && value <= MAX_WRITTEN_NAME + 3, "{endless}");
         }
         let many = format!("{}{part}alias\r\n--XX--", "--XX\r\n\r\n\r\n".repeat(MAX_PARTS));
         assert_eq!(found(many.as_bytes(), 1000), None, "a form of too many parts is not read");

@@ -2,7 +2,7 @@
 
 use memchr::{memchr, memchr2};
 
-use super::MAX_NAME;
+use crate::request::model_name::MAX_WRITTEN_NAME;
 use crate::request::percent;
 
 /// Longest name of interest as written, if every byte of it were an escape.
@@ -49,7 +49,7 @@ impl PairsWatch {
         // One byte more than fits marks a name as too long.
         let (held, most) = match &mut self.value {
             _ if self.passing => return,
-            Some(value) => (value, MAX_NAME + 1),
+            Some(value) => (value, MAX_WRITTEN_NAME + 1),
             None => (&mut self.name, MAX_FIELD + 1),
         };
         let room = most.saturating_sub(held.len());
@@ -60,7 +60,7 @@ impl PairsWatch {
         self.name.clear();
         self.passing = false;
         let value = self.value.take()?;
-        (!value.is_empty() && value.len() <= MAX_NAME).then(|| percent::decode(&value).into_owned())
+        (!value.is_empty() && value.len() <= MAX_WRITTEN_NAME).then(|| percent::decode(&value).into_owned())
     }
 }
 
@@ -99,7 +99,7 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(watch.feed(&[b'x'; 1000], false), None);
         }
-        assert!(watch.value.as_ref().unwrap().len() <= MAX_NAME + 1);
+        assert!(watch.value.as_ref().unwrap().len() <= MAX_WRITTEN_NAME + 1);
         assert_eq!(watch.feed(b"&", true), None);
     }
 }
