@@ -8,16 +8,21 @@
 //! | `reply` | token ids from an answer; pure |
 //! | `client` | HTTP: connections, time, sizes |
 //! | `backend` | these together, as a [`Preparer`](crate::scheduling::Preparer) |
+//! | `local` | the same without any server, from the files of the model (feature `tokens`) |
 //! | `chat_message`, `socket` | the same with the tokenizer service of earlier releases, over gRPC |
 
 mod anthropic;
 mod backend;
 mod chat_message;
 mod client;
+#[cfg(feature = "tokens")]
+mod local;
 mod question;
 mod reply;
 mod socket;
 
 pub use backend::{RenderBackend, RenderSettings};
 pub use client::NoAuthorities;
+#[cfg(feature = "tokens")]
+pub use local::{LocalBackend, LocalSettings};
 pub use socket::{SocketBackend, SocketSettings};

@@ -6,10 +6,11 @@
 //! | `vllm.url` | `http://localhost:8000` | a vLLM server with `/v1/completions/render` and `/v1/chat/completions/render` |
 //! | `vllm.timeout`, `vllm.mmTimeout` | `5s`, `30s` | longest time for a text, and for a prompt with media |
 //! | `vllm.patience` | `50ms` | time that requests lose in sum to an endpoint that does not answer, before none waits |
+//! | `local` | – | tokens are made in this process from the files of the model: see `local.rs` |
 //! | `udsTokenizerConfig` | – | the tokenizer service of earlier releases, on a socket; deprecated |
 //! | `estimate` | – | tokens are estimated, and pictures and videos taken for this size: see `estimate.rs` |
 //!
-//! One of `vllm`, `udsTokenizerConfig` and `estimate`; without any of them and without `modelName` tokens are
+//! One of `vllm`, `local`, `udsTokenizerConfig` and `estimate`; without any of them and without `modelName` tokens are
 //! estimated, as they are without this plugin: four bytes of text each.
 //!
 //! Exact tokens take the place of the estimate for prefix blocks, the token load, the deciders of prefill, flow control
@@ -17,9 +18,13 @@
 //! in flow control. A request whose tokens are not there in time goes on with the estimate.
 
 mod estimate;
+#[cfg(feature = "tokens")]
+mod local;
 mod params;
 #[cfg(test)]
 mod tests;
+#[cfg(not(feature = "tokens"))]
+mod without_tokens;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -33,9 +38,10 @@ use crate::render::{RenderBackend, RenderSettings, SocketBackend, SocketSettings
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("token-producer", Stability::Beta, build).about(
-    "Makes the exact tokens of prompts with a render endpoint, or says how tokens are estimated.",
-    "Use it with a render endpoint where decisions shall rest on the tokens that the engine sees: prefix caches, token \
-     loads, prefill. It costs one call to the endpoint for each request, and 50 ms in sum where the endpoint hangs.",
+    "Makes the exact tokens of prompts in this process or with a render endpoint, or says how tokens are estimated.",
+    "Use it where decisions shall rest on the tokens that the engine sees: prefix caches, token loads, prefill. In this \
+     process it costs the memory of a tokenizer and some milliseconds of a core for a long prompt; with a render \
+     endpoint one call for each request, and 50 ms in sum where the endpoint hangs.",
 );
 
 /// The older name.
@@ -54,14 +60,21 @@ const DEFAULT_MEDIA_TIMEOUT: Duration = Duration::from_secs(30);
 const DEFAULT_PATIENCE: Duration = Duration::from_millis(50);
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
-    let Params { model_name, vllm, estimate, uds_tokenizer_config } = cx.params()?;
+    let Params { model_name, vllm, local, estimate, uds_tokenizer_config } = cx.params()?;
     let uds = uds_tokenizer_config.filter(|uds| !uds.socket_file.is_empty());
-    let given =
-        [("vllm", vllm.is_some()), ("udsTokenizerConfig", uds.is_some()), ("estimate", estimate.is_some())];
+    let given = [
+        ("vllm", vllm.is_some()),
+        ("local", local.is_some()),
+        ("udsTokenizerConfig", uds.is_some()),
+        ("estimate", estimate.is_some()),
+    ];
     let given: Vec<&str> = given.into_iter().filter_map(|(name, given)| given.then_some(name)).collect();
     if let [first, second, ..] = given.as_slice() {
         let message = format!("stands beside `{first}`; a token-producer has one way to make tokens");
         return Err(BuildError::at(*second, message));
+    }
+    if let Some(local) = local {
+        return local.build(model_name, DEFAULT_PATIENCE);
     }
     match (vllm, uds, estimate) {
         (_, Some(uds), _) => over_socket(cx, uds, model_name),

@@ -6,6 +6,10 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 
 use super::estimate::Estimate;
+#[cfg(feature = "tokens")]
+use super::local::Local;
+#[cfg(not(feature = "tokens"))]
+use super::without_tokens::Local;
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -14,6 +18,8 @@ pub(super) struct Params {
     pub(super) model_name: String,
     /// Tokens come from a vLLM server with render endpoints.
     pub(super) vllm: Option<Vllm>,
+    /// Tokens are made in this process from the files of the model.
+    pub(super) local: Option<Local>,
     /// Tokens are estimated.
     pub(super) estimate: Option<Estimate>,
     /// Tokens come from the tokenizer service of earlier releases; deprecated.

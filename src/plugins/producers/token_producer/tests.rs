@@ -92,3 +92,40 @@ fn the_socket_of_the_former_tokenizer_is_deprecated() {
     assert!(built.roles.preparer.is_some());
     assert!(built.warnings[0].contains("deprecated"), "{:?}", built.warnings);
 }
+
+#[cfg(feature = "tokens")]
+#[test]
+fn tokens_of_this_process_need_a_model_and_its_folder() {
+    let built = build(&json!({"modelName": "m", "local": {"folder": "/nowhere", "aliases": ["a"]}})).unwrap();
+    assert!(built.roles.preparer.is_some() && built.roles.media_estimate.is_none());
+    for (params, at, text) in [
+        (json!({"local": {"folder": "/f"}}), "modelName", "required"),
+        (json!({"modelName": "m", "local": {}}), "local.folder", "required"),
+        (json!({"modelName": "m", "vllm": {}, "local": {"folder": "/f"}}), "local", "beside `vllm`"),
+        (
+            json!({"modelName": "m", "local": {"folder": "/f", "vllmVersion": "0.28"}}),
+            "local.vllmVersion",
+            "0.29",
+        ),
+        (
+            json!({"modelName": "m", "local": {"folder": "/f", "vllmVersion": "1.30"}}),
+            "local.vllmVersion",
+            "1.30",
+        ),
+        (
+            json!({"modelName": "m", "local": {"folder": "/f", "contentFormat": "x"}}),
+            "local.contentFormat",
+            "openai",
+        ),
+        (json!({"modelName": "m", "local": {"folder": "/f", "cacheMib": 0}}), "local.cacheMib", "4096"),
+        (
+            json!({"modelName": "m", "local": {"folder": "/f", "chatTemplate": "/nowhere"}}),
+            "local.chatTemplate",
+            "read",
+        ),
+    ] {
+        let error = build(&params).unwrap_err();
+        assert_eq!(error.path, at, "{params}: {error}");
+        assert!(error.message.contains(text), "{params}: {error}");
+    }
+}

@@ -1,0 +1,143 @@
+//! Tokens that are made in this process.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use pointsman_tokens::{Json, ModelLimits, ServerProfile};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use crate::plugins::{BuildError, Roles};
+use crate::render::{LocalBackend, LocalSettings};
+
+/// The files of a model, and what its servers were started with.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct Local {
+    /// Folder with `tokenizer.json`, `tokenizer_config.json` and the chat template.
+    pub(super) folder: String,
+    /// Other names under which requests ask for the model: aliases, LoRA adapters.
+    pub(super) aliases: Vec<String>,
+    /// Release of vLLM, from `0.29` to `0.32`.
+    pub(super) vllm_version: String,
+    /// `--max-model-len` of the servers, in tokens; 0 if it is not known. Then requests that are cut to it have no
+    /// exact tokens.
+    pub(super) max_model_len: u32,
+    /// File of `--chat-template`, if the servers have one.
+    pub(super) chat_template: String,
+    /// `--chat-template-content-format`: `auto`, `string` or `openai`.
+    pub(super) content_format: String,
+    /// `--default-chat-template-kwargs`, an object.
+    pub(super) default_chat_template_kwargs: Option<serde_json::Map<String, serde_json::Value>>,
+    /// `--exclude-tools-when-tool-choice-none`
+    pub(super) exclude_tools_when_tool_choice_none: bool,
+    /// The servers run with `--tokenizer-mode hf`.
+    pub(super) force_hf: bool,
+    /// The servers take `tokenizer.json` as it is, whatever class `tokenizer_config.json` names.
+    pub(super) tokenizer_as_is: bool,
+    /// Memory for ids that were made before, in MiB.
+    pub(super) cache_mib: u32,
+}
+
+impl Default for Local {
+    fn default() -> Self {
+        Self {
+            folder: String::new(),
+            aliases: Vec::new(),
+            vllm_version: "0.32".to_owned(),
+            max_model_len: 0,
+            chat_template: String::new(),
+            content_format: "auto".to_owned(),
+            default_chat_template_kwargs: None,
+            exclude_tools_when_tool_choice_none: false,
+            force_hf: false,
+            tokenizer_as_is: false,
+            cache_mib: 64,
+        }
+    }
+}
+
+/// Largest cache, in MiB.
+const MOST_CACHE: u32 = 4096;
+/// Largest file of a chat template, in bytes.
+const MOST_TEMPLATE: u64 = 4 << 20;
+
+impl Local {
+    /// The backend. Its model is loaded in the background.
+    pub(super) fn build(self, model: String, patience: Duration) -> Result<Roles, BuildError> {
+        if model.is_empty() {
+            return Err(BuildError::at(
+                "modelName",
+                "is required with `local`: the model as requests name it",
+            ));
+        }
+        if self.folder.is_empty() {
+            return Err(BuildError::at(
+                "local.folder",
+                "is required: the folder with the files of the model",
+            ));
+        }
+        if !(1..=MOST_CACHE).contains(&self.cache_mib) {
+            let message = format!("got {}, expected 1 to {MOST_CACHE}", self.cache_mib);
+            return Err(BuildError::at("local.cacheMib", message));
+        }
+        let limits = ModelLimits { cache_bytes: (self.cache_mib as usize) << 20, ..ModelLimits::default() };
+        let profile = self.profile()?;
+        let names = std::iter::once(model).chain(self.aliases).collect();
+        let settings = LocalSettings { folder: self.folder.into(), names, profile, limits, patience };
+        let backend = LocalBackend::new(settings);
+        let backend =
+            backend.map_err(|error| BuildError::at("local", format!("there is no thread: {error}")))?;
+        Ok(Roles::default().preparer(Arc::new(backend)))
+    }
+
+    fn profile(&self) -> Result<ServerProfile, BuildError> {
+        let mut numbers = self.vllm_version.trim().trim_start_matches('v').split('.');
+        let version = (numbers.next() == Some("0")).then(|| numbers.next()?.parse().ok()).flatten();
+        let known = version.filter(|version| (29..=32).contains(version));
+        let version = known.ok_or_else(|| {
+            let message =
+                format!("got \"{}\", expected a release from \"0.29\" to \"0.32\"", self.vllm_version);
+            BuildError::at("local.vllmVersion", message)
+        })?;
+        let content_parts = match self.content_format.as_str() {
+            "" | "auto" => None,
+            "string" => Some(false),
+            "openai" => Some(true),
+            other => {
+                let message = format!("got \"{other}\", expected \"auto\", \"string\" or \"openai\"");
+                return Err(BuildError::at("local.contentFormat", message));
+            }
+        };
+        let kwargs = serde_json::Value::Object(self.default_chat_template_kwargs.clone().unwrap_or_default());
+        let default_kwargs = Json::parse(kwargs.to_string().as_bytes())
+            .map_err(|error| BuildError::at("local.defaultChatTemplateKwargs", error.to_string()))?;
+        Ok(ServerProfile {
+            version,
+            chat_template: self.template()?,
+            content_parts,
+            default_kwargs,
+            exclude_tools_when_none: self.exclude_tools_when_tool_choice_none,
+            max_model_len: (self.max_model_len > 0).then_some(self.max_model_len as usize),
+            force_hf: self.force_hf,
+            tokenizer_as_is: self.tokenizer_as_is,
+        })
+    }
+
+    fn template(&self) -> Result<Option<String>, BuildError> {
+        if self.chat_template.is_empty() {
+            return Ok(None);
+        }
+        let at = |reason: String| {
+            BuildError::at("local.chatTemplate", format!("\"{}\" {reason}", self.chat_template))
+        };
+        let size =
+            std::fs::metadata(&self.chat_template).map_err(|error| at(format!("is not read: {error}")))?;
+        if !size.is_file() || size.len() > MOST_TEMPLATE {
+            return Err(at(format!("is no file of at most {MOST_TEMPLATE} bytes")));
+        }
+        std::fs::read_to_string(&self.chat_template)
+            .map(Some)
+            .map_err(|error| at(format!("is not read: {error}")))
+    }
+}
