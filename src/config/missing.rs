@@ -54,21 +54,11 @@ const TYPES: &[MissingType] = &[
         "its tree of filters is not walked; scorers and weights do that today",
     ),
     MissingType::new(
-        "destination-endpoint-served-verifier",
-        "response header hook",
-        "the endpoint that served is not reported back in a response header",
-    ),
-    MissingType::new(
         "disaggregatedset-rollout-screener",
         "screener",
         "requests are not kept to one revision while a DisaggregatedSet rolls out",
     )
     .with(&["scope", "headerSelectors", "revisionGating"]),
-    MissingType::new(
-        "header-label-affinity-scorer",
-        "scorer",
-        "endpoints whose label has the value of a header are not preferred",
-    ),
     MissingType::new("k8s-notification-source", "data source", "objects of other kinds are not watched"),
     MissingType::new("latency-scorer", "scorer", "endpoints get no score for their predicted latency").with(
         &[
@@ -111,19 +101,9 @@ const TYPES: &[MissingType] = &[
     MissingType::new("models-data-extractor", "extractor", "the lists of models are not read"),
     MissingType::new("models-data-source", "data source", "the lists of models are not read"),
     MissingType::new(
-        "multicluster-approx-prefix-cache-producer",
-        "data producer",
-        "prefixes are not followed over clusters",
-    ),
-    MissingType::new(
         "multicluster-file-discovery",
         "endpoint discovery",
         "endpoints of other clusters are not found",
-    ),
-    MissingType::new(
-        "multicluster-kv-cache-utilization-scorer",
-        "scorer",
-        "other clusters get no score for their caches",
     ),
     MissingType::new(
         "multicluster-metrics-data-source",
@@ -131,13 +111,6 @@ const TYPES: &[MissingType] = &[
         "metrics of other clusters are not read",
     ),
     MissingType::new("multicluster-metrics-extractor", "extractor", "metrics of other clusters are not read"),
-    MissingType::new(
-        "multicluster-prefix-cache-scorer",
-        "scorer",
-        "other clusters get no score for prefixes",
-    ),
-    MissingType::new("multicluster-queue-scorer", "scorer", "other clusters get no score for their queues"),
-    MissingType::new("multicluster-session-affinity-filter", "filter", "sessions are not kept to a cluster"),
     MissingType::new(
         "precise-prefix-cache-producer",
         "data producer",
@@ -183,14 +156,6 @@ const TYPES: &[MissingType] = &[
         "no attribute of a request is written into the metadata",
     ),
     MissingType::new(
-        "session-affinity-filter",
-        "filter",
-        "sessions are not held to their server; session-affinity-scorer with a high weight \
-            comes near",
-    ),
-    MissingType::new("session-id-producer", "data producer", "no session id is read from a header or cookie")
-        .with(&["headerName", "cookieName"]),
-    MissingType::new(
         "sglanghttp-parser",
         "parser",
         "bodies of SGLang's own API are not read; they go on as they are",
@@ -201,20 +166,6 @@ const TYPES: &[MissingType] = &[
         "endpoints are not sorted by their headroom to the latency objective",
     )
     .with(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
-    MissingType::new(
-        "topology-affinity-filter",
-        "filter",
-        "endpoints far from the other stage are not left out",
-    )
-    .with(&["minAffinity", "topologyProducerName"]),
-    MissingType::new(
-        "topology-affinity-scorer",
-        "scorer",
-        "endpoints near the other stage are not preferred",
-    )
-    .with(&["topologyProducerName"]),
-    MissingType::new("topology-extractor", "extractor", "the topology of endpoints is not read"),
-    MissingType::new("utilization-filter", "filter", "endpoints are not left out by their utilization"),
     MissingType::new(
         "vertexai-parser",
         "parser",

@@ -20,9 +20,11 @@ mod plugin_type;
 pub mod producers;
 pub mod profiles;
 mod registry;
+pub mod response_headers;
 mod routing_headers;
 pub mod scorers;
 pub mod sources;
+pub mod topology;
 
 pub use build::{
     BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, ParametersSchema,

@@ -3,7 +3,7 @@
 use super::PluginType;
 use super::{
     admitters, deciders, discovery, filters, flow_control, flow_namers, parsers, pickers, producers,
-    profiles, scorers, sources,
+    profiles, response_headers, scorers, sources, topology,
 };
 
 /// Every plugin type: by role, alphabetical within a role.
@@ -18,20 +18,29 @@ pub static REGISTRY: Registry = &[
     &filters::label_selector::TYPE,
     &filters::prefill::TYPE,
     &filters::prefix_cache_affinity::TYPE,
+    &scorers::session_affinity::FILTER,
+    &scorers::session_affinity::MULTICLUSTER_FILTER,
+    &topology::filter::TYPE,
+    &filters::utilization::TYPE,
     // Scorers.
     &scorers::active_request::TYPE,
     &scorers::context_length_aware::TYPE,
     &scorers::endpoint_attribute::TYPE,
+    &scorers::header_label_affinity::TYPE,
     &scorers::kv_cache_utilization::TYPE,
     &scorers::load_aware::TYPE,
     &scorers::lora_affinity::TYPE,
     &scorers::mm_embeddings_cache::TYPE,
+    &scorers::multicluster_load::KV_CACHE,
+    &scorers::multicluster_load::QUEUE,
+    &scorers::prefix_cache::MULTICLUSTER,
     &scorers::no_hit_lru::TYPE,
     &scorers::prefix_cache::TYPE,
     &scorers::queue::TYPE,
     &scorers::running_requests_size::TYPE,
     &scorers::session_affinity::TYPE,
     &scorers::token_load::TYPE,
+    &topology::scorer::TYPE,
     // Plugins of the way to the scheduler.
     &admitters::probabilistic::TYPE,
     &flow_namers::agent_identity::TYPE,
@@ -55,7 +64,12 @@ pub static REGISTRY: Registry = &[
     // Data producers.
     &producers::approx_prefix_cache::TYPE,
     &producers::mm_embeddings_cache::TYPE,
+    &producers::approx_prefix_cache::MULTICLUSTER,
     &producers::p2p_source::TYPE,
+    &producers::session_id::TYPE,
+    &topology::extractor::TYPE,
+    // Plugins that act on responses.
+    &response_headers::served_verifier::TYPE,
     &producers::token_producer::TYPE,
     &producers::token_producer::TOKENIZER,
     // Parsers.

@@ -74,3 +74,67 @@ fn an_alpha_plugin_is_refused_unless_it_is_allowed() {
     assert!(said.contains("--allow-experimental-plugins"), "{said}");
     assert!(!said.contains("listening"), "{said}");
 }
+
+/// The usual configuration with this row of `plugins` in its profile.
+fn with_plugin(endpoints: &EndpointsFile, row: &str, name: &str) -> String {
+    let text = config(&endpoints.path(), &[("queue-scorer", 1)]);
+    text.replace("- type: queue-scorer\n", &format!("- type: queue-scorer\n{row}"))
+        .replace("  plugins:\n", &format!("  plugins:\n  - pluginRef: {name}\n"))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn with_the_filter_a_session_stays_whatever_the_scorers_say() {
+    let fleet = Fleet::start(4, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let text = with_plugin(&endpoints, "- type: session-affinity-filter\n", "session-affinity-filter");
+    let flags = ["--secure-serving=false", "--allow-experimental-plugins"];
+    let pointsman = Pointsman::start(&text, &flags).await;
+    let proxy = Proxy::connect(pointsman.grpc).await;
+    let (first, tokens) = exchange(&proxy, 0, None).await;
+    for number in 1..=20 {
+        assert_eq!(exchange(&proxy, number, Some(&tokens[0])).await.0, first, "turn {number}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_session_in_a_cookie_stays_where_it_was_bound() {
+    let fleet = Fleet::start(4, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let row = "- type: session-id-producer\n  parameters: {cookieName: sid}\n- type: session-affinity-filter\n  \
+               parameters: {strategy: session_id, sessionIdConfig: {sources: [{attribute: SessionIDDataKey}]}}\n";
+    let text = with_plugin(&endpoints, row, "session-affinity-filter");
+    let flags = ["--secure-serving=false", "--allow-experimental-plugins"];
+    let pointsman = Pointsman::start(&text, &flags).await;
+    let proxy = Proxy::connect(pointsman.grpc).await;
+    let ask = async |cookie: &'static str| {
+        let mut exchange = proxy.open().await;
+        let cookie = (Bytes::from_static(b"cookie"), Bytes::from_static(cookie.as_bytes()));
+        exchange.say(headers("/v1/chat/completions", [cookie], false)).await;
+        exchange.say(body(chat("hello", 1, false).to_string(), true)).await;
+        destination(&exchange.answer().await.unwrap().unwrap()).unwrap()
+    };
+    let first = ask("a=b; sid=one").await;
+    for _ in 0..20 {
+        assert_eq!(ask("sid=one; c=d").await, first);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_says_which_endpoint_served_if_it_is_asked_to() {
+    let fleet = Fleet::start(1, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let row = "- type: destination-endpoint-served-verifier\n";
+    let text = config(&endpoints.path(), &[("queue-scorer", 1)])
+        .replace("- type: queue-scorer\n", &format!("- type: queue-scorer\n{row}"));
+    let pointsman = Pointsman::start(&text, &["--secure-serving=false"]).await;
+    let proxy = Proxy::connect(pointsman.grpc).await;
+    let mut exchange = proxy.open().await;
+    exchange.say(headers("/v1/chat/completions", [], false)).await;
+    exchange.say(body(chat("hello", 1, false).to_string(), true)).await;
+    exchange.answer().await.unwrap().unwrap();
+    exchange.answer().await.unwrap().unwrap();
+    exchange.say(response_headers("200")).await;
+    let answer = exchange.answer().await.unwrap().unwrap();
+    let said = sets(&answer, "x-conformance-test-served-endpoint");
+    assert_eq!(said, ["fail: missing destination endpoint served metadata"]);
+}

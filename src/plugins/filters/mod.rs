@@ -8,3 +8,4 @@ pub mod header_based_testing;
 pub mod label_selector;
 pub mod prefill;
 pub mod prefix_cache_affinity;
+pub mod utilization;

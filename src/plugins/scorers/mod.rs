@@ -7,10 +7,12 @@
 pub mod active_request;
 pub mod context_length_aware;
 pub mod endpoint_attribute;
+pub mod header_label_affinity;
 pub mod kv_cache_utilization;
 pub mod load_aware;
 pub mod lora_affinity;
 pub mod mm_embeddings_cache;
+pub mod multicluster_load;
 pub mod no_hit_lru;
 pub mod prefix_cache;
 pub mod queue;
@@ -43,7 +45,7 @@ fn least_is_best(call: &Call<'_>, out: &mut [f64], figure: impl Fn(&Arc<Endpoint
 }
 
 /// Parameters of scorers that read this process's own load ledger.
-fn note_load_producer(cx: &mut super::BuildCx<'_>, producer: Option<&str>) {
+pub(super) fn note_load_producer(cx: &mut super::BuildCx<'_>, producer: Option<&str>) {
     if let Some(producer) = producer.filter(|producer| *producer != "inflight-load-producer") {
         cx.warn(format!(
             "inFlightLoadProducerName: {producer:?} has no effect, requests in flight are always counted"

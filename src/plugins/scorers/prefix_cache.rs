@@ -23,10 +23,22 @@ pub static TYPE: PluginType = PluginType::new("prefix-cache-scorer", Stability::
          the candidates, and its producer hashes each prompt.",
 );
 
+/// Registry row of the scorer where endpoints are clusters.
+pub static MULTICLUSTER: PluginType = PluginType::new(
+    "multicluster-prefix-cache-scorer",
+    Stability::Alpha,
+    build_multicluster,
+)
+.about(
+    "Prefers clusters that hold more of the prompt in their caches.",
+    "Use it where endpoints are whole clusters and prompts share long beginnings. It costs one pass over the \
+         candidates, and its producer hashes each prompt.",
+);
+
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
-    /// Instance that produces the matches.
+    /// Instance that produces the matches; by default the approximate producer.
     prefix_match_info_producer_name: String,
     /// Weight of the length of the match against its share of the prompt, 0..=1.
     match_length_weight: f64,
@@ -37,7 +49,7 @@ struct Params {
 impl Default for Params {
     fn default() -> Self {
         Self {
-            prefix_match_info_producer_name: approx_prefix_cache::TYPE.name.to_owned(),
+            prefix_match_info_producer_name: String::new(),
             match_length_weight: 0.0,
             match_length_scale_tokens: 8192.0,
         }
@@ -45,6 +57,15 @@ impl Default for Params {
 }
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    build_with(cx, &approx_prefix_cache::TYPE)
+}
+
+fn build_multicluster(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    build_with(cx, &approx_prefix_cache::MULTICLUSTER)
+}
+
+/// `default` produces the matches where no instance is named.
+fn build_with(cx: &mut BuildCx<'_>, default: &PluginType) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
     if !(0.0..=1.0).contains(&params.match_length_weight) {
         return Err(BuildError::at("matchLengthWeight", "must lie in 0..=1"));
@@ -52,7 +73,11 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     if params.match_length_weight > 0.0 && params.match_length_scale_tokens <= 0.0 {
         return Err(BuildError::at("matchLengthScaleTokens", "must be above 0 where matchLengthWeight is"));
     }
-    let matches = cx.consumes(&params.prefix_match_info_producer_name, Some(approx_prefix_cache::TYPE.name));
+    let producer = match params.prefix_match_info_producer_name.as_str() {
+        "" => default.name,
+        named => named,
+    };
+    let matches = cx.consumes(producer, Some(default.name));
     Ok(Roles::default().scorer(Arc::new(PrefixCache {
         matches,
         length_weight: params.match_length_weight,

@@ -20,8 +20,11 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use smallvec::SmallVec;
 
+use crate::plugins::producers::session_id as session_id_producer;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+use crate::scheduling::{Call, Filter, Mask, Scorer};
 use profile::Profile;
+use session_id::IdSource;
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("session-affinity-scorer", Stability::Alpha, build).about(
@@ -29,6 +32,22 @@ pub static TYPE: PluginType = PluginType::new("session-affinity-scorer", Stabili
     "Use it where a conversation must stay on one server; prefix-cache-scorer suits most other cases. \
          It costs one pass over the candidates, and with session ids a look-up under a lock.",
 );
+
+/// Registry row of the filter.
+pub static FILTER: PluginType = PluginType::new("session-affinity-filter", Stability::Alpha, build_filter)
+    .about(
+        "Keeps only the endpoint that served the session before, if it is there.",
+        "Use it where a conversation must not leave its server while that is there; session-affinity-scorer lets \
+         other scorers have their say. It costs one pass over the candidates, and with session ids a look-up under a \
+         lock.",
+    );
+
+/// Registry row of the filter where endpoints are clusters.
+pub static MULTICLUSTER_FILTER: PluginType = PluginType {
+    name: "multicluster-session-affinity-filter",
+    reports_as: "multicluster-session-affinity-filter",
+    ..FILTER
+};
 
 const DEFAULT_TTL_SECONDS: i64 = 300;
 
@@ -83,6 +102,29 @@ struct Source {
     producer: Option<String>,
 }
 
+/// The same as a filter: with a session whose endpoint is there, that one alone stays; else all do.
+fn build_filter(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
+    let mut roles = build(cx)?;
+    if let Some(scorer) = roles.scorer.take() {
+        roles.filter = Some(Arc::new(Only { scorer }));
+    }
+    Ok(roles)
+}
+
+struct Only {
+    scorer: Arc<dyn Scorer>,
+}
+
+impl Filter for Only {
+    fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
+        let mut scores: SmallVec<[f64; 64]> = SmallVec::from_elem(0.0, call.len());
+        self.scorer.score(call, &mut scores);
+        if scores.iter().any(|score| *score > 0.0) {
+            keep.retain(scores, |score| score > 0.0);
+        }
+    }
+}
+
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
     let profile = Profile { name: params.profile_name };
@@ -96,8 +138,8 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         }
         Strategy::SessionId => {
             let ttl = ttl(cx, &params.session_id_config)?;
-            let headers = headers(params.session_id_config.sources, common)?;
-            let plugin = Arc::new(session_id::SessionId::new(headers, profile, ttl, cx.seed()));
+            let sources = sources(cx, params.session_id_config.sources, common)?;
+            let plugin = Arc::new(session_id::SessionId::new(sources, profile, ttl, cx.seed()));
             Ok(Roles::default().scorer(Arc::clone(&plugin) as _).pre_request(plugin))
         }
     }
@@ -127,33 +169,50 @@ fn header(name: &str) -> Option<String> {
     (!name.is_empty()).then_some(name)
 }
 
-/// Names of the headers that carry session ids. `common` is the one to use where no source is listed.
-fn headers(sources: Vec<Source>, common: Option<String>) -> Result<SmallVec<[String; 1]>, BuildError> {
+/// Where session ids come from. `common` is the header to use where no source is listed.
+fn sources(
+    cx: &mut BuildCx<'_>,
+    sources: Vec<Source>,
+    common: Option<String>,
+) -> Result<SmallVec<[IdSource; 1]>, BuildError> {
     if sources.is_empty() {
-        return Ok(SmallVec::from_iter([common.unwrap_or_else(|| "x-session-id".to_owned())]));
+        let header = common.unwrap_or_else(|| "x-session-id".to_owned());
+        return Ok(SmallVec::from_iter([IdSource::Header(header)]));
     }
-    let mut headers = SmallVec::new();
+    let mut found = SmallVec::new();
     for (index, Source { header, attribute, producer }) in sources.into_iter().enumerate() {
         let path = format!("sessionIdConfig.sources[{index}]");
         let set = |value: Option<String>| value.filter(|value| !value.trim().is_empty());
         match (set(header), set(attribute)) {
-            (Some(header), None) if producer.is_none() => headers.push(header.trim().to_ascii_lowercase()),
+            (Some(header), None) if producer.is_none() => {
+                found.push(IdSource::Header(header.trim().to_ascii_lowercase()));
+            }
             (Some(_), None) => {
                 return Err(BuildError::at(
                     format!("{path}.producer"),
                     "belongs to an attribute, not to a header",
                 ));
             }
+            (None, Some(attribute)) if is_session_id(&attribute) => {
+                let producer = set(producer).unwrap_or_else(|| session_id_producer::TYPE.name.to_owned());
+                found.push(IdSource::Produced(cx.consumes(&producer, None)));
+            }
             (None, Some(attribute)) => {
                 let message = format!(
-                    "no configured plugin produces the request attribute {attribute:?}; name a header instead"
+                    "no plugin type produces the request attribute {attribute:?}; expected `SessionIDDataKey`, or a header instead"
                 );
                 return Err(BuildError::at(format!("{path}.attribute"), message));
             }
             _ => return Err(BuildError::at(path, "must name either a header or an attribute")),
         }
     }
-    Ok(headers)
+    Ok(found)
+}
+
+/// True if an attribute of this name is the id of the session, as `session-id-producer` makes it.
+fn is_session_id(attribute: &str) -> bool {
+    let letters = attribute.trim().replace(['-', '_'], "").to_ascii_lowercase();
+    matches!(letters.as_str(), "sessioniddatakey" | "sessionid")
 }
 
 #[cfg(test)]

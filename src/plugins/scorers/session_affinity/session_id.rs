@@ -2,22 +2,44 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use parking_lot::Mutex;
 use smallvec::SmallVec;
 use xxhash_rust::xxh64::xxh64;
 
 use super::bindings::{Bindings, SessionKey};
 use super::profile::Profile;
+use crate::plugins::producers::session_id::SessionIdData;
 use crate::request::Headers;
 use crate::scheduling::{
-    Call, Category, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, Scorer,
+    Call, Category, Column, Columns, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError,
+    Scorer,
 };
+
+/// Where the id of a session comes from.
+#[derive(Debug)]
+pub(super) enum IdSource {
+    /// A request header, lower case.
+    Header(String),
+    /// What a producer of session ids found.
+    Produced(Column<SessionIdData>),
+}
+
+impl IdSource {
+    fn find<'a>(&self, headers: &'a Headers, columns: &'a Columns) -> Option<&'a [u8]> {
+        let id: &Bytes = match self {
+            Self::Header(name) => headers.get(name)?,
+            Self::Produced(column) => columns.slice(*column)?.first().map(|SessionIdData(id)| id)?,
+        };
+        Some(id.trim_ascii()).filter(|id| !id.is_empty())
+    }
+}
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct SessionId {
-    /// Lower case, in order of preference.
-    headers: SmallVec<[String; 1]>,
+    /// In order of preference.
+    sources: SmallVec<[IdSource; 1]>,
     profile: Profile,
     /// Seeds of the two halves of a key, so that no client can make keys collide.
     seeds: [u64; 2],
@@ -25,16 +47,16 @@ pub(super) struct SessionId {
 }
 
 impl SessionId {
-    pub(super) fn new(headers: SmallVec<[String; 1]>, profile: Profile, ttl: Duration, seed: u64) -> Self {
+    pub(super) fn new(sources: SmallVec<[IdSource; 1]>, profile: Profile, ttl: Duration, seed: u64) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let seeds = [rng.u64(..), rng.u64(..)];
-        Self { headers, profile, seeds, bindings: Mutex::new(Bindings::new(ttl)) }
+        Self { sources, profile, seeds, bindings: Mutex::new(Bindings::new(ttl)) }
     }
 
     /// Key of the request's session: its first source that is not blank.
-    fn session(&self, headers: &Headers) -> Option<SessionKey> {
-        let mut values = self.headers.iter().filter_map(|header| headers.get(header));
-        let id = values.find_map(|value| Some(value.trim_ascii()).filter(|id| !id.is_empty()))?;
+    fn session(&self, call: &Call<'_>) -> Option<SessionKey> {
+        let (headers, columns) = (call.request.headers, call.columns());
+        let id = self.sources.iter().find_map(|source| source.find(headers, columns))?;
         let [high, low] = self.seeds.map(|seed| u128::from(xxh64(id, seed)));
         Some(high << 64 | low)
     }
@@ -46,7 +68,7 @@ impl Scorer for SessionId {
     }
 
     fn score(&self, call: &Call<'_>, out: &mut [f64]) {
-        let Some(session) = self.session(call.request.headers) else { return };
+        let Some(session) = self.session(call) else { return };
         let Some(bound) = self.bindings.lock().bound(session, call.now) else { return };
         for (score, endpoint) in out.iter_mut().zip(call.endpoints()) {
             if *endpoint.id() == bound {
@@ -62,7 +84,7 @@ impl PreRequest for SessionId {
         decided: &DecidedCall<'_>,
         _headers: &mut HeaderEdits,
     ) -> Result<PluginState, PreRequestError> {
-        let Some(session) = self.session(decided.call.request.headers) else { return Ok(None) };
+        let Some(session) = self.session(&decided.call) else { return Ok(None) };
         let Some(result) = self.profile.result(decided.decision, decided.profiles) else { return Ok(None) };
         let Some(target) = result.targets.first() else { return Ok(None) };
         // A session is only moved if its endpoint was not to be had.

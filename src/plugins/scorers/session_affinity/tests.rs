@@ -137,7 +137,7 @@ fn wrong_parameters_name_their_field() {
             "sessionIdConfig.sources[0].producer",
         ),
         (
-            session(json!({"sources": [{"header": "a"}, {"attribute": "SessionIDDataKey"}]})),
+            session(json!({"sources": [{"header": "a"}, {"attribute": "Tenant"}]})),
             "sessionIdConfig.sources[1].attribute",
         ),
     ];
@@ -147,4 +147,48 @@ fn wrong_parameters_name_their_field() {
     }
     let swept = session(json!({"evictionSweepSeconds": 10}));
     assert_eq!(Fleet::new([]).build(&TYPE, Some(swept)).unwrap().warnings.len(), 1);
+}
+
+#[test]
+fn as_a_filter_the_sessions_endpoint_stays_alone_and_without_one_all_stay() {
+    for plugin in [&super::FILTER, &super::MULTICLUSTER_FILTER] {
+        let mut fleet = Fleet::new(["a", "ab", "b"].map(pod));
+        let built = fleet.build(plugin, None).unwrap();
+        let kept = |token: &str| fleet.kept(&built.roles, &request("m").header("x-session-token", token));
+        assert_eq!(kept("ZGVmYXVsdC9hYg=="), ["ab"]);
+        for token in ["", "%%%", "ZGVmYXVsdC9j"] {
+            assert_eq!(kept(token), ["a", "ab", "b"], "{token}");
+        }
+        assert!(built.roles.scorer.is_none() && built.roles.response_headers.is_some());
+        let mut empty = Fleet::new([]);
+        let built = empty.build(plugin, None).unwrap();
+        assert!(empty.kept(&built.roles, &request("m").header("x-session-token", "ZGVmYXVsdC9j")).is_empty());
+    }
+}
+
+#[test]
+fn a_session_that_a_producer_found_binds_like_one_of_a_header() {
+    use crate::plugins::producers::session_id::{self, SessionIdData};
+    use crate::scheduling::{DecidedCall, Produced};
+    let mut fleet = Fleet::new(["a", "ab", "b"].map(pod));
+    fleet.build(&session_id::TYPE, Some(json!({"cookieName": "sid"}))).unwrap();
+    let sources = json!([{"header": "x-none"}, {"attribute": "SessionIDDataKey"}]);
+    let params = json!({"strategy": "session_id", "sessionIdConfig": {"sources": sources}});
+    let built = fleet.build(&TYPE, Some(params)).unwrap();
+    assert_eq!(built.consumed[0].key.producer, "session-id-producer");
+    let columns = |id: &'static str| {
+        let mut columns = Columns::new();
+        let cell = SessionIdData(id.into());
+        columns.insert(Produced::new(fleet.column("session-id-producer"), vec![cell]));
+        columns
+    };
+    let decision = fleet.decision(&[Some(1)], &[]);
+    fleet.call(&request("m"), &columns("s1"), |call| {
+        let decided = DecidedCall { call: *call, decision: &decision, profiles: &["default".into()] };
+        let hook = built.roles.pre_request.as_ref().unwrap();
+        hook.before_forward(&decided, &mut HeaderEdits::default()).unwrap();
+    });
+    assert_eq!(fleet.scores(&built.roles, &request("m"), &columns("s1")), [0.0, 1.0, 0.0]);
+    assert_eq!(fleet.scores(&built.roles, &request("m"), &columns("s2")), [0.0; 3]);
+    assert_eq!(fleet.scores(&built.roles, &request("m"), &Columns::new()), [0.0; 3]);
 }

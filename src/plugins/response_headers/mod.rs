@@ -1,0 +1,3 @@
+//! Plugins that act on response headers alone: one file a plugin.
+
+pub mod served_verifier;
