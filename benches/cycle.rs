@@ -115,49 +115,50 @@ fn cycle(criterion: &mut Criterion) {
         let (pool, plan) = (pool(endpoints), plan());
         let headers = Headers::new();
         let mut rng = Rng::with_seed(1);
-        let mut decide = |(body, inference): &(Bytes, Inference),
-                          whole: bool,
-                          columns: &mut Option<Columns>| {
-            let view = RequestView {
-                id: "request",
-                target_model: "model",
-                headers: &headers,
-                body,
-                inference,
-                tokens: None,
-                media: &pointsman::request::MediaEstimate::DEFAULT,
-                priority: 0,
-                fairness_id: "default",
+        let mut decide =
+            |(body, inference): &(Bytes, Inference), whole: bool, columns: &mut Option<Columns>| {
+                let view = RequestView {
+                    id: "request",
+                    target_model: "model",
+                    headers: &headers,
+                    body,
+                    inference,
+                    tokens: None,
+                    media: &pointsman::request::MediaEstimate::DEFAULT,
+                    priority: 0,
+                    fairness_id: "default",
+                };
+                let candidates = Candidates::all(pool.snapshot());
+                let now = Instant::now();
+                if whole || columns.is_none() {
+                    let slots = candidates.slots();
+                    let empty = Columns::new();
+                    let call = Call::new(view, now, &candidates, &slots, &empty);
+                    let mut table = Columns::new();
+                    for produced in plan.producer.producer.as_ref().unwrap().produce(&call).unwrap() {
+                        table.insert(produced);
+                    }
+                    *columns = Some(table);
+                }
+                let columns = columns.as_ref().unwrap();
+                let everyone = candidates.slots();
+                let call = Call::new(view, now, &candidates, &everyone, columns);
+                let decision = plan.scheduler.schedule(&call, &mut rng, None).unwrap();
+                if whole {
+                    let call = Call::new(view, now, &candidates, &[], columns);
+                    let decided =
+                        DecidedCall { call, decision: &decision, profiles: plan.scheduler.profile_names() };
+                    let hooks = plan
+                        .scorers
+                        .iter()
+                        .chain([&plan.producer])
+                        .filter_map(|roles| roles.pre_request.as_ref());
+                    for hook in hooks {
+                        hook.before_forward(&decided, &mut HeaderEdits::default()).unwrap();
+                    }
+                }
+                black_box(decision);
             };
-            let candidates = Candidates::all(pool.snapshot());
-            let now = Instant::now();
-            if whole || columns.is_none() {
-                let slots: Vec<u32> = (0..candidates.len() as u32).collect();
-                let empty = Columns::new();
-                let call = Call::new(view, now, &candidates, &slots, &empty);
-                let mut table = Columns::new();
-                for produced in plan.producer.producer.as_ref().unwrap().produce(&call).unwrap() {
-                    table.insert(produced);
-                }
-                *columns = Some(table);
-            }
-            let columns = columns.as_ref().unwrap();
-            let decision = plan.scheduler.schedule(view, now, &candidates, columns, &mut rng, None).unwrap();
-            if whole {
-                let call = Call::new(view, now, &candidates, &[], columns);
-                let decided =
-                    DecidedCall { call, decision: &decision, profiles: plan.scheduler.profile_names() };
-                let hooks = plan
-                    .scorers
-                    .iter()
-                    .chain([&plan.producer])
-                    .filter_map(|roles| roles.pre_request.as_ref());
-                for hook in hooks {
-                    hook.before_forward(&decided, &mut HeaderEdits::default()).unwrap();
-                }
-            }
-            black_box(decision);
-        };
         let mut number = 0;
         group.bench_function(BenchmarkId::new("produce, schedule, record; cold", endpoints), |bencher| {
             let next = || {

@@ -5,7 +5,7 @@ use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use pointsman::datalayer::EngineTable;
-use pointsman::datalayer::exposition::{Figures, PageReader, Wanted};
+use pointsman::datalayer::exposition::{Figures, PageReader, WantedSeries};
 
 const CAPTURED: &[u8] = include_bytes!("../tests/data/vllm-0.32.0/metrics.txt");
 const TWO_ENGINES: &[u8] = include_bytes!("../tests/data/vllm-0.32.0/metrics_dp2.txt");
@@ -36,7 +36,7 @@ fn page_of(bytes: usize) -> Vec<u8> {
 }
 
 fn read_pages(criterion: &mut Criterion) {
-    let wanted = Wanted::new(&EngineTable::builtin().engines["vllm"], Figures::ALL);
+    let wanted = WantedSeries::new(&EngineTable::builtin().engines["vllm"], Figures::ALL);
     let mut group = criterion.benchmark_group("exposition");
     for (name, page) in [
         ("captured page, 56 KB", CAPTURED.to_vec()),

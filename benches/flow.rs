@@ -13,7 +13,7 @@ use criterion::{BatchSize, BenchmarkId, Criterion, Throughput, criterion_group, 
 use pointsman::flow::detector::Detector;
 use pointsman::flow::settings::{BandSettings, Fairness, Ordering, ProgramAware};
 use pointsman::flow::{
-    Arrival, Controller, Decision, Fill, FlowSettings, Gate, Load, Silent, Ticket, Unplaced, saturation,
+    Arrival, Controller, Fill, FlowSettings, Gate, GateDecision, Load, Silent, Ticket, Unplaced, saturation,
 };
 use pointsman::pool::{Endpoint, EndpointId, EndpointSpec, Pool, Reading};
 
@@ -71,7 +71,7 @@ struct Backlog {
     arrivals: Vec<Arrival>,
     next: usize,
     now: Instant,
-    decisions: Vec<Decision>,
+    decisions: Vec<GateDecision>,
 }
 
 impl Backlog {
@@ -98,7 +98,7 @@ impl Backlog {
         self.room.0.store(1, Relaxed);
         self.gate.advance(self.now, &self.room, &mut self.decisions);
         self.room.0.store(0, Relaxed);
-        while let Some(Decision::Release { ticket, .. }) = self.decisions.pop() {
+        while let Some(GateDecision::Release { ticket, .. }) = self.decisions.pop() {
             self.gate.complete(ticket, Some(1000), self.now, &self.room, &mut self.decisions);
         }
     }
@@ -125,7 +125,7 @@ fn pairs(criterion: &mut Criterion) {
     group.bench_function("nothing waits", |bencher| {
         bencher.iter(|| {
             open.submit();
-            while let Some(Decision::Release { ticket, .. }) = open.decisions.pop() {
+            while let Some(GateDecision::Release { ticket, .. }) = open.decisions.pop() {
                 open.gate.complete(ticket, Some(1000), open.now, &open.room, &mut open.decisions);
             }
         });

@@ -27,7 +27,7 @@ pub struct Caller {
 
 /// The answer to a caller of a page.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AccessVerdict {
     /// Come in.
     Allowed,
     /// The caller brings no token, or one that the API server does not know.
@@ -38,7 +38,7 @@ pub enum Verdict {
     Unavailable(String),
 }
 
-impl Verdict {
+impl AccessVerdict {
     /// All names.
     pub const NAMES: [&'static str; 4] = ["allowed", "unauthenticated", "denied", "unavailable"];
 
@@ -54,7 +54,7 @@ impl Verdict {
 }
 
 /// A verdict that takes its time.
-pub type Answer<'a> = Pin<Box<dyn Future<Output = Verdict> + Send + 'a>>;
+pub type Answer<'a> = Pin<Box<dyn Future<Output = AccessVerdict> + Send + 'a>>;
 
 /// Decides who may see the pages.
 pub trait Access: Send + Sync {
@@ -76,16 +76,16 @@ pub(super) async fn guard(State(access): State<Arc<dyn Access>>, request: Reques
     };
     let path = caller.path.clone();
     match access.check(caller).await {
-        Verdict::Allowed => next.run(request).await,
-        Verdict::Unauthenticated => {
+        AccessVerdict::Allowed => next.run(request).await,
+        AccessVerdict::Unauthenticated => {
             let challenge = [(header::WWW_AUTHENTICATE, "Bearer")];
             (StatusCode::UNAUTHORIZED, challenge, "a bearer token of the cluster is needed\n").into_response()
         }
-        Verdict::Denied => {
+        AccessVerdict::Denied => {
             let message = format!("the token's user may not get the non-resource URL {path}\n");
             (StatusCode::FORBIDDEN, message).into_response()
         }
-        Verdict::Unavailable(error) => {
+        AccessVerdict::Unavailable(error) => {
             let message = format!("the token could not be checked: {error}\n");
             (StatusCode::INTERNAL_SERVER_ERROR, message).into_response()
         }

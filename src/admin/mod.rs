@@ -9,7 +9,7 @@ mod server;
 #[cfg(test)]
 mod tests;
 
-pub use access::{Access, Answer, Caller, Verdict};
+pub use access::{Access, AccessVerdict, Answer, Caller};
 pub use debug::PluginState;
 pub use health::{HealthService, HealthState, LEADER_SERVICE};
 pub use list::{HealthRpc, ListRequest, ListResponse};

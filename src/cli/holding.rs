@@ -46,7 +46,7 @@ impl Holding {
             cap,
         });
         let load = PoolLoad { gauges: Arc::clone(&gauges) };
-        let controller = Controller::new(settings, load, Told { metrics: metrics.clone() });
+        let controller = Controller::new(settings, load, FlowSeries { metrics: metrics.clone() });
         Self { controller, metrics, gauges }
     }
 
@@ -135,11 +135,11 @@ impl Load for PoolLoad {
 }
 
 /// What happens in the gate, as series. Requests themselves are counted where they wait.
-struct Told {
+struct FlowSeries {
     metrics: FlowMetrics,
 }
 
-impl Observer for Told {
+impl Observer for FlowSeries {
     fn entered(&self, _: &crate::flow::Arrival) {}
 
     fn enqueued(&self, _: &crate::flow::Arrival, _: Option<Outcome>, _: Duration) {}

@@ -26,12 +26,15 @@ use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
 use crate::config::{self, LoadOptions, Origin, Plan, PlannedInstance};
-use crate::director::{Admission, BodyBudget, Director, DirectorParts, Held, Hook, Shedding, TimedParser};
+use crate::director::{
+    Admission, BodyBudget, Director, DirectorParts, Hook, QueuedAdmission, Shedding, TimedParser,
+};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
 use crate::kubernetes::Leadership;
 use crate::metrics::{MetricBounds, Metrics};
+use crate::plugins::scorers::active_request;
 use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
@@ -130,7 +133,7 @@ fn start(
     }
     let runtime = runtime.enable_all().thread_name("serve").build().context("cannot start the runtime")?;
     let outcome =
-        runtime.block_on(serve(flags, settings, Parts { metrics, plan, pool, source, log, output }));
+        runtime.block_on(serve(flags, settings, ServeInputs { metrics, plan, pool, source, log, output }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -161,7 +164,7 @@ fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyh
 }
 
 /// What serving needs.
-struct Parts<'p> {
+struct ServeInputs<'p> {
     metrics: Arc<Metrics>,
     plan: Plan,
     pool: Arc<Pool>,
@@ -177,8 +180,8 @@ enum Source {
 }
 
 /// Three stages: sockets, services over them, and what runs until it is told to stop.
-async fn serve(flags: &ServeFlags, settings: &Settings, parts: Parts<'_>) -> anyhow::Result<()> {
-    let Parts { metrics, plan, pool, source, log, output } = parts;
+async fn serve(flags: &ServeFlags, settings: &Settings, parts: ServeInputs<'_>) -> anyhow::Result<()> {
+    let ServeInputs { metrics, plan, pool, source, log, output } = parts;
     let warm = plan.gates.ha_populate_non_leader_datastore;
     let finder = match source {
         Source::File(spec) => Finder::File(Box::new(first_endpoints(spec, &pool, &metrics).await?)),
@@ -377,14 +380,16 @@ fn director(
     budget: Arc<BodyBudget>,
 ) -> Director {
     let admission: Arc<dyn Admission> = match holding {
-        Some(holding) => Arc::new(Held::new(Arc::clone(&holding.controller), holding.metrics.clone())),
+        Some(holding) => {
+            Arc::new(QueuedAdmission::new(Arc::clone(&holding.controller), holding.metrics.clone()))
+        }
         None => Arc::new(Shedding::new(plan.detector, Arc::clone(metrics))),
     };
     // The reference's producer of these figures exists where a plugin reads them, or where it is listed.
     let inflight = plan
         .instances
         .iter()
-        .any(|instance| matches!(instance.kind, "active-request-scorer" | INFLIGHT_PRODUCER))
+        .any(|instance| [active_request::TYPE.name, INFLIGHT_PRODUCER].contains(&instance.kind))
         .then(|| metrics.inflight(INFLIGHT_PRODUCER));
     for producer in &plan.producers {
         metrics.extproc().produces(producer.kind, &producer.name);

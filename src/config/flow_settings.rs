@@ -11,17 +11,18 @@ use crate::flow::settings::{
     BandSettings, DEFAULT_BAND_BYTES, DEFAULT_BAND_REQUESTS, Fairness, FlowSettings, Ordering, UsageLimit,
     no_endpoint_ttl, request_ttl,
 };
+use crate::plugins::flow_control::{fairness, ordering, usage_limits, utilization_detector};
 
 const DETECTOR: Role<DetectorKind> =
     Role::new("saturation detector", |instance| instance.roles.detector.clone())
-        .or_default("utilization-detector");
+        .or_default(utilization_detector::TYPE.name);
 const USAGE_LIMIT: Role<UsageLimit> =
     Role::new("usage limit policy", |instance| instance.roles.usage_limit.clone())
-        .or_default("static-usage-limit-policy");
+        .or_default(usage_limits::STATIC.name);
 const FAIRNESS: Role<Fairness> = Role::new("fairness policy", |instance| instance.roles.fairness.clone())
-    .or_default("global-strict-fairness-policy");
+    .or_default(fairness::GLOBAL_STRICT.name);
 const ORDERING: Role<Ordering> =
-    Role::new("ordering policy", |instance| instance.roles.ordering).or_default("fcfs-ordering-policy");
+    Role::new("ordering policy", |instance| instance.roles.ordering).or_default(ordering::FCFS.name);
 
 impl Resolver<'_> {
     /// The saturation detector, which counts whether or not the feature gate is on.

@@ -48,13 +48,13 @@ pub(super) struct Instance {
 }
 
 /// A trait that has an extension point of its own.
-pub(super) trait Slot {
+pub(super) trait ExtensionPlugin {
     const POINT: ExtensionPoint;
 }
 
 macro_rules! slots {
     ($($role:ident at $point:ident;)*) => {$(
-        impl Slot for dyn $role {
+        impl ExtensionPlugin for dyn $role {
             const POINT: ExtensionPoint = ExtensionPoint::$point;
         }
     )*};
@@ -111,7 +111,7 @@ impl Instance {
     }
 
     /// The plugin in one role, with its name and timer.
-    pub(super) fn slot<T: ?Sized + Slot>(
+    pub(super) fn slot<T: ?Sized + ExtensionPlugin>(
         &self,
         metrics: &Metrics,
         role: impl Fn(&Roles) -> Option<Arc<T>>,

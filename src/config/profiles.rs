@@ -9,11 +9,11 @@ use super::resolver::Resolver;
 use super::schema::ProfileEntry;
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
-use crate::plugins::profiles::{disagg, disagg_headers, pd};
+use crate::plugins::profiles::{disagg, disagg_headers, pd, single};
 use crate::scheduling::{Profile, ProfileFault, Scheduler, WeightedScorer};
 
-const DEFAULT_PICKER: &str = "max-score-picker";
-const DEFAULT_HANDLER: &str = "single-profile-handler";
+const DEFAULT_PICKER: &str = crate::plugins::pickers::max_score::TYPE.name;
+const DEFAULT_HANDLER: &str = single::TYPE.name;
 
 /// Profiles with everything resolved to instances.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::former;
-use super::instance::{Instance, Slot};
+use super::instance::{ExtensionPlugin, Instance};
 use super::instances::Instances;
 use super::options::LoadOptions;
 use super::plan::{Plan, PlannedInstance};
@@ -120,7 +120,7 @@ impl Resolver<'_> {
 }
 
 /// The producer that conditional requests (`Prefer: if-available`) go by.
-const CONDITIONAL_PRODUCER: &str = "approx-prefix-cache-producer";
+const CONDITIONAL_PRODUCER: &str = crate::plugins::producers::approx_prefix_cache::TYPE.name;
 
 /// One role of every instance that has it, in order.
 fn hooks<T>(
@@ -129,7 +129,7 @@ fn hooks<T>(
     role: impl Fn(&Roles) -> Option<Arc<T>>,
 ) -> Vec<ProfilePlugin<T>>
 where
-    T: ?Sized + Slot,
+    T: ?Sized + ExtensionPlugin,
 {
     instances.iter().filter_map(|instance| instance.slot(metrics, &role)).collect()
 }

@@ -10,11 +10,11 @@ use super::names::DataLayerNames;
 use super::reference::Reference;
 use super::resolver::{Resolver, Role};
 use crate::datalayer::{EngineTable, SourceSpec};
-use crate::plugins::FileDiscoverySpec;
+use crate::plugins::{FileDiscoverySpec, sources};
 use crate::request::ParserKind;
 
-const SOURCE: &str = "metrics-data-source";
-const EXTRACTOR: &str = "core-metrics-extractor";
+const SOURCE: &str = sources::METRICS_DATA_SOURCE.name;
+const EXTRACTOR: &str = sources::CORE_METRICS_EXTRACTOR.name;
 
 const PARSER: Role<ParserKind> = Role::new("parser", |instance| instance.roles.parser);
 const DATA_SOURCE: Role<()> = Role::new("data source", |instance| {

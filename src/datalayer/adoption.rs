@@ -63,7 +63,7 @@ impl Answer {
 
 /// What to do after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Verdict {
+pub enum AnswerVerdict {
     /// The answer counts; the round is over.
     Accept,
     /// The answer does not count; ask for the full page now.
@@ -134,7 +134,12 @@ impl Adoption {
     }
 
     /// A whole page came back.
-    pub fn answered(&mut self, variant: Variant, answer: Answer, now: Instant) -> (Verdict, Option<Change>) {
+    pub fn answered(
+        &mut self,
+        variant: Variant,
+        answer: Answer,
+        now: Instant,
+    ) -> (AnswerVerdict, Option<Change>) {
         if variant == Variant::Full {
             self.full = answer;
             match self.state {
@@ -152,33 +157,33 @@ impl Adoption {
                 }
                 State::Trying { .. } => {}
             }
-            return (Verdict::Accept, None);
+            return (AnswerVerdict::Accept, None);
         }
         let good = answer.covers(&self.full);
         match self.state {
             State::Trying { .. } => {
                 let smaller = answer.bytes < self.full.bytes / 4 * 3;
                 let change = self.tried(variant, (good && smaller).then_some(answer.bytes), now);
-                (if good { Verdict::Accept } else { Verdict::AskFull }, change)
+                (if good { AnswerVerdict::Accept } else { AnswerVerdict::AskFull }, change)
             }
             State::Adopted { .. } if good => {
                 // Figures that came up since must not go missing again unnoticed.
                 self.full.found = self.full.found.union(answer.found);
                 self.full.rows = answer.rows;
-                (Verdict::Accept, None)
+                (AnswerVerdict::Accept, None)
             }
-            State::Adopted { .. } => (Verdict::AskFull, Some(self.drop_form(now))),
-            State::Full { .. } => (if good { Verdict::Accept } else { Verdict::AskFull }, None),
+            State::Adopted { .. } => (AnswerVerdict::AskFull, Some(self.drop_form(now))),
+            State::Full { .. } => (if good { AnswerVerdict::Accept } else { AnswerVerdict::AskFull }, None),
         }
     }
 
     /// The server answered, but not with a page (status, encoding, format).
-    pub fn refused(&mut self, variant: Variant, now: Instant) -> (Verdict, Option<Change>) {
+    pub fn refused(&mut self, variant: Variant, now: Instant) -> (AnswerVerdict, Option<Change>) {
         match (variant, self.state) {
-            (Variant::Full, _) => (Verdict::Accept, None),
-            (_, State::Trying { .. }) => (Verdict::AskFull, self.tried(variant, None, now)),
-            (_, State::Adopted { .. }) => (Verdict::AskFull, Some(self.drop_form(now))),
-            (_, State::Full { .. }) => (Verdict::AskFull, None),
+            (Variant::Full, _) => (AnswerVerdict::Accept, None),
+            (_, State::Trying { .. }) => (AnswerVerdict::AskFull, self.tried(variant, None, now)),
+            (_, State::Adopted { .. }) => (AnswerVerdict::AskFull, Some(self.drop_form(now))),
+            (_, State::Full { .. }) => (AnswerVerdict::AskFull, None),
         }
     }
 
@@ -227,7 +232,7 @@ impl Adoption {
 
 #[cfg(test)]
 mod tests {
-    use super::Verdict::{Accept, AskFull};
+    use super::AnswerVerdict::{Accept, AskFull};
     use super::*;
     use crate::datalayer::exposition::Figure;
 

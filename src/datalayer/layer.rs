@@ -7,7 +7,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::exposition::Wanted;
+use super::exposition::WantedSeries;
 use super::request::filter_query;
 use super::status::StatusCell;
 use super::target::{Engine, Site};
@@ -43,7 +43,7 @@ impl DataLayer {
         let https = settings.source.https.then(|| TlsClient::new(&settings.source, Instant::now()));
         let tls = https.transpose()?.map_or_else(OnceLock::new, |tls| OnceLock::from(Some(Arc::new(tls))));
         let compile = |name: &str, specs: &EngineSpecs| {
-            let wanted = Wanted::new(specs, settings.needs);
+            let wanted = WantedSeries::new(specs, settings.needs);
             Arc::new(Engine { name: name.to_owned(), filter: filter_query(&wanted), wanted })
         };
         let engines = settings.engines.engines.iter();

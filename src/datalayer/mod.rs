@@ -24,7 +24,7 @@ mod tls;
 mod worker;
 mod workers;
 
-pub use adoption::{Adoption, Answer, Change, Variant, Verdict};
+pub use adoption::{Adoption, Answer, AnswerVerdict, Change, Variant};
 pub use engines::{DEFAULT_ENGINE, ENGINE_LABEL, EngineSpecs, EngineTable, LEGACY_ENGINE_LABEL, MetricSpec};
 pub use error::ScrapeError;
 pub use label_role::LabelRole;

@@ -1,10 +1,10 @@
 //! The bytes of a scrape request, and where a redirect leads. Pure.
 
 use super::Variant;
-use super::exposition::Wanted;
+use super::exposition::WantedSeries;
 
 /// Query that asks for the needed names only.
-pub(super) fn filter_query(wanted: &Wanted) -> String {
+pub(super) fn filter_query(wanted: &WantedSeries) -> String {
     // Brackets are percent-encoded, as RFC 3986 wants them.
     wanted.names().map(|name| format!("name%5B%5D={name}")).collect::<Vec<_>>().join("&")
 }
@@ -77,7 +77,7 @@ mod tests {
     fn all_names_go_into_the_filter() {
         let spec = |name| Some(MetricSpec::named(name));
         let specs = EngineSpecs { waiting: spec("a:w"), running: spec("b"), ..EngineSpecs::default() };
-        assert_eq!(filter_query(&Wanted::new(&specs, Figures::ALL)), "name%5B%5D=a:w&name%5B%5D=b");
+        assert_eq!(filter_query(&WantedSeries::new(&specs, Figures::ALL)), "name%5B%5D=a:w&name%5B%5D=b");
     }
 
     #[test]

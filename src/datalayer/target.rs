@@ -8,12 +8,12 @@ use parking_lot::Mutex;
 use tokio::io::ReadBuf;
 
 use super::connection::Connection;
-use super::exposition::{Figures, Page, PageReader, Wanted};
+use super::exposition::{Figures, Page, PageReader, WantedSeries};
 use super::request;
 use super::status::StatusCell;
 use super::tls::TlsClient;
 use super::{
-    Adoption, Answer, Change, Event, Observer, ResponseReader, ScrapeError, Settings, Variant, Verdict,
+    Adoption, Answer, AnswerVerdict, Change, Event, Observer, ResponseReader, ScrapeError, Settings, Variant,
 };
 use crate::pool::Endpoint;
 
@@ -25,7 +25,7 @@ const MAX_DRAIN: usize = 64 * 1024;
 const REPEAT_EXTRACT_ERROR: Duration = Duration::from_secs(30);
 
 /// What all targets of a worker share.
-pub(super) struct Surroundings {
+pub(super) struct ScrapeContext {
     pub(super) settings: Arc<Settings>,
     pub(super) observer: Arc<dyn Observer>,
     /// Where sockets are read into. Its owner polls one target at a time, so the lock is never waited for.
@@ -57,7 +57,7 @@ impl Site {
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) name: String,
-    pub(super) wanted: Wanted,
+    pub(super) wanted: WantedSeries,
     pub(super) filter: String,
 }
 
@@ -145,7 +145,7 @@ impl Target {
     }
 
     /// Asks once, or twice where a filtered answer falls short, and records what was read. True if a whole page came.
-    pub(super) async fn round(&mut self, around: &Surroundings) -> bool {
+    pub(super) async fn round(&mut self, around: &ScrapeContext) -> bool {
         let begun = Instant::now();
         let deadline = begun + around.settings.timeout;
         let mut variant = self.adoption.next(begun);
@@ -161,7 +161,7 @@ impl Target {
                     let answer = Answer::new(&page, self.body);
                     let (verdict, change) = self.adoption.answered(variant, answer, now);
                     self.tell(around, change);
-                    if verdict == Verdict::Accept {
+                    if verdict == AnswerVerdict::Accept {
                         self.accept(around, page, dispatched, now - begun, now);
                         return true;
                     }
@@ -175,7 +175,7 @@ impl Target {
             if error.is_answer() {
                 let (verdict, change) = self.adoption.refused(variant, now);
                 self.tell(around, change);
-                if verdict == Verdict::AskFull {
+                if verdict == AnswerVerdict::AskFull {
                     variant = Variant::Full;
                     continue;
                 }
@@ -195,7 +195,7 @@ impl Target {
         }
     }
 
-    fn accept(&mut self, around: &Surroundings, page: Page, dispatched: u64, took: Duration, now: Instant) {
+    fn accept(&mut self, around: &ScrapeContext, page: Page, dispatched: u64, took: Duration, now: Instant) {
         let recovered = self.status.succeeded(self.body, took, page.missing, page.malformed);
         if recovered > 0 {
             tracing::info!(endpoint = %self.endpoint.id(), failures = recovered, "metrics of the endpoint are read again");
@@ -212,7 +212,7 @@ impl Target {
         }
     }
 
-    fn fail(&mut self, around: &Surroundings, error: &ScrapeError, now: Instant) {
+    fn fail(&mut self, around: &ScrapeContext, error: &ScrapeError, now: Instant) {
         if self.status.failed(error, now) == 1 {
             tracing::warn!(endpoint = %self.endpoint.id(), address = %self.site.address, %error, "cannot read metrics of the endpoint");
         }
@@ -224,7 +224,7 @@ impl Target {
         around.observer.poll_error(&self.endpoint, error);
     }
 
-    fn tell(&self, around: &Surroundings, change: Option<Change>) {
+    fn tell(&self, around: &ScrapeContext, change: Option<Change>) {
         let Some(change) = change else { return };
         self.status.set_form(self.adoption.in_use());
         match change {
@@ -240,7 +240,7 @@ impl Target {
     }
 
     /// Gets one form of the page into the reader, redirects included.
-    async fn ask(&mut self, around: &Surroundings, variant: Variant) -> Result<(), ScrapeError> {
+    async fn ask(&mut self, around: &ScrapeContext, variant: Variant) -> Result<(), ScrapeError> {
         for _ in 0..=MAX_REDIRECTS {
             let path = self.prepare(around, variant);
             self.exchange(around).await?;
@@ -272,13 +272,13 @@ impl Target {
         Err(ScrapeError::TooManyRedirects)
     }
 
-    fn path(&self, around: &Surroundings, variant: Variant) -> String {
+    fn path(&self, around: &ScrapeContext, variant: Variant) -> String {
         let configured = || request::target(&around.settings.source.path, variant, &self.engine.filter);
         self.redirects[variant as usize].clone().unwrap_or_else(configured)
     }
 
     /// Makes `request` ask for `variant`. Returns the path if it had to be built anew.
-    fn prepare(&mut self, around: &Surroundings, variant: Variant) -> Option<String> {
+    fn prepare(&mut self, around: &ScrapeContext, variant: Variant) -> Option<String> {
         if self.request_for == Some(variant) {
             return None;
         }
@@ -289,7 +289,7 @@ impl Target {
     }
 
     /// Sends the request and reads the answer. A connection that broke while it was idle is replaced once.
-    async fn exchange(&mut self, around: &Surroundings) -> Result<(), ScrapeError> {
+    async fn exchange(&mut self, around: &ScrapeContext) -> Result<(), ScrapeError> {
         if let Some(mut connection) = self.connection.take()
             && connection.is_idle().await
         {
@@ -311,7 +311,7 @@ impl Target {
     /// again.
     async fn exchange_on(
         &mut self,
-        around: &Surroundings,
+        around: &ScrapeContext,
         mut connection: Connection,
     ) -> Result<(), ScrapeError> {
         self.response.reset();

@@ -11,14 +11,14 @@ use tokio_util::sync::CancellationToken;
 use super::DataLayer;
 use super::schedule::Schedule;
 use super::status::StatusCell;
-use super::target::{Engine, Site, Surroundings, Target};
+use super::target::{Engine, ScrapeContext, Site, Target};
 use crate::pool::Endpoint;
 
 /// Size of the buffer that sockets are read into. A usual page fits, so that one read gets it all.
 const BUFFER_BYTES: usize = 128 * 1024;
 
 /// What a worker keeps of an endpoint.
-struct Slot {
+struct ScrapedEndpoint {
     incarnation: u64,
     site: Site,
     engine: Arc<Engine>,
@@ -32,7 +32,7 @@ struct Worker {
     layer: Arc<DataLayer>,
     share: Share,
     schedule: Schedule,
-    slots: HashMap<u64, Slot>,
+    slots: HashMap<u64, ScrapedEndpoint>,
     /// Incarnation → key.
     keys: HashMap<u64, u64>,
     next_key: u64,
@@ -48,7 +48,7 @@ pub(super) struct Share {
 /// Scrapes until `shutdown`.
 pub(super) async fn run(layer: Arc<DataLayer>, share: Share, shutdown: CancellationToken) {
     let mut changes = layer.pool.subscribe();
-    let around = Arc::new(layer.surroundings(BUFFER_BYTES));
+    let around = Arc::new(layer.scrape_context(BUFFER_BYTES));
     let start = Instant::now();
     let mut worker = Worker {
         schedule: Schedule::new(layer.settings.pace(), start),
@@ -150,7 +150,7 @@ impl Worker {
         }
     }
 
-    fn slot(&self, endpoint: &Arc<Endpoint>, engine: Arc<Engine>, site: Site) -> Slot {
+    fn slot(&self, endpoint: &Arc<Endpoint>, engine: Arc<Engine>, site: Site) -> ScrapedEndpoint {
         let incarnation = endpoint.incarnation();
         let name = endpoint.id().to_string();
         let status = Arc::new(StatusCell::new(name, incarnation, site.address, engine.name.clone()));
@@ -159,13 +159,19 @@ impl Worker {
         let filtered = self.layer.settings.filtered;
         let target =
             Target::new(Arc::clone(endpoint), Arc::clone(&engine), (site.clone(), tls), filtered, status);
-        Slot { incarnation, site, engine, cancel: CancellationToken::new(), target: Some(Box::new(target)) }
+        ScrapedEndpoint {
+            incarnation,
+            site,
+            engine,
+            cancel: CancellationToken::new(),
+            target: Some(Box::new(target)),
+        }
     }
 }
 
 impl DataLayer {
-    fn surroundings(&self, buffer: usize) -> Surroundings {
-        Surroundings {
+    fn scrape_context(&self, buffer: usize) -> ScrapeContext {
+        ScrapeContext {
             settings: Arc::clone(&self.settings),
             observer: Arc::clone(&self.observer),
             buffer: parking_lot::Mutex::new(vec![0; buffer].into()),

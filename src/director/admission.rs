@@ -54,7 +54,7 @@ pub trait Place: Send + Sync {
 }
 
 /// The place of an admitted request; `None` where nobody counts.
-pub type Permit = Option<Box<dyn Place>>;
+pub type AdmissionPlace = Option<Box<dyn Place>>;
 
 /// Admits requests, now or later. Dropping the future withdraws the request.
 pub trait Admission: Send + Sync {
@@ -69,5 +69,5 @@ pub trait Admission: Send + Sync {
     fn admit<'a>(
         &'a self,
         call: AdmissionCall<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>>;
+    ) -> Pin<Box<dyn Future<Output = Result<AdmissionPlace, Refusal>> + Send + 'a>>;
 }

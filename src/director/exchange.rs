@@ -7,10 +7,11 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 
 use super::bindings::{ServerBindings, StateKey};
+use super::claim::Claim;
 use super::reading::{self, Reading};
 use super::retry::Pace;
 use super::unseen::Unseen;
-use super::{Hook, Permit, Pieces, Refusal, ResponseSide};
+use super::{Hook, Pieces, Refusal, ResponseSide};
 use crate::metrics::{
     AnswerMetrics, InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseEnd, ResponseStats,
     RunningGuard, UsageUnread,
@@ -36,9 +37,7 @@ pub(super) struct ExchangeParts {
     pub(super) profile_names: Arc<[Arc<str>]>,
     pub(super) hooks: Arc<[Hook]>,
     pub(super) states: Vec<PluginState>,
-    pub(super) lease: Lease,
-    /// Comes after the lease: what ends first is the share of load, so that the place that gets free finds the room.
-    pub(super) permit: Permit,
+    pub(super) claim: Claim,
     pub(super) received: Instant,
     pub(super) usage_limit: usize,
     pub(super) processing: ProcessingMetrics,
@@ -155,14 +154,11 @@ impl Exchange {
         self.response_bytes += chunk.len() as u64;
         if self.first_byte.is_none() {
             self.first_byte = Some(now);
-            self.parts.lease.release_tokens();
             self.parts.stages.clear();
             if let Some(inflight) = &mut self.parts.inflight {
                 inflight.release_tokens();
             }
-            if let Some(place) = &mut self.parts.permit {
-                place.eased();
-            }
+            self.parts.claim.ease();
         }
         if let Some(last) = self.last_chunk.replace(now)
             && self.parts.streaming
@@ -183,8 +179,8 @@ impl Exchange {
         if self.restorer.as_ref().is_some_and(ModelRestorer::limited) {
             self.parts.answers.models_limited();
         }
-        if let (Some(place), Some(usage)) = (&mut self.parts.permit, &usage) {
-            place.served(usage);
+        if let Some(usage) = &usage {
+            self.parts.claim.served(usage);
         }
         if self.begun {
             self.parts.metrics.response_done(ResponseStats {
@@ -313,8 +309,10 @@ impl ResponseSide for Exchange {
     }
 
     fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(place) = self.parts.permit.as_mut().filter(|_| !self.done) else { return Poll::Pending };
-        let revoked = place.poll_revoked(cx);
+        if self.done {
+            return Poll::Pending;
+        }
+        let revoked = self.parts.claim.poll_revoked(cx);
         self.revoked |= revoked.is_ready();
         revoked
     }
@@ -332,7 +330,7 @@ impl ResponseSide for Exchange {
 
 impl Drop for Exchange {
     /// A stream that ends before its response does: the client or the server went away, which proxies do not tell
-    /// apart. The lease and the gauges go with the fields.
+    /// apart. The claim and the gauges go with the fields.
     fn drop(&mut self) {
         self.end(false);
     }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use fastrand::Rng;
 
+use super::claim::Claim;
 use super::exchange::Exchange;
 use super::observed::{describe_stages, observer};
 use super::prepare::Preparation;
@@ -17,8 +18,8 @@ use super::retry;
 use super::route::Routing;
 use super::understood::{LabelText, Understood, kept_request_id, new_request_id};
 use super::{
-    AdmissionCall, Ask, BodySeen, Director, Permit, Pieces, Reason, Refusal, Routed, SubsetHint, names,
-    objective, rewrite, unseen,
+    AdmissionCall, AdmissionPlace, Ask, BodySeen, Director, Pieces, Reason, Refusal, Routed, SubsetHint,
+    names, objective, rewrite, unseen,
 };
 use crate::pool::{Lease, Pool, Subset};
 use crate::request::{self, Headers};
@@ -93,15 +94,16 @@ impl Director {
         let subset = self.subset(hint)?;
         let mut preparation = self.prepare(&request, unparsed);
         let subset_ref = subset.as_ref();
-        let mut permit = self.admit(&mut request, unparsed, received, subset_ref, &mut preparation).await?;
+        let permit = self.admit(&mut request, unparsed, received, subset_ref, &mut preparation).await?;
         request.tokens = preparation.finish().await;
         let now = Instant::now();
         let view = request.view(&headers, &self.parts.media);
         let candidates = self.screened(self.candidates(subset.as_ref())?, view, now, rng)?;
-        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
+        let everyone = candidates.slots();
         let columns = self.produce(view, now, &candidates, &everyone);
-        self.admit_scheduling(&Call::new(view, now, &candidates, &everyone, &columns), rng)?;
-        let mut decision = self.schedule(view, now, &candidates, &columns, rng, &orchestration)?;
+        let call = Call::new(view, now, &candidates, &everyone, &columns);
+        self.admit_scheduling(&call, rng)?;
+        let mut decision = self.schedule(&call, rng, &orchestration)?;
         // The conversation is on the server that decodes, which may not do the work of another stage.
         if let Some(bindings) = self.bindings.as_ref().filter(|_| !decision.answers_for_a_stage())
             && let Some(key) = bindings.referred(&path, &request.body.inference, &request.body.plain)
@@ -113,12 +115,8 @@ impl Director {
         }
         self.require_cached(&headers, &decision, &columns, &candidates)?;
         let forwarded = self.forwarded(&body, &request)?;
-        let lease = take_lease(&decision, request.prompt_tokens())?;
-        if let Some(place) = &mut permit {
-            place.placed();
-        }
-        let (edits, states) =
-            self.before_forward(Call::new(view, now, &candidates, &everyone, &columns), &decision)?;
+        let claim = Claim::new(take_lease(&decision, request.prompt_tokens())?, permit);
+        let (edits, states) = self.before_forward(call, &decision)?;
         describe_stages(&orchestration, &view, &decision);
         Ok(self.route(Routing {
             headers: &headers,
@@ -129,8 +127,7 @@ impl Director {
             candidates: &candidates,
             edits,
             states,
-            lease,
-            permit,
+            claim,
             labels,
             received,
             trace: span.inject(),
@@ -231,7 +228,7 @@ impl Director {
         received: Instant,
         subset: Option<&Subset>,
         preparation: &mut Preparation,
-    ) -> Result<Permit, Refusal> {
+    ) -> Result<AdmissionPlace, Refusal> {
         let Some(admission) = &self.parts.admission else { return Ok(None) };
         if !preparation.is_done() {
             preparation.advance().await;
@@ -309,22 +306,14 @@ impl Director {
         columns
     }
 
-    fn schedule(
-        &self,
-        view: RequestView<'_>,
-        now: Instant,
-        candidates: &Candidates,
-        columns: &Columns,
-        rng: &mut Rng,
-        span: &Span,
-    ) -> Result<Decision, Refusal> {
+    fn schedule(&self, call: &Call<'_>, rng: &mut Rng, span: &Span) -> Result<Decision, Refusal> {
         let start = Instant::now();
-        let result = self.parts.scheduler.schedule(view, now, candidates, columns, rng, observer(span));
+        let result = self.parts.scheduler.schedule(call, rng, observer(span));
         self.scheduler_metrics.e2e_duration(start.elapsed());
         match result {
             Ok(decision) => Ok(decision),
             Err(error) => {
-                self.scheduler_metrics.failure(view.target_model);
+                self.scheduler_metrics.failure(call.request.target_model);
                 Err(refuse(&error))
             }
         }

@@ -7,25 +7,25 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::understood::estimated_tokens;
-use super::{Admission, AdmissionCall, Permit, Place, Reason, Refusal, names};
+use super::{Admission, AdmissionCall, AdmissionPlace, Place, Reason, Refusal, names};
 use crate::flow::{self, Arrival, Controller, DropReason, Outcome, Rejection};
 use crate::metrics::{FlowMetrics, QueuedGuard, RequestLabels};
 use crate::request::Usage;
 
 /// Holds requests in the queues of a [`Controller`].
 #[derive(Debug)]
-pub struct Held {
+pub struct QueuedAdmission {
     controller: Arc<Controller>,
     metrics: FlowMetrics,
 }
 
-impl Held {
+impl QueuedAdmission {
     /// Admission through this controller, shown in these series.
     pub fn new(controller: Arc<Controller>, metrics: FlowMetrics) -> Self {
         Self { controller, metrics }
     }
 
-    async fn wait(&self, arrival: Arrival, held: QueuedGuard) -> Result<Permit, Refusal> {
+    async fn wait(&self, arrival: Arrival, held: QueuedGuard) -> Result<AdmissionPlace, Refusal> {
         let (priority, began) = (arrival.priority, Instant::now());
         let mut admitted = pin!(self.controller.admit(arrival));
         // The first poll puts the request into its queue, and often takes it out again.
@@ -52,7 +52,7 @@ impl Held {
     }
 }
 
-impl Admission for Held {
+impl Admission for QueuedAdmission {
     fn ahead(&self, priority: i32) -> Option<u64> {
         let bands = self.controller.bands();
         Some(bands.iter().filter(|band| band.priority >= priority).map(|band| band.queued.requests).sum())
@@ -61,7 +61,7 @@ impl Admission for Held {
     fn admit<'a>(
         &'a self,
         call: AdmissionCall<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<AdmissionPlace, Refusal>> + Send + 'a>> {
         let slo = names::SLO_TTFT.value(call.headers);
         let arrival = Arrival {
             priority: call.priority,

@@ -88,7 +88,7 @@ impl Admission for Queue {
     fn admit<'a>(
         &'a self,
         call: AdmissionCall<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<AdmissionPlace, Refusal>> + Send + 'a>> {
         self.told.lock().push(call.tokens);
         Box::pin(async {
             if !self.after.is_zero() {

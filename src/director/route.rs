@@ -7,11 +7,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::bindings::ServerBindings;
+use super::claim::Claim;
 use super::exchange::{Exchange, ExchangeParts};
 use super::request_body::RequestBody;
 use super::understood::{LabelText, Understood};
 use super::unseen::Unseen;
-use super::{Director, Permit, Pieces, Routed, control_headers, names};
+use super::{Director, Pieces, Routed, control_headers, names};
 use crate::pool::{Endpoint, Lease};
 use crate::request::{self, Api, Headers};
 use crate::scheduling::{Candidates, Decision, HeaderEdits, PluginState};
@@ -72,8 +73,7 @@ impl Director {
             profile_names: Arc::clone(&self.profile_names),
             hooks: Arc::clone(&self.hooks),
             states: routing.states,
-            lease: routing.lease,
-            permit: routing.permit,
+            claim: routing.claim,
             received: routing.received,
             usage_limit: self.parts.settings.usage_limit,
             processing: self.processing.clone(),
@@ -99,8 +99,7 @@ pub(super) struct Routing<'a> {
     pub(super) candidates: &'a Candidates,
     pub(super) edits: HeaderEdits,
     pub(super) states: Vec<PluginState>,
-    pub(super) lease: Lease,
-    pub(super) permit: Permit,
+    pub(super) claim: Claim,
     pub(super) labels: &'a LabelText,
     pub(super) received: Instant,
     pub(super) trace: Injected,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::{Admission, AdmissionCall, Permit, Reason, Refusal};
+use super::{Admission, AdmissionCall, AdmissionPlace, Reason, Refusal};
 use crate::flow::detector::Detector;
 use crate::flow::saturation;
 use crate::metrics::Metrics;
@@ -23,7 +23,7 @@ impl Shedding {
         Self { detector, metrics }
     }
 
-    fn decide(&self, call: &AdmissionCall<'_>) -> Result<Permit, Refusal> {
+    fn decide(&self, call: &AdmissionCall<'_>) -> Result<AdmissionPlace, Refusal> {
         if call.priority >= 0 {
             return Ok(None);
         }
@@ -47,7 +47,7 @@ impl Admission for Shedding {
     fn admit<'a>(
         &'a self,
         call: AdmissionCall<'a>,
-    ) -> Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>> {
+    ) -> Pin<Box<dyn Future<Output = Result<AdmissionPlace, Refusal>> + Send + 'a>> {
         Box::pin(ready(self.decide(&call)))
     }
 }

@@ -288,7 +288,7 @@ impl Admission for Bill {
     fn admit<'a>(
         &'a self,
         _: AdmissionCall<'a>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Permit, Refusal>> + Send + 'a>> {
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<AdmissionPlace, Refusal>> + Send + 'a>> {
         let place: Box<dyn Place> = Box::new(self.clone());
         Box::pin(std::future::ready(Ok(Some(place))))
     }

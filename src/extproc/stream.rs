@@ -25,8 +25,8 @@ use crate::request::Headers;
 use crate::telemetry::{Span, Tracing};
 use crate::transport::must_be_taken_by;
 
-type Decision = Result<Routed<Exchange>, Refusal>;
-type Deciding = Pin<Box<dyn Future<Output = (Decision, Span)> + Send>>;
+type RoutingResult = Result<Routed<Exchange>, Refusal>;
+type Deciding = Pin<Box<dyn Future<Output = (RoutingResult, Span)> + Send>>;
 
 /// What all streams share.
 pub(super) struct Shared {

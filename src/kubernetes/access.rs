@@ -13,10 +13,10 @@ use kube::{Api, Client};
 use parking_lot::Mutex;
 use tokio::sync::Semaphore;
 
-use super::access_cache::{AccessCache, Decision, Question};
+use super::access_cache::{AccessCache, Question, ReviewAnswer};
 use super::access_strangers::Strangers;
 use super::{Failure, told};
-use crate::admin::{Access, Answer, Caller, Verdict};
+use crate::admin::{Access, AccessVerdict, Answer, Caller};
 use crate::metrics::KubernetesMetrics;
 use crate::telemetry::Repeat;
 
@@ -51,7 +51,7 @@ impl std::fmt::Debug for TokenReviews {
 impl TokenReviews {
     /// Asks by `client`. Nothing is asked yet.
     pub fn new(client: Client, metrics: KubernetesMetrics) -> Self {
-        metrics.checks_access(Verdict::NAMES);
+        metrics.checks_access(AccessVerdict::NAMES);
         Self {
             client,
             cache: Mutex::default(),
@@ -63,12 +63,12 @@ impl TokenReviews {
         }
     }
 
-    async fn verdict(&self, caller: Caller, now: Instant) -> Verdict {
+    async fn verdict(&self, caller: Caller, now: Instant) -> AccessVerdict {
         let Some(token) = caller.token.filter(|token| token.len() <= LONGEST_TOKEN) else {
-            return Verdict::Unauthenticated;
+            return AccessVerdict::Unauthenticated;
         };
         if caller.path.len() > LONGEST_PATH {
-            return Verdict::Denied;
+            return AccessVerdict::Denied;
         }
         let origin = caller.address;
         let question = Question { token: token.into(), path: caller.path.into(), verb: caller.verb.into() };
@@ -84,7 +84,9 @@ impl TokenReviews {
             if trusted { (&self.trusted_slots, TRUSTED_PATIENCE) } else { (&self.slots, PATIENCE) };
         let place = if trusted { None } else { self.strangers.enter(origin) };
         if !trusted && place.is_none() {
-            return Verdict::Unavailable("too many tokens of this address are being checked".to_owned());
+            return AccessVerdict::Unavailable(
+                "too many tokens of this address are being checked".to_owned(),
+            );
         }
         let is_asked = AtomicBool::new(false);
         let asked = async {
@@ -114,7 +116,7 @@ impl TokenReviews {
         }
     }
 
-    fn without_answer(&self, trusted: bool, silent: bool, now: Instant, error: &str) -> Verdict {
+    fn without_answer(&self, trusted: bool, silent: bool, now: Instant, error: &str) -> AccessVerdict {
         if silent {
             self.cache.lock().note_silence(now);
         }
@@ -127,21 +129,21 @@ impl TokenReviews {
                  --metrics-endpoint-auth=false"
             );
         }
-        if trusted { Verdict::Allowed } else { Verdict::Unavailable(error.to_owned()) }
+        if trusted { AccessVerdict::Allowed } else { AccessVerdict::Unavailable(error.to_owned()) }
     }
 
-    async fn ask(&self, question: &Question) -> kube::Result<Decision> {
+    async fn ask(&self, question: &Question) -> kube::Result<ReviewAnswer> {
         let spec = TokenReviewSpec { token: Some(question.token.to_string()), audiences: None };
         let review = TokenReview { spec, ..TokenReview::default() };
         let review = Api::all(self.client.clone()).create(&PostParams::default(), &review).await?;
         let status = review.status.unwrap_or_default();
         let (true, Some(user)) = (status.authenticated.unwrap_or(false), status.user) else {
-            return Ok(Decision::Unauthenticated);
+            return Ok(ReviewAnswer::Unauthenticated);
         };
         let review = SubjectAccessReview { spec: may(user, question), ..SubjectAccessReview::default() };
         let review = Api::all(self.client.clone()).create(&PostParams::default(), &review).await?;
         let allowed = review.status.is_some_and(|status| status.allowed);
-        Ok(if allowed { Decision::Allowed } else { Decision::Denied })
+        Ok(if allowed { ReviewAnswer::Allowed } else { ReviewAnswer::Denied })
     }
 }
 
@@ -160,11 +162,11 @@ fn may(user: UserInfo, question: &Question) -> SubjectAccessReviewSpec {
     }
 }
 
-fn verdict(decision: Decision) -> Verdict {
+fn verdict(decision: ReviewAnswer) -> AccessVerdict {
     match decision {
-        Decision::Allowed => Verdict::Allowed,
-        Decision::Denied => Verdict::Denied,
-        Decision::Unauthenticated => Verdict::Unauthenticated,
+        ReviewAnswer::Allowed => AccessVerdict::Allowed,
+        ReviewAnswer::Denied => AccessVerdict::Denied,
+        ReviewAnswer::Unauthenticated => AccessVerdict::Unauthenticated,
     }
 }
 

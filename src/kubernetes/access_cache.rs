@@ -28,7 +28,7 @@ pub(super) struct Question {
 
 /// The answer of the API server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Decision {
+pub(super) enum ReviewAnswer {
     /// Known, and may.
     Allowed,
     /// Known, but may not.
@@ -40,21 +40,21 @@ pub(super) enum Decision {
 /// Decisions with their age.
 #[derive(Debug, Default)]
 pub(super) struct AccessCache {
-    known: HashMap<Question, (Decision, Instant)>,
+    known: HashMap<Question, (ReviewAnswer, Instant)>,
     /// The last time at which the API server left a question without an answer.
     unanswered: Option<Instant>,
 }
 
 impl AccessCache {
     /// A decision that still counts.
-    pub(super) fn get(&self, question: &Question, now: Instant) -> Option<Decision> {
+    pub(super) fn get(&self, question: &Question, now: Instant) -> Option<ReviewAnswer> {
         let (decision, at) = self.known.get(question)?;
-        let lasts = if *decision == Decision::Allowed { ALLOWED } else { DENIED };
+        let lasts = if *decision == ReviewAnswer::Allowed { ALLOWED } else { DENIED };
         if now.saturating_duration_since(*at) < lasts {
             return Some(*decision);
         }
         let silent = self.unanswered.is_some_and(|at| now.saturating_duration_since(at) < SILENCE);
-        (silent && self.is_trusted(question, now)).then_some(Decision::Allowed)
+        (silent && self.is_trusted(question, now)).then_some(ReviewAnswer::Allowed)
     }
 
     /// The API server gave no answer about a caller that is trusted.
@@ -65,16 +65,16 @@ impl AccessCache {
     /// True if the caller was allowed lately enough to be trusted while nobody can be asked.
     pub(super) fn is_trusted(&self, question: &Question, now: Instant) -> bool {
         self.known.get(question).is_some_and(|(decision, at)| {
-            *decision == Decision::Allowed && now.saturating_duration_since(*at) < GRACE
+            *decision == ReviewAnswer::Allowed && now.saturating_duration_since(*at) < GRACE
         })
     }
 
     /// A fresh decision.
-    pub(super) fn put(&mut self, question: Question, decision: Decision, now: Instant) {
+    pub(super) fn put(&mut self, question: Question, decision: ReviewAnswer, now: Instant) {
         self.unanswered = None;
         if self.known.len() >= KEPT && !self.known.contains_key(&question) {
-            let rank = |(_, (decision, at)): &(&Question, &(Decision, Instant))| {
-                (*decision == Decision::Allowed, *at)
+            let rank = |(_, (decision, at)): &(&Question, &(ReviewAnswer, Instant))| {
+                (*decision == ReviewAnswer::Allowed, *at)
             };
             let oldest = self.known.iter().min_by_key(rank).map(|(question, _)| question.clone());
             if let Some(oldest) = oldest {
@@ -96,12 +96,12 @@ mod tests {
     #[test]
     fn an_allowance_lasts_longer_than_a_refusal_and_longest_without_anybody_to_ask() {
         let (mut cache, start) = (AccessCache::default(), Instant::now());
-        cache.put(question(1), Decision::Allowed, start);
-        cache.put(question(2), Decision::Denied, start);
+        cache.put(question(1), ReviewAnswer::Allowed, start);
+        cache.put(question(2), ReviewAnswer::Denied, start);
         let at = |seconds| start + Duration::from_secs(seconds);
-        assert_eq!(cache.get(&question(1), at(59)), Some(Decision::Allowed));
+        assert_eq!(cache.get(&question(1), at(59)), Some(ReviewAnswer::Allowed));
         assert_eq!(cache.get(&question(1), at(60)), None);
-        assert_eq!(cache.get(&question(2), at(9)), Some(Decision::Denied));
+        assert_eq!(cache.get(&question(2), at(9)), Some(ReviewAnswer::Denied));
         assert_eq!(cache.get(&question(2), at(10)), None);
         assert!(cache.is_trusted(&question(1), at(179)) && !cache.is_trusted(&question(1), at(180)));
         assert!(!cache.is_trusted(&question(2), at(1)) && !cache.is_trusted(&question(3), at(1)));
@@ -110,11 +110,11 @@ mod tests {
     #[test]
     fn invented_tokens_neither_fill_the_memory_nor_push_out_who_is_known() {
         let (mut cache, start) = (AccessCache::default(), Instant::now());
-        cache.put(question(0), Decision::Allowed, start);
+        cache.put(question(0), ReviewAnswer::Allowed, start);
         for token in 1..KEPT + 10 {
             cache.put(
                 question(token),
-                Decision::Unauthenticated,
+                ReviewAnswer::Unauthenticated,
                 start + Duration::from_millis(token as u64),
             );
         }
@@ -126,11 +126,11 @@ mod tests {
     #[test]
     fn after_silence_trusted_callers_do_not_wait_for_the_next() {
         let (mut cache, start) = (AccessCache::default(), Instant::now());
-        cache.put(question(1), Decision::Allowed, start);
+        cache.put(question(1), ReviewAnswer::Allowed, start);
         let at = |seconds| start + Duration::from_secs(seconds);
         assert_eq!(cache.get(&question(1), at(100)), None);
         cache.note_silence(at(100));
-        assert_eq!(cache.get(&question(1), at(109)), Some(Decision::Allowed));
+        assert_eq!(cache.get(&question(1), at(109)), Some(ReviewAnswer::Allowed));
         assert_eq!((cache.get(&question(1), at(110)), cache.get(&question(2), at(101))), (None, None));
         cache.note_silence(at(175));
         assert_eq!(cache.get(&question(1), at(181)), None, "trust has an end");

@@ -217,9 +217,9 @@ fn role_filters_know_all_roles() {
     ];
     let check =
         |plugin, expected: &[&str]| check_filter(plugin, &Value::Null, &pods, &request("m"), expected);
-    check(&filters::decode::TYPE, &["none", "decode", "prefill-decode", "both", "all"]);
-    check(&filters::prefill::TYPE, &["prefill", "prefill-decode", "both", "encode-prefill", "all"]);
-    check(&filters::encode::TYPE, &["encode", "encode-prefill", "all"]);
+    check(&filters::by_role::DECODE, &["none", "decode", "prefill-decode", "both", "all"]);
+    check(&filters::by_role::PREFILL, &["prefill", "prefill-decode", "both", "encode-prefill", "all"]);
+    check(&filters::by_role::ENCODE, &["encode", "encode-prefill", "all"]);
 }
 
 #[test]

@@ -22,7 +22,7 @@ pub struct Look {
 
 /// The judgement of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum DemandVerdict {
     /// There is work.
     Busy,
     /// There was, and the cool-down ends then.
@@ -31,7 +31,7 @@ pub(super) enum Verdict {
     Idle,
 }
 
-impl Verdict {
+impl DemandVerdict {
     /// True if the pool must have at least one server.
     pub(super) fn is_active(self) -> bool {
         self != Self::Idle
@@ -58,18 +58,18 @@ impl Activity {
     }
 
     /// Judges by what was seen now and before.
-    pub(super) fn judge(&mut self, activation: u64, cool_down: Duration, look: Look) -> Verdict {
+    pub(super) fn judge(&mut self, activation: u64, cool_down: Duration, look: Look) -> DemandVerdict {
         if self.last.len() < MAX_REMEMBERED {
             self.last.entry(activation).or_default();
         }
         self.note(look);
         if busy(activation, look) {
-            return Verdict::Busy;
+            return DemandVerdict::Busy;
         }
         let last = self.last.get(&activation).copied().flatten();
         match last.and_then(|last| last.checked_add(cool_down)) {
-            Some(end) if look.at < end => Verdict::CoolingUntil(end),
-            _ => Verdict::Idle,
+            Some(end) if look.at < end => DemandVerdict::CoolingUntil(end),
+            _ => DemandVerdict::Idle,
         }
     }
 }
@@ -93,23 +93,23 @@ mod tests {
         let start = Instant::now();
         let after = |seconds| start + Duration::from_secs(seconds);
         let mut activity = Activity::default();
-        assert_eq!(activity.judge(0, COOL_DOWN, look(0, 0, start)), Verdict::Idle);
-        assert_eq!(activity.judge(0, COOL_DOWN, look(1, 0, after(1))), Verdict::Busy);
-        assert_eq!(activity.judge(0, COOL_DOWN, look(0, 3, after(2))), Verdict::Busy);
-        let cooling = Verdict::CoolingUntil(after(32));
+        assert_eq!(activity.judge(0, COOL_DOWN, look(0, 0, start)), DemandVerdict::Idle);
+        assert_eq!(activity.judge(0, COOL_DOWN, look(1, 0, after(1))), DemandVerdict::Busy);
+        assert_eq!(activity.judge(0, COOL_DOWN, look(0, 3, after(2))), DemandVerdict::Busy);
+        let cooling = DemandVerdict::CoolingUntil(after(32));
         assert_eq!(activity.judge(0, COOL_DOWN, look(0, 0, after(3))), cooling);
         assert_eq!(activity.judge(0, COOL_DOWN, look(0, 0, after(31))), cooling);
-        assert_eq!(activity.judge(0, COOL_DOWN, look(0, 0, after(32))), Verdict::Idle);
+        assert_eq!(activity.judge(0, COOL_DOWN, look(0, 0, after(32))), DemandVerdict::Idle);
     }
 
     #[test]
     fn few_waiting_requests_do_not_wake_a_pool_but_a_running_one_keeps_it() {
         let start = Instant::now();
         let mut activity = Activity::default();
-        assert_eq!(activity.judge(5, COOL_DOWN, look(5, 0, start)), Verdict::Idle);
-        assert_eq!(activity.judge(5, COOL_DOWN, look(0, 1, start)), Verdict::Busy);
-        assert_eq!(activity.judge(0, COOL_DOWN, look(1, 0, start)), Verdict::Busy);
-        assert_eq!(activity.judge(5, COOL_DOWN, look(6, 0, start)), Verdict::Busy);
+        assert_eq!(activity.judge(5, COOL_DOWN, look(5, 0, start)), DemandVerdict::Idle);
+        assert_eq!(activity.judge(5, COOL_DOWN, look(0, 1, start)), DemandVerdict::Busy);
+        assert_eq!(activity.judge(0, COOL_DOWN, look(1, 0, start)), DemandVerdict::Busy);
+        assert_eq!(activity.judge(5, COOL_DOWN, look(6, 0, start)), DemandVerdict::Busy);
     }
 
     #[test]
@@ -119,7 +119,7 @@ mod tests {
         activity.judge(0, COOL_DOWN, look(0, 0, start));
         activity.note(look(1, 0, start + Duration::from_secs(1)));
         let verdict = activity.judge(0, COOL_DOWN, look(0, 0, start + Duration::from_secs(2)));
-        assert_eq!(verdict, Verdict::CoolingUntil(start + Duration::from_secs(31)));
+        assert_eq!(verdict, DemandVerdict::CoolingUntil(start + Duration::from_secs(31)));
     }
 
     #[test]
@@ -130,14 +130,14 @@ mod tests {
             activity.judge(activation, COOL_DOWN, look(0, 0, start));
         }
         assert_eq!(activity.last.len(), MAX_REMEMBERED);
-        assert_eq!(activity.judge(9_999, COOL_DOWN, look(0, 1, start)), Verdict::Busy);
+        assert_eq!(activity.judge(9_999, COOL_DOWN, look(0, 1, start)), DemandVerdict::Busy);
     }
 
     #[test]
     fn a_cool_down_of_nothing_ends_with_the_work() {
         let start = Instant::now();
         let mut activity = Activity::default();
-        assert_eq!(activity.judge(0, Duration::ZERO, look(1, 0, start)), Verdict::Busy);
-        assert_eq!(activity.judge(0, Duration::ZERO, look(0, 0, start)), Verdict::Idle);
+        assert_eq!(activity.judge(0, Duration::ZERO, look(1, 0, start)), DemandVerdict::Busy);
+        assert_eq!(activity.judge(0, Duration::ZERO, look(0, 0, start)), DemandVerdict::Idle);
     }
 }

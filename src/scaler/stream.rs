@@ -9,7 +9,7 @@ use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 use tonic::Status;
 
-use super::activity::Verdict;
+use super::activity::DemandVerdict;
 use super::shared::{BREATH, LOOK_AGAIN, Shared};
 use super::wire::IsActiveResponse;
 use super::{Role, Trigger};
@@ -41,13 +41,13 @@ pub(super) struct Streamed {
     trigger: Trigger,
     waiting: watch::Receiver<u64>,
     role: watch::Receiver<Role>,
-    said: Option<Said>,
+    said: Option<LastAnswer>,
     _place: OpenStream,
 }
 
 /// The last word of a stream.
 #[derive(Clone, Copy)]
-struct Said {
+struct LastAnswer {
     active: bool,
     at: Instant,
 }
@@ -86,13 +86,13 @@ impl Streamed {
             let again = match self.said {
                 Some(said) if said.active == active && look.at < said.at + keepalive => said.at + keepalive,
                 _ => {
-                    self.said = Some(Said { active, at: look.at });
+                    self.said = Some(LastAnswer { active, at: look.at });
                     return Some(active);
                 }
             };
             let wake = match verdict {
-                Verdict::CoolingUntil(end) => end.min(look.at + LOOK_AGAIN),
-                Verdict::Busy | Verdict::Idle => look.at + LOOK_AGAIN,
+                DemandVerdict::CoolingUntil(end) => end.min(look.at + LOOK_AGAIN),
+                DemandVerdict::Busy | DemandVerdict::Idle => look.at + LOOK_AGAIN,
             };
             // While active, further waiting requests change nothing here.
             tokio::select! {

@@ -23,7 +23,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &["scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "render", "document"],
     ),
     // Order.
-    ("config", &["plugins", "scheduling", "flow", "prefix", "request", "metrics", "datalayer", "document"]),
+    (
+        "config",
+        &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "document"],
+    ),
     ("director", &["scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
     // Edges.
     ("transport", &["metrics", "telemetry"]),

@@ -63,7 +63,7 @@ struct Only;
 
 impl ProfileHandler for Only {
     fn pick(&self, _call: &Call<'_>, _names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]> {
-        if results[0].is_none() { smallvec![0] } else { smallvec![] }
+        if results[0].is_over() { smallvec![] } else { smallvec![0] }
     }
 
     fn conclude(
@@ -107,6 +107,7 @@ fn main() {
 
     let (headers, body, inference) = (Headers::new(), Bytes::new(), Inference::opaque());
     let (candidates, columns, mut rng) = (Candidates::all(snapshot), Columns::new(), Rng::with_seed(1));
+    let everyone = candidates.slots();
     let mut leases = Vec::new();
     for number in 0..10 {
         let id = format!("request-{number}");
@@ -121,7 +122,8 @@ fn main() {
             priority: 0,
             fairness_id: "default-flow",
         };
-        match scheduler.schedule(request, now, &candidates, &columns, &mut rng, None) {
+        let call = Call::new(request, now, &candidates, &everyone, &columns);
+        match scheduler.schedule(&call, &mut rng, None) {
             Ok(decision) => {
                 let chosen = &decision.targets()[0];
                 println!("{id} goes to {}", chosen.id());

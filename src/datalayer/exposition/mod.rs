@@ -15,7 +15,7 @@ mod slot;
 mod wanted;
 
 pub use page::{Page, PageReader, RowCounts};
-pub use wanted::{Figure, Figures, Wanted};
+pub use wanted::{Figure, Figures, WantedSeries};
 
 #[cfg(test)]
 mod tests;

@@ -2,7 +2,7 @@
 //!
 //! A page is lines. A comment line or a line of a series that nobody needs is passed over after its first bytes were
 //! compared with the needed names; nothing is allocated for it. A line of a needed series is split into labels and a
-//! value, and the value goes into the slot of its figure ([`Slot`]). A slot sums over the parts of one server (its
+//! value, and the value goes into the slot of its figure ([`FigureSlot`]). A slot sums over the parts of one server (its
 //! engines, its ranks) and takes the highest of rows that repeat one part's figure. Only the beginning of a line that
 //! reaches across two pieces is copied, into `carry`.
 
@@ -12,8 +12,8 @@ use memchr::{memchr, memchr_iter};
 use xxhash_rust::xxh64::xxh64;
 
 use super::row::{self, RawLabels, Row};
-use super::slot::{Identity, Slot, Stated};
-use super::wanted::{Collector, Series, Wanted, slots};
+use super::slot::{FigureSlot, Identity, Stated};
+use super::wanted::{Collector, Series, WantedSeries, slots};
 use super::{Figure, Figures};
 use crate::pool::{AttributeKey, LoraReading, Reading};
 
@@ -70,10 +70,10 @@ pub struct PageReader {
     carry: Vec<u8>,
     /// The rest of the current line is of no interest.
     skipping: bool,
-    slots: [Slot<f64>; slots::COUNT],
+    slots: [FigureSlot<f64>; slots::COUNT],
     /// Figures that become attributes, by their index; as many as were ever needed.
-    custom: Vec<Slot<f64>>,
-    geometry: Slot<Geometry>,
+    custom: Vec<FigureSlot<f64>>,
+    geometry: FigureSlot<Geometry>,
     lora: LoraRow,
     /// Collector that took the line before, whose family may go on in the next line.
     open: Option<Collector>,
@@ -89,7 +89,7 @@ impl PageReader {
     }
 
     /// Takes the next piece of the page.
-    pub fn feed(&mut self, wanted: &Wanted, mut piece: &[u8]) {
+    pub fn feed(&mut self, wanted: &WantedSeries, mut piece: &[u8]) {
         if self.skipping || !self.carry.is_empty() {
             let Some(end) = memchr(b'\n', piece) else { return self.keep(wanted, piece) };
             if !self.skipping {
@@ -112,7 +112,7 @@ impl PageReader {
 
     /// Ends the page. Of a `truncated` one the unfinished line is dropped, and so is the family that the cut may have
     /// split.
-    pub fn finish(&mut self, wanted: &Wanted, truncated: bool) -> Page {
+    pub fn finish(&mut self, wanted: &WantedSeries, truncated: bool) -> Page {
         let mut line = std::mem::take(&mut self.carry);
         if !truncated {
             self.line(wanted, &line);
@@ -130,7 +130,7 @@ impl PageReader {
     pub fn reset(&mut self) {
         self.carry.clear();
         self.skipping = false;
-        self.slots.iter_mut().chain(&mut self.custom).for_each(Slot::clear);
+        self.slots.iter_mut().chain(&mut self.custom).for_each(FigureSlot::clear);
         self.geometry.clear();
         self.lora.value = None;
         self.open = None;
@@ -142,7 +142,7 @@ impl PageReader {
         self.last_lora = None;
     }
 
-    fn keep(&mut self, wanted: &Wanted, piece: &[u8]) {
+    fn keep(&mut self, wanted: &WantedSeries, piece: &[u8]) {
         if self.skipping || piece.is_empty() {
             return;
         }
@@ -155,7 +155,7 @@ impl PageReader {
     }
 
     #[inline]
-    fn line(&mut self, wanted: &Wanted, line: &[u8]) {
+    fn line(&mut self, wanted: &WantedSeries, line: &[u8]) {
         if wanted.may_match(line) {
             self.candidate(wanted, line);
         } else if line.first().is_some_and(u8::is_ascii_whitespace) {
@@ -170,7 +170,7 @@ impl PageReader {
     }
 
     #[inline(never)]
-    fn candidate(&mut self, wanted: &Wanted, line: &[u8]) {
+    fn candidate(&mut self, wanted: &WantedSeries, line: &[u8]) {
         self.open = None;
         let mut row: Option<Option<Row<'_>>> = None;
         for series in &wanted.series {
@@ -189,7 +189,7 @@ impl PageReader {
         }
     }
 
-    fn take(&mut self, wanted: &Wanted, series: &Series, row: &Row<'_>) {
+    fn take(&mut self, wanted: &WantedSeries, series: &Series, row: &Row<'_>) {
         self.open = Some(series.collector);
         match series.collector {
             Collector::Value(_) | Collector::Custom(_) if !row.value.is_finite() => self.malformed += 1,
@@ -200,7 +200,7 @@ impl PageReader {
             Collector::Custom(index) => {
                 let identity = Identity::of(&row.labels, &series.roles);
                 let needed = wanted.custom.len().max(self.custom.len());
-                self.custom.resize_with(needed, Slot::default);
+                self.custom.resize_with(needed, FigureSlot::default);
                 if let Some(slot) = self.custom.get_mut(index) {
                     slot.offer(identity, row.timestamp, row.value);
                 }
@@ -240,19 +240,21 @@ impl PageReader {
     fn forget(&mut self, collector: Collector) {
         match collector {
             Collector::Value(slot) => self.slots[slot].clear(),
-            Collector::Custom(index) => self.custom.iter_mut().skip(index).take(1).for_each(Slot::clear),
+            Collector::Custom(index) => {
+                self.custom.iter_mut().skip(index).take(1).for_each(FigureSlot::clear);
+            }
             Collector::CacheInfo => self.geometry.clear(),
             Collector::Lora => self.lora.value = None,
         }
     }
 
     /// The attributes that the page carried. Of several rows of one attribute the first counts.
-    fn attributes(&self, wanted: &Wanted) -> Vec<(AttributeKey, f64)> {
+    fn attributes(&self, wanted: &WantedSeries) -> Vec<(AttributeKey, f64)> {
         let both = wanted.custom.iter().zip(&self.custom);
         both.filter_map(|(key, slot)| Some((key.clone(), slot.values().next()?))).collect()
     }
 
-    fn page(&mut self, wanted: &Wanted) -> Page {
+    fn page(&mut self, wanted: &WantedSeries) -> Page {
         let current = &self.slots[slots::KV_USAGE];
         let usage = if current.len() > 0 { current } else { &self.slots[slots::KV_USAGE_FORMER] };
         let (waiting, running) = (&self.slots[slots::WAITING], &self.slots[slots::RUNNING]);

@@ -73,7 +73,7 @@ impl Stated for f64 {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Held<T> {
+struct HeldRow<T> {
     identity: Identity,
     timestamp: f64,
     value: T,
@@ -81,8 +81,8 @@ struct Held<T> {
 
 /// Rows of one figure: the newest of each part of the server. Those of the leading model count.
 #[derive(Clone, Debug)]
-pub(super) struct Slot<T> {
-    rows: SmallVec<[Held<T>; 2]>,
+pub(super) struct FigureSlot<T> {
+    rows: SmallVec<[HeldRow<T>; 2]>,
     /// Model of the first row that has the highest timestamp.
     leader: u64,
     latest: f64,
@@ -90,13 +90,13 @@ pub(super) struct Slot<T> {
     split: bool,
 }
 
-impl<T> Default for Slot<T> {
+impl<T> Default for FigureSlot<T> {
     fn default() -> Self {
         Self { rows: SmallVec::new(), leader: 0, latest: 0.0, split: false }
     }
 }
 
-impl<T: Stated> Slot<T> {
+impl<T: Stated> FigureSlot<T> {
     /// Offers a row. A later timestamp beats what is held; on a tie a row with the very same labels is no news, and of
     /// workers that state the same figure the highest counts.
     pub(super) fn offer(&mut self, identity: Identity, timestamp: f64, value: T) {
@@ -104,7 +104,7 @@ impl<T: Stated> Slot<T> {
         if timestamp.is_nan() || timestamp < 0.0 {
             return;
         }
-        let row = Held { identity, timestamp, value };
+        let row = HeldRow { identity, timestamp, value };
         match self.rows.iter().position(|held| held.identity.is_repeat_of(identity)) {
             Some(at) if timestamp > self.rows[at].timestamp => self.rows[at] = row,
             Some(at)
@@ -130,7 +130,7 @@ impl<T: Stated> Slot<T> {
 
     /// Values of the rows that count.
     pub(super) fn values(&self) -> impl Iterator<Item = T> {
-        let counts = |held: &&Held<T>| {
+        let counts = |held: &&HeldRow<T>| {
             held.identity.model == self.leader && !(self.split && self.has_whole(held.identity))
         };
         self.rows.iter().filter(counts).map(|held| held.value)
@@ -149,7 +149,7 @@ impl<T: Stated> Slot<T> {
     }
 }
 
-impl Slot<f64> {
+impl FigureSlot<f64> {
     /// Sum of counts, none below zero.
     pub(super) fn total(&self) -> Option<u64> {
         (self.len() > 0).then(|| self.values().map(|value| value.max(0.0)).sum::<f64>() as u64)

@@ -8,11 +8,11 @@ use super::*;
 use crate::datalayer::{EngineTable, MetricSpec};
 use crate::pool::Reading;
 
-fn wanted(engine: &str) -> Wanted {
-    Wanted::new(&EngineTable::builtin().engines[engine], Figures::ALL)
+fn wanted(engine: &str) -> WantedSeries {
+    WantedSeries::new(&EngineTable::builtin().engines[engine], Figures::ALL)
 }
 
-fn read(wanted: &Wanted, page: &[u8]) -> Page {
+fn read(wanted: &WantedSeries, page: &[u8]) -> Page {
     let mut reader = PageReader::new();
     reader.feed(wanted, page);
     reader.finish(wanted, false)
@@ -90,7 +90,8 @@ fn a_nan_gauge_counts_as_missing() {
 
 #[test]
 fn figures_that_nobody_needs_are_not_looked_for() {
-    let wanted = Wanted::new(&EngineTable::builtin().engines["vllm"], Figures::NONE.with(Figure::Waiting));
+    let wanted =
+        WantedSeries::new(&EngineTable::builtin().engines["vllm"], Figures::NONE.with(Figure::Waiting));
     let page = read(&wanted, b"vllm:num_requests_waiting 1\nvllm:num_requests_running 2\n");
     assert_eq!(describe(&page), "waiting=1");
     assert_eq!(
@@ -111,7 +112,7 @@ fn labels_of_a_spec_select_the_row_and_escapes_are_resolved() {
     let spec = MetricSpec::named("q").with_label("a", "x\"y\\\n").with_label("absent", "");
     let specs = crate::datalayer::EngineSpecs { waiting: Some(spec), ..Default::default() };
     let page = b"q{a=\"z\"} 1\nq{a=\"x\\\"y\\\\\\n\",absent=\"no\"} 2\nq{a=\"x\\\"y\\\\\\n\"} 3\n";
-    assert_eq!(read(&Wanted::new(&specs, Figures::ALL), page).reading.waiting, Some(3));
+    assert_eq!(read(&WantedSeries::new(&specs, Figures::ALL), page).reading.waiting, Some(3));
 }
 
 #[test]

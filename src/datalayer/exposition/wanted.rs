@@ -158,7 +158,7 @@ pub(super) struct Series {
 
 /// The needed series of one engine, ready for [`super::PageReader`].
 #[derive(Clone, Debug)]
-pub struct Wanted {
+pub struct WantedSeries {
     pub(super) series: Box<[Series]>,
     pub(super) block_size_label: Box<[u8]>,
     pub(super) num_blocks_label: Box<[u8]>,
@@ -174,7 +174,7 @@ pub struct Wanted {
     shortest: usize,
 }
 
-impl Wanted {
+impl WantedSeries {
     /// Series of `specs` that carry one of `needs`.
     pub fn new(specs: &EngineSpecs, needs: Figures) -> Self {
         let mut series = Vec::new();
@@ -265,7 +265,7 @@ impl Wanted {
     }
 }
 
-impl Wanted {
+impl WantedSeries {
     /// False if a line that begins like `start` cannot be a row for `collector`.
     pub(super) fn may_go_on(&self, collector: Collector, start: &[u8]) -> bool {
         let start = start.trim_ascii_start();

@@ -20,7 +20,7 @@ use super::resources::{
     ObjectiveFacts, Pod, PodFacts, PoolFacts, PoolName, RewriteFacts,
 };
 use super::settle::{Settle, Urgency};
-use super::status::{Kind, StatusWriter, Wanted};
+use super::status::{DesiredStatus, Kind, StatusWriter};
 use super::watch::{Sink, Watched};
 use crate::discovery::{Discovery, DiscoveryError};
 use crate::kubernetes::{Connection, Leadership};
@@ -143,7 +143,7 @@ struct Run {
     /// Resource and group of every watch that was begun.
     watched: Vec<(&'static str, String)>,
     displaced: Repeat,
-    wanted: watch::Sender<Vec<Wanted>>,
+    wanted: watch::Sender<Vec<DesiredStatus>>,
     /// The rewrites as they are in force; `None` before any were applied: the pool may have some of an earlier run.
     rewrites: Option<Vec<ModelRewrite>>,
     steps: mpsc::Sender<Step>,
@@ -297,14 +297,14 @@ impl Run {
         }
         let (pool, has_pool) = (self.pool.name(), self.cluster.has_pool());
         let rewrites = Rewrites::new(self.cluster.model_rewrites());
-        let objectives = self.cluster.objectives_with_twins().map(|(origin, one, counts)| Wanted {
+        let objectives = self.cluster.objectives_with_twins().map(|(origin, one, counts)| DesiredStatus {
             kind: Kind::Objective,
             at: at(origin),
             name: one.name.clone(),
             written: one.written.clone(),
             findings: if counts { conditions::objective(one, pool, has_pool) } else { conditions::twin() },
         });
-        let rules = self.cluster.rewrites_with_twins().map(|(origin, one, counts)| Wanted {
+        let rules = self.cluster.rewrites_with_twins().map(|(origin, one, counts)| DesiredStatus {
             kind: Kind::Rewrite,
             at: at(origin),
             name: one.rewrite.name.clone(),
@@ -315,7 +315,7 @@ impl Run {
                 conditions::twin()
             },
         });
-        let wanted: Vec<Wanted> = objectives.chain(rules).collect();
+        let wanted: Vec<DesiredStatus> = objectives.chain(rules).collect();
         self.wanted.send_if_modified(|present| {
             let changed = *present != wanted;
             *present = wanted;

@@ -45,7 +45,7 @@ impl Kind {
 
 /// An object and what its status should say.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Wanted {
+pub(super) struct DesiredStatus {
     pub(super) kind: Kind,
     pub(super) at: GroupVersion,
     pub(super) name: String,
@@ -54,7 +54,7 @@ pub(super) struct Wanted {
 }
 
 /// What was written of an object, and when.
-struct Said {
+struct WrittenStatus {
     at: Instant,
     findings: Findings,
     generation: Option<i64>,
@@ -77,13 +77,14 @@ struct Memory {
     /// Kinds whose lack of rights was logged.
     warned: HashSet<(Kind, String)>,
     /// What was written lately, by kind, group and name.
-    lately: HashMap<(Kind, String, String), Said>,
+    lately: HashMap<(Kind, String, String), WrittenStatus>,
 }
 
 impl Memory {
     /// True if the same was written lately; the API server may not show it yet.
-    fn said(&self, object: &(Kind, String, String), one: &Wanted) -> bool {
-        let same = |said: &Said| said.findings == one.findings && said.generation == one.written.generation;
+    fn said(&self, object: &(Kind, String, String), one: &DesiredStatus) -> bool {
+        let same =
+            |said: &WrittenStatus| said.findings == one.findings && said.generation == one.written.generation;
         self.lately.get(object).is_some_and(same)
     }
 
@@ -102,7 +103,7 @@ impl Memory {
 
 impl StatusWriter {
     /// Runs until nobody wants anything any more.
-    pub(super) async fn run(mut self, mut wanted: watch::Receiver<Vec<Wanted>>) {
+    pub(super) async fn run(mut self, mut wanted: watch::Receiver<Vec<DesiredStatus>>) {
         for kind in [Kind::Objective, Kind::Rewrite] {
             self.metrics.writes_status(kind.plural());
         }
@@ -121,7 +122,7 @@ impl StatusWriter {
     }
 
     /// Writes what is not written yet. True if something has to be tried again.
-    async fn write_all(&self, list: Vec<Wanted>, memory: &mut Memory) -> bool {
+    async fn write_all(&self, list: Vec<DesiredStatus>, memory: &mut Memory) -> bool {
         let mut again = false;
         memory.lately.retain(|_, said| said.at.elapsed() < REST);
         let now = seconds(&crate::telemetry::rfc3339(std::time::SystemTime::now()));
@@ -137,7 +138,7 @@ impl StatusWriter {
             let Err(failure) = self.write_one(&one, &json!({ "conditions": conditions })).await else {
                 self.metrics.status_write(one.kind.plural(), "success");
                 let (findings, generation) = (one.findings.clone(), one.written.generation);
-                memory.lately.insert(object, Said { at: Instant::now(), findings, generation });
+                memory.lately.insert(object, WrittenStatus { at: Instant::now(), findings, generation });
                 continue;
             };
             self.metrics.status_write(one.kind.plural(), failure.name());
@@ -155,7 +156,7 @@ impl StatusWriter {
     }
 
     /// Writes the status of one object.
-    async fn write_one(&self, one: &Wanted, status: &serde_json::Value) -> Result<(), Failure> {
+    async fn write_one(&self, one: &DesiredStatus, status: &serde_json::Value) -> Result<(), Failure> {
         let write = async {
             match one.kind {
                 Kind::Objective => self.write::<InferenceObjective>(one, status).await,
@@ -175,7 +176,7 @@ impl StatusWriter {
         }
     }
 
-    async fn write<K>(&self, one: &Wanted, status: &serde_json::Value) -> kube::Result<()>
+    async fn write<K>(&self, one: &DesiredStatus, status: &serde_json::Value) -> kube::Result<()>
     where
         K: Resource<DynamicType = GroupVersion, Scope = DynamicResourceScope>
             + Clone

@@ -60,24 +60,3 @@ impl Filter for ByLabel {
         });
     }
 }
-
-/// Pod label that names what a model server does in a disaggregated deployment.
-const ROLE_LABEL: &str = "llm-d.ai/role";
-
-/// Keeps endpoints whose role is listed; what the three role filters are made of.
-#[derive(Debug)]
-pub(super) struct ByRole {
-    /// Roles to keep.
-    pub(super) roles: &'static [&'static str],
-    /// Keep pods that name no role. An empty role is a role.
-    pub(super) allows_no_role: bool,
-}
-
-impl Filter for ByRole {
-    fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
-        keep.retain(call.endpoints(), |endpoint| match endpoint.label(ROLE_LABEL) {
-            Some(role) => self.roles.contains(&role),
-            None => self.allows_no_role,
-        });
-    }
-}

@@ -1,11 +1,9 @@
 //! Filters: one file a plugin.
 
 pub mod by_label;
-pub mod decode;
-pub mod encode;
+pub mod by_role;
 pub mod endpoint_attribute;
 pub mod header_based_testing;
 pub mod label_selector;
-pub mod prefill;
 pub mod prefix_cache_affinity;
 pub mod utilization;

@@ -80,7 +80,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         matches: cx.produces(),
         items: cx.produces(),
         seed: cx.seed(),
-        held: Mutex::new(Held { capacity, servers: HashMap::new() }),
+        held: Mutex::new(CachedItems { capacity, servers: HashMap::new() }),
         metrics: cx.metrics().encoder_cache(TYPE.reports_as, cx.name()),
     });
     let roles = Roles { follows_endpoints: true, ..Roles::default() };
@@ -99,20 +99,20 @@ struct MmEmbeddingsCache {
     items: Column<Items>,
     /// Keeps clients from making items that collide.
     seed: u64,
-    held: Mutex<Held>,
+    held: Mutex<CachedItems>,
     metrics: EncoderCacheMetrics,
 }
 
 /// Which endpoint holds which items.
 #[derive(Debug)]
-struct Held {
+struct CachedItems {
     /// Items of an endpoint.
     capacity: usize,
     /// By incarnation: an endpoint that comes back begins with nothing.
     servers: HashMap<u64, Recency<u64, ()>>,
 }
 
-impl Held {
+impl CachedItems {
     fn holds(&self, endpoint: &Endpoint, item: u64) -> bool {
         self.servers.get(&endpoint.incarnation()).is_some_and(|items| items.position(&item).is_some())
     }

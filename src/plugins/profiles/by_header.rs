@@ -16,7 +16,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::single::failed;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
-use crate::scheduling::{Call, ProfileFault, ProfileHandler, Results, ScheduleError};
+use crate::scheduling::{Call, ProfileFault, ProfileHandler, ProfileRun, Results, ScheduleError};
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("header-profile-handler", Stability::Alpha, build).about(
@@ -67,7 +67,7 @@ impl ByHeader {
 
 impl ProfileHandler for ByHeader {
     fn pick(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]> {
-        if results.iter().any(Option::is_some) {
+        if results.iter().any(ProfileRun::is_over) {
             return SmallVec::new();
         }
         self.wanted(call, names).map(|index| smallvec![index]).unwrap_or_default()
@@ -79,8 +79,8 @@ impl ProfileHandler for ByHeader {
         results: &Results,
         errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
     ) -> Result<usize, ScheduleError> {
-        let run = results.iter().position(Option::is_some).unwrap_or_default();
-        if matches!(results.get(run), Some(Some(Some(_)))) {
+        let run = results.iter().position(ProfileRun::is_over).unwrap_or_default();
+        if results.get(run).is_some_and(|run| run.result().is_some()) {
             return Ok(run);
         }
         Err(failed(names.get(run).map_or("", |name| &**name), errors))
@@ -117,10 +117,10 @@ mod tests {
         let mut fleet = Fleet::new([pod("a")]);
         let handler = fleet.build(&TYPE, Some(params.clone())).unwrap().roles.profile_handler.unwrap();
         fleet.call(request, &Columns::new(), |call| {
-            let mut results: Results = names.iter().map(|_| None).collect();
+            let mut results: Results = names.iter().map(|_| ProfileRun::NotRun).collect();
             let picked = handler.pick(call, names, &mut results);
             if let Some(index) = picked.first() {
-                results[*index] = Some(None);
+                results[*index] = ProfileRun::Empty;
             }
             assert!(handler.pick(call, names, &mut results).is_empty() || picked.is_empty());
             picked.to_vec()
@@ -152,7 +152,8 @@ mod tests {
     fn the_profile_that_ran_answers_and_a_failed_one_is_named() {
         let built = Fleet::new([]).build(&TYPE, None).unwrap();
         let handler = built.roles.profile_handler.unwrap();
-        let results: Results = [None, Some(None), None].into_iter().collect();
+        let results: Results =
+            [ProfileRun::NotRun, ProfileRun::Empty, ProfileRun::NotRun].into_iter().collect();
         let mut errors = SmallVec::new();
         errors.push((1, ScheduleError::NothingLeft));
         let error = handler.conclude(&names(), &results, &mut errors).unwrap_err();

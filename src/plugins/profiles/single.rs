@@ -5,7 +5,7 @@ use std::sync::Arc;
 use smallvec::SmallVec;
 
 use crate::plugins::{PluginType, Roles, Stability};
-use crate::scheduling::{Call, ProfileHandler, Results, ScheduleError};
+use crate::scheduling::{Call, ProfileHandler, ProfileRun, Results, ScheduleError};
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("single-profile-handler", Stability::Beta, |cx| {
@@ -24,7 +24,7 @@ pub(super) struct SingleProfile;
 
 impl ProfileHandler for SingleProfile {
     fn pick(&self, _call: &Call<'_>, _names: &[Arc<str>], results: &mut Results) -> SmallVec<[usize; 2]> {
-        if results.iter().all(Option::is_some) {
+        if results.iter().all(ProfileRun::is_over) {
             return SmallVec::new();
         }
         (0..results.len()).collect()
@@ -38,9 +38,9 @@ impl ProfileHandler for SingleProfile {
     ) -> Result<usize, ScheduleError> {
         let ([name], [result]) = (names, results.as_slice()) else {
             let message = format!("single-profile-handler serves one profile, not {}", names.len());
-            return Err(ScheduleError::Failed { message, nothing_left: false });
+            return Err(ScheduleError::failed(message, &[]));
         };
-        if matches!(result, Some(Some(_))) {
+        if result.result().is_some() {
             return Ok(0);
         }
         Err(failed(name, errors))
@@ -53,8 +53,7 @@ pub(super) fn failed(name: &str, errors: &[(usize, ScheduleError)]) -> ScheduleE
     for (_, error) in errors {
         message = format!("{message}: {error}");
     }
-    let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
-    ScheduleError::Failed { message, nothing_left }
+    ScheduleError::failed(message, errors)
 }
 
 #[cfg(test)]
@@ -64,7 +63,7 @@ mod tests {
     #[test]
     fn a_failed_profile_is_named_with_its_cause() {
         let names: [Arc<str>; 1] = ["default".into()];
-        let results: Results = [Some(None)].into_iter().collect();
+        let results: Results = [ProfileRun::Empty].into_iter().collect();
         let mut errors = SmallVec::new();
         errors.push((0, ScheduleError::NothingLeft));
         let error = SingleProfile.conclude(&names, &results, &mut errors).unwrap_err();
@@ -78,7 +77,7 @@ mod tests {
     #[test]
     fn several_profiles_are_refused() {
         let names: [Arc<str>; 2] = ["a".into(), "b".into()];
-        let results: Results = [Some(None), Some(None)].into_iter().collect();
+        let results: Results = [ProfileRun::Empty, ProfileRun::Empty].into_iter().collect();
         let error = SingleProfile.conclude(&names, &results, &mut SmallVec::new()).unwrap_err();
         assert!(!error.is_nothing_left());
     }

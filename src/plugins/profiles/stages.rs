@@ -15,7 +15,7 @@ use crate::metrics::{DecisionMetrics, StagesRun};
 use crate::plugins::DeciderSlot;
 use crate::pool::Endpoint;
 use crate::scheduling::{
-    Call, Explained, ProfileFault, ProfileHandler, ProfileResult, Results, ScheduleError, Stages,
+    Call, Explained, ProfileFault, ProfileHandler, ProfileRun, Results, ScheduleError, Stages,
 };
 
 /// Which stage is chosen first.
@@ -69,19 +69,9 @@ pub(super) struct StageHandler {
 
 type Next = SmallVec<[usize; 2]>;
 
-/// How it stands with a profile.
-enum State<'r> {
-    Waiting,
-    Empty,
-    Chosen(&'r ProfileResult),
-}
-
-fn state(results: &Results, index: usize) -> State<'_> {
-    match results.get(index) {
-        Some(None) => State::Waiting,
-        Some(Some(Some(result))) => State::Chosen(result),
-        _ => State::Empty,
-    }
+/// How a profile has fared. One that there is not counts as empty.
+fn run_of(results: &Results, index: usize) -> &ProfileRun {
+    results.get(index).unwrap_or(&ProfileRun::Empty)
 }
 
 fn position(names: &[Arc<str>], wanted: &str) -> Option<usize> {
@@ -89,10 +79,7 @@ fn position(names: &[Arc<str>], wanted: &str) -> Option<usize> {
 }
 
 fn target(results: &Results, index: Option<usize>) -> Option<&Arc<Endpoint>> {
-    match state(results, index?) {
-        State::Chosen(result) => result.targets.first(),
-        _ => None,
-    }
+    run_of(results, index?).result()?.targets.first()
 }
 
 impl StageHandler {
@@ -115,10 +102,10 @@ impl StageHandler {
 
     fn decode_first(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> Next {
         let Some(decode) = self.decode_index(names) else { return Next::new() };
-        let chosen = match state(results, decode) {
-            State::Waiting => return smallvec![decode],
-            State::Empty => return Next::new(),
-            State::Chosen(result) => result.targets.first().map(Arc::clone),
+        let chosen = match run_of(results, decode) {
+            ProfileRun::NotRun => return smallvec![decode],
+            ProfileRun::Empty => return Next::new(),
+            ProfileRun::Chose(result) => result.targets.first().map(Arc::clone),
         };
         if let Some((encode, index)) = self.encode.as_ref().zip(self.encode_index(names))
             && runs(encode, index, call, chosen.as_ref(), results)
@@ -136,7 +123,7 @@ impl StageHandler {
 
     fn prefill_first(&self, call: &Call<'_>, names: &[Arc<str>], results: &mut Results) -> Next {
         if let Some(index) = self.prefill_index(names)
-            && matches!(state(results, index), State::Waiting)
+            && matches!(run_of(results, index), ProfileRun::NotRun)
         {
             return smallvec![index];
         }
@@ -146,10 +133,10 @@ impl StageHandler {
             return smallvec![index];
         }
         let Some(decode) = self.decode_index(names) else { return Next::new() };
-        match state(results, decode) {
-            State::Waiting => return smallvec![decode],
-            State::Empty => {}
-            State::Chosen(_) => self.count(call, names, results),
+        match run_of(results, decode) {
+            ProfileRun::NotRun => return smallvec![decode],
+            ProfileRun::Empty => {}
+            ProfileRun::Chose(_) => self.count(call, names, results),
         }
         Next::new()
     }
@@ -175,14 +162,14 @@ fn runs(
     target: Option<&Arc<Endpoint>>,
     results: &mut Results,
 ) -> bool {
-    if !matches!(state(results, index), State::Waiting) {
+    if !matches!(run_of(results, index), ProfileRun::NotRun) {
         return false;
     }
     let decider = stage.decider.as_ref().and_then(DeciderSlot::get);
     if decider.is_some_and(|decider| decider.decide(call, target)) {
         return true;
     }
-    results[index] = Some(None);
+    results[index] = ProfileRun::Empty;
     false
 }
 
@@ -201,7 +188,8 @@ impl ProfileHandler for StageHandler {
         errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
     ) -> Result<usize, ScheduleError> {
         let decode = self.decode_index(names);
-        if let Some(decode) = decode.filter(|decode| matches!(state(results, *decode), State::Chosen(_))) {
+        if let Some(decode) = decode.filter(|decode| matches!(run_of(results, *decode), ProfileRun::Chose(_)))
+        {
             return Ok(decode);
         }
         errors.sort_by(|a, b| names.get(a.0).cmp(&names.get(b.0)));
@@ -210,8 +198,7 @@ impl ProfileHandler for StageHandler {
             let name = names.get(*profile).map_or("", |name| &**name);
             message = format!("{message}; profile '{name}': {error}");
         }
-        let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
-        Err(ScheduleError::Failed { message, nothing_left })
+        Err(ScheduleError::failed(message, errors))
     }
 
     fn peer(&self, names: &[Arc<str>], results: &Results, next: &[usize]) -> Option<Arc<Endpoint>> {
@@ -236,7 +223,7 @@ impl ProfileHandler for StageHandler {
 
     fn explain(&self, names: &[Arc<str>], results: &Results, next: &[usize]) -> Option<Explained> {
         let decode = self.decode_index(names);
-        let failed = decode.is_some_and(|index| matches!(state(results, index), State::Empty));
+        let failed = decode.is_some_and(|index| matches!(run_of(results, index), ProfileRun::Empty));
         let decision = match (next.first().copied(), decode) {
             (Some(index), _) if Some(index) == decode => "run_decode".to_owned(),
             (Some(index), _) if Some(index) == self.prefill_index(names) => "run_prefill".to_owned(),

@@ -1,6 +1,6 @@
 //! Metrics pages of model servers, and the HTTP answers around them.
 
-use pointsman::datalayer::exposition::{Figures, PageReader, Wanted};
+use pointsman::datalayer::exposition::{Figures, PageReader, WantedSeries};
 use pointsman::datalayer::{EngineTable, Event, ResponseReader};
 
 use super::{path, size_class};
@@ -61,11 +61,11 @@ fn a_metrics_page_gives_finite_figures_and_is_not_kept() {
         .collect();
     let target = Target { name: "pages", seeds, words: &WORDS, memory_factor: 6, memory_base: 64 << 10 };
     let table = EngineTable::builtin();
-    let wanted = ENGINES.map(|name| Wanted::new(&table.engines[name], Figures::ALL));
+    let wanted = ENGINES.map(|name| WantedSeries::new(&table.engines[name], Figures::ALL));
     run(&target, |input| check(&wanted, input));
 }
 
-fn check(wanted: &[Wanted], input: &[u8]) -> Result<u64, Broken> {
+fn check(wanted: &[WantedSeries], input: &[u8]) -> Result<u64, Broken> {
     let [engine, cut, page @ ..] = input else { return Ok(0) };
     let wanted = &wanted[*engine as usize % wanted.len()];
     let mut reader = PageReader::new();

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use super::band::Band;
 use super::gate::{Gate, Load};
 use super::ordering::{Nanos, later};
-use super::outcome::{Decision, Rejection};
+use super::outcome::{GateDecision, Rejection};
 use super::saturation::Fill;
 
 /// Time until a band that is held by turns is looked at again.
@@ -35,7 +35,7 @@ enum Found {
 
 impl Gate {
     /// Takes note of time and pool, and rejects what has waited for too long.
-    pub(super) fn look(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) -> Nanos {
+    pub(super) fn look(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) -> Nanos {
         let at = self.at(now);
         if let Some(evictor) = &mut self.evictor {
             evictor.pace(at, decisions);
@@ -49,7 +49,7 @@ impl Gate {
     }
 
     /// Releases all that may go.
-    pub(super) fn release(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) {
+    pub(super) fn release(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         let at = self.at(now);
         self.retry = None;
         while self.queued.requests > 0 && !self.waits.is_empty_pool() {
@@ -82,7 +82,7 @@ impl Gate {
         Found::Nothing
     }
 
-    fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<Decision>) {
+    fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<GateDecision>) {
         let ticket = self.items.ticket(index);
         let Some(item) = self.items.get(index).copied() else { return };
         self.take(index, true);
@@ -92,7 +92,7 @@ impl Gate {
         if let Some(evictor) = &mut self.evictor {
             evictor.track(ticket, item.priority, at);
         }
-        decisions.push(Decision::Release { ticket, waited: waited(item.enqueued, at) });
+        decisions.push(GateDecision::Release { ticket, waited: waited(item.enqueued, at) });
     }
 
     pub(super) fn reject(
@@ -100,12 +100,12 @@ impl Gate {
         index: u32,
         rejection: Rejection,
         at: Nanos,
-        decisions: &mut Vec<Decision>,
+        decisions: &mut Vec<GateDecision>,
     ) {
         let ticket = self.items.ticket(index);
         let enqueued = self.items.get(index).map_or(at, |item| item.enqueued);
         self.take(index, false);
-        decisions.push(Decision::Reject { ticket, rejection, waited: waited(enqueued, at) });
+        decisions.push(GateDecision::Reject { ticket, rejection, waited: waited(enqueued, at) });
     }
 
     /// Takes a request out of all lists.
@@ -140,7 +140,7 @@ impl Gate {
 
     /// Stops running requests for the first band, from the held one down, that waits and is more important than they
     /// are.
-    fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<Decision>) {
+    fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<GateDecision>) {
         let Some(evictor) = &mut self.evictor else { return };
         let Some(least) = evictor.least_important() else { return };
         let bands = &self.bands;

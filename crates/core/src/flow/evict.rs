@@ -12,7 +12,7 @@ use hashbrown::HashMap;
 
 use super::detector::DetectorKind;
 use super::ordering::{Nanos, later};
-use super::outcome::Decision;
+use super::outcome::GateDecision;
 use super::queue::Ticket;
 
 /// Requests stopped by one decision.
@@ -70,7 +70,7 @@ impl Evictor {
         self.tracked.insert(ticket, victim);
     }
 
-    pub(super) fn untrack(&mut self, ticket: Ticket, at: Nanos, decisions: &mut Vec<Decision>) {
+    pub(super) fn untrack(&mut self, ticket: Ticket, at: Nanos, decisions: &mut Vec<GateDecision>) {
         if let Some(victim) = self.tracked.remove(&ticket).flatten() {
             self.victims.remove(&victim);
         }
@@ -80,14 +80,14 @@ impl Evictor {
         }
     }
 
-    fn end(&mut self, confirmed: bool, since: Nanos, at: Nanos, decisions: &mut Vec<Decision>) {
+    fn end(&mut self, confirmed: bool, since: Nanos, at: Nanos, decisions: &mut Vec<GateDecision>) {
         self.cooling_until = self.cooling_until.max(later(at, self.grace));
         let took = Duration::from_nanos(at.saturating_sub(since));
-        decisions.push(Decision::RevocationEnded { confirmed, took });
+        decisions.push(GateDecision::RevocationEnded { confirmed, took });
     }
 
     /// Gives up on stopped requests that do not end.
-    pub(super) fn pace(&mut self, at: Nanos, decisions: &mut Vec<Decision>) {
+    pub(super) fn pace(&mut self, at: Nanos, decisions: &mut Vec<GateDecision>) {
         while let Some(position) =
             self.outstanding.iter().position(|(_, since)| later(*since, CONFIRMATION) <= at)
         {
@@ -113,7 +113,7 @@ impl Evictor {
         ceiling: f64,
         saturation: f64,
         at: Nanos,
-        decisions: &mut Vec<Decision>,
+        decisions: &mut Vec<GateDecision>,
     ) {
         if !self.outstanding.is_empty() || at < self.cooling_until {
             return;
@@ -132,7 +132,7 @@ impl Evictor {
             self.victims.remove(&victim);
             let ticket = victim.2;
             self.outstanding.push((ticket, at));
-            decisions.push(Decision::Revoke { ticket, demand });
+            decisions.push(GateDecision::Revoke { ticket, demand });
         }
     }
 
@@ -163,9 +163,9 @@ mod tests {
         evictor
     }
 
-    fn revoked(decisions: &[Decision]) -> Vec<usize> {
-        let index = |decision: &Decision| match decision {
-            Decision::Revoke { ticket, .. } => Some(ticket.index()),
+    fn revoked(decisions: &[GateDecision]) -> Vec<usize> {
+        let index = |decision: &GateDecision| match decision {
+            GateDecision::Revoke { ticket, .. } => Some(ticket.index()),
             _ => None,
         };
         decisions.iter().filter_map(index).collect()
@@ -207,7 +207,7 @@ mod tests {
         let mut decisions = Vec::new();
         evictor.untrack(Ticket { index: 3, generation: 0 }, 2 * MILLISECOND, &mut decisions);
         let took = Duration::from_millis(2);
-        assert_eq!(decisions, [Decision::RevocationEnded { confirmed: true, took }]);
+        assert_eq!(decisions, [GateDecision::RevocationEnded { confirmed: true, took }]);
         assert!(revoke(&mut evictor, 1.0, 11 * MILLISECOND).is_empty());
         assert_eq!(evictor.next(11 * MILLISECOND), Some(12 * MILLISECOND));
         assert_eq!(revoke(&mut evictor, 1.0, 12 * MILLISECOND), [2]);
@@ -222,7 +222,7 @@ mod tests {
         let mut decisions = Vec::new();
         evictor.pace(end, &mut decisions);
         let took = Duration::from_secs(10);
-        assert_eq!(decisions, [Decision::RevocationEnded { confirmed: false, took }]);
+        assert_eq!(decisions, [GateDecision::RevocationEnded { confirmed: false, took }]);
         assert_eq!(evictor.next(end), None, "there is nobody to wait for");
         assert_eq!(evictor.reclaim(), (0.0, 0.0), "nothing is wanted back from it any more");
     }

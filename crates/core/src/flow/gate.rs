@@ -10,7 +10,7 @@ use super::band::{Band, BandUsage};
 use super::evict::Evictor;
 use super::limit::{Full, Queued, Waits};
 use super::ordering::{Due, Nanos, rank};
-use super::outcome::{Decision, Outcome, QueueBound, Rejection};
+use super::outcome::{GateDecision, Outcome, QueueBound, Rejection};
 use super::programs::Programs;
 use super::queue::{Item, Items, Ticket};
 use super::saturation::{Fill, Unplaced};
@@ -60,7 +60,7 @@ pub trait Load {
 /// ```
 /// use std::time::Instant;
 ///
-/// use pointsman_core::flow::{Arrival, Decision, Fill, FlowSettings, Gate, Load, Unplaced};
+/// use pointsman_core::flow::{Arrival, GateDecision, Fill, FlowSettings, Gate, Load, Unplaced};
 ///
 /// /// A pool that takes one request at a time.
 /// struct OneAtATime;
@@ -91,7 +91,7 @@ pub trait Load {
 /// };
 /// let mut decisions = Vec::new();
 /// let first = gate.submit(&arrival, now, &OneAtATime, &mut decisions)?;
-/// assert!(matches!(decisions[..], [Decision::Release { ticket, .. }] if ticket == first));
+/// assert!(matches!(decisions[..], [GateDecision::Release { ticket, .. }] if ticket == first));
 /// gate.submit(&arrival, now, &OneAtATime, &mut decisions)?;
 /// assert_eq!((decisions.len(), gate.queued().requests), (1, 1), "the second one waits");
 /// # Ok::<(), pointsman_core::flow::Rejection>(())
@@ -157,7 +157,7 @@ impl Gate {
         arrival: &Arrival,
         now: Instant,
         load: &dyn Load,
-        decisions: &mut Vec<Decision>,
+        decisions: &mut Vec<GateDecision>,
     ) -> Result<Ticket, Rejection> {
         let at = self.look(now, load, decisions);
         let pool_empty = self.waits.is_empty_pool();
@@ -216,7 +216,7 @@ impl Gate {
         ticket: Ticket,
         now: Instant,
         load: &dyn Load,
-        decisions: &mut Vec<Decision>,
+        decisions: &mut Vec<GateDecision>,
     ) -> bool {
         let found = self.items.find(ticket).is_some();
         if found {
@@ -227,7 +227,7 @@ impl Gate {
     }
 
     /// A released request now counts in the load of an endpoint. `tokens` as in its [`Arrival`].
-    pub fn placed(&mut self, tokens: u64, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) {
+    pub fn placed(&mut self, tokens: u64, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         self.forget_unplaced(tokens);
         self.advance(now, load, decisions);
     }
@@ -240,7 +240,7 @@ impl Gate {
         unplaced: Option<u64>,
         now: Instant,
         load: &dyn Load,
-        decisions: &mut Vec<Decision>,
+        decisions: &mut Vec<GateDecision>,
     ) {
         self.in_flight = self.in_flight.saturating_sub(1);
         if let Some(tokens) = unplaced {
@@ -272,13 +272,13 @@ impl Gate {
     }
 
     /// Looks at everything anew: the load or the pool changed, or [`Gate::next_wakeup`] came.
-    pub fn advance(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) {
+    pub fn advance(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         self.look(now, load, decisions);
         self.release(now.max(self.latest), load, decisions);
     }
 
     /// Refuses all that wait and all that come.
-    pub fn close(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<Decision>) {
+    pub fn close(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         let at = self.look(now, load, decisions);
         self.closed = true;
         let pool_empty = self.waits.is_empty_pool();

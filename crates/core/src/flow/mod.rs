@@ -31,7 +31,7 @@ pub use gate::{Arrival, Gate, Load};
 pub use limit::Queued;
 pub use observer::{Observer, Silent};
 pub use ordering::slo_ttft;
-pub use outcome::{Decision, DropReason, Outcome, QueueBound, Rejection};
+pub use outcome::{DropReason, GateDecision, Outcome, QueueBound, Rejection};
 pub use queue::Ticket;
 pub use saturation::{Fill, Unplaced};
 pub use settings::{DEFAULT_FLOW, FlowSettings};

@@ -161,7 +161,7 @@ impl Rejection {
 
 /// What the gate decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Decision {
+pub enum GateDecision {
     /// The request may be scheduled. It counts as in flight until [`super::Gate::complete`].
     Release {
         /// The request.

@@ -45,7 +45,7 @@ struct Links {
 const UNLINKED: Links = Links { previous: NONE, next: NONE };
 
 #[derive(Debug)]
-struct Slot {
+struct ItemSlot {
     generation: u32,
     item: Option<Item>,
     links: [Links; 2],
@@ -63,7 +63,7 @@ pub(super) enum Via {
 /// All waiting requests.
 #[derive(Debug, Default)]
 pub(super) struct Items {
-    slots: Vec<Slot>,
+    slots: Vec<ItemSlot>,
     free: Vec<u32>,
 }
 
@@ -77,7 +77,7 @@ impl Items {
             return Ticket { index, generation: slot.generation };
         }
         let index = self.slots.len() as u32;
-        self.slots.push(Slot { generation: 0, item: Some(item), links: [UNLINKED; 2] });
+        self.slots.push(ItemSlot { generation: 0, item: Some(item), links: [UNLINKED; 2] });
         Ticket { index, generation: 0 }
     }
 

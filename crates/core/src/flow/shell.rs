@@ -18,15 +18,15 @@ use super::band::BandUsage;
 use super::gate::{Arrival, Gate, Load};
 use super::limit::Queued;
 use super::observer::Observer;
-use super::outcome::{Decision, Outcome, Rejection};
+use super::outcome::{GateDecision, Outcome, Rejection};
 use super::queue::Ticket;
 use super::settings::FlowSettings;
 
 /// What a waiter is told: released, with the signal to stop if it may be stopped, or refused.
-type Verdict = Result<Option<oneshot::Receiver<()>>, Rejection>;
+type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
 
 struct Waiter {
-    verdict: oneshot::Sender<Verdict>,
+    verdict: oneshot::Sender<WaitEnd>,
     /// It may be told to stop once it runs.
     revocable: bool,
 }
@@ -38,7 +38,7 @@ struct State {
     /// Signals of running requests that may be stopped.
     stops: HashMap<Ticket, oneshot::Sender<()>>,
     /// Scratch, empty between calls.
-    decisions: Vec<Decision>,
+    decisions: Vec<GateDecision>,
     /// When the timer looks next; `None` while it sleeps until told.
     armed: Option<Instant>,
     judging: Judging,
@@ -307,17 +307,17 @@ impl Controller {
         let State { decisions, waiters, stops, .. } = state;
         decisions.retain(|decision| {
             let (ticket, rejection) = match *decision {
-                Decision::Release { ticket, .. } => (ticket, None),
-                Decision::Reject { ticket, rejection, .. } => (ticket, Some(rejection)),
+                GateDecision::Release { ticket, .. } => (ticket, None),
+                GateDecision::Reject { ticket, rejection, .. } => (ticket, Some(rejection)),
                 // It was released by this very call: it can be told once its waiter knows.
-                Decision::Revoke { ticket, .. } if except == Some(ticket) => return true,
-                Decision::Revoke { ticket, demand } => {
+                GateDecision::Revoke { ticket, .. } if except == Some(ticket) => return true,
+                GateDecision::Revoke { ticket, demand } => {
                     self.observer.revocation_issued(demand);
                     // A request whose stream is just ending does not listen any more.
                     _ = stops.remove(&ticket).map(|stop| stop.send(()));
                     return false;
                 }
-                Decision::RevocationEnded { confirmed, took } => {
+                GateDecision::RevocationEnded { confirmed, took } => {
                     self.observer.revocation_ended(confirmed, took);
                     return false;
                 }
@@ -372,7 +372,7 @@ impl Controller {
         &self,
         arrival: &Arrival,
         ticket: Ticket,
-        receiver: &mut oneshot::Receiver<Verdict>,
+        receiver: &mut oneshot::Receiver<WaitEnd>,
     ) -> Outcome {
         self.act(|state, load, now| {
             if state.gate.cancel(ticket, now, load, &mut state.decisions) {
@@ -399,7 +399,7 @@ struct Waiting<'a> {
     controller: &'a Controller,
     arrival: &'a Arrival,
     ticket: Ticket,
-    receiver: oneshot::Receiver<Verdict>,
+    receiver: oneshot::Receiver<WaitEnd>,
     began: Instant,
     decided: bool,
 }

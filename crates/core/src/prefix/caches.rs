@@ -6,18 +6,18 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
 
-use super::holders::Slot;
+use super::holders::HolderSlot;
 use super::recency::Recency;
 use crate::pool::Snapshot;
 
 /// Most endpoints of an index.
-const MAX_ENDPOINTS: usize = Slot::MAX as usize;
+const MAX_ENDPOINTS: usize = HolderSlot::MAX as usize;
 
 /// What one incarnation of an endpoint is believed to hold.
 #[derive(Debug)]
 pub(super) struct Cache {
     /// Its number within the index.
-    pub(super) slot: Slot,
+    pub(super) slot: HolderSlot,
     /// Number of entries, to be read without the lock.
     pub(super) len: AtomicUsize,
     /// Keys of blocks, oldest first.
@@ -40,7 +40,7 @@ pub(super) struct CacheState {
 pub(super) struct Caches {
     by_incarnation: HashMap<u64, Arc<Cache>>,
     next_slot: usize,
-    free: Vec<Slot>,
+    free: Vec<HolderSlot>,
 }
 
 impl Caches {
@@ -68,7 +68,7 @@ impl Caches {
     }
 
     /// Makes the slot of an empty cache available again.
-    pub(super) fn recycle(&mut self, slot: Slot) {
+    pub(super) fn recycle(&mut self, slot: HolderSlot) {
         self.free.push(slot);
     }
 
@@ -77,7 +77,7 @@ impl Caches {
             let slot = self.next_slot;
             (slot < MAX_ENDPOINTS).then(|| {
                 self.next_slot += 1;
-                slot as Slot
+                slot as HolderSlot
             })
         })?;
         Some(Arc::new(Cache { slot, len: AtomicUsize::new(0), state: Mutex::default() }))
@@ -109,7 +109,7 @@ pub(super) struct View {
     /// Version of the snapshot.
     pub(super) version: u64,
     /// Slot by place in the snapshot.
-    pub(super) slots: Box<[Option<Slot>]>,
+    pub(super) slots: Box<[Option<HolderSlot>]>,
     /// One bit per slot: set if its endpoint is there.
     pub(super) live: Box<[u64]>,
 }

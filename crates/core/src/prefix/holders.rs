@@ -1,7 +1,7 @@
 //! Which endpoints hold one block: 8 bytes for up to three of them, a row of bits for more.
 
 /// Number of an endpoint within an index.
-pub(super) type Slot = u16;
+pub(super) type HolderSlot = u16;
 
 /// The holders of one block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -9,11 +9,11 @@ pub(super) enum Holders {
     /// No block at all.
     Nobody,
     /// One endpoint: nearly every block of a pool without shared prompts.
-    One(Slot),
+    One(HolderSlot),
     /// Two endpoints.
-    Two([Slot; 2]),
+    Two([HolderSlot; 2]),
     /// Three endpoints.
-    Three([Slot; 3]),
+    Three([HolderSlot; 3]),
     /// More: number of a row in [`Rows`].
     Many(u32),
 }
@@ -45,7 +45,7 @@ impl Rows {
     }
 
     /// The holders with `slot` among them.
-    pub(super) fn with(&mut self, holders: Holders, slot: Slot) -> Holders {
+    pub(super) fn with(&mut self, holders: Holders, slot: HolderSlot) -> Holders {
         match holders {
             Holders::Nobody => Holders::One(slot),
             Holders::One(a) if a != slot => Holders::Two([a, slot]),
@@ -66,7 +66,7 @@ impl Rows {
     }
 
     /// The holders without `slot`.
-    pub(super) fn without(&mut self, holders: Holders, slot: Slot) -> Holders {
+    pub(super) fn without(&mut self, holders: Holders, slot: HolderSlot) -> Holders {
         match holders {
             Holders::One(a) if a == slot => Holders::Nobody,
             Holders::Two([a, b]) if a == slot => Holders::One(b),
@@ -86,7 +86,7 @@ impl Rows {
         })
     }
 
-    fn set(&mut self, row: u32, slot: Slot) {
+    fn set(&mut self, row: u32, slot: HolderSlot) {
         let Some(row) = self.all.get_mut(row as usize) else { return };
         let (word, bit) = (usize::from(slot / 64), 1u64 << (slot % 64));
         if row.words.len() <= word {
@@ -101,7 +101,7 @@ impl Rows {
 
     /// Clears a bit. A row of two becomes [`Holders::Two`] again: not of three, lest one that comes and goes moves it
     /// back and forth.
-    fn clear(&mut self, index: u32, slot: Slot) -> Holders {
+    fn clear(&mut self, index: u32, slot: HolderSlot) -> Holders {
         let Some(row) = self.all.get_mut(index as usize) else { return Holders::Nobody };
         let (word, bit) = (usize::from(slot / 64), 1u64 << (slot % 64));
         if let Some(word) = row.words.get_mut(word)
@@ -116,8 +116,8 @@ impl Rows {
         let mut left = Holders::Nobody;
         for slot in bits(&row.words) {
             left = match left {
-                Holders::One(first) => Holders::Two([first, slot as Slot]),
-                _ => Holders::One(slot as Slot),
+                Holders::One(first) => Holders::Two([first, slot as HolderSlot]),
+                _ => Holders::One(slot as HolderSlot),
             };
         }
         self.word_bytes -= row.words.capacity() * size_of::<u64>();

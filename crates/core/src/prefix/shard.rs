@@ -1,6 +1,6 @@
 //! One shard of an index: blocks and their holders.
 
-use super::holders::{Holders, Rows, Slot};
+use super::holders::{HolderSlot, Holders, Rows};
 use super::table::{Cell, LinearTable};
 
 /// Number of shards of an index.
@@ -61,7 +61,7 @@ impl Shard {
     }
 
     /// Makes `slot` a holder of the block.
-    pub(super) fn hold(&mut self, key: BlockKey, slot: Slot) {
+    pub(super) fn hold(&mut self, key: BlockKey, slot: HolderSlot) {
         if let Some(at) = self.blocks.find(key.0, |block| block.key == key) {
             let block = self.blocks.at_mut(at);
             block.holders = self.rows.with(block.holders, slot);
@@ -71,7 +71,7 @@ impl Shard {
     }
 
     /// Makes `slot` no holder of the block.
-    pub(super) fn release(&mut self, key: BlockKey, slot: Slot) {
+    pub(super) fn release(&mut self, key: BlockKey, slot: HolderSlot) {
         let Some(at) = self.blocks.find(key.0, |block| block.key == key) else { return };
         let left = self.rows.without(self.blocks.at(at).holders, slot);
         if left == Holders::Nobody {

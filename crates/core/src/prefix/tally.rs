@@ -3,7 +3,7 @@
 //! Along a prompt the set of holders hardly ever changes from one block to the next, so an endpoint is only touched
 //! where it enters or leaves the set. The set itself is compared word by word: 16 words for 1000 endpoints.
 
-use super::holders::{Holders, Slot, bits};
+use super::holders::{HolderSlot, Holders, bits};
 use super::shard::Shard;
 
 /// Counts by slot, and the run of blocks it is in the middle of.
@@ -91,7 +91,7 @@ impl<'a> Tally<'a> {
 
     /// Sets the bits of a few holders in the scratch row, which is empty before and after. Returns the rest of the row:
     /// nothing.
-    fn mark(&mut self, slots: &[Slot]) -> &'static [u64] {
+    fn mark(&mut self, slots: &[HolderSlot]) -> &'static [u64] {
         for &slot in slots {
             if let Some(word) = self.scratch.get_mut(usize::from(slot / 64)) {
                 *word |= 1 << (slot % 64);

@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use super::error::{ParseError, Unread};
 use super::media_type::BodyKind;
 use super::model_name::MAX_WRITTEN_NAME;
-use super::skim::{Edge, Shape, Skim, Wanted};
+use super::skim::{Edge, Shape, Skim, WantedMembers};
 use super::types::{Api, Inference, JsonStr, Spelling};
 use super::{escapes, multipart, urlencoded};
 use form::FormWatch;
@@ -150,7 +150,7 @@ fn model_in_beginning(body: &[u8]) -> Option<Inference> {
 }
 
 fn wanted() -> Skim {
-    Skim::new(Wanted { members: &[("model", Shape::String)], within: None })
+    Skim::new(WantedMembers { members: &[("model", Shape::String)], within: None })
 }
 
 fn name(quoted: &[u8]) -> Option<String> {

@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::escapes;
-use super::skim::{Edge, Shape, Skim, Wanted};
+use super::skim::{Edge, Shape, Skim, WantedMembers};
 use super::sse::{Lines, Part};
 use super::types::Api;
 
@@ -93,7 +93,7 @@ impl ModelRestorer {
             active: !from_target.is_empty() && !to_incoming.is_empty() && from_target != to_incoming,
             target: from_target.to_owned(),
             replacement: Bytes::from(escapes::encode(to_incoming)),
-            skim: Skim::new(Wanted { members: &[("model", Shape::String)], within }),
+            skim: Skim::new(WantedMembers { members: &[("model", Shape::String)], within }),
             lines: event_stream.then(Lines::new),
             name: Pending::Nothing,
             passed: 0,

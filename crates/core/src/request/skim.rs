@@ -21,7 +21,7 @@ const MAX_NAME: usize = 64;
 /// The members that are looked for, by name: at the top level, and inside the top-level object `within` if that is
 /// given.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Wanted {
+pub(super) struct WantedMembers {
     /// Each with what its value must be; other values are passed over.
     pub(super) members: &'static [(&'static str, Shape)],
     pub(super) within: Option<&'static str>,
@@ -85,7 +85,7 @@ enum Inside {
 /// The scanner's state between chunks.
 #[derive(Clone, Debug)]
 pub(super) struct Skim {
-    wanted: Wanted,
+    wanted: WantedMembers,
     state: State,
     /// Open containers.
     depth: usize,
@@ -105,7 +105,7 @@ pub(super) struct Skim {
 }
 
 impl Skim {
-    pub(super) fn new(wanted: Wanted) -> Self {
+    pub(super) fn new(wanted: WantedMembers) -> Self {
         Self {
             wanted,
             state: State::Before,

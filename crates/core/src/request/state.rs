@@ -3,7 +3,7 @@
 use std::ops::ControlFlow;
 
 use super::envelope;
-use super::skim::{Edge, Shape, Skim, Wanted};
+use super::skim::{Edge, Shape, Skim, WantedMembers};
 use super::sse::{Lines, Part};
 use super::types::Api;
 
@@ -55,7 +55,7 @@ impl MadeId {
         if !matches!(api, Api::Responses | Api::Conversations) {
             return None;
         }
-        let wanted = Wanted { members: MEMBERS, within: event_stream.then_some("response") };
+        let wanted = WantedMembers { members: MEMBERS, within: event_stream.then_some("response") };
         Some(Self {
             skim: Skim::new(wanted),
             lines: event_stream.then(Lines::new),

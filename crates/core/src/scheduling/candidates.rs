@@ -65,6 +65,11 @@ impl Candidates {
         self.len() == 0
     }
 
+    /// The slots of all candidates, in order.
+    pub fn slots(&self) -> Vec<u32> {
+        (0..self.len() as u32).collect()
+    }
+
     /// All candidates in slot order.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<Endpoint>> {
         (0..self.len() as u32).map(|slot| self.at(slot))

@@ -1,15 +1,14 @@
 //! The cycle: the handler picks profiles; each filters, scores and picks; the handler names the one that answers.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use fastrand::Rng;
 use smallvec::SmallVec;
 
 use super::observer::{Watching, enter};
 use super::{
-    Call, Candidates, Columns, CycleObserver, Decision, Explained, Filter, Mask, Outcome, Picker,
-    ProfileHandler, ProfileResult, RequestView, Results, ScheduleError, Scorer, Stages, Step, Stopwatch,
+    Call, CycleObserver, Decision, Explained, Filter, Mask, Outcome, Picker, ProfileHandler, ProfileResult,
+    ProfileRun, Results, ScheduleError, Scorer, Stages, Step, Stopwatch,
 };
 
 /// Most rounds a profile handler may ask for. A handler that names a profile again and again is stopped here.
@@ -120,23 +119,19 @@ impl Scheduler {
         &self.profiles
     }
 
-    /// Chooses among `candidates`, which must not be empty. `observer` hears each step of the cycle.
+    /// Chooses among what is in the running of `call`, which must not be empty. `observer` hears each step of the
+    /// cycle.
     pub fn schedule(
         &self,
-        request: RequestView<'_>,
-        now: Instant,
-        candidates: &Candidates,
-        columns: &Columns,
+        call: &Call<'_>,
         rng: &mut Rng,
         observer: Option<&dyn CycleObserver>,
     ) -> Result<Decision, ScheduleError> {
-        let everyone: Vec<u32> = (0..candidates.len() as u32).collect();
-        let call = Call::new(request, now, candidates, &everyone, columns);
-        let mut results: Results = self.profiles.iter().map(|_| None).collect();
+        let mut results: Results = self.profiles.iter().map(|_| ProfileRun::NotRun).collect();
         let mut errors: SmallVec<[(usize, ScheduleError); 1]> = SmallVec::new();
         for _ in 0..MAX_ROUNDS {
-            let picked = self.handler.call(|handler| handler.pick(&call, &self.names, &mut results));
-            self.explain(&call, &results, &picked, observer);
+            let picked = self.handler.call(|handler| handler.pick(call, &self.names, &mut results));
+            self.explain(call, &results, &picked, observer);
             if picked.is_empty() {
                 break;
             }
@@ -145,23 +140,22 @@ impl Scheduler {
             for index in picked {
                 let Some(profile) = self.profiles.get(index) else { continue };
                 errors.retain(|(failed, _)| *failed != index);
-                let result = match profile.run(&call, rng, observer) {
-                    Ok(result) => Some(result),
+                results[index] = match profile.run(&call, rng, observer) {
+                    Ok(result) => ProfileRun::Chose(result),
                     Err(error) => {
                         errors.push((index, error));
-                        None
+                        ProfileRun::Empty
                     }
                 };
-                results[index] = Some(result);
             }
         }
-        if results.iter().all(Option::is_none) {
-            return Err(ScheduleError::NoProfile(request.id.to_owned()));
+        if !results.iter().any(ProfileRun::is_over) {
+            return Err(ScheduleError::NoProfile(call.request.id.to_owned()));
         }
         let primary = timed(self.conclude_timer.as_deref(), || {
             self.handler.plugin.conclude(&self.names, &results, &mut errors)
         })?;
-        let profiles = results.into_iter().map(Option::flatten).collect();
+        let profiles = results.into_iter().map(ProfileRun::into_result).collect();
         Ok(Decision { profiles, primary, stages: self.stages, proxy_port: self.proxy_port })
     }
 }

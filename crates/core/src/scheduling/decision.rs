@@ -27,6 +27,41 @@ pub struct Stages {
     pub encode: Option<usize>,
 }
 
+/// How a profile has fared in a cycle.
+#[derive(Clone, Debug, Default)]
+pub enum ProfileRun {
+    /// It has not run.
+    #[default]
+    NotRun,
+    /// It ran without a result, or was skipped on purpose.
+    Empty,
+    /// It ran and chose.
+    Chose(ProfileResult),
+}
+
+impl ProfileRun {
+    /// True if the profile will not run any more, unless it is asked for again.
+    pub fn is_over(&self) -> bool {
+        !matches!(self, Self::NotRun)
+    }
+
+    /// What it chose.
+    pub fn result(&self) -> Option<&ProfileResult> {
+        match self {
+            Self::Chose(result) => Some(result),
+            Self::NotRun | Self::Empty => None,
+        }
+    }
+
+    /// What it chose.
+    pub fn into_result(self) -> Option<ProfileResult> {
+        match self {
+            Self::Chose(result) => Some(result),
+            Self::NotRun | Self::Empty => None,
+        }
+    }
+}
+
 /// The scheduler's answer.
 #[derive(Clone, Debug)]
 pub struct Decision {

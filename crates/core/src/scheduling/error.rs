@@ -14,14 +14,30 @@ pub enum ScheduleError {
     Failed {
         /// What failed.
         message: String,
-        /// True if a profile's filters left nothing, which is the cause.
-        nothing_left: bool,
+        /// Why.
+        cause: FailureCause,
     },
 }
 
+/// Why the profile that should answer has no result.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FailureCause {
+    /// The filters of a profile left nothing.
+    NothingLeft,
+    /// The profiles are set up wrongly, or something else went wrong.
+    Other,
+}
+
 impl ScheduleError {
+    /// The failure that `message` tells of, after these errors of profiles.
+    pub fn failed(message: String, errors: &[(usize, ScheduleError)]) -> Self {
+        let nothing_left = errors.iter().any(|(_, error)| error.is_nothing_left());
+        let cause = if nothing_left { FailureCause::NothingLeft } else { FailureCause::Other };
+        Self::Failed { message, cause }
+    }
+
     /// True if the cause is that filters ruled out every endpoint.
     pub fn is_nothing_left(&self) -> bool {
-        matches!(self, Self::NothingLeft | Self::Failed { nothing_left: true, .. })
+        matches!(self, Self::NothingLeft | Self::Failed { cause: FailureCause::NothingLeft, .. })
     }
 }

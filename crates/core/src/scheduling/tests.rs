@@ -1,6 +1,7 @@
 //! The cycle, with plugins that do what a test tells them.
 
 use std::net::SocketAddr;
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -8,7 +9,7 @@ use parking_lot::Mutex;
 use super::*;
 use crate::pool::{Endpoint, EndpointId, EndpointSpec, Pool, Subset};
 use crate::request::{Headers, Inference};
-use crate::scheduling::{Category, Column, Produced};
+use crate::scheduling::{Candidates, Category, Column, Columns, Produced, RequestView};
 
 type Log = Arc<Mutex<Vec<String>>>;
 
@@ -76,13 +77,13 @@ impl ProfileHandler for Rounds {
         errors: &mut SmallVec<[(usize, ScheduleError); 1]>,
     ) -> Result<usize, ScheduleError> {
         match results.first() {
-            Some(Some(Some(_))) => Ok(0),
+            Some(ProfileRun::Chose(_)) => Ok(0),
             _ => Err(errors.pop().map_or(ScheduleError::NoProfile("none".into()), |(_, error)| error)),
         }
     }
 
     fn peer(&self, _names: &[Arc<str>], results: &Results, _next: &[usize]) -> Option<Arc<Endpoint>> {
-        results[0].as_ref()?.as_ref()?.targets.first().cloned()
+        results[0].result()?.targets.first().cloned()
     }
 
     fn proxy_port(&self) -> Option<u16> {
@@ -148,7 +149,9 @@ fn schedule(scheduler: &Scheduler, candidates: &Candidates) -> Result<Decision, 
         fairness_id: "default",
     };
     let (columns, mut rng) = (Columns::new(), Rng::with_seed(1));
-    scheduler.schedule(request, Instant::now(), candidates, &columns, &mut rng, None)
+    let everyone = candidates.slots();
+    let call = Call::new(request, Instant::now(), candidates, &everyone, &columns);
+    scheduler.schedule(&call, &mut rng, None)
 }
 
 fn targets(result: &ProfileResult) -> String {

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
-use super::{Call, Decision, Produced, ProfileResult, ScheduleError, Stages};
+use super::{Call, Decision, Produced, ProfileRun, ScheduleError, Stages};
 use crate::pool::Endpoint;
 use crate::request::Headers;
 
@@ -44,8 +44,8 @@ pub trait Picker: Send + Sync {
     fn pick(&self, call: &Call<'_>, totals: &[f64], rng: &mut Rng, picked: &mut SmallVec<[u32; 4]>);
 }
 
-/// Results by profile index: `None` = not run, `Some(None)` = run without result or skipped on purpose.
-pub type Results = SmallVec<[Option<Option<ProfileResult>>; 1]>;
+/// How each profile of a cycle has fared so far, by profile index.
+pub type Results = SmallVec<[ProfileRun; 1]>;
 
 /// Decides which profiles run, and which of them answers.
 pub trait ProfileHandler: Send + Sync {

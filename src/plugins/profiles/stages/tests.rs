@@ -5,7 +5,7 @@ use super::*;
 use crate::plugins::PluginType;
 use crate::plugins::fixture::{Fleet, pod, request};
 use crate::plugins::profiles::{disagg, pd};
-use crate::scheduling::Columns;
+use crate::scheduling::{Columns, ProfileResult};
 
 /// What each profile does when it runs: chooses the endpoint at that place, or finds nobody.
 struct Case {
@@ -31,7 +31,7 @@ fn check(case: &Case) {
     let handler = built.roles.profile_handler.unwrap();
     let names: Vec<Arc<str>> = case.names.iter().map(|name| (*name).into()).collect();
     let snapshot = fleet.snapshot();
-    let mut results: Results = names.iter().map(|_| None).collect();
+    let mut results: Results = names.iter().map(|_| ProfileRun::NotRun).collect();
     let mut errors = SmallVec::new();
     let mut runs = Vec::new();
     let mut explained = Vec::new();
@@ -49,7 +49,7 @@ fn check(case: &Case) {
             if result.is_none() {
                 errors.push((index, ScheduleError::NothingLeft));
             }
-            results[index] = Some(result);
+            results[index] = result.map_or(ProfileRun::Empty, ProfileRun::Chose);
         }
     });
     let expected: Vec<_> =
@@ -220,7 +220,7 @@ fn a_failure_names_the_profiles_in_alphabetical_order() {
     let built = Fleet::new([]).build(&disagg::TYPE, Some(both())).unwrap();
     let handler = built.roles.profile_handler.unwrap();
     let names: Vec<Arc<str>> = ALL.iter().map(|name| (*name).into()).collect();
-    let results: Results = [None, Some(None), Some(None)].into_iter().collect();
+    let results: Results = [ProfileRun::NotRun, ProfileRun::Empty, ProfileRun::Empty].into_iter().collect();
     let mut errors: SmallVec<[_; 1]> =
         smallvec![(1, ScheduleError::NothingLeft), (2, ScheduleError::NothingLeft)];
     let error = handler.conclude(&names, &results, &mut errors).unwrap_err();

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::pool::{Bench, arrival, millis};
 use crate::flow::settings::{BandSettings, Fairness, Ordering, ProgramAware};
-use crate::flow::{Arrival, Decision, FlowSettings, Outcome, Ticket};
+use crate::flow::{Arrival, FlowSettings, GateDecision, Outcome, Ticket};
 
 const PRIORITIES: [i32; 4] = [10, 0, -10, 99];
 const FLOWS: [&str; 4] = ["a", "b", "c", "d"];
@@ -228,7 +228,7 @@ impl Model {
         let now = self.now();
         for decision in self.bench.decisions() {
             match decision {
-                Decision::Release { ticket, waited } => {
+                GateDecision::Release { ticket, waited } => {
                     assert!(self.has_room(), "released without room");
                     let request = self.waiting.remove(&ticket).expect("decided twice");
                     assert_eq!(waited, now.saturating_sub(request.enqueued));
@@ -237,7 +237,7 @@ impl Model {
                     self.served.entry((request.band, request.flow)).or_default().0 = self.releases;
                     self.running.push(ticket);
                 }
-                Decision::Reject { ticket, rejection, waited } => {
+                GateDecision::Reject { ticket, rejection, waited } => {
                     let request = self.waiting.remove(&ticket).expect("decided twice");
                     assert_eq!(waited, now.saturating_sub(request.enqueued));
                     assert_eq!(self.deadline(&request), now, "not at its deadline: {rejection:?}");

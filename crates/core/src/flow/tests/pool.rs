@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
-use crate::flow::{Arrival, Decision, Fill, FlowSettings, Gate, Load, Outcome, Rejection, Ticket, Unplaced};
+use crate::flow::{
+    Arrival, Fill, FlowSettings, Gate, GateDecision, Load, Outcome, Rejection, Ticket, Unplaced,
+};
 
 /// Endpoints, and requests that fit into all of them. What the gate released counts until it ends.
 #[derive(Clone, Debug)]
@@ -70,7 +72,7 @@ pub(super) struct Bench {
     pub(super) gate: Gate,
     pub(super) pool: FakePool,
     pub(super) now: Instant,
-    decisions: Vec<Decision>,
+    decisions: Vec<GateDecision>,
 }
 
 impl Bench {
@@ -117,14 +119,14 @@ impl Bench {
         self.now = end;
     }
 
-    pub(super) fn decisions(&mut self) -> Vec<Decision> {
+    pub(super) fn decisions(&mut self) -> Vec<GateDecision> {
         std::mem::take(&mut self.decisions)
     }
 
     /// Requests released since the last look.
     pub(super) fn released(&mut self) -> Vec<Ticket> {
         let ticket = |decision| match decision {
-            Decision::Release { ticket, .. } => Some(ticket),
+            GateDecision::Release { ticket, .. } => Some(ticket),
             _ => None,
         };
         self.decisions().into_iter().filter_map(ticket).collect()
@@ -133,7 +135,7 @@ impl Bench {
     /// How requests were refused since the last look, with the time they waited.
     pub(super) fn refused(&mut self) -> Vec<(Outcome, Duration)> {
         let refusal = |decision| match decision {
-            Decision::Reject { rejection, waited, .. } => Some((rejection.outcome, waited)),
+            GateDecision::Reject { rejection, waited, .. } => Some((rejection.outcome, waited)),
             _ => None,
         };
         self.decisions().into_iter().filter_map(refusal).collect()

@@ -303,7 +303,9 @@ fn running_requests_below_zero_are_stopped_for_more_important_ones() {
     bench.decisions();
     let urgent = bench.wait(&arrival(0, "a"));
     let stopped = bench.decisions();
-    let [crate::flow::Decision::Revoke { ticket, demand: 0 }] = stopped[..] else { panic!("{stopped:?}") };
+    let [crate::flow::GateDecision::Revoke { ticket, demand: 0 }] = stopped[..] else {
+        panic!("{stopped:?}")
+    };
     assert!(running.contains(&ticket));
     bench.pass(millis(5));
     bench.complete(ticket);

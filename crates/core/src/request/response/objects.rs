@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 use crate::request::escapes;
-use crate::request::skim::{Edge, Shape, Skim, Wanted};
+use crate::request::skim::{Edge, Shape, Skim, WantedMembers};
 
 /// The members that are read.
 const MEMBERS: &[(&str, Shape)] = &[
@@ -50,7 +50,7 @@ impl Members {
     }
 
     fn find(limit: usize, within: Option<&'static str>) -> Self {
-        let skim = Skim::new(Wanted { members: MEMBERS, within });
+        let skim = Skim::new(WantedMembers { members: MEMBERS, within });
         Self { skim, open: false, held: Vec::new(), limit }
     }
 

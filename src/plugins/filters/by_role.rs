@@ -1,0 +1,77 @@
+//! `decode-filter`, `encode-filter` and `prefill-filter`: keep endpoints by the pod label `llm-d.ai/role`.
+//!
+//! A pod without the label can do everything that `decode-filter` asks for, and neither encodes nor processes prompts
+//! for others. The filters take no parameters. Their metrics carry the type they are made of, as the reference's do.
+
+use std::sync::Arc;
+
+use crate::plugins::{PluginType, Roles, Stability};
+use crate::scheduling::{Call, Filter, Mask};
+
+/// Registry row of the filter for servers that generate tokens.
+pub static DECODE: PluginType = PluginType::new("decode-filter", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().filter(Arc::new(ByRole { roles: DECODE_ROLES, allows_no_role: true })))
+})
+.reported_as("by-label")
+.about(
+    "Keeps endpoints that generate tokens, by the pod label llm-d.ai/role; a pod without the label \
+         stays.",
+    "Use it in the decode profile of a pool with prefill or encode servers. It costs one look-up of a \
+         label for each endpoint.",
+);
+
+/// Roles that include decoding; `both` is an old spelling of `prefill-decode`.
+const DECODE_ROLES: &[&str] = &["decode", "prefill-decode", "both", "encode-prefill-decode"];
+
+/// Registry row of the filter for servers that encode media for others.
+pub static ENCODE: PluginType = PluginType::new("encode-filter", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().filter(Arc::new(ByRole { roles: ENCODE_ROLES, allows_no_role: false })))
+})
+.reported_as("by-label")
+.about(
+    "Keeps endpoints that encode media for others, by the pod label llm-d.ai/role.",
+    "Use it in the encode profile of a pool whose encoders run on servers of their own. It costs one \
+         look-up of a label for each endpoint.",
+);
+
+/// Roles that include encoding.
+const ENCODE_ROLES: &[&str] = &["encode", "encode-prefill", "encode-prefill-decode"];
+
+/// Registry row of the filter for servers that process prompts for others.
+pub static PREFILL: PluginType = PluginType::new("prefill-filter", Stability::Beta, |cx| {
+    cx.no_params();
+    Ok(Roles::default().filter(Arc::new(ByRole { roles: PREFILL_ROLES, allows_no_role: false })))
+})
+.reported_as("by-label")
+.about(
+    "Keeps endpoints that process prompts for others, by the pod label llm-d.ai/role.",
+    "Use it in the prefill profile of a pool with prefill servers. It costs one look-up of a label for \
+         each endpoint.",
+);
+
+/// Roles that include processing prompts for others.
+const PREFILL_ROLES: &[&str] =
+    &["prefill", "encode-prefill", "prefill-decode", "both", "encode-prefill-decode"];
+
+/// Pod label that names what a model server does in a disaggregated deployment.
+const ROLE_LABEL: &str = "llm-d.ai/role";
+
+/// Keeps endpoints whose role is listed; what the three role filters are made of.
+#[derive(Debug)]
+struct ByRole {
+    /// Roles to keep.
+    roles: &'static [&'static str],
+    /// Keep pods that name no role. An empty role is a role.
+    allows_no_role: bool,
+}
+
+impl Filter for ByRole {
+    fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
+        keep.retain(call.endpoints(), |endpoint| match endpoint.label(ROLE_LABEL) {
+            Some(role) => self.roles.contains(&role),
+            None => self.allows_no_role,
+        });
+    }
+}
