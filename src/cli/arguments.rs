@@ -11,11 +11,11 @@ use crate::document::nearest;
 /// A command line made readable.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Readable {
-    /// What is left for the parser, program name first.
+    /// The arguments that are left for the parser, program name first.
     pub(super) arguments: Vec<OsString>,
     /// Values of flags that there are no more, by name.
     pub(super) older: Vec<(OlderFlag, String)>,
-    /// What the operator should know.
+    /// Warnings for the operator.
     pub(super) warnings: Vec<String>,
     /// Why it cannot be meant as it stands.
     pub(super) problems: Vec<String>,
@@ -60,7 +60,7 @@ struct Given<'g> {
     name: &'g str,
     /// Its name in the line.
     spelled: &'g str,
-    /// What stands behind its equals sign.
+    /// The value behind its equals sign.
     value: Option<String>,
 }
 
@@ -156,7 +156,7 @@ fn without_quotes(value: &str, spelled: &str, readable: &mut Readable) -> String
     inside.to_owned()
 }
 
-/// What stands between two equal quotes, if all of `text` does.
+/// The text between two equal quotes, if these are around the whole of `text`.
 fn unquoted(text: &str) -> Option<&str> {
     let quote = text.chars().next().filter(|first| matches!(first, '"' | '\''))?;
     let inside = text.strip_prefix(quote)?.strip_suffix(quote)?;

@@ -14,12 +14,12 @@ use crate::pool::{Age, Endpoint, Pool};
 use crate::scaler::{self, KedaScaler, Role, ScalerSettings, ScalerSource};
 use crate::transport::Port;
 
-/// How often is looked whether the servers of a pool have been scraped.
+/// Time between two looks at whether the servers of a pool have been scraped.
 const LOOK: Duration = Duration::from_millis(20);
 /// Longest wait for that: a server that is up and gives no page has none to wait for.
 const FIRST_SCRAPES: Duration = Duration::from_secs(5);
 
-/// What the KEDA scaler reads.
+/// The figures of a pool that the KEDA scaler reads.
 pub(super) struct Demand {
     pool: Arc<Pool>,
     holding: Option<Holding>,

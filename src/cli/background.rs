@@ -23,7 +23,7 @@ use crate::pool::{Age, Endpoint, Pool};
 /// Longest time after the start until the pool has figures.
 const FIRST_REFRESH: Duration = Duration::from_millis(500);
 
-/// What finds endpoints.
+/// The source that finds endpoints.
 pub(super) enum Finder {
     /// A file, loaded once already.
     File(Box<FileDiscovery>),

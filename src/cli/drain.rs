@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use crate::transport::Connections;
 
-/// How often the drain looks whether anything is left.
+/// Time between two looks of the drain at whether any work is left.
 const LOOK: Duration = Duration::from_millis(50);
 
-/// What a drain waits for.
+/// The work that a drain waits for.
 #[derive(Clone, Debug)]
 pub(super) struct Work {
     /// Streams open now.

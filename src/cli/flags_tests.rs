@@ -11,7 +11,7 @@ use super::older_flags::OlderFlag;
 
 const PAGE: &str = include_str!("../../docs/configuration.md");
 
-/// What the page writes in the column of defaults where a flag has none.
+/// Words in the page's column of defaults for flags without a default.
 const ABSENT: [&str; 5] = ["empty", "none", "unset", "all addresses", "all that are safe"];
 
 fn serve() -> Command {

@@ -11,7 +11,7 @@ use crate::flow::{Controller, Fill, FlowSettings, Load, Observer, Outcome, Unpla
 use crate::metrics::{FlowMetrics, Metrics};
 use crate::pool::Pool;
 
-/// How often gauges of saturation and capacity are brought up to date.
+/// Time between two updates of the gauges of saturation and capacity.
 const REFRESH: Duration = Duration::from_secs(1);
 /// A flow in which nothing has waited for this long has no series any more.
 const FLOW_IDLE: Duration = Duration::from_mins(5);
@@ -134,7 +134,7 @@ impl Load for PoolLoad {
     }
 }
 
-/// What happens in the gate, as series. Requests themselves are counted where they wait.
+/// Turns events of the gate into series. Requests themselves are counted where they wait.
 struct FlowSeries {
     metrics: FlowMetrics,
 }

@@ -1,5 +1,6 @@
-//! What hooks of a pod call in the image, which holds this program alone: `sleep`, and a shell that knows nothing but
-//! `sleep`. Which of them is meant says the name that the program was called by.
+//! The commands that a pod's hooks may call in the image, which holds this program alone: `sleep`, and a shell that
+//! knows
+//! nothing but `sleep`. The name by which the program was called says which of them is meant.
 
 use std::ffi::{OsStr, OsString};
 use std::path::Path;

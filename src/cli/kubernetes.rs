@@ -28,7 +28,7 @@ const LOOKUP: Duration = Duration::from_secs(2);
 /// Pause before discovery begins again.
 const BEGIN_AGAIN: Duration = Duration::from_secs(1);
 
-/// Which pods the flags ask for. `Err` says which flags are missing or wrong.
+/// The pods that the flags ask for. `Err` says which flags are missing or wrong.
 pub(super) fn scope(flags: &ServeFlags, pod_name: Option<&str>) -> anyhow::Result<Scope> {
     if flags.endpoint_selector.is_empty() {
         if flags.pool_name.is_empty() {
@@ -152,7 +152,7 @@ impl Cluster {
         })
     }
 
-    /// Whether this replica leads.
+    /// A handle that says whether this replica leads.
     pub(super) fn leadership(&self) -> Leadership {
         self.leadership.clone()
     }
@@ -264,7 +264,7 @@ async fn lost(leadership: &Leadership, resign: &CancellationToken) {
     }
 }
 
-/// What people recognise this replica by.
+/// The name by which people recognise this replica.
 fn host(settings: &Settings) -> String {
     let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
     settings

@@ -1,6 +1,6 @@
-//! What the reference's command lines held in any released version and hold no more: one table of flags, one of names.
+//! Flags of released versions of the reference that exist no more: one table of flags, and one of names.
 
-/// How a flag takes its value.
+/// The way in which a flag takes its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Takes {
     /// The next word, whatever it is.
@@ -9,13 +9,12 @@ pub(super) enum Takes {
     Switch,
 }
 
-/// What a flag still does.
+/// The effect that a flag still has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Does {
-    /// What it did. The text says where to write it today.
+    /// The effect that it always had. The text says where to write it today.
     Same(&'static str),
-    /// Nothing; but with one of these values nothing is lost, and no warning is due. The text says what is not in
-    /// force.
+    /// None. With one of these values nothing is lost, and no warning is due. The text says what is not in force.
     Nothing(&'static [&'static str], &'static str),
 }
 

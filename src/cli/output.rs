@@ -1,4 +1,4 @@
-//! What the program says while it serves.
+//! The lines that the program writes while it serves.
 
 use std::time::{Duration, Instant};
 
@@ -6,10 +6,10 @@ use super::ServeFlags;
 use crate::metrics::Metrics;
 use crate::telemetry::{Dropped, LineQueue, LogFormat, logs};
 
-/// How long the last lines may take to be written.
+/// Longest time for writing the last lines.
 const FLUSH: Duration = Duration::from_secs(1);
 
-/// Nothing but these queues writes to the two streams. Dropping it waits a moment for what was said last.
+/// The queues of both streams. Nothing else writes to the streams. Dropping this waits a moment for the last lines.
 pub(super) struct Output {
     /// Standard error.
     pub(super) log: LineQueue,
@@ -45,7 +45,7 @@ impl Drop for Output {
     }
 }
 
-/// How log lines look.
+/// The form of log lines.
 pub(super) fn log_format(flags: &ServeFlags) -> LogFormat {
     if flags.zap_encoder == "console" { LogFormat::Console } else { LogFormat::Json }
 }

@@ -21,8 +21,8 @@ pub(super) type Server = Pin<Box<dyn Future<Output = ()> + Send>>;
 /// The tokens that end what runs, each on its own.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Stops {
-    /// Who leads gives the lease back first of all, so that another replica takes over while this one still serves. The
-    /// scaler ends with it.
+    /// A leader gives the lease back first of all, so that another replica takes over while this one still serves. The
+    /// scaler ends at the same time.
     pub(super) resign: CancellationToken,
     /// ext_proc takes no more streams.
     pub(super) grpc: CancellationToken,
@@ -34,7 +34,7 @@ pub(super) struct Stops {
     pub(super) admin: CancellationToken,
 }
 
-/// How long each part of the end may take.
+/// Longest time for each part of the end.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     /// New streams are still served.
@@ -43,7 +43,7 @@ pub(super) struct Patience {
     pub(super) linger: Duration,
 }
 
-/// What runs.
+/// The servers and threads that run.
 pub(super) struct Running {
     pub(super) grpc: Server,
     pub(super) health: Server,

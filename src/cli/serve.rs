@@ -46,7 +46,7 @@ const BUILD: &str = env!("CARGO_PKG_VERSION");
 /// Commit of this build, where the builder says it.
 const COMMIT: Option<&str> = option_env!("POINTSMAN_COMMIT");
 
-/// How metrics call the endpoints file.
+/// Name of the endpoints file in metrics.
 const ENDPOINTS_FILE: &str = "endpoints_file";
 
 /// Runs the server until it is told to stop.
@@ -163,7 +163,7 @@ fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyh
     Ok(plan)
 }
 
-/// What serving needs.
+/// The inputs of serving.
 struct ServeInputs<'p> {
     metrics: Arc<Metrics>,
     plan: Plan,
@@ -173,7 +173,7 @@ struct ServeInputs<'p> {
     output: &'p Output,
 }
 
-/// Where endpoints come from.
+/// The source of endpoints.
 enum Source {
     File(FileDiscoverySpec),
     Kubernetes(Scope),
@@ -199,7 +199,7 @@ async fn serve(flags: &ServeFlags, settings: &Settings, parts: ServeInputs<'_>) 
     running.run().await
 }
 
-/// What the servers and threads are made of.
+/// The parts from which the servers and threads are made.
 struct Services {
     metrics: Arc<Metrics>,
     plan: Plan,

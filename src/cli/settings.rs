@@ -1,4 +1,4 @@
-//! What the flags mean together: conflicts, clamps, and values that need the environment.
+//! Turns flags into settings: finds conflicts, clamps values, and reads the environment.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ pub(super) struct Settings {
     pub(super) seed: u64,
     /// TLS of the ext_proc port; `None` serves plaintext.
     pub(super) tls: Option<TlsSettings>,
-    /// How every port asks whether its clients still live.
+    /// Settings by which every port asks whether its clients still live.
     pub(super) keepalive: Keepalive,
     /// Connections of the ext_proc port.
     pub(super) proxies: ConnectionBounds,
@@ -53,7 +53,7 @@ pub(super) struct Settings {
     pub(super) metrics_client_ca: Option<PathBuf>,
     /// Fairness ids with a label of their own.
     pub(super) fairness_ids: usize,
-    /// What the operator should know.
+    /// Warnings for the operator.
     pub(super) warnings: Vec<String>,
 }
 

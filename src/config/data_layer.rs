@@ -12,7 +12,7 @@ use crate::document::{Fields, Level, Node, Problems};
 pub struct Source {
     /// The source.
     pub plugin: Reference,
-    /// Who reads what it fetches.
+    /// The extractors that read the fetched pages.
     pub extractors: Vec<Reference>,
 }
 
@@ -21,9 +21,9 @@ pub struct Source {
 pub struct DataLayer {
     /// Add the default metrics source and extractor if no metrics source is listed.
     pub inject_defaults: bool,
-    /// What is fetched, and who reads it.
+    /// The data sources, each with the extractors that read it.
     pub sources: Vec<Source>,
-    /// Where endpoints come from without Kubernetes.
+    /// The source of endpoints without Kubernetes.
     pub discovery: Option<Reference>,
 }
 
@@ -65,7 +65,7 @@ impl DataLayer {
     }
 }
 
-/// Who finds endpoints: `endpoints.pluginRef`, or `pluginRef` itself.
+/// The plugin that finds endpoints: `endpoints.pluginRef`, or `pluginRef` itself.
 fn discovery(node: &Node, problems: &mut Problems) -> Option<Reference> {
     let mut fields = Fields::of(node, "dataLayer.discovery", problems)?;
     let grouped = fields.get("endpoints").map(|node| reference(node, &fields.path("endpoints"), problems));

@@ -109,7 +109,7 @@ pub struct FlowControl {
     pub default_request_ttl: Option<Duration>,
     /// Longest wait while there are no endpoints; 0 is forever.
     pub no_endpoint_request_ttl: Option<Duration>,
-    /// What priorities without a band of their own get.
+    /// The band of priorities that have none of their own.
     pub default_priority_band: Option<PriorityBand>,
     /// The same for priorities below 0.
     pub default_negative_priority_band: Option<PriorityBand>,

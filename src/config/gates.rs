@@ -3,7 +3,7 @@
 use super::former::why_gate_is_gone;
 use crate::document::{Node, Problems, hint};
 
-/// Which optional features are on.
+/// The optional features, each on or off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FeatureGates {
     /// Requests wait in queues instead of being rejected when the pool is full. Off by default.

@@ -1,7 +1,7 @@
 //! Plugin types of the reference that are not in the registry: some are accepted without effect, the others refused by
 //! name.
 
-/// What a type that is accepted without effect is for.
+/// The purpose of a type that is accepted without effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// Counts requests in flight, which is done here in any case.
@@ -29,7 +29,7 @@ const INACTIVE: &[(&str, Purpose)] = &[("inflight-load-producer", Purpose::InFli
 /// Types that the reference registers and that no configuration has a use for: it makes them itself.
 const ELSEWHERE: &[&str] = &["priority-then-time-eviction-order-policy", "sheddable-eviction-filter"];
 
-/// What the type `name` would be for, if it is accepted without effect; with the name as a constant.
+/// The purpose of the type `name`, if the type is accepted without effect, and the name as a constant.
 pub(super) fn inactive(name: &str) -> Option<(&'static str, Purpose)> {
     INACTIVE.iter().find(|(known, _)| *known == name).copied()
 }

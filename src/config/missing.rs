@@ -12,7 +12,7 @@ pub(super) struct MissingType {
     pub(super) name: &'static str,
     /// Its role, as error texts name roles.
     pub(super) role: &'static str,
-    /// What is not in force without it.
+    /// The features that are not in force without it.
     pub(super) without: &'static str,
     /// Names of its parameters at the top level; `None` if they are not looked at.
     parameters: Option<&'static [&'static str]>,

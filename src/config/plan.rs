@@ -1,4 +1,4 @@
-//! What will run.
+//! The result of reading a configuration: everything that will run.
 
 use std::sync::Arc;
 
@@ -21,9 +21,9 @@ use crate::scheduling::{
 /// Why a plugin instance exists.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It is listed in `plugins`.
+    /// The configuration lists it in `plugins`.
     Listed,
-    /// It was added; the text says why.
+    /// It was added. The text says why.
     Injected(String),
 }
 
@@ -34,13 +34,13 @@ pub struct PlannedInstance {
     pub name: Arc<str>,
     /// Type string as configured.
     pub kind: &'static str,
-    /// What is not in force because the type is not built yet; `None` for types that are.
+    /// The features that are not in force because the type is not built yet; `None` for types that are built.
     pub missing: Option<&'static str>,
     /// Parameters as written.
     pub parameters: Option<Value>,
     /// Why it exists.
     pub origin: Origin,
-    /// What it takes part in.
+    /// Names of the roles that it has.
     pub roles: Vec<&'static str>,
     /// Columns it writes, each with the names of those who read it.
     pub produces: Vec<(String, Vec<Arc<str>>)>,
@@ -53,7 +53,7 @@ pub struct PlannedInstance {
 pub struct PlannedParser {
     /// Instance name.
     pub name: Arc<str>,
-    /// Which parser.
+    /// The parser.
     pub kind: ParserKind,
     /// Measures the reading of request bodies.
     pub request_timer: PluginTimer,
@@ -70,7 +70,7 @@ pub struct Plan {
     pub entry: Entry,
     /// Plugins that find something out about a request before it is scheduled, in document order.
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
-    /// How many tokens images and videos are taken to be.
+    /// The estimate of the tokens of images and videos.
     pub media: MediaEstimate,
     /// Data producers, each after those it reads from; else in document order.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
@@ -82,15 +82,15 @@ pub struct Plan {
     pub parsers: Vec<PlannedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests; `None` if nobody produces it.
     pub prefix_match: Option<Column<PrefixMatch>>,
-    /// Where metrics pages come from; `None` if none are read.
+    /// The source of metrics pages; `None` if none are read.
     pub metrics_source: Option<SourceSpec>,
-    /// How metrics pages are read.
+    /// The series to read from metrics pages, by engine.
     pub engines: EngineTable,
-    /// Where endpoints come from without Kubernetes; `None` with Kubernetes.
+    /// The source of endpoints without Kubernetes; `None` with Kubernetes.
     pub discovery: Option<FileDiscoverySpec>,
     /// Optional features.
     pub gates: FeatureGates,
-    /// How requests wait; `None` while the gate is off.
+    /// The settings by which requests wait; `None` while the gate is off.
     pub flow: Option<FlowSettings>,
     /// Says how full the pool is, also for admission without flow control.
     pub detector: Detector,

@@ -259,7 +259,7 @@ fn weight_path(path: &str) -> String {
     path.strip_suffix("pluginRef").map_or_else(|| path.to_owned(), |row| format!("{row}weight"))
 }
 
-/// What the handler finds wrong with the profiles.
+/// Reports the faults that the handler finds in the profiles.
 fn review(handler: &Instance, profiles: &[Resolved], problems: &mut Problems) {
     let names: Vec<Arc<str>> = profiles.iter().map(|profile| profile.name.as_str().into()).collect();
     let faults = handler.roles.profile_handler.as_ref().map(|plugin| plugin.review(&names));

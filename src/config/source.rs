@@ -1,4 +1,4 @@
-//! Where the document comes from.
+//! The source of the document.
 
 use std::io::Read;
 use std::path::PathBuf;
@@ -34,7 +34,7 @@ impl ConfigSource {
         }
     }
 
-    /// How findings call the document.
+    /// The name of the document in findings.
     pub fn name(&self) -> String {
         match self {
             Self::BuiltIn => "built-in default".to_owned(),

@@ -1,4 +1,4 @@
-//! What was configured and does nothing.
+//! Reports everything that was configured and does nothing.
 
 use super::instance::Instance;
 use super::instances::Instances;

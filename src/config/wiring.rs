@@ -183,7 +183,7 @@ pub(super) struct ResolvedDataLayer {
 }
 
 impl ResolvedDataLayer {
-    /// What to fetch; nothing if nobody reads it.
+    /// The pages to fetch; `None` if nobody reads them.
     pub(super) fn source_spec(&self, instances: &Instances) -> Option<SourceSpec> {
         self.extractor?;
         instances[self.source?].roles.metrics_source.clone()

@@ -38,7 +38,7 @@ impl Variant {
     }
 }
 
-/// What an answer is worth to adoption.
+/// The facts about an answer that adoption needs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Answer {
     /// Figures that it carried.
@@ -61,7 +61,7 @@ impl Answer {
     }
 }
 
-/// What to do after an answer.
+/// The next step after an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerVerdict {
     /// The answer counts; the round is over.
@@ -89,12 +89,12 @@ enum State {
     Adopted { variant: Variant, full_at: Instant },
 }
 
-/// Which form to ask one endpoint for, for one incarnation.
+/// Chooses the form of page to ask one endpoint for, for one incarnation.
 #[derive(Debug)]
 pub struct Adoption {
     state: State,
     enabled: bool,
-    /// What the server's page is known to carry.
+    /// The figures that the server's whole page is known to carry.
     full: Answer,
     retry: Duration,
     /// Moves the periodic full pages of endpoints apart.

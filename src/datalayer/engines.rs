@@ -1,4 +1,4 @@
-//! Which series of which engine carry which figure. A new engine is one new row.
+//! The table of engines: the series that carries each figure. A new engine is one new row.
 
 use std::collections::BTreeMap;
 

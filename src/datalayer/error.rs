@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::ResponseError;
 
-/// What kept a page from being read whole.
+/// The reason why a page could not be read whole.
 #[derive(Debug, thiserror::Error)]
 pub enum ScrapeError {
     /// No connection, or no TLS session on it.

@@ -7,7 +7,7 @@
 
 use super::MetricSpec;
 
-/// What a label says about the row that carries it. An absent label and an empty value are the same, as in PromQL.
+/// The meaning of a label for the row that carries it. An absent label and an empty value are the same, as in PromQL.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LabelRole {
     /// Numbers the parts that share a server's load: counts of rows that differ in it add up, usages are averaged.

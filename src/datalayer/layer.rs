@@ -77,7 +77,7 @@ impl DataLayer {
         Arc::clone(name.and_then(|name| self.engines.get(name)).unwrap_or(&self.unknown))
     }
 
-    /// Where and how `endpoint` is asked. What discovery says of it comes before the source.
+    /// The address and manner of asking `endpoint`. Settings from discovery override those of the source.
     pub(super) fn site_of(&self, endpoint: &Endpoint) -> Site {
         let spec = endpoint.spec();
         let mut address = spec.metrics_address;

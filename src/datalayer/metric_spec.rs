@@ -25,7 +25,7 @@ impl MetricSpec {
     }
 }
 
-/// What stands after the opening brace.
+/// Reads the text after the opening brace.
 fn parse_labels(text: &str) -> Result<Vec<(String, String)>, String> {
     let mut labels: Vec<(String, String)> = Vec::new();
     let mut rest = text.trim_start();

@@ -1,4 +1,4 @@
-//! Who wants to know what scraping met.
+//! The interface for everybody who wants to know how scrapes end.
 
 use std::time::Duration;
 
@@ -6,7 +6,7 @@ use super::exposition::Figures;
 use super::{ScrapeError, Variant};
 use crate::pool::Endpoint;
 
-/// Told about scrapes as they end. Methods are called from the scraping task and must not block.
+/// Hears about scrapes as they end. The scraping task calls the methods, so they must not block.
 pub trait Observer: Send + Sync + 'static {
     /// A page was read: size of its body in bytes, and time from sending the request to the last figure.
     fn scraped(&self, _endpoint: &Endpoint, _bytes: usize, _took: Duration) {}

@@ -7,7 +7,7 @@ const MAX_HEAD: usize = 32 * 1024;
 /// Longest line that states a chunk's size, extensions included.
 const MAX_CHUNK_LINE: usize = 4 * 1024;
 
-/// What a head says.
+/// The head of an answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Head {
     /// Status code.
@@ -20,7 +20,7 @@ pub struct Head {
     pub keep_alive: bool,
 }
 
-/// What the next bytes turned out to be.
+/// The meaning of the next bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Event<'a> {
     /// The input is used up.

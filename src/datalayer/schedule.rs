@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::time::{Duration, Instant};
 
-/// How often to ask.
+/// The rate of asking.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pace {
     /// Time between rounds of one endpoint.
@@ -42,7 +42,7 @@ pub struct Schedule {
 struct Entry {
     /// Nanoseconds into the interval.
     phase: u64,
-    /// When the next round begins; `None` while one is under way.
+    /// Time at which the next round begins; `None` while one is under way.
     due: Option<Instant>,
     failures: u32,
 }
@@ -80,7 +80,7 @@ impl Schedule {
         }
     }
 
-    /// When [`Self::take_due`] will next have something.
+    /// Time at which [`Self::take_due`] will next have something.
     pub fn next_due(&self) -> Option<Instant> {
         self.due.first().map(|(due, _)| *due)
     }

@@ -1,4 +1,4 @@
-//! How model servers are scraped.
+//! Settings of scraping.
 
 use std::time::Duration;
 
@@ -8,12 +8,12 @@ use super::{EngineTable, Pace, SourceSpec};
 /// Shortest interval between scrapes of one endpoint.
 pub const SHORTEST_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How to scrape.
+/// Settings of scraping.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// Where pages are.
+    /// The place of the pages.
     pub source: SourceSpec,
-    /// What is on them.
+    /// The series on the pages, by engine.
     pub engines: EngineTable,
     /// Figures that somebody reads; series of others are not looked for, and without any nothing is scraped.
     pub needs: Figures,
@@ -28,7 +28,7 @@ pub struct Settings {
     pub connect_timeout: Duration,
     /// Longest page, in bytes.
     pub body_limit: usize,
-    /// Whether servers may be asked for the needed series only.
+    /// True if servers may be asked for the needed series only.
     pub filtered: bool,
     /// Tasks that share the endpoints. One can drive more than a thousand; more of them wake up more often.
     pub workers: usize,

@@ -1,4 +1,4 @@
-//! Where metrics pages come from.
+//! The source of metrics pages.
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! What debug pages show of the scraping of one endpoint.
+//! The state of scraping one endpoint, for debug pages.
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
@@ -16,7 +16,7 @@ pub struct EndpointStatus {
     pub endpoint: String,
     /// Number of this life of the endpoint.
     pub incarnation: u64,
-    /// Where the page is.
+    /// Address of the page.
     pub address: SocketAddr,
     /// Engine whose series are looked for.
     pub engine: String,

@@ -24,15 +24,15 @@ const MAX_DRAIN: usize = 64 * 1024;
 /// A lasting extract error is told again after this long.
 const REPEAT_EXTRACT_ERROR: Duration = Duration::from_secs(30);
 
-/// What all targets of a worker share.
+/// The state that all targets of a worker share.
 pub(super) struct ScrapeContext {
     pub(super) settings: Arc<Settings>,
     pub(super) observer: Arc<dyn Observer>,
-    /// Where sockets are read into. Its owner polls one target at a time, so the lock is never waited for.
+    /// The buffer into which sockets are read. Its owner polls one target at a time, so nobody ever waits for the lock.
     pub(super) buffer: Mutex<Box<[u8]>>,
 }
 
-/// Where and how one endpoint's metrics are asked for.
+/// The address and manner of asking for one endpoint's metrics.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Site {
     pub(super) address: SocketAddr,
@@ -72,10 +72,10 @@ pub(super) struct Target {
     status: Arc<StatusCell>,
     adoption: Adoption,
     connection: Option<Connection>,
-    /// Where redirects led, by variant.
+    /// The targets of redirects, by variant.
     redirects: [Option<String>; 3],
     request: Vec<u8>,
-    /// What `request` asks for.
+    /// The variant that `request` asks for.
     request_for: Option<Variant>,
     response: ResponseReader,
     reader: PageReader,
@@ -93,9 +93,9 @@ struct ExtractErrors {
 /// Why a defect of a page is to be told now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum News {
-    /// It was not there, or was another, on the page before.
+    /// The page before had no such defect, or another one.
     New,
-    /// It has lasted for a while since it was told.
+    /// The defect has lasted for a while since it was told.
     Lasting,
 }
 

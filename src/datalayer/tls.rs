@@ -17,7 +17,7 @@ use super::SourceSpec;
 /// Certificate files are looked at again after this long, when a new connection is made.
 const RELOAD_AFTER: Duration = Duration::from_secs(10);
 
-/// Where systems keep the authorities they trust; `SSL_CERT_FILE` comes first.
+/// Files in which systems keep the authorities that they trust. `SSL_CERT_FILE` comes first.
 const SYSTEM_BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -33,7 +33,7 @@ pub enum TlsError {
     File {
         /// The file.
         path: PathBuf,
-        /// What went wrong.
+        /// The reason of the failure.
         reason: String,
     },
     /// Verification is on, no authority is configured, and the system has none.

@@ -17,7 +17,7 @@ use crate::pool::Endpoint;
 /// Size of the buffer that sockets are read into. A usual page fits, so that one read gets it all.
 const BUFFER_BYTES: usize = 128 * 1024;
 
-/// What a worker keeps of an endpoint.
+/// The state that a worker keeps of an endpoint.
 struct ScrapedEndpoint {
     incarnation: u64,
     site: Site,
@@ -38,7 +38,7 @@ struct Worker {
     next_key: u64,
 }
 
-/// Which endpoints are this worker's.
+/// The share of endpoints that belongs to this worker.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Share {
     pub(super) index: u64,

@@ -1,4 +1,4 @@
-//! What every way of finding endpoints has in common.
+//! The interface of every way to find endpoints.
 
 use std::sync::Arc;
 

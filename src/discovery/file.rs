@@ -35,7 +35,7 @@ const QUIET: Duration = Duration::from_millis(50);
 /// A file that never comes to rest is not waited for longer than this.
 const MAX_WAIT: Duration = Duration::from_secs(1);
 
-/// What a look at the file came to.
+/// The outcome of a look at the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReloadOutcome {
     /// The file was taken over.
@@ -55,7 +55,7 @@ pub struct FileDiscovery {
     poll_interval: Duration,
     lookup_interval: Duration,
     seen: Option<Seen>,
-    /// What was seen last, once, and is taken over if it is seen again.
+    /// The last state of the file that was seen once. It is taken over if the next look sees it again.
     doubted: Option<Seen>,
     resolver: Resolver,
     /// Endpoints of the last good file, and host names by position.
@@ -70,7 +70,7 @@ impl std::fmt::Debug for FileDiscovery {
     }
 }
 
-/// What the last look found, so that the next one knows whether anything changed.
+/// The state that the last look found, so that the next look knows whether anything changed.
 #[derive(Debug, PartialEq, Eq)]
 enum Seen {
     Content(u64),
@@ -110,7 +110,7 @@ impl FileDiscovery {
     }
 
     /// Looks at the file and takes it over if it changed: the first time at once, later if two looks found the same.
-    /// Nothing is applied of a file with any fault.
+    /// A file with any fault changes nothing.
     pub async fn look(&mut self, pool: &Pool) -> ReloadOutcome {
         let announced = if self.seen.is_none() { Announced::Whole } else { Announced::Maybe };
         self.look_as(announced, pool).await

@@ -1,5 +1,4 @@
-//! What the events of the endpoints file's folder say: that the file is whole, that it may have changed, or that
-//! somebody is writing it.
+//! Reads the events of the endpoints file's folder: the file is whole, it may have changed, or somebody is writing it.
 
 use std::ffi::{OsStr, OsString};
 use std::path::{Component, Path, PathBuf};
@@ -17,14 +16,14 @@ const CONFIG_MAP_LINK: &str = "..data";
 /// A writer that has neither written nor closed the file for this long is not waited for.
 const WRITER_PATIENCE: Duration = Duration::from_secs(30);
 
-/// What happened to the file.
+/// An event of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
-    /// It was closed by a writer, or another took its place.
+    /// A writer closed the file, or another file took its place.
     Whole,
     /// Something changed, perhaps not for the last time.
     Maybe,
-    /// It is being written.
+    /// Somebody is writing the file.
     Writing,
 }
 
@@ -33,7 +32,7 @@ enum Signal {
 struct Pending {
     whole: bool,
     maybe: bool,
-    /// When somebody who has not closed the file wrote to it last.
+    /// Time of the last write by somebody who has not closed the file yet.
     written: Option<Instant>,
 }
 
@@ -45,12 +44,12 @@ pub(super) struct Signals {
     wake: Notify,
 }
 
-/// How a change was announced.
+/// The way in which a change was announced.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Announced {
     /// The file is whole.
     Whole,
-    /// It has to be looked at twice.
+    /// The file may not be whole. It has to look the same twice.
     Maybe,
 }
 
@@ -107,7 +106,7 @@ impl Signals {
         self.wake.notify_one();
     }
 
-    /// What an event says of the file; `None` if it is about others.
+    /// The meaning of an event for the file; `None` if the event is about other files.
     fn signal(&self, event: &notify::Result<Event>) -> Option<Signal> {
         // An error, and an event that stands for lost ones, may hide a change.
         let Some(event) = event.as_ref().ok().filter(|event| !event.need_rescan()) else {

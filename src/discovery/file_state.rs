@@ -65,7 +65,7 @@ pub struct FileState {
     pub objectives: Vec<FileObjective>,
     /// Rewrites in file order.
     pub rewrites: Vec<FileRewrite>,
-    /// What has no effect.
+    /// Fields and values that have no effect.
     pub warnings: Vec<Problem>,
 }
 
@@ -198,7 +198,7 @@ fn endpoint(
     Some((spec, host))
 }
 
-/// What stands in `address`.
+/// The value of `address`.
 enum At {
     Address(IpAddr),
     Host(Arc<str>),

@@ -2,7 +2,7 @@
 
 use super::*;
 
-/// What names have as addresses; a name that is not there fails.
+/// The addresses of names. Looking up a name that is not there fails.
 type Table = Arc<Mutex<HashMap<String, Vec<&'static str>>>>;
 
 fn resolver(table: &Table) -> Resolver {

@@ -85,7 +85,7 @@ pub(super) fn response_headers(edits: HeaderEdits) -> ProcessingResponse {
     message(Response::ResponseHeaders(HeadersResponse { response: Some(response) }))
 }
 
-/// Which body an answer belongs to.
+/// The body that an answer belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Side {
     /// The request's.

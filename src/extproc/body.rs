@@ -6,7 +6,7 @@ use bytes::Bytes;
 
 use crate::director::{BodyBudget, Segments, Share};
 
-/// What each piece of a body counts beside its bytes where every piece is answered by a message of its own.
+/// Bytes that each piece of a body counts beside its own bytes, where a message of its own answers every piece.
 pub(super) const ANSWERED_PIECE: u64 = 256;
 
 /// Why a body is not taken in.

@@ -1,4 +1,4 @@
-//! How messages travel: names of the service and codecs for both ends.
+//! Names of the service, and codecs for both ends of a stream.
 
 use tonic::codec::{BufferSettings, Codec};
 use tonic_prost::{ProstCodec, ProstDecoder, ProstEncoder};

@@ -1,4 +1,4 @@
-//! How a decision goes back to the proxy: which messages, and what of the body is in each.
+//! Turns a decision into messages to the proxy, and puts the body into them.
 
 use bytes::Bytes;
 use smallvec::SmallVec;
@@ -13,7 +13,7 @@ use crate::director::{Pieces, Routed};
 const DESTINATION: &[u8] = b"x-gateway-destination-endpoint";
 const CONTENT_LENGTH: &[u8] = b"content-length";
 
-/// What the answer to a decided request looks like.
+/// The form of the answer to a decided request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Form {
     /// Into the answer to the headers, no body with it. `ask_for`: modes in which the proxy shall send what follows.

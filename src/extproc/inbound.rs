@@ -48,7 +48,7 @@ pub(super) struct Messages<B> {
     body: B,
     gzip: bool,
     limit: usize,
-    /// What came and was not looked at.
+    /// Bytes that came and that nobody has looked at yet.
     frame: Bytes,
     /// Beginning of the prefix of a message.
     prefix: SmallVec<[u8; 8]>,
@@ -120,7 +120,7 @@ impl<B> Messages<B> {
         self.decode(bytes, compressed).map(Some)
     }
 
-    /// Whether the next message is compressed, and its length, once the prefix is complete.
+    /// Says whether the next message is compressed, and its length, once the prefix is complete.
     fn read_prefix(&mut self) -> Result<Option<(bool, usize)>, Broken> {
         let missing = PREFIX - self.prefix.len();
         let now = self.frame.split_to(missing.min(self.frame.len()));

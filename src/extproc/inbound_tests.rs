@@ -49,7 +49,7 @@ fn reader(budget: &Arc<BodyBudget>, wire: &[u8], cuts: usize) -> Messages<Frames
     Messages::new(Frames(frames), true, 4 << 20, Arc::clone(budget))
 }
 
-/// What is ready now.
+/// The message that is ready now.
 fn ready_now(messages: &mut Messages<Frames>) -> Option<Result<ProcessingRequest, Broken>> {
     let waker = std::task::Waker::noop();
     match messages.poll_next_unpin(&mut Context::from_waker(waker)) {

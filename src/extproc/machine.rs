@@ -32,7 +32,7 @@ use crate::scheduling::HeaderEdits;
 /// Bytes of request headers that do not count as memory: almost every request has fewer.
 const ORDINARY_HEADERS: u64 = 4 << 10;
 
-/// What the shell must do, in order.
+/// An action that the shell must take. Actions are taken in order.
 #[derive(Debug)]
 pub enum Effect {
     /// Send this.
@@ -65,7 +65,7 @@ pub struct MachineSettings {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// Nothing of the request was seen.
+    /// The proxy has sent nothing of the request yet.
     Start,
     /// Headers seen, more to come before the decision. `answered`: the headers were.
     Collecting { answered: bool },
@@ -87,7 +87,7 @@ pub struct Machine<X> {
     hint: SubsetHint,
     body: BodyBuffer,
     pieces: usize,
-    /// What came while the shell decides.
+    /// Messages that came while the shell decides.
     early: Early,
     caller: Caller,
     exchange: Option<X>,

@@ -44,7 +44,7 @@ pub(super) fn subset_hint(metadata: &Metadata) -> SubsetHint {
     }
 }
 
-/// Who really served, as `ip:port`, where the proxy says so.
+/// The address of the server that really served, as `ip:port`, where the proxy says so.
 pub(super) fn served(metadata: &Metadata) -> Option<String> {
     match &find(metadata, NAMESPACE, SERVED_KEY)?.kind {
         Some(Kind::Text(text)) => Some(String::from_utf8_lossy(text).into_owned()),

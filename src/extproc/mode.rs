@@ -1,4 +1,4 @@
-//! How the proxy sends bodies.
+//! The modes in which the proxy sends bodies.
 
 use std::str::FromStr;
 
@@ -90,7 +90,7 @@ impl From<ProtocolConfiguration> for Modes {
     }
 }
 
-/// When a request can be decided in these modes.
+/// The moment at which a request can be decided in these modes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DecideAt {
     /// At its headers: the body never comes, or only after they were answered.

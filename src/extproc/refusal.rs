@@ -20,7 +20,7 @@ pub(super) const DROPPED_REASON: &str = "x-llm-d-request-dropped-reason";
 /// Most bytes of a text in `grpc-message`: clients bound their headers.
 const MAX_GRPC_MESSAGE: usize = 1024;
 
-/// What is kept of a client's headers for the case that its request is refused.
+/// The client's headers that are kept for the case that its request is refused.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Caller {
     form: ErrorForm,

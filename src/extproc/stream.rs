@@ -28,7 +28,7 @@ use crate::transport::must_be_taken_by;
 type RoutingResult = Result<Routed<Exchange>, Refusal>;
 type Deciding = Pin<Box<dyn Future<Output = (RoutingResult, Span)> + Send>>;
 
-/// What all streams share.
+/// The state that all streams share.
 pub(super) struct Shared {
     pub(super) director: Arc<Director>,
     pub(super) metrics: ExtProcMetrics,
@@ -67,9 +67,9 @@ pub(super) struct Conversation {
     outbox: VecDeque<Result<ProcessingResponse, Status>>,
     /// Counts the body that is in the outbox.
     held: Option<Share>,
-    /// When the request headers came.
+    /// Time at which the request headers came.
     received: Instant,
-    /// When the last message came, the last answer went or the request was decided.
+    /// Time at which the last message came, the last answer went, or the request was decided.
     active: Instant,
     /// By when the proxy must ask for the next answer; `None` if there is none.
     taken_by: Option<tokio::time::Instant>,
@@ -79,7 +79,7 @@ pub(super) struct Conversation {
     /// Trace context in the metadata of the call.
     carried: Headers,
     span: Span,
-    /// How the stream ends.
+    /// The status with which the stream ends.
     ended: GrpcCode,
     guard: Option<StreamCount>,
 }

@@ -1,4 +1,4 @@
-//! How many streams are open.
+//! Counts the open streams.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};

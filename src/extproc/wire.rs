@@ -10,7 +10,7 @@ use bytes::Bytes;
 /// A message from the proxy.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct ProcessingRequest {
-    /// What the proxy tells or asks.
+    /// The message of the proxy.
     #[prost(oneof = "Request", tags = "2, 3, 4, 5, 6, 7")]
     pub request: Option<Request>,
     /// Metadata of the proxy's filters.
@@ -47,7 +47,7 @@ pub enum Request {
     ResponseTrailers(HttpTrailers),
 }
 
-/// How the proxy sends bodies on this stream.
+/// The modes in which the proxy sends bodies on this stream.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
 pub struct ProtocolConfiguration {
     /// `ProcessingMode.BodySendMode` of requests.
@@ -154,7 +154,7 @@ pub struct Field {
 /// `google.protobuf.Value`.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct Value {
-    /// What it is.
+    /// The value.
     #[prost(oneof = "Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: Option<Kind>,
 }
@@ -266,7 +266,7 @@ pub struct TrailersResponse {
     pub header_mutation: Option<HeaderMutation>,
 }
 
-/// What the answers have in common.
+/// The fields that the answers have in common.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct CommonResponse {
     /// Changes to the headers.
@@ -305,7 +305,7 @@ pub struct HeaderValueOption {
 /// Changes to a body.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct BodyMutation {
-    /// What changes.
+    /// The change.
     #[prost(oneof = "Mutation", tags = "1, 2, 3")]
     pub mutation: Option<Mutation>,
 }

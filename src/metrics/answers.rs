@@ -24,7 +24,7 @@ const LIMITED: Definition<0> = Definition::new(
     [],
 );
 
-/// How a response ended.
+/// The end of a response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseEnd {
     /// The proxy showed its end.

@@ -1,4 +1,4 @@
-//! How large the metrics page may get, and what each kind of series may take of it.
+//! The bounds of the metrics page, and the share of each kind of series.
 
 use super::cardinality::VALUES;
 use super::label_sets::SetBounds;

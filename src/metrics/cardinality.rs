@@ -10,7 +10,7 @@ use prometheus::IntCounter;
 
 use super::sketch::Sketch;
 
-/// What values beyond a bound become.
+/// The label value that stands for all values beyond a bound.
 pub(super) const OTHER: &str = "other";
 
 /// Distinct values that a limiter admits by default.

@@ -18,7 +18,7 @@ const COLD_SHARE: usize = 8;
 /// Sets that may get histograms of their own in place of others at one election.
 const CHANGES: usize = 4;
 
-/// How much busier they must be, beyond twice as busy.
+/// Uses beyond twice those of an idle one that a busy one needs to take its place.
 const MARGIN: u64 = 8;
 
 impl LabelSets {

@@ -4,7 +4,7 @@ use prometheus::proto::{Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
 use super::bounds::MetricBounds;
 
-/// How a metrics page is written.
+/// The form of a metrics page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
     /// Prometheus text 0.0.4.
@@ -118,7 +118,7 @@ fn lines(family: &MetricFamily, metric: &Metric) -> usize {
 struct Page {
     text: String,
     open: bool,
-    /// What is left of the bounds; of the bytes, before this part.
+    /// The rest of the bounds. The rest of the bytes is that before this part.
     left: MetricBounds,
     left_out: u64,
 }

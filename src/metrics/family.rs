@@ -27,7 +27,7 @@ pub(super) type LegacyLabels = &'static [(&'static str, &'static str)];
 struct Legacy {
     name: &'static str,
     labels: LegacyLabels,
-    /// Whether its help points to the current name; two legacy families of the reference do not.
+    /// True if its help points to the current name. The help of two legacy families of the reference does not.
     announced: bool,
 }
 

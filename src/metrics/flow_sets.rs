@@ -78,10 +78,10 @@ struct FlowSet {
     held: AtomicU64,
 }
 
-/// What the map knows of a set.
+/// One set in the map.
 struct Entry {
     set: Arc<FlowSet>,
-    /// When a look at it first found it unused.
+    /// Time at which a look first found the set unused.
     idle_since: Option<Instant>,
     pinned: bool,
 }

@@ -44,7 +44,7 @@ impl Guarded {
         Ok(Self { name, child, log })
     }
 
-    /// What the program has printed so far.
+    /// The lines that the program has printed so far.
     pub(super) fn output(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
     }

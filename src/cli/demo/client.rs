@@ -17,7 +17,7 @@ const PATIENCE: Duration = Duration::from_mins(2);
 /// Largest page that is read, in bytes.
 const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 
-/// What became of a request that was answered with 200.
+/// Measurements of a request that was answered with 200.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Measured {
     /// The server's name by its own account.

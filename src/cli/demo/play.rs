@@ -1,4 +1,4 @@
-//! What the demo does, in order.
+//! The steps of the demo, in order.
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};

@@ -37,7 +37,7 @@ impl Folder {
         Ok(Self(path))
     }
 
-    /// Where it is.
+    /// Path of the folder.
     pub(super) fn path(&self) -> &Path {
         &self.0
     }
@@ -95,7 +95,7 @@ impl Fleet {
 
 /// The picker in a process of its own.
 pub(super) struct Picker {
-    /// Where it serves metrics.
+    /// Address of its metrics port.
     pub(super) metrics: SocketAddr,
     grpc: SocketAddr,
     _process: Guarded,
@@ -140,7 +140,7 @@ impl Picker {
 
 /// Envoy in a process of its own.
 pub(super) struct Envoy {
-    /// Where clients come in.
+    /// Address for clients.
     pub(super) addr: SocketAddr,
     /// Its admin interface.
     pub(super) admin: SocketAddr,

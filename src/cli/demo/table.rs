@@ -8,7 +8,7 @@ use super::client::Measured;
 /// One run of the load.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Run {
-    /// How servers were chosen.
+    /// Name of the way in which servers were chosen.
     pub(super) name: &'static str,
     /// Answers.
     pub(super) answered: Vec<Measured>,

@@ -3,11 +3,11 @@
 use super::tree::{self, Map};
 use crate::document::{NodeValue, Problems};
 
-/// What became of a parameter.
+/// The present form of a parameter.
 enum Today {
-    /// It has this name.
+    /// The parameter has this name.
     Named(&'static str),
-    /// It has no effect, and this is why.
+    /// The parameter has no effect. The text says why.
     Gone(&'static str),
 }
 

@@ -111,7 +111,7 @@ pub(super) fn translate_encode(row: &mut Map, path: &str, problems: &mut Problem
     problems.warning(key.line, format!("{path}.type"), message);
 }
 
-/// What a handler said about its decision.
+/// The parameters in which a handler described its decision.
 struct Former {
     names: Vec<String>,
     /// The threshold, or the parameters of a decider written inside the handler.

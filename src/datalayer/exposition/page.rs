@@ -20,10 +20,10 @@ use crate::pool::{AttributeKey, LoraReading, Reading};
 /// A longer line that reaches across two pieces is skipped.
 const MAX_LINE: usize = 256 * 1024;
 
-/// How many parts of the server stood behind the waiting, running and KV figures.
+/// Number of parts of the server behind the waiting, running and KV figures.
 pub type RowCounts = [u16; 3];
 
-/// What a page said.
+/// The figures of a page.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// The figures. `lora` is `None` when the labels equal those of the reader's previous page.

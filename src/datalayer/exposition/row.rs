@@ -11,7 +11,7 @@ pub(super) type RawLabels<'a> = SmallVec<[(&'a [u8], &'a [u8]); 48]>;
 /// More labels than this on one row are taken for damage.
 const MAX_LABELS: usize = 512;
 
-/// What follows the name of a row.
+/// The part of a row that follows its name.
 #[derive(Debug)]
 pub(super) struct Row<'a> {
     pub(super) labels: RawLabels<'a>,

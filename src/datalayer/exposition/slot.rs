@@ -9,7 +9,7 @@ use crate::datalayer::LabelRole;
 /// Parts of one figure that are told apart; more are not looked at.
 const MAX_ROWS: usize = 256;
 
-/// Which figure a row states.
+/// Tells the rows of one series apart: two rows with one identity state the same figure of the same server part.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Identity {
     /// Digest of the model; 0 without one.
@@ -61,7 +61,7 @@ fn add(digest: &mut u64, name: &[u8], value: &[u8]) {
 
 /// A figure that several workers may state.
 pub(super) trait Stated: Copy {
-    /// What counts if one worker states this, and another that.
+    /// The value that counts if one worker states this value, and another worker the other.
     #[must_use]
     fn or_higher(self, other: Self) -> Self;
 }

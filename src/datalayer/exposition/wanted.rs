@@ -1,4 +1,4 @@
-//! What to look for, compiled once per engine.
+//! The series to look for, compiled once for each engine.
 
 use std::fmt;
 
@@ -63,7 +63,7 @@ impl Figure {
 pub struct Figures(u8);
 
 impl Figures {
-    /// None.
+    /// No figure.
     pub const NONE: Self = Self(0);
     /// All.
     pub const ALL: Self = Self(0xff);
@@ -119,7 +119,7 @@ impl fmt::Debug for Figures {
     }
 }
 
-/// Where a matching row is collected.
+/// The place where a matching row is collected.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Collector {
     /// One number per row, into the slot of this index.

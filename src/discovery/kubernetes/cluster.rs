@@ -48,7 +48,7 @@ pub(super) enum Delta<T> {
     Removed(String),
 }
 
-/// Which of the API groups that a kind may be in; objects of the current group win over others of the same name.
+/// The API group of an object. Objects of the current group win over objects of the former group with the same name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Origin {
     /// The former group.
@@ -66,7 +66,7 @@ pub(super) struct PodWatch {
     pub(super) selector: String,
 }
 
-/// What the cluster says.
+/// The cluster's objects of one pool.
 #[derive(Debug, Default)]
 pub(super) struct Cluster {
     namespace: String,
@@ -102,7 +102,7 @@ pub(super) struct View {
 }
 
 impl Cluster {
-    /// Nothing is known yet of this namespace.
+    /// A cluster of which nothing is known yet, for this namespace.
     pub(super) fn new(namespace: &str) -> Self {
         Self { namespace: namespace.to_owned(), ..Self::default() }
     }

@@ -16,9 +16,9 @@ pub(super) struct Finding {
 /// Both conditions of an object.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Findings {
-    /// Whether it can be used.
+    /// The finding whether the object can be used.
     pub(super) accepted: Finding,
-    /// Whether it is.
+    /// The finding whether the object is in force.
     pub(super) ready: Finding,
 }
 
@@ -38,7 +38,7 @@ fn ready(pool: &str, has_pool: bool, message: String) -> Finding {
     }
 }
 
-/// What is to be said of an objective.
+/// The findings about an objective.
 pub(super) fn objective(facts: &ObjectiveFacts, pool: &str, has_pool: bool) -> Findings {
     let message =
         format!("requests to pool {pool} that name this objective have priority {}", facts.priority);
@@ -46,7 +46,7 @@ pub(super) fn objective(facts: &ObjectiveFacts, pool: &str, has_pool: bool) -> F
     Findings { accepted, ready: unread(&facts.written).unwrap_or_else(|| ready(pool, has_pool, message)) }
 }
 
-/// What cannot be read is not in force.
+/// The finding about an object that cannot be read: it is not in force.
 fn unread(written: &Written) -> Option<Finding> {
     written.fault.as_ref().map(|fault| fails("Invalid", fault.clone()))
 }
@@ -59,7 +59,7 @@ fn accepted(faults: &[String]) -> Finding {
     }
 }
 
-/// What is to be said of a rewrite, beside all the others that are in force.
+/// The findings about a rewrite, beside all the others that are in force.
 pub(super) fn rewrite(facts: &RewriteFacts, all: &Rewrites, pool: &str, has_pool: bool) -> Findings {
     let mut faults = faults(&facts.rewrite);
     faults.extend(facts.written.fault.clone());
@@ -93,7 +93,7 @@ pub(super) fn rewrite(facts: &RewriteFacts, all: &Rewrites, pool: &str, has_pool
     Findings { accepted, ready: unread(&facts.written).unwrap_or(ready) }
 }
 
-/// What is to be said of an object of the former group while the current one has an object of the same name.
+/// The findings about an object of the former group while the current group has an object of the same name.
 pub(super) fn twin() -> Findings {
     let message = "the object of this name in group llm-d.ai counts instead".to_owned();
     Findings { accepted: holds("Accepted", "valid".to_owned()), ready: fails("Shadowed", message) }

@@ -36,7 +36,7 @@ const RULES_WAIT: Duration = Duration::from_secs(3);
 /// Resource of pods, in plural.
 const PODS: &str = "pods";
 
-/// Which pods are the endpoints.
+/// Selects the pods that are the endpoints.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Scope {
     /// Those of the InferencePool that has the pool's name, in this API group.
@@ -58,9 +58,9 @@ pub enum Scope {
 pub struct KubernetesDiscovery {
     /// The API server.
     pub connection: Connection,
-    /// Which pods.
+    /// Selects the pods that are the endpoints.
     pub scope: Scope,
-    /// Whether this replica may write.
+    /// Says whether this replica may write, which only the leader may.
     pub leadership: Leadership,
     /// Series.
     pub metrics: Arc<Metrics>,
@@ -132,9 +132,9 @@ struct Run {
     cluster: Cluster,
     tasks: JoinSet<()>,
     pod_watches: HashMap<u64, AbortHandle>,
-    /// When the endpoints are to be applied.
+    /// Decides when changed endpoints are applied.
     endpoints: Settle,
-    /// When objectives and rewrites are to be applied.
+    /// Decides when changed objectives and rewrites are applied.
     rules: Settle,
     /// Watches of rules that have not said anything yet.
     unheard: usize,

@@ -1,4 +1,4 @@
-//! When to apply what has changed: many events close together become one snapshot, and bad news does not wait long.
+//! Decides when changes are applied: many events close together become one snapshot, and bad news does not wait long.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ pub(super) const LOSS_WAIT: Duration = Duration::from_millis(100);
 /// Longest delay of a change that only adds.
 pub(super) const GAIN_WAIT: Duration = Duration::from_secs(1);
 
-/// What a change means to requests that would be sent by the present snapshot.
+/// The effect of a change on requests that the present snapshot would send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Urgency {
     /// An endpoint may be gone, or be somewhere else.
@@ -37,7 +37,7 @@ impl Settle {
         self.last = Some(now);
     }
 
-    /// When the changes are to be applied; `None` if there are none.
+    /// Time at which the changes are to be applied; `None` without changes.
     pub(super) fn due(&self) -> Option<Instant> {
         let (last, limit) = (self.last?, self.limit?);
         Some((last + QUIET).min(limit))

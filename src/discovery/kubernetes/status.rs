@@ -27,7 +27,7 @@ const REST: Duration = Duration::from_secs(30);
 /// Longest wait for one write.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Which kind of object.
+/// The kind of an object.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Objective,
@@ -53,7 +53,7 @@ pub(super) struct DesiredStatus {
     pub(super) findings: Findings,
 }
 
-/// What was written of an object, and when.
+/// The last status that was written for an object, and the time.
 struct WrittenStatus {
     at: Instant,
     findings: Findings,
@@ -69,14 +69,14 @@ pub(super) struct StatusWriter {
     pub(super) leadership: Leadership,
 }
 
-/// What the writer remembers between two rounds.
+/// The state that the writer keeps between two rounds.
 #[derive(Default)]
 struct Memory {
     /// Until when a kind is not written, because the account may not.
     forbidden: HashMap<(Kind, String), Instant>,
     /// Kinds whose lack of rights was logged.
     warned: HashSet<(Kind, String)>,
-    /// What was written lately, by kind, group and name.
+    /// The last statuses, by kind, group and name.
     lately: HashMap<(Kind, String, String), WrittenStatus>,
 }
 

@@ -38,13 +38,13 @@ pub(super) struct Watched {
     pub(super) resource: &'static str,
     /// Its API group.
     pub(super) group: String,
-    /// What does not work without it, for people.
+    /// The features that do not work without this watch, for people.
     pub(super) without: &'static str,
     /// Its series.
     pub(super) metrics: WatchMetrics,
 }
 
-/// Where the steps of a watch go, as messages `M`.
+/// Sends the steps of a watch on, as messages `M`.
 pub(super) struct Sink<M, F> {
     /// The receiver's queue. While it is full the watch waits, and the API server with it.
     pub(super) to: mpsc::Sender<M>,
@@ -72,14 +72,14 @@ impl<M, F> Sink<M, F> {
     }
 }
 
-/// How long to wait before the next attempt.
+/// The pause before the next attempt.
 #[derive(Debug, Default)]
 struct Patience {
     last: Option<Failure>,
     attempts: u32,
 }
 
-/// What was said of failures, so that it is not said all the time.
+/// The failures that were logged, so that they are not logged all the time.
 #[derive(Debug)]
 struct Troubles {
     last: Option<Failure>,
@@ -113,11 +113,11 @@ impl Patience {
     }
 }
 
-/// How a round of listing and following went.
+/// The outcome of one round of listing and following.
 struct Round {
-    /// When the list was complete; `None` if it never was.
+    /// Time at which the list was complete; `None` if it never was.
     listed: Option<Instant>,
-    /// What ended it; `None` if there was no answer. Nothing at all if nobody listens any more.
+    /// The error that ended the round; `None` if the server gave no answer.
     error: Option<watcher::Error>,
 }
 

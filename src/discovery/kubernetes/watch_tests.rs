@@ -32,7 +32,7 @@ fn a_server_that_refuses_on_its_way_back_is_asked_again_soon() {
     assert_eq!(pauses(&failures)[60], 100);
 }
 
-/// What the server is asked, in order: `list` or `watch`.
+/// The calls to the server, in order: `list` or `watch`.
 type Asked = Arc<Mutex<Vec<&'static str>>>;
 
 /// A client whose requests `answer` answers, by what is asked and how often it was before.

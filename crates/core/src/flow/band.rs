@@ -10,12 +10,12 @@ use super::programs::{Aside, Programs};
 use super::queue::{Items, List, Queue};
 use super::settings::{BandSettings, Fairness, Ordering};
 
-/// What waits in a band, and what may.
+/// The requests that wait in a band, and its bounds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BandUsage {
     /// The band.
     pub priority: i32,
-    /// What waits.
+    /// The requests that wait.
     pub queued: Queued,
     /// Requests that may wait.
     pub max_requests: u64,

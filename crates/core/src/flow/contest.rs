@@ -1,4 +1,4 @@
-//! Which waiting flow has the best score, for program-aware fairness.
+//! Finds the waiting flow with the best score, for program-aware fairness.
 //!
 //! The score of a flow depends on all others through the normalisation, and on time through the head's wait. But the
 //! wait's normal form is `(latest head - head) / (latest head - earliest head)`, in which now cancels out, and halving

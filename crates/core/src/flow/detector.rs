@@ -1,4 +1,4 @@
-//! How the fill of a pool is judged, as plain values. `saturation` holds the arithmetic.
+//! The settings by which the fill of a pool is judged, as plain values. `saturation` holds the arithmetic.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,7 +12,7 @@ pub const STALE_MAX_CONCURRENCY: u64 = 100;
 pub struct Detector {
     /// Name of the instance, for the metric of stale endpoints.
     pub name: Arc<str>,
-    /// What it looks at.
+    /// The figures that it looks at.
     pub kind: DetectorKind,
 }
 
@@ -22,12 +22,12 @@ impl Default for Detector {
     }
 }
 
-/// What a detector looks at.
+/// The figures that a detector looks at.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DetectorKind {
-    /// What the model servers report.
+    /// Figures that the model servers report.
     Utilization(Utilization),
-    /// What this process has in flight.
+    /// Requests that this process has in flight.
     Concurrency(Concurrency),
 }
 
@@ -48,7 +48,7 @@ pub struct Utilization {
     pub staleness_threshold: Duration,
     /// Share by which the filter lets an endpoint exceed the thresholds; at least 0.
     pub headroom: f64,
-    /// What an endpoint without a recent reading counts as.
+    /// The fill that an endpoint without a recent reading counts as.
     pub staleness_policy: StalenessPolicy,
 }
 
@@ -71,7 +71,7 @@ pub struct Concurrency {
     pub max_concurrency: u64,
     /// Estimated tokens in flight at which an endpoint is full; at least 1.
     pub max_token_concurrency: u64,
-    /// Which of the two counts.
+    /// The figure that counts: requests or tokens.
     pub mode: ConcurrencyMode,
     /// Share by which the filter lets an endpoint exceed the limits; at least 0.
     pub headroom: f64,
@@ -88,7 +88,7 @@ impl Default for Concurrency {
     }
 }
 
-/// What the concurrency detector counts.
+/// The figure that the concurrency detector counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConcurrencyMode {
     /// Requests.

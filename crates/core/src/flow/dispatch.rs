@@ -23,7 +23,7 @@ use super::saturation::Fill;
 /// Time until a band that is held by turns is looked at again.
 const NEXT_TURN: Duration = Duration::from_millis(1);
 
-/// What the search for a request to release found.
+/// The result of the search for a request to release.
 enum Found {
     /// This request may go.
     Request(u32),

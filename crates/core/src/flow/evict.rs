@@ -136,12 +136,12 @@ impl Evictor {
         }
     }
 
-    /// When a stopped request that has not ended is given up.
+    /// Time at which a stopped request that has not ended is given up.
     pub(super) fn gives_up(&self) -> Option<Nanos> {
         self.outstanding.iter().map(|(_, since)| later(*since, CONFIRMATION)).min()
     }
 
-    /// When a further decision may be made that could not be made at `at`.
+    /// Time from which a decision may be made that could not be made at `at`.
     pub(super) fn next(&self, at: Nanos) -> Option<Nanos> {
         let cooled = || Some(self.cooling_until).filter(|until| *until > at && !self.victims.is_empty());
         self.gives_up().or_else(cooled)

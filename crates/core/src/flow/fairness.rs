@@ -1,4 +1,4 @@
-//! Which flow of a band is served next.
+//! Chooses the flow of a band that is served next.
 
 use super::contest::Contest;
 use super::ordering::Nanos;

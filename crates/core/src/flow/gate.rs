@@ -32,7 +32,7 @@ pub struct Arrival {
     pub size: u64,
     /// Estimated tokens.
     pub tokens: u64,
-    /// When its headers came.
+    /// Time at which its headers came.
     pub received: Instant,
     /// Longest wait that it asks for; the configured one holds if that is shorter. `None` or 0 for the configured one.
     pub ttl: Option<Duration>,
@@ -40,7 +40,7 @@ pub struct Arrival {
     pub slo_ttft: Option<Duration>,
 }
 
-/// How full the pool is, asked again after every release.
+/// The fill of the pool. The gate asks for it again after every release.
 pub trait Load {
     /// True if the pool has no endpoint.
     fn is_empty(&self) -> bool;
@@ -50,8 +50,9 @@ pub trait Load {
         1
     }
 
-    /// How full the pool is if `unplaced` requests, which were released and which no endpoint's load shows yet, are
-    /// counted, too.
+    /// The fill of the pool, counting also `unplaced` requests: those that were released and that no endpoint's load
+    /// shows
+    /// yet.
     fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill;
 }
 
@@ -116,7 +117,7 @@ pub struct Gate {
     pub(super) in_flight: u64,
     pub(super) programs: Vec<Programs>,
     pub(super) evictor: Option<Evictor>,
-    /// When a band that is held by turns should be looked at again.
+    /// Time at which a band that is held by turns should be looked at again.
     pub(super) retry: Option<Nanos>,
     closed: bool,
     sequence: u64,
@@ -290,7 +291,7 @@ impl Gate {
         }
     }
 
-    /// When to call [`Gate::advance`] if nothing happens before; `None` if no time will change anything.
+    /// Time at which to call [`Gate::advance`] if nothing happens before; `None` if no time will change anything.
     pub fn next_wakeup(&self) -> Option<Instant> {
         let latest = nanos(self.epoch, self.latest);
         let evictor = self.evictor.as_ref();
@@ -303,7 +304,7 @@ impl Gate {
         self.epoch.checked_add(Duration::from_nanos(next))
     }
 
-    /// What waits in all.
+    /// All requests that wait.
     pub fn queued(&self) -> Queued {
         self.queued
     }

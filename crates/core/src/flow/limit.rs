@@ -9,7 +9,7 @@ use super::ordering::{NEVER, Nanos, later};
 use super::outcome::Outcome;
 use super::queue::{Items, List, Via};
 
-/// What waits, in a band or in all.
+/// Number and bytes of the requests that wait, in a band or in all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
     /// Requests.
@@ -68,7 +68,7 @@ pub(super) struct Waits {
     /// Deadline of the head of each group that has one.
     due: BTreeSet<(Nanos, u32)>,
     empty: bool,
-    /// When the pool last became empty or stopped being so.
+    /// Time at which the pool last became empty, or stopped being empty.
     since: Nanos,
 }
 
@@ -175,7 +175,7 @@ impl Waits {
         Some((index, outcome))
     }
 
-    /// When the next request will have waited for too long.
+    /// Time at which the next request will have waited for too long.
     pub(super) fn next(&self) -> Option<Nanos> {
         self.due.first().map(|(deadline, _)| *deadline)
     }

@@ -1,12 +1,12 @@
-//! Who is told what happens to requests.
+//! The interface for everybody who wants to know what happens to waiting requests.
 
 use std::time::Duration;
 
 use super::gate::Arrival;
 use super::outcome::Outcome;
 
-/// Told what happens to requests, for metrics. Called outside of the lock, from the task of the request unless said
-/// otherwise.
+/// Hears what happens to requests, for metrics. The task of the request calls the methods, outside of the lock, unless
+/// a method says otherwise.
 pub trait Observer: Send + Sync {
     /// A request asks to be released. Followed by exactly one [`Observer::finalised`].
     fn entered(&self, arrival: &Arrival);

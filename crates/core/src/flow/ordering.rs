@@ -1,4 +1,4 @@
-//! Which request of a flow goes first.
+//! Chooses the request of a flow that goes first.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ pub(super) struct Rank {
     sequence: u64,
 }
 
-/// What the orderings look at.
+/// The figures that the orderings look at.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
     /// Headers came.

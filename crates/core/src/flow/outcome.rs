@@ -1,4 +1,4 @@
-//! How a request leaves the queue, and what the client is told if it was not released.
+//! The ways in which a request leaves the queue, and the client's answer if the request was not released.
 
 use std::fmt;
 use std::time::Duration;
@@ -159,7 +159,7 @@ impl Rejection {
     }
 }
 
-/// What the gate decided.
+/// A decision of the gate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GateDecision {
     /// The request may be scheduled. It counts as in flight until [`super::Gate::complete`].

@@ -27,7 +27,7 @@ const FORGET_AT_ONCE: usize = 4;
 pub(super) struct Programs {
     parameters: ProgramAware,
     origin: Nanos,
-    /// When idle accounts are looked for again.
+    /// Time at which idle accounts are looked for again.
     next_sweep: Nanos,
     by_id: HashMap<Arc<str>, u32>,
     accounts: Vec<Account>,
@@ -45,7 +45,7 @@ struct Account {
     touched: Nanos,
 }
 
-/// What a call changed beside the account that it was made for.
+/// Changes of a call beside those of the account that it was made for.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Aside {
     /// All amounts are to be multiplied by this.
@@ -128,7 +128,7 @@ impl Programs {
         now.saturating_sub(since) as f64 / (half_life.as_nanos() as f64).max(1.0)
     }
 
-    /// What an amount measured from `origin` is worth now.
+    /// The present worth of an amount that was measured from `origin`.
     fn decay(&self, origin: Nanos) -> f64 {
         if origin == self.origin { 1.0 } else { (-self.half_lives(origin, self.origin)).exp2() }
     }

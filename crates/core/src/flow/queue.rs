@@ -51,7 +51,7 @@ struct ItemSlot {
     links: [Links; 2],
 }
 
-/// Which of the two lists that a request is in.
+/// The list of a request, out of two.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Via {
     /// Its flow.

@@ -26,13 +26,13 @@ const ROLE_LABEL: &str = "llm-d.ai/role";
 /// Requests that were let go and are on no endpoint yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unplaced {
-    /// How many.
+    /// Number of requests.
     pub requests: u64,
     /// Their estimated tokens.
     pub tokens: u64,
 }
 
-/// How full a stage or a pool is; 1 is full.
+/// The fill of a stage or a pool; 1 is full.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fill {
     /// Mean of the scores as they are; beyond 1 if overloaded.
@@ -50,7 +50,7 @@ impl Fill {
     }
 }
 
-/// How full a pool is, by stage.
+/// The fill of a pool, by stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PoolFill {
     /// Endpoints that prefill; `None` without any.
@@ -126,7 +126,7 @@ pub fn together<'e>(
     (stage.fill(Unplaced::default()).unwrap_or(Fill::FULL), stale)
 }
 
-/// Whether an endpoint prefills, and whether it decodes.
+/// Says whether an endpoint prefills, and whether it decodes.
 fn stages(endpoint: &Endpoint) -> (bool, bool) {
     match endpoint.label(ROLE_LABEL) {
         Some("prefill" | "encode-prefill") => (true, false),
@@ -145,7 +145,7 @@ struct View {
     room: [u64; 2],
     /// Without a recent reading, for a detector that needs one.
     stale: bool,
-    /// It does not answer, and is left out if others do.
+    /// True if it does not answer. It is left out if others answer.
     silent: bool,
 }
 

@@ -36,7 +36,7 @@ struct Fleet {
     leases: Vec<Lease>,
 }
 
-/// What is in flight was sent before the reading.
+/// Requests in flight were sent before the reading.
 fn fleet(pods: &[Pod]) -> Fleet {
     let now = Instant::now();
     let pool = Pool::new("ns", "pool", now);

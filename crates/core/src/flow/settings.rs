@@ -22,7 +22,7 @@ pub const DEFAULT_BAND_REQUESTS: u64 = 5000;
 /// Flow of requests that name none.
 pub const DEFAULT_FLOW: &str = "default-flow";
 
-/// What the queues of one pool go by.
+/// The settings of one pool's queues.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowSettings {
     /// Bytes of request bodies that may wait in all; `None` is unlimited.
@@ -39,11 +39,11 @@ pub struct FlowSettings {
     pub default_negative_band: Option<BandSettings>,
     /// Bands by priority that exist from the start and stay. Priority 0 is always among them.
     pub bands: BTreeMap<i32, BandSettings>,
-    /// How much of the pool each band may fill.
+    /// The share of the pool that each band may fill.
     pub usage_limit: UsageLimit,
     /// Requests below priority 0 that run already may be stopped to make room for more important ones.
     pub eviction: bool,
-    /// How full the pool is.
+    /// The detector that says how full the pool is.
     pub detector: Detector,
 }
 
@@ -97,9 +97,9 @@ pub struct BandSettings {
     pub max_requests: u64,
     /// Longest wait while the pool has endpoints; zero is forever, `None` is [`FlowSettings::default_request_ttl`].
     pub request_ttl: Option<Duration>,
-    /// Which flow of the band is served next.
+    /// The policy that chooses the flow of the band that is served next.
     pub fairness: Fairness,
-    /// Which request of a flow goes first.
+    /// The policy that chooses the request of a flow that goes first.
     pub ordering: Ordering,
 }
 
@@ -115,7 +115,7 @@ impl Default for BandSettings {
     }
 }
 
-/// Which request of a flow goes first.
+/// A policy that chooses the request of a flow that goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ordering {
     /// The one that arrived first.
@@ -129,7 +129,7 @@ pub enum Ordering {
     SloDeadline,
 }
 
-/// Which flow of a band is served next.
+/// A policy that chooses the flow of a band that is served next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Fairness {
     /// No share per flow: the best head of all flows, by the band's ordering.
@@ -155,7 +155,7 @@ pub struct ProgramAware {
     pub half_life: Option<Duration>,
     /// Idle time after which a program is forgotten; `None` never forgets.
     pub eviction_ttl: Option<Duration>,
-    /// How often idle programs are looked for; more than 0.
+    /// Time between two searches for idle programs; more than 0.
     pub eviction_sweep: Duration,
 }
 
@@ -171,7 +171,8 @@ impl Default for ProgramAware {
     }
 }
 
-/// How much of the pool each band may fill. A band is held while the saturation is at or above its ceiling.
+/// A policy for the share of the pool that each band may fill. A band is held while the saturation is at or above its
+/// ceiling.
 #[derive(Clone, Debug, PartialEq)]
 pub enum UsageLimit {
     /// The same ceiling for all bands.
@@ -185,7 +186,7 @@ pub enum UsageLimit {
         min_ceiling: f64,
         /// Ceiling of the first band, in (0, 1].
         max_ceiling: f64,
-        /// What "evenly" is measured by.
+        /// The measure of "evenly".
         domain: HoldbackDomain,
     },
     /// The first band is never limited; the others are let through ever more rarely the fuller the pool is.
@@ -198,7 +199,7 @@ impl Default for UsageLimit {
     }
 }
 
-/// What the ceilings of [`UsageLimit::PriorityHoldback`] fall by.
+/// The measure by which the ceilings of [`UsageLimit::PriorityHoldback`] fall.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum HoldbackDomain {
     /// The band's place among the bands.

@@ -22,12 +22,12 @@ use super::outcome::{GateDecision, Outcome, Rejection};
 use super::queue::Ticket;
 use super::settings::FlowSettings;
 
-/// What a waiter is told: released, with the signal to stop if it may be stopped, or refused.
+/// The answer to a waiter: released, with the signal to stop if it may be stopped, or refused.
 type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
 
 struct Waiter {
     verdict: oneshot::Sender<WaitEnd>,
-    /// It may be told to stop once it runs.
+    /// True if it may be told to stop once it runs.
     revocable: bool,
 }
 
@@ -39,7 +39,7 @@ struct State {
     stops: HashMap<Ticket, oneshot::Sender<()>>,
     /// Scratch, empty between calls.
     decisions: Vec<GateDecision>,
-    /// When the timer looks next; `None` while it sleeps until told.
+    /// Time at which the timer looks next; `None` while the timer sleeps until it is woken.
     armed: Option<Instant>,
     judging: Judging,
 }

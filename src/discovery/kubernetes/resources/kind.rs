@@ -9,7 +9,7 @@ pub(crate) const CURRENT_GROUP: &str = "llm-d.ai";
 /// Group that all three had before.
 pub(crate) const LEGACY_GROUP: &str = "inference.networking.x-k8s.io";
 
-/// Where a kind is found in the API: the dynamic part of its type.
+/// The place of a kind in the API: the dynamic part of its type.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct GroupVersion {
     /// API group.

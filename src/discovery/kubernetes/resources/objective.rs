@@ -26,7 +26,7 @@ struct Spec {
     priority: Option<i32>,
 }
 
-/// What discovery remembers of an objective.
+/// The facts that discovery remembers of an objective.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ObjectiveFacts {
     /// Name.

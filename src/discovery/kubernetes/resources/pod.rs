@@ -26,7 +26,7 @@ pub(crate) struct Pod {
 resource!(Pod, "Pod", "pods");
 
 impl Pod {
-    /// Where pods are found.
+    /// The place of pods in the API.
     pub(crate) const AT: GroupVersion = GroupVersion { group: std::borrow::Cow::Borrowed(""), version: "v1" };
 }
 
@@ -48,7 +48,7 @@ struct Condition {
     status: String,
 }
 
-/// What discovery remembers of a pod.
+/// The facts that discovery remembers of a pod.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct PodFacts {
     /// Name, unique within the namespace.

@@ -44,7 +44,7 @@ struct TargetPort {
     number: u16,
 }
 
-/// What discovery wants to know of a pool.
+/// The facts that discovery needs of a pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct PoolFacts {
     /// Label selector of the pods, in the form that the API takes in a query. Never empty: no selector selects no pod.

@@ -44,7 +44,7 @@ pub(super) fn spec_for<S: DeserializeOwned>(spec: Value, pool: &PoolName) -> Opt
 #[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Condition {
-    /// What the condition is about: `Accepted` or `Ready`.
+    /// The subject of the condition: `Accepted` or `Ready`.
     #[serde(rename = "type")]
     pub(crate) kind: String,
     /// `True`, `False` or `Unknown`.
@@ -53,7 +53,7 @@ pub(crate) struct Condition {
     pub(crate) reason: String,
     /// A sentence for people.
     pub(crate) message: String,
-    /// When `status` last changed (RFC 3339).
+    /// Time at which `status` last changed (RFC 3339).
     pub(crate) last_transition_time: String,
     /// Generation of the object that the condition speaks of.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -67,14 +67,14 @@ pub(super) struct Status {
     pub(super) conditions: Vec<Condition>,
 }
 
-/// What is needed to write an object's status.
+/// The facts that writing an object's status needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Written {
     /// Generation of the object.
     pub(crate) generation: Option<i64>,
     /// The conditions that it has.
     pub(crate) conditions: Vec<Condition>,
-    /// What makes it unusable as it is written.
+    /// The fault that makes it unusable as it is written.
     pub(crate) fault: Option<String>,
 }
 

@@ -53,7 +53,7 @@ struct Target {
     weight: Option<u32>,
 }
 
-/// What discovery remembers of a rewrite.
+/// The facts that discovery remembers of a rewrite.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct RewriteFacts {
     /// The rewrite, with its name and age.
