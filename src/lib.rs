@@ -29,6 +29,7 @@ pub mod admin;
 pub mod discovery;
 pub mod extproc;
 pub mod kubernetes;
+pub mod kvevents;
 pub mod scaler;
 
 pub mod cli;

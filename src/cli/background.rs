@@ -17,6 +17,7 @@ use crate::datalayer::exposition::Figures;
 use crate::datalayer::{self, DataLayer, Observer, ScrapeError, Variant};
 use crate::discovery::{Discovery, FileDiscovery};
 use crate::flow::Controller;
+use crate::kvevents::EventListener;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
 use crate::pool::{Age, Endpoint, Pool};
 
@@ -40,6 +41,7 @@ pub(super) struct Background {
     collector: PoolCollector,
     holding: Option<Holding>,
     demand: Arc<Demand>,
+    kv_events: Vec<Arc<EventListener>>,
     refresh: Duration,
     staleness: Duration,
 }
@@ -78,6 +80,7 @@ impl Background {
             finder,
             holding: holding.cloned(),
             demand: Arc::clone(demand),
+            kv_events: plan.kv_events.clone(),
             layer: layer.transpose().context("metrics-data-source")?,
             refresh: flags.refresh_prometheus_metrics_interval,
             staleness: flags.metrics_staleness_threshold,
@@ -136,7 +139,10 @@ impl Background {
             }
         };
         let demand = Arc::clone(&self.demand).run(stop.clone());
-        tokio::join!(discovery, scraping, figures, waits, demand);
+        let listeners = self.kv_events.iter();
+        let events = listeners.map(|listener| Arc::clone(listener).run(Arc::clone(&self.pool), stop.clone()));
+        let events = futures_util::future::join_all(events);
+        tokio::join!(discovery, scraping, figures, waits, demand, events);
     }
 }
 

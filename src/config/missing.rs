@@ -111,32 +111,6 @@ const TYPES: &[MissingType] = &[
         "metrics of other clusters are not read",
     ),
     MissingType::new("multicluster-metrics-extractor", "extractor", "metrics of other clusters are not read"),
-    MissingType::new(
-        "precise-prefix-cache-producer",
-        "data producer",
-        "the engines' cache events are not read, so nothing is known of their caches",
-    )
-    .with(&[
-        "indexerConfig",
-        "kvEventsConfig",
-        "speculativeIndexing",
-        "speculativeTTL",
-        "tokenProcessorConfig",
-    ]),
-    MissingType::new(
-        "precise-prefix-cache-scorer",
-        "scorer",
-        "the engines' cache events are not read, and no endpoint is preferred for what it \
-            caches",
-    )
-    .with(&[
-        "indexerConfig",
-        "kvEventsConfig",
-        "prefixMatchInfoProducerName",
-        "speculativeIndexing",
-        "speculativeTTL",
-        "tokenProcessorConfig",
-    ]),
     MissingType::new("predicted-latency-producer", "data producer", "no latency is predicted").with(&[
         "contextTTL",
         "encoderCacheMatchInfoProducerName",

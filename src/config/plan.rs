@@ -10,6 +10,7 @@ use crate::datalayer::{EngineTable, SourceSpec};
 use crate::document::Problems;
 use crate::flow::detector::Detector;
 use crate::flow::settings::FlowSettings;
+use crate::kvevents::EventListener;
 use crate::metrics::PluginTimer;
 use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::prefix::PrefixMatch;
@@ -84,6 +85,8 @@ pub struct Plan {
     pub prefix_match: Option<Column<PrefixMatch>>,
     /// The source of metrics pages; `None` if none are read.
     pub metrics_source: Option<SourceSpec>,
+    /// Listeners for the cache events of the engines.
+    pub kv_events: Vec<Arc<EventListener>>,
     /// The series to read from metrics pages, by engine.
     pub engines: EngineTable,
     /// The source of endpoints without Kubernetes; `None` with Kubernetes.

@@ -104,6 +104,7 @@ impl Resolver<'_> {
                 admitters: hooks(instances, metrics, |roles| roles.admitter.clone()),
             },
             prefix_match: instances.column(CONDITIONAL_PRODUCER),
+            kv_events: instances.iter().filter_map(|instance| instance.roles.kv_events.clone()).collect(),
             metrics_source: data_layer.source_spec(instances),
             engines: data_layer.engines(instances),
             discovery: data_layer.discovery_spec(instances),

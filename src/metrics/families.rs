@@ -19,6 +19,7 @@ use super::flow::FlowMetrics;
 use super::flow_families::FlowFamilies;
 use super::inflight::{InflightFamilies, InflightMetrics};
 use super::kubernetes::KubernetesMetrics;
+use super::kv_events::{KvEventFamilies, KvEventMetrics};
 use super::label_sets::LabelSets;
 use super::labels::RequestLabels;
 use super::lines::LineFamilies;
@@ -67,6 +68,7 @@ struct Families {
     extproc: ExtProcMetrics,
     disaggregation: DecisionFamilies,
     encoder_cache: EncoderCacheFamilies,
+    kv_events: KvEventFamilies,
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
@@ -129,6 +131,7 @@ impl Metrics {
                 gate(60, "disaggregation"),
             ),
             encoder_cache: EncoderCacheFamilies::register(&registry),
+            kv_events: KvEventFamilies::register(&registry),
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
@@ -175,6 +178,11 @@ impl Metrics {
     /// Handles of a plugin that finds something out about requests before they are scheduled.
     pub fn preparer(&self, kind: &str, name: &str) -> PrepareMetrics {
         self.families.prepare.preparer(kind, name)
+    }
+
+    /// Handles of what engines tell of their caches.
+    pub fn kv_events(&self) -> KvEventMetrics {
+        self.families.kv_events.metrics()
     }
 
     /// Handles of an index of media embeddings.

@@ -36,6 +36,8 @@ const LABELS: &[(&str, &str)] = &[
     ("build_ref", "version of this build"),
     ("code", "gRPC code (`OK`, `Canceled`, …) of a stream, or HTTP status of a refusal"),
     ("commit", "commit of this build"),
+    ("operation", "what was tried: `connect`, `receive`, `decode`, `replay`"),
+    ("pod_identifier", "address and port of an endpoint"),
     (
         "decision_type",
         "stages of a request that got servers of their own: `decode-only`, `prefill-decode`, `encode-decode`, `encode-prefill-decode`",

@@ -60,6 +60,11 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     encoder_cache.query(MediaKind::Image);
     encoder_cache.hits(endpoint, MediaKind::Image, 1);
     encoder_cache.ratio(0.5);
+    let events = metrics.kv_events();
+    events.listens();
+    events.reconnected("10.0.0.1:8000");
+    events.message("10.0.0.1:8000");
+    events.error("10.0.0.1:8000", "connect");
     let preparer = metrics.preparer("token-producer", "token-producer");
     preparer.outcome(Preparation::Done);
     preparer.took(0.01);

@@ -12,6 +12,7 @@ use serde_json::Value;
 use super::BuildError;
 use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
+use crate::kvevents::EventListener;
 use crate::metrics::Metrics;
 use crate::pool::AttributeKey;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
@@ -337,6 +338,8 @@ pub struct Roles {
     pub notifies: bool,
     /// Follows endpoints that come and go, so that a notification source may list it.
     pub follows_endpoints: bool,
+    /// Hears what engines tell of their caches.
+    pub kv_events: Option<Arc<EventListener>>,
     /// Finds endpoints.
     pub discovery: Option<FileDiscoverySpec>,
     /// Says how full the pool is.

@@ -66,6 +66,8 @@ pub static REGISTRY: Registry = &[
     &producers::mm_embeddings_cache::TYPE,
     &producers::approx_prefix_cache::MULTICLUSTER,
     &producers::p2p_source::TYPE,
+    &producers::precise_prefix_cache::TYPE,
+    &producers::precise_prefix_cache::SCORER,
     &producers::session_id::TYPE,
     &topology::extractor::TYPE,
     // Plugins that act on responses.

@@ -17,15 +17,38 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("metrics", &["flow", "pool", "request", "scheduling"]),
     ("datalayer", &["pool"]),
     ("render", &["request", "scheduling"]),
+    ("kvevents", &["pool", "prefix", "metrics"]),
     // Choices.
     (
         "plugins",
-        &["scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "render", "document"],
+        &[
+            "scheduling",
+            "flow",
+            "pool",
+            "prefix",
+            "request",
+            "metrics",
+            "datalayer",
+            "render",
+            "kvevents",
+            "document",
+        ],
     ),
     // Order.
     (
         "config",
-        &["plugins", "scheduling", "flow", "pool", "prefix", "request", "metrics", "datalayer", "document"],
+        &[
+            "kvevents",
+            "plugins",
+            "scheduling",
+            "flow",
+            "pool",
+            "prefix",
+            "request",
+            "metrics",
+            "datalayer",
+            "document",
+        ],
     ),
     ("director", &["scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
     // Edges.

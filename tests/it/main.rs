@@ -49,6 +49,7 @@ mod overload;
 mod own_plugins;
 mod picking;
 mod plugins_before_scheduling;
+mod precise_prefix;
 mod refusals;
 mod render_endpoint;
 mod resets;

@@ -10,6 +10,7 @@ mod ext_proc;
 pub(crate) mod field;
 mod fleet;
 mod keda;
+pub(crate) mod kv_publisher;
 pub(crate) mod network;
 mod pointsman;
 mod poll;

@@ -6,17 +6,16 @@ use crate::config::{ConfigSource, LoadOptions, Plan, load};
 use crate::document::{Level, Problems};
 use crate::metrics::Metrics;
 
-const PRECISE: &str = "
+const PREDICTED: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
-- type: precise-prefix-cache-producer
+- type: predicted-latency-producer
   parameters:
-    tokenProcessorConfig:
-      blockSize: 64
+    samplingMean: 64
 - type: prefix-cache-scorer
   parameters:
-    prefixMatchInfoProducerName: precise-prefix-cache-producer
+    prefixMatchInfoProducerName: predicted-latency-producer
 - type: latency-scorer
   parameters:
     ttftWait: 1
@@ -33,7 +32,7 @@ schedulingProfiles:
 
 fn loaded(allow_missing: bool) -> Result<Plan, Problems> {
     let options = LoadOptions { allow_missing, ..LoadOptions::new(Arc::new(Metrics::new())) };
-    load(&ConfigSource::Text(PRECISE.to_owned()), &options)
+    load(&ConfigSource::Text(PREDICTED.to_owned()), &options)
 }
 
 #[test]
@@ -42,7 +41,7 @@ fn types_that_are_not_built_yet_end_the_start_and_the_error_names_the_flag() {
     let errors: Vec<String> = problems.of(Level::Error).map(ToString::to_string).collect();
     assert_eq!(errors.len(), 2, "{errors:#?}");
     assert!(errors.iter().all(|error| error.contains("--allow-missing-plugins")), "{errors:#?}");
-    assert!(errors[0].contains("precise-prefix-cache-producer") && errors[0].contains("plugins[0].type"));
+    assert!(errors[0].contains("predicted-latency-producer") && errors[0].contains("plugins[0].type"));
 }
 
 #[test]
@@ -50,10 +49,10 @@ fn with_leave_the_rest_loads_and_everything_that_is_not_in_force_is_said() {
     let plan = loaded(true).unwrap();
     let missing: Vec<&str> =
         plan.instances.iter().filter(|one| one.missing.is_some()).map(|one| one.kind).collect();
-    assert_eq!(missing, ["precise-prefix-cache-producer", "latency-scorer"]);
+    assert_eq!(missing, ["predicted-latency-producer", "latency-scorer"]);
     let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
     let said = |text: &str| warnings.iter().any(|warning| warning.contains(text));
-    assert!(said("\"precise-prefix-cache-producer\" is not in force"), "{warnings:#?}");
+    assert!(said("\"predicted-latency-producer\" is not in force"), "{warnings:#?}");
     assert!(said("\"latency-scorer\" is not in force"), "{warnings:#?}");
     assert!(said("which is not in force: it finds nothing"), "{warnings:#?}");
     assert!(said("parameters.ttftWait"), "{warnings:#?}");
@@ -94,12 +93,16 @@ fn with_source(source: &str, extractor: &str) -> Result<Plan, Problems> {
 
 #[test]
 fn a_notification_source_takes_extractors_that_follow_endpoints_and_refuses_others() {
-    for follower in ["approx-prefix-cache-producer", "mm-embeddings-cache-producer", "inflight-load-producer"]
-    {
+    for follower in [
+        "approx-prefix-cache-producer",
+        "precise-prefix-cache-producer",
+        "precise-prefix-cache-scorer",
+        "mm-embeddings-cache-producer",
+        "inflight-load-producer",
+    ] {
         let plan = with_source("endpoint-notification-source", follower);
         assert!(plan.unwrap().metrics_source.is_some(), "the metrics source is added as ever");
     }
-    assert!(with_source("endpoint-notification-source", "precise-prefix-cache-producer").is_ok());
     for other in ["core-metrics-extractor", "token-producer", "lora-affinity-scorer"] {
         let problems = with_source("endpoint-notification-source", other).unwrap_err().to_string();
         assert!(problems.contains("is no plugin that follows endpoints"), "{problems}");

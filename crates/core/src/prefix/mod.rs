@@ -3,7 +3,7 @@
 //! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), or of exact tokens where somebody made them
 //! ([`token_block_hashes`]); the stream becomes a chain of block hashes
 //! ([`BlockHashes`]), and an index says how many of them each endpoint holds ([`ApproxIndex`]: what was sent where, as
-//! far as it should still be there). All indexes of the process share one memory bound ([`PrefixMemory`]).
+//! far as it should still be there; [`precise::PreciseIndex`]: what the engines say that they hold). All indexes of the process share one memory bound ([`PrefixMemory`]).
 
 mod approx;
 mod caches;
@@ -15,6 +15,7 @@ mod holders;
 mod matches;
 mod media;
 mod memory;
+pub mod precise;
 mod recency;
 mod shard;
 mod table;

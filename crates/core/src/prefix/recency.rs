@@ -133,7 +133,11 @@ impl<K: RecencyKey, V> Recency<K, V> {
 
     /// Removes the oldest entry.
     pub fn pop_oldest(&mut self) -> Option<(K, V)> {
-        let index = self.oldest;
+        self.remove(self.oldest)
+    }
+
+    /// Removes the entry at an index that [`Recency::position`] returned.
+    pub fn remove(&mut self, index: u32) -> Option<(K, V)> {
         let spread = self.nodes.get(index as usize)?.key.spread();
         self.unlink(index);
         self.forget(spread, index);

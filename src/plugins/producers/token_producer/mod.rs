@@ -39,9 +39,9 @@ use crate::render::{RenderBackend, RenderSettings, SocketBackend, SocketSettings
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("token-producer", Stability::Beta, build).about(
     "Makes the exact tokens of prompts in this process or with a render endpoint, or says how tokens are estimated.",
-    "Use it where decisions shall rest on the tokens that the engine sees: prefix caches, token loads, prefill. In this \
-     process it costs the memory of a tokenizer and some milliseconds of a core for a long prompt; with a render \
-     endpoint one call for each request, and 50 ms in sum where the endpoint hangs.",
+    "Use it where decisions shall rest on the tokens that the engine sees: prefix caches, token loads, prefill. It costs the \
+     memory of a tokenizer and some milliseconds of a core for a long prompt in this process, or one call of a \
+     render endpoint for each request, and 50 ms in sum where the endpoint hangs.",
 );
 
 /// The older name.

@@ -87,7 +87,7 @@ fn wrong_parameters_name_their_field() {
 
 #[test]
 fn the_socket_of_the_former_tokenizer_is_deprecated() {
-    let uds = json!({"socketFile": "/tmp/tokenizer/tokenizer-uds.socket"});
+    let uds = json!({"socketFile": "/run/tokenizer/tokenizer-uds.socket"});
     let built = build(&json!({"modelName": "m", "udsTokenizerConfig": uds})).unwrap();
     assert!(built.roles.preparer.is_some());
     assert!(built.warnings[0].contains("deprecated"), "{:?}", built.warnings);

@@ -1,0 +1,441 @@
+//! Who holds which blocks, by the word of the engines.
+
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Instant;
+
+use parking_lot::{Mutex, RwLock};
+
+use super::event::{KvEvent, StoredBlocks, Taken};
+use super::keys::{BlockKeys, PromptKeys};
+use super::tiers::{PLACES, SENT, Tier, TierWeights};
+use crate::pool::{Endpoint, Snapshot};
+use crate::prefix::holders::{HolderSlot, Holders};
+use crate::prefix::shard::{BlockKey, SHARDS, Shard};
+use crate::prefix::{PrefixMemory, Recency};
+
+/// Adapters whose names are kept, at most.
+const MAX_ADAPTERS: usize = 4096;
+/// Longest name of an adapter.
+const MAX_ADAPTER_NAME: usize = 256;
+/// Largest block that an engine may have, in tokens.
+const MAX_BLOCK_SIZE: u32 = 1 << 16;
+/// Prompts that were sent to an endpoint and are not confirmed, at most.
+const MAX_SENT: usize = 1024;
+/// Blocks that are forgotten at a time when memory runs out.
+const TRIM: usize = 4096;
+
+/// What the engines of a pool hold.
+#[derive(Debug)]
+pub struct PreciseIndex {
+    pub(super) keys: BlockKeys,
+    pub(super) weights: TierWeights,
+    /// By place, who holds which keys.
+    pub(super) shards: Box<[RwLock<[Shard; PLACES]>]>,
+    pub(super) engines: RwLock<Engines>,
+    /// Names of adapters that engines have told of.
+    adapters: RwLock<HashSet<Box<str>>>,
+    memory: Arc<PrefixMemory>,
+    /// Entries (engine, block), and those of them that lie in another place than the accelerator's memory.
+    entries: AtomicU64,
+    pub(super) elsewhere: AtomicU64,
+    /// What keys are mixed with: prompts come from clients, who may choose them.
+    secret: (u64, u64),
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Engines {
+    pub(super) by_incarnation: HashMap<u64, Arc<Engine>>,
+    version: u64,
+    pub(super) next_slot: usize,
+    free: Vec<HolderSlot>,
+}
+
+#[derive(Debug)]
+pub(super) struct Engine {
+    pub(super) slot: HolderSlot,
+    state: Mutex<EngineState>,
+}
+
+#[derive(Debug, Default)]
+struct EngineState {
+    /// By the engine's hash, mixed.
+    blocks: Recency<u64, Block>,
+    block_size: Option<u32>,
+    /// Keys that were sent, and until when they count.
+    sent: VecDeque<(Instant, Vec<BlockKey>)>,
+    departed: bool,
+}
+
+/// A block that an engine holds.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    key: u64,
+    /// How often it is held in each tier: engines may tell of one block for several groups of layers.
+    held: [u8; SENT],
+}
+
+impl PreciseIndex {
+    /// An empty index that counts against `memory`. Keys start from `hash_seed`; `seed` should be secret.
+    pub fn new(memory: Arc<PrefixMemory>, hash_seed: &str, weights: TierWeights, seed: u64) -> Self {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        Self {
+            keys: BlockKeys::new(hash_seed),
+            weights,
+            shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
+            engines: RwLock::default(),
+            adapters: RwLock::default(),
+            memory,
+            entries: AtomicU64::new(0),
+            elsewhere: AtomicU64::new(0),
+            secret: (rng.u64(..), rng.u64(..) | 1),
+        }
+    }
+
+    /// Number of (block, endpoint) entries.
+    pub fn entries(&self) -> u64 {
+        self.entries.load(Relaxed)
+    }
+
+    /// The bound it shares.
+    pub fn memory(&self) -> &PrefixMemory {
+        &self.memory
+    }
+
+    /// Makes keys as this index does.
+    pub fn keys(&self) -> BlockKeys {
+        self.keys
+    }
+
+    /// The name that stands for `model` in keys: its own if it is an adapter, else "". An engine has one model, whatever
+    /// it is called.
+    pub fn adapter<'m>(&self, model: &'m str) -> &'m str {
+        if self.adapters.read().contains(model) { model } else { "" }
+    }
+
+    /// Block size that the engine of this endpoint has told; `None` if it has told nothing yet.
+    pub fn block_size(&self, endpoint: &Endpoint) -> Option<u32> {
+        let engine = self.engine(endpoint.incarnation())?;
+        engine.state.lock().block_size
+    }
+
+    fn engine(&self, incarnation: u64) -> Option<Arc<Engine>> {
+        self.engines.read().by_incarnation.get(&incarnation).map(Arc::clone)
+    }
+
+    /// Knows the endpoints of this snapshot from now on, and forgets all others.
+    pub fn follow(&self, snapshot: &Snapshot) {
+        let mut engines = self.engines.write();
+        if engines.version >= snapshot.version() && engines.version != 0 {
+            return;
+        }
+        engines.version = snapshot.version();
+        let mut before = std::mem::take(&mut engines.by_incarnation);
+        for endpoint in snapshot.endpoints() {
+            let incarnation = endpoint.incarnation();
+            if let Some(engine) = before.remove(&incarnation).or_else(|| engines.admit()) {
+                engines.by_incarnation.insert(incarnation, engine);
+            }
+        }
+        drop(engines);
+        for engine in before.into_values() {
+            let mut state = engine.state.lock();
+            state.departed = true;
+            self.clear(&engine, &mut state);
+            drop(state);
+            self.engines.write().free.push(engine.slot);
+        }
+    }
+
+    /// Forgets what this endpoint holds: its events have a gap, or it began anew.
+    pub fn forget(&self, incarnation: u64) {
+        if let Some(engine) = self.engine(incarnation) {
+            self.clear(&engine, &mut engine.state.lock());
+        }
+    }
+
+    /// Takes in an event of this endpoint.
+    pub fn apply(&self, incarnation: u64, event: &KvEvent) -> Taken {
+        let Some(engine) = self.engine(incarnation) else { return Taken::UnknownEndpoint };
+        let mut state = engine.state.lock();
+        if state.departed {
+            return Taken::UnknownEndpoint;
+        }
+        let before = state.blocks.bytes();
+        let taken = match event {
+            KvEvent::Stored(stored) => self.store(&engine, &mut state, stored),
+            KvEvent::Removed { hashes, tier } => {
+                for hash in hashes {
+                    self.remove(&engine, &mut state, *hash, *tier);
+                }
+                Taken::Whole
+            }
+            KvEvent::Cleared => {
+                self.clear(&engine, &mut state);
+                return Taken::Whole;
+            }
+        };
+        self.memory.resized(before, state.blocks.bytes());
+        drop(state);
+        self.trim();
+        taken
+    }
+
+    fn store(&self, engine: &Engine, state: &mut EngineState, stored: &StoredBlocks) -> Taken {
+        if stored.tokens.is_empty() {
+            // Blocks that are known came into another tier.
+            for hash in &stored.hashes {
+                if let Some(at) = state.blocks.position(&self.mix(*hash)) {
+                    self.hold(engine, state, at, stored.tier);
+                }
+            }
+            return Taken::Whole;
+        }
+        let size = stored.block_size as usize;
+        let fits = (1..=MAX_BLOCK_SIZE).contains(&stored.block_size)
+            && stored.tokens.len() == stored.hashes.len() * size
+            && (stored.extras.is_empty() || stored.extras.len() == stored.hashes.len());
+        if !fits {
+            return Taken::Malformed;
+        }
+        let adapter = stored.adapter.as_deref().unwrap_or_default();
+        self.note_adapter(adapter);
+        let mut parent = match stored.parent {
+            None => self.keys.root(adapter),
+            Some(hash) => {
+                match state.blocks.position(&self.mix(hash)).and_then(|at| state.blocks.value(at)) {
+                    Some(block) => block.key,
+                    None => return Taken::UnknownParent,
+                }
+            }
+        };
+        state.block_size = Some(stored.block_size);
+        for (index, (hash, tokens)) in stored.hashes.iter().zip(stored.tokens.chunks_exact(size)).enumerate()
+        {
+            let extras = stored.extras.get(index).map(Vec::as_slice).unwrap_or_default();
+            let extras =
+                extras.iter().map(AsRef::as_ref).filter(|extra: &&[u8]| *extra != adapter.as_bytes());
+            parent = BlockKeys::next(parent, tokens, extras);
+            let hash = self.mix(*hash);
+            let at = match state.blocks.position(&hash) {
+                Some(at) if state.blocks.value(at).is_some_and(|block| block.key == parent) => at,
+                known => {
+                    // The engine's hash stands for something else than before: that is gone.
+                    if let Some(at) = known {
+                        self.drop_block(engine, state, at);
+                    }
+                    state.blocks.insert(hash, Block { key: parent, held: [0; SENT] });
+                    self.entries.fetch_add(1, Relaxed);
+                    state.blocks.len() as u32 - 1
+                }
+            };
+            self.hold(engine, state, at, stored.tier);
+        }
+        Taken::Whole
+    }
+
+    fn note_adapter(&self, name: &str) {
+        if name.is_empty() || name.len() > MAX_ADAPTER_NAME || self.adapters.read().contains(name) {
+            return;
+        }
+        let mut adapters = self.adapters.write();
+        if adapters.len() < MAX_ADAPTERS {
+            adapters.insert(name.into());
+        }
+    }
+
+    /// The block at this index is held in `tier`, once more.
+    fn hold(&self, engine: &Engine, state: &mut EngineState, at: u32, tier: Tier) {
+        state.blocks.touch(at);
+        let Some(block) = state.blocks.value_mut(at) else { return };
+        let place = tier as usize;
+        block.held[place] = block.held[place].saturating_add(1);
+        if block.held[place] == 1 {
+            self.put(BlockKey(self.mix(block.key)), place, engine.slot);
+        }
+    }
+
+    fn remove(&self, engine: &Engine, state: &mut EngineState, hash: u64, tier: Tier) {
+        let Some(at) = state.blocks.position(&self.mix(hash)) else { return };
+        let Some(block) = state.blocks.value_mut(at) else { return };
+        let place = tier as usize;
+        if block.held[place] == 0 {
+            return;
+        }
+        block.held[place] -= 1;
+        if block.held[place] > 0 {
+            return;
+        }
+        let left = block.held != [0; SENT];
+        self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
+        if !left {
+            state.blocks.remove(at);
+            self.entries.fetch_sub(1, Relaxed);
+        }
+    }
+
+    /// Forgets the block at this index, in every tier.
+    fn drop_block(&self, engine: &Engine, state: &mut EngineState, at: u32) {
+        let Some((_, block)) = state.blocks.remove(at) else { return };
+        self.entries.fetch_sub(1, Relaxed);
+        for place in 0..SENT {
+            if block.held[place] > 0 {
+                self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
+            }
+        }
+    }
+
+    fn clear(&self, engine: &Engine, state: &mut EngineState) {
+        let before = state.blocks.bytes();
+        while !state.blocks.is_empty() {
+            let last = state.blocks.len() as u32 - 1;
+            self.drop_block(engine, state, last);
+        }
+        state.blocks.shrink();
+        self.memory.resized(before, state.blocks.bytes());
+        for (_, keys) in std::mem::take(&mut state.sent) {
+            for key in keys {
+                self.take_out(key, SENT, engine.slot);
+            }
+        }
+    }
+
+    fn put(&self, key: BlockKey, place: usize, slot: HolderSlot) {
+        self.change(key, place, |shard| shard.hold(key, slot));
+        if place != 0 {
+            self.elsewhere.fetch_add(1, Relaxed);
+        }
+    }
+
+    fn take_out(&self, key: BlockKey, place: usize, slot: HolderSlot) {
+        self.change(key, place, |shard| {
+            shard.release(key, slot);
+            shard.shrink();
+        });
+        if place != 0 {
+            self.elsewhere.fetch_sub(1, Relaxed);
+        }
+    }
+
+    fn change(&self, key: BlockKey, place: usize, change: impl FnOnce(&mut Shard)) {
+        let mut places = self.shards[key.shard()].write();
+        let shard = &mut places[place];
+        let before = shard.bytes();
+        change(shard);
+        self.memory.resized(before, shard.bytes());
+    }
+
+    /// Says that these blocks were sent to `endpoint`, which holds them soon: they count until `until`, or until the
+    /// engine tells.
+    pub fn sent(&self, endpoint: &Endpoint, prompts: &[PromptKeys], until: Instant) {
+        let Some(engine) = self.engine(endpoint.incarnation()) else { return };
+        let mut state = engine.state.lock();
+        if state.departed || state.sent.len() >= MAX_SENT {
+            return;
+        }
+        let keys: Vec<BlockKey> = prompts
+            .iter()
+            .flat_map(|prompt| &prompt.0)
+            .map(|key| BlockKey(self.mix(*key)))
+            .filter(|key| !self.is_held(*key, SENT, engine.slot))
+            .collect();
+        for key in &keys {
+            self.put(*key, SENT, engine.slot);
+        }
+        state.sent.push_back((until, keys));
+    }
+
+    fn is_held(&self, key: BlockKey, place: usize, slot: HolderSlot) -> bool {
+        let places = self.shards[key.shard()].read();
+        match places[place].holders(key) {
+            Holders::Nobody => false,
+            Holders::One(a) => a == slot,
+            Holders::Two(all) => all.contains(&slot),
+            Holders::Three(all) => all.contains(&slot),
+            Holders::Many(row) => {
+                let word = places[place].words(row).get(usize::from(slot / 64)).copied().unwrap_or_default();
+                word & (1 << (slot % 64)) != 0
+            }
+        }
+    }
+
+    /// Forgets what was sent and should have been confirmed by now.
+    pub fn expire(&self, now: Instant) {
+        let engines: Vec<_> = self.engines.read().by_incarnation.values().map(Arc::clone).collect();
+        for engine in engines {
+            let mut state = engine.state.lock();
+            while state.sent.front().is_some_and(|(until, _)| *until <= now) {
+                for key in state.sent.pop_front().map(|(_, keys)| keys).unwrap_or_default() {
+                    self.take_out(key, SENT, engine.slot);
+                }
+            }
+        }
+    }
+
+    /// Forgets the blocks that were stored longest ago, of the engine with most, while memory is above its bound.
+    fn trim(&self) {
+        while self.memory.is_exceeded() {
+            let engines: Vec<_> = self.engines.read().by_incarnation.values().map(Arc::clone).collect();
+            let Some(engine) = engines.into_iter().max_by_key(|engine| engine.state.lock().blocks.len())
+            else {
+                return;
+            };
+            let mut state = engine.state.lock();
+            if state.blocks.is_empty() {
+                return;
+            }
+            let before = state.blocks.bytes();
+            let mut forgotten = 0;
+            while forgotten < TRIM
+                && let Some((_, block)) = state.blocks.pop_oldest()
+            {
+                forgotten += 1;
+                self.entries.fetch_sub(1, Relaxed);
+                for place in 0..SENT {
+                    if block.held[place] > 0 {
+                        self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
+                    }
+                }
+            }
+            state.blocks.shrink();
+            self.memory.resized(before, state.blocks.bytes());
+            if self.memory.forgot(forgotten as u64) {
+                let (used, limit) = (self.memory.used(), self.memory.limit());
+                tracing::warn!(
+                    used,
+                    limit,
+                    "prefix index memory is at its bound, forgetting the oldest entries"
+                );
+            }
+        }
+    }
+
+    pub(super) fn mix(&self, hash: u64) -> u64 {
+        let spread = (hash ^ self.secret.0).wrapping_mul(self.secret.1);
+        (spread ^ (spread >> 32)).wrapping_mul(self.secret.1)
+    }
+}
+
+impl Engines {
+    fn admit(&mut self) -> Option<Arc<Engine>> {
+        let slot = self.free.pop().or_else(|| {
+            let slot = self.next_slot;
+            (slot < usize::from(HolderSlot::MAX)).then(|| {
+                self.next_slot += 1;
+                slot as HolderSlot
+            })
+        })?;
+        Some(Arc::new(Engine { slot, state: Mutex::default() }))
+    }
+}
+
+impl Drop for PreciseIndex {
+    fn drop(&mut self) {
+        let shards = self.shards.iter_mut().flat_map(|places| places.get_mut().iter().map(Shard::bytes));
+        let shards: usize = shards.sum();
+        let engines = self.engines.get_mut().by_incarnation.values();
+        let engines: usize = engines.map(|engine| engine.state.lock().blocks.bytes()).sum();
+        self.memory.resized(shards + engines, 0);
+    }
+}

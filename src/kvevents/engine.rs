@@ -1,0 +1,128 @@
+//! The events of one engine, taken in one message at a time.
+
+use std::sync::Arc;
+
+use super::zmtp::Frames;
+use super::{Batch, Decoder, Sequence, Step};
+use crate::metrics::KvEventMetrics;
+use crate::prefix::precise::{KvEvent, PreciseIndex, Taken};
+
+/// A message of an engine: its number and its batch of events.
+#[derive(Debug)]
+pub(super) struct Message {
+    pub(super) topic: Vec<u8>,
+    pub(super) number: u64,
+    pub(super) payload: Vec<u8>,
+}
+
+impl Message {
+    /// A message of three frames: topic, number in eight bytes, payload.
+    pub(super) fn of(frames: Frames) -> Option<Self> {
+        let [topic, number, payload]: [Vec<u8>; 3] = frames.try_into().ok()?;
+        let number = u64::from_be_bytes(number.try_into().ok()?);
+        Some(Self { topic, number, payload })
+    }
+}
+
+/// What has to follow a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Follows {
+    /// It was taken in, or was heard before.
+    Nothing,
+    /// Messages from this number on are missing before it; it was not taken in yet.
+    Missing(u64),
+}
+
+/// One engine as we hear it.
+#[derive(Debug)]
+pub(super) struct Engine {
+    index: Arc<PreciseIndex>,
+    metrics: KvEventMetrics,
+    /// Of the endpoint.
+    incarnation: u64,
+    /// Its address, for series.
+    pub(super) name: Box<str>,
+    sequence: Sequence,
+    decoder: Decoder,
+}
+
+impl Engine {
+    pub(super) fn new(
+        index: Arc<PreciseIndex>,
+        metrics: KvEventMetrics,
+        incarnation: u64,
+        name: &str,
+    ) -> Self {
+        let (sequence, decoder) = (Sequence::default(), Decoder::default());
+        Self { index, metrics, incarnation, name: name.into(), sequence, decoder }
+    }
+
+    /// Hears a message. What it says is taken in unless something is missing before it.
+    pub(super) fn hear(&mut self, message: &Message) -> Follows {
+        self.metrics.message(&self.name);
+        match self.sequence.hear(message.number) {
+            Step::Repeated => return Follows::Nothing,
+            Step::Next => {}
+            Step::Gap(from) => return Follows::Missing(from),
+            Step::Restart => {
+                self.metrics.gap("restarted");
+                self.begin_anew();
+                self.sequence.hear(message.number);
+                if message.number > 0 {
+                    return Follows::Missing(0);
+                }
+            }
+        }
+        self.take(&message.payload);
+        Follows::Nothing
+    }
+
+    /// A message that the engine repeats. False if it is not the one that has to come next.
+    pub(super) fn repeated(&mut self, expected: u64, number: u64, payload: &[u8]) -> bool {
+        if number != expected {
+            return false;
+        }
+        self.take(payload);
+        self.sequence.replayed(number);
+        true
+    }
+
+    /// Something is missing for good: what the engine holds is learned anew.
+    pub(super) fn forget(&mut self) {
+        self.metrics.gap("forgotten");
+        self.index.forget(self.incarnation);
+    }
+
+    /// Nothing is known of the engine.
+    pub(super) fn begin_anew(&mut self) {
+        self.index.forget(self.incarnation);
+        self.sequence.reset();
+        self.decoder = Decoder::default();
+    }
+
+    /// The number of the last message that was heard or repeated.
+    pub(super) fn last(&self) -> Option<u64> {
+        self.sequence.last()
+    }
+
+    /// Takes in what a batch says.
+    pub(super) fn take(&mut self, payload: &[u8]) {
+        let Ok(Batch { events, unreadable, of_other_layers }) = self.decoder.batch(payload) else {
+            self.metrics.error(&self.name, "decode");
+            return;
+        };
+        self.metrics.events("unreadable", unreadable.into());
+        self.metrics.events("other_layers", of_other_layers.into());
+        for event in &events {
+            let outcome = match (self.index.apply(self.incarnation, event), event) {
+                (Taken::Whole, KvEvent::Stored(_)) => "stored",
+                (Taken::Whole, KvEvent::Removed { .. }) => "removed",
+                (Taken::Whole, KvEvent::Cleared) => "cleared",
+                (Taken::UnknownParent, _) => "unknown_parent",
+                (Taken::Malformed, _) => "malformed",
+                (Taken::UnknownEndpoint, _) => "unknown_endpoint",
+            };
+            self.metrics.events(outcome, 1);
+        }
+    }
+}

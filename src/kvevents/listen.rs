@@ -1,0 +1,333 @@
+//! Listening to engines: one task for each that is connected to, and one for the address on which engines connect to us.
+
+use std::collections::HashMap;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::EventSettings;
+use super::engine::{Engine, Follows, Message};
+use super::replay::replay;
+use super::zmtp::{Connection, Kind, timed_out};
+use crate::metrics::KvEventMetrics;
+use crate::pool::{Endpoint, Pool};
+use crate::prefix::precise::PreciseIndex;
+
+/// Longest time for a connection.
+const CONNECT: Duration = Duration::from_secs(5);
+/// Pause before a connection is tried again.
+const PAUSE: Duration = Duration::from_secs(5);
+/// After this long without a connection, what an engine holds is not known any more.
+const DEAF: Duration = Duration::from_secs(15);
+/// Engines that repeat at a time.
+const REPLAYS: usize = 8;
+/// Engines that connect to us, at most.
+const MAX_GUESTS: usize = 1024;
+/// How often what was sent is looked over.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Listens to the engines of a pool.
+#[derive(Debug)]
+pub struct EventListener {
+    settings: EventSettings,
+    index: Arc<PreciseIndex>,
+    metrics: KvEventMetrics,
+    connected: AtomicUsize,
+    replays: Semaphore,
+}
+
+/// Counts a connection for as long as it is there.
+struct Connected<'l>(&'l EventListener);
+
+impl Drop for Connected<'_> {
+    fn drop(&mut self) {
+        let before = self.0.connected.fetch_sub(1, Relaxed);
+        self.0.metrics.set_subscribers(before.saturating_sub(1));
+    }
+}
+
+impl EventListener {
+    /// What engines tell goes into `index`.
+    pub fn new(settings: EventSettings, index: Arc<PreciseIndex>, metrics: KvEventMetrics) -> Self {
+        metrics.listens();
+        let (connected, replays) = (AtomicUsize::new(0), Semaphore::new(REPLAYS));
+        Self { settings, index, metrics, connected, replays }
+    }
+
+    /// Listens until `stop`, to whatever endpoints the pool has.
+    pub async fn run(self: Arc<Self>, pool: Arc<Pool>, stop: CancellationToken) {
+        let guests = async {
+            match self.settings.listen {
+                Some(address) => Arc::clone(&self).welcome(address, Arc::clone(&pool)).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = Arc::clone(&self).follow(&pool) => {}
+            () = guests => {}
+        }
+    }
+
+    /// Keeps one task for each endpoint.
+    async fn follow(self: Arc<Self>, pool: &Pool) {
+        let mut versions = pool.subscribe();
+        let mut tasks: HashMap<u64, CancellationToken> = HashMap::new();
+        let mut running = JoinSet::new();
+        let mut look = tokio::time::interval(LOOK);
+        loop {
+            let snapshot = pool.snapshot();
+            self.index.follow(&snapshot);
+            let mut before = std::mem::take(&mut tasks);
+            for endpoint in snapshot.endpoints() {
+                let incarnation = endpoint.incarnation();
+                let token = before.remove(&incarnation).unwrap_or_else(|| {
+                    let token = CancellationToken::new();
+                    if self.settings.publisher_port.is_some() {
+                        let (listener, endpoint) = (Arc::clone(&self), Arc::clone(endpoint));
+                        let task = async move { listener.subscribe(&endpoint).await };
+                        running.spawn(token.clone().run_until_cancelled_owned(task));
+                    }
+                    token
+                });
+                tasks.insert(incarnation, token);
+            }
+            for token in before.into_values() {
+                token.cancel();
+            }
+            self.metrics.prune(&snapshot);
+            drop(snapshot);
+            loop {
+                tokio::select! {
+                    changed = versions.changed() => {
+                        if changed.is_err() {
+                            return;
+                        }
+                        break;
+                    }
+                    _ = look.tick() => self.index.expire(std::time::Instant::now()),
+                    Some(_) = running.join_next() => {}
+                }
+            }
+        }
+    }
+
+    /// Listens to one engine for ever.
+    async fn subscribe(&self, endpoint: &Endpoint) {
+        let Some(base) = self.settings.publisher_port else { return };
+        let rank = u16::try_from(endpoint.spec().rank).unwrap_or(u16::MAX);
+        let host = endpoint.spec().address.ip();
+        let at = |port: u16| SocketAddr::new(host, port.saturating_add(rank));
+        let replay = self.settings.replay_port.map(at);
+        let mut engine = Engine::new(
+            Arc::clone(&self.index),
+            self.metrics.clone(),
+            endpoint.incarnation(),
+            endpoint.target(),
+        );
+        let mut connected_before = false;
+        let mut heard = Instant::now();
+        loop {
+            let began = Instant::now();
+            let error = match self.open(at(base)).await {
+                Ok(connection) => {
+                    if std::mem::replace(&mut connected_before, true) {
+                        self.metrics.reconnected(&engine.name);
+                    }
+                    let counted = self.counted();
+                    let error = self.hear(&mut engine, connection, replay).await;
+                    drop(counted);
+                    heard = Instant::now();
+                    self.metrics.error(&engine.name, "receive");
+                    error
+                }
+                Err(error) => {
+                    self.metrics.error(&engine.name, "connect");
+                    error
+                }
+            };
+            tracing::debug!(endpoint = %endpoint.id(), %error, "cache events are not heard");
+            if engine.last().is_some() && heard.elapsed() > DEAF {
+                engine.forget();
+                engine.begin_anew();
+            }
+            tokio::time::sleep_until(began.max(heard) + PAUSE.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
+        }
+    }
+
+    fn counted(&self) -> Connected<'_> {
+        self.metrics.set_subscribers(self.connected.fetch_add(1, Relaxed) + 1);
+        Connected(self)
+    }
+
+    async fn open(&self, address: SocketAddr) -> io::Result<Connection<TcpStream>> {
+        let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
+        let stream = stream.map_err(|_| timed_out("connection"))??;
+        self.shake_hands(stream).await
+    }
+
+    async fn shake_hands(&self, stream: TcpStream) -> io::Result<Connection<TcpStream>> {
+        // An engine may say nothing for hours. A peer that is gone is noticed.
+        let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(CONNECT);
+        SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+        let mut connection = Connection::open(stream, Kind::Subscriber).await?;
+        connection.subscribe(&self.settings.topic).await?;
+        Ok(connection)
+    }
+
+    /// Takes in what an engine says until the connection ends; the error says why.
+    async fn hear(
+        &self,
+        engine: &mut Engine,
+        mut connection: Connection<TcpStream>,
+        replay: Option<SocketAddr>,
+    ) -> io::Error {
+        // What was published before we listened.
+        if let Some(address) = replay {
+            let from = engine.last().map_or(0, |last| last + 1);
+            self.catch_up(engine, address, from, None).await;
+        }
+        loop {
+            let frames = match connection.hear().await {
+                Ok(frames) => frames,
+                Err(error) => return error,
+            };
+            let Some(message) = Message::of(frames) else {
+                self.metrics.error(&engine.name, "decode");
+                continue;
+            };
+            if let Follows::Missing(from) = engine.hear(&message) {
+                self.fill(engine, replay, from, message.number).await;
+                engine.take(&message.payload);
+            }
+        }
+    }
+
+    /// Messages from `from` to before `until` are missing: they are repeated, or what the engine holds is forgotten.
+    async fn fill(&self, engine: &mut Engine, replay: Option<SocketAddr>, from: u64, until: u64) {
+        if let Some(address) = replay
+            && self.catch_up(engine, address, from, until.checked_sub(1)).await
+        {
+            return;
+        }
+        // Before the first message nothing is known that could be wrong.
+        if from > 0 {
+            engine.forget();
+        }
+    }
+
+    /// True if the engine repeated all that was asked for.
+    async fn catch_up(&self, engine: &mut Engine, address: SocketAddr, from: u64, to: Option<u64>) -> bool {
+        let Ok(_place) = self.replays.acquire().await else { return false };
+        match replay(engine, address, from, to).await {
+            Ok(()) => {
+                self.metrics.gap("replayed");
+                true
+            }
+            Err(error) => {
+                self.metrics.error(&engine.name, "replay");
+                tracing::debug!(endpoint = %engine.name, from, %error, "cache events were not repeated");
+                false
+            }
+        }
+    }
+
+    /// Engines connect to us: each says in its topics which endpoint it is.
+    async fn welcome(self: Arc<Self>, address: SocketAddr, pool: Arc<Pool>) {
+        let socket = loop {
+            match TcpListener::bind(address).await {
+                Ok(socket) => break socket,
+                Err(error) => {
+                    tracing::error!(%address, %error, "cannot listen for cache events (zmqEndpoint)");
+                    tokio::time::sleep(PAUSE).await;
+                }
+            }
+        };
+        let mut guests = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = socket.accept() => match accepted {
+                    Ok((stream, _)) if guests.len() < MAX_GUESTS => {
+                        let (listener, pool) = (Arc::clone(&self), Arc::clone(&pool));
+                        guests.spawn(async move { listener.host(stream, &pool).await });
+                    }
+                    Ok(_) => {}
+                    Err(_) => tokio::time::sleep(CONNECT).await,
+                },
+                Some(_) = guests.join_next() => {}
+            }
+        }
+    }
+
+    /// Hears a guest until it leaves.
+    async fn host(&self, stream: TcpStream, pool: &Pool) {
+        let Ok(mut connection) = self.shake_hands(stream).await else { return };
+        let _counted = self.counted();
+        let mut engine: Option<(Vec<u8>, u64, Engine)> = None;
+        while let Ok(frames) = connection.hear().await {
+            let Some(message) = Message::of(frames) else { continue };
+            let snapshot = pool.snapshot();
+            let name = publisher(&message.topic);
+            let found = snapshot.endpoints().iter().find(|endpoint| endpoint.target() == name);
+            let Some(endpoint) = found else {
+                self.metrics.events("unknown_endpoint", 1);
+                continue;
+            };
+            let incarnation = endpoint.incarnation();
+            if engine
+                .as_ref()
+                .is_none_or(|(topic, known, _)| (topic, *known) != (&message.topic, incarnation))
+            {
+                let (index, metrics) = (Arc::clone(&self.index), self.metrics.clone());
+                let new = Engine::new(index, metrics, incarnation, endpoint.target());
+                engine = Some((message.topic.clone(), incarnation, new));
+            }
+            let Some((.., engine)) = &mut engine else { continue };
+            if let Follows::Missing(from) = engine.hear(&message) {
+                self.fill(engine, None, from, message.number).await;
+                engine.take(&message.payload);
+            }
+        }
+        // It may publish elsewhere what we do not hear.
+        if let Some((.., mut engine)) = engine {
+            engine.forget();
+        }
+    }
+}
+
+/// The publisher that a topic names: the middle of `kv@PUBLISHER@MODEL`, or all of it.
+fn publisher(topic: &[u8]) -> &str {
+    let topic = std::str::from_utf8(topic).unwrap_or_default();
+    let mut parts = topic.split('@');
+    match (parts.next(), parts.next(), parts.next(), parts.next()) {
+        (Some(_), Some(name), Some(_), None) => name,
+        _ => topic,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_topic_names_its_publisher() {
+        for (topic, name) in [
+            (&b"kv@10.0.0.1:8000@m"[..], "10.0.0.1:8000"),
+            (b"kv@[fd00::1]:8000@m", "[fd00::1]:8000"),
+            (b"10.0.0.1:8000", "10.0.0.1:8000"),
+            (b"kv@a@b@c", "kv@a@b@c"),
+            (b"\xff", ""),
+        ] {
+            assert_eq!(publisher(topic), name);
+        }
+    }
+}

@@ -1,0 +1,18 @@
+//! What engines publish about their caches: heard, decoded, put in order, and told to the index.
+//!
+//! [`EventListener`] follows the pool, with a task for each engine. [`Sequence`] finds gaps, [`Decoder`] reads batches,
+//! `zmtp` speaks to whatever stream it is given.
+
+mod decode;
+mod engine;
+mod listen;
+mod msgpack;
+mod replay;
+mod sequence;
+mod settings;
+mod zmtp;
+
+pub use decode::{Batch, Decoder, NoBatch};
+pub use listen::EventListener;
+pub use sequence::{Sequence, Step};
+pub use settings::EventSettings;

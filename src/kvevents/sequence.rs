@@ -1,0 +1,96 @@
+//! The numbers of an engine's messages: whether one was missed.
+
+/// What the number of a message means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// It is the next one.
+    Next,
+    /// It was heard already, or the engine has repeated it.
+    Repeated,
+    /// Messages from this number on were missed.
+    Gap(u64),
+    /// The engine began anew.
+    Restart,
+}
+
+/// Follows the numbers of one engine, which count up from 0 in its life.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sequence {
+    /// The last number that was heard as it was said.
+    live: Option<u64>,
+    /// The last number that the engine repeated.
+    replayed: Option<u64>,
+}
+
+impl Sequence {
+    /// A message with this number came. It counts as heard, and so does what was missed before it.
+    pub fn hear(&mut self, number: u64) -> Step {
+        let step = match self.live {
+            Some(live) if number == live => Step::Repeated,
+            Some(live) if number < live => {
+                self.replayed = None;
+                Step::Restart
+            }
+            _ if self.replayed.is_some_and(|replayed| number <= replayed) => Step::Repeated,
+            _ => match self.last() {
+                None if number == 0 => Step::Next,
+                None => Step::Gap(0),
+                Some(last) if number == last + 1 => Step::Next,
+                Some(last) => Step::Gap(last + 1),
+            },
+        };
+        self.live = Some(number);
+        step
+    }
+
+    /// The engine repeated the message with this number.
+    pub fn replayed(&mut self, number: u64) {
+        self.replayed = self.replayed.max(Some(number));
+    }
+
+    /// The number of the last message that was heard or repeated; `None` before the first.
+    pub fn last(&self) -> Option<u64> {
+        self.live.max(self.replayed)
+    }
+
+    /// Nothing was heard yet.
+    pub fn reset(&mut self) {
+        *self = Self::default();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gaps_repetitions_and_restarts_show_in_the_numbers() {
+        let mut sequence = Sequence::default();
+        for (number, step) in [
+            (0, Step::Next),
+            (1, Step::Next),
+            (1, Step::Repeated),
+            (4, Step::Gap(2)),
+            (5, Step::Next),
+            (0, Step::Restart),
+            (1, Step::Next),
+        ] {
+            assert_eq!(sequence.hear(number), step, "{number}");
+        }
+        let mut late = Sequence::default();
+        assert_eq!(late.hear(7), Step::Gap(0), "it was told before we listened");
+        assert_eq!(late.hear(8), Step::Next);
+    }
+
+    #[test]
+    fn what_the_engine_has_repeated_is_no_restart_when_it_comes_late() {
+        let mut sequence = Sequence::default();
+        sequence.replayed(0);
+        sequence.replayed(5);
+        assert_eq!(sequence.last(), Some(5));
+        assert_eq!(sequence.hear(4), Step::Repeated);
+        assert_eq!(sequence.hear(5), Step::Repeated);
+        assert_eq!(sequence.hear(6), Step::Next);
+        assert_eq!(sequence.hear(2), Step::Restart);
+    }
+}

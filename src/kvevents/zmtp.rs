@@ -1,0 +1,248 @@
+//! ZMTP 3.0, as far as hearing events needs it: the handshake without security, subscriptions, and messages in frames.
+//!
+//! The protocol is that of rfc.zeromq.org/spec/23. Either side may have opened the connection. What a peer may send has
+//! bounds in frames and in bytes, and memory grows with what has come, not with what is announced.
+
+use std::io;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+
+/// Bytes of a greeting.
+const GREETING: usize = 64;
+/// Longest time for the handshake.
+const HANDSHAKE: Duration = Duration::from_secs(5);
+/// Largest command.
+const COMMAND: u64 = 4096;
+/// Frames of a message, at most.
+const MAX_FRAMES: usize = 8;
+/// Bytes of a message, at most: a batch of 100,000 blocks.
+const MAX_MESSAGE: u64 = 16 << 20;
+
+/// Flags of a frame.
+const MORE: u8 = 1;
+const LONG: u8 = 2;
+const IS_COMMAND: u8 = 4;
+
+/// What this side of a connection is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Hears what a publisher says.
+    Subscriber,
+    /// Asks and gets several answers.
+    Dealer,
+}
+
+impl Kind {
+    fn name(self) -> &'static [u8] {
+        match self {
+            Self::Subscriber => b"SUB",
+            Self::Dealer => b"DEALER",
+        }
+    }
+}
+
+/// A message: its frames.
+pub(super) type Frames = Vec<Vec<u8>>;
+
+/// A connection whose handshake is done.
+#[derive(Debug)]
+pub(super) struct Connection<S> {
+    stream: BufReader<S>,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    /// Shakes hands as `kind`.
+    pub(super) async fn open(stream: S, kind: Kind) -> io::Result<Self> {
+        let mut connection = Self { stream: BufReader::with_capacity(32 << 10, stream) };
+        let shaking = connection.shake_hands(kind);
+        tokio::time::timeout(HANDSHAKE, shaking).await.map_err(|_| timed_out("handshake"))??;
+        Ok(connection)
+    }
+
+    async fn shake_hands(&mut self, kind: Kind) -> io::Result<()> {
+        let mut greeting = [0; GREETING];
+        greeting[0] = 0xff;
+        greeting[9] = 0x7f;
+        greeting[10] = 3;
+        greeting[12..16].copy_from_slice(b"NULL");
+        self.stream.write_all(&greeting).await?;
+        self.stream.flush().await?;
+        let mut theirs = [0; GREETING];
+        self.stream.read_exact(&mut theirs).await?;
+        if theirs[0] != 0xff || theirs[9] != 0x7f || theirs[10] < 3 {
+            return Err(invalid("the peer does not speak ZMTP 3"));
+        }
+        if &theirs[12..17] != b"NULL\0" {
+            return Err(invalid("the peer demands a security mechanism; only NULL is spoken"));
+        }
+        let mut ready = b"\x05READY\x0bSocket-Type".to_vec();
+        ready.extend_from_slice(&(kind.name().len() as u32).to_be_bytes());
+        ready.extend_from_slice(kind.name());
+        self.send(IS_COMMAND, &ready).await?;
+        self.stream.flush().await?;
+        let (flags, body) = self.frame(COMMAND).await?;
+        if flags & IS_COMMAND == 0 || !body.starts_with(b"\x05READY") {
+            return Err(invalid("the peer did not become ready"));
+        }
+        Ok(())
+    }
+
+    /// Asks a publisher for messages whose first frame begins like this.
+    pub(super) async fn subscribe(&mut self, topic: &str) -> io::Result<()> {
+        self.send(0, &[b"\x01", topic.as_bytes()].concat()).await?;
+        self.stream.flush().await
+    }
+
+    /// Sends a message.
+    pub(super) async fn say(&mut self, frames: &[&[u8]]) -> io::Result<()> {
+        for (at, frame) in frames.iter().enumerate() {
+            self.send(if at + 1 < frames.len() { MORE } else { 0 }, frame).await?;
+        }
+        self.stream.flush().await
+    }
+
+    /// The next message.
+    pub(super) async fn hear(&mut self) -> io::Result<Frames> {
+        let mut frames = Frames::new();
+        let mut left = MAX_MESSAGE;
+        loop {
+            let (flags, body) = self.frame(left).await?;
+            if flags & IS_COMMAND != 0 {
+                self.obey(&body).await?;
+                continue;
+            }
+            left = left.saturating_sub(body.len() as u64);
+            frames.push(body);
+            if flags & MORE == 0 {
+                return Ok(frames);
+            }
+            if frames.len() == MAX_FRAMES {
+                return Err(invalid("a message has too many frames"));
+            }
+        }
+    }
+
+    /// Answers a command that wants an answer.
+    async fn obey(&mut self, command: &[u8]) -> io::Result<()> {
+        if let Some(rest) = command.strip_prefix(b"\x04PING") {
+            // The first two bytes are a time; what follows comes back.
+            let context = rest.get(2..).unwrap_or_default();
+            self.send(IS_COMMAND, &[b"\x04PONG", context].concat()).await?;
+            self.stream.flush().await?;
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, flags: u8, body: &[u8]) -> io::Result<()> {
+        if let Ok(length) = u8::try_from(body.len()) {
+            self.stream.write_all(&[flags, length]).await?;
+        } else {
+            self.stream.write_all(&[flags | LONG]).await?;
+            self.stream.write_all(&(body.len() as u64).to_be_bytes()).await?;
+        }
+        self.stream.write_all(body).await
+    }
+
+    /// The next frame, of at most `most` bytes: its flags and its body.
+    async fn frame(&mut self, most: u64) -> io::Result<(u8, Vec<u8>)> {
+        let flags = self.stream.read_u8().await?;
+        let length = if flags & LONG == 0 {
+            u64::from(self.stream.read_u8().await?)
+        } else {
+            self.stream.read_u64().await?
+        };
+        let most = if flags & IS_COMMAND == 0 { most } else { COMMAND };
+        if length > most {
+            return Err(invalid("a message is too large"));
+        }
+        let mut body = Vec::new();
+        (&mut self.stream).take(length).read_to_end(&mut body).await?;
+        if (body.len() as u64) < length {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        Ok((flags, body))
+    }
+}
+
+fn invalid(text: &'static str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, text)
+}
+
+pub(super) fn timed_out(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, format!("the {what} took too long"))
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{DuplexStream, duplex};
+
+    use super::*;
+
+    /// The other side, which says these bytes after its greeting and reads all that comes.
+    async fn peer(mut stream: DuplexStream, mechanism: &[u8], then: Vec<u8>) -> Vec<u8> {
+        let mut greeting = [0; GREETING];
+        greeting[0] = 0xff;
+        greeting[9] = 0x7f;
+        greeting[10] = 3;
+        greeting[11] = 1;
+        greeting[12..12 + mechanism.len()].copy_from_slice(mechanism);
+        stream.write_all(&greeting).await.unwrap();
+        stream.write_all(&then).await.unwrap();
+        let mut heard = Vec::new();
+        // The test lets go of its side in the end.
+        let _ = stream.read_to_end(&mut heard).await;
+        heard
+    }
+
+    fn ready() -> Vec<u8> {
+        let mut frame = vec![IS_COMMAND, 26];
+        frame.extend_from_slice(b"\x05READY\x0bSocket-Type\0\0\0\x03PUB");
+        frame[1] = (frame.len() - 2) as u8;
+        frame
+    }
+
+    async fn heard(then: &[u8]) -> io::Result<Frames> {
+        let (ours, theirs) = duplex(1 << 16);
+        let peer = tokio::spawn(peer(theirs, b"NULL", [ready(), then.to_vec()].concat()));
+        let mut connection = Connection::open(ours, Kind::Subscriber).await?;
+        connection.subscribe("kv@").await?;
+        let message = connection.hear().await;
+        drop(connection);
+        let said = peer.await.unwrap();
+        assert!(said.ends_with(b"\0\x04\x01kv@") || said.ends_with(b"\x04\x07\x04PONGxy"), "{said:?}");
+        message
+    }
+
+    #[tokio::test]
+    async fn a_message_is_its_frames_and_a_ping_is_answered() {
+        let frames = heard(b"\x01\x02kv\x01\x00\x02\0\0\0\0\0\0\0\x03abc").await.unwrap();
+        assert_eq!(frames, [&b"kv"[..], b"", b"abc"]);
+        let frames = heard(b"\x04\x09\x04PING\0\x10xy\0\x01a").await.unwrap();
+        assert_eq!(frames, [b"a"]);
+    }
+
+    #[tokio::test]
+    async fn what_a_peer_sends_has_bounds() {
+        let large = heard(b"\x02\xff\xff\xff\xff\xff\xff\xff\xff").await;
+        assert_eq!(large.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let many = heard(&b"\x01\x00".repeat(100)).await;
+        assert_eq!(many.unwrap_err().kind(), io::ErrorKind::InvalidData);
+        let command = heard(b"\x06\0\0\0\0\0\x01\0\0").await;
+        assert_eq!(command.unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn strangers_are_refused_and_silence_ends() {
+        let (ours, theirs) = duplex(1 << 16);
+        let curve = tokio::spawn(peer(theirs, b"CURVE", ready()));
+        assert!(Connection::open(ours, Kind::Subscriber).await.is_err());
+        curve.abort();
+        let (ours, mut theirs) = duplex(1 << 16);
+        theirs.write_all(&[b'H'; 64]).await.unwrap();
+        assert!(Connection::open(ours, Kind::Subscriber).await.is_err());
+        let (ours, _theirs) = duplex(1 << 16);
+        let error = Connection::open(ours, Kind::Dealer).await.unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+}
