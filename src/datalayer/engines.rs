@@ -33,11 +33,32 @@ impl MetricSpec {
         self
     }
 
+    /// Further queues whose requests wait beside those of this series, each under the names that versions of the engine
+    /// give it.
+    pub fn queues(&self) -> &'static [&'static [&'static str]] {
+        QUEUES.iter().find(|(name, _)| *name == self.name).map(|&(_, queues)| queues).unwrap_or_default()
+    }
+
     /// Name under which older versions of the engine publish the same figure; looked at when the current one is absent.
     pub fn former_name(&self) -> Option<&'static str> {
         FORMER_NAMES.iter().find(|(name, _)| *name == self.name).map(|&(_, former)| former)
     }
 }
+
+/// Name → the queues in which requests wait beside that one, each under its names.
+///
+/// A server of SGLang that serves one stage has queues in front of the waiting requests. The load that its scheduler
+/// reports of itself (`get_loads`) adds them up as waiting: of a prefill server the bootstrap queue (named `prealloc`
+/// before), of a decode server those for memory and for the transfer. Requests in the inflight queue of a prefill server have been computed, and wait for nothing but the network. The gauges are defined in
+/// `sglang/srt/observability/metrics_collector.py`; they are 0 on servers that serve both stages.
+const QUEUES: &[(&str, &[&[&str]])] = &[(
+    "sglang:num_queue_reqs",
+    &[
+        &["sglang:num_prefill_bootstrap_queue_reqs", "sglang:num_prefill_prealloc_queue_reqs"],
+        &["sglang:num_decode_prealloc_queue_reqs"],
+        &["sglang:num_decode_transfer_queue_reqs"],
+    ],
+)];
 
 /// Current name → name before it was renamed.
 const FORMER_NAMES: &[(&str, &str)] = &[("vllm:kv_cache_usage_perc", "vllm:gpu_cache_usage_perc")];

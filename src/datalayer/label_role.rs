@@ -16,7 +16,7 @@ pub enum LabelRole {
     /// the rows of the model that comes first, or has the latest timestamp, count.
     Model,
     /// Splits a figure that the page also states whole, in the row whose value is empty. The split rows do not count
-    /// beside that one.
+    /// beside that one; without it they add up.
     Split,
     /// Numbers workers that hold one figure together, each of which repeats it: the highest value counts once. This is
     /// also the role of every label that no table names, so that an unknown label neither hides a part nor counts one
@@ -26,8 +26,18 @@ pub enum LabelRole {
 
 /// Labels by beginning of the metric name.
 const ROLES: &[(&str, &[(&str, LabelRole)])] = &[
-    // An engine core is a data-parallel rank with a scheduler of its own.
-    ("vllm:", &[("engine", LabelRole::Part), ("model_name", LabelRole::Model)]),
+    (
+        "vllm:",
+        &[
+            // An engine core is a data-parallel rank with a scheduler of its own.
+            ("engine", LabelRole::Part),
+            ("engine_index", LabelRole::Part),
+            ("model_name", LabelRole::Model),
+            // The gauges of load are of the mode `mostrecent`, in which the client library writes one row for all
+            // processes. A page with a row for each also has those of processes that are gone, for ever.
+            ("pid", LabelRole::Repeat),
+        ],
+    ),
     (
         "sglang:",
         &[
@@ -42,10 +52,15 @@ const ROLES: &[(&str, &[(&str, LabelRole)])] = &[
             ("pp_rank", LabelRole::Repeat),
             ("moe_ep_rank", LabelRole::Repeat),
             ("engine_type", LabelRole::Repeat),
+            // As with vLLM.
+            ("pid", LabelRole::Repeat),
         ],
     ),
     // The server sums its ranks itself and writes one row.
-    ("trtllm_", &[("model_name", LabelRole::Model), ("engine_type", LabelRole::Repeat)]),
+    (
+        "trtllm_",
+        &[("model_name", LabelRole::Model), ("engine_type", LabelRole::Repeat), ("pid", LabelRole::Repeat)],
+    ),
     // Triton serves many models, and versions of each; each has a queue, a batch and a cache of its own.
     ("nv_", &[("model", LabelRole::Part), ("version", LabelRole::Part)]),
 ];

@@ -18,4 +18,6 @@ pub use page::{Page, PageReader, RowCounts};
 pub use wanted::{Figure, Figures, WantedSeries};
 
 #[cfg(test)]
+mod label_tests;
+#[cfg(test)]
 mod tests;

@@ -258,6 +258,8 @@ impl PageReader {
         let current = &self.slots[slots::KV_USAGE];
         let usage = if current.len() > 0 { current } else { &self.slots[slots::KV_USAGE_FORMER] };
         let (waiting, running) = (&self.slots[slots::WAITING], &self.slots[slots::RUNNING]);
+        let queues = self.slots.get(slots::QUEUES).unwrap_or_default();
+        let queued = queues.iter().filter_map(Slot::total).sum::<u64>();
         let (size, blocks) = (&self.slots[slots::BLOCK_SIZE], &self.slots[slots::NUM_BLOCKS]);
         let positive = |value: u64| u32::try_from(value).ok().filter(|value| *value > 0);
         // Where both forms are configured the value counts, as in the reference.
@@ -265,7 +267,7 @@ impl PageReader {
         let labelled_blocks = self.geometry.values().filter_map(|geometry| geometry.num_blocks);
         let labelled_blocks = labelled_blocks.map(u64::from).sum::<u64>();
         let reading = Reading {
-            waiting: waiting.total(),
+            waiting: waiting.total().map(|waiting| waiting.saturating_add(queued)),
             running: running.total(),
             kv_usage: usage.mean_fraction(),
             block_size: first_size

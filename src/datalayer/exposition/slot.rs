@@ -16,8 +16,8 @@ pub(super) struct Identity {
     model: u64,
     /// Digest of the labels that number parts of the server; 0 without one.
     part: u64,
-    /// The row is a share of what another row states whole.
-    split: bool,
+    /// Digest of the labels that split what another row states whole; 0 if the row is no share.
+    share: u64,
     /// Digest of all other labels, which say nothing about which figure it is. Order of labels does not matter.
     rest: u64,
 }
@@ -31,7 +31,7 @@ impl Identity {
             match role.unwrap_or(LabelRole::Repeat) {
                 LabelRole::Part => add(&mut identity.part, name, value),
                 LabelRole::Model => add(&mut identity.model, name, value),
-                LabelRole::Split => identity.split = true,
+                LabelRole::Split => add(&mut identity.share, name, value),
                 LabelRole::Repeat => add(&mut identity.rest, name, value),
             }
         }
@@ -86,7 +86,7 @@ pub(super) struct FigureSlot<T> {
     /// Model of the first row that has the highest timestamp.
     leader: u64,
     latest: f64,
-    /// Some row is a share of a whole.
+    /// Some row is a share.
     split: bool,
 }
 
@@ -114,9 +114,16 @@ impl<T: Stated> FigureSlot<T> {
                 return;
             }
             None if self.rows.len() < MAX_ROWS => self.rows.push(row),
+            // Clients may choose by how many values a figure is split: shares give way to a whole.
+            None if identity.share == 0 && self.split => {
+                let Some(share) = self.rows.iter_mut().rev().find(|held| held.identity.share != 0) else {
+                    return;
+                };
+                *share = row;
+            }
             Some(_) | None => return,
         }
-        self.split |= identity.split;
+        self.split |= identity.share != 0;
         if self.rows.len() == 1 || timestamp > self.latest {
             self.leader = identity.model;
             self.latest = timestamp;
@@ -138,8 +145,8 @@ impl<T: Stated> FigureSlot<T> {
 
     /// True if `identity` is a share of a figure that another row states whole.
     fn has_whole(&self, identity: Identity) -> bool {
-        let whole = Identity { split: false, ..identity };
-        identity.split && self.rows.iter().any(|held| held.identity.is_repeat_of(whole))
+        let whole = Identity { share: 0, ..identity };
+        identity.share != 0 && self.rows.iter().any(|held| held.identity.is_repeat_of(whole))
     }
 
     /// Forgets all rows.

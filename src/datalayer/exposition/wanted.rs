@@ -140,7 +140,9 @@ pub(super) mod slots {
     pub(in super::super) const KV_USAGE_FORMER: usize = 3;
     pub(in super::super) const BLOCK_SIZE: usize = 4;
     pub(in super::super) const NUM_BLOCKS: usize = 5;
-    pub(in super::super) const COUNT: usize = 6;
+    /// Further queues in front of the waiting requests.
+    pub(in super::super) const QUEUES: std::ops::Range<usize> = 6..9;
+    pub(in super::super) const COUNT: usize = QUEUES.end;
 }
 
 /// Name and value of a label that must match.
@@ -185,6 +187,12 @@ impl WantedSeries {
                 series.push(Series::new(spec, &spec.name, collector));
                 if let (Some(former), Collector::Value(slots::KV_USAGE)) = (spec.former_name(), collector) {
                     series.push(Series::new(spec, former, Collector::Value(slots::KV_USAGE_FORMER)));
+                }
+                if collector == Collector::Value(slots::WAITING) {
+                    for (names, slot) in spec.queues().iter().zip(slots::QUEUES) {
+                        let queues = names.iter();
+                        series.extend(queues.map(|name| Series::new(spec, name, Collector::Value(slot))));
+                    }
                 }
             }
         };
