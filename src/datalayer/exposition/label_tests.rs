@@ -70,9 +70,9 @@ fn requests_in_the_queues_of_a_server_of_one_stage_wait() {
 
 #[test]
 fn priorities_that_clients_invent_push_out_no_whole_figure() {
-    let shares: String = (0..2000)
-        .map(|number| format!("sglang:num_queue_reqs{{dp_rank=\"0\",priority=\"{number}\"}} 1\n"))
-        .collect();
+    let labels: Vec<_> = (0..2000).map(|number| format!("dp_rank=\"0\",priority=\"{number}\"")).collect();
+    let shares: Vec<_> = labels.iter().map(|labels| (labels.as_str(), 1)).collect();
+    let shares = rows("sglang:num_queue_reqs", &shares);
     let wholes = rows("sglang:num_queue_reqs", &[("dp_rank=\"0\"", 7), ("dp_rank=\"1\"", 4)]);
     assert_eq!(waiting("sglang", &format!("{shares}{wholes}")), Some(11));
     assert_eq!(waiting("sglang", &format!("{wholes}{shares}")), Some(11));
