@@ -1,4 +1,5 @@
-//! The scheduling cycle with the usual plugins: queue 2, KV cache 2, prefix cache 3, no-hit LRU 2, highest score.
+//! The scheduling cycle with the usual plugins (queue 2, KV cache 2, prefix cache 3, no-hit LRU 2, highest score), and
+//! with those of the current guides (prefix cache affinity, token load, highest score).
 
 #![allow(missing_docs, reason = "criterion generates public items")]
 #![allow(clippy::unwrap_used, reason = "a bench may panic")]
@@ -12,7 +13,9 @@ use bytes::Bytes;
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use pointsman::metrics::{ExtensionPoint, Metrics};
-use pointsman::plugins::{BuildCx, ColumnKey, PluginType, Roles, pickers, producers, profiles, scorers};
+use pointsman::plugins::{
+    BuildCx, ColumnKey, PluginType, Roles, filters, pickers, producers, profiles, scorers,
+};
 use pointsman::pool::{EndpointId, EndpointSpec, Pool, Reading};
 use pointsman::request::{Headers, Inference, JsonStr, Piece};
 use pointsman::scheduling::{
@@ -28,24 +31,37 @@ struct Plan {
     scorers: Vec<Roles>,
 }
 
-fn plan() -> Plan {
-    let metrics = Arc::new(Metrics::new());
-    let mut columns: Vec<ColumnKey> = Vec::new();
-    let mut build = |plugin: &PluginType| {
-        (plugin.build)(&mut BuildCx::new(plugin.name, None, &metrics, &mut columns, 7)).unwrap()
-    };
-    let weighted = [
+/// The usual plugins.
+fn usual() -> Plan {
+    let weighted: &[(&PluginType, f64)] = &[
         (&scorers::queue::TYPE, 2.0),
         (&scorers::kv_cache_utilization::TYPE, 2.0),
         (&scorers::prefix_cache::TYPE, 3.0),
         (&scorers::no_hit_lru::TYPE, 2.0),
     ];
+    plan(&[], weighted)
+}
+
+/// The plugins of the current guides.
+fn guides() -> Plan {
+    plan(&[&filters::prefix_cache_affinity::TYPE], &[(&scorers::token_load::TYPE, 1.0)])
+}
+
+fn plan(filters: &[&PluginType], weighted: &[(&PluginType, f64)]) -> Plan {
+    let metrics = Arc::new(Metrics::new());
+    let mut columns: Vec<ColumnKey> = Vec::new();
+    let mut build = |plugin: &PluginType| {
+        (plugin.build)(&mut BuildCx::new(plugin.name, None, &metrics, &mut columns, 7)).unwrap()
+    };
     let scorers: Vec<Roles> = weighted.iter().map(|(plugin, _)| build(plugin)).collect();
     let producer = build(&producers::approx_prefix_cache::TYPE);
     let (picker, handler) = (build(&pickers::max_score::TYPE), build(&profiles::single::TYPE));
     let profile = Profile {
         name: "default".into(),
-        filters: Vec::new(),
+        filters: filters
+            .iter()
+            .map(|plugin| named(&metrics, plugin, ExtensionPoint::Filter, build(plugin).filter))
+            .collect(),
         scorers: weighted
             .iter()
             .zip(&scorers)
@@ -110,7 +126,12 @@ fn request(number: u64) -> (Bytes, Inference) {
 }
 
 fn cycle(criterion: &mut Criterion) {
-    let mut group = criterion.benchmark_group("cycle");
+    measure(criterion, "cycle", usual);
+    measure(criterion, "cycle of the guides", guides);
+}
+
+fn measure(criterion: &mut Criterion, name: &str, plan: fn() -> Plan) {
+    let mut group = criterion.benchmark_group(name);
     for endpoints in ENDPOINTS {
         let (pool, plan) = (pool(endpoints), plan());
         let headers = Headers::new();

@@ -10,10 +10,17 @@ use super::missing::{self, MissingType};
 use super::reference::{Reference, near_name};
 use super::resolver::{Resolver, Role};
 use super::schema::PluginEntry;
-use crate::plugins::{BuildCx, DeciderReference, PluginType, Stability};
-use crate::scheduling::Decider;
+use crate::plugins::former_filters::decision_tree;
+use crate::plugins::{BuildCx, DeciderReference, FilterReference, PluginType, Stability};
+use crate::scheduling::{Decider, Filter};
 
 const DECIDER: Role<Arc<dyn Decider>> = Role::new("decider", |instance| instance.roles.decider.clone());
+
+/// A tree may not lead to the tree of another plugin, which might lead back.
+const WALKED_FILTER: Role<Arc<dyn Filter>> = Role::new("filter that a tree may have", |instance| {
+    let filter = instance.roles.filter.clone();
+    filter.filter(|_| instance.kind != decision_tree::TYPE.name)
+});
 
 impl Resolver<'_> {
     /// Builds every row of `plugins`.
@@ -22,6 +29,7 @@ impl Resolver<'_> {
             self.build_entry(entry);
         }
         self.bind_deciders();
+        self.bind_filters();
     }
 
     /// Hands every plugin the deciders that it asks.
@@ -30,6 +38,16 @@ impl Resolver<'_> {
         for (reference, slot) in deciders.collect::<Vec<_>>() {
             if let Some((_, decider)) = self.lookup(&reference, &DECIDER) {
                 slot.fill(decider);
+            }
+        }
+    }
+
+    /// Hands every plugin the filters that it walks.
+    fn bind_filters(&mut self) {
+        let filters = self.instances.iter_mut().flat_map(|instance| take(&mut instance.filters));
+        for (reference, slot) in filters.collect::<Vec<_>>() {
+            if let Some((_, filter)) = self.lookup(&reference, &WALKED_FILTER) {
+                slot.fill(filter);
             }
         }
     }
@@ -133,6 +151,7 @@ impl Resolver<'_> {
         )
         .with_prefix_memory(Arc::clone(&self.options.prefix_memory));
         let built = (row.build)(&mut cx);
+        let filters = take(&mut cx.filters);
         let attributes = (take(&mut cx.attributes_written), take(&mut cx.attributes_read));
         let BuildCx { produced, consumed, deciders, warnings, .. } = cx;
         (instance.attributes_written, instance.attributes_read) = attributes;
@@ -142,12 +161,15 @@ impl Resolver<'_> {
         match built {
             Ok(roles) => {
                 (instance.roles, instance.produced, instance.consumed) = (roles, produced, consumed);
-                let at = |wanted: DeciderReference| {
-                    let line = line_of(&wanted.parameter);
-                    let path = format!("{}.parameters.{}", instance.path, wanted.parameter);
-                    (Reference { name: wanted.name, line, path }, wanted.slot)
+                let reference = |parameter: &str, name: String| {
+                    let path = format!("{}.parameters.{parameter}", instance.path);
+                    Reference { name, line: line_of(parameter), path }
                 };
-                instance.deciders = deciders.into_iter().map(at).collect();
+                let decider = |it: DeciderReference| (reference(&it.parameter, it.name), it.slot);
+                let filter = |it: FilterReference| (reference(&it.parameter, it.name), it.slot);
+                let deciders = deciders.into_iter().map(decider).collect();
+                let filters = filters.into_iter().map(filter).collect();
+                (instance.deciders, instance.filters) = (deciders, filters);
             }
             Err(error) => {
                 let (path, message) = instance.blame(&error);

@@ -11,7 +11,7 @@ use super::reference::Reference;
 use super::schema::PluginEntry;
 use crate::document::Node;
 use crate::metrics::{ExtensionPoint, Metrics};
-use crate::plugins::{BuildError, ColumnKey, Consumption, DeciderSlot, PluginType, Roles};
+use crate::plugins::{BuildError, ColumnKey, Consumption, DeciderSlot, FilterSlot, PluginType, Roles};
 use crate::pool::AttributeKey;
 use crate::scheduling::{
     Admitter, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler, ProfilePlugin,
@@ -37,6 +37,8 @@ pub(super) struct Instance {
     pub(super) attributes_read: Vec<AttributeKey>,
     /// Deciders it asks, each with the line and path of the parameter that names it.
     pub(super) deciders: Vec<(Reference, DeciderSlot)>,
+    /// Filters it walks, in the same way.
+    pub(super) filters: Vec<(Reference, FilterSlot)>,
     /// Set for a type that is accepted without effect.
     pub(super) inactive: Option<Purpose>,
     /// Set for a type that is not built yet and was accepted.
@@ -91,6 +93,7 @@ impl Instance {
             attributes_written: Vec::new(),
             attributes_read: Vec::new(),
             deciders: Vec::new(),
+            filters: Vec::new(),
             inactive: None,
             missing: None,
             broken: false,

@@ -49,11 +49,6 @@ const TYPES: &[MissingType] = &[
     MissingType::new("dcgm-data-source", "data source", "the pages of the DCGM exporter are not read"),
     MissingType::new("dcgm-extractor", "extractor", "nothing is known of GPUs from the DCGM exporter"),
     MissingType::new(
-        "decision-tree-filter",
-        "filter",
-        "its tree of filters is not walked; scorers and weights do that today",
-    ),
-    MissingType::new(
         "disaggregatedset-rollout-screener",
         "screener",
         "requests are not kept to one revision while a DisaggregatedSet rolls out",
@@ -78,26 +73,6 @@ const TYPES: &[MissingType] = &[
         "sheddable requests are not refused for their predicted latency",
     )
     .with(&["latencyPredictionInfoProducerName"]),
-    MissingType::new(
-        "least-kv-cache-filter",
-        "filter",
-        "endpoints with fuller caches are not left out; use kv-cache-utilization-scorer",
-    ),
-    MissingType::new(
-        "least-queue-filter",
-        "filter",
-        "endpoints with longer queues are not left out; use queue-scorer",
-    ),
-    MissingType::new(
-        "lora-affinity-filter",
-        "filter",
-        "endpoints without the adapter are not left out; use lora-affinity-scorer",
-    ),
-    MissingType::new(
-        "low-queue-filter",
-        "filter",
-        "endpoints with long queues are not left out; use queue-scorer",
-    ),
     MissingType::new("models-data-extractor", "extractor", "the lists of models are not read"),
     MissingType::new("models-data-source", "data source", "the lists of models are not read"),
     MissingType::new(

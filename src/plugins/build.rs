@@ -68,6 +68,8 @@ pub struct BuildCx<'a> {
     pub attributes_read: Vec<AttributeKey>,
     /// Other plugins this plugin asks.
     pub deciders: Vec<DeciderReference>,
+    /// Filters this plugin walks.
+    pub filters: Vec<FilterReference>,
     /// What the operator should know, though it is no error.
     pub warnings: Vec<String>,
 }
@@ -105,6 +107,39 @@ impl std::fmt::Debug for DeciderSlot {
     }
 }
 
+/// A filter that a parameter names. It is looked up when all plugins are built, so their order does not count.
+#[derive(Clone, Debug)]
+pub struct FilterReference {
+    /// Path of the parameter below `parameters`.
+    pub parameter: String,
+    /// Instance name of the filter.
+    pub name: String,
+    /// Where it is put.
+    pub slot: FilterSlot,
+}
+
+/// The place of a filter in the plugin that asks it; empty until the configuration is read.
+#[derive(Clone, Default)]
+pub struct FilterSlot(Arc<OnceLock<Arc<dyn Filter>>>);
+
+impl FilterSlot {
+    /// Puts the filter in, once; a second one is not taken.
+    pub fn fill(&self, filter: Arc<dyn Filter>) {
+        let _ = self.0.set(filter);
+    }
+
+    /// The filter.
+    pub fn get(&self) -> Option<&dyn Filter> {
+        self.0.get().map(AsRef::as_ref)
+    }
+}
+
+impl std::fmt::Debug for FilterSlot {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("FilterSlot").field(&self.0.get().is_some()).finish()
+    }
+}
+
 impl<'a> BuildCx<'a> {
     /// A context for the instance `name`. `columns` is the table of all columns so far; `seed` feeds random choices.
     pub fn new(
@@ -126,6 +161,7 @@ impl<'a> BuildCx<'a> {
             produced,
             consumed,
             attributes_written: Vec::new(),
+            filters: Vec::new(),
             attributes_read: Vec::new(),
             deciders,
             warnings,
@@ -203,6 +239,14 @@ impl<'a> BuildCx<'a> {
     pub fn is_empty_text(&self, name: &str) -> bool {
         let given = self.params.and_then(Value::as_object).into_iter().flatten();
         given.rev().find(|(key, _)| key.eq_ignore_ascii_case(name)).is_some_and(|(_, value)| value == "")
+    }
+
+    /// Declares that this plugin walks the filter `name`, which the parameter at `parameter` gives.
+    pub fn filter(&mut self, parameter: &str, name: &str) -> FilterSlot {
+        let slot = FilterSlot::default();
+        let (parameter, name) = (parameter.to_owned(), name.to_owned());
+        self.filters.push(FilterReference { parameter, name, slot: slot.clone() });
+        slot
     }
 
     /// Declares that this plugin asks the decider `name`, which the parameter at `parameter` gives.

@@ -9,7 +9,9 @@ use fastrand::Rng;
 use serde_json::Value;
 use smallvec::SmallVec;
 
-use super::{BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, PluginType, Roles};
+use super::{
+    BuildCx, BuildError, ColumnKey, Consumption, DeciderReference, FilterReference, PluginType, Roles,
+};
 use crate::metrics::Metrics;
 use crate::pool::{
     AttributeKey, Endpoint, EndpointId, EndpointSpec, Lease, LoraReading, Pool, Reading, Snapshot,
@@ -185,6 +187,7 @@ pub(crate) struct Built {
     pub(crate) warnings: Vec<String>,
     pub(crate) consumed: Vec<Consumption>,
     pub(crate) attributes_read: Vec<AttributeKey>,
+    pub(crate) filters: Vec<FilterReference>,
     pub(crate) deciders: Vec<DeciderReference>,
 }
 
@@ -222,8 +225,8 @@ impl Fleet {
     pub(crate) fn build(&mut self, plugin: &PluginType, params: Option<Value>) -> Result<Built, BuildError> {
         let mut cx = BuildCx::new(plugin.name, params.as_ref(), &self.metrics, &mut self.keys, 7);
         let roles = (plugin.build)(&mut cx)?;
-        let BuildCx { consumed, deciders, warnings, attributes_read, .. } = cx;
-        Ok(Built { roles, warnings, consumed, attributes_read, deciders })
+        let BuildCx { consumed, deciders, warnings, attributes_read, filters, .. } = cx;
+        Ok(Built { roles, warnings, consumed, attributes_read, filters, deciders })
     }
 
     /// The column that `producer` writes for cells of `T`, if any plugin built so far knows it.

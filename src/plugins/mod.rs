@@ -13,6 +13,7 @@ pub mod filters;
 mod fixture;
 pub mod flow_control;
 pub mod flow_namers;
+pub mod former_filters;
 mod params;
 pub mod parsers;
 pub mod pickers;
@@ -27,8 +28,8 @@ pub mod sources;
 pub mod topology;
 
 pub use build::{
-    BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, ParametersSchema,
-    Roles, StateReader,
+    BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, FilterReference,
+    FilterSlot, ParametersSchema, Roles, StateReader,
 };
 pub use build_error::BuildError;
 pub use plugin_type::{PluginType, Stability, Superseded};

@@ -2,8 +2,8 @@
 
 use super::PluginType;
 use super::{
-    admitters, deciders, discovery, filters, flow_control, flow_namers, parsers, pickers, producers,
-    profiles, response_headers, scorers, sources, topology,
+    admitters, deciders, discovery, filters, flow_control, flow_namers, former_filters, parsers, pickers,
+    producers, profiles, response_headers, scorers, sources, topology,
 };
 
 /// Every plugin type: by role, alphabetical within a role.
@@ -22,6 +22,12 @@ pub static REGISTRY: Registry = &[
     &scorers::session_affinity::MULTICLUSTER_FILTER,
     &topology::filter::TYPE,
     &filters::utilization::TYPE,
+    // Filters of the first releases.
+    &former_filters::decision_tree::TYPE,
+    &former_filters::least::KV_CACHE,
+    &former_filters::least::QUEUE,
+    &former_filters::lora_affinity::TYPE,
+    &former_filters::low_queue::TYPE,
     // Scorers.
     &scorers::active_request::TYPE,
     &scorers::context_length_aware::TYPE,

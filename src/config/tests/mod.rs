@@ -9,3 +9,4 @@ mod missing;
 mod order;
 mod ready_files;
 mod stages;
+mod trees;
