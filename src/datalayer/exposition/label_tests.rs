@@ -4,7 +4,7 @@ use super::*;
 use crate::datalayer::EngineTable;
 
 fn waiting(engine: &str, page: &str) -> Option<u64> {
-    let wanted = Wanted::new(&EngineTable::builtin().engines[engine], Figures::ALL);
+    let wanted = WantedSeries::new(&EngineTable::builtin().engines[engine], Figures::ALL);
     let mut reader = PageReader::new();
     reader.feed(&wanted, page.as_bytes());
     reader.finish(&wanted, false).reading.waiting

@@ -259,7 +259,7 @@ impl PageReader {
         let usage = if current.len() > 0 { current } else { &self.slots[slots::KV_USAGE_FORMER] };
         let (waiting, running) = (&self.slots[slots::WAITING], &self.slots[slots::RUNNING]);
         let queues = self.slots.get(slots::QUEUES).unwrap_or_default();
-        let queued = queues.iter().filter_map(Slot::total).sum::<u64>();
+        let queued = queues.iter().filter_map(FigureSlot::total).sum::<u64>();
         let (size, blocks) = (&self.slots[slots::BLOCK_SIZE], &self.slots[slots::NUM_BLOCKS]);
         let positive = |value: u64| u32::try_from(value).ok().filter(|value| *value > 0);
         // Where both forms are configured the value counts, as in the reference.
