@@ -1,11 +1,13 @@
-//! `program-aware-fairness`: the program that got the least service is served next.
+//! `program-aware-fairness`: the program that got the least service is served next, or the session that is deepest.
 //!
 //! | parameter | default | meaning |
 //! |---|---|---|
-//! | `strategy` | `las` | the only one |
+//! | `strategy` | `las` | `las`: least attained service; `turn-priority`: deep sessions first |
 //! | `lasWeightService` | 0.8 | weight of little service |
 //! | `lasWeightHeadWait` | 0.2 | weight of the wait of a flow's head |
 //! | `lasHalfLifeSeconds` | 60 | time after which service counts half; 0 counts it in full for good |
+//! | `turnPriorityTimeWeight` | 0.05 | turns that a second of waiting is worth; 0 orders by depth alone |
+//! | `turnPriorityInactivitySeconds` | 120 | idle time after which a session counts as new; 0 never |
 //! | `evictionTtlSeconds` | 3600 | idle time after which a program is forgotten; 0 never forgets |
 //! | `evictionSweepSeconds` | 300 | how often idle programs are looked for, above 0 |
 
@@ -15,12 +17,12 @@ use schemars::JsonSchema;
 
 use serde::Deserialize;
 
-use crate::flow::settings::{Fairness, ProgramAware};
+use crate::flow::settings::{Fairness, ProgramAware, TurnPriority};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("program-aware-fairness", Stability::Beta, build).about(
-    "Serves the program that got the least service next.",
+    "Serves the program that got the least service next, or the deepest session.",
     "Use it where agents or batch programs share a pool with short requests. It costs one pass over the \
          flows that wait, and a record for each program.",
 );
@@ -32,6 +34,8 @@ struct Params {
     las_weight_service: f64,
     las_weight_head_wait: f64,
     las_half_life_seconds: f64,
+    turn_priority_time_weight: f64,
+    turn_priority_inactivity_seconds: f64,
     eviction_ttl_seconds: f64,
     eviction_sweep_seconds: f64,
 }
@@ -43,6 +47,8 @@ impl Default for Params {
             las_weight_service: 0.8,
             las_weight_head_wait: 0.2,
             las_half_life_seconds: 60.0,
+            turn_priority_time_weight: 0.05,
+            turn_priority_inactivity_seconds: 120.0,
             eviction_ttl_seconds: 3600.0,
             eviction_sweep_seconds: 300.0,
         }
@@ -51,12 +57,31 @@ impl Default for Params {
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
-    if !["", "las"].contains(&params.strategy.as_str()) {
-        return Err(BuildError::at("strategy", format!("got \"{}\", expected \"las\"", params.strategy)));
-    }
+    let by_turns = match params.strategy.as_str() {
+        "" | "las" => false,
+        "turn-priority" => true,
+        other => {
+            let message = format!("got \"{other}\", expected \"las\" or \"turn-priority\"");
+            return Err(BuildError::at("strategy", message));
+        }
+    };
+    let least_service = las(cx, &params, !by_turns)?;
+    let sessions = TurnPriority {
+        time_weight: at_least_0("turnPriorityTimeWeight", params.turn_priority_time_weight)?,
+        inactivity: or_never("turnPriorityInactivitySeconds", params.turn_priority_inactivity_seconds)?,
+        eviction_ttl: least_service.eviction_ttl,
+        eviction_sweep: least_service.eviction_sweep,
+    };
+    let fairness =
+        if by_turns { Fairness::TurnPriority(sessions) } else { Fairness::ProgramAware(least_service) };
+    Ok(Roles { fairness: Some(fairness), ..Roles::default() })
+}
+
+/// The parameters of `las`, checked whether they are in force or not.
+fn las(cx: &mut BuildCx<'_>, params: &Params, in_force: bool) -> Result<ProgramAware, BuildError> {
     let weight_service = at_least_0("lasWeightService", params.las_weight_service)?;
     let weight_head_wait = at_least_0("lasWeightHeadWait", params.las_weight_head_wait)?;
-    if weight_service == 0.0 && weight_head_wait == 0.0 {
+    if in_force && weight_service == 0.0 && weight_head_wait == 0.0 {
         cx.warn("gives no preference: both weights are 0");
     }
     if !(weight_service + weight_head_wait).is_finite() {
@@ -65,17 +90,15 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         );
         return Err(BuildError::at("lasWeightHeadWait", message));
     }
-    let or_none = |span: Duration| Some(span).filter(|span| !span.is_zero());
-    let fairness = Fairness::ProgramAware(ProgramAware {
+    Ok(ProgramAware {
         weight_service,
         weight_head_wait,
-        half_life: or_none(seconds("lasHalfLifeSeconds", params.las_half_life_seconds)?)
+        half_life: or_never("lasHalfLifeSeconds", params.las_half_life_seconds)?
             .map(|half_life| at_least_a_second(cx, half_life)),
-        eviction_ttl: or_none(seconds("evictionTtlSeconds", params.eviction_ttl_seconds)?),
-        eviction_sweep: or_none(seconds("evictionSweepSeconds", params.eviction_sweep_seconds)?)
+        eviction_ttl: or_never("evictionTtlSeconds", params.eviction_ttl_seconds)?,
+        eviction_sweep: or_never("evictionSweepSeconds", params.eviction_sweep_seconds)?
             .ok_or_else(|| BuildError::at("evictionSweepSeconds", "got 0, expected a number above 0"))?,
-    });
-    Ok(Roles { fairness: Some(fairness), ..Roles::default() })
+    })
 }
 
 fn at_least_0(name: &str, value: f64) -> Result<f64, BuildError> {
@@ -97,7 +120,9 @@ fn at_least_a_second(cx: &mut BuildCx<'_>, half_life: Duration) -> Duration {
     half_life.max(LEAST)
 }
 
-fn seconds(name: &str, value: f64) -> Result<Duration, BuildError> {
-    Duration::try_from_secs_f64(at_least_0(name, value)?)
+/// A number of seconds; `None` for 0.
+fn or_never(name: &str, value: f64) -> Result<Option<Duration>, BuildError> {
+    let span = Duration::try_from_secs_f64(at_least_0(name, value)?);
+    span.map(|span| Some(span).filter(|span| !span.is_zero()))
         .map_err(|_| BuildError::at(name, format!("got {value}, expected fewer seconds")))
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{concurrency_detector, fairness, ordering, program_aware, usage_limits, utilization_detector};
 use crate::flow::detector::{Concurrency, ConcurrencyMode, DetectorKind, StalenessPolicy, Utilization};
-use crate::flow::settings::{Fairness, HoldbackDomain, Ordering, ProgramAware, UsageLimit};
+use crate::flow::settings::{Fairness, HoldbackDomain, Ordering, ProgramAware, TurnPriority, UsageLimit};
 use crate::plugins::fixture::{Built, Fleet, Pod, pod, request};
 use crate::plugins::{BuildError, PluginType};
 
@@ -162,6 +162,38 @@ fn program_aware_fairness_reads_seconds_and_zero_as_never() {
     check_fault(plugin, json!({"evictionSweepSeconds": 0}), "evictionSweepSeconds", "above 0");
     check_fault(plugin, json!({"evictionTtlSeconds": 1e300}), "evictionTtlSeconds", "fewer");
     check_fault(plugin, json!({"lasDecayFactor": 0.9}), "lasDecayFactor", "unknown parameter");
+}
+
+#[test]
+fn fairness_by_turns_has_parameters_of_its_own_and_checks_all() {
+    let plugin = &program_aware::TYPE;
+    let built = |params| build(plugin, params).unwrap().roles.fairness.unwrap();
+    let by_turns = |mut params: Value| {
+        params["strategy"] = "turn-priority".into();
+        params
+    };
+    assert_eq!(built(by_turns(json!({}))), Fairness::TurnPriority(TurnPriority::default()));
+    let params = json!({"turnPriorityTimeWeight": 0, "turnPriorityInactivitySeconds": 0, "evictionTtlSeconds": 60,
+        "evictionSweepSeconds": 5, "lasWeightService": 0, "lasWeightHeadWait": 0});
+    let expected = TurnPriority {
+        time_weight: 0.0,
+        inactivity: None,
+        eviction_ttl: Some(Duration::from_mins(1)),
+        eviction_sweep: Duration::from_secs(5),
+    };
+    let of_all = build(plugin, by_turns(params)).unwrap();
+    assert_eq!(of_all.roles.fairness, Some(Fairness::TurnPriority(expected)));
+    assert_eq!(of_all.warnings, [""; 0], "weights that are not in force");
+    for (params, path) in [
+        (json!({"turnPriorityTimeWeight": -0.1}), "turnPriorityTimeWeight"),
+        (json!({"turnPriorityInactivitySeconds": -1}), "turnPriorityInactivitySeconds"),
+        (json!({"turnPriorityInactivitySeconds": 1e300}), "turnPriorityInactivitySeconds"),
+        (json!({"lasWeightService": -1}), "lasWeightService"),
+        (json!({"evictionSweepSeconds": 0}), "evictionSweepSeconds"),
+    ] {
+        check_fault(plugin, by_turns(params), path, "expected");
+    }
+    check_fault(plugin, json!({"turnPriorityTimeWeight": -1}), "turnPriorityTimeWeight", "at least 0");
 }
 
 #[test]

@@ -8,6 +8,7 @@ use super::limit::{Full, Queued};
 use super::ordering::Nanos;
 use super::programs::{Aside, Programs};
 use super::queue::{Items, List, Queue};
+use super::sessions::Sessions;
 use super::settings::{BandSettings, Fairness, Ordering};
 
 /// The requests that wait in a band, and its bounds.
@@ -77,8 +78,8 @@ impl Band {
         self.flows.insert(Flow { id: Arc::clone(id), queue })
     }
 
-    /// Adds a request to its flow, whose program got `service`.
-    pub(super) fn push(&mut self, items: &mut Items, index: u32, service: f64) {
+    /// Adds a request to its flow. `standing` is the service that its program got, or the turn of its session.
+    pub(super) fn push(&mut self, items: &mut Items, index: u32, standing: f64) {
         let Some(item) = items.get(index).copied() else { return };
         let Some(flow) = self.flows.get_mut(item.flow) else { return };
         let before = flow.queue.head();
@@ -86,7 +87,7 @@ impl Band {
         let after = flow.queue.head();
         self.queued.add(item.size, item.tokens);
         match before {
-            None => self.turn.begin(item.flow, item.enqueued, service),
+            None => self.turn.begin(item.flow, item.enqueued, standing),
             Some(_) if before != after => self.turn.head_changed(item.flow, item.enqueued),
             Some(_) => {}
         }
@@ -111,6 +112,23 @@ impl Band {
             if let Some(flow) = self.flows.find(id) {
                 contest.set_service(flow, programs.service(id));
             }
+        }
+    }
+
+    /// The session of a flow and the turn of its head; `None` without fairness by turns.
+    pub(super) fn session(&self, flow: u32) -> Option<(Arc<str>, f64)> {
+        let Turn::Sessions(depths) = &self.turn else { return None };
+        Some((Arc::clone(&self.flows.get(flow)?.id), depths.turn(flow)?))
+    }
+
+    /// The session `id` has another turn.
+    pub(super) fn turn_changed(&mut self, sessions: &Sessions, id: &str, now: Nanos) {
+        let Fairness::TurnPriority(parameters) = &self.settings.fairness else { return };
+        if parameters == sessions.parameters()
+            && let Turn::Sessions(depths) = &mut self.turn
+            && let Some(flow) = self.flows.find(id)
+        {
+            depths.set_turn(flow, sessions.turn(id, now));
         }
     }
 

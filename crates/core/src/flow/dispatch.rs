@@ -85,6 +85,9 @@ impl Gate {
     fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<GateDecision>) {
         let ticket = self.items.ticket(index);
         let Some(item) = self.items.get(index).copied() else { return };
+        if !self.sessions.is_empty() {
+            self.take_turn(item.band, item.flow, at);
+        }
         self.take(index, true);
         self.in_flight += 1;
         self.unplaced.requests += 1;

@@ -1,6 +1,7 @@
 //! Chooses the flow of a band that is served next.
 
 use super::contest::Contest;
+use super::depths::Depths;
 use super::ordering::Nanos;
 use super::queue::NONE;
 use super::settings::Fairness;
@@ -15,6 +16,8 @@ pub(super) enum Turn {
     RoundRobin(Ring),
     /// The program with the best score.
     Programs(Contest),
+    /// The session with the best score.
+    Sessions(Depths),
 }
 
 impl Turn {
@@ -25,6 +28,7 @@ impl Turn {
             Fairness::ProgramAware(parameters) => {
                 Self::Programs(Contest::new(parameters.weight_service, parameters.weight_head_wait))
             }
+            Fairness::TurnPriority(parameters) => Self::Sessions(Depths::new(parameters.time_weight)),
         }
     }
 
@@ -39,22 +43,27 @@ impl Turn {
             Self::OneFlow(flow) => *flow,
             Self::RoundRobin(ring) => ring.first(),
             Self::Programs(contest) => contest.best(),
+            Self::Sessions(depths) => depths.best(),
         }
     }
 
-    /// `flow` has requests again; its head has waited since `head`, and its program got `service`.
-    pub(super) fn begin(&mut self, flow: u32, head: Nanos, service: f64) {
+    /// `flow` has requests again, its head since `head`. `standing` is the service that its program got, or the turn
+    /// of its session.
+    pub(super) fn begin(&mut self, flow: u32, head: Nanos, standing: f64) {
         match self {
             Self::OneFlow(only) => *only = Some(flow),
             Self::RoundRobin(ring) => ring.append(flow),
-            Self::Programs(contest) => contest.set(flow, head, service),
+            Self::Programs(contest) => contest.set(flow, head, standing),
+            Self::Sessions(depths) => depths.set(flow, head, standing),
         }
     }
 
     /// `flow` has another head.
     pub(super) fn head_changed(&mut self, flow: u32, head: Nanos) {
-        if let Self::Programs(contest) = self {
-            contest.set_head(flow, head);
+        match self {
+            Self::Programs(contest) => contest.set_head(flow, head),
+            Self::Sessions(depths) => depths.set_head(flow, head),
+            Self::OneFlow(_) | Self::RoundRobin(_) => {}
         }
     }
 
@@ -72,6 +81,7 @@ impl Turn {
             Self::OneFlow(only) => *only = None,
             Self::RoundRobin(ring) => ring.remove(flow),
             Self::Programs(contest) => contest.clear(flow),
+            Self::Sessions(depths) => depths.clear(flow),
         }
     }
 }

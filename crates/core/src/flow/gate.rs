@@ -14,6 +14,7 @@ use super::outcome::{GateDecision, Outcome, QueueBound, Rejection};
 use super::programs::Programs;
 use super::queue::{Item, Items, Ticket};
 use super::saturation::{Fill, Unplaced};
+use super::sessions::Sessions;
 use super::settings::{Fairness, FlowSettings};
 use super::usage_limit::Ceilings;
 
@@ -116,6 +117,7 @@ pub struct Gate {
     pub(super) unplaced: Unplaced,
     pub(super) in_flight: u64,
     pub(super) programs: Vec<Programs>,
+    pub(super) sessions: Vec<Sessions>,
     pub(super) evictor: Option<Evictor>,
     /// Time at which a band that is held by turns should be looked at again.
     pub(super) retry: Option<Nanos>,
@@ -140,6 +142,7 @@ impl Gate {
             unplaced: Unplaced::default(),
             in_flight: 0,
             programs: Vec::new(),
+            sessions: Vec::new(),
             evictor: settings.eviction.then(|| Evictor::new(&settings.detector.kind)),
             retry: None,
             closed: false,
@@ -196,15 +199,20 @@ impl Gate {
             enqueued: at,
             rank: rank(band.settings.ordering, due, self.sequence),
         });
-        let service = match &band.settings.fairness {
+        let standing = match &band.settings.fairness {
             Fairness::ProgramAware(parameters) => self
                 .programs
                 .iter()
                 .find(|programs| programs.parameters() == parameters)
                 .map_or(0.0, |programs| programs.service(&arrival.fairness_id)),
+            Fairness::TurnPriority(parameters) => self
+                .sessions
+                .iter()
+                .find(|sessions| sessions.parameters() == parameters)
+                .map_or(1.0, |sessions| sessions.turn(&arrival.fairness_id, at)),
             Fairness::GlobalStrict | Fairness::RoundRobin => 0.0,
         };
-        band.push(&mut self.items, ticket.index, service);
+        band.push(&mut self.items, ticket.index, standing);
         self.waits.add(&mut self.items, ticket.index, wait);
         self.queued.add(arrival.size, arrival.tokens);
         self.release(now.max(self.latest), load, decisions);
@@ -252,6 +260,33 @@ impl Gate {
             evictor.untrack(ticket, at, decisions);
         }
         self.advance(now, load, decisions);
+    }
+
+    /// Tells that a released request of this session has ended, for fairness by turns. Costs nothing without it.
+    pub fn session_request_ended(&mut self, fairness_id: &str, now: Instant) {
+        if self.sessions.is_empty() {
+            return;
+        }
+        let at = self.at(now);
+        for sessions in &mut self.sessions {
+            sessions.ended(fairness_id, at);
+        }
+    }
+
+    /// A request of the session in a flow of this band is about to be released.
+    pub(super) fn take_turn(&mut self, band: u32, flow: u32, at: Nanos) {
+        let Some(band) = self.bands.get(band as usize).and_then(Option::as_ref) else { return };
+        let (Fairness::TurnPriority(parameters), Some((id, turn))) =
+            (&band.settings.fairness, band.session(flow))
+        else {
+            return;
+        };
+        let found = self.sessions.iter_mut().find(|sessions| sessions.parameters() == parameters);
+        let Some(sessions) = found else { return };
+        sessions.released(&id, turn, at);
+        for band in self.bands.iter_mut().flatten() {
+            band.turn_changed(sessions, &id, at);
+        }
     }
 
     /// Tells what a program was served, for program-aware fairness. Costs nothing without it.
@@ -359,6 +394,11 @@ impl Gate {
             && !self.programs.iter().any(|programs| programs.parameters() == parameters)
         {
             self.programs.push(Programs::new(parameters.clone()));
+        }
+        if let Fairness::TurnPriority(parameters) = &settings.fairness
+            && !self.sessions.iter().any(|sessions| sessions.parameters() == parameters)
+        {
+            self.sessions.push(Sessions::new(parameters.clone()));
         }
         let band = Some(Band::new(priority, settings));
         let slot = self.bands.iter().position(Option::is_none).unwrap_or(self.bands.len());

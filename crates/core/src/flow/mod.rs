@@ -5,8 +5,10 @@
 //! wake-up go out. [`Controller`] is the shell around it, with the waiting tasks and one timer. [`settings`] says what
 //! both go by, [`saturation`] how full a pool is, and [`usage_limit`] how full it may be for each band.
 
+mod accounts;
 mod band;
 mod contest;
+mod depths;
 pub mod detector;
 mod dispatch;
 mod evict;
@@ -20,6 +22,7 @@ mod outcome;
 mod programs;
 mod queue;
 pub mod saturation;
+mod sessions;
 pub mod settings;
 mod shell;
 #[cfg(test)]

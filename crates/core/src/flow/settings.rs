@@ -140,6 +140,34 @@ pub enum Fairness {
     /// The program that got the least service, with a part for how long its head waits. Programs are told apart by flow
     /// id and are shared by all bands with this policy.
     ProgramAware(ProgramAware),
+    /// The session that is deepest, with a part for how long its head waits. Sessions are told apart by flow id and are
+    /// shared by all bands with this policy.
+    TurnPriority(TurnPriority),
+}
+
+/// Parameters of [`Fairness::TurnPriority`]. A flow's score is `turn + time_weight * seconds that its head waits`; the
+/// highest is served. `turn` is the number of requests that were released for the session, and one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TurnPriority {
+    /// Turns that a second of waiting is worth; finite and at least 0.
+    pub time_weight: f64,
+    /// Idle time after which a session begins at turn one again; `None` never does.
+    pub inactivity: Option<Duration>,
+    /// Idle time after which a session is forgotten; `None` never forgets.
+    pub eviction_ttl: Option<Duration>,
+    /// How often idle sessions are looked for; more than 0.
+    pub eviction_sweep: Duration,
+}
+
+impl Default for TurnPriority {
+    fn default() -> Self {
+        Self {
+            time_weight: 0.05,
+            inactivity: Some(Duration::from_mins(2)),
+            eviction_ttl: Some(Duration::from_hours(1)),
+            eviction_sweep: Duration::from_mins(5),
+        }
+    }
 }
 
 /// Parameters of [`Fairness::ProgramAware`]. A flow's score is

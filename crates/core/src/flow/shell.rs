@@ -384,6 +384,7 @@ impl Controller {
             match receiver.try_recv() {
                 Ok(Ok(_)) => {
                     state.stops.remove(&ticket);
+                    state.gate.session_request_ended(&arrival.fairness_id, now);
                     state.gate.complete(ticket, Some(arrival.tokens), now, load, &mut state.decisions);
                     Outcome::Dispatched
                 }
@@ -476,6 +477,7 @@ impl Drop for Permit {
         let ticket = self.ticket;
         self.controller.act(|state, load, now| {
             state.stops.remove(&ticket);
+            state.gate.session_request_ended(&self.fairness_id, now);
             state.gate.complete(ticket, unplaced, now, load, &mut state.decisions);
         });
     }

@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use super::media::{self, VideoHints};
 use super::text;
 use super::tokens::{MAX_MEDIA_TOKENS, decoded};
-use crate::request::{Inference, MediaRules, Piece, token_ids};
+use crate::request::{Canonical, Inference, MediaRules, Piece, token_ids};
 
 /// Bytes of text that make a token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -15,6 +15,7 @@ pub fn prompt_tokens<'a>(inference: &Inference, body: &[u8], rules: impl Into<Me
     let rules = rules.into();
     let hints = LazyCell::new(|| VideoHints::read(rules.headers));
     let mut media_left = MAX_MEDIA_TOKENS;
+    let mut canonical = Canonical::default();
     let (mut tokens, mut bytes) = (0, 0);
     for piece in &inference.prompt.pieces {
         match piece {
@@ -23,7 +24,11 @@ pub fn prompt_tokens<'a>(inference: &Inference, body: &[u8], rules: impl Into<Me
                 true
             }),
             Piece::Json(range) => {
-                bytes += body.get(range.start as usize..range.end as usize).unwrap_or_default().len() as u64;
+                let value = body.get(range.start as usize..range.end as usize).unwrap_or_default();
+                canonical.write(value, |span| {
+                    bytes += span.len() as u64;
+                    true
+                });
             }
             _ => tokens += std::mem::take(&mut bytes).div_ceil(BYTES_PER_TOKEN),
         }
@@ -68,6 +73,10 @@ mod tests {
         let escaped = r"\n\n\n\n\u00e9";
         assert_eq!(count(escaped, &[Piece::Text(all(escaped, true))]), 2);
         assert_eq!(count(body, &[Piece::Json(0..5)]), 2);
+        // What a value is spelt like makes no difference.
+        let (short, long) = (r#"{"a":"é","b":12}"#, r#"{ "b" : 12.0, "a" : "\u00e9" }"#);
+        let json = |body: &str| count(body, &[Piece::Json(0..body.len() as u32)]);
+        assert_eq!((json(short), json(long)), (5, 5));
     }
 
     #[test]

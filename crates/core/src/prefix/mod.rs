@@ -7,7 +7,6 @@
 
 mod approx;
 mod caches;
-mod canonical;
 mod count;
 mod exact;
 mod hash;

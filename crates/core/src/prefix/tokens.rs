@@ -10,10 +10,9 @@ use std::cell::LazyCell;
 
 use xxhash_rust::xxh64::xxh64;
 
-use super::canonical;
 use super::media::{self, VideoHints};
 use super::{BlockHasher, BlockHashes, text};
-use crate::request::{Inference, JsonStr, MediaRules, Piece};
+use crate::request::{Canonical, Inference, JsonStr, MediaRules, Piece};
 
 /// Most tokens of all media parts of a request together: a part of a few bytes may claim to be many.
 pub(super) const MAX_MEDIA_TOKENS: u32 = 1 << 20;
@@ -41,17 +40,18 @@ pub fn block_hashes<'a>(
     let mut hasher = BlockHasher::new(model, &salt, shape.block_size, shape.max_blocks, expected);
     let hints = LazyCell::new(|| VideoHints::read(rules.headers));
     let mut media_left = MAX_MEDIA_TOKENS;
-    let mut spelt = Vec::new();
+    let mut canonical = Canonical::default();
     for piece in &inference.prompt.pieces {
         match piece {
             Piece::NextPrompt => hasher.end_prompt(),
             _ if hasher.is_full() => {}
             Piece::Text(string) => write_text(&mut hasher, string, body),
             Piece::Json(range) => {
-                spelt.clear();
-                let json = body.get(range.start as usize..range.end as usize).unwrap_or_default();
-                canonical::append(json, &mut spelt);
-                hasher.write(&spelt);
+                let value = body.get(range.start as usize..range.end as usize).unwrap_or_default();
+                canonical.write(value, |span| {
+                    hasher.write(span);
+                    !hasher.is_full()
+                });
             }
             Piece::Tokens(range) => {
                 write_tokens(

@@ -38,6 +38,22 @@ pub(super) fn encode(text: &str) -> Vec<u8> {
     serde_json::Value::from(text).to_string().into_bytes()
 }
 
+/// Appends what lies between the quotes of a JSON string in the one spelling that all its spellings share: nothing is
+/// escaped but quotes and backslashes.
+pub(super) fn respell(raw: &[u8], out: &mut Vec<u8>) {
+    let mut rest = raw;
+    while let Some(next) = memchr::memchr(b'\\', rest) {
+        let (plain, escape) = rest.split_at(next);
+        out.extend_from_slice(plain);
+        let start = out.len();
+        rest = decode_one(escape, out);
+        if let Some(b"\"" | b"\\") = out.get(start..) {
+            out.insert(start, b'\\');
+        }
+    }
+    out.extend_from_slice(rest);
+}
+
 /// Decodes the escape that `bytes` begins with; returns what follows it.
 fn decode_one<'b>(bytes: &'b [u8], out: &mut Vec<u8>) -> &'b [u8] {
     let (simple, rest) = match bytes {

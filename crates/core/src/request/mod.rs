@@ -7,6 +7,7 @@
 //! | `tokenized` | the exact tokens of prompts, made elsewhere |
 //! | `paths`, `parse`, `error` | from a path and a body to an [`Inference`], or why not |
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
+//! | `canonical` | one spelling for all spellings of a JSON value |
 //! | `envelope`, `pieces` | what all APIs share |
 //! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
 //! | `media_type` | what a body is by its content type |
@@ -24,6 +25,7 @@
 //! | `rewrite_back` | the client's model name in a response |
 
 mod anthropic;
+mod canonical;
 mod chat;
 mod encoding;
 mod envelope;
@@ -61,6 +63,7 @@ mod usage;
 mod vllm;
 mod words;
 
+pub use canonical::Canonical;
 pub use encoding::{ContentEncoding, DecodeError, Encoded, PassingDecoder, content_encoding};
 pub use error::{Fault, ParseError, ScanError, Shape, Unread};
 pub use error_form::ErrorForm;

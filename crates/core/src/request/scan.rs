@@ -72,6 +72,11 @@ impl<'b> Cursor<'b> {
         }
     }
 
+    /// What lies between the quotes of a string that was read, escapes and all.
+    pub(super) fn raw(&self, string: JsonStr) -> &'b [u8] {
+        string.raw(self.body)
+    }
+
     fn byte(&self) -> Option<u8> {
         self.body.get(self.at).copied()
     }

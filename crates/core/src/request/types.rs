@@ -96,7 +96,7 @@ pub enum MediaKind {
 pub enum Piece {
     /// Text: the decoded value of a string.
     Text(JsonStr),
-    /// A JSON value that counts with its bytes as they lie (tools, items, input structures).
+    /// A JSON value that counts in the one spelling that all its spellings share (tools, items, input structures).
     Json(Range<u32>),
     /// A JSON array of token ids.
     Tokens(Range<u32>),

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::pool::{Bench, arrival, millis};
-use crate::flow::settings::{BandSettings, Fairness, Ordering, ProgramAware};
+use crate::flow::settings::{BandSettings, Fairness, Ordering, ProgramAware, TurnPriority};
 use crate::flow::{Arrival, FlowSettings, GateDecision, Outcome, Ticket};
 
 const PRIORITIES: [i32; 4] = [10, 0, -10, 99];
@@ -41,6 +41,7 @@ fn settings() -> impl Strategy<Value = FlowSettings> {
         Just(Fairness::GlobalStrict),
         Just(Fairness::RoundRobin),
         Just(Fairness::ProgramAware(ProgramAware::default())),
+        Just(Fairness::TurnPriority(TurnPriority::default())),
     ];
     let ordering = prop_oneof![Just(Ordering::Fcfs), Just(Ordering::Edf), Just(Ordering::SloDeadline)];
     let own_ttl = prop_oneof![Just(None), Just(Some(millis(150))), Just(Some(millis(700)))];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::pool::{Bench, arrival, millis};
 use crate::flow::detector::{Concurrency, Detector, DetectorKind};
 use crate::flow::settings::{
-    BandSettings, Fairness, Ordering, ProgramAware, UsageLimit, no_endpoint_ttl, request_ttl,
+    BandSettings, Fairness, Ordering, ProgramAware, TurnPriority, UsageLimit, no_endpoint_ttl, request_ttl,
 };
 use crate::flow::{Arrival, DropReason, FlowSettings, Outcome, QueueBound, Ticket};
 
@@ -276,6 +276,34 @@ fn the_program_with_the_least_service_goes_first() {
         bench.gate.served(&flow.into(), tokens, 0, bench.now);
     }
     assert_eq!(order_of_release(&mut bench, &tickets), [2, 1, 0]);
+}
+
+#[test]
+fn the_deepest_session_goes_first_unless_another_has_waited_for_its_turns() {
+    let fairness = Fairness::TurnPriority(TurnPriority { time_weight: 0.5, ..TurnPriority::default() });
+    let band = BandSettings { fairness, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    // Three requests of "deep" and one of "old" were released before, and have ended.
+    for flow in ["deep", "deep", "deep", "old"] {
+        let ticket = bench.wait(&arrival(0, flow));
+        assert_eq!(order_of_release(&mut bench, &[ticket]), [0]);
+        bench.gate.session_request_ended(flow, bench.now);
+    }
+    bench.resize(1, 0);
+    let wait = |bench: &mut Bench, flow| {
+        bench.pass(millis(100));
+        bench.wait(&arrival(0, flow))
+    };
+    let tickets = ["new", "old", "deep", "deep"].map(|flow| wait(&mut bench, flow));
+    assert_eq!(order_of_release(&mut bench, &tickets), [2, 3, 1, 0]);
+    // Turn 6 against turn 2, five seconds older: 4 turns are worth 8 seconds, so depth wins. Ten seconds older, it loses.
+    for (older, order) in [(5, [1, 0]), (10, [0, 1])] {
+        bench.resize(1, 0);
+        let new = bench.wait(&arrival(0, "new"));
+        bench.pass(millis(older * 1000));
+        let deep = bench.wait(&arrival(0, "deep"));
+        assert_eq!(order_of_release(&mut bench, &[new, deep]), order, "{older} s");
+    }
 }
 
 #[test]
