@@ -24,8 +24,10 @@ pub static TYPE: PluginType = PluginType::new("label-selector-filter", Stability
 );
 
 /// Registry row of the old name.
-pub static BY_LABEL_SELECTOR: PluginType =
-    TYPE.renamed("by-label-selector").superseded_by("label-selector-filter", "v0.9.0");
+pub static BY_LABEL_SELECTOR: PluginType = TYPE
+    .renamed("by-label-selector")
+    .reported_as("by-label-selector")
+    .superseded_by("label-selector-filter", "v0.9.0");
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -148,6 +150,14 @@ mod tests {
 
     use super::*;
     use crate::plugins::fixture::Fleet;
+
+    #[test]
+    fn metrics_name_the_old_type_where_the_old_name_is_configured() {
+        assert_eq!(
+            (TYPE.reports_as, BY_LABEL_SELECTOR.reports_as),
+            ("label-selector-filter", "by-label-selector")
+        );
+    }
 
     #[test]
     fn a_selector_that_kubernetes_would_refuse_names_the_offending_part() {
