@@ -1,8 +1,9 @@
-//! The command line: `serve` (the default), `check`, `sim`, `demo`.
+//! The command line: `serve` (the default), `check`, `plugins`, `schema`, `sim`, `demo`.
 
 mod arguments;
 mod autoscaling;
 mod background;
+mod catalogue;
 mod check;
 mod demo;
 mod drain;
@@ -53,6 +54,10 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Check a configuration without serving.
     Check(check::CheckArgs),
+    /// List the plugin types, or explain one.
+    Plugins(catalogue::PluginsArgs),
+    /// Print the JSON Schema of a configuration, with the parameters of every plugin type.
+    Schema,
     /// Simulate vLLM servers.
     Sim(pointsman_sim::SimArgs),
     /// Show a real Envoy routing traffic through Pointsman to simulated servers.
@@ -60,7 +65,7 @@ enum Command {
 }
 
 /// Names of the commands; anything else in their place is a flag of `serve`.
-const COMMANDS: [&str; 6] = ["serve", "check", "sim", "demo", "help", "--help"];
+const COMMANDS: [&str; 8] = ["serve", "check", "plugins", "schema", "sim", "demo", "help", "--help"];
 
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -81,6 +86,8 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
         return match Cli::parse_from(arguments).command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
             Command::Check(args) => check::run(&check::CheckArgs { registry: Some(registry), ..args }),
+            Command::Plugins(args) => catalogue::plugins(&args, registry),
+            Command::Schema => catalogue::schema(registry),
             Command::Sim(args) => run_async(async { pointsman_sim::run(args, stop_signal()).await }),
             Command::Demo(args) => run_async(demo::run(args)),
         };
@@ -94,7 +101,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve")
         .version(env!("CARGO_PKG_VERSION"))
-        .after_help("Other commands: pointsman check, pointsman sim, pointsman demo; each with --help.");
+        .after_help("Other commands: pointsman check, plugins, schema, sim, demo; each with --help.");
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")
         .long_about(None)

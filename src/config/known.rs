@@ -29,6 +29,11 @@ const INACTIVE: &[(&str, Purpose)] = &[("inflight-load-producer", Purpose::InFli
 /// Types that the reference registers and that no configuration has a use for: it makes them itself.
 const ELSEWHERE: &[&str] = &["priority-then-time-eviction-order-policy", "sheddable-eviction-filter"];
 
+/// The types that are accepted without effect: name, role, and why they have none.
+pub(super) fn idle() -> impl Iterator<Item = (&'static str, &'static str, &'static str)> {
+    INACTIVE.iter().map(|(name, purpose)| (*name, purpose.name(), purpose.idle_because()))
+}
+
 /// The purpose of the type `name`, if the type is accepted without effect, and the name as a constant.
 pub(super) fn inactive(name: &str) -> Option<(&'static str, Purpose)> {
     INACTIVE.iter().find(|(known, _)| *known == name).copied()

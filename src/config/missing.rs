@@ -128,6 +128,11 @@ pub(super) fn find(name: &str) -> Option<&'static MissingType> {
     TYPES.iter().find(|missing| missing.name == name)
 }
 
+/// All missing types.
+pub(super) fn all() -> impl Iterator<Item = &'static MissingType> {
+    TYPES.iter()
+}
+
 /// Names of all missing types.
 pub(super) fn names() -> impl Iterator<Item = &'static str> {
     TYPES.iter().map(|missing| missing.name)

@@ -12,7 +12,9 @@
 //! | `profiles`, `wiring`, `producers`, `flow_settings` | defaults and references: profiles, parsers and data layer, data producers and their order, flow control |
 //! | `unused` | what has no effect |
 //! | `explain` | the effective configuration as text |
+//! | `catalogue` | the plugin types as text, JSON Schema of the document |
 
+mod catalogue;
 mod construct;
 mod data_layer;
 mod explain;
@@ -37,6 +39,7 @@ mod source;
 mod unused;
 mod wiring;
 
+pub use catalogue::{explain_plugin, json_schema, list_plugins};
 pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;

@@ -22,11 +22,13 @@ use crate::request::Tokenized;
 use crate::scheduling::{Call, Column, Decider};
 
 /// Registry row.
-pub static TYPE: PluginType = PluginType::new("prefix-based-pd-decider", Stability::Beta, build).about(
-    "Sends a prompt to a prefill server if the decode server holds too little of it.",
-    "Use it where short or mostly cached prompts are faster on the decode server alone. It costs one \
+pub static TYPE: PluginType = PluginType::new("prefix-based-pd-decider", Stability::Beta, build)
+    .about(
+        "Sends a prompt to a prefill server if the decode server holds too little of it.",
+        "Use it where short or mostly cached prompts are faster on the decode server alone. It costs one \
          pass over the prompt to count its tokens, and it keeps a prefix index.",
-);
+    )
+    .with_example("nonCachedTokens: 512");
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]

@@ -25,7 +25,9 @@ pub static TYPE: PluginType = PluginType::new("file-discovery", Stability::Beta,
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// The endpoints file, YAML or JSON; required.
     path: PathBuf,
+    /// Load it again when it changes.
     watch_file: bool,
 }
 

@@ -34,10 +34,15 @@ const PRODUCER: &str = "inflight-load-producer";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// What counts: `requests` in flight, `tokens` in flight, or `hybrid`, the larger share of the two.
     concurrency_mode: String,
+    /// Requests of a full endpoint, at least 1.
     max_concurrency: i64,
+    /// Tokens of a full endpoint, estimated as a quarter of the body's bytes, until its answer begins; at least 1.
     max_token_concurrency: i64,
+    /// Share by which the filter lets the limits be exceeded, at least 0.
     headroom: f64,
+    /// Without effect: what is in flight is always counted.
     in_flight_load_producer_name: String,
 }
 

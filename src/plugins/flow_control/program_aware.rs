@@ -30,13 +30,22 @@ pub static TYPE: PluginType = PluginType::new("program-aware-fairness", Stabilit
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// `las`: next is the flow with the highest weighted sum of little service and long wait. `turn-priority`: deep
+    /// sessions go first.
     strategy: String,
+    /// Weight of little service, at least 0.
     las_weight_service: f64,
+    /// Weight of the wait of a flow's head, at least 0.
     las_weight_head_wait: f64,
+    /// Seconds after which service counts half; 0 counts it in full for good.
     las_half_life_seconds: f64,
+    /// Turns that a second of waiting is worth; 0 orders by depth alone.
     turn_priority_time_weight: f64,
+    /// Idle seconds after which a session counts as new; 0 never.
     turn_priority_inactivity_seconds: f64,
+    /// Idle seconds after which a flow's service is forgotten; 0 never forgets.
     eviction_ttl_seconds: f64,
+    /// Seconds between two looks for idle flows, above 0.
     eviction_sweep_seconds: f64,
 }
 

@@ -47,6 +47,7 @@ type Built = Result<Roles, BuildError>;
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct StaticParams {
+    /// How full the pool may be; at or below 0 everything is held.
     threshold: f64,
 }
 
@@ -70,9 +71,13 @@ fn fixed(cx: &mut BuildCx<'_>) -> Built {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct HoldbackParams {
+    /// How full the pool may be for the least important band, at least 0 and below 1; required.
     min_ceiling: Option<f64>,
+    /// How full it may be for the most important band, above `minCeiling` and at most 1; 1 if it is absent.
     max_ceiling: Option<f64>,
+    /// `linear`, the only one.
     shape: Option<String>,
+    /// Bands between fall by their place (`rank`, the default) or by their priority as a number (`value`).
     domain: Option<String>,
 }
 

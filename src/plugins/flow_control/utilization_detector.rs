@@ -34,10 +34,17 @@ pub static TYPE: PluginType = PluginType::new("utilization-detector", Stability:
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// Waiting requests of a full endpoint, at least 1. Requests sent since the reading count as waiting.
     queue_depth_threshold: i64,
+    /// Share of the KV cache in use of a full endpoint, above 0 and at most 1. The score is the larger of the two
+    /// shares.
     kv_cache_util_threshold: f64,
+    /// Age from which a reading is not believed, above 0.
     metrics_staleness_threshold: String,
+    /// Share by which the filter lets the thresholds be exceeded, at least 0.
     headroom: f64,
+    /// What an endpoint without a believed reading counts as. `inflight`: by its requests in flight, 100 being
+    /// full; `saturated`: full; `ignore`: not there.
     staleness_policy: String,
 }
 

@@ -34,31 +34,48 @@ pub static TYPE: PluginType = PluginType::new("core-metrics-extractor", Stabilit
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// Pod label that names the engine; `llm-d.ai/engine-type` if it is absent.
     engine_label_key: String,
+    /// Engine of endpoints without the label, or with an unknown value; `vllm` if it is absent.
     default_engine: String,
+    /// Engines to add; one with the name of a built-in engine replaces it wholly, so that series it leaves out are
+    /// not read.
     engine_configs: Vec<Engine>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Engine {
+    /// Name of the engine, as the label says it; not `default`.
     name: String,
+    /// Series of the waiting requests, as `name` or `name{label="value"}`; empty for none.
     queued_requests_spec: String,
+    /// Series of the running requests.
     running_requests_spec: String,
+    /// Series of the share of the KV cache in use.
     kv_usage_spec: String,
+    /// Series whose labels tell of LoRA adapters.
     lora_spec: String,
+    /// Series whose labels tell the size of the cache.
     cache_info_spec: String,
+    /// Label of that series with the tokens of a block.
     cache_block_size_label_name: String,
+    /// Label of that series with the number of blocks.
     cache_num_blocks_label_name: String,
+    /// Series of the tokens of a block.
     cache_block_size_spec: String,
+    /// Series of the number of blocks.
     cache_num_blocks_spec: String,
+    /// Further series; they are checked and have no effect.
     custom_metrics: Vec<CustomMetric>,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct CustomMetric {
+    /// Name of the attribute.
     attribute_key: String,
+    /// Its series.
     metric_spec: String,
 }
 

@@ -30,13 +30,22 @@ pub static TYPE: PluginType = PluginType::new("metrics-data-source", Stability::
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// `http` or `https`.
     scheme: String,
+    /// Path of the page.
     path: String,
+    /// Port of the page, 1 to 65535, the same on every endpoint; the endpoint's own if it is absent.
     port: Option<u16>,
+    /// Time between two fetches, as a Go duration; absent, empty and `0s` mean that of the flag
+    /// `--refresh-metrics-interval`.
     interval: String,
+    /// With `https`: accept any certificate.
     insecure_skip_verify: bool,
+    /// With `https` and verification: file of the authorities to trust (PEM); the system's if it is absent.
     ca_cert_path: PathBuf,
+    /// With `https`: file of the certificate to show (PEM); needs `clientKeyPath`.
     client_cert_path: PathBuf,
+    /// With `https`: file of its key (PEM); needs `clientCertPath`.
     client_key_path: PathBuf,
 }
 

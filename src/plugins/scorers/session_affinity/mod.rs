@@ -56,10 +56,13 @@ const DEFAULT_HEADER: &str = "x-session-token";
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
+    /// How a request says to which session it belongs.
     strategy: Strategy,
     /// The header of either strategy where its own configuration names none.
     header_name: String,
+    /// Settings of the strategy `encoded_endpoint_header`.
     encoded_endpoint_header_config: EncodedConfig,
+    /// Settings of the strategy `session_id`.
     session_id_config: SessionIdConfig,
     /// Profile whose target the session is bound to; empty means the primary one.
     profile_name: String,
@@ -68,24 +71,26 @@ struct Params {
 #[derive(Clone, Copy, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 enum Strategy {
+    /// A response header gives the client the name of its endpoint in base64, and the client brings it back.
     #[default]
     EncodedEndpointHeader,
+    /// A header names the session, and this process remembers its endpoint.
     SessionId,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct EncodedConfig {
-    /// Request and response header.
+    /// Request and response header; `headerName`, else `x-session-token`, if it is absent.
     header: String,
 }
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct SessionIdConfig {
-    /// Where session ids come from, in order of preference.
+    /// Where session ids come from, in order of preference; `headerName`, else `x-session-id`, if there is none.
     sources: Vec<Source>,
-    /// Seconds without a request after which a session is forgotten; 0 means the default.
+    /// Seconds without a request after which a session is forgotten; 0 means 300.
     eviction_ttl_seconds: i64,
     /// Without effect: sessions are forgotten when they expire.
     eviction_sweep_seconds: Option<i64>,
