@@ -6,6 +6,8 @@ mod breaker;
 mod budget;
 mod claim;
 mod control_headers;
+#[cfg(test)]
+mod encoded_tests;
 mod entry;
 mod exchange;
 mod handle;

@@ -1,8 +1,7 @@
-//! How a configured plugin comes to life: what it is given, and what it turns out to be.
+//! How a configured plugin comes to life: what it is given, and what it may ask for.
 
 use std::any::TypeId;
 use std::cell::Cell;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
 
 use schemars::{JsonSchema, Schema, SchemaGenerator};
@@ -10,17 +9,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::BuildError;
-use crate::flow::detector::DetectorKind;
-use crate::flow::settings::{Fairness, Ordering, UsageLimit};
-use crate::kvevents::EventListener;
 use crate::metrics::Metrics;
 use crate::pool::AttributeKey;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
-use crate::request::{MediaEstimate, ParserKind};
-use crate::scheduling::{
-    Admitter, Column, Decider, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
-    ResponseHeaderHook, Scorer, Screener,
-};
+use crate::scheduling::{Column, Decider, Filter};
 
 /// Makes the JSON Schema of a plugin's parameters.
 pub type ParametersSchema = fn(&mut SchemaGenerator) -> Schema;
@@ -303,208 +295,5 @@ impl<'a> BuildCx<'a> {
             self.columns.len() - 1
         });
         Column::new(index as u16)
-    }
-}
-
-/// Where endpoints come from without Kubernetes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileDiscoverySpec {
-    /// The endpoints file.
-    pub path: PathBuf,
-    /// Reload it when it changes.
-    pub watch: bool,
-}
-
-/// Reads what a plugin keeps, for people who look at `/debug/plugins/state`.
-#[derive(Clone)]
-pub struct StateReader(Arc<dyn Fn() -> Value + Send + Sync>);
-
-impl StateReader {
-    /// A reader that calls `read` for each page. `read` must be cheap: it counts, and lists nothing.
-    pub fn new(read: impl Fn() -> Value + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
-    }
-
-    /// The state now.
-    pub fn read(&self) -> Value {
-        (self.0)()
-    }
-}
-
-impl PartialEq for StateReader {
-    fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.0, &other.0)
-    }
-}
-
-impl std::fmt::Debug for StateReader {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("StateReader")
-    }
-}
-
-/// The extension points one configured plugin takes part in.
-#[derive(Default)]
-pub struct Roles {
-    /// Rules candidates out.
-    pub filter: Option<Arc<dyn Filter>>,
-    /// Prefers candidates.
-    pub scorer: Option<Arc<dyn Scorer>>,
-    /// Chooses.
-    pub picker: Option<Arc<dyn Picker>>,
-    /// Runs profiles.
-    pub profile_handler: Option<Arc<dyn ProfileHandler>>,
-    /// Says whether a stage goes to a server of its own.
-    pub decider: Option<Arc<dyn Decider>>,
-    /// Names the flow of a request that names none.
-    pub flow_namer: Option<Arc<dyn FlowNamer>>,
-    /// Rules candidates out for all profiles.
-    pub screener: Option<Arc<dyn Screener>>,
-    /// Says whether a request is served now.
-    pub admitter: Option<Arc<dyn Admitter>>,
-    /// Finds out about a request what takes time, before it is scheduled.
-    pub preparer: Option<Arc<dyn Preparer>>,
-    /// Says how many tokens images and videos are taken to be.
-    pub media_estimate: Option<MediaEstimate>,
-    /// Gathers data before scheduling.
-    pub producer: Option<Arc<dyn Producer>>,
-    /// Acts before forwarding.
-    pub pre_request: Option<Arc<dyn PreRequest>>,
-    /// Acts on response headers.
-    pub response_headers: Option<Arc<dyn ResponseHeaderHook>>,
-    /// Reads request bodies.
-    pub parser: Option<ParserKind>,
-    /// Fetches metrics pages.
-    pub metrics_source: Option<crate::datalayer::SourceSpec>,
-    /// Reads metrics pages.
-    pub metrics_extractor: Option<crate::datalayer::EngineTable>,
-    /// Tells of endpoints that come and go.
-    pub notifies: bool,
-    /// Follows endpoints that come and go, so that a notification source may list it.
-    pub follows_endpoints: bool,
-    /// Hears what engines tell of their caches.
-    pub kv_events: Option<Arc<EventListener>>,
-    /// Finds endpoints.
-    pub discovery: Option<FileDiscoverySpec>,
-    /// Says how full the pool is.
-    pub detector: Option<DetectorKind>,
-    /// Orders the requests of a flow.
-    pub ordering: Option<Ordering>,
-    /// Chooses among the flows of a band.
-    pub fairness: Option<Fairness>,
-    /// Says how full the pool may be for each band.
-    pub usage_limit: Option<UsageLimit>,
-    /// What the plugin keeps, where people may want to see it.
-    pub state: Option<StateReader>,
-}
-
-impl std::fmt::Debug for Roles {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_list().entries(self.names()).finish()
-    }
-}
-
-impl Roles {
-    /// Names of the roles it has, for error texts.
-    pub fn names(&self) -> Vec<&'static str> {
-        [
-            (self.flow_namer.is_some(), "request header"),
-            (self.screener.is_some(), "screener"),
-            (self.admitter.is_some(), "admitter"),
-            (self.filter.is_some(), "filter"),
-            (self.scorer.is_some(), "scorer"),
-            (self.picker.is_some(), "picker"),
-            (self.profile_handler.is_some(), "profile handler"),
-            (self.decider.is_some(), "decider"),
-            (self.produces_data(), "data producer"),
-            (self.pre_request.is_some(), "pre-request"),
-            (self.response_headers.is_some(), "response header"),
-            (self.parser.is_some(), "parser"),
-            (self.metrics_source.is_some(), "data source"),
-            (self.notifies, "notification source"),
-            (self.metrics_extractor.is_some(), "extractor"),
-            (self.discovery.is_some(), "endpoint discovery"),
-            (self.detector.is_some(), "saturation detector"),
-            (self.ordering.is_some(), "ordering policy"),
-            (self.fairness.is_some(), "fairness policy"),
-            (self.usage_limit.is_some(), "usage limit policy"),
-        ]
-        .into_iter()
-        .filter_map(|(has, name)| has.then_some(name))
-        .collect()
-    }
-
-    fn produces_data(&self) -> bool {
-        self.producer.is_some() || self.preparer.is_some() || self.media_estimate.is_some()
-    }
-
-    /// With this filter.
-    #[must_use]
-    pub fn filter(mut self, plugin: Arc<dyn Filter>) -> Self {
-        self.filter = Some(plugin);
-        self
-    }
-
-    /// With this scorer.
-    #[must_use]
-    pub fn scorer(mut self, plugin: Arc<dyn Scorer>) -> Self {
-        self.scorer = Some(plugin);
-        self
-    }
-
-    /// With this picker.
-    #[must_use]
-    pub fn picker(mut self, plugin: Arc<dyn Picker>) -> Self {
-        self.picker = Some(plugin);
-        self
-    }
-
-    /// With this profile handler.
-    #[must_use]
-    pub fn profile_handler(mut self, plugin: Arc<dyn ProfileHandler>) -> Self {
-        self.profile_handler = Some(plugin);
-        self
-    }
-
-    /// With this decider.
-    #[must_use]
-    pub fn decider(mut self, plugin: Arc<dyn Decider>) -> Self {
-        self.decider = Some(plugin);
-        self
-    }
-
-    /// With this data producer.
-    #[must_use]
-    pub fn producer(mut self, plugin: Arc<dyn Producer>) -> Self {
-        self.producer = Some(plugin);
-        self
-    }
-
-    /// With this plugin for what takes time.
-    #[must_use]
-    pub fn preparer(mut self, plugin: Arc<dyn Preparer>) -> Self {
-        self.preparer = Some(plugin);
-        self
-    }
-
-    /// With this pre-request hook.
-    #[must_use]
-    pub fn pre_request(mut self, plugin: Arc<dyn PreRequest>) -> Self {
-        self.pre_request = Some(plugin);
-        self
-    }
-
-    /// With what the plugin keeps.
-    #[must_use]
-    pub fn state(mut self, read: impl Fn() -> Value + Send + Sync + 'static) -> Self {
-        self.state = Some(StateReader::new(read));
-        self
-    }
-
-    /// With this response header hook.
-    #[must_use]
-    pub fn response_headers(mut self, plugin: Arc<dyn ResponseHeaderHook>) -> Self {
-        self.response_headers = Some(plugin);
-        self
     }
 }

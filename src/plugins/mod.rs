@@ -14,6 +14,7 @@ mod fixture;
 pub mod flow_control;
 pub mod flow_namers;
 pub mod former_filters;
+mod load_producer;
 mod params;
 pub mod parsers;
 pub mod pickers;
@@ -22,15 +23,17 @@ pub mod producers;
 pub mod profiles;
 mod registry;
 pub mod response_headers;
+mod roles;
 mod routing_headers;
 pub mod scorers;
 pub mod sources;
 pub mod topology;
 
 pub use build::{
-    BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FileDiscoverySpec, FilterReference,
-    FilterSlot, ParametersSchema, Roles, StateReader,
+    BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FilterReference, FilterSlot,
+    ParametersSchema,
 };
 pub use build_error::BuildError;
 pub use plugin_type::{PluginType, Stability, Superseded};
 pub use registry::{REGISTRY, Registry, registry_with};
+pub use roles::{FileDiscoverySpec, Roles, StateReader};

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::BuildError;
-use super::build::{BuildCx, ParametersSchema, Roles};
+use super::build::{BuildCx, ParametersSchema};
+use super::roles::Roles;
 use crate::metrics::Metrics;
 
 /// How settled a plugin type is.

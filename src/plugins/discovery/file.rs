@@ -11,7 +11,7 @@ use schemars::JsonSchema;
 
 use serde::Deserialize;
 
-use crate::plugins::build::FileDiscoverySpec;
+use crate::plugins::roles::FileDiscoverySpec;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// The row.

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
-use crate::plugins::scorers::note_load_producer;
+use crate::plugins::load_producer::note_load_producer;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Load;
 use crate::scheduling::{Call, Filter, Mask};

@@ -10,6 +10,7 @@ use schemars::JsonSchema;
 
 use serde::Deserialize;
 
+use crate::plugins::load_producer::note_load_producer;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
@@ -49,7 +50,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     if params.request_timeout.is_some() {
         cx.warn("requestTimeout has no effect, a request counts until its stream ends");
     }
-    super::note_load_producer(cx, params.in_flight_load_producer_name.as_deref());
+    note_load_producer(cx, params.in_flight_load_producer_name.as_deref());
     if params.idle_threshold < 0 {
         cx.warn(format!("idleThreshold: {} is negative, using 0", params.idle_threshold));
     }

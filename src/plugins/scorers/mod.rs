@@ -43,12 +43,3 @@ fn least_is_best(call: &Call<'_>, out: &mut [f64], figure: impl Fn(&Arc<Endpoint
         *score = (most as f64 - *score) / range;
     }
 }
-
-/// Parameters of scorers that read this process's own load ledger.
-pub(super) fn note_load_producer(cx: &mut super::BuildCx<'_>, producer: Option<&str>) {
-    if let Some(producer) = producer.filter(|producer| *producer != "inflight-load-producer") {
-        cx.warn(format!(
-            "inFlightLoadProducerName: {producer:?} has no effect, requests in flight are always counted"
-        ));
-    }
-}

@@ -14,6 +14,7 @@ use schemars::JsonSchema;
 
 use serde::Deserialize;
 
+use crate::plugins::load_producer::note_load_producer;
 use crate::plugins::producers::approx_prefix_cache;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
@@ -48,7 +49,7 @@ impl Default for Params {
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
-    super::note_load_producer(cx, params.in_flight_load_producer_name.as_deref());
+    note_load_producer(cx, params.in_flight_load_producer_name.as_deref());
     let given = params.queue_threshold_tokens;
     if given < 1 {
         cx.warn(format!("queueThresholdTokens: {given} is below 1, using {DEFAULT_THRESHOLD}"));
