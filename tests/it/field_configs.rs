@@ -15,10 +15,11 @@ use pointsman::document::{Level, Problem, Problems};
 use pointsman::metrics::Metrics;
 
 /// Documents of the field that the newest reference takes, and how many of them load here. The second may rise, never
-/// fall.
-const TAKEN: Tally = Tally { of: 147, load: 147 };
-/// The same of those it no longer takes; documentation with `...` in it is among them.
-const FORMER: Tally = Tally { of: 264, load: 206 };
+/// fall. One has a placeholder where the address of a render endpoint belongs, which nothing could ask.
+const TAKEN: Tally = Tally { of: 147, load: 146 };
+/// The same of those it no longer takes; documentation with `...` in it is among them. Since `token-producer` and the
+/// precise prefix cache are built, their parameters are checked, and some of these documents have impossible ones.
+const FORMER: Tally = Tally { of: 264, load: 204 };
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {

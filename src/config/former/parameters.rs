@@ -1,7 +1,7 @@
 //! Parameters that had another name or are gone.
 
 use super::tree::{self, Map};
-use crate::document::{NodeValue, Problems};
+use crate::document::{Node, NodeValue, Problems};
 
 /// The present form of a parameter.
 enum Today {
@@ -22,7 +22,21 @@ const FORMER: &[(&str, &str, Today)] = &[
     ("max-score-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
     ("mm-embeddings-cache-producer", "cacheSizeInMB", Today::Named("cacheSizeInMBPerServer")),
     ("random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
+    ("token-producer", "backend", Today::Gone(WHOSE_TOKENS)),
+    ("token-producer", "vllmHTTP", Today::Named("vllm")),
+    ("tokenizer", "backend", Today::Gone(WHOSE_TOKENS)),
+    ("tokenizer", "vllmHTTP", Today::Named("vllm")),
     ("weighted-random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
+];
+
+const WHOSE_TOKENS: &str = "the section that is given says who makes the tokens";
+
+/// Plugin type by today's name, a section of its parameters, a field that stood there, and today's path.
+const MOVED: &[(&str, &str, &str, &[&str])] = &[
+    ("precise-prefix-cache-producer", "indexerConfig", "speculativeIndexing", &["speculativeIndexing"]),
+    ("precise-prefix-cache-scorer", "indexerConfig", "speculativeIndexing", &["speculativeIndexing"]),
+    ("token-producer", "vllm", "http", &["vllm", "url"]),
+    ("tokenizer", "vllm", "http", &["vllm", "url"]),
 ];
 
 /// Translates the parameters of a row of `plugins` whose type has today's name.
@@ -47,5 +61,34 @@ pub(super) fn translate(row: &mut Map, path: &str, problems: &mut Problems) {
                 problems.warning(key.line, at, format!("has no effect any more: {why}; leave it out"));
             }
         }
+    }
+    for (_, section, former, today) in MOVED.iter().filter(|(owner, ..)| *owner == kind) {
+        move_field(parameters, section, former, today, path, problems);
+    }
+}
+
+/// Puts the field `former` of a section of parameters to its path of today, unless something is there.
+fn move_field(
+    parameters: &mut Map,
+    section: &str,
+    former: &str,
+    today: &[&str],
+    path: &str,
+    problems: &mut Problems,
+) {
+    let given = parameters.iter_mut().rev().find(|(key, _)| key.text.eq_ignore_ascii_case(section));
+    let Some((name, Node { value: NodeValue::Map(fields), .. })) = given else { return };
+    let Some((key, node)) = tree::take_any_case(fields, former) else { return };
+    let at = format!("{path}.parameters.{}.{}", name.text, key.text);
+    let shown = today.join(".");
+    // The section keeps the letter case in which it was written.
+    let inside = today.len() > 1;
+    let place = if inside { fields } else { parameters };
+    let Some(last) = today.last() else { return };
+    if tree::has_any_case(place, last) {
+        problems.warning(key.line, at, format!("has no effect beside `{shown}`, its name today"));
+    } else {
+        tree::put(place, key.line, last, node);
+        problems.warning(key.line, at, format!("is `{shown}` today; write that"));
     }
 }

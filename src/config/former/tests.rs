@@ -347,3 +347,34 @@ fn a_prefix_scorer_that_followed_events_becomes_the_precise_one() {
     assert_eq!(document["plugins"], json!([{"type": "prefix-cache-scorer", "parameters": {}}]));
     assert!(said[0].contains("parameters.mode: has no effect any more"), "{said:?}");
 }
+
+#[test]
+fn former_parameters_of_the_makers_of_tokens_and_of_the_precise_index_stand_where_they_do_today() {
+    let cases = [
+        (
+            "{type: token-producer, parameters: {backend: vllm, modelName: m, vllm: {url: u}}}",
+            json!({"modelName": "m", "vllm": {"url": "u"}}),
+        ),
+        (
+            "{type: token-producer, parameters: {modelName: m, vllmHTTP: {url: u}}}",
+            json!({"modelName": "m", "vllm": {"url": "u"}}),
+        ),
+        (
+            "{type: tokenizer, parameters: {modelName: m, VLLM: {http: u}}}",
+            json!({"modelName": "m", "VLLM": {"url": "u"}}),
+        ),
+        (
+            "{type: token-producer, parameters: {vllm: {http: former, url: today}}}",
+            json!({"vllm": {"url": "today"}}),
+        ),
+        (
+            "{type: precise-prefix-cache-scorer, parameters: {indexerConfig: {speculativeIndexing: true}}}",
+            json!({"indexerConfig": {}, "speculativeIndexing": true}),
+        ),
+    ];
+    for (row, parameters) in cases {
+        let (document, said) = translated(&format!("plugins:\n- {row}\n"));
+        assert_eq!(document["plugins"][0]["parameters"], parameters, "{row}");
+        assert_eq!(said.len(), 1, "{said:?}");
+    }
+}
