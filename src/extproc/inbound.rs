@@ -15,11 +15,12 @@ use http_body::Body;
 use prost::Message as _;
 use prost::encoding::{WireType, decode_key, decode_varint};
 use smallvec::SmallVec;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
 use tonic::Status;
 
 use super::wire::ProcessingRequest;
 use crate::director::{BodyBudget, Segments, Share};
+use crate::transport::LazyTimer;
 
 /// Bytes before each gRPC message: a flag for compression, and the length.
 const PREFIX: usize = 5;
@@ -55,7 +56,7 @@ pub(super) struct Messages<B> {
     message: Option<Unfinished>,
     budget: Arc<BodyBudget>,
     serving: bool,
-    timer: Option<Pin<Box<Sleep>>>,
+    timer: LazyTimer,
 }
 
 /// A message whose end has not come.
@@ -78,7 +79,7 @@ impl<B> Messages<B> {
             message: None,
             budget,
             serving: false,
-            timer: None,
+            timer: LazyTimer::default(),
         }
     }
 
@@ -173,18 +174,9 @@ impl<B> Messages<B> {
         Ok(plain.into())
     }
 
-    /// True if the message that is being received takes too long. The timer is set once and moved only when it fires.
+    /// True if the message that is being received takes too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> bool {
-        let Some(message) = &self.message else { return false };
-        let deadline = message.deadline;
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(deadline)));
-        while timer.as_mut().poll(cx).is_ready() {
-            if Instant::now() >= deadline {
-                return true;
-            }
-            timer.as_mut().reset(deadline);
-        }
-        false
+        self.message.as_ref().is_some_and(|message| self.timer.poll(message.deadline, cx).is_ready())
     }
 }
 

@@ -10,7 +10,6 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use futures_util::Stream;
-use tokio::time::{Sleep, sleep};
 use tonic::body::Body;
 use tonic::{Code as GrpcCode, Status};
 
@@ -23,7 +22,7 @@ use crate::director::{Ask, Director, Exchange, Reason, Refusal, Routed, Share};
 use crate::metrics::{ExtProcMetrics, RequestMetrics};
 use crate::request::Headers;
 use crate::telemetry::{Span, Tracing};
-use crate::transport::must_be_taken_by;
+use crate::transport::{LazyTimer, must_be_taken_by};
 
 type RoutingResult = Result<Routed<Exchange>, Refusal>;
 type Deciding = Pin<Box<dyn Future<Output = (RoutingResult, Span)> + Send>>;
@@ -73,7 +72,7 @@ pub(super) struct Conversation {
     active: Instant,
     /// By when the proxy must ask for the next answer; `None` if there is none.
     taken_by: Option<tokio::time::Instant>,
-    idle: Option<Pin<Box<Sleep>>>,
+    idle: LazyTimer,
     inbound_ended: bool,
     finished: bool,
     /// Trace context in the metadata of the call.
@@ -93,7 +92,6 @@ impl Conversation {
     ) -> Self {
         let now = Instant::now();
         let machine = Machine::new(shared.settings.machine.clone());
-        let timeout = shared.settings.stream_idle_timeout;
         Self {
             shared,
             inbound,
@@ -104,7 +102,7 @@ impl Conversation {
             received: now,
             active: now,
             taken_by: None,
-            idle: (!timeout.is_zero()).then(|| Box::pin(sleep(timeout))),
+            idle: LazyTimer::default(),
             inbound_ended: false,
             finished: false,
             carried,
@@ -181,18 +179,11 @@ impl Conversation {
         }
     }
 
-    /// True if the stream has been idle for too long. The timer is set once and moved only when it fires.
+    /// True if the stream has been idle for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
         let timeout = self.shared.settings.stream_idle_timeout;
-        let Some(idle) = &mut self.idle else { return false };
-        while idle.as_mut().poll(cx).is_ready() {
-            let quiet = self.active.elapsed();
-            if quiet >= timeout {
-                return true;
-            }
-            idle.as_mut().reset(tokio::time::Instant::now() + timeout.saturating_sub(quiet));
-        }
-        false
+        let deadline = tokio::time::Instant::from_std(self.active).checked_add(timeout);
+        !timeout.is_zero() && deadline.is_some_and(|deadline| self.idle.poll(deadline, cx).is_ready())
     }
 
     fn on_idle(&mut self) {

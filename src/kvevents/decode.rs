@@ -16,6 +16,11 @@ const MAX_GROUPS: usize = 64;
 const MAX_NAME: usize = 256;
 /// Longest extra, in bytes.
 const MAX_EXTRA: usize = 1024;
+/// Blocks, tokens, extras and members of one event, at most: a few bytes of a message become many in memory.
+const MAX_BLOCKS: usize = 1 << 16;
+const MAX_TOKENS: usize = 1 << 20;
+const MAX_EXTRAS: usize = 1 << 17;
+const MAX_MEMBERS: usize = 64;
 
 /// The fields of an event, in the order in which arrays have them.
 const STORED: [&[u8]; 10] = [
@@ -35,11 +40,9 @@ const REMOVED: [&[u8]; 3] = [b"block_hashes", b"medium", b"group_idx"];
 /// Kinds of attention whose blocks are held from the beginning of a prompt on.
 const WHOLE_ATTENTION: [&[u8]; 3] = [b"full_attention", b"mla_attention", b"sink_full_attention"];
 
-/// What a batch said.
+/// The events of a batch that were passed over.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Batch {
-    /// The events that count, in order.
-    pub events: Vec<KvEvent>,
+pub struct PassedOver {
     /// Events that could not be read.
     pub unreadable: u32,
     /// Events of layers that do not hold whole prompts: sliding windows, state.
@@ -62,10 +65,10 @@ enum Read {
 }
 
 impl Decoder {
-    /// Reads a batch. An error if it is none at all.
-    pub fn batch(&mut self, payload: &[u8]) -> Result<Batch, NoBatch> {
+    /// Reads a batch, and hands over each event that counts, in order. An error if it is none at all.
+    pub fn batch(&mut self, payload: &[u8], mut take: impl FnMut(&KvEvent)) -> Result<PassedOver, NoBatch> {
         let mut reader = Reader::new(payload);
-        let mut batch = Batch::default();
+        let mut passed_over = PassedOver::default();
         let members = reader.array()?;
         if members < 2 {
             return Err(NoBatch);
@@ -73,12 +76,12 @@ impl Decoder {
         reader.skip()?;
         for _ in 0..reader.array()? {
             match self.event(reader.skip()?) {
-                Ok(Read::Event(event)) => batch.events.push(event),
-                Ok(Read::OfOtherLayers) => batch.of_other_layers += 1,
-                Err(Unreadable) => batch.unreadable += 1,
+                Ok(Read::Event(event)) => take(&event),
+                Ok(Read::OfOtherLayers) => passed_over.of_other_layers += 1,
+                Err(Unreadable) => passed_over.unreadable += 1,
             }
         }
-        Ok(batch)
+        Ok(passed_over)
     }
 
     fn event(&mut self, bytes: &[u8]) -> Result<Read, Unreadable> {
@@ -184,6 +187,9 @@ type Member<'b> = (&'b [u8], &'b [u8]);
 
 /// The type of an event that is a map, and its members.
 fn named_members(mut reader: Reader<'_>, pairs: usize) -> Result<(&[u8], Vec<Member<'_>>), Unreadable> {
+    if pairs > MAX_MEMBERS {
+        return Err(Unreadable);
+    }
     let mut kind = None;
     let mut members = Vec::new();
     for _ in 0..pairs {
@@ -229,9 +235,14 @@ fn hash(reader: &mut Reader<'_>) -> Result<u64, Unreadable> {
     }
 }
 
+/// `count` if it is no more than `most`.
+fn at_most(most: usize, count: usize) -> Result<usize, Unreadable> {
+    if count <= most { Ok(count) } else { Err(Unreadable) }
+}
+
 fn read_hashes(field: Option<&[u8]>) -> Result<Vec<u64>, Unreadable> {
     let mut reader = present(field).ok_or(Unreadable)?;
-    (0..reader.array()?).map(|_| hash(&mut reader)).collect()
+    (0..at_most(MAX_BLOCKS, reader.array()?)?).map(|_| hash(&mut reader)).collect()
 }
 
 fn read_tokens(field: Option<&[u8]>) -> Result<Vec<u32>, Unreadable> {
@@ -240,7 +251,7 @@ fn read_tokens(field: Option<&[u8]>) -> Result<Vec<u32>, Unreadable> {
         Value::Unsigned(token) => u32::try_from(token).map_err(|_| Unreadable),
         _ => Err(Unreadable),
     };
-    (0..reader.array()?).map(|_| token(&mut reader)).collect()
+    (0..at_most(MAX_TOKENS, reader.array()?)?).map(|_| token(&mut reader)).collect()
 }
 
 /// One list of extras a block, or none at all. Of a list that is an extra the first member counts: a media item comes
@@ -252,12 +263,14 @@ fn read_extras(field: Option<&[u8]>, blocks: usize) -> Result<Vec<Vec<Extra>>, U
         return if count == 0 { Ok(Vec::new()) } else { Err(Unreadable) };
     }
     let mut extras = Vec::with_capacity(count);
+    let mut room = MAX_EXTRAS;
     for _ in 0..count {
         let mut block = Vec::new();
         let mut inner = Reader::new(reader.skip()?);
         match inner.value()? {
             Value::Nil => {}
             Value::Array(count) => {
+                room -= at_most(room, count)?;
                 for _ in 0..count {
                     block.extend(extra(inner.skip()?)?);
                 }

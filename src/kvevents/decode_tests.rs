@@ -55,8 +55,22 @@ fn batch_of(events: Vec<Item>) -> Vec<u8> {
     out
 }
 
+/// What a batch says, and what of it was passed over.
+struct Batch {
+    events: Vec<KvEvent>,
+    unreadable: u32,
+    of_other_layers: u32,
+}
+
+fn read_by(decoder: &mut Decoder, payload: &[u8]) -> Result<Batch, NoBatch> {
+    let mut events = Vec::new();
+    let PassedOver { unreadable, of_other_layers } =
+        decoder.batch(payload, |event| events.push(event.clone()))?;
+    Ok(Batch { events, unreadable, of_other_layers })
+}
+
 fn read(events: Vec<Item>) -> Batch {
-    Decoder::default().batch(&batch_of(events)).unwrap()
+    read_by(&mut Decoder::default(), &batch_of(events)).unwrap()
 }
 
 fn numbers(list: &[u64]) -> Item {
@@ -102,8 +116,8 @@ fn a_bad_event_costs_itself_and_not_the_batch() {
         Array(vec![Text("AllBlocksCleared")]),
     ]);
     assert_eq!((batch.events, batch.unreadable), (vec![KvEvent::Cleared], 4));
-    assert_eq!(Decoder::default().batch(b"\x93\x01"), Err(NoBatch));
-    assert_eq!(Decoder::default().batch(b"\x07"), Err(NoBatch));
+    assert_eq!(read_by(&mut Decoder::default(), b"\x93\x01").err(), Some(NoBatch));
+    assert_eq!(read_by(&mut Decoder::default(), b"\x07").err(), Some(NoBatch));
 }
 
 #[test]
@@ -139,10 +153,26 @@ fn only_groups_of_layers_that_hold_whole_prompts_count() {
     let removed = |group| Array(vec![Text("BlockRemoved"), numbers(&[8]), Nil, Number(group)]);
     let mut decoder = Decoder::default();
     let events = vec![event(0, Text("full_attention")), event(1, Text("sliding_window")), event(2, Nil)];
-    let batch = decoder.batch(&batch_of(events)).unwrap();
+    let batch = read_by(&mut decoder, &batch_of(events)).unwrap();
     assert_eq!((batch.events.len(), batch.of_other_layers), (1, 2));
-    let batch = decoder.batch(&batch_of(vec![removed(0), removed(1), event(0, Nil)])).unwrap();
+    let batch = read_by(&mut decoder, &batch_of(vec![removed(0), removed(1), event(0, Nil)])).unwrap();
     assert_eq!((batch.events.len(), batch.of_other_layers), (2, 1), "the kind is remembered");
+}
+
+#[test]
+fn an_event_that_would_grow_large_is_passed_over() {
+    let hashes = |count: usize| numbers(&vec![1; count]);
+    let stored = |blocks: usize, extras: Item| {
+        let fields = vec![Text("BlockStored"), hashes(blocks), Nil, hashes(blocks), Number(1)];
+        Array([fields, vec![Nil, Nil, Nil, extras]].concat())
+    };
+    let many = |count: usize| Array(vec![Text(""); count]);
+    let fits = read(vec![stored(2, Array(vec![many(60_000), many(60_000)]))]);
+    assert_eq!((fits.events.len(), fits.unreadable), (1, 0));
+    let large = read(vec![stored(3, Array(vec![many(60_000), many(60_000), many(60_000)]))]);
+    assert_eq!((large.events.len(), large.unreadable), (0, 1));
+    let members = Map((0..100).map(|_| ("x", Nil)).chain([("type", Text("AllBlocksCleared"))]).collect());
+    assert_eq!(read(vec![members]).unreadable, 1);
 }
 
 /// The messages of a capture: topic, number, payload.
@@ -183,7 +213,7 @@ fn captured_events_of_a_real_engine_are_read_whole() {
         assert!(!messages.is_empty());
         for (topic, _, payload) in messages {
             assert!(topic.starts_with(b"kv@"));
-            let batch = decoder.batch(&payload).unwrap();
+            let batch = read_by(&mut decoder, &payload).unwrap();
             assert_eq!((batch.unreadable, batch.of_other_layers), (0, 0), "{name}");
             for event in &batch.events {
                 if let KvEvent::Stored(blocks) = event {
@@ -199,7 +229,7 @@ fn captured_events_of_a_real_engine_are_read_whole() {
 proptest! {
     #[test]
     fn any_bytes_are_a_batch_or_none(bytes in prop::collection::vec(any::<u8>(), 0..400)) {
-        let _ = Decoder::default().batch(&bytes);
-        let _ = Decoder::default().batch(&[&[0x92, 0x01][..], &bytes].concat());
+        let _ = read_by(&mut Decoder::default(), &bytes);
+        let _ = read_by(&mut Decoder::default(), &[&[0x92, 0x01][..], &bytes].concat());
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::zmtp::Frames;
-use super::{Batch, Decoder, Sequence, Step};
+use super::{Decoder, NoBatch, PassedOver, Sequence, Step};
 use crate::metrics::KvEventMetrics;
 use crate::prefix::precise::{KvEvent, PreciseIndex, Taken};
 
@@ -107,14 +107,9 @@ impl Engine {
 
     /// Takes in what a batch says.
     pub(super) fn take(&mut self, payload: &[u8]) {
-        let Ok(Batch { events, unreadable, of_other_layers }) = self.decoder.batch(payload) else {
-            self.metrics.error(&self.name, "decode");
-            return;
-        };
-        self.metrics.events("unreadable", unreadable.into());
-        self.metrics.events("other_layers", of_other_layers.into());
-        for event in &events {
-            let outcome = match (self.index.apply(self.incarnation, event), event) {
+        let Self { index, metrics, incarnation, decoder, .. } = self;
+        let passed_over = decoder.batch(payload, |event| {
+            let outcome = match (index.apply(*incarnation, event), event) {
                 (Taken::Whole, KvEvent::Stored(_)) => "stored",
                 (Taken::Whole, KvEvent::Removed { .. }) => "removed",
                 (Taken::Whole, KvEvent::Cleared) => "cleared",
@@ -122,7 +117,14 @@ impl Engine {
                 (Taken::Malformed, _) => "malformed",
                 (Taken::UnknownEndpoint, _) => "unknown_endpoint",
             };
-            self.metrics.events(outcome, 1);
+            metrics.events(outcome, 1);
+        });
+        match passed_over {
+            Ok(PassedOver { unreadable, of_other_layers }) => {
+                self.metrics.events("unreadable", unreadable.into());
+                self.metrics.events("other_layers", of_other_layers.into());
+            }
+            Err(NoBatch) => self.metrics.error(&self.name, "decode"),
         }
     }
 }

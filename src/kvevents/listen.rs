@@ -1,23 +1,23 @@
 //! Listening to engines: one task for each that is connected to, and one for the address on which engines connect to us.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::EventSettings;
 use super::engine::{Engine, Follows, Message};
 use super::replay::replay;
-use super::zmtp::{Connection, Kind, timed_out};
+use super::zmtp::{Connection, Kind, Room, timed_out};
 use crate::metrics::KvEventMetrics;
 use crate::pool::{Endpoint, Pool};
 use crate::prefix::precise::PreciseIndex;
@@ -43,6 +43,7 @@ pub struct EventListener {
     metrics: KvEventMetrics,
     connected: AtomicUsize,
     replays: Semaphore,
+    room: Room,
 }
 
 /// Counts a connection for as long as it is there.
@@ -60,7 +61,7 @@ impl EventListener {
     pub fn new(settings: EventSettings, index: Arc<PreciseIndex>, metrics: KvEventMetrics) -> Self {
         metrics.listens();
         let (connected, replays) = (AtomicUsize::new(0), Semaphore::new(REPLAYS));
-        Self { settings, index, metrics, connected, replays }
+        Self { settings, index, metrics, connected, replays, room: Room::default() }
     }
 
     /// Listens until `stop`, to whatever endpoints the pool has.
@@ -179,7 +180,7 @@ impl EventListener {
         // An engine may say nothing for hours. A peer that is gone is noticed.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(CONNECT);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let mut connection = Connection::open(stream, Kind::Subscriber).await?;
+        let mut connection = Connection::open(stream, Kind::Subscriber, self.room.clone()).await?;
         connection.subscribe(&self.settings.topic).await?;
         Ok(connection)
     }
@@ -205,10 +206,15 @@ impl EventListener {
                 self.metrics.error(&engine.name, "decode");
                 continue;
             };
-            if let Follows::Missing(from) = engine.hear(&message) {
-                self.fill(engine, replay, from, message.number).await;
-                engine.take(&message.payload);
-            }
+            self.take_in(engine, &message, replay).await;
+        }
+    }
+
+    /// Takes in a message, and before it what was missed.
+    async fn take_in(&self, engine: &mut Engine, message: &Message, replay: Option<SocketAddr>) {
+        if let Follows::Missing(from) = engine.hear(message) {
+            self.fill(engine, replay, from, message.number).await;
+            engine.take(&message.payload);
         }
     }
 
@@ -228,7 +234,7 @@ impl EventListener {
     /// True if the engine repeated all that was asked for.
     async fn catch_up(&self, engine: &mut Engine, address: SocketAddr, from: u64, to: Option<u64>) -> bool {
         let Ok(_place) = self.replays.acquire().await else { return false };
-        match replay(engine, address, from, to).await {
+        match replay(engine, address, from, to, self.room.clone()).await {
             Ok(()) => {
                 self.metrics.gap("replayed");
                 true
@@ -252,24 +258,33 @@ impl EventListener {
                 }
             }
         };
-        let mut guests = JoinSet::new();
+        let mut tasks = JoinSet::new();
+        let mut guests: VecDeque<(AbortHandle, Arc<AtomicBool>)> = VecDeque::new();
         loop {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, _)) if guests.len() < MAX_GUESTS => {
-                        let (listener, pool) = (Arc::clone(&self), Arc::clone(&pool));
-                        guests.spawn(async move { listener.host(stream, &pool).await });
+                    Ok((stream, _)) => {
+                        guests.retain(|(task, _)| !task.is_finished());
+                        // With all places taken, the oldest goes that has not shown that it is an endpoint of the pool.
+                        if guests.len() >= MAX_GUESTS {
+                            let stranger = guests.iter().position(|(_, known)| !known.load(Relaxed));
+                            let Some((task, _)) = stranger.and_then(|at| guests.remove(at)) else { continue };
+                            task.abort();
+                        }
+                        let known = Arc::new(AtomicBool::new(false));
+                        let (listener, pool, shown) = (Arc::clone(&self), Arc::clone(&pool), Arc::clone(&known));
+                        let task = tasks.spawn(async move { listener.host(stream, &pool, &shown).await });
+                        guests.push_back((task, known));
                     }
-                    Ok(_) => {}
                     Err(_) => tokio::time::sleep(CONNECT).await,
                 },
-                Some(_) = guests.join_next() => {}
+                Some(_) = tasks.join_next() => {}
             }
         }
     }
 
-    /// Hears a guest until it leaves.
-    async fn host(&self, stream: TcpStream, pool: &Pool) {
+    /// Hears a guest until it leaves. `known` is set once it has shown that it is an endpoint of the pool.
+    async fn host(&self, stream: TcpStream, pool: &Pool, known: &AtomicBool) {
         let Ok(mut connection) = self.shake_hands(stream).await else { return };
         let _counted = self.counted();
         let mut engine: Option<(Vec<u8>, u64, Engine)> = None;
@@ -282,19 +297,18 @@ impl EventListener {
                 self.metrics.events("unknown_endpoint", 1);
                 continue;
             };
+            known.store(true, Relaxed);
             let incarnation = endpoint.incarnation();
-            if engine
-                .as_ref()
-                .is_none_or(|(topic, known, _)| (topic, *known) != (&message.topic, incarnation))
-            {
+            let same = |(topic, before, _): &(Vec<u8>, u64, Engine)| {
+                (topic, *before) == (&message.topic, incarnation)
+            };
+            if !engine.as_ref().is_some_and(same) {
                 let (index, metrics) = (Arc::clone(&self.index), self.metrics.clone());
                 let new = Engine::new(index, metrics, incarnation, endpoint.target());
                 engine = Some((message.topic.clone(), incarnation, new));
             }
-            let Some((.., engine)) = &mut engine else { continue };
-            if let Follows::Missing(from) = engine.hear(&message) {
-                self.fill(engine, None, from, message.number).await;
-                engine.take(&message.payload);
+            if let Some((.., engine)) = &mut engine {
+                self.take_in(engine, &message, None).await;
             }
         }
         // It may publish elsewhere what we do not hear.

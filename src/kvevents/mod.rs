@@ -12,7 +12,7 @@ mod sequence;
 mod settings;
 mod zmtp;
 
-pub use decode::{Batch, Decoder, NoBatch};
+pub use decode::{Decoder, NoBatch, PassedOver};
 pub use listen::EventListener;
 pub use sequence::{Sequence, Step};
 pub use settings::EventSettings;

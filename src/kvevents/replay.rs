@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 
 use super::engine::Engine;
-use super::zmtp::{Connection, Kind, timed_out};
+use super::zmtp::{Connection, Kind, Room, timed_out};
 
 /// Longest time for a connection.
 const CONNECT: Duration = Duration::from_secs(2);
@@ -23,14 +23,23 @@ pub(super) async fn replay(
     address: SocketAddr,
     from: u64,
     to: Option<u64>,
+    room: Room,
 ) -> io::Result<()> {
-    tokio::time::timeout(ALL, repeat(engine, address, from, to)).await.map_err(|_| timed_out("replay"))?
+    tokio::time::timeout(ALL, repeat(engine, address, from, to, room))
+        .await
+        .map_err(|_| timed_out("replay"))?
 }
 
-async fn repeat(engine: &mut Engine, address: SocketAddr, from: u64, to: Option<u64>) -> io::Result<()> {
+async fn repeat(
+    engine: &mut Engine,
+    address: SocketAddr,
+    from: u64,
+    to: Option<u64>,
+    room: Room,
+) -> io::Result<()> {
     let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
     let stream = stream.map_err(|_| timed_out("connection"))??;
-    let mut connection = Connection::open(stream, Kind::Dealer).await?;
+    let mut connection = Connection::open(stream, Kind::Dealer, room).await?;
     connection.say(&[b"", &from.to_be_bytes()]).await?;
     let mut expected = from;
     loop {

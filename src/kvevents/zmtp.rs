@@ -4,9 +4,13 @@
 //! bounds in frames and in bytes, and memory grows with what has come, not with what is announced.
 
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{
+    AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
+};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Bytes of a greeting.
 const GREETING: usize = 64;
@@ -18,6 +22,14 @@ const COMMAND: u64 = 4096;
 const MAX_FRAMES: usize = 8;
 /// Bytes of a message, at most: a batch of 100,000 blocks.
 const MAX_MESSAGE: u64 = 16 << 20;
+/// A frame of more bytes needs room that all connections share.
+const SMALL: u64 = 64 << 10;
+/// Bytes of a unit of that room.
+const UNIT: u64 = 1 << 10;
+/// Bytes of large frames of all connections together, at most.
+const ALL_MESSAGES: u64 = 64 << 20;
+/// Longest time from the first to the last byte of a message.
+const UNFINISHED: Duration = Duration::from_secs(30);
 
 /// Flags of a frame.
 const MORE: u8 = 1;
@@ -45,16 +57,30 @@ impl Kind {
 /// A message: its frames.
 pub(super) type Frames = Vec<Vec<u8>>;
 
+/// Room for the large messages of all connections.
+#[derive(Clone, Debug)]
+pub(super) struct Room(Arc<Semaphore>);
+
+impl Default for Room {
+    fn default() -> Self {
+        Self(Arc::new(Semaphore::new((ALL_MESSAGES / UNIT) as usize)))
+    }
+}
+
 /// A connection whose handshake is done.
 #[derive(Debug)]
 pub(super) struct Connection<S> {
     stream: BufReader<S>,
+    room: Room,
+    /// Room of the message that was heard last.
+    held: Vec<OwnedSemaphorePermit>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     /// Shakes hands as `kind`.
-    pub(super) async fn open(stream: S, kind: Kind) -> io::Result<Self> {
-        let mut connection = Self { stream: BufReader::with_capacity(32 << 10, stream) };
+    pub(super) async fn open(stream: S, kind: Kind, room: Room) -> io::Result<Self> {
+        let stream = BufReader::with_capacity(32 << 10, stream);
+        let mut connection = Self { stream, room, held: Vec::new() };
         let shaking = connection.shake_hands(kind);
         tokio::time::timeout(HANDSHAKE, shaking).await.map_err(|_| timed_out("handshake"))??;
         Ok(connection)
@@ -102,20 +128,36 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.flush().await
     }
 
-    /// The next message.
+    /// The next message. It has room until the next one is waited for.
     pub(super) async fn hear(&mut self) -> io::Result<Frames> {
+        loop {
+            self.held.clear();
+            // A peer may say nothing for as long as it likes, but not half of something.
+            self.stream.fill_buf().await?;
+            let message = tokio::time::timeout(UNFINISHED, self.message()).await;
+            if let Some(frames) = message.map_err(|_| timed_out("message"))?? {
+                return Ok(frames);
+            }
+        }
+    }
+
+    /// A message whose first byte has come; `None` if it was a command.
+    async fn message(&mut self) -> io::Result<Option<Frames>> {
         let mut frames = Frames::new();
         let mut left = MAX_MESSAGE;
         loop {
             let (flags, body) = self.frame(left).await?;
             if flags & IS_COMMAND != 0 {
                 self.obey(&body).await?;
+                if frames.is_empty() {
+                    return Ok(None);
+                }
                 continue;
             }
             left = left.saturating_sub(body.len() as u64);
             frames.push(body);
             if flags & MORE == 0 {
-                return Ok(frames);
+                return Ok(Some(frames));
             }
             if frames.len() == MAX_FRAMES {
                 return Err(invalid("a message has too many frames"));
@@ -155,6 +197,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         let most = if flags & IS_COMMAND == 0 { most } else { COMMAND };
         if length > most {
             return Err(invalid("a message is too large"));
+        }
+        if length > SMALL {
+            let units = u32::try_from(length / UNIT).unwrap_or(u32::MAX);
+            let room = Arc::clone(&self.room.0).acquire_many_owned(units).await;
+            self.held.push(room.map_err(|_| invalid("no more messages are taken"))?);
         }
         let mut body = Vec::new();
         (&mut self.stream).take(length).read_to_end(&mut body).await?;
@@ -205,7 +252,7 @@ mod tests {
     async fn heard(then: &[u8]) -> io::Result<Frames> {
         let (ours, theirs) = duplex(1 << 16);
         let peer = tokio::spawn(peer(theirs, b"NULL", [ready(), then.to_vec()].concat()));
-        let mut connection = Connection::open(ours, Kind::Subscriber).await?;
+        let mut connection = Connection::open(ours, Kind::Subscriber, Room::default()).await?;
         connection.subscribe("kv@").await?;
         let message = connection.hear().await;
         drop(connection);
@@ -236,13 +283,48 @@ mod tests {
     async fn strangers_are_refused_and_silence_ends() {
         let (ours, theirs) = duplex(1 << 16);
         let curve = tokio::spawn(peer(theirs, b"CURVE", ready()));
-        assert!(Connection::open(ours, Kind::Subscriber).await.is_err());
+        assert!(Connection::open(ours, Kind::Subscriber, Room::default()).await.is_err());
         curve.abort();
         let (ours, mut theirs) = duplex(1 << 16);
         theirs.write_all(&[b'H'; 64]).await.unwrap();
-        assert!(Connection::open(ours, Kind::Subscriber).await.is_err());
+        assert!(Connection::open(ours, Kind::Subscriber, Room::default()).await.is_err());
         let (ours, _theirs) = duplex(1 << 16);
-        let error = Connection::open(ours, Kind::Dealer).await.unwrap_err();
+        let error = Connection::open(ours, Kind::Dealer, Room::default()).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_message_that_does_not_end_is_given_up_and_silence_is_not() {
+        let (ours, theirs) = duplex(1 << 16);
+        let _peer = tokio::spawn(async move {
+            let mut stream = theirs;
+            let mut greeting = [0; GREETING];
+            (greeting[0], greeting[9], greeting[10]) = (0xff, 0x7f, 3);
+            greeting[12..16].copy_from_slice(b"NULL");
+            stream.write_all(&[&greeting[..], &ready()].concat()).await.unwrap();
+            tokio::time::sleep(Duration::from_hours(5)).await;
+            stream.write_all(b"\0\x01a\x01\x05ab").await.unwrap();
+            std::future::pending::<()>().await;
+        });
+        let mut connection = Connection::open(ours, Kind::Subscriber, Room::default()).await.unwrap();
+        assert_eq!(connection.hear().await.unwrap(), [b"a"]);
+        assert_eq!(connection.hear().await.unwrap_err().kind(), io::ErrorKind::TimedOut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn large_messages_share_their_room_and_give_it_back() {
+        let large = [&b"\x02\0\0\0\0\0\x10\0\0"[..], &vec![7; 1 << 20]].concat();
+        let (ours, theirs) = duplex(1 << 16);
+        let said = [ready(), large.clone(), large, b"\0\x01a".to_vec()].concat();
+        let _peer = tokio::spawn(peer(theirs, b"NULL", said));
+        // Room for one of them.
+        let room = Room(Arc::new(Semaphore::new(1 << 10)));
+        let mut connection = Connection::open(ours, Kind::Subscriber, room.clone()).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(connection.hear().await.unwrap()[0].len(), 1 << 20);
+            assert_eq!(room.0.available_permits(), 0);
+        }
+        assert_eq!(connection.hear().await.unwrap(), [b"a"]);
+        assert_eq!(room.0.available_permits(), 1 << 10);
     }
 }

@@ -6,11 +6,13 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
-use std::pin::{Pin, pin};
-use std::task::{Context, Poll};
+use std::pin::pin;
+use std::task::Poll;
 
 use hyper::rt::Executor;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::Instant;
+
+use super::LazyTimer;
 
 thread_local! {
     /// The time by which the stream that this thread polls must be asked for its next answer.
@@ -41,7 +43,7 @@ where
 async fn guarded<F: Future>(stream: F) {
     let mut stream = pin!(stream);
     let mut taken_by = None;
-    let mut timer: Option<Pin<Box<Sleep>>> = None;
+    let mut timer = LazyTimer::default();
     poll_fn(|cx| {
         TAKEN_BY.set(taken_by);
         let polled = stream.as_mut().poll(cx);
@@ -49,27 +51,19 @@ async fn guarded<F: Future>(stream: F) {
         if polled.is_ready() {
             return Poll::Ready(());
         }
-        poll_time(taken_by, &mut timer, cx)
+        match taken_by {
+            Some(time) => timer.poll(time, cx),
+            None => Poll::Pending,
+        }
     })
     .await;
-}
-
-/// Ready when `time` has passed. The timer is made once and moved only when it fires.
-fn poll_time(time: Option<Instant>, timer: &mut Option<Pin<Box<Sleep>>>, cx: &mut Context<'_>) -> Poll<()> {
-    let Some(time) = time else { return Poll::Pending };
-    let timer = timer.get_or_insert_with(|| Box::pin(sleep_until(time)));
-    while timer.as_mut().poll(cx).is_ready() {
-        if Instant::now() >= time {
-            return Poll::Ready(());
-        }
-        timer.as_mut().reset(time);
-    }
-    Poll::Pending
 }
 
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
+
+    use tokio::time::sleep_until;
 
     use super::*;
 

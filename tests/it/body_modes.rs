@@ -9,8 +9,8 @@ use pointsman::extproc::wire::{
 use serde_json::json;
 
 use crate::support::{
-    BodyMode, Client, EndpointsFile, Envoy, Fleet, Pointsman, Proxy, Recorder, Reply, SCORERS, Stack, body,
-    chat, config, headers, response_headers, sse_events,
+    BodyMode, Client, EndpointsFile, Envoy, Fleet, Pointsman, Proxy, Recorded, Recorder, Reply, SCORERS,
+    Stack, body, chat, config, headers, response_headers, sse_events,
 };
 
 const MODES: [BodyMode; 5] = [
@@ -24,13 +24,6 @@ const MODES: [BodyMode; 5] = [
 /// Largest body that Envoy buffers in the tests; the file has 1 MiB.
 const BUFFER: usize = 1 << 20;
 
-/// One server that keeps what it gets, behind the program; each Envoy in front has other modes.
-struct Bench {
-    pointsman: Pointsman,
-    server: Recorder,
-    _endpoints: EndpointsFile,
-}
-
 const REWRITES: &str = "\
 modelRewrites:
 - name: longer
@@ -42,25 +35,6 @@ modelRewrites:
   - matches: [{model: {type: Exact, value: a-name-that-is-longer}}]
     targets: [{modelRewrite: sim-model}]
 ";
-
-impl Bench {
-    async fn start(rewrites: &str) -> Self {
-        let server = Recorder::start().await;
-        let endpoints =
-            EndpointsFile::of(&format!("{}{rewrites}", EndpointsFile::listed([("only", server.addr)])));
-        let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), &[]).await;
-        Self { pointsman, server, _endpoints: endpoints }
-    }
-
-    async fn envoy(&self, request: BodyMode, response: BodyMode) -> Envoy {
-        Envoy::start_in_modes(self.pointsman.grpc, request, response).await
-    }
-
-    /// The body that the server received last.
-    fn last(&self) -> Bytes {
-        self.server.received().last().map(|received| received.body.clone()).unwrap_or_default()
-    }
-}
 
 /// A completion request of exactly `size` bytes, with the model in front or behind.
 fn sized(model: &str, size: usize, model_first: bool) -> String {
@@ -108,7 +82,7 @@ fn fate(mode: BodyMode, size: usize, model_first: bool, status: u16) -> Fate {
 }
 
 async fn replaces_aliases(request: BodyMode) {
-    let bench = Bench::start(REWRITES).await;
+    let bench = Recorded::start(REWRITES).await;
     for response in MODES {
         let envoy = bench.envoy(request, response).await;
         for client in [envoy.http1(), envoy.http2()] {
@@ -163,7 +137,7 @@ async fn aliases_in_bodies_that_come_after_the_decision_are_refused_and_reach_no
 
 #[tokio::test(flavor = "multi_thread")]
 async fn aliases_are_replaced_in_pieces_that_come_before_the_headers_are_answered() {
-    let bench = Bench::start(REWRITES).await;
+    let bench = Recorded::start(REWRITES).await;
     let envoy = Envoy::start_with_early_bodies(bench.pointsman.grpc).await;
     for client in [envoy.http1(), envoy.http2()] {
         for alias in ["alias", "a-name-that-is-longer"] {
@@ -181,7 +155,7 @@ async fn aliases_are_replaced_in_pieces_that_come_before_the_headers_are_answere
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_rewrite_that_is_certain_is_refused_where_no_body_is_shown() {
-    let bench = Bench::start(REWRITES).await;
+    let bench = Recorded::start(REWRITES).await;
     let asked = [("x-llm-d-model-name-rewrite", "sim-model")];
     for mode in [BodyMode::None, BodyMode::Streamed] {
         let envoy = bench.envoy(mode, mode).await;
@@ -196,7 +170,7 @@ async fn a_rewrite_that_is_certain_is_refused_where_no_body_is_shown() {
         assert_eq!(reply.status, 200, "a request without a body has no model: {reply:?}");
     }
     let all = "modelRewrites:\n- name: all\n  rules:\n  - targets: [{modelRewrite: sim-model}]\n";
-    let bench = Bench::start(all).await;
+    let bench = Recorded::start(all).await;
     let envoy = bench.envoy(BodyMode::None, BodyMode::None).await;
     let client = envoy.http1();
     let reply = client.post_with("/v1/completions", &[], sized("any", 100, true)).await;
@@ -206,7 +180,7 @@ async fn a_rewrite_that_is_certain_is_refused_where_no_body_is_shown() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_of_every_size_pass_unchanged_in_every_pair_of_modes() {
-    let bench = Bench::start("").await;
+    let bench = Recorded::start("").await;
     for request in MODES {
         for response in MODES {
             let envoy = bench.envoy(request, response).await;

@@ -3,11 +3,10 @@
 
 use std::io::Write as _;
 
-use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::{GzEncoder, ZlibEncoder};
 
-use crate::support::{BodyMode, EndpointsFile, Envoy, Pointsman, Recorder, SCORERS, config};
+use crate::support::{BodyMode, Envoy, Recorded};
 
 const ALIAS: &str = "modelRewrites:\n- name: alias\n  rules:\n  - matches: [{model: {value: an-alias}}]\n    \
                      targets: [{modelRewrite: sim-model}]\n";
@@ -18,27 +17,6 @@ const AUDIO: &str = "/v1/audio/transcriptions";
 const COMPLETIONS: &str = "/v1/completions";
 const FORM: &str = "multipart/form-data; boundary=b";
 const PAIRS: &str = "application/x-www-form-urlencoded";
-
-/// The program in front of one server that keeps what it gets.
-struct Bench {
-    pointsman: Pointsman,
-    server: Recorder,
-    _endpoints: EndpointsFile,
-}
-
-impl Bench {
-    async fn start(rewrites: &str) -> Self {
-        let server = Recorder::start().await;
-        let endpoints =
-            EndpointsFile::of(&format!("{}{rewrites}", EndpointsFile::listed([("only", server.addr)])));
-        let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), &[]).await;
-        Self { pointsman, server, _endpoints: endpoints }
-    }
-
-    fn last(&self) -> Bytes {
-        self.server.received().last().map(|received| received.body.clone()).unwrap_or_default()
-    }
-}
 
 fn gzip(text: &str) -> Vec<u8> {
     let mut encoder = GzEncoder::new(Vec::new(), Compression::fast());
@@ -115,7 +93,7 @@ fn cases() -> Vec<Case> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_that_passes_by_after_the_decision_is_refused_in_every_kind_of_body() {
-    let bench = Bench::start(ALIAS).await;
+    let bench = Recorded::start(ALIAS).await;
     let envoy = Envoy::start_in_modes(bench.pointsman.grpc, BodyMode::Streamed, BodyMode::Streamed).await;
     for client in [envoy.http1(), envoy.http2()] {
         for (path, headers, body) in cases() {
@@ -134,7 +112,7 @@ async fn an_alias_that_passes_by_after_the_decision_is_refused_in_every_kind_of_
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_rule_for_every_model_replaces_is_refused_where_it_passes_by_unseen() {
-    let bench = Bench::start(ALL).await;
+    let bench = Recorded::start(ALL).await;
     let envoy = Envoy::start_in_modes(bench.pointsman.grpc, BodyMode::Streamed, BodyMode::Streamed).await;
     for (path, headers, body) in cases() {
         let reply = envoy.http1().post_with(path, &headers, body("any")).await;
@@ -149,7 +127,7 @@ async fn what_a_rule_for_every_model_replaces_is_refused_where_it_passes_by_unse
 
 #[tokio::test(flavor = "multi_thread")]
 async fn bodies_that_cannot_be_decoded_on_their_way_are_refused_and_bombs_too() {
-    let bench = Bench::start(ALIAS).await;
+    let bench = Recorded::start(ALIAS).await;
     let envoy = Envoy::start_in_modes(bench.pointsman.grpc, BodyMode::Streamed, BodyMode::Streamed).await;
     let gzipped = [("content-encoding", "gzip")];
     let reply = envoy.http1().post_with(RERANK, &gzipped, "no gzip").await;
@@ -188,7 +166,7 @@ fn cut_cases() -> Vec<CutCase> {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_alias_in_a_cut_body_is_replaced_where_it_is_seen_and_refused_where_it_is_not() {
-    let bench = Bench::start(ALIAS).await;
+    let bench = Recorded::start(ALIAS).await;
     let mode = BodyMode::BufferedPartial;
     let envoy = Envoy::start_in_modes(bench.pointsman.grpc, mode, mode).await;
     for (path, headers, body, replaced) in cut_cases() {
@@ -221,7 +199,7 @@ async fn an_alias_in_a_cut_body_is_replaced_where_it_is_seen_and_refused_where_i
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_model_of_a_form_is_read_replaced_and_put_back_in_every_spelling() {
-    let bench = Bench::start(ALIAS).await;
+    let bench = Recorded::start(ALIAS).await;
     let mode = BodyMode::FullDuplexStreamed;
     let envoy = Envoy::start_in_modes(bench.pointsman.grpc, mode, mode).await;
     let labels = [("model_name", "an-alias"), ("target_model_name", "sim-model")];

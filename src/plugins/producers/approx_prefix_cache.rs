@@ -23,6 +23,7 @@ use serde::Deserialize;
 use serde_json::json;
 use smallvec::SmallVec;
 
+use super::prefix_metrics::{observe_chosen, show_size};
 use crate::metrics::PrefixIndexMetrics;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::prefix::{
@@ -58,8 +59,6 @@ const SMALLEST_BLOCK_SIZE: u32 = 64;
 const DEFAULT_CAPACITY: i64 = 31_250;
 /// Most entries of an endpoint, whatever is configured.
 const MAX_CAPACITY: i64 = 1 << 28;
-/// Characters taken to be a token where a match is reported in bytes.
-const BYTES_PER_TOKEN: u64 = 4;
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -212,9 +211,7 @@ struct ApproxPrefixCache {
 
 impl ApproxPrefixCache {
     fn report(&self) {
-        let memory = self.index.memory();
-        self.metrics.set_size(self.index.entries());
-        self.metrics.set_memory(memory.used(), memory.limit(), memory.forgotten());
+        show_size(&self.metrics, self.index.entries(), self.index.memory());
     }
 }
 
@@ -269,19 +266,7 @@ impl PreRequest for ApproxPrefixCache {
             self.index.record(endpoint, self.rules.capacity(endpoint), blocks);
         }
         self.report();
-        let matches = columns.slice(self.matches).unwrap_or_default();
-        let target = decided.decision.targets().first();
-        let chosen = target.and_then(|target| {
-            let candidates = decided.call.candidates().iter();
-            candidates
-                .zip(matches)
-                .find(|(endpoint, _)| Arc::ptr_eq(endpoint, target))
-                .map(|(_, prefix)| prefix)
-        });
-        if let Some(prefix) = chosen {
-            let block_bytes = u64::from(prefix.block_size) * BYTES_PER_TOKEN;
-            self.metrics.observe_hit(prefix.matched.into(), prefix.total.into(), block_bytes);
-        }
+        observe_chosen(&self.metrics, decided, self.matches);
         Ok(None)
     }
 }

@@ -20,6 +20,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use smallvec::SmallVec;
 
+use super::prefix_metrics::{observe_chosen, show_size};
 use crate::document::scalar::go_duration_ns;
 use crate::kvevents::{EventListener, EventSettings};
 use crate::metrics::PrefixIndexMetrics;
@@ -53,8 +54,9 @@ const DEFAULT_BLOCK_SIZE: u32 = 16;
 const DEFAULT_SPECULATION: Duration = Duration::from_secs(2);
 /// Different block sizes among the candidates that are looked at.
 const MAX_SIZES: usize = 4;
-/// Characters taken to be a token where a match is reported in bytes.
-const BYTES_PER_TOKEN: u64 = 4;
+/// Prompts of a request that are looked at, and tokens of those that the client sends as ids.
+const MAX_PROMPTS: usize = 1024;
+const MAX_TOKENS: usize = 1 << 20;
 
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
@@ -297,35 +299,43 @@ struct PrecisePrefixCache {
 
 impl PrecisePrefixCache {
     fn report(&self) {
-        let memory = self.index.memory();
-        self.metrics.set_size(self.index.entries());
-        self.metrics.set_memory(memory.used(), memory.limit(), memory.forgotten());
+        show_size(&self.metrics, self.index.entries(), self.index.memory());
     }
 
-    /// Keys of the request's prompts in blocks of this size; none without exact tokens.
-    fn keys(&self, call: &Call<'_>, block_size: u32) -> Option<Vec<PromptKeys>> {
-        let request = &call.request;
-        let tokens = exact_tokens(request)?;
+    /// Keys of the request's prompts in blocks of this size.
+    fn keys(&self, request: &RequestView<'_>, tokens: &Tokenized, block_size: u32) -> Vec<PromptKeys> {
         let salt = request.inference.cache_salt.as_ref().map(|salt| salt.text(request.body));
         let name = self.index.adapter(request.target_model);
         let salt = salt.unwrap_or_default();
         let keys = self.index.keys();
-        Some(tokens.prompts.iter().map(|prompt| keys.of_prompt(name, prompt, &salt, block_size)).collect())
+        let prompts = tokens.prompts.iter().take(MAX_PROMPTS);
+        prompts.map(|prompt| keys.of_prompt(name, prompt, &salt, block_size)).collect()
     }
 
-    fn size_of(&self, endpoint: &Endpoint) -> u32 {
-        self.index.block_size(endpoint).unwrap_or(self.block_size)
+    /// Tokens of a block of each of these endpoints.
+    fn sizes(&self, endpoints: &[&Endpoint]) -> Vec<u32> {
+        let told = self.index.block_sizes(endpoints).into_iter();
+        told.map(|size| size.unwrap_or(self.block_size)).collect()
+    }
+
+    /// The request was decided: its blocks will soon be on the endpoints that process it.
+    fn expect(&self, decided: &DecidedCall<'_>, until: Instant) {
+        let request = &decided.call.request;
+        let Some(tokens) = exact_tokens(request) else { return };
+        let endpoints: SmallVec<[&Endpoint; 2]> =
+            super::caching_targets(decided).map(AsRef::as_ref).collect();
+        for (endpoint, size) in endpoints.iter().zip(self.sizes(&endpoints)) {
+            self.index.sent(endpoint, &self.keys(request, &tokens, size), until);
+        }
     }
 }
 
 impl Producer for PrecisePrefixCache {
     fn produce(&self, call: &Call<'_>) -> Result<SmallVec<[Produced; 1]>, String> {
         let mut produced = SmallVec::new();
-        if exact_tokens(&call.request).is_none() {
-            return Ok(produced);
-        }
+        let Some(tokens) = exact_tokens(&call.request) else { return Ok(produced) };
         let candidates: Vec<&Endpoint> = call.candidates().iter().map(AsRef::as_ref).collect();
-        let sizes: Vec<u32> = candidates.iter().map(|endpoint| self.size_of(endpoint)).collect();
+        let sizes = self.sizes(&candidates);
         let mut distinct: SmallVec<[u32; MAX_SIZES]> = SmallVec::new();
         for size in &sizes {
             if !distinct.contains(size) && distinct.len() < MAX_SIZES {
@@ -334,7 +344,7 @@ impl Producer for PrecisePrefixCache {
         }
         let mut matches = vec![PrefixMatch::default(); candidates.len()];
         for size in distinct {
-            let Some(keys) = self.keys(call, size) else { continue };
+            let keys = self.keys(&call.request, &tokens, size);
             let total = keys.iter().map(|prompt| prompt.0.len() as u32).sum();
             let places: Vec<usize> = (0..candidates.len()).filter(|at| sizes[*at] == size).collect();
             let endpoints: Vec<&Endpoint> = places.iter().map(|at| candidates[*at]).collect();
@@ -356,27 +366,11 @@ impl PreRequest for PrecisePrefixCache {
         decided: &DecidedCall<'_>,
         _headers: &mut HeaderEdits,
     ) -> Result<PluginState, PreRequestError> {
-        if let Some(time) = self.speculation {
-            let until = Instant::now().checked_add(time);
-            for endpoint in super::caching_targets(decided) {
-                if let Some(keys) = self.keys(&decided.call, self.size_of(endpoint))
-                    && let Some(until) = until
-                {
-                    self.index.sent(endpoint, &keys, until);
-                }
-            }
+        if let Some(until) = self.speculation.and_then(|time| Instant::now().checked_add(time)) {
+            self.expect(decided, until);
         }
         self.report();
-        let matches = decided.call.columns().slice(self.matches).unwrap_or_default();
-        let target = decided.decision.targets().first();
-        let chosen = target.and_then(|target| {
-            let mut both = decided.call.candidates().iter().zip(matches);
-            both.find(|(endpoint, _)| Arc::ptr_eq(endpoint, target)).map(|(_, prefix)| prefix)
-        });
-        if let Some(prefix) = chosen {
-            let block_bytes = u64::from(prefix.block_size) * BYTES_PER_TOKEN;
-            self.metrics.observe_hit(prefix.matched.into(), prefix.total.into(), block_bytes);
-        }
+        observe_chosen(&self.metrics, decided, self.matches);
         Ok(None)
     }
 }
@@ -391,12 +385,16 @@ fn exact_tokens<'c>(request: &RequestView<'c>) -> Option<Cow<'c, Tokenized>> {
         return None;
     }
     let mut prompts = vec![TokenizedPrompt::default()];
+    let mut room = MAX_TOKENS;
     for piece in pieces {
         match piece {
             Piece::Tokens(range) => {
-                let ids = token_ids(request.body, range.clone());
-                prompts.last_mut()?.ids.extend(ids);
+                let prompt = &mut prompts.last_mut()?.ids;
+                let before = prompt.len();
+                prompt.extend(token_ids(request.body, range.clone()).take(room));
+                room -= prompt.len() - before;
             }
+            Piece::NextPrompt if prompts.len() == MAX_PROMPTS => break,
             Piece::NextPrompt => prompts.push(TokenizedPrompt::default()),
             _ => return None,
         }

@@ -30,6 +30,7 @@ use smallvec::SmallVec;
 
 use super::caches::{Cache, CacheState, Caches, View};
 use super::holders::Holders;
+use super::secret::Secret;
 use super::shard::{BlockKey, SHARDS, Shard};
 use super::tally::Tally;
 use super::{BlockHashes, PrefixMemory};
@@ -54,7 +55,7 @@ pub struct ApproxIndex {
     entries: AtomicU64,
     memory: Arc<PrefixMemory>,
     /// What hashes are mixed with: a mask, and an odd factor.
-    secret: (u64, u64),
+    secret: Secret,
 }
 
 /// Blocks that each endpoint of a snapshot holds.
@@ -81,7 +82,6 @@ impl HeldBlocks {
 impl ApproxIndex {
     /// An empty index that counts against `memory`. `seed` should be secret.
     pub fn new(memory: Arc<PrefixMemory>, seed: u64) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
         Self {
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             caches: RwLock::default(),
@@ -90,7 +90,7 @@ impl ApproxIndex {
             departed_len: AtomicUsize::new(0),
             entries: AtomicU64::new(0),
             memory,
-            secret: (rng.u64(..), rng.u64(..) | 1),
+            secret: Secret::new(seed),
         }
     }
 
@@ -223,14 +223,7 @@ impl ApproxIndex {
             let mut state = cache.state.lock();
             let quarter = (state.blocks.len() / 4).max(SMALLEST_TRIM);
             let forgotten = self.forget(&cache, &mut state, quarter);
-            if self.memory.forgot(forgotten as u64) {
-                let (used, limit) = (self.memory.used(), self.memory.limit());
-                tracing::warn!(
-                    used,
-                    limit,
-                    "prefix index memory is at its bound, forgetting the oldest entries"
-                );
-            }
+            self.memory.forgot(forgotten as u64);
         }
     }
 
@@ -304,11 +297,7 @@ impl ApproxIndex {
 
     fn keys(&self, segment: &[u64]) -> Keys {
         let first = segment.first().copied().unwrap_or_default();
-        Keys { shard: self.mix(first) as usize % SHARDS, mask: self.secret.0, factor: self.secret.1 }
-    }
-
-    fn mix(&self, hash: u64) -> u64 {
-        mix(hash, self.secret.0, self.secret.1)
+        Keys { shard: self.secret.mix(first) as usize % SHARDS, secret: self.secret }
     }
 }
 
@@ -326,23 +315,15 @@ impl Drop for ApproxIndex {
 #[derive(Clone, Copy, Debug)]
 struct Keys {
     shard: usize,
-    mask: u64,
-    factor: u64,
+    secret: Secret,
 }
 
 impl Keys {
     fn of(self, segment: &[u64]) -> impl Iterator<Item = BlockKey> {
-        segment.iter().map(move |&hash| {
-            BlockKey(mix(hash, self.mask, self.factor) & !(SHARDS as u64 - 1) | self.shard as u64)
-        })
+        segment
+            .iter()
+            .map(move |&hash| BlockKey(self.secret.mix(hash) & !(SHARDS as u64 - 1) | self.shard as u64))
     }
-}
-
-/// A permutation of hashes that nobody can predict without `mask` and `factor`. High bits decide about places, so they
-/// go through last.
-fn mix(hash: u64, mask: u64, factor: u64) -> u64 {
-    let spread = (hash ^ mask).wrapping_mul(factor);
-    (spread ^ (spread >> 32)).wrapping_mul(factor)
 }
 
 #[cfg(test)]

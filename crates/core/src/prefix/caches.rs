@@ -8,10 +8,8 @@ use parking_lot::Mutex;
 
 use super::holders::HolderSlot;
 use super::recency::Recency;
+use super::slots::Slots;
 use crate::pool::Snapshot;
-
-/// Most endpoints of an index.
-const MAX_ENDPOINTS: usize = HolderSlot::MAX as usize;
 
 /// What one incarnation of an endpoint is believed to hold.
 #[derive(Debug)]
@@ -39,8 +37,7 @@ pub(super) struct CacheState {
 #[derive(Debug, Default)]
 pub(super) struct Caches {
     by_incarnation: HashMap<u64, Arc<Cache>>,
-    next_slot: usize,
-    free: Vec<HolderSlot>,
+    slots: Slots,
 }
 
 impl Caches {
@@ -69,23 +66,17 @@ impl Caches {
 
     /// Makes the slot of an empty cache available again.
     pub(super) fn recycle(&mut self, slot: HolderSlot) {
-        self.free.push(slot);
+        self.slots.give_back(slot);
     }
 
     fn admit(&mut self) -> Option<Arc<Cache>> {
-        let slot = self.free.pop().or_else(|| {
-            let slot = self.next_slot;
-            (slot < MAX_ENDPOINTS).then(|| {
-                self.next_slot += 1;
-                slot as HolderSlot
-            })
-        })?;
+        let slot = self.slots.take()?;
         Some(Arc::new(Cache { slot, len: AtomicUsize::new(0), state: Mutex::default() }))
     }
 
     /// What lookups over this snapshot need to know.
     pub(super) fn view(&self, snapshot: &Snapshot) -> View {
-        let mut live = vec![0u64; self.next_slot.div_ceil(64)];
+        let mut live = vec![0u64; self.slots.words()];
         let slots = snapshot
             .endpoints()
             .iter()

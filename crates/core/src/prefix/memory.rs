@@ -55,8 +55,11 @@ impl PrefixMemory {
         }
     }
 
-    /// Counts entries forgotten because of the bound; true if they are the first.
-    pub(super) fn forgot(&self, entries: u64) -> bool {
-        self.forgotten.fetch_add(entries, Relaxed) == 0
+    /// Counts entries forgotten because of the bound. The first ones are told.
+    pub(super) fn forgot(&self, entries: u64) {
+        if self.forgotten.fetch_add(entries, Relaxed) == 0 {
+            let (used, limit) = (self.used(), self.limit());
+            tracing::warn!(used, limit, "prefix index memory is at its bound, forgetting the oldest entries");
+        }
     }
 }

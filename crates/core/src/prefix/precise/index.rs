@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
@@ -12,7 +12,9 @@ use super::keys::{BlockKeys, PromptKeys};
 use super::tiers::{PLACES, SENT, Tier, TierWeights};
 use crate::pool::{Endpoint, Snapshot};
 use crate::prefix::holders::{HolderSlot, Holders};
+use crate::prefix::secret::Secret;
 use crate::prefix::shard::{BlockKey, SHARDS, Shard};
+use crate::prefix::slots::Slots;
 use crate::prefix::{PrefixMemory, Recency};
 
 /// Adapters whose names are kept, at most.
@@ -21,8 +23,9 @@ const MAX_ADAPTERS: usize = 4096;
 const MAX_ADAPTER_NAME: usize = 256;
 /// Largest block that an engine may have, in tokens.
 const MAX_BLOCK_SIZE: u32 = 1 << 16;
-/// Prompts that were sent to an endpoint and are not confirmed, at most.
+/// Prompts that were sent to an endpoint and are not confirmed, at most, and their blocks.
 const MAX_SENT: usize = 1024;
+const MAX_SENT_KEYS: usize = 1 << 17;
 /// Blocks that are forgotten at a time when memory runs out.
 const TRIM: usize = 4096;
 
@@ -41,20 +44,21 @@ pub struct PreciseIndex {
     entries: AtomicU64,
     pub(super) elsewhere: AtomicU64,
     /// What keys are mixed with: prompts come from clients, who may choose them.
-    secret: (u64, u64),
+    secret: Secret,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct Engines {
     pub(super) by_incarnation: HashMap<u64, Arc<Engine>>,
     version: u64,
-    pub(super) next_slot: usize,
-    free: Vec<HolderSlot>,
+    pub(super) slots: Slots,
 }
 
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) slot: HolderSlot,
+    /// Tokens of a block, as the engine has told; 0 if it has told nothing yet.
+    block_size: AtomicU32,
     state: Mutex<EngineState>,
 }
 
@@ -62,9 +66,10 @@ pub(super) struct Engine {
 struct EngineState {
     /// By the engine's hash, mixed.
     blocks: Recency<u64, Block>,
-    block_size: Option<u32>,
     /// Keys that were sent, and until when they count.
     sent: VecDeque<(Instant, Vec<BlockKey>)>,
+    /// Keys in `sent`.
+    sent_keys: usize,
     departed: bool,
 }
 
@@ -79,7 +84,6 @@ struct Block {
 impl PreciseIndex {
     /// An empty index that counts against `memory`. Keys start from `hash_seed`; `seed` should be secret.
     pub fn new(memory: Arc<PrefixMemory>, hash_seed: &str, weights: TierWeights, seed: u64) -> Self {
-        let mut rng = fastrand::Rng::with_seed(seed);
         Self {
             keys: BlockKeys::new(hash_seed),
             weights,
@@ -89,7 +93,7 @@ impl PreciseIndex {
             memory,
             entries: AtomicU64::new(0),
             elsewhere: AtomicU64::new(0),
-            secret: (rng.u64(..), rng.u64(..) | 1),
+            secret: Secret::new(seed),
         }
     }
 
@@ -114,10 +118,14 @@ impl PreciseIndex {
         if self.adapters.read().contains(model) { model } else { "" }
     }
 
-    /// Block size that the engine of this endpoint has told; `None` if it has told nothing yet.
-    pub fn block_size(&self, endpoint: &Endpoint) -> Option<u32> {
-        let engine = self.engine(endpoint.incarnation())?;
-        engine.state.lock().block_size
+    /// Block size that the engine of each of these endpoints has told; `None` if it has told nothing yet.
+    pub fn block_sizes(&self, endpoints: &[&Endpoint]) -> Vec<Option<u32>> {
+        let engines = self.engines.read();
+        let told = |endpoint: &&Endpoint| {
+            let size = engines.by_incarnation.get(&endpoint.incarnation())?.block_size.load(Relaxed);
+            (size > 0).then_some(size)
+        };
+        endpoints.iter().map(told).collect()
     }
 
     fn engine(&self, incarnation: u64) -> Option<Arc<Engine>> {
@@ -144,7 +152,7 @@ impl PreciseIndex {
             state.departed = true;
             self.clear(&engine, &mut state);
             drop(state);
-            self.engines.write().free.push(engine.slot);
+            self.engines.write().slots.give_back(engine.slot);
         }
     }
 
@@ -210,7 +218,7 @@ impl PreciseIndex {
                 }
             }
         };
-        state.block_size = Some(stored.block_size);
+        engine.block_size.store(stored.block_size, Relaxed);
         for (index, (hash, tokens)) in stored.hashes.iter().zip(stored.tokens.chunks_exact(size)).enumerate()
         {
             let extras = stored.extras.get(index).map(Vec::as_slice).unwrap_or_default();
@@ -277,12 +285,16 @@ impl PreciseIndex {
 
     /// Forgets the block at this index, in every tier.
     fn drop_block(&self, engine: &Engine, state: &mut EngineState, at: u32) {
-        let Some((_, block)) = state.blocks.remove(at) else { return };
+        if let Some((_, block)) = state.blocks.remove(at) {
+            self.let_go(engine, block);
+        }
+    }
+
+    /// A block that the engine's state does not have any more is held by it nowhere.
+    fn let_go(&self, engine: &Engine, block: Block) {
         self.entries.fetch_sub(1, Relaxed);
-        for place in 0..SENT {
-            if block.held[place] > 0 {
-                self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
-            }
+        for place in (0..SENT).filter(|place| block.held[*place] > 0) {
+            self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
         }
     }
 
@@ -294,7 +306,14 @@ impl PreciseIndex {
         }
         state.blocks.shrink();
         self.memory.resized(before, state.blocks.bytes());
-        for (_, keys) in std::mem::take(&mut state.sent) {
+        self.forget_sent(engine, state, |_| true);
+    }
+
+    /// Forgets the oldest of what was sent, as long as its time is `over`.
+    fn forget_sent(&self, engine: &Engine, state: &mut EngineState, over: impl Fn(Instant) -> bool) {
+        while state.sent.front().is_some_and(|(until, _)| over(*until)) {
+            let keys = state.sent.pop_front().map(|(_, keys)| keys).unwrap_or_default();
+            state.sent_keys -= keys.len();
             for key in keys {
                 self.take_out(key, SENT, engine.slot);
             }
@@ -339,10 +358,12 @@ impl PreciseIndex {
             .flat_map(|prompt| &prompt.0)
             .map(|key| BlockKey(self.mix(*key)))
             .filter(|key| !self.is_held(*key, SENT, engine.slot))
+            .take(MAX_SENT_KEYS.saturating_sub(state.sent_keys))
             .collect();
         for key in &keys {
             self.put(*key, SENT, engine.slot);
         }
+        state.sent_keys += keys.len();
         state.sent.push_back((until, keys));
     }
 
@@ -364,12 +385,7 @@ impl PreciseIndex {
     pub fn expire(&self, now: Instant) {
         let engines: Vec<_> = self.engines.read().by_incarnation.values().map(Arc::clone).collect();
         for engine in engines {
-            let mut state = engine.state.lock();
-            while state.sent.front().is_some_and(|(until, _)| *until <= now) {
-                for key in state.sent.pop_front().map(|(_, keys)| keys).unwrap_or_default() {
-                    self.take_out(key, SENT, engine.slot);
-                }
-            }
+            self.forget_sent(&engine, &mut engine.state.lock(), |until| until <= now);
         }
     }
 
@@ -391,42 +407,23 @@ impl PreciseIndex {
                 && let Some((_, block)) = state.blocks.pop_oldest()
             {
                 forgotten += 1;
-                self.entries.fetch_sub(1, Relaxed);
-                for place in 0..SENT {
-                    if block.held[place] > 0 {
-                        self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
-                    }
-                }
+                self.let_go(&engine, block);
             }
             state.blocks.shrink();
             self.memory.resized(before, state.blocks.bytes());
-            if self.memory.forgot(forgotten as u64) {
-                let (used, limit) = (self.memory.used(), self.memory.limit());
-                tracing::warn!(
-                    used,
-                    limit,
-                    "prefix index memory is at its bound, forgetting the oldest entries"
-                );
-            }
+            self.memory.forgot(forgotten as u64);
         }
     }
 
     pub(super) fn mix(&self, hash: u64) -> u64 {
-        let spread = (hash ^ self.secret.0).wrapping_mul(self.secret.1);
-        (spread ^ (spread >> 32)).wrapping_mul(self.secret.1)
+        self.secret.mix(hash)
     }
 }
 
 impl Engines {
     fn admit(&mut self) -> Option<Arc<Engine>> {
-        let slot = self.free.pop().or_else(|| {
-            let slot = self.next_slot;
-            (slot < usize::from(HolderSlot::MAX)).then(|| {
-                self.next_slot += 1;
-                slot as HolderSlot
-            })
-        })?;
-        Some(Arc::new(Engine { slot, state: Mutex::default() }))
+        let slot = self.slots.take()?;
+        Some(Arc::new(Engine { slot, block_size: AtomicU32::new(0), state: Mutex::default() }))
     }
 }
 

@@ -8,6 +8,9 @@ use xxhash_rust::xxh64::Xxh64;
 
 use crate::request::TokenizedPrompt;
 
+/// Blocks of a prompt that have keys, at most: a million tokens in blocks of 16.
+const MAX_BLOCKS: usize = 1 << 16;
+
 /// Makes the keys of one index.
 #[derive(Clone, Copy, Debug)]
 pub struct BlockKeys {
@@ -48,12 +51,13 @@ impl BlockKeys {
     }
 
     /// Keys of a prompt for `name`, the adapter or "", cut into blocks of `block_size` tokens. A media item belongs to
-    /// each block that it touches, in the order of the items; the salt to the first block, behind those.
+    /// each block that it touches, in the order of the items; the salt to the first block, behind those. Of a prompt of
+    /// more than 65,536 blocks the first ones have keys.
     pub fn of_prompt(self, name: &str, prompt: &TokenizedPrompt, salt: &str, block_size: u32) -> PromptKeys {
         let size = (block_size as usize).max(1);
         let mut parent = self.root(name);
         let mut media = prompt.media.as_slice();
-        let keys = prompt.ids.chunks_exact(size).enumerate().map(|(index, tokens)| {
+        let keys = prompt.ids.chunks_exact(size).take(MAX_BLOCKS).enumerate().map(|(index, tokens)| {
             let (start, end) = (index * size, (index + 1) * size);
             let ends = |span: &crate::request::MediaSpan| {
                 (span.offset as usize).saturating_add(span.length as usize)

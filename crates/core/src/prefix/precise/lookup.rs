@@ -37,7 +37,7 @@ impl PreciseIndex {
                 engines.by_incarnation.get(&endpoint.incarnation()).map(|engine| engine.slot)
             };
             let slots: Vec<Option<HolderSlot>> = endpoints.iter().map(slot).collect();
-            (slots, engines.next_slot.div_ceil(64))
+            (slots, engines.slots.words())
         };
         let mut live = vec![0_u64; words];
         for slot in slots.iter().flatten() {

@@ -321,3 +321,24 @@ proptest! {
         prop_assert_eq!((index.entries(), memory.used()), (0, 0));
     }
 }
+
+#[test]
+fn what_was_sent_has_a_bound_and_comes_back() {
+    let pool = pool(1);
+    let memory = PrefixMemory::new(u64::MAX);
+    let index = PreciseIndex::new(Arc::clone(&memory), "", TierWeights::default(), 7);
+    let snapshot = pool.snapshot();
+    index.follow(&snapshot);
+    let now = Instant::now();
+    for start in 0..8_u32 {
+        let tokens: Vec<u32> = (start * 1_000_000..start * 1_000_000 + 400_000).collect();
+        let keys = index.keys().of_prompt("", &prompt(&tokens), "", SIZE);
+        index.sent(&snapshot.endpoints()[0], &[keys], now + Duration::from_secs(2));
+    }
+    assert!(memory.used() < 8 << 20, "{}", memory.used());
+    index.expire(now + Duration::from_secs(2));
+    assert!(memory.used() < 1 << 16, "{}", memory.used());
+    assert_eq!(index.block_sizes(&[&*snapshot.endpoints()[0]]), [None]);
+    index.apply(incarnation(&snapshot, 0), &stored(&[1; 8], 0, Tier::Gpu));
+    assert_eq!(index.block_sizes(&[&*snapshot.endpoints()[0]]), [Some(SIZE)]);
+}
