@@ -105,22 +105,11 @@ const TYPES: &[MissingType] = &[
         "no attribute of a request is written into the metadata",
     ),
     MissingType::new(
-        "sglanghttp-parser",
-        "parser",
-        "bodies of SGLang's own API are not read; they go on as they are",
-    ),
-    MissingType::new(
         "slo-headroom-tier-filter",
         "filter",
         "endpoints are not sorted by their headroom to the latency objective",
     )
     .with(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
-    MissingType::new(
-        "vertexai-parser",
-        "parser",
-        "bodies of the Vertex AI API are not read; they go on as they are",
-    ),
-    MissingType::new("vllmgrpc-parser", "parser", "gRPC bodies of vLLM are not read; they go on as they are"),
 ];
 
 /// The missing type of this name.

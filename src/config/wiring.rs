@@ -34,7 +34,7 @@ impl Resolver<'_> {
     pub(super) fn parsers(&mut self, references: &[Reference]) -> Vec<InstanceId> {
         if references.is_empty() {
             let mut parsers = Vec::new();
-            for kind in ParserKind::ALL {
+            for kind in ParserKind::DEFAULT {
                 let Some(index) = self.ensure(kind.type_name(), "no parser is listed") else {
                     continue;
                 };

@@ -84,6 +84,9 @@ pub static REGISTRY: Registry = &[
     &parsers::ANTHROPIC,
     &parsers::OPENAI,
     &parsers::PASSTHROUGH,
+    &parsers::SGLANG_HTTP,
+    &parsers::VERTEX_AI,
+    &parsers::VLLM_GRPC,
     &parsers::VLLM_HTTP,
     // Data sources and extractors.
     &sources::CORE_METRICS_EXTRACTOR,

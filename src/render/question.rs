@@ -23,7 +23,7 @@ const CHAT: &str = "/v1/chat/completions/render";
 /// understood, or it has token ids already.
 pub(super) fn question(inference: &Inference, body: &Bytes, model: &str) -> Option<Question> {
     let pieces = &inference.prompt.pieces;
-    let has_ids = pieces.iter().any(|piece| matches!(piece, Piece::Tokens(_)));
+    let has_ids = pieces.iter().any(|piece| matches!(piece, Piece::Tokens(_) | Piece::PackedTokens(_)));
     if pieces.is_empty() || has_ids || inference.unread.is_some() {
         return None;
     }

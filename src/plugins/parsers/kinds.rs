@@ -27,6 +27,31 @@ pub static VLLM_HTTP: PluginType =
          body.",
     );
 
+/// `sglanghttp-parser`: SGLang's generate API.
+pub static SGLANG_HTTP: PluginType = PluginType::new("sglanghttp-parser", Stability::Beta, |cx| {
+    Ok(parser(cx, ParserKind::SglangHttp))
+})
+.about(
+    "Reads bodies of SGLang's own path `/generate`.",
+    "Use it where clients call SGLang's own path, with token ids or a text. It costs one pass over the body.",
+);
+
+/// `vllmgrpc-parser`: vLLM's gRPC service.
+pub static VLLM_GRPC: PluginType =
+    PluginType::new("vllmgrpc-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::VllmGrpc))).about(
+        "Reads messages of vLLM's gRPC service, `vllm.grpc.engine.VllmEngine`.",
+        "Use it where model servers speak gRPC, in a pool whose protocol is `kubernetes.io/h2c`. It costs a walk over \
+         the fields of the message.",
+    );
+
+/// `vertexai-parser`: Vertex AI's prediction service.
+pub static VERTEX_AI: PluginType =
+    PluginType::new("vertexai-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::Vertex))).about(
+        "Reads messages of Vertex AI's `PredictionService`, which hold bodies of the OpenAI APIs.",
+        "Use it where clients call Vertex AI's gRPC service, in a pool whose protocol is `kubernetes.io/h2c`. It costs \
+         one pass over the body inside.",
+    );
+
 /// `passthrough-parser`: takes what no other parser wants, and looks into nothing.
 pub static PASSTHROUGH: PluginType =
     PluginType::new("passthrough-parser", Stability::Beta, |cx| Ok(parser(cx, ParserKind::Passthrough)))
@@ -54,6 +79,9 @@ mod tests {
             (&OPENAI, ParserKind::OpenAi),
             (&ANTHROPIC, ParserKind::Anthropic),
             (&VLLM_HTTP, ParserKind::VllmHttp),
+            (&SGLANG_HTTP, ParserKind::SglangHttp),
+            (&VLLM_GRPC, ParserKind::VllmGrpc),
+            (&VERTEX_AI, ParserKind::Vertex),
             (&PASSTHROUGH, ParserKind::Passthrough),
         ];
         for (row, kind) in rows {

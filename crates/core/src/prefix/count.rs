@@ -5,7 +5,7 @@ use std::cell::LazyCell;
 use super::media::{self, VideoHints};
 use super::text;
 use super::tokens::{MAX_MEDIA_TOKENS, decoded};
-use crate::request::{Canonical, Inference, MediaRules, Piece, token_ids};
+use crate::request::{Canonical, Inference, MediaRules, Piece, packed_ids, token_ids};
 
 /// Bytes of text that make a token.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -33,6 +33,7 @@ pub fn prompt_tokens<'a>(inference: &Inference, body: &[u8], rules: impl Into<Me
             _ => tokens += std::mem::take(&mut bytes).div_ceil(BYTES_PER_TOKEN),
         }
         match piece {
+            Piece::PackedTokens(range) => tokens += packed_ids(body, range.clone()).count() as u64,
             Piece::Tokens(range) => tokens += token_ids(body, range.clone()).count() as u64,
             Piece::Media(kind, string) => {
                 let count = media::tokens(*kind, &decoded(string, body), *hints, rules.estimate)

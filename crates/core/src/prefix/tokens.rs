@@ -12,7 +12,7 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::media::{self, VideoHints};
 use super::{BlockHasher, BlockHashes, text};
-use crate::request::{Canonical, Inference, JsonStr, MediaRules, Piece};
+use crate::request::{Canonical, Inference, JsonStr, MediaRules, Piece, packed_ids};
 
 /// Most tokens of all media parts of a request together: a part of a few bytes may claim to be many.
 pub(super) const MAX_MEDIA_TOKENS: u32 = 1 << 20;
@@ -59,6 +59,15 @@ pub fn block_hashes<'a>(
                     body.get(range.start as usize..range.end as usize).unwrap_or_default(),
                 );
             }
+            Piece::PackedTokens(range) => {
+                hasher.align();
+                for id in packed_ids(body, range.clone()) {
+                    if hasher.is_full() {
+                        break;
+                    }
+                    hasher.write_token(id);
+                }
+            }
             Piece::Media(kind, string) => {
                 let content = decoded(string, body);
                 hasher.align();
@@ -76,6 +85,7 @@ fn piece_bytes(piece: &Piece) -> usize {
     match piece {
         Piece::Text(string) => string.end.saturating_sub(string.start) as usize,
         Piece::Json(range) | Piece::Tokens(range) => range.len(),
+        Piece::PackedTokens(range) => size_of::<u32>() * range.len(),
         Piece::Media(..) => 1024,
         Piece::NextPrompt => 0,
     }

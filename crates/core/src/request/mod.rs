@@ -9,7 +9,8 @@
 //! | `scan`, `words`, `number`, `escapes` | the pull scanner over a whole body |
 //! | `canonical` | one spelling for all spellings of a JSON value |
 //! | `envelope`, `pieces` | what all APIs share |
-//! | `openai`, `chat`, `anthropic`, `vllm` | one API family each |
+//! | `openai`, `chat`, `anthropic`, `vllm`, `sglang` | one API family each |
+//! | `protobuf`, `vllm_grpc`, `vertex` | the same in messages of gRPC |
 //! | `media_type` | what a body is by its content type |
 //! | `other`, `multipart`, `urlencoded` | bodies of which the model alone is read |
 //! | `parameters`, `percent` | spellings in headers of parts and in forms |
@@ -49,9 +50,11 @@ mod parse;
 mod paths;
 mod percent;
 mod pieces;
+mod protobuf;
 mod response;
 mod rewrite_back;
 mod scan;
+mod sglang;
 mod skim;
 mod splice;
 mod sse;
@@ -60,7 +63,9 @@ mod tokenized;
 mod types;
 mod urlencoded;
 mod usage;
+mod vertex;
 mod vllm;
+mod vllm_grpc;
 mod words;
 
 pub use canonical::Canonical;
@@ -80,4 +85,4 @@ pub use rewrite_back::ModelRestorer;
 pub use splice::splice_model;
 pub use state::{MAX_STATE_ID, MadeId, may_refer_to_state, state_in_path};
 pub use tokenized::{MediaSpan, Tokenized, TokenizedPrompt};
-pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Spelling, Usage, token_ids};
+pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Spelling, Usage, packed_ids, token_ids};

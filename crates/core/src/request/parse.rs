@@ -4,7 +4,7 @@ use super::error::ParseError;
 use super::media_type::BodyKind;
 use super::paths::ParserKind;
 use super::types::{Api, Inference};
-use super::{anthropic, lenient, openai, other, vllm};
+use super::{anthropic, lenient, openai, other, sglang, vertex, vllm, vllm_grpc};
 
 /// The API that `path` means to the parser `kind`. To a parser that does not claim the path it means what the parser
 /// is for in the first place: completions, messages, generate, or nothing it looks into.
@@ -13,6 +13,8 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
         ParserKind::OpenAi => Api::Completions,
         ParserKind::Anthropic => Api::Messages,
         ParserKind::VllmHttp => Api::Generate,
+        ParserKind::SglangHttp => Api::SglangGenerate,
+        ParserKind::VllmGrpc | ParserKind::Vertex => Api::Opaque,
         ParserKind::Passthrough => Api::Opaque,
     })
 }
@@ -25,6 +27,9 @@ pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> R
         Api::CountTokens => {
             let read = other::read(content_type, body);
             return Ok(Inference { api: Api::CountTokens, skip_response: true, ..read });
+        }
+        Api::GrpcGenerate | Api::GrpcEmbed | Api::VertexChat | Api::VertexRaw => {
+            return parse(kind, path, body);
         }
         _ => {}
     }
@@ -59,6 +64,9 @@ pub fn parse(kind: ParserKind, path: &str, body: &[u8]) -> Result<Inference, Par
         }
         Api::Messages => anthropic::parse(body),
         Api::Generate => vllm::parse(body),
+        Api::SglangGenerate => sglang::parse(body),
+        api @ (Api::GrpcGenerate | Api::GrpcEmbed) => Ok(vllm_grpc::parse(api, body)),
+        api @ (Api::VertexChat | Api::VertexRaw) => Ok(vertex::parse(api, body)),
         api => openai::parse(api, body),
     }
 }

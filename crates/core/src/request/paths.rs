@@ -19,13 +19,30 @@ pub enum ParserKind {
     Anthropic,
     /// `vllmhttp-parser`.
     VllmHttp,
+    /// `sglanghttp-parser`.
+    SglangHttp,
+    /// `vllmgrpc-parser`.
+    VllmGrpc,
+    /// `vertexai-parser`.
+    Vertex,
     /// `passthrough-parser`: claims no path, takes what no other parser wants, and does not look into the body.
     Passthrough,
 }
 
 impl ParserKind {
-    /// All parsers, in the default order.
-    pub const ALL: [Self; 4] = [Self::OpenAi, Self::Anthropic, Self::VllmHttp, Self::Passthrough];
+    /// All parsers.
+    pub const ALL: [Self; 7] = [
+        Self::OpenAi,
+        Self::Anthropic,
+        Self::VllmHttp,
+        Self::SglangHttp,
+        Self::VllmGrpc,
+        Self::Vertex,
+        Self::Passthrough,
+    ];
+
+    /// Those of a configuration that lists none, in order.
+    pub const DEFAULT: [Self; 4] = [Self::OpenAi, Self::Anthropic, Self::VllmHttp, Self::Passthrough];
 
     /// The plugin type, as it stands in a configuration.
     pub fn type_name(self) -> &'static str {
@@ -33,6 +50,9 @@ impl ParserKind {
             Self::OpenAi => "openai-parser",
             Self::Anthropic => "anthropic-parser",
             Self::VllmHttp => "vllmhttp-parser",
+            Self::SglangHttp => "sglanghttp-parser",
+            Self::VllmGrpc => "vllmgrpc-parser",
+            Self::Vertex => "vertexai-parser",
             Self::Passthrough => "passthrough-parser",
         }
     }
@@ -57,6 +77,16 @@ impl ParserKind {
             ],
             Self::Anthropic => &[("messages", Api::Messages), ("messages/count_tokens", Api::CountTokens)],
             Self::VllmHttp => &[("inference/v1/generate", Api::Generate)],
+            Self::SglangHttp => &[("generate", Api::SglangGenerate)],
+            Self::VllmGrpc => &[
+                ("vllm.grpc.engine.VllmEngine/Generate", Api::GrpcGenerate),
+                ("vllm.grpc.engine.VllmEngine/Embed", Api::GrpcEmbed),
+            ],
+            Self::Vertex => &[
+                ("PredictionService/ChatCompletions", Api::VertexChat),
+                ("PredictionService/StreamRawPredict", Api::VertexRaw),
+                ("PredictionService/RawPredict", Api::VertexRaw),
+            ],
             Self::Passthrough => &[],
         }
     }
@@ -65,6 +95,7 @@ impl ParserKind {
     pub fn app_protocols(self) -> &'static [&'static str] {
         match self {
             Self::Passthrough => &[],
+            Self::VllmGrpc | Self::Vertex => &["kubernetes.io/h2c"],
             _ => &["kubernetes.io/h2c", "http"],
         }
     }
@@ -160,7 +191,7 @@ impl Parsers {
 impl Default for Parsers {
     /// The list that holds when the configuration names none.
     fn default() -> Self {
-        Self::new(ParserKind::ALL)
+        Self::new(ParserKind::DEFAULT)
     }
 }
 
@@ -180,7 +211,11 @@ fn trimmed(path: &str) -> &str {
 
 /// True if the last segments of `path` are those of `suffix`.
 fn ends_with_segments(path: &str, suffix: &str) -> bool {
-    path.strip_suffix(suffix).is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    let Some(before) = path.strip_suffix(suffix) else { return false };
+    // A service of gRPC has its package before its name.
+    before.is_empty()
+        || before.ends_with('/')
+        || (before.ends_with('.') && suffix.starts_with(char::is_uppercase))
 }
 
 #[cfg(test)]
@@ -214,6 +249,26 @@ mod tests {
         ] {
             assert_eq!(resolve(path), Some((kind, Some(api))), "{path}");
         }
+    }
+
+    #[test]
+    fn services_of_grpc_are_found_with_and_without_their_package() {
+        let parsers = Parsers::new([ParserKind::VllmGrpc, ParserKind::Vertex]);
+        for (path, kind, api) in [
+            ("/vllm.grpc.engine.VllmEngine/Generate", ParserKind::VllmGrpc, Api::GrpcGenerate),
+            ("/vllm.grpc.engine.VllmEngine/Embed", ParserKind::VllmGrpc, Api::GrpcEmbed),
+            (
+                "/google.cloud.aiplatform.v1beta1.PredictionService/ChatCompletions",
+                ParserKind::Vertex,
+                Api::VertexChat,
+            ),
+            ("/PredictionService/StreamRawPredict", ParserKind::Vertex, Api::VertexRaw),
+        ] {
+            assert_eq!(parsers.resolve(path), Some(kind), "{path}");
+            assert_eq!(kind.api(path), Some(api), "{path}");
+        }
+        assert_eq!(parsers.resolve("/MyPredictionService/RawPredict"), None);
+        assert_eq!(resolve("/v1/my.completions"), Some((ParserKind::Passthrough, None)));
     }
 
     #[test]
@@ -254,7 +309,8 @@ mod tests {
         for kind in ParserKind::ALL {
             assert_eq!(ParserKind::from_type_name(kind.type_name()), Some(kind));
         }
-        assert_eq!(ParserKind::from_type_name("sglanghttp-parser"), None);
+        assert_eq!(ParserKind::from_type_name("sglang-parser"), None);
+        assert_eq!(ParserKind::VllmGrpc.app_protocols(), ["kubernetes.io/h2c"]);
         assert_eq!(ParserKind::OpenAi.app_protocols(), ["kubernetes.io/h2c", "http"]);
         assert!(ParserKind::Passthrough.app_protocols().is_empty());
     }

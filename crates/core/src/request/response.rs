@@ -3,12 +3,14 @@
 
 mod events;
 mod found;
+mod frames;
 mod objects;
 
 use super::types::{Api, Usage};
 use super::usage::{self, Dialect};
 use events::EventSource;
 use found::Found;
+use frames::Frames;
 use objects::Members;
 
 /// Reads the usage that a response reports, chunk by chunk. Where the chunks end makes no difference.
@@ -28,6 +30,8 @@ enum Source {
     Nothing,
     Json(Members),
     Events(EventSource),
+    /// Messages of gRPC.
+    Frames(Frames),
 }
 
 impl ResponseReader {
@@ -37,6 +41,7 @@ impl ResponseReader {
         let dialect = Dialect::of(api);
         let source = match dialect {
             None => Source::Nothing,
+            Some(_) if is_grpc(api) => Source::Frames(Frames::new(api, limit)),
             Some(_) if event_stream => Source::Events(EventSource::new(limit)),
             Some(_) => Source::Json(Members::at_the_top(limit)),
         };
@@ -61,6 +66,7 @@ impl ResponseReader {
                 None => found.clipped = true,
             }),
             Source::Events(events) => events.feed(chunk, found),
+            Source::Frames(frames) => frames.feed(chunk, found),
         }
     }
 
@@ -84,7 +90,8 @@ impl ResponseReader {
     /// True if all that matters of the answer has come: its last event, or the whole document.
     pub fn closed(&self) -> bool {
         match &self.source {
-            Source::Nothing => false,
+            // That a call of gRPC has ended is told by its trailers.
+            Source::Nothing | Source::Frames(_) => false,
             Source::Json(members) => members.is_complete(),
             Source::Events(events) => self.found.last || events.ends_with_mark(self.found.dialect),
         }
@@ -101,7 +108,13 @@ impl ResponseReader {
     }
 }
 
+fn is_grpc(api: Api) -> bool {
+    matches!(api, Api::GrpcGenerate | Api::GrpcEmbed | Api::VertexChat | Api::VertexRaw)
+}
+
 #[cfg(test)]
 mod event_tests;
+#[cfg(test)]
+mod frames_tests;
 #[cfg(test)]
 mod tests;

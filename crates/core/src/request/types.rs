@@ -5,9 +5,9 @@ use std::ops::Range;
 
 use smallvec::SmallVec;
 
-use super::error::Unread;
+use super::error::{Shape, Unread};
 use super::model_name::MAX_MODEL_MEMBERS;
-use super::{escapes, number, percent};
+use super::{escapes, number, percent, protobuf};
 
 /// Which API a request speaks; it decides which fields are read and how usage is reported.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -30,6 +30,16 @@ pub enum Api {
     CountTokens,
     /// vLLM `…/inference/v1/generate`.
     Generate,
+    /// SGLang `/generate`.
+    SglangGenerate,
+    /// vLLM's gRPC `Generate`.
+    GrpcGenerate,
+    /// vLLM's gRPC `Embed`.
+    GrpcEmbed,
+    /// Vertex AI's gRPC `ChatCompletions`.
+    VertexChat,
+    /// Vertex AI's gRPC `RawPredict` and `StreamRawPredict`.
+    VertexRaw,
     /// A body of which only the model is read: rerank, score, pooling, classify, tokenize, audio, forms and so on.
     Other,
     /// A body that is not looked into.
@@ -49,6 +59,11 @@ impl Api {
             Self::Messages => "messages",
             Self::CountTokens => "count_tokens",
             Self::Generate => "generate",
+            Self::SglangGenerate => "sglang_generate",
+            Self::GrpcGenerate => "grpc_generate",
+            Self::GrpcEmbed => "grpc_embed",
+            Self::VertexChat => "vertex_chat",
+            Self::VertexRaw => "vertex_raw",
             Self::Other => "other",
             Self::Opaque => "opaque",
         }
@@ -100,6 +115,8 @@ pub enum Piece {
     Json(Range<u32>),
     /// A JSON array of token ids.
     Tokens(Range<u32>),
+    /// Token ids as packed numbers of protobuf.
+    PackedTokens(Range<u32>),
     /// An image, video or audio part; the string is its URL or data.
     Media(MediaKind, JsonStr),
     /// What follows is a prompt of its own (completions with several prompts).
@@ -143,6 +160,17 @@ pub enum Spelling {
     Verbatim,
     /// As pairs of `application/x-www-form-urlencoded`: a blank is a plus sign, other bytes may be `%XX`.
     Percent,
+}
+
+/// The ids in the range of a [`Piece::PackedTokens`]; what follows a broken one is left out. Ids beyond 32 bits wrap
+/// around.
+pub fn packed_ids(body: &[u8], range: Range<u32>) -> impl Iterator<Item = u32> {
+    let mut left = body.get(range.start as usize..range.end as usize).unwrap_or_default();
+    std::iter::from_fn(move || {
+        let (id, length) = protobuf::varint(left)?;
+        left = left.get(length..)?;
+        Some(id as u32)
+    })
 }
 
 /// What a request asks for.
@@ -228,6 +256,34 @@ impl Inference {
         } else {
             self.more_models = true;
         }
+    }
+
+    /// The same, read from a body that begins `by` bytes further in another one, in which no model can be set.
+    pub(super) fn moved(mut self, by: u32) -> Self {
+        let range =
+            |range: &mut Range<u32>| *range = range.start.saturating_add(by)..range.end.saturating_add(by);
+        let string = |string: &mut JsonStr| {
+            (string.start, string.end) = (string.start.saturating_add(by), string.end.saturating_add(by));
+        };
+        (self.model, self.insert_at) = (None, None);
+        self.model_values.clear();
+        for text in [&mut self.state, &mut self.conversation, &mut self.cache_salt].into_iter().flatten() {
+            string(text);
+        }
+        for piece in &mut self.prompt.pieces {
+            match piece {
+                Piece::Text(text) | Piece::Media(_, text) => string(text),
+                Piece::Json(place) | Piece::Tokens(place) | Piece::PackedTokens(place) => range(place),
+                Piece::NextPrompt => {}
+            }
+        }
+        self.unread = match self.unread {
+            Some(Unread::Shape(shape)) => {
+                Some(Unread::Shape(Shape { at: shape.at.saturating_add(by), ..shape }))
+            }
+            unread => unread,
+        };
+        self
     }
 
     /// Bytes that the prompt's pieces take beside the body.

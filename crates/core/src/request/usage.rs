@@ -17,6 +17,8 @@ pub(super) enum Dialect {
     OpenAi,
     /// Anthropic: input in `message_start`, output in `message_delta`; the counts never have a total.
     Anthropic,
+    /// SGLang's own: `meta_info` in every event, each with the counts so far.
+    Sglang,
 }
 
 impl Dialect {
@@ -25,6 +27,7 @@ impl Dialect {
         match api {
             Api::Opaque | Api::CountTokens => None,
             Api::Messages => Some(Self::Anthropic),
+            Api::SglangGenerate => Some(Self::Sglang),
             _ => Some(Self::OpenAi),
         }
     }
@@ -37,10 +40,10 @@ pub(super) const MAX_COUNT: u64 = 1 << 40;
 /// The counts of one `usage` object.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Report {
-    prompt: u64,
-    completion: u64,
-    total: u64,
-    cached: Option<u64>,
+    pub(super) prompt: u64,
+    pub(super) completion: u64,
+    pub(super) total: u64,
+    pub(super) cached: Option<u64>,
     /// Counts that were left out because they are beyond [`MAX_COUNT`].
     pub(super) unbelievable: u32,
 }
@@ -64,7 +67,7 @@ impl Event {
     /// Its reports in the order in which they count.
     pub(super) fn reports(self, dialect: Dialect) -> impl Iterator<Item = Report> {
         let [first, second] = match dialect {
-            Dialect::OpenAi => [self.top.or(self.nested), None],
+            Dialect::OpenAi | Dialect::Sglang => [self.top.or(self.nested), None],
             // What the start says about output is a placeholder.
             Dialect::Anthropic => [self.nested.map(|start| Report { completion: 0, ..start }), self.top],
         };
@@ -99,7 +102,7 @@ pub(super) fn read_alone(dialect: Dialect, bytes: &[u8]) -> Result<Option<Report
 /// Name of the member of an event that may hold the answer as a whole.
 pub(super) fn carrier(dialect: Dialect) -> &'static str {
     match dialect {
-        Dialect::OpenAi => "response",
+        Dialect::OpenAi | Dialect::Sglang => "response",
         Dialect::Anthropic => "message",
     }
 }
@@ -129,6 +132,7 @@ pub(super) fn read_event(dialect: Dialect, data: &[u8]) -> Result<Event, ScanErr
     while let Some(name) = cursor.member(&mut object)? {
         match cursor.value(name).as_ref() {
             b"usage" => event.top = read(dialect, &mut cursor)?,
+            b"meta_info" if dialect == Dialect::Sglang => event.top = read(dialect, &mut cursor)?,
             b"error" => event.failed |= says_something(&mut cursor)?,
             b"type" | b"object" => read_type(&mut cursor, &mut event)?,
             b"choices" => {
@@ -241,6 +245,9 @@ fn read(dialect: Dialect, cursor: &mut Cursor<'_>) -> Result<Option<Report>, Sca
             b"output_tokens" => output = count(cursor, &mut unbelievable)?,
             b"prompt_tokens_details" => prompt_cached = cached(cursor, &mut unbelievable)?,
             b"input_tokens_details" => input_cached = cached(cursor, &mut unbelievable)?,
+            b"cached_tokens" if dialect == Dialect::Sglang => {
+                prompt_cached = count(cursor, &mut unbelievable)?;
+            }
             b"cache_read_input_tokens" => cache_read = count(cursor, &mut unbelievable)?,
             _ => {
                 cursor.skip()?;
@@ -248,7 +255,7 @@ fn read(dialect: Dialect, cursor: &mut Cursor<'_>) -> Result<Option<Report>, Sca
         }
     }
     Ok(Some(match dialect {
-        Dialect::OpenAi => Report {
+        Dialect::OpenAi | Dialect::Sglang => Report {
             prompt: prompt.or(input).unwrap_or_default(),
             completion: completion.or(output).unwrap_or_default(),
             total: total.unwrap_or_default(),

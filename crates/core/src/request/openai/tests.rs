@@ -25,6 +25,7 @@ fn pieces(path: &str, body: &str) -> Vec<String> {
         Piece::Media(MediaKind::Audio, string) => format!("@audio {}", string.text(bytes)),
         Piece::Media(MediaKind::Video, string) => format!("@video {}", string.text(bytes)),
         Piece::NextPrompt => "|".to_owned(),
+        Piece::PackedTokens(_) => panic!("no JSON has packed numbers"),
     };
     inference.prompt.pieces.iter().map(piece).collect()
 }

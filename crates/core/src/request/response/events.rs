@@ -26,9 +26,19 @@ const NAME: usize = 32;
 static WORDS: LazyLock<[Finder<'static>; 4]> =
     LazyLock::new(|| [b"usage".as_slice(), b"error", b"complete", b"failed"].map(Finder::new));
 
+/// The same for SGLang's own path.
+static SGLANG_WORDS: LazyLock<[Finder<'static>; 2]> =
+    LazyLock::new(|| [b"meta_info".as_slice(), b"error"].map(Finder::new));
+
 /// The words that matter in answers to an API.
 fn words(found: &Found) -> &'static [Finder<'static>] {
-    if found.responses { &*WORDS } else { WORDS.split_at(2).0 }
+    if found.dialect == Dialect::Sglang {
+        &*SGLANG_WORDS
+    } else if found.responses {
+        &*WORDS
+    } else {
+        WORDS.split_at(2).0
+    }
 }
 
 /// Lines end in LF, CR or CRLF.

@@ -36,7 +36,8 @@ impl Found {
     /// Adds a member of a document to what its event says.
     pub(super) fn member(&self, member: Member<'_>, event: &mut Event) {
         match member.name {
-            "usage" => {
+            "meta_info" if self.dialect != Dialect::Sglang => {}
+            "usage" | "meta_info" => {
                 if let Ok(Some(report)) = usage::read_alone(self.dialect, member.bytes) {
                     *(if member.nested { &mut event.nested } else { &mut event.top }) = Some(report);
                 }

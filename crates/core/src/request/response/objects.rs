@@ -5,9 +5,13 @@ use std::borrow::Cow;
 use crate::request::escapes;
 use crate::request::skim::{Edge, Shape, Skim, WantedMembers};
 
+/// How many of the members hold usage; they stand first.
+const OBJECTS: usize = 2;
+
 /// The members that are read.
 const MEMBERS: &[(&str, Shape)] = &[
     ("usage", Shape::Object),
+    ("meta_info", Shape::Object),
     ("error", Shape::StringOrObject),
     ("type", Shape::String),
     ("object", Shape::String),
@@ -75,7 +79,7 @@ impl Members {
                     let nested = self.skim.is_within();
                     let name = MEMBERS.get(self.skim.found()).map_or("", |(name, _)| name);
                     let part = chunk.get(start..at).unwrap_or_default();
-                    if name == "usage" && self.held.len() + part.len() > self.limit {
+                    if self.skim.found() < OBJECTS && self.held.len() + part.len() > self.limit {
                         report(None);
                     } else if self.held.is_empty() {
                         report(Some(Member { name, bytes: part, nested }));
@@ -95,7 +99,7 @@ impl Members {
     /// Keeps more of a value that is not whole yet.
     fn hold(&mut self, part: &[u8]) {
         // One byte more than allowed marks a value as too long.
-        let limit = if self.skim.found() == 0 { self.limit } else { WORD };
+        let limit = if self.skim.found() < OBJECTS { self.limit } else { WORD };
         let room = limit.saturating_add(1).saturating_sub(self.held.len());
         self.held.extend_from_slice(part.get(..room).unwrap_or(part));
     }

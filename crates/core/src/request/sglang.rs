@@ -1,0 +1,97 @@
+//! Bodies of SGLang's own endpoint `/generate`.
+
+use super::envelope::read_body;
+use super::error::{ParseError, ScanError, Unread};
+use super::openai::BODY_CONTEXT;
+use super::pieces::{Pieces, read_tokens};
+use super::scan::{Cursor, Kind};
+use super::types::{Api, Inference};
+
+/// Reads a `generate` body: ids, or a text. It has no model that could be replaced.
+pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
+    let (mut ids, mut text) = (Pieces::default(), Pieces::default());
+    let (mut cap, mut key, mut any) = (None, None, false);
+    let mut inference = read_body(body, Api::SglangGenerate, &mut |name, cursor| {
+        match name {
+            b"input_ids" if cursor.peek()? != Kind::Null => {
+                (ids, any) = (Pieces::default(), true);
+                read_tokens(cursor, &mut ids)?;
+            }
+            b"text" if cursor.peek()? == Kind::String => {
+                text = Pieces::default();
+                text.text(cursor.string()?);
+            }
+            b"extra_key" => key = cursor.string_or_skip()?,
+            b"sampling_params" => cap = read_cap(cursor)?,
+            _ => return Ok(false),
+        }
+        Ok(true)
+    })
+    .map_err(|fault| ParseError::Json { context: BODY_CONTEXT, fault })?;
+    inference.max_output_tokens = cap;
+    inference.cache_salt = key;
+    (inference.model, inference.insert_at) = (None, None);
+    inference.model_values.clear();
+    (inference.prompt, inference.unread) = if any { ids } else { text }.into_prompt();
+    if inference.prompt.pieces.is_empty() {
+        let missing = if any {
+            "invalid generate request: input_ids cannot be empty"
+        } else {
+            "invalid generate request: input_ids must be provided"
+        };
+        inference.unread.get_or_insert(Unread::Missing(missing));
+    }
+    Ok(inference)
+}
+
+/// `max_new_tokens` of the sampling parameters that come next.
+fn read_cap(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
+    let mut cap = None;
+    if cursor.peek()? != Kind::Object {
+        cursor.skip()?;
+        return Ok(cap);
+    }
+    let mut object = cursor.open()?;
+    while let Some(name) = cursor.member(&mut object)? {
+        if cursor.value(name).as_ref() == b"max_new_tokens" {
+            cap = cursor.count_or_skip()?;
+        } else {
+            cursor.skip()?;
+        }
+    }
+    Ok(cap)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::types::Piece;
+    use super::*;
+
+    #[test]
+    fn ids_the_cap_and_the_key_of_the_cache_are_read() {
+        let body =
+            br#"{"input_ids":[1,2,3],"sampling_params":{"max_new_tokens":0},"stream":true,"extra_key":"k"}"#;
+        let inference = parse(body).unwrap();
+        assert_eq!((inference.max_output_tokens, inference.stream), (Some(0), true));
+        assert_eq!(inference.cache_salt.unwrap().text(body), "k");
+        assert!(matches!(inference.prompt.pieces.as_slice(), [Piece::Tokens(_)]));
+        assert!(!inference.is_rewritable());
+        let text = parse(br#"{"text":"hello","model":"m"}"#).unwrap();
+        assert!(matches!(text.prompt.pieces.as_slice(), [Piece::Text(_)]) && text.unread.is_none());
+        assert!(text.model.is_none() && text.model_values.is_empty());
+    }
+
+    #[test]
+    fn missing_and_malformed_ids_are_told_apart_and_go_on() {
+        for (body, expected) in [
+            (r#"{"sampling_params":7}"#, "invalid generate request: input_ids must be provided"),
+            (r#"{"input_ids":null}"#, "invalid generate request: input_ids must be provided"),
+            (r#"{"input_ids":[]}"#, "invalid generate request: input_ids cannot be empty"),
+            (r#"{"input_ids":[[1],[2]]}"#, "expected an array of token ids at byte 14"),
+            (r#"{"input_ids":[-1]}"#, "expected a token id from 0 to 4294967295 at byte 14"),
+        ] {
+            assert_eq!(parse(body.as_bytes()).unwrap().unread.unwrap().to_string(), expected, "{body}");
+        }
+        assert!(parse(b"[1]").is_err());
+    }
+}
