@@ -14,8 +14,7 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
         ParserKind::Anthropic => Api::Messages,
         ParserKind::VllmHttp => Api::Generate,
         ParserKind::SglangHttp => Api::SglangGenerate,
-        ParserKind::VllmGrpc | ParserKind::Vertex => Api::Opaque,
-        ParserKind::Passthrough => Api::Opaque,
+        ParserKind::VllmGrpc | ParserKind::Vertex | ParserKind::Passthrough => Api::Opaque,
     })
 }
 

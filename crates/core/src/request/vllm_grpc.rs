@@ -67,7 +67,7 @@ fn input_ids(body: &[u8], message: Range<usize>) -> Option<Range<usize>> {
     for (field, value) in fields.by_ref() {
         match value {
             Value::Range(range) if field == INPUT_IDS && found.is_none() && !range.is_empty() => {
-                found = Some(range)
+                found = Some(range);
             }
             // Ids that lie apart: no client of this service writes them so.
             _ if field == INPUT_IDS => return None,
