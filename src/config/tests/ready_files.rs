@@ -40,7 +40,7 @@ fn the_default_is_a_file_too() {
     );
     assert_eq!(plan.scheduler.profiles()[0].picker.kind, "max-score-picker");
     assert!(plan.producers.iter().any(|producer| &*producer.name == "approx-prefix-cache-producer"));
-    assert_eq!(plan.parsers.iter().map(|parser| parser.kind).collect::<Vec<_>>(), ParserKind::ALL);
+    assert_eq!(plan.parsers.iter().map(|parser| parser.kind).collect::<Vec<_>>(), ParserKind::DEFAULT);
     assert_eq!(plan.metrics_source, Some(SourceSpec::default()));
 }
 
