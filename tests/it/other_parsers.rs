@@ -49,7 +49,7 @@ impl Setup {
         let endpoints = EndpointsFile::with(fleet.list());
         let mut config = config(&endpoints.path(), &[("prefix-cache-scorer", 1)]);
         config += "requestHandler:\n  parsers:\n";
-        parsers.iter().for_each(|parser| config += &format!("  - pluginRef: {parser}\n"));
+        config.extend(parsers.iter().map(|parser| format!("  - pluginRef: {parser}\n")));
         let pointsman = Pointsman::start(&config, &["--secure-serving=false"]).await;
         let proxy = Proxy::connect(pointsman.grpc).await;
         Self { pointsman, proxy, _fleet: fleet, _endpoints: endpoints }
@@ -67,12 +67,12 @@ impl Setup {
     async fn stay(&self, path: &str, kind: &'static str, bytes: impl Fn(usize, usize) -> Vec<u8>) {
         let mut homes = [String::new(), String::new()];
         for turn in 0..8 {
-            for which in 0..2 {
+            for (which, home) in homes.iter_mut().enumerate() {
                 let picked = self.send(path, kind, bytes(which, turn)).await;
                 if turn == 0 {
-                    homes[which].clone_from(&picked);
+                    home.clone_from(&picked);
                 }
-                assert_eq!(picked, homes[which], "{path}: turn {turn} of {which}");
+                assert_eq!(picked, *home, "{path}: turn {turn} of {which}");
             }
         }
         assert_eq!(

@@ -93,7 +93,9 @@ mod tests {
 
     fn packed(ids: &[u32]) -> Vec<u8> {
         let mut packed = Vec::new();
-        ids.iter().for_each(|id| put_varint(&mut packed, u64::from(*id)));
+        for id in ids {
+            put_varint(&mut packed, u64::from(*id));
+        }
         packed
     }
 
