@@ -15,6 +15,7 @@ use super::observed::{describe_stages, observer};
 use super::prepare::Preparation;
 use super::request_body::{RequestBody, Unparsed};
 use super::retry;
+use super::rewrite::Incoming;
 use super::route::Routing;
 use super::understood::{LabelText, Understood, kept_request_id, new_request_id};
 use super::{
@@ -167,7 +168,8 @@ impl Director {
 
     fn understand(&self, headers: &Headers, body: RequestBody, rng: &mut Rng) -> Result<Understood, Refusal> {
         let RequestBody { inference, plain, .. } = &body;
-        let incoming_model = rewrite::incoming_model(inference, plain, headers)?;
+        let Incoming { model: incoming_model, in_query } =
+            rewrite::incoming_model(inference, plain, headers)?;
         // Only a body that could be read whole can be rewritten, whatever the proxy said of it.
         let rewritable = inference.is_rewritable();
         let sources = rewrite::Sources {
@@ -177,8 +179,11 @@ impl Director {
             metrics: &self.parts.metrics,
         };
         sources.check_read(inference)?;
-        let target_model = sources.target_model(&incoming_model, rewritable, rng.f64())?;
-        let rewrites = rewritable && target_model != incoming_model;
+        let target_model = sources.target_model(&incoming_model, rewritable || in_query, rng.f64())?;
+        let changes = target_model != incoming_model;
+        let new_path =
+            (in_query && changes).then(|| request::with_query_model(headers, &target_model)).flatten();
+        let rewrites = rewritable && changes;
         if rewrites {
             rewrite::check(inference, &target_model)?;
         }
@@ -191,6 +196,7 @@ impl Director {
             target_model,
             incoming_model,
             rewrites,
+            new_path,
             priority: objective::priority(&self.parts.pool, headers, &self.unknown_objectives),
             fairness_id: objective::fairness_id(headers, &self.parts.entry),
             tokens: None,

@@ -22,7 +22,7 @@ pub(super) struct Sources<'a> {
 
 impl Sources<'_> {
     /// The target model for a request that names `incoming`, "" if nothing names one: servers have a model of their
-    /// own. `draw` is a uniform number in 0..1. `rewritable`: the body can get another model. An error if the rule that
+    /// own. `draw` is a uniform number in 0..1. `rewritable`: the body or the query can get another model. An error if the rule that
     /// matches has no target, or if the name is longer than [`MAX_MODEL_NAME`].
     pub(super) fn target_model(
         &self,
@@ -88,17 +88,29 @@ pub(super) fn asked(headers: &Headers, header_counts: bool) -> Result<Option<Str
     MODEL_REWRITE.value(headers).map(|model| named(&format!("header {current}"), model)).transpose()
 }
 
-/// The model that the body names, else the query, or "".
+/// The model that a request names.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Incoming {
+    /// Its name; "" if nothing names one.
+    pub(super) model: String,
+    /// It stands in the query of the path.
+    pub(super) in_query: bool,
+}
+
+/// The model that the body names, else the query.
 pub(super) fn incoming_model(
     inference: &Inference,
     body: &Bytes,
     headers: &Headers,
-) -> Result<String, Refusal> {
-    match inference.model_name(body) {
-        Some(model) => named("model", model),
-        None if inference.is_rewritable() => Ok(String::new()),
-        None => Ok(request::query_model(headers).unwrap_or_default()),
+) -> Result<Incoming, Refusal> {
+    if let Some(model) = inference.model_name(body) {
+        return Ok(Incoming { model: named("model", model)?, in_query: false });
     }
+    if inference.is_rewritable() {
+        return Ok(Incoming::default());
+    }
+    let model = request::query_model(headers);
+    Ok(Incoming { in_query: model.is_some(), model: model.unwrap_or_default() })
 }
 
 /// `model` if it is no longer than a model name may be.

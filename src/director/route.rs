@@ -35,6 +35,11 @@ impl Director {
         if body_changed && request.body.decoded.is_some() {
             edits.remove("content-encoding");
         }
+        let new_path = request.new_path.take();
+        let restores = body_changed || new_path.is_some();
+        if let Some(path) = new_path {
+            edits.set(":path", path);
+        }
         let size: usize = forwarded.iter().map(Bytes::len).sum();
         let metrics = self.parts.metrics.request(labels.borrow());
         metrics.requested(size as u64);
@@ -68,7 +73,7 @@ impl Director {
             api,
             response_timer: parser.map(|parser| parser.response_timer.clone()),
             streaming: request.body.inference.stream,
-            restore: body_changed.then_some((request.target_model, request.incoming_model)),
+            restore: restores.then_some((request.target_model, request.incoming_model)),
             decision,
             profile_names: Arc::clone(&self.profile_names),
             hooks: Arc::clone(&self.hooks),

@@ -18,6 +18,8 @@ pub(super) struct Understood {
     pub(super) incoming_model: String,
     /// The body is forwarded with another model than it came with.
     pub(super) rewrites: bool,
+    /// The path as it is forwarded, if the model in its query changed.
+    pub(super) new_path: Option<Vec<u8>>,
     pub(super) priority: i32,
     pub(super) fairness_id: String,
     /// The exact tokens, where somebody made them in time.

@@ -3,6 +3,8 @@
 use std::fmt::Write as _;
 use std::hash::{DefaultHasher, Hasher};
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use bytes::Bytes;
 use serde_json::json;
 
@@ -73,7 +75,7 @@ fn anthropic_type(code: Code) -> &'static str {
 pub(super) fn immediate(refusal: &Refusal, caller: Caller) -> ProcessingResponse {
     let code = refusal.reason.code();
     let text = refusal.to_string();
-    let mut set_headers = Vec::with_capacity(4);
+    let mut set_headers = Vec::with_capacity(5);
     let body: Bytes = match caller.form {
         ErrorForm::OpenAi => {
             set_headers.push(json_type());
@@ -92,6 +94,21 @@ pub(super) fn immediate(refusal: &Refusal, caller: Caller) -> ProcessingResponse
             set_headers.push(set_header("grpc-message", percent_encoded(text).into()));
             Bytes::copy_from_slice(text.as_bytes())
         }
+        ErrorForm::GrpcWeb | ErrorForm::GrpcWebText => {
+            let status = (grpc_status(code) as i32).to_string();
+            let message = percent_encoded(shortened(&text, MAX_GRPC_MESSAGE));
+            let frame = trailers_frame(&status, &message);
+            let (content_type, body): (&'static [u8], Vec<u8>) = match caller.form {
+                ErrorForm::GrpcWebText => {
+                    (b"application/grpc-web-text+proto", BASE64_STANDARD.encode(frame).into())
+                }
+                _ => (b"application/grpc-web+proto", frame),
+            };
+            set_headers.push(set_header("content-type", Bytes::from_static(content_type)));
+            set_headers.push(set_header("grpc-status", status.into()));
+            set_headers.push(set_header("grpc-message", message.into()));
+            body.into()
+        }
     };
     if let Some(reason) = refusal.reason.dropped() {
         set_headers.push(set_header(DROPPED_REASON, Bytes::from_static(reason.as_bytes())));
@@ -102,8 +119,10 @@ pub(super) fn immediate(refusal: &Refusal, caller: Caller) -> ProcessingResponse
             .unwrap_or_else(|| retry_after_seconds(std::time::Duration::ZERO, caller.share));
         set_headers.push(set_header("retry-after", seconds.to_string().into()));
     }
+    let is_web = matches!(caller.form, ErrorForm::GrpcWeb | ErrorForm::GrpcWebText);
+    let status = if is_web { 200 } else { code.status() };
     let response = ImmediateResponse {
-        status: Some(HttpStatus { code: i32::from(code.status()) }),
+        status: Some(HttpStatus { code: i32::from(status) }),
         headers: Some(HeaderMutation { set_headers, remove_headers: Vec::new() }),
         body,
         grpc_status: (caller.form == ErrorForm::Grpc)
@@ -114,6 +133,15 @@ pub(super) fn immediate(refusal: &Refusal, caller: Caller) -> ProcessingResponse
         response: Some(Response::ImmediateResponse(response)),
         ..ProcessingResponse::default()
     }
+}
+
+/// The trailers of gRPC-Web as a frame of its body. They stand in the headers too, but a proxy that answers by itself
+/// drops the content type of an answer without a body.
+fn trailers_frame(status: &str, message: &str) -> Vec<u8> {
+    const TRAILERS: u8 = 0x80;
+    let trailers = format!("grpc-status: {status}\r\ngrpc-message: {message}\r\n");
+    let length = u32::try_from(trailers.len()).unwrap_or_default();
+    [&[TRAILERS][..], &length.to_be_bytes(), trailers.as_bytes()].concat()
 }
 
 fn json_type() -> HeaderValueOption {
@@ -215,6 +243,38 @@ mod tests {
             unreachable!("a refusal is an immediate response");
         };
         assert!(answer.body.len() <= MAX_GRPC_MESSAGE && std::str::from_utf8(&answer.body).is_ok());
+    }
+
+    #[test]
+    fn every_refusal_of_a_grpc_web_client_is_a_status_in_headers_and_in_a_frame_of_trailers() {
+        for (form, content_type) in [
+            (ErrorForm::GrpcWeb, "application/grpc-web+proto"),
+            (ErrorForm::GrpcWebText, "application/grpc-web-text+proto"),
+        ] {
+            for reason in Reason::ALL {
+                let answer = answer(reason, form);
+                assert_eq!(answer.status.as_ref().unwrap().code, 200);
+                assert!(answer.grpc_status.is_none());
+                assert_eq!(header(&answer, "content-type").unwrap(), content_type);
+                let status: i32 = header(&answer, "grpc-status").unwrap().parse().unwrap();
+                assert!((1..=16).contains(&status), "{status}");
+                let message = header(&answer, "grpc-message").unwrap();
+                assert_eq!(message, text(reason).replace('%', "%25").replace('\n', "%0A"));
+                let body = match form {
+                    ErrorForm::GrpcWebText => BASE64_STANDARD.decode(&answer.body).unwrap(),
+                    _ => answer.body.to_vec(),
+                };
+                let (head, trailers) = body.split_first_chunk::<5>().unwrap();
+                assert_eq!(
+                    (head[0], u32::from_be_bytes(head[1..].try_into().unwrap())),
+                    (0x80, trailers.len() as u32)
+                );
+                let expected = format!("grpc-status: {status}\r\ngrpc-message: {message}\r\n");
+                assert_eq!(String::from_utf8_lossy(trailers), expected);
+                let may_come_again = matches!(reason.code().status(), 429 | 503);
+                assert_eq!(header(&answer, "retry-after").is_some(), may_come_again);
+            }
+        }
     }
 
     #[test]

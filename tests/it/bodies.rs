@@ -155,6 +155,34 @@ async fn the_model_is_read_and_rewritten_on_every_path() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_model_in_a_query_is_rewritten_where_the_body_names_none() {
+    let stack = aliased(&[]).await;
+    let shown = async || {
+        let page = stack.fleet.servers[0].client().get("/sim/requests?n=1").await.json();
+        page[0]["path"].as_str().unwrap_or_default().to_owned()
+    };
+    stack.client().get("/v1/realtime?intent=x&model=alias").await;
+    assert_eq!(shown().await, "/v1/realtime?intent=x&model=real-model");
+    let audio = [("content-type", "audio/wav")];
+    stack.client().post_with("/v1/audio/transcriptions?model=al%69as", &audio, "RIFF").await;
+    assert_eq!(shown().await, "/v1/audio/transcriptions?model=real-model");
+    assert_eq!(last(&stack).await.1, "RIFF");
+    let labels = [("model_name", "alias"), ("target_model_name", "real-model")];
+    let counted = stack.pointsman.metric("llm_d_epp_request_total", &labels).await;
+    stack.client().get("/v1/realtime?model=m").await;
+    assert_eq!(shown().await, "/v1/realtime?model=m", "no rule names this model");
+    // A model in the body counts first, and the query is then none of our business.
+    let mut question = chat("x", 1, false);
+    question["model"] = json!("alias");
+    stack.client().post(&format!("{CHAT}?model=alias"), &question).await;
+    assert_eq!(shown().await, format!("{CHAT}?model=alias"));
+    assert_eq!(
+        stack.pointsman.metric("llm_d_epp_request_total", &labels).await,
+        counted.map(|was| was + 1.0)
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_model_in_a_form_is_read_and_rewritten() {
     let stack = aliased(&[]).await;
     let file = "alias\r\n--\0".repeat(1000);

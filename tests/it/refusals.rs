@@ -75,6 +75,29 @@ async fn a_grpc_client_gets_a_grpc_status_and_its_text() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_web_client_gets_a_status_in_headers_and_in_a_frame_of_trailers() {
+    let (_pointsman, envoy, _endpoints) = without_servers(&[]).await;
+    for (asked, told) in [
+        ("application/grpc-web+proto", "application/grpc-web+proto"),
+        ("application/grpc-web-text", "application/grpc-web-text+proto"),
+    ] {
+        let headers = [("content-type", asked)];
+        let reply = eventually("an answer", async || {
+            Some(envoy.http1().get_with("/inference.Inference/Infer", &headers).await)
+        })
+        .await;
+        assert_eq!((reply.status, reply.header("content-type")), (200, told), "{reply:?}");
+        assert_eq!(reply.header("grpc-status"), "14", "{reply:?}");
+        assert!(
+            reply.header("grpc-message").starts_with("inference error: ServiceUnavailable - "),
+            "{reply:?}"
+        );
+        let starts_with: &[u8] = if asked.contains("text") { b"gA" } else { b"\x80\0\0\0" };
+        assert!(reply.body.starts_with(starts_with), "{reply:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_client_of_an_empty_pool_and_one_too_many_for_the_queue_are_told_when_to_come_again() {
     let (_pointsman, envoy, _endpoints) = without_servers(&[]).await;
     let reply = envoy.http1().post("/v1/chat/completions", &chat("hello", 1, false)).await;

@@ -97,10 +97,15 @@ fn read_block(cursor: &mut Cursor<'_>, pieces: &mut Pieces, place: Place) -> Res
             (b"id", Place::Message) => id = cursor.string_or_skip()?,
             (b"name", Place::Message) => tool = cursor.string_or_skip()?,
             (b"input", Place::Message) => input = Some(cursor.skip()?),
-            // A result holds blocks of its own, but no results: one step deeper and no further.
+            // A result holds blocks of its own, but no results: one step deeper and no further. That of a server's tool
+            // may be a single object.
             (b"content", Place::Message) => {
                 pieces.truncate(start);
-                read_content(cursor, pieces, Place::ToolResult)?;
+                if cursor.peek()? == Kind::Object {
+                    pieces.json(cursor.skip()?);
+                } else {
+                    read_content(cursor, pieces, Place::ToolResult)?;
+                }
             }
             _ => {
                 cursor.skip()?;

@@ -13,6 +13,10 @@ pub enum ErrorForm {
     Anthropic,
     /// A gRPC status.
     Grpc,
+    /// A gRPC status in the form of gRPC-Web: in headers and in a frame of trailers, under HTTP status 200.
+    GrpcWeb,
+    /// The same with a body in base64, for clients that read bodies as text.
+    GrpcWebText,
 }
 
 impl ErrorForm {
@@ -20,8 +24,8 @@ impl ErrorForm {
     /// its parser, on those behind `/v1/messages/`, and on paths of no parser if the client names a version of that
     /// API, as its libraries do on every path.
     pub fn of(headers: &Headers) -> Self {
-        if headers.get("content-type").is_some_and(|kind| is_grpc(kind)) {
-            return Self::Grpc;
+        if let Some(form) = headers.get("content-type").and_then(|kind| grpc_form(kind)) {
+            return form;
         }
         let path = routing_path(headers);
         let claims = |kind: ParserKind| kind.api(&path).is_some();
@@ -34,11 +38,19 @@ impl ErrorForm {
     }
 }
 
-/// True for `application/grpc` with any message format or parameter; gRPC-Web is another protocol.
-fn is_grpc(content_type: &[u8]) -> bool {
-    const GRPC: &[u8] = b"application/grpc";
-    let Some((kind, rest)) = content_type.split_at_checked(GRPC.len()) else { return false };
-    kind.eq_ignore_ascii_case(GRPC) && matches!(rest.first(), None | Some(b'+' | b';' | b' '))
+/// The form for a content type of gRPC or gRPC-Web, with any message format and parameter.
+fn grpc_form(content_type: &[u8]) -> Option<ErrorForm> {
+    const TYPES: [(&[u8], ErrorForm); 3] = [
+        (b"application/grpc", ErrorForm::Grpc),
+        (b"application/grpc-web", ErrorForm::GrpcWeb),
+        (b"application/grpc-web-text", ErrorForm::GrpcWebText),
+    ];
+    TYPES.into_iter().find_map(|(name, form)| {
+        let (kind, rest) = content_type.split_at_checked(name.len())?;
+        let is_it =
+            kind.eq_ignore_ascii_case(name) && matches!(rest.first(), None | Some(b'+' | b';' | b' '));
+        is_it.then_some(form)
+    })
 }
 
 #[cfg(test)]
@@ -47,7 +59,7 @@ mod tests {
 
     #[test]
     fn the_form_is_that_of_the_api_that_is_called() {
-        use ErrorForm::{Anthropic, Grpc, OpenAi};
+        use ErrorForm::{Anthropic, Grpc, GrpcWeb, GrpcWebText, OpenAi};
         for (path, further, form) in [
             ("/v1/messages", ("x", ""), Anthropic),
             ("/v1/messages/?beta=true", ("x", ""), Anthropic),
@@ -62,7 +74,10 @@ mod tests {
             ("/v1/my-messages", ("x", ""), OpenAi),
             ("/v1/messages", ("content-type", "application/grpc+proto"), Grpc),
             ("/inference.Inference/Infer", ("content-type", "Application/gRPC"), Grpc),
-            ("/inference.Inference/Infer", ("content-type", "application/grpc-web"), OpenAi),
+            ("/inference.Inference/Infer", ("content-type", "application/grpc-web"), GrpcWeb),
+            ("/inference.Inference/Infer", ("content-type", "application/gRPC-Web+proto; x=y"), GrpcWeb),
+            ("/inference.Inference/Infer", ("content-type", "application/grpc-web-text+proto"), GrpcWebText),
+            ("/inference.Inference/Infer", ("content-type", "application/grpc-websocket"), OpenAi),
         ] {
             let headers = Headers::from([(":path", path), further]);
             assert_eq!(ErrorForm::of(&headers), form, "{path} {further:?}");

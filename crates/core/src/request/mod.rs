@@ -13,6 +13,7 @@
 //! | `protobuf`, `vllm_grpc`, `vertex` | the same in messages of gRPC |
 //! | `media_type` | what a body is by its content type |
 //! | `other`, `multipart`, `urlencoded` | bodies of which the model alone is read |
+//! | `query` | the model in the query of a path |
 //! | `parameters`, `percent` | spellings in headers of parts and in forms |
 //! | `lenient` | bodies that are JSON to a server and of which nothing is read |
 //! | `encoding` | content-encodings of bodies |
@@ -51,6 +52,7 @@ mod paths;
 mod percent;
 mod pieces;
 mod protobuf;
+mod query;
 mod response;
 mod rewrite_back;
 mod scan;
@@ -77,12 +79,15 @@ pub use inflate::{Inflater, NotDecoded};
 pub use media_estimate::{Frames, MediaEstimate, MediaRules, PictureTokens, VideoEstimate};
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use model_watch::{ModelWatch, beginning};
-pub use other::query_model;
 pub use parse::{api_of, parse, read};
 pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
+pub use query::{query_model, with_query_model};
 pub use response::ResponseReader;
 pub use rewrite_back::ModelRestorer;
 pub use splice::splice_model;
 pub use state::{MAX_STATE_ID, MadeId, may_refer_to_state, state_in_path};
 pub use tokenized::{MediaSpan, Tokenized, TokenizedPrompt};
 pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Spelling, Usage, packed_ids, token_ids};
+
+#[cfg(test)]
+mod shapes_tests;

@@ -1,14 +1,12 @@
-//! Bodies of which the model alone is read, and the model in a query.
+//! Bodies of which the model alone is read.
 
 use std::ops::Range;
 
 use super::envelope::read_body;
 use super::error::{ScanError, Unread};
-use super::headers::Headers;
 use super::media_type::BodyKind;
-use super::model_name::MAX_MODEL_NAME;
 use super::types::{Api, Inference, JsonStr};
-use super::{lenient, multipart, percent, urlencoded};
+use super::{lenient, multipart, urlencoded};
 
 /// What a body of this content type (empty if it has none) says of its model. One that names none can't be rewritten,
 /// so that no member is put into a document that we know nothing of.
@@ -44,19 +42,6 @@ fn read_json(body: &[u8]) -> Result<Inference, ScanError> {
     }
     let (state, conversation) = (inference.state, inference.conversation);
     Ok(Inference { api: Api::Other, state, conversation, ..Inference::opaque() })
-}
-
-/// The parameter `model` of the request's query, decoded, if it is a model's name.
-pub fn query_model(headers: &Headers) -> Option<String> {
-    let path = headers.get(":path")?;
-    let query = path.splitn(2, |byte| *byte == b'?').nth(1)?;
-    let value = query.split(|byte| *byte == b'&').find_map(|pair| pair.strip_prefix(b"model="))?;
-    if value.is_empty() || value.len() > 3 * MAX_MODEL_NAME {
-        return None;
-    }
-    let decoded = percent::decode(value);
-    let text = String::from_utf8_lossy(&decoded);
-    (text.len() <= MAX_MODEL_NAME).then(|| text.into_owned())
 }
 
 #[cfg(test)]
@@ -100,15 +85,5 @@ mod tests {
         assert_eq!((inference.api, inference.unread.map(Unread::label)), (Api::Opaque, Some("json")));
         assert_eq!(read(b"application/grpc", b"{\"model\":\"m\"}"), Inference::opaque());
         assert_eq!(read(b"", b"raw"), Inference::opaque());
-    }
-
-    #[test]
-    fn the_model_in_a_query_is_decoded() {
-        let model = |path: &str| query_model(&Headers::from([(":path", path)]));
-        assert_eq!(model("/v1/realtime?model=m").as_deref(), Some("m"));
-        assert_eq!(model("/v1/realtime?x=1&model=org%2Fname+x%").as_deref(), Some("org/name x%"));
-        assert_eq!(model("/v1/realtime?model="), None);
-        assert_eq!(model("/v1/realtime"), None);
-        assert_eq!(model(&format!("/v1/realtime?model={}", "m".repeat(2000))), None);
     }
 }

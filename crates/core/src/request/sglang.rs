@@ -2,25 +2,30 @@
 
 use super::envelope::read_body;
 use super::error::{ParseError, ScanError, Unread};
-use super::openai::BODY_CONTEXT;
-use super::pieces::{Pieces, read_tokens};
+use super::openai::{BODY_CONTEXT, read_json};
+use super::pieces::{Objects, Pieces, read_prompt, read_tokens};
 use super::scan::{Cursor, Kind};
 use super::types::{Api, Inference};
 
-/// Reads a `generate` body: ids, or a text. It has no model that could be replaced.
+/// Reads a `generate` body: ids, a text, or embeddings, of one prompt or of several. It has no model that could be
+/// replaced.
 pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
-    let (mut ids, mut text) = (Pieces::default(), Pieces::default());
+    let (mut ids, mut text, mut embeds) = (Pieces::default(), Pieces::default(), Pieces::default());
     let (mut cap, mut key, mut any) = (None, None, false);
     let mut inference = read_body(body, Api::SglangGenerate, &mut |name, cursor| {
         match name {
             b"input_ids" if cursor.peek()? != Kind::Null => {
                 (ids, any) = (Pieces::default(), true);
-                read_tokens(cursor, &mut ids)?;
+                if cursor.peek()? == Kind::Array {
+                    ids = read_prompt(cursor, Objects::Unknown)?;
+                } else {
+                    read_tokens(cursor, &mut ids)?;
+                }
             }
-            b"text" if cursor.peek()? == Kind::String => {
-                text = Pieces::default();
-                text.text(cursor.string()?);
+            b"text" if matches!(cursor.peek()?, Kind::String | Kind::Array) => {
+                text = read_prompt(cursor, Objects::Unknown)?;
             }
+            b"input_embeds" => embeds = read_json(cursor)?,
             b"extra_key" => key = cursor.string_or_skip()?,
             b"sampling_params" => cap = read_cap(cursor)?,
             _ => return Ok(false),
@@ -32,7 +37,12 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
     inference.cache_salt = key;
     (inference.model, inference.insert_at) = (None, None);
     inference.model_values.clear();
-    (inference.prompt, inference.unread) = if any { ids } else { text }.into_prompt();
+    let prompt = match (any, text.len()) {
+        (true, _) => ids,
+        (false, 0) => embeds,
+        (false, _) => text,
+    };
+    (inference.prompt, inference.unread) = prompt.into_prompt();
     if inference.prompt.pieces.is_empty() {
         let missing = if any {
             "invalid generate request: input_ids cannot be empty"
@@ -87,7 +97,8 @@ mod tests {
             (r#"{"sampling_params":7}"#, "invalid generate request: input_ids must be provided"),
             (r#"{"input_ids":null}"#, "invalid generate request: input_ids must be provided"),
             (r#"{"input_ids":[]}"#, "invalid generate request: input_ids cannot be empty"),
-            (r#"{"input_ids":[[1],[2]]}"#, "expected an array of token ids at byte 14"),
+            (r#"{"input_ids":7}"#, "expected an array of token ids at byte 13"),
+            (r#"{"input_ids":[[1],["a"]]}"#, "expected an array of token ids at byte 19"),
             (r#"{"input_ids":[-1]}"#, "expected a token id from 0 to 4294967295 at byte 14"),
         ] {
             assert_eq!(parse(body.as_bytes()).unwrap().unread.unwrap().to_string(), expected, "{body}");
