@@ -18,13 +18,12 @@ pub struct PluginState {
     pub roles: Vec<&'static str>,
     /// Why it was added; `None` if the configuration lists it.
     pub added: Option<String>,
-    /// The state that it keeps; `None` if it keeps none, an error if the state could not be read.
-    pub state: Result<Option<Value>, String>,
+    /// The state that it keeps; `None` if it keeps none.
+    pub state: Option<Value>,
 }
 
-/// `{timestamp, plugins: {name: {name, type, roles, added, state | message}}}`. `name`, `type`, `state` and `message`
-/// are as the reference shows them. A plugin that keeps nothing has neither `state` nor `message`, and one that the
-/// configuration lists has no `added`.
+/// `{timestamp, plugins: {name: {name, type, roles, added, state}}}`. `name`, `type` and `state` are as the reference
+/// shows them. A plugin that keeps nothing has no `state`, and one that the configuration lists has no `added`.
 pub(super) fn plugin_states(plugins: Vec<PluginState>, now: SystemTime) -> Value {
     let plugins: Map<String, Value> = plugins
         .into_iter()
@@ -33,10 +32,8 @@ pub(super) fn plugin_states(plugins: Vec<PluginState>, now: SystemTime) -> Value
             if let Some(reason) = plugin.added {
                 row["added"] = reason.into();
             }
-            match plugin.state {
-                Ok(Some(state)) => row["state"] = state,
-                Ok(None) => {}
-                Err(error) => row["message"] = format!("failed to dump plugin state: {error}").into(),
+            if let Some(state) = plugin.state {
+                row["state"] = state;
             }
             (plugin.name, row)
         })
@@ -127,20 +124,13 @@ mod tests {
             added: (name == "b").then(|| "c reads it".to_owned()),
             state,
         };
-        let states = plugin_states(
-            vec![
-                plugin("a", Ok(Some(json!({ "entries": 1 })))),
-                plugin("b", Ok(None)),
-                plugin("c", Err("broken".into())),
-            ],
-            UNIX_EPOCH,
-        );
+        let states =
+            plugin_states(vec![plugin("a", Some(json!({ "entries": 1 }))), plugin("b", None)], UNIX_EPOCH);
         let expected = json!({
             "timestamp": "1970-01-01T00:00:00.000000000Z",
             "plugins": {
                 "a": { "name": "a", "type": "kind", "roles": ["scorer"], "state": { "entries": 1 } },
                 "b": { "name": "b", "type": "kind", "roles": ["scorer"], "added": "c reads it" },
-                "c": { "name": "c", "type": "kind", "roles": ["scorer"], "message": "failed to dump plugin state: broken" },
             },
         });
         assert_eq!(states, expected);

@@ -49,16 +49,13 @@ pub struct HealthState {
     pub cold_standby: bool,
     /// Every parser speaks the pool's protocol.
     pub protocol_matches: bool,
-    /// All plugins that have to warm up have done so.
-    pub plugins_ready: bool,
     /// Shutting down.
     pub draining: bool,
 }
 
 impl HealthState {
     /// Status of the service called `service`. Liveness always holds: a process that waits for its pool is not helped
-    /// by a restart. Without an election every other name asks for readiness; plugins count only for the names that
-    /// proxies and charts use.
+    /// by a restart. Without an election every other name asks for readiness.
     pub fn status(self, service: &str) -> ServingStatus {
         if service == AVAILABLE && self.leader_election {
             return self.availability();
@@ -71,8 +68,7 @@ impl HealthState {
             return ServingStatus::ServiceUnknown;
         }
         let leads = self.leader || !self.leader_election;
-        let plugins = self.plugins_ready || !known;
-        if self.live && self.protocol_matches && !self.draining && leads && plugins {
+        if self.live && self.protocol_matches && !self.draining && leads {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -82,7 +78,7 @@ impl HealthState {
     /// Serving if this replica could take part, whichever replica leads. A roll-out waits for this.
     fn availability(self) -> ServingStatus {
         let stands_by_cold = self.cold_standby && !self.leader;
-        if (self.live || stands_by_cold) && self.protocol_matches && self.plugins_ready && !self.draining {
+        if (self.live || stands_by_cold) && self.protocol_matches && !self.draining {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -146,7 +142,6 @@ impl HealthService {
                 pool_synced = state.live,
                 leader = state.leader || !state.leader_election,
                 protocol_matches = state.protocol_matches,
-                plugins_ready = state.plugins_ready,
                 draining = state.draining,
                 "health changed"
             );
@@ -231,7 +226,6 @@ mod tests {
         leader: false,
         cold_standby: false,
         protocol_matches: true,
-        plugins_ready: true,
         draining: false,
     };
 
@@ -252,7 +246,6 @@ mod tests {
         assert_eq!(statuses(READY), "SSSSS");
         assert_eq!(statuses(HealthState { live: false, ..READY }), "---S-");
         assert_eq!(statuses(HealthState { protocol_matches: false, ..READY }), "---S-");
-        assert_eq!(statuses(HealthState { plugins_ready: false, ..READY }), "---SS");
         assert_eq!(statuses(HealthState { draining: true, ..READY }), "---S-");
     }
 
@@ -262,7 +255,6 @@ mod tests {
         assert_eq!(statuses(leader), "SSSS?");
         assert_eq!(statuses(HealthState { leader: false, ..leader }), "---S?");
         assert_eq!(statuses(HealthState { live: false, ..leader }), "---S?");
-        assert_eq!(statuses(HealthState { plugins_ready: false, ..leader }), "---S?");
     }
 
     #[test]
@@ -275,11 +267,9 @@ mod tests {
         let cold = HealthState { cold_standby: true, ..unsynced };
         assert!(available(cold), "it knows one when it leads");
         assert!(!available(HealthState { leader: true, ..cold }));
-        for broken in [
-            HealthState { draining: true, ..standby },
-            HealthState { plugins_ready: false, ..standby },
-            HealthState { protocol_matches: false, ..standby },
-        ] {
+        for broken in
+            [HealthState { draining: true, ..standby }, HealthState { protocol_matches: false, ..standby }]
+        {
             assert!(!available(broken), "{broken:?}");
         }
         assert!(

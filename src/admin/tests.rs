@@ -41,7 +41,7 @@ fn state() -> AdminState {
         kind: "kind".into(),
         roles: vec!["scorer"],
         added: None,
-        state: Ok(None),
+        state: None,
     };
     AdminState {
         metrics: Metrics::new(),
@@ -199,7 +199,6 @@ async fn health_answers_check_and_list_over_grpc() {
         leader: false,
         cold_standby: false,
         protocol_matches: true,
-        plugins_ready: true,
         draining: false,
     };
     let tcp = TcpListener::bind("127.0.0.1:0").await.unwrap();

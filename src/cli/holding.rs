@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::flow::detector::Detector;
 use crate::flow::usage_limit::Ceilings;
-use crate::flow::{Controller, Fill, FlowSettings, Load, Observer, Outcome, Unplaced, saturation};
+use crate::flow::{Controller, Fill, FlowSettings, Load, Observer, Unplaced, saturation};
 use crate::metrics::{FlowMetrics, Metrics};
 use crate::pool::Pool;
 
@@ -140,12 +140,6 @@ struct FlowSeries {
 }
 
 impl Observer for FlowSeries {
-    fn entered(&self, _: &crate::flow::Arrival) {}
-
-    fn enqueued(&self, _: &crate::flow::Arrival, _: Option<Outcome>, _: Duration) {}
-
-    fn finalised(&self, _: &crate::flow::Arrival, _: Outcome, _: Duration) {}
-
     fn cycle(&self, took: Duration) {
         self.metrics.dispatch_cycle(took);
     }

@@ -26,9 +26,7 @@ use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
 use crate::config::{self, LoadOptions, Origin, Plan, PlannedInstance};
-use crate::director::{
-    Admission, BodyBudget, Director, DirectorParts, Hook, QueuedAdmission, Shedding, TimedParser,
-};
+use crate::director::{Admission, BodyBudget, Director, DirectorParts, Hook, QueuedAdmission, Shedding};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
@@ -38,7 +36,7 @@ use crate::plugins::scorers::active_request;
 use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
-use crate::request::{ParserKind, Parsers};
+use crate::request::ParserKind;
 use crate::telemetry::{LogHandle, LogLevel, Tracing, logs};
 
 /// Version of this build, as metrics and traces name it.
@@ -366,7 +364,6 @@ fn health_service(
         protocol_matches: pool
             .app_protocol()
             .is_none_or(|protocol| parsers.iter().all(|parser| parser.serves(&protocol))),
-        plugins_ready: true,
         draining: draining.load(Relaxed),
     })
 }
@@ -410,16 +407,7 @@ fn director(
         entry: plan.entry,
         producers: plan.producers,
         hooks,
-        parsers: Parsers::new(plan.parsers.iter().map(|parser| parser.kind)),
-        timed_parsers: plan
-            .parsers
-            .into_iter()
-            .map(|parser| TimedParser {
-                kind: parser.kind,
-                request_timer: parser.request_timer,
-                response_timer: parser.response_timer,
-            })
-            .collect(),
+        parsers: plan.parsers,
         prefix_match: plan.prefix_match,
         admission: Some(admission),
         inflight,
@@ -438,10 +426,10 @@ fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>
             Origin::Listed => None,
             Origin::Injected(reason) => Some(reason.clone()),
         },
-        state: Ok(match (instance.missing, &instance.state) {
+        state: match (instance.missing, &instance.state) {
             (Some(without), _) => Some(json!({"inForce": false, "reason": without})),
             (None, state) => state.as_ref().map(StateReader::read),
-        }),
+        },
     };
     let instances = plan.instances.clone();
     Arc::new(move || instances.iter().map(state).collect())

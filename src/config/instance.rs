@@ -6,11 +6,11 @@ use serde_json::Value;
 
 use super::known::Purpose;
 use super::missing::MissingType;
-use super::plan::{Origin, PlannedParser};
+use super::plan::Origin;
 use super::reference::Reference;
 use super::schema::PluginEntry;
 use crate::document::Node;
-use crate::metrics::{ExtensionPoint, Metrics};
+use crate::metrics::{ExtensionPoint, Metrics, TimedParser};
 use crate::plugins::{BuildError, ColumnKey, Consumption, DeciderSlot, FilterSlot, PluginType, Roles};
 use crate::pool::AttributeKey;
 use crate::scheduling::{
@@ -130,14 +130,8 @@ impl Instance {
     }
 
     /// The parser, with its timers.
-    pub(super) fn parser(&self, metrics: &Metrics) -> Option<PlannedParser> {
-        let timer = |point| metrics.plugin_timer(point, self.reports_as, &self.name);
-        Some(PlannedParser {
-            name: Arc::clone(&self.name),
-            kind: self.roles.parser?,
-            request_timer: timer(ExtensionPoint::RequestParsing),
-            response_timer: timer(ExtensionPoint::ResponseParsing),
-        })
+    pub(super) fn parser(&self, metrics: &Metrics) -> Option<TimedParser> {
+        Some(metrics.timed_parser(self.roles.parser?, self.reports_as, &self.name))
     }
 
     /// Path and text of a fault found while building it.

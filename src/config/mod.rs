@@ -44,7 +44,7 @@ pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;
 pub use options::LoadOptions;
-pub use plan::{Origin, Plan, PlannedInstance, PlannedParser};
+pub use plan::{Origin, Plan, PlannedInstance};
 pub use reference::Reference;
 pub use resolve::load;
 pub use schema::{Document, PluginEntry, ProfileEntry, ProfileRef};

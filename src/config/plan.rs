@@ -11,10 +11,10 @@ use crate::document::Problems;
 use crate::flow::detector::Detector;
 use crate::flow::settings::FlowSettings;
 use crate::kvevents::EventListener;
-use crate::metrics::PluginTimer;
+use crate::metrics::TimedParser;
 use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::prefix::PrefixMatch;
-use crate::request::{MediaEstimate, ParserKind};
+use crate::request::MediaEstimate;
 use crate::scheduling::{
     Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
 };
@@ -49,19 +49,6 @@ pub struct PlannedInstance {
     pub state: Option<StateReader>,
 }
 
-/// A parser, with the timers of its two calls.
-#[derive(Clone, Debug)]
-pub struct PlannedParser {
-    /// Instance name.
-    pub name: Arc<str>,
-    /// The parser.
-    pub kind: ParserKind,
-    /// Measures the reading of request bodies.
-    pub request_timer: PluginTimer,
-    /// Measures the reading of response bodies.
-    pub response_timer: PluginTimer,
-}
-
 /// Everything the server needs to run, with all references resolved and all defaults filled in.
 #[derive(Debug)]
 pub struct Plan {
@@ -80,7 +67,7 @@ pub struct Plan {
     /// Response header hooks in document order. One of a plugin that has a pre-request hook too carries the same name.
     pub response_headers: Vec<ProfilePlugin<dyn ResponseHeaderHook>>,
     /// Parsers in order.
-    pub parsers: Vec<PlannedParser>,
+    pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests; `None` if nobody produces it.
     pub prefix_match: Option<Column<PrefixMatch>>,
     /// The source of metrics pages; `None` if none are read.

@@ -59,7 +59,7 @@ fn a_decoded_body_counts_in_the_bound_of_all_bodies_as_long_as_it_is_held_and_no
     drop(routed);
     assert_eq!(director.parts.budget.used(), 0);
 
-    let mut small = parts(&[8000], Parsers::default());
+    let mut small = parts(&[8000], &Parsers::default());
     small.budget = Arc::new(BodyBudget::new(500_000));
     let small = Director::new(small);
     for rewrite in ["", "real"] {

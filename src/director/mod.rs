@@ -40,7 +40,7 @@ pub use budget::{BodyBudget, Share};
 pub use exchange::Exchange;
 pub use held::QueuedAdmission;
 pub use objective::DEFAULT_FLOW;
-pub use parts::{Director, DirectorParts, Hook, TimedParser};
+pub use parts::{Director, DirectorParts, Hook};
 pub use refusal::{Code, Reason, Refusal};
 pub use retry::retry_after_seconds;
 pub use segments::{NoRoom, Segments};

@@ -12,7 +12,7 @@ use super::prepare::PrepareStage;
 use super::retry::Pace;
 use super::{Admission, BodyBudget, DirectorSettings};
 use crate::metrics::{
-    AnswerMetrics, ExtProcMetrics, InflightMetrics, Metrics, PluginTimer, ProcessingMetrics, SchedulerMetrics,
+    AnswerMetrics, ExtProcMetrics, InflightMetrics, Metrics, ProcessingMetrics, SchedulerMetrics, TimedParser,
 };
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
@@ -28,17 +28,6 @@ pub struct Hook {
     pub before: Option<ProfilePlugin<dyn PreRequest>>,
     /// Acts on response headers.
     pub response: Option<ProfilePlugin<dyn ResponseHeaderHook>>,
-}
-
-/// A configured parser and the measure of its calls.
-#[derive(Clone, Debug)]
-pub struct TimedParser {
-    /// The parser.
-    pub kind: ParserKind,
-    /// Measures request parsing.
-    pub request_timer: PluginTimer,
-    /// Measures response parsing.
-    pub response_timer: PluginTimer,
 }
 
 /// Everything a director works with.
@@ -57,10 +46,8 @@ pub struct DirectorParts {
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Plugins with hooks, in configuration order.
     pub hooks: Vec<Hook>,
-    /// Parsers by path.
-    pub parsers: Parsers,
-    /// The same parsers with their measures.
-    pub timed_parsers: Vec<TimedParser>,
+    /// Parsers, in configuration order.
+    pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests.
     pub prefix_match: Option<Column<PrefixMatch>>,
     /// Holds requests; `None` admits all.
@@ -81,6 +68,8 @@ const DECODERS: usize = 4;
 /// Decides requests of one pool.
 pub struct Director {
     pub(super) parts: DirectorParts,
+    /// Which parser reads which path.
+    pub(super) paths: Parsers,
     /// Free decoders of larger compressed bodies.
     pub(super) decoders: Arc<Semaphore>,
     /// What is found out about a request before it is scheduled.
@@ -107,6 +96,11 @@ impl std::fmt::Debug for Director {
 }
 
 impl Director {
+    /// The parser of this kind, with its measures.
+    pub(super) fn parser(&self, kind: ParserKind) -> Option<&TimedParser> {
+        self.parts.parsers.iter().find(|parser| parser.kind == kind)
+    }
+
     /// A director over these parts.
     pub fn new(parts: DirectorParts) -> Self {
         let hooks = parts.hooks.clone().into();
@@ -120,6 +114,7 @@ impl Director {
         let unknown_objectives = UnknownObjectives::new(parts.metrics.state());
         let prepare = PrepareStage::new(&parts.preparers, &parts.budget, &parts.metrics);
         Self {
+            paths: Parsers::new(parts.parsers.iter().map(|parser| parser.kind)),
             parts,
             prepare,
             unknown_objectives,

@@ -113,7 +113,7 @@ impl Setup {
         let director = Director::new(DirectorParts {
             preparers: vec![ProfilePlugin::new("token-producer", "token-producer", preparer)],
             admission: Some(admission),
-            ..parts(&[8000], Parsers::default())
+            ..parts(&[8000], &Parsers::default())
         });
         Self { director, tokens, queue }
     }
@@ -272,7 +272,7 @@ async fn tokens_count_in_the_memory_of_bodies_and_are_dropped_where_that_is_full
     setup.director = Director::new(DirectorParts {
         budget: Arc::clone(&budget),
         preparers: setup.director.parts.preparers.clone(),
-        ..parts(&[8000], Parsers::default())
+        ..parts(&[8000], &Parsers::default())
     });
     assert_eq!((setup.send().await.1, setup.counted("no_room"), budget.used()), (7, 1, 0));
 }

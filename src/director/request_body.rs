@@ -73,7 +73,7 @@ impl Director {
     /// Reads what the body asks for. A body that is not there whole cannot be at fault.
     pub(super) async fn read(&self, call: Unparsed<'_>) -> Result<RequestBody, Refusal> {
         let Unparsed { path, headers, body, seen } = call;
-        let kind = self.parts.parsers.resolve(path);
+        let kind = self.paths.resolve(path);
         if matches!(seen, BodySeen::None | BodySeen::Unseen) {
             return Ok(RequestBody::unread(kind, body, None));
         }
@@ -132,7 +132,7 @@ impl Director {
         body: &Bytes,
     ) -> Result<Inference, request::ParseError> {
         let read = || request::read(kind, path, content_type, body);
-        match self.parts.timed_parsers.iter().find(|parser| parser.kind == kind) {
+        match self.parser(kind) {
             Some(parser) => parser.request_timer.time(read),
             None => read(),
         }

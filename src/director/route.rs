@@ -51,7 +51,7 @@ impl Director {
             Api::Opaque => request.body.inference.api,
             api => api,
         };
-        let parser = self.parts.timed_parsers.iter().find(|parser| Some(parser.kind) == kind);
+        let parser = kind.and_then(|kind| self.parser(kind));
         let skip_response = request.body.inference.skip_response;
         let tokens = request.prompt_tokens();
         let share = |endpoint: &Arc<Endpoint>| {

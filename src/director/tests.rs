@@ -33,14 +33,14 @@ fn slot<T: ?Sized>(plugin: Option<Arc<T>>, point: ExtensionPoint, metrics: &Metr
 
 /// A director over endpoints on these ports of one address, with the default parsers.
 pub(super) fn director(ports: &[u16]) -> Director {
-    director_with(ports, Parsers::default())
+    director_with(ports, &Parsers::default())
 }
 
-fn director_with(ports: &[u16], parsers: Parsers) -> Director {
+fn director_with(ports: &[u16], parsers: &Parsers) -> Director {
     Director::new(parts(ports, parsers))
 }
 
-pub(super) fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
+pub(super) fn parts(ports: &[u16], parsers: &Parsers) -> DirectorParts {
     let metrics = Arc::new(Metrics::new());
     let pool = Arc::new(Pool::new("default", "pool", Instant::now()));
     let spec = |&port: &u16| {
@@ -66,8 +66,11 @@ pub(super) fn parts(ports: &[u16], parsers: Parsers) -> DirectorParts {
         entry: Entry::default(),
         producers: Vec::new(),
         hooks: Vec::new(),
-        parsers,
-        timed_parsers: Vec::new(),
+        parsers: parsers
+            .kinds()
+            .iter()
+            .map(|kind| metrics.timed_parser(*kind, kind.type_name(), &kind.type_name().into()))
+            .collect(),
         prefix_match: None,
         admission: None,
         inflight: None,
@@ -275,7 +278,7 @@ fn priority_comes_from_the_objective_and_control_headers_do_not_reach_the_model_
 fn a_path_that_no_parser_takes_is_refused_only_without_a_fallback() {
     let headers = || Headers::from([(":path", "/anything")]);
     assert!(handle(&director(&[8000]), ask("raw", headers())).is_ok());
-    let strict = director_with(&[8000], Parsers::new([crate::request::ParserKind::OpenAi]));
+    let strict = director_with(&[8000], &Parsers::new([crate::request::ParserKind::OpenAi]));
     let refusal = handle(&strict, ask("raw", headers())).unwrap_err();
     assert_eq!(refusal.message, "no parser registered matching path suffix for: /anything");
 }
@@ -308,7 +311,7 @@ impl Place for Bill {
 fn whoever_leaves_behind_the_usage_and_before_the_end_pays_for_it_once() {
     let bill = Bill::default();
     let admission: Option<Arc<dyn Admission>> = Some(Arc::new(bill.clone()));
-    let director = Director::new(DirectorParts { admission, ..parts(&[8000], Parsers::default()) });
+    let director = Director::new(DirectorParts { admission, ..parts(&[8000], &Parsers::default()) });
     let headers = || Headers::from([(":status", "200"), ("content-type", "text/event-stream")]);
     let event = Bytes::from_static(b"data: {\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2}}\n\n");
     for properly in [false, true] {
@@ -370,7 +373,7 @@ fn responses_are_counted_by_how_they_ended() {
         (vec![ok, Shown::Event(USAGE), Shown::Revocation], "evicted"),
     ] {
         let admission: Option<Arc<dyn Admission>> = Some(Arc::new(Bill::default()));
-        let parts = DirectorParts { admission, ..parts(&[8000], Parsers::default()) };
+        let parts = DirectorParts { admission, ..parts(&[8000], &Parsers::default()) };
         let metrics = Arc::clone(&parts.metrics);
         let director = Director::new(parts);
         let mut exchange = handle(&director, ask(COMPLETION, Headers::new())).unwrap().exchange;
@@ -406,7 +409,7 @@ fn responses_are_counted_by_how_they_ended() {
 
 #[test]
 fn a_rule_for_every_model_tells_the_client_of_a_body_that_cannot_get_another() {
-    let director = director_with(&[8000], Parsers::default());
+    let director = director_with(&[8000], &Parsers::default());
     let form = "multipart/form-data; boundary=B";
     let cases = [
         ("/v1/completions", COMPLETION, [("content-encoding", "gzip, br"), ("x", "")]),

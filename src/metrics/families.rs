@@ -32,8 +32,9 @@ use super::request::RequestMetrics;
 use super::request_families::RequestFamilies;
 use super::scheduler::SchedulerMetrics;
 use super::state::StateMetrics;
-use super::timer::{ExtensionPoint, PluginTimer, TimerFamily};
+use super::timer::{ExtensionPoint, PluginTimer, TimedParser, TimerFamily};
 use crate::pool::{Pool, Snapshot};
+use crate::request::ParserKind;
 
 const FOLDED: Definition<1> = Definition::new(
     "pointsman_metric_labels_folded_total",
@@ -168,6 +169,17 @@ impl Metrics {
     /// The timer of one plugin at one extension point.
     pub fn plugin_timer(&self, point: ExtensionPoint, kind: &str, name: &str) -> PluginTimer {
         self.families.timers.timer(point, kind, name)
+    }
+
+    /// A parser with its timers. `plugin_type` is the type that they carry as a label.
+    pub fn timed_parser(&self, kind: ParserKind, plugin_type: &str, name: &Arc<str>) -> TimedParser {
+        let timer = |point| self.plugin_timer(point, plugin_type, name);
+        TimedParser {
+            name: Arc::clone(name),
+            kind,
+            request_timer: timer(ExtensionPoint::RequestParsing),
+            response_timer: timer(ExtensionPoint::ResponseParsing),
+        }
     }
 
     /// Handles of a prefix index plugin.

@@ -69,4 +69,4 @@ pub use processing::ProcessingMetrics;
 pub use request::{RequestMetrics, ResponseStats, RunningGuard};
 pub use scheduler::SchedulerMetrics;
 pub use state::{BoundHit, StateMetrics};
-pub use timer::{ExtensionPoint, PluginTimer};
+pub use timer::{ExtensionPoint, PluginTimer, TimedParser};

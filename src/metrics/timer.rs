@@ -1,11 +1,13 @@
 //! Durations of plugin calls.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use prometheus::{Histogram, HistogramVec, Registry};
 
 use super::buckets::SCHEDULING_SECONDS;
 use super::family::{Definition, Family, Twin};
+use crate::request::ParserKind;
 use crate::scheduling::Stopwatch;
 
 const DURATION: Definition<3> = Definition::new(
@@ -30,6 +32,19 @@ impl TimerFamily {
     pub(super) fn timer(&self, point: ExtensionPoint, kind: &str, name: &str) -> PluginTimer {
         PluginTimer { series: self.0.child([point.label(), kind, name]) }
     }
+}
+
+/// A parser of the configuration, and the measures of its two calls.
+#[derive(Clone, Debug)]
+pub struct TimedParser {
+    /// Instance name.
+    pub name: Arc<str>,
+    /// The parser.
+    pub kind: ParserKind,
+    /// Measures the reading of request bodies.
+    pub request_timer: PluginTimer,
+    /// Measures the reading of response bodies.
+    pub response_timer: PluginTimer,
 }
 
 /// Measures the calls of one plugin at one extension point.

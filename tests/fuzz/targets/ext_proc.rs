@@ -65,8 +65,11 @@ fn world() -> World {
         entry: plan.entry,
         producers: plan.producers,
         hooks,
-        parsers: Parsers::default(),
-        timed_parsers: Vec::new(),
+        parsers: Parsers::default()
+            .kinds()
+            .iter()
+            .map(|kind| metrics.timed_parser(*kind, kind.type_name(), &kind.type_name().into()))
+            .collect(),
         prefix_match: plan.prefix_match,
         admission: None,
         inflight: None,

@@ -6,15 +6,16 @@
 //! both go by, [`saturation`] how full a pool is, and [`usage_limit`] how full it may be for each band.
 
 mod accounts;
+mod arrival;
 mod band;
 mod contest;
 mod depths;
 pub mod detector;
-mod dispatch;
 mod evict;
 mod fairness;
 mod flows;
 mod gate;
+mod ledger;
 mod limit;
 mod observer;
 mod ordering;
@@ -29,8 +30,9 @@ mod shell;
 mod tests;
 pub mod usage_limit;
 
+pub use arrival::Arrival;
 pub use band::BandUsage;
-pub use gate::{Arrival, Gate, Load};
+pub use gate::{Gate, Load};
 pub use limit::Queued;
 pub use observer::{Observer, Silent};
 pub use ordering::slo_ttft;

@@ -14,8 +14,9 @@ use hashbrown::HashMap;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
+use super::arrival::Arrival;
 use super::band::BandUsage;
-use super::gate::{Arrival, Gate, Load};
+use super::gate::{Gate, Load};
 use super::limit::Queued;
 use super::observer::Observer;
 use super::outcome::{GateDecision, Outcome, Rejection};
@@ -155,7 +156,6 @@ impl Controller {
     /// request.
     pub async fn admit(self: &Arc<Self>, arrival: Arrival) -> Result<Permit, Rejection> {
         let began = now();
-        self.observer.entered(&arrival);
         self.undecided.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let (sender, receiver) = oneshot::channel();
@@ -171,24 +171,15 @@ impl Controller {
             state.waiters[ticket.index()] = Some(waiter);
             Ok(ticket)
         });
-        let outcome = submitted.err().map(|rejection: Rejection| rejection.outcome);
-        self.observer.enqueued(&arrival, outcome, now().saturating_duration_since(began));
-        let ticket = match submitted {
-            Ok(ticket) => ticket,
-            Err(rejection) => {
-                self.finalised(&arrival, rejection.outcome, began);
-                return Err(rejection);
-            }
-        };
-        let mut waiting =
-            Waiting { controller: self, arrival: &arrival, ticket, receiver, began, decided: false };
+        let ticket = submitted.inspect_err(|_: &Rejection| self.decided())?;
+        let mut waiting = Waiting { controller: self, arrival: &arrival, ticket, receiver, decided: false };
         let verdict = (&mut waiting.receiver).await;
         waiting.decided = true;
         // Waiters are told before they are dropped, so this error is not met.
         let verdict =
             verdict.unwrap_or_else(|_| Err(Rejection::new(Outcome::EvictedOther, self.load.is_empty())));
-        let outcome = verdict.as_ref().map_or_else(|rejection| rejection.outcome, |_| Outcome::Dispatched);
-        let waited = self.finalised(&arrival, outcome, began);
+        self.decided();
+        let waited = now().saturating_duration_since(began);
         verdict.map(|stop| Permit {
             controller: Arc::clone(self),
             ticket,
@@ -282,11 +273,15 @@ impl Controller {
         self.waiting.subscribe()
     }
 
-    fn finalised(&self, arrival: &Arrival, outcome: Outcome, began: Instant) -> Duration {
+    /// A request is submitted and decided.
+    fn decided(&self) {
         self.undecided.fetch_sub(1, Ordering::SeqCst);
-        let waited = now().saturating_duration_since(began);
-        self.observer.finalised(arrival, outcome, waited);
-        waited
+    }
+
+    /// Requests that were submitted and are not decided.
+    #[cfg(test)]
+    pub(super) fn undecided(&self) -> u64 {
+        self.undecided.load(Ordering::SeqCst)
     }
 
     /// Runs one operation on the gate and hands out what it decided.
@@ -368,30 +363,18 @@ impl Controller {
     }
 
     /// Ends the wait of a request whose future was dropped.
-    fn withdraw(
-        &self,
-        arrival: &Arrival,
-        ticket: Ticket,
-        receiver: &mut oneshot::Receiver<WaitEnd>,
-    ) -> Outcome {
+    fn withdraw(&self, arrival: &Arrival, ticket: Ticket, receiver: &mut oneshot::Receiver<WaitEnd>) {
         self.act(|state, load, now| {
             if state.gate.cancel(ticket, now, load, &mut state.decisions) {
                 if let Some(waiter) = state.waiters.get_mut(ticket.index()) {
                     *waiter = None;
                 }
-                return Outcome::EvictedContextCancelled;
+            } else if let Ok(Ok(_)) = receiver.try_recv() {
+                state.stops.remove(&ticket);
+                state.gate.session_request_ended(&arrival.fairness_id, now);
+                state.gate.complete(ticket, Some(arrival.tokens), now, load, &mut state.decisions);
             }
-            match receiver.try_recv() {
-                Ok(Ok(_)) => {
-                    state.stops.remove(&ticket);
-                    state.gate.session_request_ended(&arrival.fairness_id, now);
-                    state.gate.complete(ticket, Some(arrival.tokens), now, load, &mut state.decisions);
-                    Outcome::Dispatched
-                }
-                Ok(Err(rejection)) => rejection.outcome,
-                Err(_) => Outcome::EvictedOther,
-            }
-        })
+        });
     }
 }
 
@@ -401,15 +384,14 @@ struct Waiting<'a> {
     arrival: &'a Arrival,
     ticket: Ticket,
     receiver: oneshot::Receiver<WaitEnd>,
-    began: Instant,
     decided: bool,
 }
 
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         if !self.decided {
-            let outcome = self.controller.withdraw(self.arrival, self.ticket, &mut self.receiver);
-            self.controller.finalised(self.arrival, outcome, self.began);
+            self.controller.withdraw(self.arrival, self.ticket, &mut self.receiver);
+            self.controller.decided();
         }
     }
 }

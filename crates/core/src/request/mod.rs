@@ -80,7 +80,7 @@ pub use media_estimate::{Frames, MediaEstimate, MediaRules, PictureTokens, Video
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use model_watch::{ModelWatch, beginning};
 pub use parse::{api_of, parse, read};
-pub use paths::{ParserKind, Parsers, SkipReason, SkippedParser, routing_path};
+pub use paths::{ParserKind, Parsers, routing_path};
 pub use query::{query_model, with_query_model};
 pub use response::ResponseReader;
 pub use rewrite_back::ModelRestorer;

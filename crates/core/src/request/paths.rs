@@ -114,24 +114,6 @@ impl ParserKind {
     }
 }
 
-/// A listed parser that has no effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SkippedParser {
-    /// The parser.
-    pub kind: ParserKind,
-    /// Why it has no effect.
-    pub reason: SkipReason,
-}
-
-/// Why a listed parser has no effect.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SkipReason {
-    /// It is listed already.
-    Duplicate,
-    /// It stands behind the parser that takes every path.
-    BehindFallback,
-}
-
 /// The parsers of a configuration.
 #[derive(Clone, Debug)]
 pub struct Parsers {
@@ -139,23 +121,15 @@ pub struct Parsers {
     claims: Vec<(&'static str, ParserKind)>,
     kinds: Vec<ParserKind>,
     fallback: Option<ParserKind>,
-    skipped: Vec<SkippedParser>,
 }
 
 impl Parsers {
-    /// Parsers in the order of the configuration. A parser without suffixes becomes the fallback and ends the list.
+    /// Parsers in the order of the configuration. A parser without suffixes becomes the fallback and ends the list. One
+    /// that is listed twice, or behind the fallback, has no effect.
     pub fn new(kinds: impl IntoIterator<Item = ParserKind>) -> Self {
-        let mut parsers = Self { claims: Vec::new(), kinds: Vec::new(), fallback: None, skipped: Vec::new() };
+        let mut parsers = Self { claims: Vec::new(), kinds: Vec::new(), fallback: None };
         for kind in kinds {
-            let reason = if parsers.fallback.is_some() {
-                Some(SkipReason::BehindFallback)
-            } else if parsers.kinds.contains(&kind) {
-                Some(SkipReason::Duplicate)
-            } else {
-                None
-            };
-            if let Some(reason) = reason {
-                parsers.skipped.push(SkippedParser { kind, reason });
+            if parsers.fallback.is_some() || parsers.kinds.contains(&kind) {
                 continue;
             }
             parsers.kinds.push(kind);
@@ -180,11 +154,6 @@ impl Parsers {
     /// The parsers in effect, in order.
     pub fn kinds(&self) -> &[ParserKind] {
         &self.kinds
-    }
-
-    /// Listed parsers that have no effect: worth a warning.
-    pub fn skipped(&self) -> &[SkippedParser] {
-        &self.skipped
     }
 }
 
@@ -287,20 +256,10 @@ mod tests {
     }
 
     #[test]
-    fn duplicates_and_what_stands_behind_the_fallback_are_skipped() {
+    fn duplicates_and_what_stands_behind_the_fallback_have_no_effect() {
         use ParserKind::{Anthropic, OpenAi, Passthrough};
         let parsers = Parsers::new([OpenAi, OpenAi, Passthrough, Anthropic, Passthrough]);
         assert_eq!(parsers.kinds(), [OpenAi, Passthrough]);
-        let skipped: Vec<_> =
-            parsers.skipped().iter().map(|skipped| (skipped.kind, skipped.reason)).collect();
-        assert_eq!(
-            skipped,
-            [
-                (OpenAi, SkipReason::Duplicate),
-                (Anthropic, SkipReason::BehindFallback),
-                (Passthrough, SkipReason::BehindFallback)
-            ]
-        );
         assert_eq!(parsers.resolve("/v1/messages"), Some(Passthrough));
     }
 

@@ -14,11 +14,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::band::Band;
-use super::gate::{Gate, Load};
-use super::ordering::{Nanos, later};
-use super::outcome::{GateDecision, Rejection};
-use super::saturation::Fill;
+use super::{Gate, Load};
+use crate::flow::ledger::waited;
+use crate::flow::ordering::{Nanos, later};
+use crate::flow::outcome::{GateDecision, Rejection};
+use crate::flow::saturation::Fill;
 
 /// Time until a band that is held by turns is looked at again.
 const NEXT_TURN: Duration = Duration::from_millis(1);
@@ -40,9 +40,9 @@ impl Gate {
         if let Some(evictor) = &mut self.evictor {
             evictor.pace(at, decisions);
         }
-        self.waits.observe(load.is_empty(), &self.items, at);
-        while let Some((index, outcome)) = self.waits.expired(&self.items, at) {
-            let rejection = Rejection::new(outcome, self.waits.is_empty_pool());
+        self.ledger.observe_pool(load.is_empty(), at);
+        while let Some((index, outcome)) = self.ledger.expired(at) {
+            let rejection = Rejection::new(outcome, self.ledger.is_pool_empty());
             self.reject(index, rejection, at, decisions);
         }
         at
@@ -52,9 +52,9 @@ impl Gate {
     pub(super) fn release(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         let at = self.at(now);
         self.retry = None;
-        while self.queued.requests > 0 && !self.waits.is_empty_pool() {
+        while self.ledger.queued().requests > 0 && !self.ledger.is_pool_empty() {
             let fill = load.fill(self.unplaced, now);
-            self.ceilings.write(fill.gating, &self.priorities, &mut self.written);
+            self.ceilings.write(fill.gating, self.ledger.priorities(), &mut self.written);
             match self.search(fill.gating) {
                 Found::Request(index) => self.release_one(index, at, decisions),
                 Found::Held(rank) => {
@@ -75,7 +75,7 @@ impl Gate {
             if !matches!(saturation.partial_cmp(ceiling), Some(std::cmp::Ordering::Less)) {
                 return Found::Held(rank);
             }
-            if let Some(index) = self.band(rank).and_then(Band::next) {
+            if let Some(index) = self.ledger.next_in(rank) {
                 return Found::Request(index);
             }
         }
@@ -83,12 +83,13 @@ impl Gate {
     }
 
     fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<GateDecision>) {
-        let ticket = self.items.ticket(index);
-        let Some(item) = self.items.get(index).copied() else { return };
-        if !self.sessions.is_empty() {
-            self.take_turn(item.band, item.flow, at);
+        let ticket = self.ledger.ticket(index);
+        if self.ledger.has_sessions()
+            && let Some((band, flow)) = self.ledger.item(index).map(|item| (item.band, item.flow))
+        {
+            self.ledger.take_turn(band, flow, at);
         }
-        self.take(index, true);
+        let Some(item) = self.ledger.take(index, true) else { return };
         self.in_flight += 1;
         self.unplaced.requests += 1;
         self.unplaced.tokens = self.unplaced.tokens.saturating_add(item.tokens);
@@ -105,40 +106,9 @@ impl Gate {
         at: Nanos,
         decisions: &mut Vec<GateDecision>,
     ) {
-        let ticket = self.items.ticket(index);
-        let enqueued = self.items.get(index).map_or(at, |item| item.enqueued);
-        self.take(index, false);
+        let ticket = self.ledger.ticket(index);
+        let enqueued = self.ledger.take(index, false).map_or(at, |item| item.enqueued);
         decisions.push(GateDecision::Reject { ticket, rejection, waited: waited(enqueued, at) });
-    }
-
-    /// Takes a request out of all lists.
-    pub(super) fn take(&mut self, index: u32, served: bool) {
-        let Some(item) = self.items.get(index).copied() else { return };
-        self.waits.remove(&mut self.items, index, item.wait);
-        self.queued.subtract(item.size, item.tokens);
-        let mut retired = false;
-        if let Some(band) = self.bands.get_mut(item.band as usize).and_then(Option::as_mut) {
-            band.remove(&mut self.items, index, served);
-            retired = band.retiring && band.queued.requests == 0;
-        }
-        self.items.remove(index);
-        if retired {
-            self.drop_retired();
-        }
-    }
-
-    /// Drops empty bands that nobody wants.
-    pub(super) fn drop_retired(&mut self) {
-        for slot in &mut self.bands {
-            if slot.as_ref().is_some_and(|band| band.retiring && band.queued.requests == 0) {
-                *slot = None;
-            }
-        }
-        let bands = &self.bands;
-        self.order.retain(|slot| bands.get(*slot as usize).is_some_and(Option::is_some));
-        self.priorities.clear();
-        self.priorities
-            .extend(self.order.iter().filter_map(|slot| Some(bands.get(*slot as usize)?.as_ref()?.priority)));
     }
 
     /// Stops running requests for the first band, from the held one down, that waits and is more important than they
@@ -146,25 +116,13 @@ impl Gate {
     fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<GateDecision>) {
         let Some(evictor) = &mut self.evictor else { return };
         let Some(least) = evictor.least_important() else { return };
-        let bands = &self.bands;
-        let waits = |rank: usize| {
-            let slot = self.order.get(rank).and_then(|slot| bands.get(*slot as usize)?.as_ref());
-            slot.is_some_and(|band| band.queued.requests > 0)
-        };
-        let demand = (held..self.order.len())
-            .filter_map(|rank| Some((rank, *self.priorities.get(rank)?, *self.written.get(rank)?)))
+        let ledger = &self.ledger;
+        let demand = (held..ledger.priorities().len())
+            .filter_map(|rank| Some((rank, *ledger.priorities().get(rank)?, *self.written.get(rank)?)))
             .take_while(|(_, priority, _)| *priority > least)
-            .find(|(rank, _, ceiling)| *ceiling > 0.0 && fill.gating >= *ceiling && waits(*rank));
+            .find(|(rank, _, ceiling)| *ceiling > 0.0 && fill.gating >= *ceiling && ledger.waits_in(*rank));
         if let Some((_, priority, ceiling)) = demand {
             evictor.revoke(priority, ceiling, fill.raw, at, decisions);
         }
     }
-
-    pub(super) fn band(&self, rank: usize) -> Option<&Band> {
-        self.bands.get(*self.order.get(rank)? as usize)?.as_ref()
-    }
-}
-
-fn waited(enqueued: Nanos, at: Nanos) -> Duration {
-    Duration::from_nanos(at.saturating_sub(enqueued))
 }

@@ -1,0 +1,303 @@
+//! The ledger of the requests that wait: their bands and flows, their order, and how long each may wait.
+//!
+//! The gate decides; the ledger keeps its books. Each request stands in three lists: that of its flow, that of its wait,
+//! and the sums of its band and of all bands. The ledger changes all of them together, and nobody else can change one.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::arrival::Arrival;
+use super::band::{Band, BandUsage};
+use super::limit::{Full, Queued, Waits};
+use super::ordering::{Due, Nanos, rank};
+use super::outcome::{Outcome, QueueBound, Rejection};
+use super::programs::Programs;
+use super::queue::{Item, Items, Ticket};
+use super::sessions::Sessions;
+use super::settings::{Fairness, FlowSettings};
+
+/// The requests that wait.
+#[derive(Debug)]
+pub(super) struct Ledger {
+    items: Items,
+    waits: Waits,
+    bands: Vec<Option<Band>>,
+    /// Slots of the bands, by falling priority.
+    order: Vec<u32>,
+    priorities: Vec<i32>,
+    queued: Queued,
+    programs: Vec<Programs>,
+    sessions: Vec<Sessions>,
+    /// Requests that ever came in.
+    sequence: u64,
+}
+
+impl Ledger {
+    /// A ledger without requests, with the bands that `settings` configures.
+    pub(super) fn new(settings: &FlowSettings) -> Self {
+        let mut ledger = Self {
+            items: Items::default(),
+            waits: Waits::new(settings.default_request_ttl, settings.no_endpoint_request_ttl),
+            bands: Vec::new(),
+            order: Vec::new(),
+            priorities: Vec::new(),
+            queued: Queued::default(),
+            programs: Vec::new(),
+            sessions: Vec::new(),
+            sequence: 0,
+        };
+        ledger.provision(settings, &[]);
+        ledger
+    }
+
+    /// Takes a request in, unless a bound is reached. `received` is the time of its headers.
+    pub(super) fn enter(
+        &mut self,
+        settings: &FlowSettings,
+        arrival: &Arrival,
+        received: Nanos,
+        at: Nanos,
+    ) -> Result<Ticket, Rejection> {
+        let pool_empty = self.waits.is_empty_pool();
+        let full = |bound| Rejection::full(bound, pool_empty);
+        // There is always a band for priority 0.
+        let no_band = Rejection::new(Outcome::RejectedOther, pool_empty);
+        let slot = self.slot(arrival.priority).ok_or(no_band)?;
+        let band = self.bands.get_mut(slot as usize).and_then(Option::as_mut).ok_or(no_band)?;
+        match self.queued.full(arrival.size, settings.max_requests, settings.max_bytes) {
+            Some(Full::Requests(bound)) => return Err(full(QueueBound::Requests(bound))),
+            Some(Full::Bytes(bound)) => return Err(full(QueueBound::Bytes(bound))),
+            None => {}
+        }
+        match band.full(arrival.size) {
+            Some(Full::Requests(bound)) => return Err(full(QueueBound::BandRequests(bound))),
+            Some(Full::Bytes(bound)) => return Err(full(QueueBound::BandBytes(bound))),
+            None => {}
+        }
+        let ttl = self.waits.ttl(arrival.ttl, band.settings.request_ttl);
+        let wait = self.waits.group(ttl);
+        let due = Due { received, enqueued: at, ttl, slo_ttft: arrival.slo_ttft };
+        self.sequence += 1;
+        let ticket = self.items.insert(Item {
+            band: slot,
+            flow: band.flow(&arrival.fairness_id),
+            wait,
+            priority: arrival.priority,
+            size: arrival.size,
+            tokens: arrival.tokens,
+            enqueued: at,
+            rank: rank(band.settings.ordering, due, self.sequence),
+        });
+        let standing = match &band.settings.fairness {
+            Fairness::ProgramAware(parameters) => self
+                .programs
+                .iter()
+                .find(|programs| programs.parameters() == parameters)
+                .map_or(0.0, |programs| programs.service(&arrival.fairness_id)),
+            Fairness::TurnPriority(parameters) => self
+                .sessions
+                .iter()
+                .find(|sessions| sessions.parameters() == parameters)
+                .map_or(1.0, |sessions| sessions.turn(&arrival.fairness_id, at)),
+            Fairness::GlobalStrict | Fairness::RoundRobin => 0.0,
+        };
+        band.push(&mut self.items, ticket.index, standing);
+        self.waits.add(&mut self.items, ticket.index, wait);
+        self.queued.add(arrival.size, arrival.tokens);
+        Ok(ticket)
+    }
+
+    /// Takes a request out of all lists; `served` if it is released. Returns what it was.
+    pub(super) fn take(&mut self, index: u32, served: bool) -> Option<Item> {
+        let item = self.items.get(index).copied()?;
+        self.waits.remove(&mut self.items, index, item.wait);
+        self.queued.subtract(item.size, item.tokens);
+        let mut retired = false;
+        if let Some(band) = self.bands.get_mut(item.band as usize).and_then(Option::as_mut) {
+            band.remove(&mut self.items, index, served);
+            retired = band.retiring && band.queued.requests == 0;
+        }
+        self.items.remove(index);
+        if retired {
+            self.drop_retired();
+        }
+        Some(item)
+    }
+
+    /// The request in this place.
+    pub(super) fn item(&self, index: u32) -> Option<&Item> {
+        self.items.get(index)
+    }
+
+    /// The ticket of the request in this place.
+    pub(super) fn ticket(&self, index: u32) -> Ticket {
+        self.items.ticket(index)
+    }
+
+    /// True if the request still waits.
+    pub(super) fn has(&self, ticket: Ticket) -> bool {
+        self.items.find(ticket).is_some()
+    }
+
+    /// The request whose turn it is in the band of this rank.
+    pub(super) fn next_in(&self, rank: usize) -> Option<u32> {
+        self.band(rank).and_then(Band::next)
+    }
+
+    /// True if requests wait in the band of this rank.
+    pub(super) fn waits_in(&self, rank: usize) -> bool {
+        self.band(rank).is_some_and(|band| band.queued.requests > 0)
+    }
+
+    /// Priorities of the bands, falling: the place of one is its rank.
+    pub(super) fn priorities(&self) -> &[i32] {
+        &self.priorities
+    }
+
+    /// All requests that wait.
+    pub(super) fn queued(&self) -> Queued {
+        self.queued
+    }
+
+    /// Bands by falling priority.
+    pub(super) fn usages(&self) -> impl Iterator<Item = BandUsage> {
+        (0..self.order.len()).filter_map(|rank| self.band(rank)).map(Band::usage)
+    }
+
+    /// Flows that have requests waiting, in all bands.
+    pub(super) fn flows(&self) -> usize {
+        self.bands.iter().flatten().map(|band| band.flows.len()).sum()
+    }
+
+    /// Takes note of whether the pool has endpoints. Every wait starts anew when that changes.
+    pub(super) fn observe_pool(&mut self, is_empty: bool, at: Nanos) {
+        self.waits.observe(is_empty, &self.items, at);
+    }
+
+    /// True if the pool was without endpoints when last looked at.
+    pub(super) fn is_pool_empty(&self) -> bool {
+        self.waits.is_empty_pool()
+    }
+
+    /// A request that has waited for too long, and how it ends.
+    pub(super) fn expired(&self, at: Nanos) -> Option<(u32, Outcome)> {
+        self.waits.expired(&self.items, at)
+    }
+
+    /// Time at which the next request will have waited for too long.
+    pub(super) fn next_expiry(&self) -> Option<Nanos> {
+        self.waits.next()
+    }
+
+    /// A request of this session has ended, for fairness by turns.
+    pub(super) fn session_request_ended(&mut self, fairness_id: &str, at: Nanos) {
+        for sessions in &mut self.sessions {
+            sessions.ended(fairness_id, at);
+        }
+    }
+
+    /// True if a band is fair by turns.
+    pub(super) fn has_sessions(&self) -> bool {
+        !self.sessions.is_empty()
+    }
+
+    /// A request of the session in a flow of this band is about to be released.
+    pub(super) fn take_turn(&mut self, band: u32, flow: u32, at: Nanos) {
+        let Some(band) = self.bands.get(band as usize).and_then(Option::as_ref) else { return };
+        let (Fairness::TurnPriority(parameters), Some((id, turn))) =
+            (&band.settings.fairness, band.session(flow))
+        else {
+            return;
+        };
+        let found = self.sessions.iter_mut().find(|sessions| sessions.parameters() == parameters);
+        let Some(sessions) = found else { return };
+        sessions.released(&id, turn, at);
+        for band in self.bands.iter_mut().flatten() {
+            band.turn_changed(sessions, &id, at);
+        }
+    }
+
+    /// A program was served this many tokens, as its policy weighs them.
+    pub(super) fn served(&mut self, fairness_id: &Arc<str>, tokens: f64, at: Nanos) {
+        for programs in &mut self.programs {
+            let aside = programs.add(fairness_id, tokens, at);
+            for band in self.bands.iter_mut().flatten() {
+                band.service_changed(programs, fairness_id, &aside);
+            }
+        }
+    }
+
+    /// Gives each of `priorities` a band, beside the configured ones. A band that is not among them any more goes once
+    /// it is empty.
+    pub(super) fn provision(&mut self, settings: &FlowSettings, priorities: &[i32]) {
+        let fixed = settings.bands.keys().copied().chain([0]);
+        for priority in priorities.iter().copied().chain(fixed).collect::<Vec<_>>() {
+            if let Err(rank) = self.rank(priority) {
+                self.add_band(settings, priority, rank);
+            }
+        }
+        for band in self.bands.iter_mut().flatten() {
+            let wanted = band.priority == 0
+                || priorities.contains(&band.priority)
+                || settings.bands.contains_key(&band.priority);
+            band.retiring = !wanted;
+        }
+        self.drop_retired();
+    }
+
+    fn add_band(&mut self, settings: &FlowSettings, priority: i32, rank: usize) {
+        let settings = settings.band(priority).clone();
+        if let Fairness::ProgramAware(parameters) = &settings.fairness
+            && !self.programs.iter().any(|programs| programs.parameters() == parameters)
+        {
+            self.programs.push(Programs::new(parameters.clone()));
+        }
+        if let Fairness::TurnPriority(parameters) = &settings.fairness
+            && !self.sessions.iter().any(|sessions| sessions.parameters() == parameters)
+        {
+            self.sessions.push(Sessions::new(parameters.clone()));
+        }
+        let band = Some(Band::new(priority, settings));
+        let slot = self.bands.iter().position(Option::is_none).unwrap_or(self.bands.len());
+        match self.bands.get_mut(slot) {
+            Some(free) => *free = band,
+            None => self.bands.push(band),
+        }
+        self.order.insert(rank, slot as u32);
+        self.priorities.insert(rank, priority);
+    }
+
+    /// Drops empty bands that nobody wants.
+    fn drop_retired(&mut self) {
+        for slot in &mut self.bands {
+            if slot.as_ref().is_some_and(|band| band.retiring && band.queued.requests == 0) {
+                *slot = None;
+            }
+        }
+        let bands = &self.bands;
+        self.order.retain(|slot| bands.get(*slot as usize).is_some_and(Option::is_some));
+        self.priorities.clear();
+        self.priorities
+            .extend(self.order.iter().filter_map(|slot| Some(bands.get(*slot as usize)?.as_ref()?.priority)));
+    }
+
+    /// Rank of the band of `priority`, or where it would be.
+    fn rank(&self, priority: i32) -> Result<usize, usize> {
+        self.priorities.binary_search_by(|other| priority.cmp(other))
+    }
+
+    /// Slot of the band that a request of `priority` waits in.
+    fn slot(&self, priority: i32) -> Option<u32> {
+        let rank = self.rank(priority).or_else(|_| self.rank(0)).ok()?;
+        self.order.get(rank).copied()
+    }
+
+    fn band(&self, rank: usize) -> Option<&Band> {
+        self.bands.get(*self.order.get(rank)? as usize)?.as_ref()
+    }
+}
+
+/// Time that a request has waited since it came in.
+pub(super) fn waited(enqueued: Nanos, at: Nanos) -> Duration {
+    Duration::from_nanos(at.saturating_sub(enqueued))
+}
