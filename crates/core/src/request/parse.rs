@@ -21,14 +21,15 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
 /// Reads `body` as `content_type` says (empty if nothing does) and as [`parse`] does. A form, and a body whose API has
 /// no reader, are read for their model alone. Of JSON that is no object, or is not in UTF-8, nothing is read.
 pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> Result<Inference, ParseError> {
-    match api_of(kind, path) {
+    let api = api_of(kind, path);
+    match api {
         Api::Opaque => return Ok(other::read(content_type, body)),
         Api::CountTokens => {
             let read = other::read(content_type, body);
             return Ok(Inference { api: Api::CountTokens, skip_response: true, ..read });
         }
         Api::GrpcGenerate | Api::GrpcEmbed | Api::VertexChat | Api::VertexRaw => {
-            return parse(kind, path, body);
+            return parse_as(api, body);
         }
         _ => {}
     }
@@ -43,7 +44,8 @@ pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> R
         }
         BodyKind::Json | BodyKind::Unsaid | BodyKind::Other => {}
     }
-    parse(kind, path, body).or_else(|error| {
+    refuse_unclaimed(kind, path)?;
+    parse_as(api, body).or_else(|error| {
         let ParseError::Json { fault, .. } = &error else { return Err(error) };
         let unread = lenient::unread(body, *fault).ok_or(error)?;
         Ok(Inference { unread: Some(unread), ..Inference::opaque() })
@@ -53,10 +55,20 @@ pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> R
 /// Reads `body` with the parser `kind`; `path` tells which of its APIs it is (see [`api_of`]). The Anthropic parser
 /// refuses a path that it does not claim.
 pub fn parse(kind: ParserKind, path: &str, body: &[u8]) -> Result<Inference, ParseError> {
+    refuse_unclaimed(kind, path)?;
+    parse_as(api_of(kind, path), body)
+}
+
+/// The Anthropic parser alone knows no API of its own.
+fn refuse_unclaimed(kind: ParserKind, path: &str) -> Result<(), ParseError> {
     if kind == ParserKind::Anthropic && kind.api(path).is_none() {
         return Err(ParseError::UnsupportedPath(path.to_owned()));
     }
-    match api_of(kind, path) {
+    Ok(())
+}
+
+fn parse_as(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
+    match api {
         Api::Opaque => Ok(Inference::opaque()),
         Api::CountTokens => {
             Ok(Inference { api: Api::CountTokens, skip_response: true, ..Inference::opaque() })

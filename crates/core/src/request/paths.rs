@@ -62,20 +62,21 @@ impl ParserKind {
         Self::ALL.into_iter().find(|kind| kind.type_name() == name)
     }
 
-    /// Path suffixes that the parser claims, without slashes around them, and the API behind each.
+    /// Path suffixes that the parser claims, without slashes around them, and the API behind each. The longest stand
+    /// first.
     pub fn suffixes(self) -> &'static [(&'static str, Api)] {
         match self {
             Self::OpenAi => &[
-                ("chat/completions", Api::ChatCompletions),
-                ("completions", Api::Completions),
-                ("embeddings", Api::Embeddings),
-                ("responses", Api::Responses),
-                ("conversations", Api::Conversations),
                 ("chat/completions/render", Api::ChatCompletions),
                 ("completions/render", Api::Completions),
                 ("images/generations", Api::Images),
+                ("chat/completions", Api::ChatCompletions),
+                ("conversations", Api::Conversations),
+                ("completions", Api::Completions),
+                ("embeddings", Api::Embeddings),
+                ("responses", Api::Responses),
             ],
-            Self::Anthropic => &[("messages", Api::Messages), ("messages/count_tokens", Api::CountTokens)],
+            Self::Anthropic => &[("messages/count_tokens", Api::CountTokens), ("messages", Api::Messages)],
             Self::VllmHttp => &[("inference/v1/generate", Api::Generate)],
             Self::SglangHttp => &[("generate", Api::SglangGenerate)],
             Self::VllmGrpc => &[
@@ -83,8 +84,8 @@ impl ParserKind {
                 ("vllm.grpc.engine.VllmEngine/Embed", Api::GrpcEmbed),
             ],
             Self::Vertex => &[
-                ("PredictionService/ChatCompletions", Api::VertexChat),
                 ("PredictionService/StreamRawPredict", Api::VertexRaw),
+                ("PredictionService/ChatCompletions", Api::VertexChat),
                 ("PredictionService/RawPredict", Api::VertexRaw),
             ],
             Self::Passthrough => &[],
@@ -109,8 +110,8 @@ impl ParserKind {
     /// The API that `path` means to this parser: the longest claimed suffix decides.
     pub fn api(self, path: &str) -> Option<Api> {
         let path = trimmed(path);
-        let claims = self.suffixes().iter().filter(|(suffix, _)| ends_with_segments(path, suffix));
-        claims.max_by_key(|(suffix, _)| suffix.len()).map(|(_, api)| *api)
+        let mut claims = self.suffixes().iter();
+        claims.find(|(suffix, _)| ends_with_segments(path, suffix)).map(|(_, api)| *api)
     }
 }
 
@@ -217,6 +218,16 @@ mod tests {
             ("/v1/completions?stream=/v1/messages", OpenAi, Api::Completions),
         ] {
             assert_eq!(resolve(path), Some((kind, Some(api))), "{path}");
+        }
+    }
+
+    #[test]
+    fn each_parser_lists_its_longest_suffixes_first() {
+        for kind in ParserKind::ALL {
+            assert!(
+                kind.suffixes().is_sorted_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len())),
+                "{kind:?}"
+            );
         }
     }
 

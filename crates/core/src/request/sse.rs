@@ -47,6 +47,10 @@ pub(super) fn end_of_event(last: Option<u8>, bytes: &[u8]) -> Option<usize> {
 
 /// Offset behind the last event that ends in `bytes`, which begin an event; 0 if none does.
 pub(super) fn end_of_last_event(bytes: &[u8]) -> usize {
+    // The rule: a chunk holds whole events.
+    if bytes.ends_with(b"\n\n") {
+        return bytes.len();
+    }
     let mut end = bytes.len();
     while let Some(found) = bytes.get(..end).and_then(|bytes| memrchr2(b'\n', b'\r', bytes)) {
         let pair = found > 0 && bytes.get(found - 1..=found) == Some(b"\r\n");

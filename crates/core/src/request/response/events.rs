@@ -51,21 +51,49 @@ pub(super) struct EventSource {
     limit: usize,
     /// Bytes of a byte order mark that have come.
     mark: usize,
-    /// The last bytes that came.
-    tail: Vec<u8>,
+    tail: Tail,
+}
+
+/// The last bytes that came.
+#[derive(Debug)]
+struct Tail {
+    bytes: [u8; TAIL],
+    /// How many of them are there; they stand at the front.
+    length: usize,
+}
+
+impl Tail {
+    fn bytes(&self) -> &[u8] {
+        self.bytes.get(..self.length).unwrap_or_default()
+    }
+
+    fn note(&mut self, chunk: &[u8]) {
+        if let Some(last) = chunk.last_chunk() {
+            self.bytes = *last;
+            self.length = TAIL;
+            return;
+        }
+        let beyond = (self.length + chunk.len()).saturating_sub(TAIL);
+        self.bytes.copy_within(beyond..self.length, 0);
+        self.length -= beyond;
+        if let Some(room) = self.bytes.get_mut(self.length..self.length + chunk.len()) {
+            room.copy_from_slice(chunk);
+            self.length += chunk.len();
+        }
+    }
 }
 
 impl EventSource {
     /// Events of up to `limit` bytes are read whole, longer ones as they come.
     pub(super) fn new(limit: usize) -> Self {
         let limit = limit.max(SHORTEST_LIMIT);
-        Self { carry: Vec::new(), long: None, limit, mark: 0, tail: Vec::new() }
+        Self { carry: Vec::new(), long: None, limit, mark: 0, tail: Tail { bytes: [0; TAIL], length: 0 } }
     }
 
     pub(super) fn feed(&mut self, chunk: &[u8], found: &mut Found) {
         let mut rest = self.behind_mark(chunk);
-        let last = self.tail.last().copied();
-        self.note_tail(rest);
+        let last = self.tail.bytes().last().copied();
+        self.tail.note(rest);
         if self.long.is_some() || !self.carry.is_empty() {
             let Some(end) = sse::end_of_event(last, rest) else {
                 self.keep(rest, found);
@@ -80,8 +108,13 @@ impl EventSource {
             rest = rest.strip_prefix(b"\n").unwrap_or(rest);
         }
         let (events, begun) = rest.split_at(sse::end_of_last_event(rest));
-        self.events(events, found);
-        self.keep(begun, found);
+        let words = words(found);
+        if words.iter().any(|word| word.find(events).is_some()) {
+            self.events(events, words, found);
+        }
+        if !begun.is_empty() {
+            self.keep(begun, found);
+        }
     }
 
     /// What follows the byte order mark at the start of the stream.
@@ -98,17 +131,11 @@ impl EventSource {
         rest
     }
 
-    fn note_tail(&mut self, chunk: &[u8]) {
-        let beyond = (self.tail.len() + chunk.len()).saturating_sub(TAIL);
-        self.tail.drain(..beyond.min(self.tail.len()));
-        self.tail.extend_from_slice(chunk.get(chunk.len().saturating_sub(TAIL)..).unwrap_or_default());
-    }
-
     /// True if the last line that came is the mark of a stream's end.
     pub(super) fn ends_with_mark(&self, dialect: Dialect) -> bool {
-        let tail = self.tail.trim_ascii_end();
+        let tail = self.tail.bytes().trim_ascii_end();
         let start = memrchr2(b'\n', b'\r', tail).map_or(0, |end| end + 1);
-        if start == 0 && self.tail.len() >= TAIL {
+        if start == 0 && self.tail.length >= TAIL {
             return false;
         }
         let data = sse::data(tail.get(start..).unwrap_or_default());
@@ -124,8 +151,7 @@ impl EventSource {
 
     /// Reads the events in which there may be something; each of `events` has its end. The others are not even told
     /// apart.
-    fn events(&self, events: &[u8], found: &mut Found) {
-        let words = words(found);
+    fn events(&self, events: &[u8], words: &[Finder<'static>], found: &mut Found) {
         // Responses say it in the first and the last events alone, and the last must be seen.
         let found_in_few = found.responses;
         // Each byte is searched once for each word, whatever the events hold.
