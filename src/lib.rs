@@ -5,7 +5,7 @@
 //! who goes next). This crate is everything around it. Reading order, from what knows nothing to what knows everything:
 //! [`metrics`] and [`telemetry`] (what is exported), [`document`] (files that people write), [`datalayer`] (reading
 //! model servers), [`render`] (asking for tokens), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the way
-//! of a request), [`transport`] (what every port shares), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API),
+//! of a request), [`transport`] (what every port shares), [`peers`] (what replicas tell each other), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API),
 //! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks) and [`cli`], the wiring. The simulated model server
 //! is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
 
@@ -24,6 +24,8 @@ pub mod config;
 pub mod director;
 
 pub mod transport;
+
+pub mod peers;
 
 pub mod admin;
 pub mod discovery;

@@ -96,6 +96,7 @@ fn endpoint_state(endpoint: &Endpoint, now: Instant) -> Value {
         "labels": &*spec.labels,
         "in_flight_requests": load.in_flight(),
         "in_flight_tokens": load.in_flight_tokens(),
+        "own_in_flight_requests": load.own_in_flight(),
         "sent_since_reading": load.dispatched_since_reading(),
         "age_seconds": age,
         "waiting": load.waiting(),

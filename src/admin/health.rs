@@ -39,7 +39,7 @@ const WATCHES: usize = 64;
 /// The facts that health depends on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HealthState {
-    /// Discovery has delivered the pool, be it empty.
+    /// Discovery has delivered the pool, be it empty, and peers have told what they know, or were waited for long enough.
     pub live: bool,
     /// Replicas elect a leader.
     pub leader_election: bool,

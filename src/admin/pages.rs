@@ -29,6 +29,8 @@ pub struct AdminState {
     pub pool: Arc<Pool>,
     /// State of the plugin instances, asked for at each request.
     pub plugins: Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>,
+    /// How this replica stands to its peers, asked for at each request; `None` without peers.
+    pub peers: Option<Arc<dyn Fn() -> Value + Send + Sync>>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
     /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
@@ -66,6 +68,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/metrics", get(metrics))
         .route("/debug/plugins/state", get(plugins))
         .route("/debug/pool", get(pool))
+        .route("/debug/peers", get(peers))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .with_state(state);
     let pages = match access {
@@ -87,6 +90,14 @@ async fn plugins(State(state): State<AdminState>) -> Json<Value> {
 
 async fn pool(State(state): State<AdminState>) -> Json<Value> {
     Json(pool_state(&state.pool, Instant::now(), SystemTime::now()))
+}
+
+async fn peers(State(state): State<AdminState>) -> Response {
+    match &state.peers {
+        Some(page) => Json(page()).into_response(),
+        None => (StatusCode::NOT_FOUND, "this replica has no peers; --peers or --peer-service names them\n")
+            .into_response(),
+    }
 }
 
 async fn log_level(State(state): State<AdminState>) -> Response {

@@ -47,6 +47,7 @@ fn state() -> AdminState {
         metrics: Metrics::new(),
         pool,
         plugins: Arc::new(move || vec![plugin.clone()]),
+        peers: None,
         log: Some(log),
         access: None,
         log_level_from: LogLevelFrom::Loopback,

@@ -17,6 +17,7 @@ use crate::datalayer::exposition::Figures;
 use crate::datalayer::{self, DataLayer, Observer, ScrapeError, Variant};
 use crate::discovery::{Discovery, FileDiscovery};
 use crate::flow::Controller;
+use crate::kubernetes::Connection;
 use crate::kvevents::EventListener;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
 use crate::pool::{Age, Endpoint, Pool};
@@ -30,6 +31,16 @@ pub(super) enum Finder {
     File(Box<FileDiscovery>),
     /// The Kubernetes API.
     Kubernetes(Box<Cluster>),
+}
+
+impl Finder {
+    /// The way to the API server, if there is one.
+    pub(super) fn connection(&self) -> Option<Connection> {
+        match self {
+            Self::File(_) => None,
+            Self::Kubernetes(cluster) => Some(cluster.connection()),
+        }
+    }
 }
 
 /// The tasks beside serving.

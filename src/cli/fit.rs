@@ -1,6 +1,6 @@
 //! Flags that do not fit each other: ports that collide, and bounds that no request can reach.
 
-use super::ServeFlags;
+use super::{ServeFlags, peer_flags};
 use crate::extproc::BodyMode;
 
 /// Room in a message beside the body.
@@ -13,6 +13,7 @@ pub(super) fn collisions(flags: &ServeFlags) -> Vec<String> {
         ("--grpc-health-port", Some(flags.grpc_health_port)),
         ("--metrics-port", Some(flags.metrics_port)),
         ("--keda-scaler-port", flags.keda_scaler_port),
+        ("--peer-port", peer_flags::is_wanted(flags).then_some(flags.peer_port)),
     ];
     let given: Vec<(&str, u16)> =
         ports.into_iter().filter_map(|(flag, port)| Some((flag, port.filter(|port| *port != 0)?))).collect();

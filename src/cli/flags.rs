@@ -8,6 +8,7 @@ use clap::{ArgAction, Args};
 
 use crate::document::scalar;
 use crate::extproc::BodyMode;
+use crate::peers::PeerName;
 use crate::plugins::{REGISTRY, Registry};
 use crate::transport::PROXIES;
 
@@ -242,6 +243,28 @@ pub struct ServeFlags {
     /// Take part in traces. The OTEL_ variables of the environment set up where spans go.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Logs and traces")]
     pub tracing: bool,
+
+    /// Other replicas as HOST:PORT, separated by commas. A DNS name stands for all its addresses, and this replica may be
+    /// among them. The replicas of one pool tell each other what they have under way.
+    #[arg(long, value_delimiter = ',', help_heading = "Peers")]
+    pub peers: Vec<PeerName>,
+    /// Headless Service whose pods are the other replicas, in the namespace of the pool. Needs Kubernetes; --peers names
+    /// replicas without it.
+    #[arg(long, default_value = "", help_heading = "Peers")]
+    pub peer_service: String,
+    /// Port on which peers follow this replica. It opens with --peers or --peer-service alone. With 0 the system chooses a port.
+    #[arg(long, default_value_t = 9006, help_heading = "Peers")]
+    pub peer_port: u16,
+    /// Folder with tls.crt, tls.key and ca.crt for the connections between replicas. Each end checks the other's
+    /// certificate.
+    #[arg(long, default_value = "", help_heading = "Peers")]
+    pub peer_cert_dir: String,
+    /// DNS name that the certificate of every replica carries.
+    #[arg(long, default_value = "pointsman-peers", help_heading = "Peers")]
+    pub peer_tls_name: String,
+    /// Connect replicas in plaintext, without knowing who they are. Otherwise --peers needs --peer-cert-dir.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Peers")]
+    pub peer_plaintext: bool,
 
     /// Ask the API server whether the bearer token of a request for metrics may read them. With file discovery there is
     /// no API server to ask, and metrics are open.

@@ -127,7 +127,7 @@ impl Cluster {
             let settings = ElectionSettings {
                 name: format!("epp-{}-{}.llm-d.ai", settings.pool_namespace, settings.pool_name),
                 namespace: settings.pool_namespace.clone(),
-                identity: format!("{}_{:016x}", host(settings), fastrand::u64(..)),
+                identity: format!("{}_{:016x}", settings.host(), fastrand::u64(..)),
                 duration: flags.ha_lease_duration,
                 health: None,
             };
@@ -155,6 +155,11 @@ impl Cluster {
     /// A handle that says whether this replica leads.
     pub(super) fn leadership(&self) -> Leadership {
         self.leadership.clone()
+    }
+
+    /// The way to the API server.
+    pub(super) fn connection(&self) -> Connection {
+        self.connection.clone()
     }
 
     /// Makes the judge of the metrics port's callers; `None` if everyone may read it. Call it in the runtime of the
@@ -262,17 +267,6 @@ async fn lost(leadership: &Leadership, resign: &CancellationToken) {
     if resign.is_cancelled() {
         std::future::pending::<()>().await;
     }
-}
-
-/// The name by which people recognise this replica.
-fn host(settings: &Settings) -> String {
-    let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
-    settings
-        .pod_name
-        .clone()
-        .or_else(|| kernel().map(|name| name.trim().to_owned()))
-        .filter(|name| !name.is_empty())
-        .unwrap_or_else(|| "pointsman".to_owned())
 }
 
 #[cfg(test)]

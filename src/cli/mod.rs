@@ -18,6 +18,8 @@ mod kubernetes;
 mod older_flags;
 mod output;
 mod overrides;
+mod peer_flags;
+mod peering;
 mod running;
 mod serve;
 mod settings;

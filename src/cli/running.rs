@@ -50,6 +50,7 @@ pub(super) struct Running {
     pub(super) scaler: Server,
     pub(super) background: Thread,
     pub(super) election: Option<Thread>,
+    pub(super) peers: Option<Thread>,
     pub(super) admin: Thread,
     pub(super) stops: Stops,
     /// Health says "not serving" once this is true.
@@ -74,7 +75,7 @@ impl Running {
         self.stops.health.cancel();
         self.stops.background.cancel();
         self.background.join();
-        if let Some(thread) = self.election {
+        for thread in [self.election, self.peers].into_iter().flatten() {
             thread.join();
         }
         self.stops.admin.cancel();
@@ -94,6 +95,8 @@ impl Running {
             () = self.background.ended() => bail!("the background thread ended"),
             // Without it this replica never leads.
             () = ended(self.election.as_mut()) => bail!("the election thread ended"),
+            // Without it peers count what this replica has under way for nothing.
+            () = ended(self.peers.as_mut()) => bail!("the peers thread ended"),
             () = stop_signal() => Ok(()),
         }
     }

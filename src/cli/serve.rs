@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder, INFLIGHT_PRODUCER};
@@ -17,6 +17,7 @@ use super::holding::Holding;
 use super::kubernetes::{self, Cluster};
 use super::older_flags::OlderFlag;
 use super::output::{self, Output};
+use super::peering::Peering;
 use super::running::{Patience, Running, Stops};
 use super::settings::{self, Settings};
 use super::sockets::Sockets;
@@ -233,13 +234,16 @@ impl Services {
         }
         let scraped = plan.metrics_source.is_some().then_some(flags.metrics_staleness_threshold);
         let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
+        let way = (sockets.peers, finder.connection());
+        let peering = Peering::new(flags, settings, way, (&pool, &plan), holding.as_ref(), &metrics)?;
         let background =
             Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
         let draining = Arc::new(AtomicBool::new(false));
-        let health = health_service(&plan, &pool, &draining, leadership, warm);
+        let ready = Arc::new(AtomicBool::new(peering.is_none()));
+        let health = health_service(&plan, &pool, (&ready, &draining), leadership, warm);
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
-        let pages = pages(&metrics, &pool, &plan, log, flags.remote_log_level || known);
+        let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, flags.remote_log_level || known);
         let extproc = settings::extproc(flags, &metrics);
         let budget = Arc::clone(&extproc.machine.budget);
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), budget);
@@ -248,6 +252,7 @@ impl Services {
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
         let election = electing.map(|electing| Thread::start("election", electing)).transpose()?;
+        let peers = peering.map(|peering| peering.start(ready, stops.background.clone())).transpose()?;
         let running = background.run(stops.background.clone(), stops.resign.clone());
         let background = Thread::start("background", Box::pin(running))?;
         let admin_stop = stops.admin.clone();
@@ -280,6 +285,7 @@ impl Services {
             )),
             background,
             election,
+            peers,
             admin,
             stops,
             draining,
@@ -296,6 +302,7 @@ fn pages(
     metrics: &Arc<Metrics>,
     pool: &Arc<Pool>,
     plan: &Plan,
+    peering: Option<&Peering>,
     log: LogHandle,
     anywhere: bool,
 ) -> AdminState {
@@ -303,6 +310,9 @@ fn pages(
         metrics: (**metrics).clone(),
         pool: Arc::clone(pool),
         plugins: plugin_states(plan),
+        peers: peering
+            .map(Peering::peers)
+            .map(|peers| -> Arc<dyn Fn() -> Value + Send + Sync> { Arc::new(move || peers.page()) }),
         log: Some(log),
         access: None,
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
@@ -350,14 +360,14 @@ fn guarded(
 fn health_service(
     plan: &Plan,
     pool: &Arc<Pool>,
-    draining: &Arc<AtomicBool>,
+    (ready, draining): (&Arc<AtomicBool>, &Arc<AtomicBool>),
     leadership: Leadership,
     warm: bool,
 ) -> HealthService {
-    let (pool, draining) = (Arc::clone(pool), Arc::clone(draining));
+    let (pool, ready, draining) = (Arc::clone(pool), Arc::clone(ready), Arc::clone(draining));
     let parsers: Vec<ParserKind> = plan.parsers.iter().map(|parser| parser.kind).collect();
     HealthService::new(move || HealthState {
-        live: pool.is_synced(),
+        live: pool.is_synced() && ready.load(Relaxed),
         leader_election: leadership.is_elected(),
         leader: leadership.leads(),
         cold_standby: !warm,

@@ -13,7 +13,7 @@ use crate::kubernetes::owner_of;
 use crate::metrics::Metrics;
 use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES};
 
-use super::{ServeFlags, fit};
+use super::{ServeFlags, fit, peer_flags};
 
 /// Shortest time between scrapes.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
@@ -84,6 +84,7 @@ impl Settings {
             );
         }
         problems.extend(out_of_range(flags));
+        problems.extend(peer_flags::problems(flags));
         if flags.refresh_metrics_interval < MIN_REFRESH {
             warnings.push(format!(
                 "--refresh-metrics-interval {:?} is below the minimum; {MIN_REFRESH:?} is used",
@@ -129,6 +130,16 @@ impl Settings {
             fairness_ids: fairness_ids(flags.fairness_id_metric_label_limit, &mut warnings),
             warnings,
         })
+    }
+
+    /// The name by which people recognise this replica.
+    pub(super) fn host(&self) -> String {
+        let kernel = || std::fs::read_to_string("/proc/sys/kernel/hostname").ok();
+        self.pod_name
+            .clone()
+            .or_else(|| kernel().map(|name| name.trim().to_owned()))
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| "pointsman".to_owned())
     }
 
     /// The director's choices.
@@ -181,6 +192,7 @@ pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
         ("--ha-enable-leader-election", flags.ha_enable_leader_election),
         ("--ha-leader-label", !flags.ha_leader_label.is_empty()),
         ("--ha-lease-duration", flags.ha_lease_duration != Duration::from_secs(15)),
+        ("--peer-service", !flags.peer_service.is_empty()),
         ("--metrics-endpoint-auth", flags.metrics_endpoint_auth && !flags.metrics_cert_dir.is_empty()),
     ];
     let given = given.into_iter().filter_map(|(flag, given)| given.then_some(flag));

@@ -7,10 +7,10 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 
-use super::ServeFlags;
 use super::settings::Settings;
+use super::{ServeFlags, peer_flags};
 use crate::metrics::Metrics;
-use crate::transport::{FEW_CLIENTS, Port, Tls};
+use crate::transport::{AMONG_PEERS, FEW_CLIENTS, Port, Tls};
 
 /// The ports, bound and not yet served.
 pub(super) struct Sockets {
@@ -22,6 +22,8 @@ pub(super) struct Sockets {
     pub(super) metrics: Port,
     /// KEDA's external scaler, if it has a port.
     pub(super) scaler: Option<Port>,
+    /// Peers, if there are any.
+    pub(super) peers: Option<Port>,
 }
 
 impl Sockets {
@@ -45,7 +47,15 @@ impl Sockets {
             Some(number) => Some(listen(bind, number, "--keda-scaler-port").await?),
             None => None,
         };
+        let peers = if peer_flags::is_wanted(flags) {
+            Some(listen(bind, flags.peer_port, "--peer-port").await?)
+        } else {
+            None
+        };
+        let peer_tls = peer_flags::tls(flags)?.map(|tls| tls.server()).transpose().context("peers' port")?;
+        let peers = peers.map(|socket| Port::new("peers", socket, FEW_CLIENTS, AMONG_PEERS, metrics));
         Ok(Self {
+            peers: peers.map(|port| port.with_tls(peer_tls)),
             grpc: port("grpc", grpc, settings.proxies).with_tls(tls),
             health: port("health", health, FEW_CLIENTS),
             metrics: port("metrics", pages_socket, FEW_CLIENTS).with_tls(pages),
@@ -62,6 +72,9 @@ impl Sockets {
         ];
         if let Some(scaler) = &self.scaler {
             addresses.push(("keda-scaler", scaler.address()?));
+        }
+        if let Some(peers) = &self.peers {
+            addresses.push(("peers", peers.address()?));
         }
         Ok(addresses)
     }

@@ -13,7 +13,7 @@ use crate::flow::settings::FlowSettings;
 use crate::kvevents::EventListener;
 use crate::metrics::TimedParser;
 use crate::plugins::{FileDiscoverySpec, StateReader};
-use crate::prefix::PrefixMatch;
+use crate::prefix::{PrefixMatch, SharedIndex};
 use crate::request::MediaEstimate;
 use crate::scheduling::{
     Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
@@ -74,6 +74,8 @@ pub struct Plan {
     pub metrics_source: Option<SourceSpec>,
     /// Listeners for the cache events of the engines.
     pub kv_events: Vec<Arc<EventListener>>,
+    /// Indexes that replicas fill together.
+    pub shared_indexes: Vec<Arc<dyn SharedIndex>>,
     /// The series to read from metrics pages, by engine.
     pub engines: EngineTable,
     /// The source of endpoints without Kubernetes; `None` with Kubernetes.

@@ -105,6 +105,7 @@ impl Resolver<'_> {
             },
             prefix_match: instances.column(CONDITIONAL_PRODUCER),
             kv_events: instances.iter().filter_map(|instance| instance.roles.kv_events.clone()).collect(),
+            shared_indexes: instances.iter().filter_map(|it| it.roles.shared_index.clone()).collect(),
             metrics_source: data_layer.source_spec(instances),
             engines: data_layer.engines(instances),
             discovery: data_layer.discovery_spec(instances),

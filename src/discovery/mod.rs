@@ -15,4 +15,4 @@ pub use discover::{Discovery, DiscoveryError};
 pub use file::{FileDiscovery, ReloadOutcome};
 pub use file_state::{FileObjective, FileRewrite, FileState};
 pub(crate) use kubernetes::without_repeats;
-pub use kubernetes::{KubernetesDiscovery, Scope};
+pub use kubernetes::{KubernetesDiscovery, Scope, ServiceSlices};

@@ -92,8 +92,8 @@ impl EndpointCollector {
     fn new(pools: Arc<Mutex<Vec<Weak<Pool>>>>) -> prometheus::Result<Self> {
         let readers: [(Definition<2>, ReadEndpoint); 4] = [
             (QUEUE, |endpoint, _| Some(endpoint.load().waiting() as f64)),
-            (IN_FLIGHT, |endpoint, _| Some(endpoint.load().in_flight() as f64)),
-            (IN_FLIGHT_TOKENS, |endpoint, _| Some(endpoint.load().in_flight_tokens() as f64)),
+            (IN_FLIGHT, |endpoint, _| Some(endpoint.load().own_in_flight() as f64)),
+            (IN_FLIGHT_TOKENS, |endpoint, _| Some(endpoint.load().own().tokens as f64)),
             (METRICS_AGE, |endpoint, now| match endpoint.load().age(now) {
                 Age::Never => None,
                 Age::Since(age) => Some(age.as_secs_f64()),

@@ -23,6 +23,7 @@ use super::kv_events::{KvEventFamilies, KvEventMetrics};
 use super::label_sets::LabelSets;
 use super::labels::RequestLabels;
 use super::lines::LineFamilies;
+use super::peers::PeerMetrics;
 use super::pool::{PoolCollector, PoolFamilies};
 use super::ports::{PortFamilies, PortMetrics};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
@@ -73,6 +74,7 @@ struct Families {
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
+    peers: PeerMetrics,
     pool: Arc<PoolFamilies>,
     ports: PortFamilies,
     flow: Arc<FlowFamilies>,
@@ -136,6 +138,7 @@ impl Metrics {
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
+            peers: PeerMetrics::register(&registry),
             pool: Arc::new(PoolFamilies::register(&registry)),
             ports: PortFamilies::register(&registry),
             flow: Arc::new(flow),
@@ -190,6 +193,11 @@ impl Metrics {
     /// Handles of a plugin that finds something out about requests before they are scheduled.
     pub fn preparer(&self, kind: &str, name: &str) -> PrepareMetrics {
         self.families.prepare.preparer(kind, name)
+    }
+
+    /// Handles of what replicas tell each other.
+    pub fn peers(&self) -> PeerMetrics {
+        self.families.peers.clone()
     }
 
     /// Handles of what engines tell of their caches.

@@ -32,6 +32,7 @@ mod labels;
 mod lines;
 #[cfg(test)]
 mod page_doc;
+mod peers;
 mod pool;
 mod ports;
 mod prefix;
@@ -61,6 +62,7 @@ pub use inflight::{InflightMetrics, InflightShare};
 pub use kubernetes::{KubernetesMetrics, WatchMetrics};
 pub use kv_events::KvEventMetrics;
 pub use labels::RequestLabels;
+pub use peers::PeerMetrics;
 pub use pool::PoolCollector;
 pub use ports::{ConnectionEnd, PortMetrics};
 pub use prefix::PrefixIndexMetrics;

@@ -77,6 +77,8 @@ const LABELS: &[(&str, &str)] = &[
     ),
     ("plugin_name", "instance name of the plugin"),
     ("plugin_type", "type of the plugin"),
+    ("peer", "address of a replica's port for peers"),
+    ("direction", "`sent` or `received`"),
     ("pod", "name of the endpoint's pod, or its name in the endpoints file"),
     ("pod_name", "name of the chosen pod"),
     ("port", "port of the endpoint, or the port of this program: `grpc`, `health`, `metrics`, `keda-scaler`"),

@@ -28,6 +28,17 @@ fn stats(received: Instant) -> ResponseStats {
     }
 }
 
+fn exercise_peers(metrics: &Metrics) {
+    let peers = metrics.peers();
+    peers.show(1, 0, 1);
+    peers.peer("10.0.0.2:9006", Duration::from_millis(5), 3);
+    peers.sent(100, true);
+    peers.received(100, true);
+    peers.ended("closed");
+    peers.refused("pool");
+    peers.assignments("taken", 1);
+}
+
 /// Touches every series that exists. The endpoints show for as long as the pool lives.
 pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     let now = Instant::now();
@@ -65,6 +76,7 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     events.reconnected("10.0.0.1:8000");
     events.message("10.0.0.1:8000");
     events.error("10.0.0.1:8000", "connect");
+    exercise_peers(&metrics);
     let preparer = metrics.preparer("token-producer", "token-producer");
     preparer.outcome(Preparation::Done);
     preparer.took(0.01);

@@ -8,6 +8,7 @@ use serde_json::Value;
 use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::kvevents::EventListener;
+use crate::prefix::SharedIndex;
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
     Admitter, Decider, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
@@ -92,6 +93,8 @@ pub struct Roles {
     pub follows_endpoints: bool,
     /// Hears what engines tell of their caches.
     pub kv_events: Option<Arc<EventListener>>,
+    /// Remembers where requests went, together with the same plugin of other replicas.
+    pub shared_index: Option<Arc<dyn SharedIndex>>,
     /// Finds endpoints.
     pub discovery: Option<FileDiscoverySpec>,
     /// Says how full the pool is.

@@ -38,6 +38,10 @@ impl Default for Keepalive {
     }
 }
 
+/// How replicas ask whether the others still live: within three seconds a dead one is known.
+pub const AMONG_PEERS: Keepalive =
+    Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
+
 /// Bounds of a port that few clients use: probes, scrapers, an autoscaler.
 pub const FEW_CLIENTS: ConnectionBounds = ConnectionBounds { open: 512, strangers: 256 };
 

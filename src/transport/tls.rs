@@ -40,6 +40,11 @@ impl Tls {
         Ok(Self { config, renewal: Some(Renewal { folder, identity }) })
     }
 
+    /// A configuration whose certificate is renewed.
+    pub(super) fn renewed(config: Arc<ServerConfig>, renewal: Renewal) -> Self {
+        Self { config, renewal: Some(renewal) }
+    }
+
     pub(super) fn into_parts(self) -> (TlsAcceptor, Option<Renewal>) {
         (TlsAcceptor::from(self.config), self.renewal)
     }

@@ -53,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("director", &["scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
     // Edges.
     ("transport", &["metrics", "telemetry"]),
+    ("peers", &["pool", "prefix", "metrics", "telemetry", "transport"]),
     ("extproc", &["director", "scheduling", "request", "metrics", "telemetry", "transport"]),
     ("admin", &["pool", "metrics", "telemetry", "transport"]),
     ("kubernetes", &["admin", "metrics", "telemetry"]),

@@ -49,6 +49,7 @@ mod objectives_and_rewrites;
 mod other_parsers;
 mod overload;
 mod own_plugins;
+mod peers;
 mod picking;
 mod plugins_before_scheduling;
 mod precise_prefix;

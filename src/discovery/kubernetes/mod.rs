@@ -10,8 +10,10 @@ mod conditions;
 mod discover;
 mod resources;
 mod settle;
+mod slices;
 mod status;
 mod watch;
 
 pub use discover::{KubernetesDiscovery, Scope};
 pub(crate) use resources::without_repeats;
+pub use slices::ServiceSlices;

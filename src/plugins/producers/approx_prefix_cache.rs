@@ -15,7 +15,7 @@
 //! request. Cost: hashing the prompt, about 0.1 ms for 100k tokens, a probe a block until nobody holds one, and a pass
 //! over the candidates.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use schemars::JsonSchema;
 
@@ -26,8 +26,10 @@ use smallvec::SmallVec;
 use super::prefix_metrics::{observe_chosen, show_size};
 use crate::metrics::PrefixIndexMetrics;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+use crate::pool::{Endpoint, Snapshot};
 use crate::prefix::{
-    ApproxIndex, BlockHashes, BlockShape, HeldBlocks, PrefixMatch, block_hashes, token_block_hashes,
+    ApproxIndex, BlockHashes, BlockShape, HeldBlocks, Journal, PrefixMatch, SharedIndex, block_hashes,
+    token_block_hashes,
 };
 use crate::scheduling::{
     Call, Column, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, Produced, Producer,
@@ -106,9 +108,12 @@ fn build_as(cx: &mut BuildCx<'_>, kind: &'static str) -> Result<Roles, BuildErro
         blocks: cx.produces(),
         index: ApproxIndex::new(cx.prefix_memory(), cx.seed()),
         metrics: cx.metrics().prefix_index(kind, cx.name()),
+        name: cx.name().into(),
+        journal: OnceLock::new(),
     });
     plugin.report();
-    let roles = Roles { follows_endpoints: true, ..Roles::default() };
+    let shared = Some(Arc::clone(&plugin) as Arc<dyn SharedIndex>);
+    let roles = Roles { follows_endpoints: true, shared_index: shared, ..Roles::default() };
     let kept = Arc::clone(&plugin);
     let roles = roles.state(move || {
         let memory = kept.index.memory();
@@ -192,7 +197,7 @@ impl Rules {
         BlockShape { block_size, max_blocks }
     }
 
-    fn capacity(&self, endpoint: &crate::pool::Endpoint) -> usize {
+    fn capacity(&self, endpoint: &Endpoint) -> usize {
         match endpoint.load().num_blocks() {
             blocks @ 1.. if self.auto_tune => i64::from(blocks).min(MAX_CAPACITY) as usize,
             _ => self.capacity,
@@ -207,6 +212,9 @@ struct ApproxPrefixCache {
     blocks: Column<BlockHashes>,
     index: ApproxIndex,
     metrics: PrefixIndexMetrics,
+    name: Box<str>,
+    /// Where peers read what was assigned; empty without peers.
+    journal: OnceLock<(Arc<Journal>, u16)>,
 }
 
 impl ApproxPrefixCache {
@@ -264,10 +272,32 @@ impl PreRequest for ApproxPrefixCache {
         }
         for endpoint in super::caching_targets(decided) {
             self.index.record(endpoint, self.rules.capacity(endpoint), blocks);
+            if let Some((journal, number)) = self.journal.get() {
+                journal.add(*number, endpoint, blocks);
+            }
         }
         self.report();
         observe_chosen(&self.metrics, decided, self.matches);
         Ok(None)
+    }
+}
+
+impl SharedIndex for ApproxPrefixCache {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn share(&self, journal: &Arc<Journal>, number: u16) {
+        let _ = self.journal.set((Arc::clone(journal), number));
+    }
+
+    fn follow(&self, snapshot: &Snapshot) {
+        self.index.set_endpoints(snapshot);
+    }
+
+    fn heard(&self, endpoint: &Endpoint, blocks: &BlockHashes) {
+        self.index.record(endpoint, self.rules.capacity(endpoint), blocks);
+        self.report();
     }
 }
 

@@ -1,4 +1,4 @@
-//! Live figures of one endpoint: the last scrape with its age, and what this process sent.
+//! Live figures of one endpoint: the last scrape with its age, what this process sent, and what its peers sent.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -84,6 +84,17 @@ const LARGEST_BLOCK: u32 = 1 << 20;
 /// Scrapes without any answer, one after the other, until a server counts as unreachable: one may be an accident.
 const UNREACHABLE_AFTER: u32 = 2;
 
+/// What one replica has under way on an endpoint.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Share {
+    /// Requests that are being served now.
+    pub requests: u64,
+    /// Estimated tokens of those requests.
+    pub tokens: u64,
+    /// Requests ever sent.
+    pub dispatched: u64,
+}
+
 /// Per-endpoint load. All methods are lock-free; fields are read one by one, so two of them may come from successive
 /// scrapes.
 #[derive(Debug)]
@@ -92,6 +103,8 @@ pub struct Load {
     in_flight: AtomicU64,
     in_flight_tokens: AtomicU64,
     dispatched: AtomicU64,
+    /// The same three of all peers.
+    elsewhere: [AtomicU64; 3],
     waiting: AtomicU64,
     running: AtomicU64,
     kv_usage: AtomicU64,
@@ -116,6 +129,7 @@ impl Load {
             in_flight: AtomicU64::new(0),
             in_flight_tokens: AtomicU64::new(0),
             dispatched: AtomicU64::new(0),
+            elsewhere: Default::default(),
             waiting: AtomicU64::new(0),
             running: AtomicU64::new(0),
             kv_usage: AtomicU64::new(0),
@@ -130,19 +144,43 @@ impl Load {
         }
     }
 
-    /// Requests of this process that are being served now.
+    /// Requests that are being served now: of this process and of its peers.
     pub fn in_flight(&self) -> u64 {
-        self.in_flight.load(Relaxed)
+        self.own_in_flight().saturating_add(self.elsewhere[0].load(Relaxed))
     }
 
     /// Estimated tokens of those requests.
     pub fn in_flight_tokens(&self) -> u64 {
-        self.in_flight_tokens.load(Relaxed)
+        self.in_flight_tokens.load(Relaxed).saturating_add(self.elsewhere[1].load(Relaxed))
     }
 
-    /// Requests this process ever sent here. Take it before a scrape is sent and hand it to [`Load::record`].
+    /// Requests of this process alone that are being served now.
+    pub fn own_in_flight(&self) -> u64 {
+        self.in_flight.load(Relaxed)
+    }
+
+    /// What this process has under way here.
+    pub fn own(&self) -> Share {
+        Share {
+            requests: self.own_in_flight(),
+            tokens: self.in_flight_tokens.load(Relaxed),
+            dispatched: self.dispatched.load(Relaxed),
+        }
+    }
+
+    /// Takes over what all peers together have under way here. `sent` is the number of requests that they sent since
+    /// the last call; the `dispatched` of `share` is not looked at, because it falls when a peer goes.
+    pub fn set_elsewhere(&self, share: Share, sent: u64) {
+        let [requests, tokens, dispatched] = &self.elsewhere;
+        requests.store(share.requests, Relaxed);
+        tokens.store(share.tokens, Relaxed);
+        dispatched.fetch_add(sent, Relaxed);
+    }
+
+    /// Requests that this process and its peers ever sent here. Take it before a scrape is sent and hand it to
+    /// [`Load::record`].
     pub fn dispatched(&self) -> u64 {
-        self.dispatched.load(Relaxed)
+        self.dispatched.load(Relaxed).saturating_add(self.elsewhere[2].load(Relaxed))
     }
 
     /// Requests sent since the last reading was asked for, which it may therefore not count yet.
@@ -385,6 +423,17 @@ mod tests {
         assert!(load.is_reachable());
         load.note_silence(true);
         assert!(!load.is_reachable());
+    }
+
+    #[test]
+    fn what_peers_have_under_way_counts_until_they_take_it_back() {
+        let load = Load::new(Instant::now());
+        load.begin(10);
+        load.set_elsewhere(Share { requests: 2, tokens: 30, dispatched: 9 }, 2);
+        assert_eq!((load.in_flight(), load.in_flight_tokens(), load.dispatched_since_reading()), (3, 40, 3));
+        assert_eq!(load.own(), Share { requests: 1, tokens: 10, dispatched: 1 });
+        load.set_elsewhere(Share::default(), 0);
+        assert_eq!((load.in_flight(), load.in_flight_tokens(), load.dispatched()), (1, 10, 3));
     }
 
     #[test]

@@ -248,6 +248,11 @@ impl ApproxIndex {
         self.entries.fetch_add((state.blocks.len() as u64).wrapping_sub(before), Relaxed);
     }
 
+    /// The pool has these endpoints now. Every lookup says so too.
+    pub fn set_endpoints(&self, snapshot: &Snapshot) {
+        self.follow(snapshot);
+    }
+
     /// The slots of the snapshot's endpoints. The first call with a newer snapshot lets go of the endpoints that are
     /// gone.
     fn follow(&self, snapshot: &Snapshot) -> Arc<View> {

@@ -35,6 +35,31 @@ impl BlockHashes {
         blocks
     }
 
+    /// The same, where they lie in one piece: `ends` says where each chain ends. Ends that are out of order or too large
+    /// are cut to what there is; hashes behind the last end are left out.
+    pub fn from_parts(block_size: u32, mut hashes: Vec<u64>, ends: impl IntoIterator<Item = u32>) -> Self {
+        let mut last = 0;
+        let ends: SmallVec<[u32; 2]> = ends
+            .into_iter()
+            .map(|end| {
+                last = end.min(hashes.len() as u32).max(last);
+                last
+            })
+            .collect();
+        hashes.truncate(last as usize);
+        Self { hashes, ends, block_size }
+    }
+
+    /// All hashes, chain after chain.
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
+    /// Where the chains end in [`BlockHashes::hashes`].
+    pub fn ends(&self) -> &[u32] {
+        &self.ends
+    }
+
     /// Tokens per block.
     pub fn block_size(&self) -> u32 {
         self.block_size

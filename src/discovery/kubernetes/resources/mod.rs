@@ -10,6 +10,7 @@ mod pod;
 mod pool;
 mod reference;
 mod rewrite;
+mod slice;
 
 pub(crate) use kind::{CURRENT_GROUP, GroupVersion, LEGACY_GROUP, POOL_GROUP};
 pub(crate) use objective::{InferenceObjective, ObjectiveFacts};
@@ -18,3 +19,4 @@ pub(crate) use pool::without_repeats;
 pub(crate) use pool::{InferencePool, PoolFacts};
 pub(crate) use reference::{Condition, PoolName, Written};
 pub(crate) use rewrite::{InferenceModelRewrite, RewriteFacts};
+pub(crate) use slice::{EndpointSlice, SliceFacts};

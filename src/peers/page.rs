@@ -1,0 +1,66 @@
+//! What `/debug/peers` shows.
+
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::fleet::Fleet;
+use super::own::Own;
+use super::settings::PeersSettings;
+use super::status::{PeerStatus, Standing, Statuses};
+
+/// This replica, and each peer that it is told of.
+pub(super) fn page(
+    settings: &PeersSettings,
+    own: &Own,
+    followers: usize,
+    statuses: &Statuses,
+    fleet: &Fleet,
+    now: Instant,
+) -> Value {
+    let peers: Vec<Value> = statuses
+        .by_address
+        .iter()
+        .map(|(address, status)| peer(&address.to_string(), status, fleet, now))
+        .collect();
+    json!({
+        "name": settings.name,
+        "pool": settings.pool,
+        "epoch": format!("{:016x}", own.epoch()),
+        "tls": settings.tls.is_some(),
+        "followers": followers,
+        "version": own.version(),
+        "in_flight_requests": own.requests(),
+        "peers": peers,
+    })
+}
+
+fn peer(address: &str, status: &PeerStatus, fleet: &Fleet, now: Instant) -> Value {
+    let (state, reason) = match status.standing {
+        Standing::Begins => ("begins", None),
+        Standing::Following(_) => ("following", None),
+        Standing::Missing(reason) => ("missing", Some(reason)),
+        Standing::Alias(reason) => ("alias", Some(reason)),
+    };
+    let mut row = json!({
+        "address": address,
+        "state": state,
+        "reason": reason,
+        "error": status.error,
+        "seconds_in_state": now.saturating_duration_since(status.since).as_secs_f64(),
+        "messages": status.messages,
+        "bytes": status.bytes,
+    });
+    if let Standing::Following(link) = status.standing
+        && let Some(known) = fleet.links().get(&link)
+    {
+        row["name"] = known.name.clone().into();
+        row["epoch"] = known.epoch().map(|epoch| format!("{epoch:016x}")).into();
+        row["sequence"] = known.sequence().into();
+        row["complete"] = known.complete.into();
+        row["lag_seconds"] = status.lag(now).map(|lag| lag.as_secs_f64()).into();
+        row["in_flight_requests"] = known.requests().into();
+        row["endpoints"] = known.endpoints().into();
+    }
+    row
+}

@@ -1,0 +1,148 @@
+//! This replica among its peers: what the wiring sees of it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Instant;
+
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio::task::{AbortHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+
+use super::link;
+use super::page;
+use super::service::Replicas;
+use super::settings::PeersSettings;
+use super::shared::Shared;
+use super::status::Standing;
+use crate::metrics::PeerMetrics;
+use crate::pool::Pool;
+use crate::prefix::SharedIndex;
+use crate::transport::{Http2Settings, Port, serve_grpc};
+
+/// Addresses that are followed, at most.
+const ADDRESSES: usize = 64;
+
+/// This replica and its peers. Clones share everything.
+#[derive(Clone)]
+pub struct Peers(Arc<Shared>);
+
+impl Peers {
+    /// A replica of `pool` that nobody follows yet. `wake` is called when the load of the pool may have changed by what
+    /// peers say.
+    pub fn new(
+        settings: PeersSettings,
+        pool: &Arc<Pool>,
+        indexes: &[Arc<dyn SharedIndex>],
+        metrics: PeerMetrics,
+        wake: impl Fn() + Send + Sync + 'static,
+    ) -> Self {
+        Self(Arc::new(Shared::new(settings, pool, indexes, metrics, Box::new(wake))))
+    }
+
+    /// Tells followers on `port` and follows the peers at `addresses` (`None` while it is not known who they are), until
+    /// told to stop.
+    pub async fn run(
+        self,
+        port: Port,
+        addresses: watch::Receiver<Option<BTreeSet<SocketAddr>>>,
+        stop: CancellationToken,
+    ) {
+        let shared = self.0;
+        let serving = serve_grpc(
+            port,
+            Http2Settings::default(),
+            Replicas::new(Arc::clone(&shared)),
+            stop.clone().cancelled_owned(),
+        );
+        let ending = async {
+            stop.cancelled().await;
+            shared.closing.cancel();
+        };
+        let others = async {
+            tokio::select! {
+                () = stop.cancelled() => {}
+                () = shared.look() => {}
+                () = shared.refresh() => {}
+                () = shared.follow_pool() => {}
+                () = follow(Arc::clone(&shared), addresses) => {}
+            }
+        };
+        tokio::join!(serving, ending, others);
+    }
+
+    /// True once every peer that this replica is told of was heard to the end, or cannot be heard.
+    pub fn is_caught_up(&self) -> bool {
+        let statuses = self.0.statuses.lock();
+        let merged = self.0.merged.lock();
+        statuses.told
+            && statuses.by_address.values().all(|status| match status.standing {
+                Standing::Begins => false,
+                Standing::Following(link) => {
+                    merged.fleet.links().get(&link).is_some_and(|peer| peer.complete)
+                }
+                Standing::Missing(_) | Standing::Alias(_) => true,
+            })
+    }
+
+    /// What `/debug/peers` shows.
+    pub fn page(&self) -> Value {
+        let statuses = self.0.statuses.lock();
+        let merged = self.0.merged.lock();
+        let own = self.0.own.lock();
+        page::page(
+            &self.0.settings,
+            &own,
+            self.0.followers.load(Relaxed),
+            &statuses,
+            &merged.fleet,
+            Instant::now(),
+        )
+    }
+}
+
+impl std::fmt::Debug for Peers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peers").field("settings", &self.0.settings).finish_non_exhaustive()
+    }
+}
+
+/// Follows whoever is told of, and nobody else.
+async fn follow(shared: Arc<Shared>, mut addresses: watch::Receiver<Option<BTreeSet<SocketAddr>>>) {
+    let mut tasks: JoinSet<()> = JoinSet::new();
+    let mut followed = HashMap::new();
+    loop {
+        let told = addresses.borrow_and_update().clone();
+        if let Some(told) = told {
+            if told.len() > ADDRESSES {
+                tracing::warn!(
+                    addresses = told.len(),
+                    most = ADDRESSES,
+                    "too many peers; only the first are followed"
+                );
+            }
+            let told: BTreeSet<SocketAddr> = told.into_iter().take(ADDRESSES).collect();
+            followed.retain(|address, task: &mut AbortHandle| {
+                let stays = told.contains(address);
+                if !stays {
+                    task.abort();
+                }
+                stays
+            });
+            shared.told(&told);
+            for address in told {
+                followed
+                    .entry(address)
+                    .or_insert_with(|| tasks.spawn(link::keep(Arc::clone(&shared), address)));
+            }
+        }
+        tokio::select! {
+            changed = addresses.changed() => if changed.is_err() { break },
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+        }
+    }
+    // Nobody will tell of others any more; those that are known are followed on.
+    while tasks.join_next().await.is_some() {}
+}

@@ -1,0 +1,269 @@
+//! What telling and following share: the own state, the sum of the peers', and where both are written.
+
+use std::collections::{BTreeSet, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use prost::Message;
+use tokio::sync::{Notify, watch};
+use tokio_util::sync::CancellationToken;
+
+use super::fleet::{Effects, Fault, Fleet, LinkId};
+use super::own::{Cursor, EndpointKey, Own};
+use super::settings::PeersSettings;
+use super::status::{Standing, Statuses};
+use super::wire::Update;
+use crate::metrics::PeerMetrics;
+use crate::pool::{Endpoint, Pool};
+use crate::prefix::{Journal, SharedIndex};
+use crate::transport::PeerTls;
+
+/// Time between two looks at what this replica has under way. What changes in between is told together.
+const LOOK: Duration = Duration::from_millis(5);
+/// Time between two updates of the gauges.
+const REFRESH: Duration = Duration::from_secs(1);
+/// Bytes of assignments that are kept for followers.
+const JOURNAL_BYTES: usize = 32 << 20;
+
+/// What telling and following share.
+pub(super) struct Shared {
+    pub(super) settings: PeersSettings,
+    pub(super) metrics: PeerMetrics,
+    /// Streams on which this replica is followed.
+    pub(super) followers: Arc<AtomicUsize>,
+    pub(super) closing: CancellationToken,
+    epoch: u64,
+    pool: Arc<Pool>,
+    pub(super) own: Mutex<Own>,
+    journal: Arc<Journal>,
+    indexes: HashMap<String, Arc<dyn SharedIndex>>,
+    pub(super) merged: Mutex<Merged>,
+    pub(super) statuses: Mutex<Statuses>,
+    links: AtomicU64,
+    changed: watch::Sender<u64>,
+    /// Somebody follows.
+    wanted: Notify,
+    /// Called when peers have more or less under way than before.
+    wake: Box<dyn Fn() + Send + Sync>,
+}
+
+/// What the peers do, and where it is written.
+pub(super) struct Merged {
+    pub(super) fleet: Fleet,
+    /// Version of the snapshot that the endpoints are of.
+    seen: Option<u64>,
+    endpoints: HashMap<EndpointKey, Arc<Endpoint>>,
+}
+
+impl Shared {
+    /// See [`Peers::new`](super::Peers::new).
+    pub(super) fn new(
+        settings: PeersSettings,
+        pool: &Arc<Pool>,
+        indexes: &[Arc<dyn SharedIndex>],
+        metrics: PeerMetrics,
+        wake: Box<dyn Fn() + Send + Sync>,
+    ) -> Self {
+        // Never 0, which stands for no epoch on the wire.
+        let epoch = fastrand::u64(1..);
+        let journal = Arc::new(Journal::new(JOURNAL_BYTES));
+        for (index, number) in indexes.iter().zip(0..) {
+            index.share(&journal, number);
+        }
+        let names = indexes.iter().map(|index| index.name().to_owned()).collect();
+        metrics.show(0, 0, 0);
+        Self {
+            own: Mutex::new(Own::new(epoch, &settings.name, names)),
+            settings,
+            metrics,
+            followers: Arc::default(),
+            closing: CancellationToken::new(),
+            epoch,
+            pool: Arc::clone(pool),
+            journal,
+            indexes: indexes.iter().map(|index| (index.name().to_owned(), Arc::clone(index))).collect(),
+            merged: Mutex::new(Merged { fleet: Fleet::new(epoch), seen: None, endpoints: HashMap::new() }),
+            statuses: Mutex::default(),
+            links: AtomicU64::new(0),
+            changed: watch::Sender::new(0),
+            wanted: Notify::new(),
+            wake,
+        }
+    }
+
+    /// Number of this process's life.
+    pub(super) fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
+    pub(super) fn tls(&self) -> Option<&PeerTls> {
+        self.settings.tls.as_ref()
+    }
+
+    pub(super) fn next_link(&self) -> LinkId {
+        self.links.fetch_add(1, Relaxed)
+    }
+
+    /// Wakes whenever there may be something new to say.
+    pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+
+    /// Somebody follows from now on.
+    pub(super) fn followed(&self) {
+        self.own.lock().observe(&self.pool, Instant::now());
+        self.wanted.notify_one();
+    }
+
+    /// The next message for a follower.
+    pub(super) fn update(&self, cursor: &mut Cursor) -> Option<Update> {
+        self.own.lock().update(cursor, &self.journal, Instant::now())
+    }
+
+    /// A message that says nothing new.
+    pub(super) fn sign_of_life(&self, cursor: &mut Cursor) -> Update {
+        self.own.lock().sign_of_life(cursor)
+    }
+
+    /// Looks at what this replica has under way, for as long as somebody follows.
+    pub(super) async fn look(&self) {
+        let mut tick = tokio::time::interval(LOOK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut written = 0;
+        loop {
+            if self.followers.load(Relaxed) == 0 {
+                self.wanted.notified().await;
+            }
+            tick.tick().await;
+            let changed = self.own.lock().observe(&self.pool, Instant::now());
+            let end = self.journal.end();
+            if changed || end != written {
+                written = end;
+                self.changed.send_modify(|looks| *looks = looks.wrapping_add(1));
+            }
+        }
+    }
+
+    /// Writes the sums into endpoints that come.
+    pub(super) async fn follow_pool(&self) {
+        let mut changes = self.pool.subscribe();
+        loop {
+            changes.borrow_and_update();
+            self.settle(&mut self.merged.lock(), Effects::default());
+            if changes.changed().await.is_err() {
+                return std::future::pending().await;
+            }
+        }
+    }
+
+    /// Takes in a message of the peer at `address`.
+    pub(super) fn take(&self, link: LinkId, address: SocketAddr, update: Update) -> Result<(), Fault> {
+        let bytes = update.encoded_len();
+        self.metrics.received(bytes, update.snapshot);
+        self.metrics.assignments("missed", update.missed);
+        let waited = Duration::from_micros(update.waited_micros.min(60_000_000));
+        self.statuses.lock().heard(address, bytes, waited, Instant::now());
+        let mut effects = Effects::default();
+        let mut merged = self.merged.lock();
+        let taken = merged.fleet.apply(link, update, &mut effects);
+        self.settle(&mut merged, effects);
+        taken
+    }
+
+    /// The link is gone, and with it the peer's share.
+    pub(super) fn end(&self, link: LinkId) {
+        let mut effects = Effects::default();
+        let mut merged = self.merged.lock();
+        merged.fleet.end(link, &mut effects);
+        self.settle(&mut merged, effects);
+    }
+
+    /// Writes what has changed to where it is read.
+    fn settle(&self, merged: &mut Merged, effects: Effects) {
+        let snapshot = self.pool.snapshot();
+        let moved = merged.seen != Some(snapshot.version());
+        if moved {
+            merged.seen = Some(snapshot.version());
+            let keyed = snapshot.endpoints().iter();
+            merged.endpoints = keyed
+                .map(|endpoint| ((endpoint.id().clone(), endpoint.spec().address), Arc::clone(endpoint)))
+                .collect();
+            self.indexes.values().for_each(|index| index.follow(&snapshot));
+            for (key, endpoint) in &merged.endpoints {
+                let sent = effects.endpoints.get(key).copied().unwrap_or(0);
+                endpoint.load().set_elsewhere(merged.fleet.total(key), sent);
+            }
+        } else {
+            for (key, sent) in &effects.endpoints {
+                if let Some(endpoint) = merged.endpoints.get(key) {
+                    endpoint.load().set_elsewhere(merged.fleet.total(key), *sent);
+                }
+            }
+        }
+        let (mut taken, mut unknown) = (0, effects.unknown);
+        for heard in effects.heard {
+            match (self.indexes.get(&heard.index), merged.endpoints.get(&heard.endpoint)) {
+                (Some(index), Some(endpoint)) => {
+                    index.heard(endpoint, &heard.blocks);
+                    taken += 1;
+                }
+                _ => unknown += 1,
+            }
+        }
+        self.metrics.assignments("taken", taken);
+        self.metrics.assignments("unknown", unknown);
+        if moved || !effects.endpoints.is_empty() {
+            (self.wake)();
+        }
+    }
+
+    /// These are the peers from now on.
+    pub(super) fn told(&self, addresses: &BTreeSet<SocketAddr>) {
+        let now = Instant::now();
+        let mut statuses = self.statuses.lock();
+        statuses.told = true;
+        statuses.by_address.retain(|address, _| addresses.contains(address));
+        for address in addresses {
+            statuses.begin(*address, now);
+        }
+    }
+
+    /// How this replica stands to the peer at `address`.
+    pub(super) fn stands(&self, address: SocketAddr, standing: Standing, error: Option<String>) {
+        self.statuses.lock().stands(address, standing, error, Instant::now());
+    }
+
+    /// Keeps the gauges up to date.
+    pub(super) async fn refresh(&self) {
+        let mut tick = tokio::time::interval(REFRESH);
+        loop {
+            tick.tick().await;
+            self.show(Instant::now());
+        }
+    }
+
+    fn show(&self, now: Instant) {
+        let statuses = self.statuses.lock();
+        let merged = self.merged.lock();
+        let (mut following, mut missing, mut shown) = (0, 0, BTreeSet::new());
+        for (address, status) in &statuses.by_address {
+            match status.standing {
+                Standing::Following(link) => {
+                    following += 1;
+                    let requests =
+                        merged.fleet.links().get(&link).map_or(0, super::fleet::PeerState::requests);
+                    let name = address.to_string();
+                    self.metrics.peer(&name, status.lag(now).unwrap_or_default(), requests);
+                    shown.insert(name);
+                }
+                Standing::Begins | Standing::Missing(_) => missing += 1,
+                Standing::Alias(_) => {}
+            }
+        }
+        self.metrics.retain(&shown);
+        self.metrics.show(following, missing, self.followers.load(Relaxed));
+    }
+}

@@ -1,0 +1,93 @@
+//! How this replica stands to each peer it is told of, for people and metrics.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use super::fleet::LinkId;
+
+/// How it stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// No attempt has ended yet.
+    Begins,
+    /// It is heard.
+    Following(LinkId),
+    /// It cannot be heard, for this reason.
+    Missing(&'static str),
+    /// It is this process, or a peer that is heard over another address.
+    Alias(&'static str),
+}
+
+/// One address.
+#[derive(Clone, Debug)]
+pub(super) struct PeerStatus {
+    pub(super) standing: Standing,
+    pub(super) since: Instant,
+    /// The error that ended the last attempt.
+    pub(super) error: Option<String>,
+    pub(super) heard: Option<Instant>,
+    /// How long the last word had waited.
+    pub(super) waited: Duration,
+    pub(super) messages: u64,
+    pub(super) bytes: u64,
+}
+
+impl PeerStatus {
+    fn new(now: Instant) -> Self {
+        Self {
+            standing: Standing::Begins,
+            since: now,
+            error: None,
+            heard: None,
+            waited: Duration::ZERO,
+            messages: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Age of what is known; `None` if nothing is.
+    pub(super) fn lag(&self, now: Instant) -> Option<Duration> {
+        let Standing::Following(_) = self.standing else { return None };
+        self.heard.map(|heard| now.saturating_duration_since(heard) + self.waited)
+    }
+}
+
+/// All addresses that this replica is told of.
+#[derive(Debug, Default)]
+pub(super) struct Statuses {
+    pub(super) by_address: BTreeMap<SocketAddr, PeerStatus>,
+    /// True once it is known who the peers are.
+    pub(super) told: bool,
+}
+
+impl Statuses {
+    pub(super) fn begin(&mut self, address: SocketAddr, now: Instant) {
+        self.by_address.entry(address).or_insert_with(|| PeerStatus::new(now));
+    }
+
+    pub(super) fn stands(
+        &mut self,
+        address: SocketAddr,
+        standing: Standing,
+        error: Option<String>,
+        now: Instant,
+    ) {
+        let Some(status) = self.by_address.get_mut(&address) else { return };
+        if status.standing != standing {
+            status.since = now;
+        }
+        status.standing = standing;
+        if error.is_some() {
+            status.error = error;
+        }
+    }
+
+    pub(super) fn heard(&mut self, address: SocketAddr, bytes: usize, waited: Duration, now: Instant) {
+        let Some(status) = self.by_address.get_mut(&address) else { return };
+        status.heard = Some(now);
+        status.waited = waited;
+        status.messages += 1;
+        status.bytes += bytes as u64;
+    }
+}

@@ -1,0 +1,135 @@
+//! Who may follow, and who may be followed.
+
+use std::path::Path;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+
+use super::ACTIVE;
+use super::replicas::{Replicas, free_port, open};
+use crate::support::{EndpointsFile, Fleet, Pointsman, Proxy, config, holds};
+
+type Authority = CertifiedIssuer<'static, KeyPair>;
+
+fn authority() -> Authority {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// Writes the files of a replica whose certificate carries `name`.
+fn certificate(folder: &Path, authority: &Authority, name: &str) {
+    let key = KeyPair::generate().unwrap();
+    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    params.extended_key_usages =
+        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    let signed = params.signed_by(&key, authority).unwrap();
+    std::fs::create_dir_all(folder).unwrap();
+    std::fs::write(folder.join("tls.crt"), signed.pem()).unwrap();
+    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
+    std::fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
+}
+
+fn flag(folder: &Path) -> String {
+    format!("--peer-cert-dir={}", folder.display())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_certificates_of_one_authority_follow_each_other_and_nobody_else_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    let ours = authority();
+    certificate(&at("ours"), &ours, "pointsman-peers");
+    certificate(&at("theirs"), &authority(), "pointsman-peers");
+    certificate(&at("another-name"), &ours, "some-client");
+    let fleet = Fleet::start(2, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let replicas = Replicas::start(2, &endpoints, ACTIVE, &[&flag(&at("ours"))]).await;
+    replicas.all_follow().await;
+    let first = replicas.running().next().unwrap();
+    let proxy = Proxy::connect(first.grpc).await;
+    let _open = open(&proxy, "one").await;
+    replicas.agree_on(1).await;
+
+    for stranger in ["theirs", "another-name"] {
+        let peers = format!("--peers={}", replicas.addresses[0]);
+        let flags = ["--secure-serving=false", "--peer-port=0", &peers, &flag(&at(stranger))];
+        let stranger = Pointsman::start(&config(&endpoints.path(), ACTIVE), &flags).await;
+        holds("the stranger hears nothing", async || {
+            stranger.metric("pointsman_peer_ends_total", &[("reason", "handshake")]).await.is_some()
+        })
+        .await;
+        assert_eq!(
+            stranger.metric("pointsman_peer_messages_total", &[("direction", "received")]).await,
+            None
+        );
+        assert_eq!(first.metric("pointsman_peers", &[("state", "followers")]).await, Some(1.0));
+    }
+
+    // Plaintext, and garbage, on the port of a replica that wants certificates.
+    for bytes in [b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".as_slice(), &[0x16, 0x03, 0x01, 0xff, 0xff, 0xff]] {
+        let mut line = TcpStream::connect(replicas.addresses[0]).await.unwrap();
+        line.write_all(bytes).await.unwrap();
+        line.write_all(&[0xfe; 4096]).await.unwrap();
+        // It hangs up, in whatever way.
+        let _ = line.read_to_end(&mut Vec::new()).await;
+    }
+    holds("garbage is counted", async || refused_handshakes(first).await.is_some_and(|count| count >= 2.0))
+        .await;
+    replicas.agree_on(1).await;
+}
+
+async fn refused_handshakes(replica: &Pointsman) -> Option<f64> {
+    replica.metric("pointsman_connections_ended_total", &[("port", "peers"), ("reason", "handshake")]).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_sends_garbage_or_says_nothing_harms_nobody() {
+    let (garbage, mute) =
+        (TcpListener::bind("127.0.0.1:0").await.unwrap(), TcpListener::bind("127.0.0.1:0").await.unwrap());
+    let (at, mute_at) = (garbage.local_addr().unwrap(), mute.local_addr().unwrap());
+    tokio::spawn(async move {
+        while let Ok((mut line, _)) = garbage.accept().await {
+            let _ = line.write_all(&vec![0x5a; 1 << 16]).await;
+        }
+    });
+    tokio::spawn(async move {
+        let mut lines = Vec::new();
+        while let Ok((line, _)) = mute.accept().await {
+            lines.push(line);
+        }
+    });
+    let fleet = Fleet::start(2, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let nobody = free_port();
+    let peers = format!("--peers={at},{mute_at},{nobody}");
+    let flags = ["--secure-serving=false", "--peer-plaintext", "--peer-port=0", &peers];
+    let replica = Pointsman::start(&config(&endpoints.path(), ACTIVE), &flags).await;
+    let proxy = Proxy::connect(replica.grpc).await;
+    for number in 0..20 {
+        drop(open(&proxy, &format!("request {number}")).await);
+    }
+    holds("all three are missed", async || {
+        replica.metric("pointsman_peers", &[("state", "missing")]).await == Some(3.0)
+            && replica.metric("pointsman_peer_ends_total", &[("reason", "silent")]).await.is_some()
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_of_different_pools_tell_each_other_nothing() {
+    let fleet = Fleet::start(2, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let replicas = Replicas::start(1, &endpoints, ACTIVE, &["--peer-plaintext"]).await;
+    let peers = format!("--peers={}", replicas.addresses[0]);
+    let flags =
+        ["--secure-serving=false", "--peer-plaintext", "--peer-port=0", &peers, "--pool-namespace=elsewhere"];
+    let other = Pointsman::start(&config(&endpoints.path(), ACTIVE), &flags).await;
+    holds("the other one is refused", async || {
+        other.metric("pointsman_peer_ends_total", &[("reason", "refused")]).await.is_some()
+    })
+    .await;
+    let refused = replicas.running().next().unwrap();
+    assert!(refused.metric("pointsman_peer_refusals_total", &[("reason", "pool")]).await.is_some());
+}
