@@ -21,6 +21,7 @@ pub mod render;
 pub mod plugins;
 
 pub mod config;
+pub mod decisions;
 pub mod director;
 
 pub mod transport;

@@ -5,7 +5,7 @@ use std::time::{Instant, SystemTime};
 
 use axum::Router;
 use axum::body::Bytes;
-use axum::extract::{Extension, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
@@ -15,6 +15,7 @@ use tracing::info;
 
 use super::access::{Access, guard};
 use super::debug::{PluginState, plugin_states, pool_state};
+use crate::decisions::{self, Decisions};
 use crate::metrics::{Format, Metrics};
 use crate::pool::Pool;
 use crate::telemetry::{LogHandle, LogLevel};
@@ -31,6 +32,8 @@ pub struct AdminState {
     pub plugins: Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>,
     /// How this replica stands to its peers, asked for at each request; `None` without peers.
     pub peers: Option<Arc<dyn Fn() -> Value + Send + Sync>>,
+    /// Records of decisions; `None` if none are kept.
+    pub decisions: Option<Decisions>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
     /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
@@ -69,6 +72,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/debug/plugins/state", get(plugins))
         .route("/debug/pool", get(pool))
         .route("/debug/peers", get(peers))
+        .route("/debug/decisions", get(list_decisions))
+        .route("/debug/decisions/{*id}", get(one_decision))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .with_state(state);
     let pages = match access {
@@ -97,6 +102,34 @@ async fn peers(State(state): State<AdminState>) -> Response {
         Some(page) => Json(page()).into_response(),
         None => (StatusCode::NOT_FOUND, "this replica has no peers; --peers or --peer-service names them\n")
             .into_response(),
+    }
+}
+
+/// No records are kept.
+fn no_records() -> Response {
+    let message = "no records of decisions are kept; --decision-records sets how many bytes of them are\n";
+    (StatusCode::NOT_FOUND, message).into_response()
+}
+
+async fn list_decisions(
+    State(state): State<AdminState>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Response {
+    let Some(records) = &state.decisions else { return no_records() };
+    match decisions::Query::read(&parameters, SystemTime::now()) {
+        Ok(query) => Json(records.list(&query)).into_response(),
+        Err(error) => (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response(),
+    }
+}
+
+/// The newest record of a request; with `@`, the record of this number.
+async fn one_decision(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
+    let Some(records) = &state.decisions else { return no_records() };
+    let number = id.strip_prefix('@').and_then(|number| number.parse().ok());
+    let found = number.and_then(|number| records.numbered(number)).or_else(|| records.find(&id));
+    match found {
+        Some(view) => Json(view).into_response(),
+        None => (StatusCode::NOT_FOUND, "no record of a request with this id is kept\n").into_response(),
     }
 }
 

@@ -44,6 +44,7 @@ fn state() -> AdminState {
         state: None,
     };
     AdminState {
+        decisions: None,
         metrics: Metrics::new(),
         pool,
         plugins: Arc::new(move || vec![plugin.clone()]),

@@ -169,6 +169,13 @@ pub struct ServeFlags {
     /// Send the scores of all candidates as dynamic metadata.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub emit_endpoint_scores: bool,
+    /// Memory for records of decisions, as a quantity. `pointsman explain` and /debug/decisions show them. 0 keeps none.
+    #[arg(long, default_value = "32Mi", value_parser = bytes, help_heading = "Requests")]
+    pub decision_records: u64,
+    /// Tell clients in the response header x-pointsman-decision which endpoint was picked, its score, its margin, the
+    /// matched tokens and the wait.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
+    pub decision_header: bool,
     /// Remove control headers of clients (fairness id, objective, routing) before the request goes to a model server.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub strip_control_headers: bool,

@@ -1,6 +1,7 @@
-//! The command line: `serve` (the default), `check`, `plugins`, `schema`, `sim`, `demo`.
+//! The command line: `serve` (the default), `check`, `explain`, `plugins`, `schema`, `sim`, `demo`.
 
 mod arguments;
+mod asking;
 mod autoscaling;
 mod background;
 mod catalogue;
@@ -8,6 +9,7 @@ mod check;
 mod demo;
 mod drain;
 mod exit;
+mod explain;
 mod fit;
 mod flags;
 #[cfg(test)]
@@ -56,6 +58,8 @@ enum Command {
     Serve(Box<ServeFlags>),
     /// Check a configuration without serving.
     Check(check::CheckArgs),
+    /// Say why a request went where it went.
+    Explain(Box<explain::ExplainArgs>),
     /// List the plugin types, or explain one.
     Plugins(catalogue::PluginsArgs),
     /// Print the JSON Schema of a configuration, with the parameters of every plugin type.
@@ -67,7 +71,8 @@ enum Command {
 }
 
 /// Names of the commands; anything else in their place is a flag of `serve`.
-const COMMANDS: [&str; 8] = ["serve", "check", "plugins", "schema", "sim", "demo", "help", "--help"];
+const COMMANDS: [&str; 9] =
+    ["serve", "check", "explain", "plugins", "schema", "sim", "demo", "help", "--help"];
 
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -88,10 +93,13 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
         return match Cli::parse_from(arguments).command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
             Command::Check(args) => check::run(&check::CheckArgs { registry: Some(registry), ..args }),
+            Command::Explain(args) => run_async(explain::run(*args)),
             Command::Plugins(args) => catalogue::plugins(&args, registry),
             Command::Schema => catalogue::schema(registry),
-            Command::Sim(args) => run_async(async { pointsman_sim::run(args, stop_signal()).await }),
-            Command::Demo(args) => run_async(demo::run(args)),
+            Command::Sim(args) => {
+                run_async(async { pointsman_sim::run(args, stop_signal()).await.map(|()| ExitCode::SUCCESS) })
+            }
+            Command::Demo(args) => run_async(async { demo::run(args).await.map(|()| ExitCode::SUCCESS) }),
         };
     }
     if first == "serve" && arguments.len() > 1 {
@@ -101,9 +109,9 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 }
 
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
-    let command = clap::Command::new("pointsman serve")
-        .version(env!("CARGO_PKG_VERSION"))
-        .after_help("Other commands: pointsman check, plugins, schema, sim, demo; each with --help.");
+    let command = clap::Command::new("pointsman serve").version(env!("CARGO_PKG_VERSION")).after_help(
+        "Other commands: pointsman check, explain, plugins, schema, sim, demo; each with --help.",
+    );
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")
         .long_about(None)
@@ -130,7 +138,7 @@ fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     serve::run(&flags, &readable.older, &readable.warnings)
 }
 
-fn run_async(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
+fn run_async(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => {
@@ -139,7 +147,7 @@ fn run_async(work: impl Future<Output = anyhow::Result<()>>) -> ExitCode {
         }
     };
     match runtime.block_on(work) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{error:#}");
             ExitCode::FAILURE

@@ -27,6 +27,7 @@ use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
 use crate::config::{self, LoadOptions, Origin, Plan, PlannedInstance};
+use crate::decisions::Decisions;
 use crate::director::{Admission, BodyBudget, Director, DirectorParts, Hook, QueuedAdmission, Shedding};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
@@ -244,9 +245,13 @@ impl Services {
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
         let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, flags.remote_log_level || known);
+        let decisions =
+            (flags.decision_records > 0).then(|| Decisions::new(flags.decision_records, metrics.records()));
+        let pages = AdminState { decisions: decisions.clone(), ..pages };
         let extproc = settings::extproc(flags, &metrics);
         let budget = Arc::clone(&extproc.machine.budget);
-        let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), budget);
+        let kept = Kept { decisions, budget };
+        let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), kept);
         director.warm_up();
         let service = ExtProc::new(Arc::new(director), &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
@@ -313,6 +318,7 @@ fn pages(
         peers: peering
             .map(Peering::peers)
             .map(|peers| -> Arc<dyn Fn() -> Value + Send + Sync> { Arc::new(move || peers.page()) }),
+        decisions: None,
         log: Some(log),
         access: None,
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
@@ -378,13 +384,19 @@ fn health_service(
     })
 }
 
+/// What a director keeps for itself and others.
+struct Kept {
+    decisions: Option<Decisions>,
+    budget: Arc<BodyBudget>,
+}
+
 fn director(
     plan: Plan,
     pool: &Arc<Pool>,
     metrics: &Arc<Metrics>,
     holding: Option<&Holding>,
     settings: crate::director::DirectorSettings,
-    budget: Arc<BodyBudget>,
+    kept: Kept,
 ) -> Director {
     let admission: Arc<dyn Admission> = match holding {
         Some(holding) => {
@@ -421,7 +433,8 @@ fn director(
         prefix_match: plan.prefix_match,
         admission: Some(admission),
         inflight,
-        budget,
+        budget: kept.budget,
+        decisions: kept.decisions,
         metrics: Arc::clone(metrics),
         settings,
     })

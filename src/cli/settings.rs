@@ -148,6 +148,7 @@ impl Settings {
             ignore_subset: flags.disable_endpoint_subset_filter,
             avoid_unreachable: flags.avoid_unreachable,
             emit_scores: flags.emit_endpoint_scores,
+            decision_header: flags.decision_header,
             strip_control_headers: flags.strip_control_headers,
             model_rewrite_header: flags.model_rewrite_header,
             body_limit: flags.max_request_body,

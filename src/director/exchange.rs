@@ -11,7 +11,8 @@ use super::claim::Claim;
 use super::reading::{self, Reading};
 use super::retry::Pace;
 use super::unseen::Unseen;
-use super::{Hook, Pieces, Refusal, ResponseSide};
+use super::{Hook, Pieces, Refusal, ResponseSide, decision_header};
+use crate::decisions::{Ended, Outcome, Ticket};
 use crate::metrics::{
     AnswerMetrics, InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseEnd, ResponseStats,
     RunningGuard, UsageUnread,
@@ -47,6 +48,8 @@ pub(super) struct ExchangeParts {
     pub(super) bindings: Option<Arc<ServerBindings>>,
     /// The conversation that the request names: whoever serves it has that conversation from then on.
     pub(super) conversation: Option<StateKey>,
+    /// What the client is told of the decision.
+    pub(super) decision_header: Option<Bytes>,
     pub(super) ends_with_request: bool,
     /// The work that remains for a body that was not seen.
     pub(super) unseen: Unseen,
@@ -70,6 +73,10 @@ pub struct Exchange {
     begun: bool,
     revoked: bool,
     spent: Duration,
+    /// HTTP status of the response; 0 until it is seen.
+    status: u16,
+    /// Leads to the record of the decision.
+    ticket: Option<Ticket>,
 }
 
 impl std::fmt::Debug for Exchange {
@@ -95,7 +102,39 @@ impl Exchange {
             begun: false,
             revoked: false,
             spent: Duration::ZERO,
+            status: 0,
+            ticket: None,
         }
+    }
+
+    /// What was decided.
+    pub(super) fn decision(&self) -> &Decision {
+        &self.parts.decision
+    }
+
+    /// The decision has a record, which shall say what becomes of the request.
+    pub(super) fn recorded(&mut self, ticket: Ticket) {
+        if self.done {
+            let (ended, duration) = (Ended("unwatched"), self.parts.received.elapsed());
+            ticket.conclude(Outcome { ended, duration, ..Outcome::default() });
+        } else {
+            self.ticket = Some(ticket);
+        }
+    }
+
+    /// Tells the record what became of the request.
+    fn conclude(&mut self, ended: ResponseEnd, usage: Option<Usage>, now: Instant) {
+        let Some(ticket) = self.ticket.take() else { return };
+        let since = |at: Instant| at.saturating_duration_since(self.parts.received);
+        ticket.conclude(Outcome {
+            ended: Ended(ended.label()),
+            status: self.status,
+            first_byte: self.first_byte.map(since),
+            duration: since(now),
+            bytes: self.response_bytes,
+            usage,
+            served_by: self.served_by,
+        });
     }
 
     /// Takes what the headers say of the body that follows.
@@ -175,7 +214,9 @@ impl Exchange {
         let now = Instant::now();
         self.parts.pace.note(now);
         let usage = self.read_usage();
-        self.parts.answers.ended(self.how_it_ended(complete));
+        let ended = self.how_it_ended(complete);
+        self.parts.answers.ended(ended);
+        self.conclude(ended, usage, now);
         if self.restorer.as_ref().is_some_and(ModelRestorer::limited) {
             self.parts.answers.models_limited();
         }
@@ -242,6 +283,7 @@ impl ResponseSide for Exchange {
         // 101 is the success of an upgrade.
         self.upgraded = status.is_some_and(|status| *status == "101");
         self.error = !self.upgraded && status.is_some_and(|status| !status.starts_with(b"2"));
+        self.status = status.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()).unwrap_or(0);
         self.begun = true;
         if let Some(served) = served {
             let decision = &self.parts.decision;
@@ -255,6 +297,9 @@ impl ResponseSide for Exchange {
             self.expect_body(headers);
         }
         let mut edits = self.run_hooks(headers, served);
+        if let Some(value) = self.parts.decision_header.take() {
+            edits.set(decision_header::NAME, value);
+        }
         if self.restorer.as_ref().is_some_and(ModelRestorer::is_active)
             && headers.get("content-length").is_some()
         {

@@ -10,6 +10,7 @@ use bytes::Bytes;
 use fastrand::Rng;
 
 use super::claim::Claim;
+use super::course::Course;
 use super::exchange::Exchange;
 use super::observed::{describe_stages, observer};
 use super::prepare::Preparation;
@@ -17,15 +18,17 @@ use super::request_body::{RequestBody, Unparsed};
 use super::retry;
 use super::rewrite::Incoming;
 use super::route::Routing;
-use super::understood::{LabelText, Understood, kept_request_id, new_request_id};
+use super::understood::{Understood, kept_request_id, new_request_id};
 use super::{
     AdmissionCall, AdmissionPlace, Ask, BodySeen, Director, Pieces, Reason, Refusal, Routed, SubsetHint,
-    names, objective, rewrite, unseen,
+    decision_header, names, objective, rewrite, unseen,
 };
+use crate::decisions::Waited;
 use crate::pool::{Lease, Pool, Subset};
 use crate::request::{self, Headers};
 use crate::scheduling::{
-    Call, Candidates, Columns, DecidedCall, Decision, HeaderEdits, PluginState, RequestView, ScheduleError,
+    Call, Candidates, Columns, CycleRecorder, DecidedCall, Decision, HeaderEdits, PluginState, RequestView,
+    ScheduleError,
 };
 use crate::telemetry::Span;
 
@@ -48,10 +51,16 @@ impl Director {
         received: Instant,
         span: &mut Span,
     ) -> Result<Routed<Exchange>, Refusal> {
-        let mut labels = LabelText::default();
-        let mut rng = self.rng();
-        let mut result = self.decide(ask, received, span, &mut labels, &mut rng).await;
+        let (sequence, seed) = self.draw_seed();
+        let mut rng = Rng::with_seed(seed);
+        let mut course = Course::new(self, sequence, seed, received);
+        let mut result = self.decide(ask, received, span, &mut course, &mut rng).await;
         self.processing.request(received.elapsed());
+        match &mut result {
+            Ok(routed) => course.routed(&mut routed.exchange),
+            Err(refusal) => course.refused(refusal),
+        }
+        let labels = &course.labels;
         if let Err(refusal) = &mut result {
             let expected = self.expected_wait(refusal.reason, labels.priority());
             refusal.retry_after = Some(retry::retry_after_seconds(expected, rng.u64(..)));
@@ -71,7 +80,7 @@ impl Director {
         ask: Ask,
         received: Instant,
         span: &Span,
-        labels: &mut LabelText,
+        course: &mut Course,
         rng: &mut Rng,
     ) -> Result<Routed<Exchange>, Refusal> {
         let Ask { headers, body, body_seen, hint } = ask;
@@ -79,14 +88,14 @@ impl Director {
         let unparsed = Unparsed { path: &path, headers: &headers, body: &body, seen: body_seen };
         let header_counts = self.parts.settings.model_rewrite_header;
         let read = self.read(unparsed).await.inspect_err(|_| {
-            labels.asked_for(rewrite::asked(&headers, header_counts).unwrap_or_default());
+            course.labels.asked_for(rewrite::asked(&headers, header_counts).unwrap_or_default());
         })?;
         self.note_unread(&read, &path);
         let replacing =
             unseen::Replacing { pool: &self.parts.pool, header_counts, budget: &self.parts.budget };
         let unseen = unseen::check(&replacing, unparsed, &read)?;
         let mut request = self.understand(&headers, read, rng)?;
-        *labels = request.labels();
+        course.labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");
         if orchestration.is_recording() {
             orchestration.attribute("target_model", request.target_model.clone());
@@ -95,8 +104,12 @@ impl Director {
         let subset = self.subset(hint)?;
         let mut preparation = self.prepare(&request, unparsed);
         let subset_ref = subset.as_ref();
-        let permit = self.admit(&mut request, unparsed, received, subset_ref, &mut preparation).await?;
+        let waited = &mut course.waited;
+        let permit =
+            self.admit(&mut request, unparsed, received, subset_ref, &mut preparation, waited).await?;
+        let began = course.now();
         request.tokens = preparation.finish().await;
+        course.prepared(&request, began);
         let now = Instant::now();
         let view = request.view(&headers, &self.parts.media);
         let candidates = self.screened(self.candidates(subset.as_ref())?, view, now, rng)?;
@@ -104,7 +117,8 @@ impl Director {
         let columns = self.produce(view, now, &candidates, &everyone);
         let call = Call::new(view, now, &candidates, &everyone, &columns);
         self.admit_scheduling(&call, rng)?;
-        let mut decision = self.schedule(&call, rng, &orchestration)?;
+        course.candidates(self, &candidates, &columns, now);
+        let mut decision = self.schedule(&call, rng, &orchestration, course.recorder())?;
         // The conversation is on the server that decodes, which may not do the work of another stage.
         if let Some(bindings) = self.bindings.as_ref().filter(|_| !decision.answers_for_a_stage())
             && let Some(key) = bindings.referred(&path, &request.body.inference, &request.body.plain)
@@ -118,28 +132,46 @@ impl Director {
         let forwarded = self.forwarded(&body, &request)?;
         let claim = Claim::new(take_lease(&decision, request.prompt_tokens())?, permit);
         let (edits, states) = self.before_forward(call, &decision)?;
+        course.edits(&edits);
         describe_stages(&orchestration, &view, &decision);
         Ok(self.route(Routing {
             headers: &headers,
             forwarded,
             path: &path,
             request,
-            decision,
             candidates: &candidates,
             edits,
             states,
             claim,
-            labels,
+            decision_header: self.decision_header(&decision, &candidates, &columns, course.waited),
+            labels: &course.labels,
+            decision,
             received,
             trace: span.inject(),
             unseen,
         }))
     }
 
-    fn rng(&self) -> Rng {
+    /// The number of a request, and the seed of its generator.
+    fn draw_seed(&self) -> (u64, u64) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
         // An odd multiplier spreads neighbouring numbers over the whole range.
-        Rng::with_seed(self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        (sequence, self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }
+
+    /// What the client is told of the decision, where the operator wants that.
+    fn decision_header(
+        &self,
+        decision: &Decision,
+        candidates: &Candidates,
+        columns: &Columns,
+        waited: Waited,
+    ) -> Option<Bytes> {
+        if !self.parts.settings.decision_header {
+            return None;
+        }
+        let matches = self.parts.prefix_match.and_then(|column| columns.slice(column));
+        decision_header::value(decision, candidates, matches, waited)
     }
 
     /// The time after which a request that was refused for this reason has a chance, as far as that is known.
@@ -234,6 +266,7 @@ impl Director {
         received: Instant,
         subset: Option<&Subset>,
         preparation: &mut Preparation,
+        waited: &mut Waited,
     ) -> Result<AdmissionPlace, Refusal> {
         let Some(admission) = &self.parts.admission else { return Ok(None) };
         if !preparation.is_done() {
@@ -255,17 +288,21 @@ impl Director {
         match poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await {
             Poll::Ready(verdict) => verdict,
             Poll::Pending => {
+                let began = Instant::now();
+                waited.held = Some(began);
                 preparation.held(&request.prepare_call(unparsed.path, unparsed.headers));
                 let mut first = |cx: &mut Context<'_>| match admitted.as_mut().poll(cx) {
                     Poll::Ready(verdict) => Poll::Ready(Some(verdict)),
                     Poll::Pending => preparation.poll(cx).map(|()| None),
                 };
                 if let Some(verdict) = poll_fn(|cx| first(cx)).await {
+                    waited.queue = began.elapsed();
                     return verdict;
                 }
                 // Nobody needs what was read until the request's turn comes.
                 let gone = request.body.let_go(unparsed.body);
                 let permit = admitted.await?;
+                waited.queue = began.elapsed();
                 if gone {
                     request.body = self.read(unparsed).await?;
                 }
@@ -312,9 +349,15 @@ impl Director {
         columns
     }
 
-    fn schedule(&self, call: &Call<'_>, rng: &mut Rng, span: &Span) -> Result<Decision, Refusal> {
+    fn schedule(
+        &self,
+        call: &Call<'_>,
+        rng: &mut Rng,
+        span: &Span,
+        recorder: Option<&mut dyn CycleRecorder>,
+    ) -> Result<Decision, Refusal> {
         let start = Instant::now();
-        let result = self.parts.scheduler.schedule(call, rng, observer(span));
+        let result = self.parts.scheduler.schedule_recorded(call, rng, observer(span), recorder);
         self.scheduler_metrics.e2e_duration(start.elapsed());
         match result {
             Ok(decision) => Ok(decision),

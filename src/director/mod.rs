@@ -6,6 +6,8 @@ mod breaker;
 mod budget;
 mod claim;
 mod control_headers;
+mod course;
+mod decision_header;
 #[cfg(test)]
 mod encoded_tests;
 mod entry;

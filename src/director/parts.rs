@@ -11,6 +11,7 @@ use super::objective::UnknownObjectives;
 use super::prepare::PrepareStage;
 use super::retry::Pace;
 use super::{Admission, BodyBudget, DirectorSettings};
+use crate::decisions::{Decisions, PolicyNames};
 use crate::metrics::{
     AnswerMetrics, ExtProcMetrics, InflightMetrics, Metrics, ProcessingMetrics, SchedulerMetrics, TimedParser,
 };
@@ -56,6 +57,8 @@ pub struct DirectorParts {
     pub inflight: Option<InflightMetrics>,
     /// The bound of all bodies. What a body becomes when its content-encoding is taken off counts in it.
     pub budget: Arc<BodyBudget>,
+    /// Keeps records of decisions; `None` keeps none.
+    pub decisions: Option<Decisions>,
     /// Exported series.
     pub metrics: Arc<Metrics>,
     /// Choices of the operator.
@@ -76,6 +79,8 @@ pub struct Director {
     pub(super) prepare: PrepareStage,
     pub(super) hooks: Arc<[Hook]>,
     pub(super) profile_names: Arc<[Arc<str>]>,
+    /// Names of profiles and plugins, for records.
+    pub(super) policy_names: Arc<PolicyNames>,
     /// Requests so far; with the seed it makes the random source of each.
     pub(super) sequence: AtomicU64,
     pub(super) scheduler_metrics: SchedulerMetrics,
@@ -105,6 +110,7 @@ impl Director {
     pub fn new(parts: DirectorParts) -> Self {
         let hooks = parts.hooks.clone().into();
         let profile_names = parts.scheduler.profile_names().into();
+        let policy_names = Arc::new(PolicyNames::of(&parts.scheduler));
         let (scheduler_metrics, processing, extproc) =
             (parts.metrics.scheduler(), parts.metrics.processing(), parts.metrics.extproc());
         let answers = parts.metrics.answers();
@@ -121,6 +127,7 @@ impl Director {
             decoders: Arc::new(Semaphore::new(DECODERS)),
             hooks,
             profile_names,
+            policy_names,
             sequence: AtomicU64::new(0),
             scheduler_metrics,
             processing,

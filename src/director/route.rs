@@ -86,6 +86,7 @@ impl Director {
             pace: Arc::clone(&self.pace),
             bindings,
             conversation,
+            decision_header: routing.decision_header,
             ends_with_request: skip_response,
             unseen: routing.unseen,
         });
@@ -105,6 +106,8 @@ pub(super) struct Routing<'a> {
     pub(super) edits: HeaderEdits,
     pub(super) states: Vec<PluginState>,
     pub(super) claim: Claim,
+    /// What the client is told of the decision.
+    pub(super) decision_header: Option<Bytes>,
     pub(super) labels: &'a LabelText,
     pub(super) received: Instant,
     pub(super) trace: Injected,

@@ -75,6 +75,7 @@ pub(super) fn parts(ports: &[u16], parsers: &Parsers) -> DirectorParts {
         admission: None,
         inflight: None,
         budget: Arc::new(BodyBudget::new(0)),
+        decisions: None,
         metrics,
         settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
     }

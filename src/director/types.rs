@@ -56,6 +56,8 @@ pub struct DirectorSettings {
     pub avoid_unreachable: bool,
     /// Send the scores of all candidates as metadata.
     pub emit_scores: bool,
+    /// Tell clients in a response header why their request went where it went.
+    pub decision_header: bool,
     /// Remove control headers of the client, so that model servers do not see them.
     pub strip_control_headers: bool,
     /// Let clients choose the target model with a header. If not, the header counts as absent and model servers do not
@@ -77,6 +79,7 @@ impl Default for DirectorSettings {
             ignore_subset: false,
             avoid_unreachable: true,
             emit_scores: false,
+            decision_header: false,
             strip_control_headers: true,
             model_rewrite_header: true,
             body_limit: 0,

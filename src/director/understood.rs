@@ -5,6 +5,7 @@ use fastrand::Rng;
 use super::prepare::HeldTokens;
 use super::request_body::RequestBody;
 use super::{Refusal, Routed, objective};
+use crate::decisions::Known;
 use crate::metrics::RequestLabels;
 use crate::request::{Headers, MediaEstimate, cut};
 use crate::scheduling::{PrepareCall, RequestView};
@@ -63,6 +64,19 @@ impl LabelText {
                 error = %refusal,
                 "request refused"
             ),
+        }
+    }
+
+    /// The same for its record.
+    pub(super) fn known(&self) -> Known {
+        let kept = |text: &String| cut(text, MAX_REQUEST_ID).to_owned();
+        Known {
+            id: kept(&self.id),
+            model: kept(&self.model),
+            target_model: kept(&self.target_model),
+            fairness_id: self.borrow().fairness_id.to_owned(),
+            priority: self.priority,
+            ..Known::default()
         }
     }
 

@@ -29,6 +29,7 @@ use super::ports::{PortFamilies, PortMetrics};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::prepare::{PrepareFamilies, PrepareMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
+use super::records::RecordMetrics;
 use super::request::RequestMetrics;
 use super::request_families::RequestFamilies;
 use super::scheduler::SchedulerMetrics;
@@ -65,6 +66,7 @@ struct Families {
     processing: ProcessingMetrics,
     answers: AnswerMetrics,
     state: StateMetrics,
+    records: RecordMetrics,
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
@@ -125,6 +127,7 @@ impl Metrics {
             processing: ProcessingMetrics::register(&registry),
             answers: AnswerMetrics::register(&registry),
             state: StateMetrics::register(&registry),
+            records: RecordMetrics::register(&registry),
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
             extproc: ExtProcMetrics::register(&registry),
@@ -253,6 +256,11 @@ impl Metrics {
     /// Handles of requests that refer to what a server made.
     pub fn state(&self) -> StateMetrics {
         self.families.state.clone()
+    }
+
+    /// Handles of the records of decisions.
+    pub fn records(&self) -> RecordMetrics {
+        self.families.records.clone()
     }
 
     /// Says which build runs. Empty texts are fine.

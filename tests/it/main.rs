@@ -25,6 +25,7 @@ mod catalogue;
 mod cli;
 mod datalayer;
 mod datalayer_python;
+mod decisions;
 mod deploy;
 mod disaggregation;
 mod discovery;

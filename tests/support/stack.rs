@@ -32,8 +32,18 @@ impl Stack {
 
     /// These servers behind the program with these flags behind Envoy in this mode.
     pub(crate) async fn of(fleet: Fleet, mode: BodyMode, flags: &[&str]) -> Self {
+        Self::scoring(fleet, mode, SCORERS, flags).await
+    }
+
+    /// The same with one profile of these scorers.
+    pub(crate) async fn scoring(
+        fleet: Fleet,
+        mode: BodyMode,
+        scorers: &[(&str, u32)],
+        flags: &[&str],
+    ) -> Self {
         let endpoints = EndpointsFile::with(fleet.list());
-        let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), flags).await;
+        let pointsman = Pointsman::start(&config(&endpoints.path(), scorers), flags).await;
         let count = fleet.servers.len();
         holds("every server was scraped", async || {
             pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(count as f64)

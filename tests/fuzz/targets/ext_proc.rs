@@ -74,6 +74,7 @@ fn world() -> World {
         admission: None,
         inflight: None,
         budget: Arc::clone(&budget),
+        decisions: None,
         metrics: Arc::clone(&metrics),
         settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
     });

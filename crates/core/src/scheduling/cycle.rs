@@ -5,10 +5,10 @@ use std::sync::Arc;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
-use super::observer::{Watching, enter};
+use super::observer::{Recording, Watching, enter};
 use super::{
-    Call, CycleObserver, Decision, Explained, Filter, Mask, Outcome, Picker, ProfileHandler, ProfileResult,
-    ProfileRun, Results, ScheduleError, Scorer, Stages, Step, Stopwatch,
+    Call, CycleObserver, CycleRecorder, Decision, Explained, Filter, Mask, Outcome, Picker, ProfileHandler,
+    ProfileResult, ProfileRun, Results, ScheduleError, Scorer, Stages, Step, Stopwatch,
 };
 
 /// Most rounds a profile handler may ask for. A handler that names a profile again and again is stopped here.
@@ -127,6 +127,17 @@ impl Scheduler {
         rng: &mut Rng,
         observer: Option<&dyn CycleObserver>,
     ) -> Result<Decision, ScheduleError> {
+        self.schedule_recorded(call, rng, observer, None)
+    }
+
+    /// The same, with somebody who takes down the numbers of the choice.
+    pub fn schedule_recorded(
+        &self,
+        call: &Call<'_>,
+        rng: &mut Rng,
+        observer: Option<&dyn CycleObserver>,
+        mut recorder: Option<&mut dyn CycleRecorder>,
+    ) -> Result<Decision, ScheduleError> {
         let mut results: Results = self.profiles.iter().map(|_| ProfileRun::NotRun).collect();
         let mut errors: SmallVec<[(usize, ScheduleError); 1]> = SmallVec::new();
         for _ in 0..MAX_ROUNDS {
@@ -140,7 +151,10 @@ impl Scheduler {
             for index in picked {
                 let Some(profile) = self.profiles.get(index) else { continue };
                 errors.retain(|(failed, _)| *failed != index);
-                results[index] = match profile.run(&call, rng, observer) {
+                if let Some(recorder) = &mut recorder {
+                    recorder.begin(index, call.slots());
+                }
+                results[index] = match profile.run(&call, rng, observer, recorder.as_deref_mut()) {
                     Ok(result) => ProfileRun::Chose(result),
                     Err(error) => {
                         errors.push((index, error));
@@ -179,17 +193,18 @@ impl Profile {
         call: &Call<'_>,
         rng: &mut Rng,
         observer: Watching<'_>,
+        mut recorder: Recording<'_, '_>,
     ) -> Result<ProfileResult, ScheduleError> {
         let step = enter(observer, &call.request, || Step::Profile { name: &self.name });
         let observer = step.as_deref();
-        let filtered = self.filter(call, observer);
+        let filtered = self.filter(call, observer, recorder.as_deref_mut());
         let survivors = filtered.as_deref().unwrap_or(call.slots());
         if survivors.is_empty() {
             return Err(ScheduleError::NothingLeft);
         }
         let call = call.among(survivors);
-        let totals = self.score(&call, observer);
-        let targets = self.pick(&call, &totals, rng, observer);
+        let totals = self.score(&call, observer, recorder.as_deref_mut());
+        let targets = self.pick(&call, &totals, rng, observer, recorder);
         if targets.is_empty() {
             return Err(ScheduleError::NothingLeft);
         }
@@ -198,9 +213,14 @@ impl Profile {
     }
 
     /// Slots that survive the filters; `None` if there are no filters.
-    fn filter(&self, call: &Call<'_>, observer: Watching<'_>) -> Option<Vec<u32>> {
+    fn filter(
+        &self,
+        call: &Call<'_>,
+        observer: Watching<'_>,
+        recorder: Recording<'_, '_>,
+    ) -> Option<Vec<u32>> {
         let mut step = enter(observer, &call.request, || Step::Filtering { candidates: call.len() });
-        let filtered = (!self.filters.is_empty()).then(|| self.survivors(call));
+        let filtered = (!self.filters.is_empty()).then(|| self.survivors(call, recorder));
         if let Some(step) = &mut step {
             let survivors = filtered.as_ref().map_or(call.len(), Vec::len);
             step.tell(Outcome::Filtered { survivors });
@@ -210,13 +230,16 @@ impl Profile {
 
     /// Slots that each filter in turn leaves. A filter sees what the ones before it left; none runs after the last
     /// endpoint is gone.
-    fn survivors(&self, call: &Call<'_>) -> Vec<u32> {
+    fn survivors(&self, call: &Call<'_>, mut recorder: Recording<'_, '_>) -> Vec<u32> {
         let mut survivors = call.slots().to_vec();
         let mut keep = Mask::full(survivors.len());
-        for filter in &self.filters {
+        for (index, filter) in self.filters.iter().enumerate() {
             keep.reset(survivors.len());
             let narrowed = call.among(&survivors);
             filter.call(|filter| filter.narrow(&narrowed, &mut keep));
+            if let Some(recorder) = &mut recorder {
+                recorder.filtered(index, &survivors, &keep);
+            }
             let mut position = 0;
             survivors.retain(|_| {
                 position += 1;
@@ -231,18 +254,21 @@ impl Profile {
 
     /// Weighted totals by position: Σ clamp(score, 0, 1) · weight. They are not divided by the sum of weights. NaN
     /// counts as 0.
-    fn score(&self, call: &Call<'_>, observer: Watching<'_>) -> Vec<f64> {
+    fn score(&self, call: &Call<'_>, observer: Watching<'_>, mut recorder: Recording<'_, '_>) -> Vec<f64> {
         let candidates = call.len();
         let scoring =
             enter(observer, &call.request, || Step::Scoring { scorers: self.scorers.len(), candidates });
         let mut totals = vec![0.0; candidates];
         let mut scores = vec![0.0; candidates];
-        for WeightedScorer { scorer, weight } in &self.scorers {
+        for (index, WeightedScorer { scorer, weight }) in self.scorers.iter().enumerate() {
             scores.fill(0.0);
             scorer.call(|scorer| scorer.score(call, &mut scores));
             for (total, score) in totals.iter_mut().zip(&scores) {
                 let score = if score.is_nan() { 0.0 } else { score.clamp(0.0, 1.0) };
                 *total += score * weight;
+            }
+            if let Some(recorder) = &mut recorder {
+                recorder.scored(index, &scores);
             }
             let step = enter(scoring.as_deref(), &call.request, || Step::Scorer {
                 kind: scorer.kind,
@@ -263,13 +289,18 @@ impl Profile {
         totals: &[f64],
         rng: &mut Rng,
         observer: Watching<'_>,
+        recorder: Recording<'_, '_>,
     ) -> SmallVec<[Arc<crate::pool::Endpoint>; 1]> {
         let _step = observer.map(|observer| {
             let best = best_five(call, totals);
             observer.enter(&call.request, Step::Picking { candidates: call.len(), best: &best })
         });
         let mut picked = SmallVec::new();
+        let draw = rng.get_seed();
         self.picker.call(|picker| picker.pick(call, totals, rng, &mut picked));
+        if let Some(recorder) = recorder {
+            recorder.picked(draw, totals, &picked);
+        }
         picked.into_iter().filter_map(|position| call.endpoint(position as usize)).map(Arc::clone).collect()
     }
 }

@@ -23,7 +23,7 @@ pub use decision::{Decision, ProfileResult, ProfileRun, Stages};
 pub use entry::{Admitter, Entry, FlowNamer, Screener};
 pub use error::{FailureCause, ScheduleError};
 pub use mask::Mask;
-pub use observer::{CycleObserver, Outcome, Step, Stopwatch};
+pub use observer::{CycleObserver, CycleRecorder, Outcome, Step, Stopwatch};
 pub use prepare::{PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
 pub use traits::{
     Category, DecidedCall, Decider, Explained, Filter, HeaderEdits, Picker, PluginState, PreRequest,

@@ -2,11 +2,12 @@
 //!
 //! The cycle itself has no clock and writes no trace. A program that wants measures gives each plugin a [`Stopwatch`];
 //! a program that wants a trace passes a [`CycleObserver`] to [`Scheduler::schedule`](super::Scheduler::schedule). A
-//! program that wants neither passes `None`.
+//! program that wants every number of the choice passes a [`CycleRecorder`] to
+//! [`Scheduler::schedule_recorded`](super::Scheduler::schedule_recorded). Where nobody listens nothing is computed.
 
 use std::time::Instant;
 
-use super::RequestView;
+use super::{Mask, RequestView};
 
 /// Measures the calls of one plugin at one extension point.
 pub trait Stopwatch: Send + Sync + std::fmt::Debug {
@@ -90,6 +91,27 @@ pub trait CycleObserver {
     /// What this step did.
     fn tell(&mut self, outcome: Outcome<'_>);
 }
+
+/// Takes down the numbers of one cycle: what each filter removed, what each scorer gave, from what the picker chose. It
+/// gets borrowed slices, so that a listener may copy them without any allocation for a candidate.
+pub trait CycleRecorder {
+    /// The profile with this index begins over the candidates in `slots` (ascending). A profile may run several times.
+    fn begin(&mut self, profile: usize, slots: &[u32]);
+
+    /// The filter with this index among those of the profile saw the candidates in `slots`, and kept those whose bits
+    /// are set.
+    fn filtered(&mut self, filter: usize, slots: &[u32], keep: &Mask);
+
+    /// The scorer with this index gave these scores, by position among the survivors, before clamping and weighting.
+    fn scored(&mut self, scorer: usize, scores: &[f64]);
+
+    /// The picker chose `picked`, best first, from these totals, all by position among the survivors. `draw` is the
+    /// state of the random generator before the choice: a generator with this seed makes the same choice.
+    fn picked(&mut self, draw: u64, totals: &[f64], picked: &[u32]);
+}
+
+/// Whoever takes down numbers, if anybody does.
+pub(super) type Recording<'r, 't> = Option<&'r mut (dyn CycleRecorder + 't)>;
 
 /// An observer, if anybody watches.
 pub(super) type Watching<'a> = Option<&'a dyn CycleObserver>;

@@ -340,3 +340,72 @@ fn a_later_round_sees_the_endpoint_that_an_earlier_one_chose_and_the_decision_kn
     let alone = Decision { primary: 1, ..decision };
     assert!(alone.answers_for_a_stage() && alone.prefill_target().is_none());
 }
+
+/// Writes down what it is told.
+#[derive(Default)]
+struct Notes {
+    lines: Vec<String>,
+    draw: u64,
+    totals: Vec<f64>,
+    picked: Vec<u32>,
+}
+
+impl CycleRecorder for Notes {
+    fn begin(&mut self, profile: usize, slots: &[u32]) {
+        self.lines.push(format!("profile {profile} over {slots:?}"));
+    }
+
+    fn filtered(&mut self, filter: usize, slots: &[u32], keep: &Mask) {
+        self.lines.push(format!("filter {filter} kept {} of {slots:?}", keep.count()));
+    }
+
+    fn scored(&mut self, scorer: usize, scores: &[f64]) {
+        self.lines.push(format!("scorer {scorer} gave {scores:?}"));
+    }
+
+    fn picked(&mut self, draw: u64, totals: &[f64], picked: &[u32]) {
+        (self.draw, self.totals, self.picked) = (draw, totals.to_vec(), picked.to_vec());
+    }
+}
+
+#[test]
+fn a_recorder_hears_every_number_of_the_choice_and_the_draw_makes_it_again() {
+    let log = Log::default();
+    let filters = vec![keep("f", &log, |name| name != "b")];
+    let scores: Arc<dyn Scorer> = Arc::new(Give(&[("a", 7.0), ("c", 0.25), ("d", -1.0)]));
+    let scheduler = scheduler(vec![profile("p", filters, vec![(scores, 2.0)], Best(9))], &[&[0]]);
+    let candidates = candidates();
+    let request = RequestView {
+        id: "request-1",
+        target_model: "m",
+        headers: &Headers::new(),
+        body: &Bytes::new(),
+        inference: &Inference::opaque(),
+        tokens: None,
+        media: &crate::request::MediaEstimate::DEFAULT,
+        priority: 0,
+        fairness_id: "default",
+    };
+    let (columns, everyone) = (Columns::new(), candidates.slots());
+    let call = Call::new(request, Instant::now(), &candidates, &everyone, &columns);
+    let mut notes = Notes::default();
+    let mut rng = Rng::with_seed(5);
+    rng.u64(..);
+    let before = rng.get_seed();
+    scheduler.schedule_recorded(&call, &mut rng, None, Some(&mut notes)).unwrap();
+    assert_eq!(
+        notes.lines,
+        ["profile 0 over [0, 1, 2, 3]", "filter 0 kept 3 of [0, 1, 2, 3]", "scorer 0 gave [7.0, 0.25, -1.0]"]
+    );
+    assert_eq!((notes.totals.as_slice(), notes.draw), ([2.0, 0.5, 0.0].as_slice(), before));
+    let survivors = [0, 2, 3];
+    let mut again = SmallVec::new();
+    let call = call.among(&survivors);
+    scheduler.profiles()[0].picker.plugin.pick(
+        &call,
+        &notes.totals,
+        &mut Rng::with_seed(notes.draw),
+        &mut again,
+    );
+    assert_eq!(again.as_slice(), notes.picked.as_slice());
+}

@@ -1,0 +1,109 @@
+//! `pointsman explain`: asks a running picker why a request went where it went, and says it in words.
+
+use std::io::{self, Write as _};
+use std::process::ExitCode;
+
+use anyhow::{Context, bail};
+use clap::Args;
+use serde_json::Value;
+
+use super::asking::{Answer, AskArgs};
+use crate::decisions::explain::{Wanted, explain};
+use crate::decisions::terminal::{shown, shown_all};
+use crate::decisions::{DecisionView, ListView};
+
+/// Flags of `explain`.
+#[derive(Args, Clone, Debug)]
+pub(super) struct ExplainArgs {
+    /// Id of the request, as in its header x-request-id
+    #[arg(value_name = "REQUEST-ID", required_unless_present_any = ["last", "slowest", "refused"])]
+    id: Option<String>,
+    /// Explain the last request that was decided
+    #[arg(long, conflicts_with_all = ["id", "slowest", "refused"])]
+    last: bool,
+    /// Explain the slowest request that is kept
+    #[arg(long, conflicts_with_all = ["id", "refused"])]
+    slowest: bool,
+    /// Explain the last request that was refused
+    #[arg(long, conflicts_with = "id")]
+    refused: bool,
+    /// Say why this endpoint was not picked: its name, NAMESPACE/NAME or ADDRESS:PORT
+    #[arg(long, value_name = "ENDPOINT")]
+    why_not: Option<String>,
+    /// Print the record as JSON
+    #[arg(long)]
+    json: bool,
+    /// Most candidates that are shown
+    #[arg(long, value_name = "N", default_value_t = 20)]
+    rows: usize,
+    #[command(flatten)]
+    ask: AskArgs,
+}
+
+/// Explains, and prints to standard output.
+pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
+    let record = fetch(&args).await?;
+    let text = if args.json {
+        serde_json::to_string_pretty(&record)? + "\n"
+    } else {
+        let view: DecisionView = serde_json::from_value(shown_all(record))
+            .context("the picker's answer is no record of a decision")?;
+        let why_not = args.why_not.as_deref().map(shown);
+        explain(&view, Wanted { rows: args.rows, why_not: why_not.as_deref() })
+    };
+    match io::stdout().lock().write_all(text.as_bytes()) {
+        // Nobody left to read the output is no fault.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+async fn fetch(args: &ExplainArgs) -> anyhow::Result<Value> {
+    let path = match &args.id {
+        Some(id) => format!("/debug/decisions/{}", escaped(id)),
+        None => {
+            let query = match (args.slowest, args.refused) {
+                (true, _) => "sort=slowest&limit=1",
+                (_, true) => "outcome=refused&limit=1",
+                _ => "limit=1",
+            };
+            let list = read(&args.ask.get(&format!("/debug/decisions?{query}")).await?)?;
+            let list: ListView =
+                serde_json::from_value(list).context("the picker's answer is no list of decisions")?;
+            let Some(first) = list.decisions.first() else { bail!("no such request is on record") };
+            format!("/debug/decisions/@{}", first.sequence)
+        }
+    };
+    read(&args.ask.get(&path).await?)
+}
+
+/// The document of a good answer. The text of another one is shown without anything that a terminal acts on.
+fn read(answer: &Answer) -> anyhow::Result<Value> {
+    if answer.status != 200 {
+        bail!("{}: {}", answer.status, shown(String::from_utf8_lossy(&answer.body).trim()));
+    }
+    serde_json::from_slice(&answer.body).context("the picker's answer is no JSON")
+}
+
+/// Text as it stands in a path.
+fn escaped(text: &str) -> String {
+    text.bytes()
+        .map(|byte| match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                char::from(byte).to_string()
+            }
+            other => format!("%{other:02X}"),
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_may_hold_anything() {
+        assert_eq!(escaped("a/b?c\u{1b}é"), "a%2Fb%3Fc%1B%C3%A9");
+        assert_eq!(escaped("0f3a-1.x_~"), "0f3a-1.x_~");
+    }
+}

@@ -1,0 +1,114 @@
+//! What is noted of a request on its way: labels for series and logs, and the draft of its record.
+
+use std::time::Instant;
+
+use super::understood::{LabelText, Understood};
+use super::{Director, Exchange, Refusal};
+use crate::decisions::{Decisions, Draft, Known, Ticket, Verdict, Waited};
+use crate::scheduling::{Candidates, Columns, CycleRecorder, HeaderEdits};
+
+/// The notes of one request. A request that is given up before it is decided gets a record too.
+pub(super) struct Course {
+    pub(super) labels: LabelText,
+    pub(super) waited: Waited,
+    /// Where the record goes, and its draft; `None` if none is kept.
+    keeping: Option<(Decisions, Box<Draft>)>,
+    tokens: u64,
+    exact: bool,
+}
+
+impl Course {
+    /// The notes of the request with this number, whose generator begins with `seed`.
+    pub(super) fn new(director: &Director, sequence: u64, seed: u64, received: Instant) -> Self {
+        let keeping = director.parts.decisions.as_ref().map(|ring| {
+            (ring.clone(), Box::new(Draft::new(&director.policy_names, sequence, seed, received)))
+        });
+        Self { labels: LabelText::default(), waited: Waited::default(), keeping, tokens: 0, exact: false }
+    }
+
+    fn draft(&mut self) -> Option<&mut Draft> {
+        self.keeping.as_mut().map(|(_, draft)| &mut **draft)
+    }
+
+    /// The time, if somebody wants to know it.
+    pub(super) fn now(&self) -> Option<Instant> {
+        self.keeping.as_ref().map(|_| Instant::now())
+    }
+
+    /// The request has all that it waited for; the last of it since `began`.
+    pub(super) fn prepared(&mut self, request: &Understood, began: Option<Instant>) {
+        if let Some(began) = began {
+            self.waited.preparation = began.elapsed();
+            (self.tokens, self.exact) = (request.prompt_tokens(), request.tokens.is_some());
+        }
+    }
+
+    /// The endpoints that may serve.
+    pub(super) fn candidates(
+        &mut self,
+        director: &Director,
+        candidates: &Candidates,
+        columns: &Columns,
+        now: Instant,
+    ) {
+        if let Some(draft) = self.draft() {
+            let matches = director.parts.prefix_match.and_then(|column| columns.slice(column));
+            draft.candidates(candidates, matches, now);
+        }
+    }
+
+    /// Whoever takes down the numbers of the cycle.
+    pub(super) fn recorder(&mut self) -> Option<&mut dyn CycleRecorder> {
+        self.draft().map(|draft| draft as &mut dyn CycleRecorder)
+    }
+
+    /// What plugins change in the headers.
+    pub(super) fn edits(&mut self, edits: &HeaderEdits) {
+        if let Some(draft) = self.draft() {
+            draft.edits(edits);
+        }
+    }
+
+    fn known(&self) -> Known {
+        Known { tokens: self.tokens, exact: self.exact, ..self.labels.known() }
+    }
+
+    fn keep(&mut self, finish: impl FnOnce(Draft, Known) -> crate::decisions::Record) -> Option<Ticket> {
+        let (ring, mut draft) = self.keeping.take()?;
+        *draft.waited() = self.waited.until(Instant::now());
+        Some(ring.push(finish(*draft, self.known())))
+    }
+
+    /// The request goes on.
+    pub(super) fn routed(&mut self, exchange: &mut Exchange) {
+        let decision = exchange.decision();
+        let (targets, primary) = (decision.targets().into(), decision.primary);
+        if let Some(ticket) = self.keep(|draft, known| draft.routed(known, targets, primary)) {
+            exchange.recorded(ticket);
+        }
+    }
+
+    /// The request is refused. The text is kept where it cannot quote the client.
+    pub(super) fn refused(&mut self, refusal: &Refusal) {
+        let of_load = refusal.reason.dropped().is_some();
+        let verdict = Verdict::Refused {
+            reason: refusal.reason.label(),
+            status: refusal.reason.code().status(),
+            message: if of_load { refusal.message.clone() } else { String::new() },
+        };
+        self.keep(|draft, known| draft.finish(known, verdict));
+    }
+}
+
+impl Drop for Course {
+    fn drop(&mut self) {
+        let verdict = if std::thread::panicking() {
+            let reason = super::Reason::Panic;
+            let (status, message) = (reason.code().status(), String::new());
+            Verdict::Refused { reason: reason.label(), status, message }
+        } else {
+            Verdict::Abandoned
+        };
+        self.keep(|draft, known| draft.finish(known, verdict));
+    }
+}

@@ -1,0 +1,53 @@
+//! Series of the records of decisions.
+
+use prometheus::{Gauge, GaugeVec, Registry};
+
+use super::family::{Definition, Family};
+
+const RECORDS: Definition<0> =
+    Definition::new("pointsman_decision_records", "Records of decisions that are kept.", []);
+
+const BYTES: Definition<0> =
+    Definition::new("pointsman_decision_record_bytes", "Memory of the records of decisions, in bytes.", []);
+
+const LIMIT: Definition<0> = Definition::new(
+    "pointsman_decision_record_limit_bytes",
+    "Memory that the records of decisions may take, in bytes; 0 if none are kept.",
+    [],
+);
+
+const ONE_IN: Definition<0> = Definition::new(
+    "pointsman_decision_records_one_in",
+    "One request in this many has a record, beside refused and slow ones, so that the records hold a minute.",
+    [],
+);
+
+/// Handles of these series. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct RecordMetrics {
+    records: Gauge,
+    bytes: Gauge,
+    limit: Gauge,
+    one_in: Gauge,
+}
+
+impl RecordMetrics {
+    pub(super) fn register(registry: &Registry) -> Self {
+        let gauge =
+            |definition| Family::<GaugeVec, 0>::register(definition, registry).child([]).into_current();
+        Self { records: gauge(RECORDS), bytes: gauge(BYTES), limit: gauge(LIMIT), one_in: gauge(ONE_IN) }
+    }
+
+    /// Sets how much the ring may hold.
+    pub fn bound(&self, bytes: usize) {
+        self.limit.set(bytes as f64);
+        self.one_in.set(1.0);
+    }
+
+    /// Sets how much the ring holds.
+    pub fn holds(&self, records: usize, bytes: usize, one_in: u64) {
+        self.records.set(records as f64);
+        self.bytes.set(bytes as f64);
+        self.one_in.set(one_in as f64);
+    }
+}

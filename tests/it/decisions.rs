@@ -1,0 +1,233 @@
+//! Records of decisions: why a request went where it went, asked of the running program.
+
+use std::process::Command;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use crate::support::{BodyMode, Client, Fleet, Stack, chat, eventually, program};
+
+const FAIRNESS: &str = "x-llm-d-inference-fairness-id";
+
+/// Clients at once.
+const CLIENTS: usize = 16;
+
+/// One request and what its client saw.
+struct Sent {
+    fairness_id: String,
+    status: u16,
+    server: String,
+    header: String,
+}
+
+/// Sends `count` mixed requests: chats with and without streaming, completions, pages, and bodies that are no JSON.
+async fn traffic(stack: &Stack, count: usize) -> Vec<Sent> {
+    let client = Arc::new(stack.envoy.http2());
+    let mut sent = Vec::new();
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..count {
+        let client = Arc::clone(&client);
+        if tasks.len() == CLIENTS {
+            sent.push(tasks.join_next().await.unwrap().unwrap());
+        }
+        tasks.spawn(async move {
+            let fairness_id = format!("flow-{index}");
+            let headers = [(FAIRNESS, fairness_id.as_str())];
+            let text = format!("tell me story {} ", index % 7).repeat(40 + index % 5);
+            let reply = match index % 10 {
+                0 => client.get_with("/v1/models", &headers).await,
+                1 => client.post_with("/v1/chat/completions", &headers, &json!("no object")).await,
+                2..=4 => client.post_with("/v1/chat/completions", &headers, &chat(&text, 2, true)).await,
+                5 | 6 => {
+                    let body = json!({"model": "sim-model", "prompt": text, "max_tokens": 2});
+                    client.post_with("/v1/completions", &headers, &body).await
+                }
+                _ => client.post_with("/v1/chat/completions", &headers, &chat(&text, 2, false)).await,
+            };
+            let header = |name| {
+                if reply.headers.contains_key(name) { reply.header(name).to_owned() } else { String::new() }
+            };
+            Sent {
+                fairness_id,
+                status: reply.status,
+                server: header("x-sim-server"),
+                header: header("x-pointsman-decision"),
+            }
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        sent.push(done.unwrap());
+    }
+    sent
+}
+
+async fn page(stack: &Stack, path: &str) -> Value {
+    let reply = Client::http1(stack.pointsman.metrics).get(path).await;
+    assert_eq!(reply.status, 200, "{path}: {reply:?}");
+    reply.json()
+}
+
+/// The record of the request that this flow sent.
+async fn record(stack: &Stack, fairness_id: &str) -> Value {
+    let list = page(stack, &format!("/debug/decisions?fairness_id={fairness_id}&limit=2")).await;
+    assert_eq!(list["decisions"].as_array().unwrap().len(), 1, "one record of {fairness_id}: {list}");
+    let id = list["decisions"][0]["id"].as_str().unwrap().to_owned();
+    page(stack, &format!("/debug/decisions/{id}")).await
+}
+
+/// The pick of `max-score-picker`, made again from the record: of the highest totals, one is drawn.
+fn drawn_again(profile: &Value) -> String {
+    let rows = profile["rows"].as_array().unwrap();
+    let total = |row: &Value| row["total"].as_f64().unwrap();
+    let highest = rows.iter().map(total).fold(f64::MIN, f64::max);
+    let ties: Vec<&Value> = rows.iter().filter(|row| total(row) >= highest).collect();
+    let seed = profile["draw"].as_str().unwrap().parse().unwrap();
+    let mut rng = fastrand::Rng::with_seed(seed);
+    let chosen = if ties.len() > 1 { rng.usize(..ties.len()) } else { 0 };
+    ties[chosen]["endpoint"].as_str().unwrap().to_owned()
+}
+
+fn assert_sums(profile: &Value) {
+    let weights: Vec<f64> = profile["scorers"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|scorer| scorer["weight"].as_f64().unwrap())
+        .collect();
+    assert_eq!(weights.len(), 3, "{profile}");
+    for row in profile["rows"].as_array().unwrap() {
+        let scores = row["scores"].as_array().unwrap();
+        assert_eq!(scores.len(), weights.len(), "{row}");
+        let sum: f64 =
+            scores.iter().zip(&weights).map(|(score, weight)| score.as_f64().unwrap() * weight).sum();
+        assert!((sum - row["total"].as_f64().unwrap()).abs() < 1e-5, "{row} is no sum of {weights:?}");
+    }
+}
+
+async fn stack(flags: &[&str]) -> Stack {
+    let fleet = Fleet::start(4, &[]).await;
+    let scorers = [("queue-scorer", 2), ("kv-cache-utilization-scorer", 1), ("prefix-cache-scorer", 3)];
+    Stack::scoring(fleet, BodyMode::FullDuplexStreamed, &scorers, flags).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_of_a_thousand_mixed_requests_has_a_record_that_names_its_server_and_adds_up() {
+    let stack = stack(&["--decision-header"]).await;
+    let sent = traffic(&stack, 1000).await;
+    stack.assert_idle().await;
+    let list = page(&stack, "/debug/decisions?limit=1000").await;
+    assert_eq!(
+        (list["kept"].as_u64(), list["one_in"].as_u64()),
+        (Some(1000), Some(1)),
+        "nothing was sampled out"
+    );
+    for (index, sent) in sent.iter().enumerate() {
+        let record = record(&stack, &sent.fairness_id).await;
+        if sent.server.is_empty() {
+            assert_eq!(record["refusal"]["status"].as_u64(), Some(u64::from(sent.status)), "{record}");
+            assert_eq!(record["outcome"]["state"], "refused");
+            continue;
+        }
+        let candidates = record["candidates"].as_array().unwrap();
+        assert_eq!(candidates.len(), 4);
+        let winner = record["endpoint"].as_str().unwrap();
+        let address = candidates.iter().find(|row| row["endpoint"] == winner).unwrap()["address"].as_str();
+        assert_eq!(
+            address.unwrap(),
+            stack.fleet.named(&sent.server).addr.to_string(),
+            "the winner served: {record}"
+        );
+        assert_eq!(record["outcome"]["served_by"], winner);
+        assert_eq!(record["outcome"]["status"].as_u64(), Some(u64::from(sent.status)));
+        let profile = &record["profiles"][0];
+        assert_sums(profile);
+        assert_eq!(profile["picked"][0], winner);
+        assert_eq!(drawn_again(profile), winner, "the draw makes the pick again: {profile}");
+        assert!(sent.header.starts_with(&format!("endpoint={winner}; score=")), "{}", sent.header);
+        if index % 50 == 0 {
+            assert!(!record.to_string().contains("tell me story"), "no text of a prompt: {record}");
+        }
+    }
+    let usage = sent.iter().filter(|sent| !sent.server.is_empty()).count();
+    assert!(usage >= 800, "{usage} requests were served");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_can_be_chosen_from_and_a_person_can_have_one_explained() {
+    let stack = stack(&[]).await;
+    let sent = traffic(&stack, 40).await;
+    stack.assert_idle().await;
+    let count = async |query: &str| {
+        page(&stack, &format!("/debug/decisions?{query}")).await["decisions"].as_array().unwrap().len()
+    };
+    let refused = sent.iter().filter(|sent| sent.server.is_empty()).count();
+    assert_eq!(count("outcome=refused").await, refused);
+    assert_eq!(count("outcome=invalid_body").await, refused);
+    assert_eq!(count("outcome=complete").await, 40 - refused);
+    assert_eq!(count("limit=7").await, 7);
+    assert_eq!(count("model=nobody").await, 0);
+    assert_eq!(count("since=1h").await, 40);
+    assert_eq!(count("since=2100-01-01T00:00:00Z").await, 0);
+    let first = &stack.fleet.servers[0].addr.to_string();
+    let of_first = sent
+        .iter()
+        .filter(|sent| !sent.server.is_empty() && stack.fleet.named(&sent.server).addr.to_string() == *first);
+    assert_eq!(count(&format!("endpoint={first}")).await, of_first.count());
+    let wrong = Client::http1(stack.pointsman.metrics).get("/debug/decisions?limit=many").await;
+    assert_eq!(wrong.status, 400);
+    assert!(wrong.text().contains("1 to 1000"), "{wrong:?}");
+    let unknown = Client::http1(stack.pointsman.metrics).get("/debug/decisions/nobody").await;
+    assert_eq!(unknown.status, 404);
+
+    let last = page(&stack, "/debug/decisions?outcome=complete&limit=1").await;
+    let id = last["decisions"][0]["id"].as_str().unwrap().to_owned();
+    let words = explain(&stack, &[&id]).await;
+    let winner = last["decisions"][0]["endpoint"].as_str().unwrap();
+    for part in
+        ["queue-scorer×2", "prefix-cache-scorer×3", &format!("→ {winner}"), "outcome: complete, status 200"]
+    {
+        assert!(words.contains(part), "{part}\n{words}");
+    }
+    assert!(explain(&stack, &["--refused"]).await.contains("refused with 400: invalid_body"));
+    assert!(explain(&stack, &["--slowest"]).await.contains("in all"));
+    assert!(explain(&stack, &["--last", "--json"]).await.trim_start().starts_with('{'));
+    let other = last["decisions"][0]["endpoint"].as_str().unwrap().rsplit('/').next().unwrap().to_owned();
+    assert!(explain(&stack, &[&id, "--why-not", &other]).await.contains(&format!("→ {winner}")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_with_control_characters_and_markup_reach_the_terminal_as_text() {
+    let stack = stack(&[]).await;
+    let model = "\u{1b}]0;owned\u{7}\u{202e}<script>alert(1)</script>\r\n";
+    let body = json!({"model": model, "prompt": "hello", "max_tokens": 1});
+    stack.client().post("/v1/completions", &body).await;
+    eventually("the record", async || {
+        let list = page(&stack, "/debug/decisions?limit=1").await;
+        (list["decisions"][0]["model"].as_str() == Some(model)).then_some(())
+    })
+    .await;
+    let words = explain(&stack, &["--last"]).await;
+    assert!(words.contains("\\u{1b}]0;owned\\u{7}\\u{202e}<script>alert(1)</script>\\u{d}\\u{a}"), "{words}");
+    assert!(!words.chars().any(|c| c.is_control() && c != '\n'), "{words:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_bytes_for_records_none_are_kept_and_the_page_says_so() {
+    let stack = stack(&["--decision-records", "0"]).await;
+    let reply = stack.client().post("/v1/chat/completions", &chat("hello", 1, false)).await;
+    assert_eq!(reply.status, 200);
+    assert!(!reply.headers.contains_key("x-pointsman-decision"));
+    let page = Client::http1(stack.pointsman.metrics).get("/debug/decisions").await;
+    assert_eq!(page.status, 404);
+    assert!(page.text().contains("--decision-records"), "{page:?}");
+}
+
+/// What `pointsman explain` prints.
+async fn explain(stack: &Stack, arguments: &[&str]) -> String {
+    let mut command = Command::new(program());
+    command.arg("explain").args(arguments).args(["--url", &format!("http://{}", stack.pointsman.metrics)]);
+    let output = tokio::task::spawn_blocking(move || command.output()).await.unwrap().unwrap();
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+    text
+}
