@@ -10,6 +10,7 @@ mod names;
 mod query;
 mod record;
 mod ring;
+mod shown;
 mod slow;
 pub mod terminal;
 mod view;

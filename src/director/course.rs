@@ -2,10 +2,11 @@
 
 use std::time::Instant;
 
-use super::understood::{LabelText, Understood};
-use super::{Director, Exchange, Refusal};
+use super::understood::{LabelText, Understood, kept_request_id};
+use super::{Director, Exchange, Refusal, names, objective};
 use crate::decisions::{Decisions, Draft, Known, Ticket, Verdict, Waited};
-use crate::scheduling::{Candidates, Columns, CycleRecorder, HeaderEdits};
+use crate::request::Headers;
+use crate::scheduling::{Candidates, Columns, CycleRecorder, Entry, HeaderEdits};
 
 /// The notes of one request. A request that is given up before it is decided gets a record too.
 pub(super) struct Course {
@@ -15,6 +16,8 @@ pub(super) struct Course {
     keeping: Option<(Decisions, Box<Draft>)>,
     tokens: u64,
     exact: bool,
+    /// Request id and fairness id of a request that was not understood.
+    named: Option<(String, String)>,
 }
 
 impl Course {
@@ -23,7 +26,14 @@ impl Course {
         let keeping = director.parts.decisions.as_ref().map(|ring| {
             (ring.clone(), Box::new(Draft::new(&director.policy_names, sequence, seed, received)))
         });
-        Self { labels: LabelText::default(), waited: Waited::default(), keeping, tokens: 0, exact: false }
+        Self {
+            labels: LabelText::default(),
+            waited: Waited::default(),
+            keeping,
+            tokens: 0,
+            exact: false,
+            named: None,
+        }
     }
 
     fn draft(&mut self) -> Option<&mut Draft> {
@@ -69,14 +79,27 @@ impl Course {
         }
     }
 
-    fn known(&self) -> Known {
-        Known { tokens: self.tokens, exact: self.exact, ..self.labels.known() }
+    /// The request cannot be understood. Its headers say who sent it all the same.
+    pub(super) fn not_understood(&mut self, headers: &Headers, entry: &Entry) {
+        if self.keeping.is_some() {
+            let id = headers.first(names::REQUEST_ID).map(|id| kept_request_id(id)).unwrap_or_default();
+            self.named = Some((id, objective::fairness_id(headers, entry)));
+        }
+    }
+
+    fn known(&mut self) -> Known {
+        let known = Known { tokens: self.tokens, exact: self.exact, ..self.labels.known() };
+        match self.named.take() {
+            Some((id, fairness_id)) => Known { id, fairness_id, ..known },
+            None => known,
+        }
     }
 
     fn keep(&mut self, finish: impl FnOnce(Draft, Known) -> crate::decisions::Record) -> Option<Ticket> {
         let (ring, mut draft) = self.keeping.take()?;
         *draft.waited() = self.waited.until(Instant::now());
-        Some(ring.push(finish(*draft, self.known())))
+        let known = self.known();
+        Some(ring.push(finish(*draft, known)))
     }
 
     /// The request goes on.

@@ -88,13 +88,16 @@ impl Director {
         let unparsed = Unparsed { path: &path, headers: &headers, body: &body, seen: body_seen };
         let header_counts = self.parts.settings.model_rewrite_header;
         let read = self.read(unparsed).await.inspect_err(|_| {
+            course.not_understood(&headers, &self.parts.entry);
             course.labels.asked_for(rewrite::asked(&headers, header_counts).unwrap_or_default());
         })?;
         self.note_unread(&read, &path);
         let replacing =
             unseen::Replacing { pool: &self.parts.pool, header_counts, budget: &self.parts.budget };
-        let unseen = unseen::check(&replacing, unparsed, &read)?;
-        let mut request = self.understand(&headers, read, rng)?;
+        let checked = unseen::check(&replacing, unparsed, &read)
+            .and_then(|unseen| Ok((unseen, self.understand(&headers, read, rng)?)));
+        let (unseen, mut request) =
+            checked.inspect_err(|_| course.not_understood(&headers, &self.parts.entry))?;
         course.labels = request.labels();
         let mut orchestration = span.server_child(|| "gateway.request_orchestration");
         if orchestration.is_recording() {

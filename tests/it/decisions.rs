@@ -34,15 +34,20 @@ async fn traffic(stack: &Stack, count: usize) -> Vec<Sent> {
             let fairness_id = format!("flow-{index}");
             let headers = [(FAIRNESS, fairness_id.as_str())];
             let text = format!("tell me story {} ", index % 7).repeat(40 + index % 5);
-            let reply = match index % 10 {
-                0 => client.get_with("/v1/models", &headers).await,
-                1 => client.post_with("/v1/chat/completions", &headers, &json!("no object")).await,
-                2..=4 => client.post_with("/v1/chat/completions", &headers, &chat(&text, 2, true)).await,
+            let chats = "/v1/chat/completions";
+            let (path, body) = match index % 10 {
+                0 => ("/v1/models", String::new()),
+                1 => (chats, "no object".to_owned()),
+                2..=4 => (chats, chat(&text, 2, true).to_string()),
                 5 | 6 => {
                     let body = json!({"model": "sim-model", "prompt": text, "max_tokens": 2});
-                    client.post_with("/v1/completions", &headers, &body).await
+                    ("/v1/completions", body.to_string())
                 }
-                _ => client.post_with("/v1/chat/completions", &headers, &chat(&text, 2, false)).await,
+                _ => (chats, chat(&text, 2, false).to_string()),
+            };
+            let reply = match body.as_str() {
+                "" => client.get_with(path, &headers).await,
+                _ => client.post_with(path, &headers, body).await,
             };
             let header = |name| {
                 if reply.headers.contains_key(name) { reply.header(name).to_owned() } else { String::new() }
