@@ -59,21 +59,19 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn fetch(args: &ExplainArgs) -> anyhow::Result<Value> {
-    let path = match &args.id {
-        Some(id) => format!("/debug/decisions/{}", escaped(id)),
-        None => {
-            let query = match (args.slowest, args.refused) {
-                (true, _) => "sort=slowest&limit=1",
-                (_, true) => "outcome=refused&limit=1",
-                _ => "limit=1",
-            };
-            let list = read(&args.ask.get(&format!("/debug/decisions?{query}")).await?)?;
-            let list: ListView =
-                serde_json::from_value(list).context("the picker's answer is no list of decisions")?;
-            let Some(first) = list.decisions.first() else { bail!("no such request is on record") };
-            format!("/debug/decisions/@{}", first.sequence)
-        }
+    if let Some(id) = &args.id {
+        return read(&args.ask.get(&format!("/debug/decisions/{}", escaped(id))).await?);
+    }
+    let query = match (args.slowest, args.refused) {
+        (true, _) => "sort=slowest&limit=1",
+        (_, true) => "outcome=refused&limit=1",
+        _ => "limit=1",
     };
+    let list = read(&args.ask.get(&format!("/debug/decisions?{query}")).await?)?;
+    let list: ListView =
+        serde_json::from_value(list).context("the picker's answer is no list of decisions")?;
+    let Some(first) = list.decisions.first() else { bail!("no such request is on record") };
+    let path = format!("/debug/decisions/@{}", first.sequence);
     read(&args.ask.get(&path).await?)
 }
 

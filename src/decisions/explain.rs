@@ -337,7 +337,7 @@ fn outcome(outcome: &OutcomeView) -> String {
     let cached = outcome.usage.as_ref().and_then(|usage| usage.cached_tokens);
     match (cached, outcome.predicted_cached_tokens) {
         (Some(cached), Some(predicted)) => {
-            parts.push(format!("{cached} tokens cached, {predicted} predicted"))
+            parts.push(format!("{cached} tokens cached, {predicted} predicted"));
         }
         (Some(cached), None) => parts.push(format!("{cached} tokens cached")),
         (None, Some(predicted)) => parts.push(format!("{predicted} cached tokens predicted")),

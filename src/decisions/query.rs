@@ -188,7 +188,7 @@ mod tests {
 
     fn read(parameters: &[(&str, &str)]) -> Result<Query, QueryError> {
         let parameters: Vec<_> = parameters.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect();
-        Query::read(&parameters, UNIX_EPOCH + Duration::from_secs(3600))
+        Query::read(&parameters, UNIX_EPOCH + Duration::from_hours(1))
     }
 
     #[test]

@@ -236,7 +236,7 @@ impl Lanes {
         while self.used() > self.bytes {
             match oldest(self) {
                 Some(age) if age < HOLDS && self.one_in < THINNEST && self.sampled.held.len() > 1 => {
-                    self.thin()
+                    self.thin();
                 }
                 Some(_) => {
                     if let Some(held) = self.sampled.pop() {

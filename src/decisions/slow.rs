@@ -31,7 +31,7 @@ impl SlowBar {
     }
 
     /// True if a request that took this long counts as slow.
-    pub(super) fn is_slow(&self, took: Duration) -> bool {
+    pub(super) fn is_slow(self, took: Duration) -> bool {
         self.seconds > 0.0 && took.as_secs_f64() > self.seconds * CLEAR
     }
 }
