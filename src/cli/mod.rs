@@ -6,6 +6,7 @@ mod autoscaling;
 mod background;
 mod catalogue;
 mod check;
+mod deciding;
 mod demo;
 mod drain;
 mod exit;

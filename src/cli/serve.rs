@@ -10,7 +10,8 @@ use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
 use super::autoscaling::{self, Demand};
-use super::background::{Background, Finder, INFLIGHT_PRODUCER};
+use super::background::{Background, Finder};
+use super::deciding::{self, Kept, director};
 use super::drain::Work;
 use super::exit::USAGE_ERROR;
 use super::holding::Holding;
@@ -27,14 +28,11 @@ use crate::admin::{
     self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
 };
 use crate::config::{self, LoadOptions, Origin, Plan, PlannedInstance};
-use crate::decisions::Decisions;
-use crate::director::{Admission, BodyBudget, Director, DirectorParts, Hook, QueuedAdmission, Shedding};
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
 use crate::kubernetes::Leadership;
 use crate::metrics::{MetricBounds, Metrics};
-use crate::plugins::scorers::active_request;
 use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
@@ -239,21 +237,18 @@ impl Services {
         let peering = Peering::new(flags, settings, way, (&pool, &plan), holding.as_ref(), &metrics)?;
         let background =
             Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
-        let draining = Arc::new(AtomicBool::new(false));
-        let ready = Arc::new(AtomicBool::new(peering.is_none()));
+        let (draining, ready) =
+            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(peering.is_none())));
         let health = health_service(&plan, &pool, (&ready, &draining), leadership, warm);
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
+        let decisions = deciding::records(flags, &metrics);
         let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, flags.remote_log_level || known);
-        let decisions =
-            (flags.decision_records > 0).then(|| Decisions::new(flags.decision_records, metrics.records()));
         let pages = AdminState { decisions: decisions.clone(), ..pages };
         let extproc = settings::extproc(flags, &metrics);
-        let budget = Arc::clone(&extproc.machine.budget);
-        let kept = Kept { decisions, budget };
+        let kept = Kept { decisions, budget: Arc::clone(&extproc.machine.budget) };
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), kept);
-        director.warm_up();
-        let service = ExtProc::new(Arc::new(director), &metrics, tracing.clone(), extproc);
+        let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
         let election = electing.map(|electing| Thread::start("election", electing)).transpose()?;
@@ -268,12 +263,11 @@ impl Services {
             };
             admin::serve(sockets.metrics, state, admin_stop.cancelled_owned()).await;
         })?;
-        let pool_name = settings.pool_name.clone();
         Ok(Running {
             scaler: Box::pin(autoscaling::serve(
                 sockets.scaler,
                 demand,
-                pool_name,
+                settings.pool_name.clone(),
                 followed,
                 stops.resign.clone(),
             )),
@@ -381,62 +375,6 @@ fn health_service(
             .app_protocol()
             .is_none_or(|protocol| parsers.iter().all(|parser| parser.serves(&protocol))),
         draining: draining.load(Relaxed),
-    })
-}
-
-/// What a director keeps for itself and others.
-struct Kept {
-    decisions: Option<Decisions>,
-    budget: Arc<BodyBudget>,
-}
-
-fn director(
-    plan: Plan,
-    pool: &Arc<Pool>,
-    metrics: &Arc<Metrics>,
-    holding: Option<&Holding>,
-    settings: crate::director::DirectorSettings,
-    kept: Kept,
-) -> Director {
-    let admission: Arc<dyn Admission> = match holding {
-        Some(holding) => {
-            Arc::new(QueuedAdmission::new(Arc::clone(&holding.controller), holding.metrics.clone()))
-        }
-        None => Arc::new(Shedding::new(plan.detector, Arc::clone(metrics))),
-    };
-    // The reference's producer of these figures exists where a plugin reads them, or where it is listed.
-    let inflight = plan
-        .instances
-        .iter()
-        .any(|instance| [active_request::TYPE.name, INFLIGHT_PRODUCER].contains(&instance.kind))
-        .then(|| metrics.inflight(INFLIGHT_PRODUCER));
-    for producer in &plan.producers {
-        metrics.extproc().produces(producer.kind, &producer.name);
-    }
-    let mut responses = plan.response_headers;
-    let mut hooks: Vec<Hook> = Vec::new();
-    for before in plan.pre_request {
-        let same = responses.iter().position(|response| response.name == before.name);
-        let response = same.map(|index| responses.remove(index));
-        hooks.push(Hook { before: Some(before), response });
-    }
-    hooks.extend(responses.into_iter().map(|response| Hook { before: None, response: Some(response) }));
-    Director::new(DirectorParts {
-        pool: Arc::clone(pool),
-        scheduler: plan.scheduler,
-        preparers: plan.preparers,
-        media: plan.media,
-        entry: plan.entry,
-        producers: plan.producers,
-        hooks,
-        parsers: plan.parsers,
-        prefix_match: plan.prefix_match,
-        admission: Some(admission),
-        inflight,
-        budget: kept.budget,
-        decisions: kept.decisions,
-        metrics: Arc::clone(metrics),
-        settings,
     })
 }
 

@@ -1,0 +1,79 @@
+//! The director, made from a plan and what it shares with others.
+
+use std::sync::Arc;
+
+use super::ServeFlags;
+use super::background::INFLIGHT_PRODUCER;
+use super::holding::Holding;
+use crate::config::Plan;
+use crate::decisions::Decisions;
+use crate::director::{
+    Admission, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shedding,
+};
+use crate::metrics::Metrics;
+use crate::plugins::scorers::active_request;
+use crate::pool::Pool;
+
+/// The store of records, if any are to be kept.
+pub(super) fn records(flags: &ServeFlags, metrics: &Metrics) -> Option<Decisions> {
+    (flags.decision_records > 0).then(|| Decisions::new(flags.decision_records, metrics.records()))
+}
+
+/// What a director keeps for itself and others.
+pub(super) struct Kept {
+    pub(super) decisions: Option<Decisions>,
+    pub(super) budget: Arc<BodyBudget>,
+}
+
+/// The director of `pool` by this plan. Whoever tells it about requests is asked for something small. Needs a runtime.
+pub(super) fn director(
+    plan: Plan,
+    pool: &Arc<Pool>,
+    metrics: &Arc<Metrics>,
+    holding: Option<&Holding>,
+    settings: DirectorSettings,
+    kept: Kept,
+) -> Arc<Director> {
+    let admission: Arc<dyn Admission> = match holding {
+        Some(holding) => {
+            Arc::new(QueuedAdmission::new(Arc::clone(&holding.controller), holding.metrics.clone()))
+        }
+        None => Arc::new(Shedding::new(plan.detector, Arc::clone(metrics))),
+    };
+    // The reference's producer of these figures exists where a plugin reads them, or where it is listed.
+    let inflight = plan
+        .instances
+        .iter()
+        .any(|instance| [active_request::TYPE.name, INFLIGHT_PRODUCER].contains(&instance.kind))
+        .then(|| metrics.inflight(INFLIGHT_PRODUCER));
+    for producer in &plan.producers {
+        metrics.extproc().produces(producer.kind, &producer.name);
+    }
+    let mut responses = plan.response_headers;
+    let mut hooks: Vec<Hook> = Vec::new();
+    for before in plan.pre_request {
+        let same = responses.iter().position(|response| response.name == before.name);
+        let response = same.map(|index| responses.remove(index));
+        hooks.push(Hook { before: Some(before), response });
+    }
+    hooks.extend(responses.into_iter().map(|response| Hook { before: None, response: Some(response) }));
+    let director = Director::new(DirectorParts {
+        pool: Arc::clone(pool),
+        scheduler: plan.scheduler,
+        preparers: plan.preparers,
+        media: plan.media,
+        entry: plan.entry,
+        producers: plan.producers,
+        hooks,
+        parsers: plan.parsers,
+        prefix_match: plan.prefix_match,
+        admission: Some(admission),
+        inflight,
+        budget: kept.budget,
+        decisions: kept.decisions,
+        metrics: Arc::clone(metrics),
+        settings,
+    });
+    director.warm_up();
+    Arc::new(director)
+}
