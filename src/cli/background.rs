@@ -7,7 +7,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context;
 use tokio_util::sync::CancellationToken;
 
-use super::ServeFlags;
 use super::autoscaling::Demand;
 use super::holding::Holding;
 use super::kubernetes::Cluster;
@@ -59,9 +58,7 @@ pub(super) struct Background {
 
 impl Background {
     /// Sets the tasks up. Fails if the files of a scraping certificate cannot be used.
-    #[expect(clippy::too_many_arguments, reason = "it is the one place where these meet")]
     pub(super) fn new(
-        flags: &ServeFlags,
         settings: &Settings,
         metrics: &Arc<Metrics>,
         plan: &Plan,
@@ -74,9 +71,9 @@ impl Background {
             let scraping = datalayer::Settings {
                 source,
                 engines: plan.engines.clone(),
-                interval: settings.refresh_interval,
-                filtered: flags.filtered_scrapes,
-                body_limit: usize::try_from(flags.max_metrics_page).unwrap_or(usize::MAX),
+                interval: settings.scraping.interval,
+                filtered: settings.scraping.filtered,
+                body_limit: settings.scraping.page_bytes,
                 ..datalayer::Settings::default()
             };
             metrics.datalayer().polls(SOURCE, EXTRACTOR);
@@ -93,8 +90,8 @@ impl Background {
             demand: Arc::clone(demand),
             kv_events: plan.kv_events.clone(),
             layer: layer.transpose().context("metrics-data-source")?,
-            refresh: flags.refresh_prometheus_metrics_interval,
-            staleness: flags.metrics_staleness_threshold,
+            refresh: settings.scraping.pool_figures,
+            staleness: settings.scraping.staleness,
         })
     }
 

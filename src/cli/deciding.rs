@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::ServeFlags;
 use super::background::INFLIGHT_PRODUCER;
 use super::holding::Holding;
 use crate::config::Plan;
@@ -14,9 +13,9 @@ use crate::metrics::Metrics;
 use crate::plugins::scorers::active_request;
 use crate::pool::Pool;
 
-/// The store of records, if any are to be kept.
-pub(super) fn records(flags: &ServeFlags, metrics: &Metrics) -> Option<Decisions> {
-    (flags.decision_records > 0).then(|| Decisions::new(flags.decision_records, metrics.records()))
+/// The store of records in `bytes` of memory, if any are to be kept.
+pub(super) fn records(bytes: u64, metrics: &Metrics) -> Option<Decisions> {
+    (bytes > 0).then(|| Decisions::new(bytes, metrics.records()))
 }
 
 /// What a director keeps for itself and others.

@@ -2,7 +2,6 @@
 
 use std::time::{Duration, Instant};
 
-use super::ServeFlags;
 use crate::metrics::Metrics;
 use crate::telemetry::{Dropped, LineQueue, LogFormat, logs};
 
@@ -18,9 +17,9 @@ pub(super) struct Output {
 }
 
 impl Output {
-    /// Starts the threads that write.
-    pub(super) fn start(flags: &ServeFlags) -> std::io::Result<Self> {
-        Ok(Self { log: logs::lines(log_format(flags))?, lines: LineQueue::stdout()? })
+    /// Starts the threads that write. Log lines have this form.
+    pub(super) fn start(format: LogFormat) -> std::io::Result<Self> {
+        Ok(Self { log: logs::lines(format)?, lines: LineQueue::stdout()? })
     }
 
     /// Shows on the metrics page what is lost.
@@ -43,9 +42,4 @@ impl Drop for Output {
             queue.flush(deadline.saturating_duration_since(Instant::now()));
         }
     }
-}
-
-/// The form of log lines.
-pub(super) fn log_format(flags: &ServeFlags) -> LogFormat {
-    if flags.zap_encoder == "console" { LogFormat::Console } else { LogFormat::Json }
 }

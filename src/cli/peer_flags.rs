@@ -1,10 +1,11 @@
 //! The flags of peers: whether there are any, and whether they fit each other.
 
-use std::path::Path;
+use std::path::PathBuf;
 
 use anyhow::Context;
 
 use super::ServeFlags;
+use crate::peers::PeerName;
 use crate::transport::PeerTls;
 
 /// True if the flags name peers, in one way or another.
@@ -29,13 +30,38 @@ pub(super) fn problems(flags: &ServeFlags) -> Vec<String> {
     problems
 }
 
-/// TLS among replicas, as the flags say; `None` for plaintext.
-pub(super) fn tls(flags: &ServeFlags) -> anyhow::Result<Option<PeerTls>> {
-    if flags.peer_cert_dir.is_empty() {
-        return Ok(None);
+/// The other replicas, as the flags say.
+#[derive(Clone, Debug)]
+pub(super) struct PeerSettings {
+    /// Their names; empty if a Service names them.
+    pub(super) names: Vec<PeerName>,
+    /// The headless Service whose pods they are.
+    pub(super) service: String,
+    /// Port on which they follow this replica.
+    pub(super) port: u16,
+    /// Folder of the certificates; `None` for plaintext.
+    cert_dir: Option<PathBuf>,
+    /// Name that their certificates hold.
+    tls_name: String,
+}
+
+impl PeerSettings {
+    /// Reads the flags; `None` if they name no peers.
+    pub(super) fn new(flags: &ServeFlags) -> Option<Self> {
+        is_wanted(flags).then(|| Self {
+            names: flags.peers.clone(),
+            service: flags.peer_service.clone(),
+            port: flags.peer_port,
+            cert_dir: (!flags.peer_cert_dir.is_empty()).then(|| PathBuf::from(&flags.peer_cert_dir)),
+            tls_name: flags.peer_tls_name.clone(),
+        })
     }
-    let tls = PeerTls::new(Path::new(&flags.peer_cert_dir), &flags.peer_tls_name);
-    Ok(Some(tls.context("peers' port")?))
+
+    /// TLS among replicas; `None` for plaintext.
+    pub(super) fn tls(&self) -> anyhow::Result<Option<PeerTls>> {
+        let tls = self.cert_dir.as_deref().map(|folder| PeerTls::new(folder, &self.tls_name));
+        tls.transpose().context("peers' port")
+    }
 }
 
 #[cfg(test)]

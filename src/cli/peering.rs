@@ -10,9 +10,7 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::ServeFlags;
 use super::holding::Holding;
-use super::peer_flags::tls;
 use super::settings::Settings;
 use super::thread::Thread;
 use crate::config::Plan;
@@ -47,26 +45,25 @@ pub(super) struct Peering {
 impl Peering {
     /// Sets it up; `None` without a port for peers. `connection` leads to the API server, if there is one.
     pub(super) fn new(
-        flags: &ServeFlags,
         settings: &Settings,
         (port, connection): (Option<Port>, Option<Connection>),
         (pool, plan): (&Arc<Pool>, &Plan),
         holding: Option<&Holding>,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Option<Self>> {
-        let Some(port) = port else { return Ok(None) };
-        let found = if flags.peers.is_empty() {
+        let (Some(port), Some(others)) = (port, &settings.peers) else { return Ok(None) };
+        let found = if others.names.is_empty() {
             let connection =
                 connection.context("--peer-service needs Kubernetes; --peers names replicas without it")?;
             let slices = ServiceSlices {
                 namespace: settings.pool_namespace.clone(),
-                service: flags.peer_service.clone(),
+                service: others.service.clone(),
                 port: PORT_NAME,
                 without: "this replica does not find its peers",
             };
             Found::Service(slices, Box::new(connection))
         } else {
-            Found::Names(flags.peers.clone())
+            Found::Names(others.names.clone())
         };
         let controller = holding.map(|holding| Arc::clone(&holding.controller));
         let wake = move || {
@@ -77,7 +74,7 @@ impl Peering {
         let who = PeersSettings {
             pool: format!("{}/{}", settings.pool_namespace, settings.pool_name),
             name: settings.host(),
-            tls: tls(flags)?,
+            tls: others.tls()?,
         };
         let peers = Peers::new(who, pool, &plan.shared_indexes, metrics.peers(), wake);
         Ok(Some(Self { peers, port, found, metrics: Arc::clone(metrics) }))

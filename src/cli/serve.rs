@@ -15,12 +15,12 @@ use super::deciding::{self, Kept, director};
 use super::drain::Work;
 use super::exit::USAGE_ERROR;
 use super::holding::Holding;
-use super::kubernetes::{self, Cluster};
+use super::kubernetes::Cluster;
 use super::older_flags::OlderFlag;
-use super::output::{self, Output};
+use super::output::Output;
 use super::peering::Peering;
-use super::running::{Patience, Running, Stops};
-use super::settings::{self, Settings};
+use super::running::{Running, Stops};
+use super::settings::Settings;
 use super::sockets::Sockets;
 use super::thread::Thread;
 use super::{ServeFlags, overrides};
@@ -32,12 +32,12 @@ use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc};
 use crate::kubernetes::Leadership;
-use crate::metrics::{MetricBounds, Metrics};
+use crate::metrics::Metrics;
 use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
 use crate::request::ParserKind;
-use crate::telemetry::{LogHandle, LogLevel, Tracing, logs};
+use crate::telemetry::{LogFormat, LogHandle, Tracing, logs};
 
 /// Version of this build, as metrics and traces name it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -49,21 +49,16 @@ const ENDPOINTS_FILE: &str = "endpoints_file";
 
 /// Runs the server until it is told to stop.
 pub(super) fn run(flags: &ServeFlags, older: &[(OlderFlag, String)], warnings: &[String]) -> ExitCode {
-    let output = match Output::start(flags) {
+    let settings = Settings::new(flags, |name| std::env::var(name).ok());
+    let format = settings.as_ref().map_or(LogFormat::Json, |settings| settings.log.format);
+    let output = match Output::start(format) {
         Ok(output) => output,
         Err(problem) => {
             eprintln!("cannot start the threads that write: {problem}");
             return ExitCode::FAILURE;
         }
     };
-    let log = match start_logs(flags, &output) {
-        Ok(log) => log,
-        Err(problem) => {
-            output.log.push(format!("{problem:#}").as_bytes(), true);
-            return ExitCode::from(USAGE_ERROR);
-        }
-    };
-    let settings = match Settings::new(flags, |name| std::env::var(name).ok()) {
+    let settings = match settings {
         Ok(settings) => settings,
         Err(problems) => {
             for problem in problems {
@@ -72,10 +67,17 @@ pub(super) fn run(flags: &ServeFlags, older: &[(OlderFlag, String)], warnings: &
             return ExitCode::from(USAGE_ERROR);
         }
     };
+    let log = match logs::init(settings.log.level, settings.log.format, &output.log) {
+        Ok(log) => log,
+        Err(problem) => {
+            output.log.push(format!("{problem:#}").as_bytes(), true);
+            return ExitCode::from(USAGE_ERROR);
+        }
+    };
     for warning in warnings.iter().chain(&settings.warnings) {
         tracing::warn!(warning, "command line");
     }
-    match start(flags, older, &settings, log, &output) {
+    match start(older, &settings, log, &output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             tracing::error!(error = format!("{problem:#}"), "pointsman stops");
@@ -84,66 +86,53 @@ pub(super) fn run(flags: &ServeFlags, older: &[(OlderFlag, String)], warnings: &
     }
 }
 
-fn start_logs(flags: &ServeFlags, output: &Output) -> anyhow::Result<LogHandle> {
-    let level = match &flags.zap_log_level {
-        Some(text) => text.parse().map_err(|error| anyhow::anyhow!("--zap-log-level: {error}"))?,
-        None => LogLevel::from_verbosity(i64::from(flags.v)),
-    };
-    Ok(logs::init(level, output::log_format(flags), &output.log)?)
-}
-
 /// Everything up to the first socket can fail for a wrong setting; nothing after it can.
 fn start(
-    flags: &ServeFlags,
     older: &[(OlderFlag, String)],
     settings: &Settings,
     log: LogHandle,
     output: &Output,
 ) -> anyhow::Result<()> {
-    let metrics = Arc::new(Metrics::bounded(MetricBounds {
-        series: flags.max_metric_series,
-        bytes: usize::try_from(flags.max_metrics_bytes).unwrap_or(usize::MAX),
-        fairness_ids: settings.fairness_ids,
-    }));
+    let metrics = Arc::new(Metrics::bounded(settings.metric_bounds));
     output.export(&metrics);
     metrics.info(COMMIT.unwrap_or_default(), BUILD);
-    if flags.enable_grpc_stream_metrics {
+    if settings.grpc_stream_metrics {
         metrics.enable_grpc_stream_metrics();
     }
-    let mut plan = load(flags, settings, &metrics)?;
-    overrides::set_default_engine(&flags.default_engine, &mut plan)?;
+    let mut plan = load(settings, &metrics)?;
+    overrides::set_default_engine(&settings.plugins.default_engine, &mut plan)?;
     if let Err(problems) = overrides::apply(older, &mut plan) {
         bail!("{}", problems.join("; "));
     }
     let source = match plan.discovery.take() {
         Some(file) => {
-            for warning in settings::without_kubernetes(flags) {
+            for warning in &settings.cluster.without {
                 tracing::warn!(warning, "command line");
             }
             Source::File(file)
         }
-        None => Source::Kubernetes(kubernetes::scope(flags, settings.pod_name.as_deref())?),
+        None => Source::Kubernetes(settings.cluster.scope.clone().map_err(anyhow::Error::msg)?),
     };
     let pool = Arc::new(Pool::new(&settings.pool_namespace, &settings.pool_name, Instant::now()));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
-    if flags.threads > 0 {
-        runtime.worker_threads(flags.threads);
+    if settings.threads > 0 {
+        runtime.worker_threads(settings.threads);
     }
     let runtime = runtime.enable_all().thread_name("serve").build().context("cannot start the runtime")?;
-    let outcome =
-        runtime.block_on(serve(flags, settings, ServeInputs { metrics, plan, pool, source, log, output }));
+    let outcome = runtime.block_on(serve(settings, ServeInputs { metrics, plan, pool, source, log, output }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-fn load(flags: &ServeFlags, settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Plan> {
+fn load(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Plan> {
+    let plugins = &settings.plugins;
     let options = LoadOptions {
-        allow_experimental: flags.allow_experimental_plugins,
-        allow_missing: flags.allow_missing_plugins,
-        registry: flags.registry,
-        seed: settings.seed,
-        feature_gates: flags.feature_gates.clone(),
-        prefix_memory: PrefixMemory::new(flags.prefix_index_memory),
+        allow_experimental: plugins.allow_experimental,
+        allow_missing: plugins.allow_missing,
+        registry: plugins.registry,
+        seed: plugins.seed,
+        feature_gates: plugins.feature_gates.clone(),
+        prefix_memory: PrefixMemory::new(plugins.prefix_memory),
         ..LoadOptions::new(Arc::clone(metrics))
     };
     let plan = config::load(&settings.config, &options).map_err(|problems| {
@@ -178,22 +167,22 @@ enum Source {
 }
 
 /// Three stages: sockets, services over them, and what runs until it is told to stop.
-async fn serve(flags: &ServeFlags, settings: &Settings, parts: ServeInputs<'_>) -> anyhow::Result<()> {
+async fn serve(settings: &Settings, parts: ServeInputs<'_>) -> anyhow::Result<()> {
     let ServeInputs { metrics, plan, pool, source, log, output } = parts;
     let warm = plan.gates.ha_populate_non_leader_datastore;
     let finder = match source {
         Source::File(spec) => Finder::File(Box::new(first_endpoints(spec, &pool, &metrics).await?)),
         Source::Kubernetes(scope) => {
-            let cluster = Cluster::connect(flags, settings, scope, warm, &metrics).await?;
+            let cluster = Cluster::connect(settings, scope, warm, &metrics).await?;
             Finder::Kubernetes(Box::new(cluster))
         }
     };
-    let tracing = Tracing::from_env(flags.tracing, BUILD, COMMIT.unwrap_or_default(), &output.lines)?;
-    let sockets = Sockets::bind(flags, settings, &metrics).await?;
+    let tracing = Tracing::from_env(settings.tracing, BUILD, COMMIT.unwrap_or_default(), &output.lines)?;
+    let sockets = Sockets::bind(settings, &metrics).await?;
     let addresses = sockets.addresses()?;
     let services = Services { metrics, plan, pool, finder, log, tracing, warm };
-    let running = services.start(flags, settings, sockets)?;
-    announce(flags, output, addresses);
+    let running = services.start(settings, sockets)?;
+    announce(settings.print_addresses, output, addresses);
     running.run().await
 }
 
@@ -211,7 +200,7 @@ struct Services {
 
 impl Services {
     /// Starts the threads and makes the servers, which begin when they are polled.
-    fn start(self, flags: &ServeFlags, settings: &Settings, sockets: Sockets) -> anyhow::Result<Running> {
+    fn start(self, settings: &Settings, sockets: Sockets) -> anyhow::Result<Running> {
         let Self { metrics, plan, pool, mut finder, log, tracing, warm } = self;
         let stops = Stops::default();
         let (leadership, access, followed) = match &finder {
@@ -231,23 +220,23 @@ impl Services {
         if let Some(holding) = &holding {
             holding.provision();
         }
-        let scraped = plan.metrics_source.is_some().then_some(flags.metrics_staleness_threshold);
+        let scraped = plan.metrics_source.is_some().then_some(settings.scraping.staleness);
         let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
         let way = (sockets.peers, finder.connection());
-        let peering = Peering::new(flags, settings, way, (&pool, &plan), holding.as_ref(), &metrics)?;
+        let peering = Peering::new(settings, way, (&pool, &plan), holding.as_ref(), &metrics)?;
         let background =
-            Background::new(flags, settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
+            Background::new(settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
         let (draining, ready) =
             (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(peering.is_none())));
         let health = health_service(&plan, &pool, (&ready, &draining), leadership, warm);
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
-        let decisions = deciding::records(flags, &metrics);
-        let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, flags.remote_log_level || known);
+        let decisions = deciding::records(settings.decision_records, &metrics);
+        let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, settings.remote_log_level || known);
         let pages = AdminState { decisions: decisions.clone(), ..pages };
-        let extproc = settings::extproc(flags, &metrics);
+        let extproc = settings.streams.service(&metrics);
         let kept = Kept { decisions, budget: Arc::clone(&extproc.machine.budget) };
-        let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director(flags), kept);
+        let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director.clone(), kept);
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
@@ -290,7 +279,7 @@ impl Services {
             draining,
             work,
             holding,
-            patience: Patience { drain: flags.drain_timeout, linger: flags.linger_timeout },
+            patience: settings.patience,
             tracing,
         })
     }
@@ -397,10 +386,10 @@ fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.
-fn announce<'n>(flags: &ServeFlags, output: &Output, lines: impl IntoIterator<Item = (&'n str, SocketAddr)>) {
+fn announce<'n>(prints: bool, output: &Output, lines: impl IntoIterator<Item = (&'n str, SocketAddr)>) {
     for (name, address) in lines {
         tracing::info!(service = name, %address, "listening");
-        if flags.print_addresses {
+        if prints {
             output.lines.push(format!("{name} {address}").as_bytes(), true);
         }
     }

@@ -1,19 +1,26 @@
-//! Turns flags into settings: finds conflicts, clamps values, and reads the environment.
+//! Turns flags into settings: finds conflicts, clamps values, and reads the environment. Nobody reads the flags after
+//! that.
+
+mod cluster;
+mod streams;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::ConfigSource;
-use crate::director::BodyBudget;
 use crate::director::DirectorSettings;
-use crate::extproc::{ExtProcSettings, MachineSettings, Modes};
 use crate::kubernetes::owner_of;
-use crate::metrics::Metrics;
+use crate::metrics::MetricBounds;
+use crate::plugins::Registry;
+use crate::telemetry::{LogFormat, LogLevel};
 use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES};
 
-use super::{ServeFlags, fit, peer_flags};
+use super::peer_flags::{self, PeerSettings};
+use super::running::Patience;
+use super::{ServeFlags, fit};
+use cluster::ClusterSettings;
+use streams::StreamSettings;
 
 /// Shortest time between scrapes.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
@@ -29,32 +36,116 @@ const DEFAULT_POOL: &str = "epp";
 pub(super) struct Settings {
     /// The configuration.
     pub(super) config: ConfigSource,
+    /// What the flags say of plugins.
+    pub(super) plugins: PluginSettings,
     /// Addresses to try to listen on, in this order.
     pub(super) bind: Vec<IpAddr>,
+    /// The ports.
+    pub(super) ports: PortNumbers,
+    /// Threads that serve; 0 for one a core.
+    pub(super) threads: usize,
     /// Name of the pool.
     pub(super) pool_name: String,
     /// Namespace of the pool.
     pub(super) pool_namespace: String,
     /// Name of the pod that this runs in.
     pub(super) pod_name: Option<String>,
-    /// Time between scrapes.
-    pub(super) refresh_interval: Duration,
-    /// Seed of random choices.
-    pub(super) seed: u64,
+    /// Settings that count on Kubernetes.
+    pub(super) cluster: ClusterSettings,
+    /// Reading metrics pages of model servers.
+    pub(super) scraping: ScrapeSettings,
     /// TLS of the ext_proc port; `None` serves plaintext.
     pub(super) tls: Option<TlsSettings>,
+    /// A renewed certificate of the ext_proc port is taken up.
+    pub(super) cert_reload: bool,
     /// Settings by which every port asks whether its clients still live.
     pub(super) keepalive: Keepalive,
     /// Connections of the ext_proc port.
     pub(super) proxies: ConnectionBounds,
+    /// Streams of the ext_proc port.
+    pub(super) streams: StreamSettings,
+    /// The director's choices.
+    pub(super) director: DirectorSettings,
     /// Folder of the metrics port's certificate.
     pub(super) metrics_cert: Option<PathBuf>,
     /// Authorities of the metrics port's clients.
     pub(super) metrics_client_ca: Option<PathBuf>,
-    /// Fairness ids with a label of their own.
-    pub(super) fairness_ids: usize,
+    /// Bounds of the metrics page.
+    pub(super) metric_bounds: MetricBounds,
+    /// The page shows the streams of ext_proc by their gRPC status.
+    pub(super) grpc_stream_metrics: bool,
+    /// The log level may be changed from any address.
+    pub(super) remote_log_level: bool,
+    /// Log lines.
+    pub(super) log: LogSettings,
+    /// The addresses of the ports go to standard output.
+    pub(super) print_addresses: bool,
+    /// Spans are exported.
+    pub(super) tracing: bool,
+    /// Memory for records of decisions, in bytes; 0 keeps none.
+    pub(super) decision_records: u64,
+    /// Other replicas; `None` without any.
+    pub(super) peers: Option<PeerSettings>,
+    /// Longest time for each part of the end.
+    pub(super) patience: Patience,
     /// Warnings for the operator.
     pub(super) warnings: Vec<String>,
+}
+
+/// What the flags say of plugins.
+#[derive(Clone, Debug)]
+pub(super) struct PluginSettings {
+    /// Plugin types there are.
+    pub(super) registry: Registry,
+    /// Types that may still change are accepted.
+    pub(super) allow_experimental: bool,
+    /// Types that are not built are accepted and do nothing.
+    pub(super) allow_missing: bool,
+    /// Feature gates, which count over those of the configuration.
+    pub(super) feature_gates: Vec<String>,
+    /// Bytes of all prefix indexes together.
+    pub(super) prefix_memory: u64,
+    /// Engine of pods that do not say theirs; empty for the configuration's.
+    pub(super) default_engine: String,
+    /// Seed of random choices.
+    pub(super) seed: u64,
+}
+
+/// The ports; 0 lets the system choose.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PortNumbers {
+    /// ext_proc.
+    pub(super) grpc: u16,
+    /// gRPC health.
+    pub(super) health: u16,
+    /// Metrics and debug pages.
+    pub(super) metrics: u16,
+    /// KEDA's external scaler; `None` for no such port.
+    pub(super) keda_scaler: Option<u16>,
+}
+
+/// Reading metrics pages of model servers, and the figures that come of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ScrapeSettings {
+    /// Time between two readings of one server.
+    pub(super) interval: Duration,
+    /// Servers are asked for the wanted series alone.
+    pub(super) filtered: bool,
+    /// Longest page, in bytes.
+    pub(super) page_bytes: usize,
+    /// Age at which a figure counts no more.
+    pub(super) staleness: Duration,
+    /// Time between two sums over the pool.
+    pub(super) pool_figures: Duration,
+}
+
+/// Log lines.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct LogSettings {
+    /// The least important level that is written.
+    pub(super) level: LogLevel,
+    /// Their form.
+    pub(super) format: LogFormat,
 }
 
 impl Settings {
@@ -68,21 +159,7 @@ impl Settings {
         let mut warnings = fit::warnings(flags);
         let config = ConfigSource::from_flags(given(&flags.config_file), Some(flags.config_text.clone()));
         let config = config.map_err(|problem| problems.push(problem)).unwrap_or_default();
-        let cert_path = given(&flags.cert_path);
-        if flags.enable_cert_reload && cert_path.is_none() {
-            problems.push("--enable-cert-reload needs --cert-path".to_owned());
-        }
-        let metrics_cert = given(&flags.metrics_cert_dir);
-        let metrics_client_ca = given(&flags.metrics_client_ca_file);
-        if metrics_client_ca.is_some() && metrics_cert.is_none() {
-            problems.push("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
-        }
-        if metrics_cert.is_some() && metrics_client_ca.is_none() && !flags.metrics_endpoint_auth {
-            problems.push(
-                "--metrics-cert-dir without --metrics-client-ca-file needs --metrics-endpoint-auth"
-                    .to_owned(),
-            );
-        }
+        problems.extend(unfit_certificates(flags));
         problems.extend(out_of_range(flags));
         problems.extend(peer_flags::problems(flags));
         if flags.refresh_metrics_interval < MIN_REFRESH {
@@ -91,43 +168,68 @@ impl Settings {
                 flags.refresh_metrics_interval
             ));
         }
+        let level = log_level(flags).map_err(|problem| problems.push(problem)).unwrap_or(LogLevel::Info);
         if !problems.is_empty() {
             return Err(problems);
         }
         let pod_name = environment("POD_NAME");
         let tls = TlsSettings {
-            cert_path,
+            cert_path: given(&flags.cert_path),
             min_version: flags.tls_min_version.clone(),
             cipher_suites: flags.tls_cipher_suites.clone(),
         };
+        let pool_namespace = nonempty(&flags.pool_namespace)
+            .map(str::to_owned)
+            .or_else(|| environment("NAMESPACE"))
+            .unwrap_or_else(|| "default".to_owned());
+        let seed = if flags.seed == 0 { fastrand::u64(1..) } else { flags.seed };
         Ok(Self {
             config,
-            bind: match flags.bind_address {
-                Some(address) => vec![address],
-                // One socket for both families; machines without IPv6 take the second.
-                None => vec![Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()],
+            plugins: PluginSettings::new(flags, seed),
+            bind: bind_addresses(flags.bind_address),
+            ports: PortNumbers {
+                grpc: flags.grpc_port,
+                health: flags.grpc_health_port,
+                metrics: flags.metrics_port,
+                keda_scaler: flags.keda_scaler_port,
             },
+            threads: flags.threads,
             pool_name: match (nonempty(&flags.pool_name), &pod_name) {
                 (Some(name), _) => name.to_owned(),
                 (None, Some(pod)) if !flags.endpoint_selector.is_empty() => owner_of(pod).to_owned(),
                 _ => DEFAULT_POOL.to_owned(),
             },
-            pool_namespace: nonempty(&flags.pool_namespace)
-                .map(str::to_owned)
-                .or_else(|| environment("NAMESPACE"))
-                .unwrap_or_else(|| "default".to_owned()),
+            cluster: ClusterSettings::new(flags, &pool_namespace, pod_name.as_deref()),
+            pool_namespace,
             pod_name,
-            refresh_interval: flags.refresh_metrics_interval.max(MIN_REFRESH),
-            seed: if flags.seed == 0 { fastrand::u64(1..) } else { flags.seed },
+            scraping: ScrapeSettings::new(flags),
             tls: flags.secure_serving.then_some(tls),
+            cert_reload: flags.enable_cert_reload,
             keepalive: Keepalive { interval: flags.keepalive_interval, timeout: flags.keepalive_timeout },
             proxies: ConnectionBounds {
                 open: flags.max_connections,
                 strangers: UNKNOWN_PROXIES.min(flags.max_connections),
             },
-            metrics_cert,
-            metrics_client_ca,
-            fairness_ids: fairness_ids(flags.fairness_id_metric_label_limit, &mut warnings),
+            streams: StreamSettings::new(flags),
+            director: director(flags, seed),
+            metrics_cert: given(&flags.metrics_cert_dir),
+            metrics_client_ca: given(&flags.metrics_client_ca_file),
+            metric_bounds: MetricBounds {
+                series: flags.max_metric_series,
+                bytes: usize::try_from(flags.max_metrics_bytes).unwrap_or(usize::MAX),
+                fairness_ids: fairness_ids(flags.fairness_id_metric_label_limit, &mut warnings),
+            },
+            grpc_stream_metrics: flags.enable_grpc_stream_metrics,
+            remote_log_level: flags.remote_log_level,
+            log: LogSettings {
+                level,
+                format: if flags.zap_encoder == "console" { LogFormat::Console } else { LogFormat::Json },
+            },
+            print_addresses: flags.print_addresses,
+            tracing: flags.tracing,
+            decision_records: flags.decision_records,
+            peers: PeerSettings::new(flags),
+            patience: Patience { drain: flags.drain_timeout, linger: flags.linger_timeout },
             warnings,
         })
     }
@@ -141,63 +243,63 @@ impl Settings {
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| "pointsman".to_owned())
     }
+}
 
-    /// The director's choices.
-    pub(super) fn director(&self, flags: &ServeFlags) -> DirectorSettings {
-        DirectorSettings {
-            ignore_subset: flags.disable_endpoint_subset_filter,
-            avoid_unreachable: flags.avoid_unreachable,
-            emit_scores: flags.emit_endpoint_scores,
-            decision_header: flags.decision_header,
-            strip_control_headers: flags.strip_control_headers,
-            model_rewrite_header: flags.model_rewrite_header,
-            body_limit: flags.max_request_body,
-            seed: self.seed,
-            response_bindings: flags.max_response_bindings,
-            ..DirectorSettings::default()
+impl PluginSettings {
+    fn new(flags: &ServeFlags, seed: u64) -> Self {
+        Self {
+            registry: flags.registry,
+            allow_experimental: flags.allow_experimental_plugins,
+            allow_missing: flags.allow_missing_plugins,
+            feature_gates: flags.feature_gates.clone(),
+            prefix_memory: flags.prefix_index_memory,
+            default_engine: flags.default_engine.clone(),
+            seed,
         }
     }
 }
 
-/// Bounds and modes of the ext_proc service.
-pub(super) fn extproc(flags: &ServeFlags, metrics: &Metrics) -> ExtProcSettings {
-    let budget = BodyBudget::new(flags.max_buffered_bodies).with_metrics(metrics.extproc());
-    let defaults = ExtProcSettings::default();
-    ExtProcSettings {
-        machine: MachineSettings {
-            modes: Modes {
-                request: flags.request_body_mode,
-                response: flags.response_body_mode,
-                early_body: false,
-            },
-            body_limit: flags.max_request_body,
-            budget: Arc::new(budget),
-        },
-        max_streams: flags.max_concurrent_streams,
-        stream_idle_timeout: flags.stream_idle_timeout,
-        max_receive_bytes: flags.grpc_max_recv_msg_size.0.unwrap_or_else(|| {
-            // A proxy that buffers sends the whole body in one message; what the body bound allows must fit.
-            let whole_body = usize::try_from(flags.max_request_body).unwrap_or(usize::MAX);
-            defaults.max_receive_bytes.max(whole_body.saturating_add(fit::MESSAGE_FRAME))
-        }),
-        max_send_bytes: flags.grpc_max_send_msg_size.0.unwrap_or(defaults.max_send_bytes),
+impl ScrapeSettings {
+    fn new(flags: &ServeFlags) -> Self {
+        Self {
+            interval: flags.refresh_metrics_interval.max(MIN_REFRESH),
+            filtered: flags.filtered_scrapes,
+            page_bytes: usize::try_from(flags.max_metrics_page).unwrap_or(usize::MAX),
+            staleness: flags.metrics_staleness_threshold,
+            pool_figures: flags.refresh_prometheus_metrics_interval,
+        }
     }
 }
 
-/// Flags that mean something on Kubernetes only, where endpoints come from a file.
-pub(super) fn without_kubernetes(flags: &ServeFlags) -> Vec<String> {
-    let given = [
-        ("--kubeconfig", !flags.kubeconfig.is_empty()),
-        ("--endpoint-selector", !flags.endpoint_selector.is_empty()),
-        ("--endpoint-target-ports", !flags.endpoint_target_ports.is_empty()),
-        ("--ha-enable-leader-election", flags.ha_enable_leader_election),
-        ("--ha-leader-label", !flags.ha_leader_label.is_empty()),
-        ("--ha-lease-duration", flags.ha_lease_duration != Duration::from_secs(15)),
-        ("--peer-service", !flags.peer_service.is_empty()),
-        ("--metrics-endpoint-auth", flags.metrics_endpoint_auth && !flags.metrics_cert_dir.is_empty()),
-    ];
-    let given = given.into_iter().filter_map(|(flag, given)| given.then_some(flag));
-    given.map(|flag| format!("{flag} has no effect with file discovery")).collect()
+fn director(flags: &ServeFlags, seed: u64) -> DirectorSettings {
+    DirectorSettings {
+        ignore_subset: flags.disable_endpoint_subset_filter,
+        avoid_unreachable: flags.avoid_unreachable,
+        emit_scores: flags.emit_endpoint_scores,
+        decision_header: flags.decision_header,
+        strip_control_headers: flags.strip_control_headers,
+        model_rewrite_header: flags.model_rewrite_header,
+        body_limit: flags.max_request_body,
+        seed,
+        response_bindings: flags.max_response_bindings,
+        ..DirectorSettings::default()
+    }
+}
+
+/// Addresses to try, in this order.
+fn bind_addresses(wanted: Option<IpAddr>) -> Vec<IpAddr> {
+    match wanted {
+        Some(address) => vec![address],
+        // One socket for both families; machines without IPv6 take the second.
+        None => vec![Ipv6Addr::UNSPECIFIED.into(), std::net::Ipv4Addr::UNSPECIFIED.into()],
+    }
+}
+
+fn log_level(flags: &ServeFlags) -> Result<LogLevel, String> {
+    match &flags.zap_log_level {
+        Some(text) => text.parse().map_err(|error| format!("--zap-log-level: {error}")),
+        None => Ok(LogLevel::from_verbosity(i64::from(flags.v))),
+    }
 }
 
 fn fairness_ids(limit: u32, warnings: &mut Vec<String>) -> usize {
@@ -216,6 +318,24 @@ fn given(path: &str) -> Option<PathBuf> {
 
 fn nonempty(text: &str) -> Option<&str> {
     (!text.is_empty()).then_some(text)
+}
+
+/// Files of certificates without those that they need.
+fn unfit_certificates(flags: &ServeFlags) -> Vec<String> {
+    let mut problems = Vec::new();
+    if flags.enable_cert_reload && flags.cert_path.is_empty() {
+        problems.push("--enable-cert-reload needs --cert-path".to_owned());
+    }
+    let (cert, authorities) = (!flags.metrics_cert_dir.is_empty(), !flags.metrics_client_ca_file.is_empty());
+    if authorities && !cert {
+        problems.push("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
+    }
+    if cert && !authorities && !flags.metrics_endpoint_auth {
+        problems.push(
+            "--metrics-cert-dir without --metrics-client-ca-file needs --metrics-endpoint-auth".to_owned(),
+        );
+    }
+    problems
 }
 
 /// Values that no setting can have, and flags that exclude each other.
@@ -282,17 +402,17 @@ mod tests {
     #[test]
     fn too_short_a_refresh_interval_is_raised_with_a_warning() {
         let settings = Settings::new(&flags("--refresh-metrics-interval 10ms"), |_| None).unwrap();
-        assert_eq!(settings.refresh_interval, MIN_REFRESH);
+        assert_eq!(settings.scraping.interval, MIN_REFRESH);
         assert_eq!(settings.warnings.len(), 1);
     }
 
     #[test]
     fn too_many_labels_of_fairness_ids_are_lowered_with_a_warning() {
         let settings = |line: &str| Settings::new(&flags(line), |_| None).unwrap();
-        assert_eq!(settings("").fairness_ids, 1000);
-        assert_eq!(settings("--fairness-id-metric-label-limit 0").fairness_ids, 0);
+        assert_eq!(settings("").metric_bounds.fairness_ids, 1000);
+        assert_eq!(settings("--fairness-id-metric-label-limit 0").metric_bounds.fairness_ids, 0);
         let bounded = settings("--fairness-id-metric-label-limit 50000");
-        assert_eq!((bounded.fairness_ids, bounded.warnings.len()), (10_000, 1));
+        assert_eq!((bounded.metric_bounds.fairness_ids, bounded.warnings.len()), (10_000, 1));
     }
 
     #[test]

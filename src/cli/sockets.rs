@@ -8,7 +8,6 @@ use anyhow::Context;
 use tokio::net::TcpListener;
 
 use super::settings::Settings;
-use super::{ServeFlags, peer_flags};
 use crate::metrics::Metrics;
 use crate::transport::{AMONG_PEERS, FEW_CLIENTS, Port, Tls};
 
@@ -28,31 +27,26 @@ pub(super) struct Sockets {
 
 impl Sockets {
     /// Binds all ports.
-    pub(super) async fn bind(
-        flags: &ServeFlags,
-        settings: &Settings,
-        metrics: &Arc<Metrics>,
-    ) -> anyhow::Result<Self> {
-        let tls = settings.tls.as_ref().map(|tls| Tls::grpc(tls, flags.enable_cert_reload));
+    pub(super) async fn bind(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Self> {
+        let tls = settings.tls.as_ref().map(|tls| Tls::grpc(tls, settings.cert_reload));
         let tls = tls.transpose().context("ext_proc port")?;
         let authorities = settings.metrics_client_ca.as_deref();
         let pages = settings.metrics_cert.as_deref().map(|folder| Tls::pages(folder, authorities));
         let pages = pages.transpose().context("metrics port")?;
         let port = |name, socket, bounds| Port::new(name, socket, bounds, settings.keepalive, metrics);
-        let bind = &settings.bind;
-        let grpc = listen(bind, flags.grpc_port, "--grpc-port").await?;
-        let health = listen(bind, flags.grpc_health_port, "--grpc-health-port").await?;
-        let pages_socket = listen(bind, flags.metrics_port, "--metrics-port").await?;
-        let scaler = match flags.keda_scaler_port {
+        let (bind, ports) = (&settings.bind, settings.ports);
+        let grpc = listen(bind, ports.grpc, "--grpc-port").await?;
+        let health = listen(bind, ports.health, "--grpc-health-port").await?;
+        let pages_socket = listen(bind, ports.metrics, "--metrics-port").await?;
+        let scaler = match ports.keda_scaler {
             Some(number) => Some(listen(bind, number, "--keda-scaler-port").await?),
             None => None,
         };
-        let peers = if peer_flags::is_wanted(flags) {
-            Some(listen(bind, flags.peer_port, "--peer-port").await?)
-        } else {
-            None
+        let (peers, peer_tls) = match &settings.peers {
+            Some(others) => (Some(listen(bind, others.port, "--peer-port").await?), others.tls()?),
+            None => (None, None),
         };
-        let peer_tls = peer_flags::tls(flags)?.map(|tls| tls.server()).transpose().context("peers' port")?;
+        let peer_tls = peer_tls.map(|tls| tls.server()).transpose().context("peers' port")?;
         let peers = peers.map(|socket| Port::new("peers", socket, FEW_CLIENTS, AMONG_PEERS, metrics));
         Ok(Self {
             peers: peers.map(|port| port.with_tls(peer_tls)),

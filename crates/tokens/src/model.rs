@@ -5,50 +5,8 @@ use std::sync::Arc;
 
 use crate::encoder::{EncodeError, Encoder, Flaw, Pipeline, Stop};
 use crate::files::{self, LoadError, Templates};
-use crate::json::{Json, Map};
-use crate::request::{self, Api, Prompts};
+use crate::profile::{NEWEST, OLDEST, ServerProfile};
 use crate::template::ContentFormat;
-use crate::unsupported::Unsupported;
-
-/// What the server that is to be matched was started with.
-#[derive(Clone, Debug)]
-pub struct ServerProfile {
-    /// The second number of vLLM's version: 32 for 0.32. From 29 on the rules are known.
-    pub version: u32,
-    /// `--chat-template`, as text; the one of the model otherwise.
-    pub chat_template: Option<String>,
-    /// `--chat-template-content-format`: true for `openai`, false for `string`; by the template otherwise.
-    pub content_parts: Option<bool>,
-    /// `--default-chat-template-kwargs`, an object.
-    pub default_kwargs: Json,
-    /// `--exclude-tools-when-tool-choice-none`
-    pub exclude_tools_when_none: bool,
-    /// `--max-model-len`, in tokens. Without it requests that are truncated to it have no exact tokens.
-    pub max_model_len: Option<usize>,
-    /// `--tokenizer-mode hf`, for models whose files would make the server use another one.
-    pub force_hf: bool,
-    /// The server takes `tokenizer.json` as it is, whatever the class that `tokenizer_config.json` names.
-    pub tokenizer_as_is: bool,
-}
-
-impl Default for ServerProfile {
-    fn default() -> Self {
-        Self {
-            version: NEWEST,
-            chat_template: None,
-            content_parts: None,
-            default_kwargs: Json::Map(Map::new()),
-            exclude_tools_when_none: false,
-            max_model_len: None,
-            force_hf: false,
-            tokenizer_as_is: false,
-        }
-    }
-}
-
-/// The oldest and the newest version whose rules are known.
-const OLDEST: u32 = 29;
-const NEWEST: u32 = 32;
 
 /// How much a model may cost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -78,7 +36,7 @@ pub struct Model {
     pub(crate) no_chat: Option<&'static str>,
     /// Largest id that the server accepts.
     pub(crate) max_id: u32,
-    limits: ModelLimits,
+    pub(crate) limits: ModelLimits,
     file_bytes: usize,
 }
 
@@ -139,21 +97,6 @@ impl Model {
             limits,
             file_bytes: files.tokenizer.len(),
         })
-    }
-
-    /// The prompts of a request: `path` without a query, `body` without its content-encoding.
-    ///
-    /// # Errors
-    /// [`Unsupported`], also where the server refuses the request.
-    pub fn prepare(&self, path: &str, body: &[u8], stop: Stop<'_>) -> Result<Prompts, Unsupported> {
-        let api = Api::of(path).ok_or_else(|| Unsupported::Path(path.chars().take(200).collect()))?;
-        if body.len() > self.limits.body_bytes {
-            let most = self.limits.body_bytes;
-            return Err(Unsupported::TooLarge { what: "the body in bytes", got: body.len(), most });
-        }
-        let json = Json::parse(body)?;
-        let body_map = json.map().ok_or_else(|| Unsupported::refused("(body)", "is no object"))?;
-        request::prompts(self, api, body_map, body.len(), stop)
     }
 
     /// Token ids of a text, with the special tokens around it if `special`.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use minijinja::Value;
 
 use crate::json::{Json, Map, present};
-use crate::model::ServerProfile;
+use crate::profile::ServerProfile;
 use crate::template::{ContentFormat, Dict, from_json};
 use crate::unsupported::Unsupported;
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::json::{Json, Map, present};
-use crate::model::ServerProfile;
+use crate::profile::ServerProfile;
 use crate::unsupported::Unsupported;
 
 /// The variable `tools`; `None` if there are none.

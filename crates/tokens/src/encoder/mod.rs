@@ -2,6 +2,7 @@
 
 mod cache;
 mod cuts;
+mod frame;
 mod pipeline;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,6 +13,7 @@ pub(crate) use cache::SegmentCache;
 pub(crate) use pipeline::{Flaw, Pipeline};
 
 use cuts::Cuts;
+use frame::Frame;
 
 /// Why a text was not encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,13 +54,6 @@ pub(crate) struct Encoder {
     frame: Frame,
     cuts: Cuts,
     cache: SegmentCache,
-}
-
-/// What is added around a text.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Frame {
-    pub(crate) before: Vec<u32>,
-    pub(crate) after: Vec<u32>,
 }
 
 /// Shortest segment that is worth a place in the cache, in bytes.

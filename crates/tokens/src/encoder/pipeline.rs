@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
-use super::Frame;
+use super::frame::Frame;
 use crate::files::TokenizerConfig;
 
 /// A tokenizer that is ready to be loaded.

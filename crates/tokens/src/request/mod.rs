@@ -1,6 +1,7 @@
 //! From a request to its prompts, by API.
 
 mod completions;
+mod fields;
 mod truncation;
 
 use crate::chat;
@@ -10,6 +11,7 @@ use crate::model::Model;
 use crate::unsupported::Unsupported;
 
 pub(crate) use completions::given as given_ids;
+pub(crate) use fields::flag;
 pub(crate) use truncation::Truncation;
 
 /// APIs whose prompts are known.
@@ -54,8 +56,25 @@ impl Prompts {
     }
 }
 
+impl Model {
+    /// The prompts of a request: `path` without a query, `body` without its content-encoding.
+    ///
+    /// # Errors
+    /// [`Unsupported`], also where the server refuses the request.
+    pub fn prepare(&self, path: &str, body: &[u8], stop: Stop<'_>) -> Result<Prompts, Unsupported> {
+        let api = Api::of(path).ok_or_else(|| Unsupported::Path(path.chars().take(200).collect()))?;
+        if body.len() > self.limits.body_bytes {
+            let most = self.limits.body_bytes;
+            return Err(Unsupported::TooLarge { what: "the body in bytes", got: body.len(), most });
+        }
+        let json = Json::parse(body)?;
+        let body_map = json.map().ok_or_else(|| Unsupported::refused("(body)", "is no object"))?;
+        prompts(self, api, body_map, body.len(), stop)
+    }
+}
+
 /// The prompts of a body of `bytes` bytes.
-pub(crate) fn prompts(
+fn prompts(
     model: &Model,
     api: Api,
     body: &Map,
@@ -77,13 +96,4 @@ pub(crate) fn prompts(
         return Err(Unsupported::refused("prompt", "is longer than the server's context"));
     }
     Ok(Prompts { ids, skips_cache: present(body, "prompt_logprobs").is_some() })
-}
-
-/// A flag that is there, or `otherwise`.
-pub(crate) fn flag(body: &Map, field: &'static str, otherwise: bool) -> Result<bool, Unsupported> {
-    match body.get(field) {
-        None => Ok(otherwise),
-        Some(Json::Bool(flag)) => Ok(*flag),
-        Some(_) => Err(Unsupported::refused(field, "is neither true nor false")),
-    }
 }

@@ -2,7 +2,7 @@
 
 use crate::encoder::{Encoder, Stop};
 use crate::json::{Json, Map, present};
-use crate::model::ServerProfile;
+use crate::profile::ServerProfile;
 use crate::unsupported::Unsupported;
 
 /// How many tokens of a prompt are kept, and which.

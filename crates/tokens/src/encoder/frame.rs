@@ -1,0 +1,8 @@
+//! Special tokens around a text.
+
+/// What is added around a text.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Frame {
+    pub(crate) before: Vec<u32>,
+    pub(crate) after: Vec<u32>,
+}
