@@ -18,7 +18,7 @@ use super::debug::{PluginState, plugin_states, pool_state};
 use crate::decisions::{self, Decisions};
 use crate::metrics::{Format, Metrics};
 use crate::pool::Pool;
-use crate::telemetry::{LogHandle, LogLevel};
+use crate::telemetry::{LogHandle, LogLevel, rfc3339};
 use crate::transport::ClientAddress;
 
 /// The sources of the pages.
@@ -34,6 +34,8 @@ pub struct AdminState {
     pub peers: Option<Arc<dyn Fn() -> Value + Send + Sync>>,
     /// Records of decisions; `None` if none are kept.
     pub decisions: Option<Decisions>,
+    /// What plugins know of the engines' caches: an object by the name of the instance, asked for at each request.
+    pub prefix: Arc<dyn Fn() -> Value + Send + Sync>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
     /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
@@ -74,6 +76,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/debug/peers", get(peers))
         .route("/debug/decisions", get(list_decisions))
         .route("/debug/decisions/{*id}", get(one_decision))
+        .route("/debug/prefix", get(prefix))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .with_state(state);
     let pages = match access {
@@ -131,6 +134,10 @@ async fn one_decision(State(state): State<AdminState>, Path(id): Path<String>) -
         Some(view) => Json(view).into_response(),
         None => (StatusCode::NOT_FOUND, "no record of a request with this id is kept\n").into_response(),
     }
+}
+
+async fn prefix(State(state): State<AdminState>) -> Json<Value> {
+    Json(json!({ "timestamp": rfc3339(SystemTime::now()), "plugins": (state.prefix)() }))
 }
 
 async fn log_level(State(state): State<AdminState>) -> Response {

@@ -49,6 +49,7 @@ fn state() -> AdminState {
         pool,
         plugins: Arc::new(move || vec![plugin.clone()]),
         peers: None,
+        prefix: Arc::new(|| json!({"precise": {"models": []}})),
         log: Some(log),
         access: None,
         log_level_from: LogLevelFrom::Loopback,
@@ -131,7 +132,10 @@ async fn debug_pages_are_json_and_only_read() {
     let (_, _, body) = ask(&mut sender, "GET", "/debug/pool", "*/*", "").await;
     let page: Value = serde_json::from_str(&body).unwrap();
     assert_eq!(page["endpoints"][0]["address"], "10.0.0.1:8000");
-    for path in ["/metrics", "/healthz", "/debug/plugins/state", "/debug/pool"] {
+    let (_, _, body) = ask(&mut sender, "GET", "/debug/prefix", "*/*", "").await;
+    let page: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(page["plugins"], json!({"precise": {"models": []}}));
+    for path in ["/metrics", "/healthz", "/debug/plugins/state", "/debug/pool", "/debug/prefix"] {
         let (status, headers, _) = ask(&mut sender, "POST", path, "*/*", "").await;
         assert_eq!(status, 405, "{path}");
         assert!(headers["allow"].to_str().unwrap().contains("GET"), "{path}");

@@ -12,6 +12,7 @@ use crate::director::{
 use crate::metrics::Metrics;
 use crate::plugins::scorers::active_request;
 use crate::pool::Pool;
+use crate::scheduling::{PreRequest, ProfilePlugin, ResponseEndHook, ResponseHeaderHook};
 
 /// The store of records in `bytes` of memory, if any are to be kept.
 pub(super) fn records(bytes: u64, metrics: &Metrics) -> Option<Decisions> {
@@ -48,14 +49,7 @@ pub(super) fn director(
     for producer in &plan.producers {
         metrics.extproc().produces(producer.kind, &producer.name);
     }
-    let mut responses = plan.response_headers;
-    let mut hooks: Vec<Hook> = Vec::new();
-    for before in plan.pre_request {
-        let same = responses.iter().position(|response| response.name == before.name);
-        let response = same.map(|index| responses.remove(index));
-        hooks.push(Hook { before: Some(before), response });
-    }
-    hooks.extend(responses.into_iter().map(|response| Hook { before: None, response: Some(response) }));
+    let hooks = hooks(plan.pre_request, plan.response_headers, plan.response_ends);
     let director = Director::new(DirectorParts {
         pool: Arc::clone(pool),
         scheduler: plan.scheduler,
@@ -75,4 +69,27 @@ pub(super) fn director(
     });
     director.warm_up();
     Arc::new(director)
+}
+
+/// The hooks of each plugin together, for they share its state.
+fn hooks(
+    before: Vec<ProfilePlugin<dyn PreRequest>>,
+    mut responses: Vec<ProfilePlugin<dyn ResponseHeaderHook>>,
+    mut ends: Vec<ProfilePlugin<dyn ResponseEndHook>>,
+) -> Vec<Hook> {
+    let mut hooks: Vec<Hook> = Vec::new();
+    for before in before {
+        let same = responses.iter().position(|response| response.name == before.name);
+        let response = same.map(|index| responses.remove(index));
+        let same = ends.iter().position(|end| end.name == before.name);
+        let end = same.map(|index| ends.remove(index));
+        hooks.push(Hook { before: Some(before), response, end });
+    }
+    for response in responses {
+        let same = ends.iter().position(|end| end.name == response.name);
+        let end = same.map(|index| ends.remove(index));
+        hooks.push(Hook { before: None, response: Some(response), end });
+    }
+    hooks.extend(ends.into_iter().map(|end| Hook { before: None, response: None, end: Some(end) }));
+    hooks
 }

@@ -302,6 +302,7 @@ fn pages(
             .map(Peering::peers)
             .map(|peers| -> Arc<dyn Fn() -> Value + Send + Sync> { Arc::new(move || peers.page()) }),
         decisions: None,
+        prefix: prefix_states(plan),
         log: Some(log),
         access: None,
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
@@ -383,6 +384,12 @@ fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>
     };
     let instances = plan.instances.clone();
     Arc::new(move || instances.iter().map(state).collect())
+}
+
+fn prefix_states(plan: &Plan) -> Arc<dyn Fn() -> Value + Send + Sync> {
+    let known = |instance: &PlannedInstance| Some((instance.name.to_string(), instance.prefix.clone()?));
+    let readers: Vec<(String, StateReader)> = plan.instances.iter().filter_map(known).collect();
+    Arc::new(move || readers.iter().map(|(name, reader)| (name.clone(), reader.read())).collect())
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

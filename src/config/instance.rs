@@ -15,7 +15,7 @@ use crate::plugins::{BuildError, ColumnKey, Consumption, DeciderSlot, FilterSlot
 use crate::pool::AttributeKey;
 use crate::scheduling::{
     Admitter, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler, ProfilePlugin,
-    ResponseHeaderHook, Scorer, Screener,
+    ResponseEndHook, ResponseHeaderHook, Scorer, Screener,
 };
 
 /// A plugin instance.
@@ -74,6 +74,7 @@ slots! {
     Producer at DataProducer;
     PreRequest at PreRequest;
     ResponseHeaderHook at ResponseReceived;
+    ResponseEndHook at ResponseComplete;
 }
 
 impl Instance {

@@ -16,7 +16,8 @@ use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::prefix::{PrefixMatch, SharedIndex};
 use crate::request::MediaEstimate;
 use crate::scheduling::{
-    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
+    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook, ResponseHeaderHook,
+    Scheduler,
 };
 
 /// Why a plugin instance exists.
@@ -47,6 +48,8 @@ pub struct PlannedInstance {
     pub produces: Vec<(String, Vec<Arc<str>>)>,
     /// Reads what it keeps; `None` for a plugin that keeps nothing from one request to the next.
     pub state: Option<StateReader>,
+    /// Reads what it knows of the engines' caches.
+    pub prefix: Option<StateReader>,
 }
 
 /// Everything the server needs to run, with all references resolved and all defaults filled in.
@@ -66,6 +69,8 @@ pub struct Plan {
     pub pre_request: Vec<ProfilePlugin<dyn PreRequest>>,
     /// Response header hooks in document order. One of a plugin that has a pre-request hook too carries the same name.
     pub response_headers: Vec<ProfilePlugin<dyn ResponseHeaderHook>>,
+    /// Hooks at the end of a response in document order, named likewise.
+    pub response_ends: Vec<ProfilePlugin<dyn ResponseEndHook>>,
     /// Parsers in order.
     pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests; `None` if nobody produces it.

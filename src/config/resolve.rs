@@ -96,6 +96,7 @@ impl Resolver<'_> {
             preparers: hooks(instances, metrics, |roles| roles.preparer.clone()),
             pre_request: hooks(instances, metrics, |roles| roles.pre_request.clone()),
             response_headers: hooks(instances, metrics, |roles| roles.response_headers.clone()),
+            response_ends: hooks(instances, metrics, |roles| roles.response_end.clone()),
             parsers: parsers.into_iter().filter_map(|id| instances[id].parser(metrics)).collect(),
             media: instances.iter().find_map(|instance| instance.roles.media_estimate).unwrap_or_default(),
             entry: Entry {
@@ -150,5 +151,6 @@ fn planned(instance: &Instance, instances: &Instances) -> PlannedInstance {
         roles: instance.roles.names(),
         produces: instance.produced.iter().map(|key| (key.data_name.to_owned(), readers(key))).collect(),
         state: instance.roles.state.clone(),
+        prefix: instance.roles.prefix.clone(),
     }
 }

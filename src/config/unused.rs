@@ -55,6 +55,7 @@ fn is_hook(instance: &Instance) -> bool {
     before
         || roles.pre_request.is_some()
         || roles.response_headers.is_some()
+        || roles.response_end.is_some()
         || roles.preparer.is_some()
         || roles.media_estimate.is_some()
 }

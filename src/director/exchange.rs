@@ -19,7 +19,7 @@ use crate::metrics::{
 };
 use crate::pool::{Endpoint, Lease};
 use crate::request::{Api, Headers, ModelRestorer, Usage};
-use crate::scheduling::{Decision, HeaderEdits, PluginState, ResponseCall};
+use crate::scheduling::{Decision, EndedCall, HeaderEdits, PluginState, ResponseCall};
 
 /// The parts that make an exchange.
 pub(super) struct ExchangeParts {
@@ -223,6 +223,7 @@ impl Exchange {
         if let Some(usage) = &usage {
             self.parts.claim.served(usage);
         }
+        self.tell_hooks(usage.as_ref(), complete);
         if self.begun {
             self.parts.metrics.response_done(ResponseStats {
                 received: self.parts.received,
@@ -237,6 +238,24 @@ impl Exchange {
             self.parts.metrics.error("ModelServerError");
         }
         self.parts.processing.response(self.spent);
+    }
+
+    fn tell_hooks(&mut self, usage: Option<&Usage>, complete: bool) {
+        let ended = self.how_it_ended(complete);
+        let targets = self.parts.decision.targets();
+        let Some(endpoint) = targets.get(self.served_by).or_else(|| targets.first()) else { return };
+        let call = EndedCall {
+            api: self.parts.api,
+            endpoint,
+            decision: &self.parts.decision,
+            usage,
+            succeeded: matches!(ended, ResponseEnd::Complete | ResponseEnd::ClosedAfterUsage),
+        };
+        for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
+            if let Some(end) = &hook.end {
+                end.call(|plugin| plugin.on_response_end(&call, state));
+            }
+        }
     }
 
     fn read_usage(&mut self) -> Option<Usage> {

@@ -19,7 +19,8 @@ use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind, Parsers};
 use crate::scheduling::{
-    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseHeaderHook, Scheduler,
+    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook, ResponseHeaderHook,
+    Scheduler,
 };
 
 /// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
@@ -29,6 +30,8 @@ pub struct Hook {
     pub before: Option<ProfilePlugin<dyn PreRequest>>,
     /// Acts on response headers.
     pub response: Option<ProfilePlugin<dyn ResponseHeaderHook>>,
+    /// Acts on the end of the response.
+    pub end: Option<ProfilePlugin<dyn ResponseEndHook>>,
 }
 
 /// Everything a director works with.

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::ages::Ages;
 use super::zmtp::Frames;
 use super::{Decoder, NoBatch, PassedOver, Sequence, Step};
 use crate::metrics::KvEventMetrics;
@@ -44,6 +45,7 @@ pub(super) struct Engine {
     pub(super) name: Box<str>,
     sequence: Sequence,
     decoder: Decoder,
+    ages: Ages,
 }
 
 impl Engine {
@@ -52,20 +54,23 @@ impl Engine {
         metrics: KvEventMetrics,
         incarnation: u64,
         name: &str,
+        ages: Ages,
     ) -> Self {
         let (sequence, decoder) = (Sequence::default(), Decoder::default());
-        Self { index, metrics, incarnation, name: name.into(), sequence, decoder }
+        Self { index, metrics, incarnation, name: name.into(), sequence, decoder, ages }
     }
 
     /// Hears a message. What it says is taken in unless something is missing before it.
     pub(super) fn hear(&mut self, message: &Message) -> Follows {
         self.metrics.message(&self.name);
+        self.ages.heard(&self.name);
         match self.sequence.hear(message.number) {
             Step::Repeated => return Follows::Nothing,
             Step::Next => {}
             Step::Gap(from) => return Follows::Missing(from),
             Step::Restart => {
                 self.metrics.gap("restarted");
+                self.metrics.rebuilt("restarted");
                 self.begin_anew();
                 self.sequence.hear(message.number);
                 if message.number > 0 {
@@ -87,9 +92,10 @@ impl Engine {
         true
     }
 
-    /// Something is missing for good: what the engine holds is learned anew.
-    pub(super) fn forget(&mut self) {
+    /// Something is missing for good, for this reason: what the engine holds is learned anew.
+    pub(super) fn forget(&mut self, reason: &'static str) {
         self.metrics.gap("forgotten");
+        self.metrics.rebuilt(reason);
         self.index.forget(self.incarnation);
     }
 

@@ -15,11 +15,12 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::EventSettings;
+use super::ages::Ages;
 use super::engine::{Engine, Follows, Message};
 use super::replay::replay;
 use super::zmtp::{Connection, Kind, Room, timed_out};
 use crate::metrics::KvEventMetrics;
-use crate::pool::{Endpoint, Pool};
+use crate::pool::{Endpoint, Pool, Snapshot};
 use crate::prefix::precise::PreciseIndex;
 
 /// Longest time for a connection.
@@ -35,8 +36,10 @@ const MAX_GUESTS: usize = 1024;
 /// How often what was sent is looked over.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// Called twice a second while events are heard.
+pub type Tick = Box<dyn Fn(&Arc<Snapshot>, std::time::Instant) + Send + Sync>;
+
 /// Listens to the engines of a pool.
-#[derive(Debug)]
 pub struct EventListener {
     settings: EventSettings,
     index: Arc<PreciseIndex>,
@@ -44,6 +47,14 @@ pub struct EventListener {
     connected: AtomicUsize,
     replays: Semaphore,
     room: Room,
+    ages: Ages,
+    tick: Tick,
+}
+
+impl std::fmt::Debug for EventListener {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("EventListener").field("settings", &self.settings).finish_non_exhaustive()
+    }
 }
 
 /// Counts a connection for as long as it is there.
@@ -57,11 +68,32 @@ impl Drop for Connected<'_> {
 }
 
 impl EventListener {
-    /// What engines tell goes into `index`.
-    pub fn new(settings: EventSettings, index: Arc<PreciseIndex>, metrics: KvEventMetrics) -> Self {
+    /// What engines tell goes into `index`, and when they told it into `ages`.
+    pub fn new(
+        settings: EventSettings,
+        index: Arc<PreciseIndex>,
+        metrics: KvEventMetrics,
+        ages: Ages,
+        tick: Tick,
+    ) -> Self {
         metrics.listens();
         let (connected, replays) = (AtomicUsize::new(0), Semaphore::new(REPLAYS));
-        Self { settings, index, metrics, connected, replays, room: Room::default() }
+        Self { settings, index, metrics, connected, replays, room: Room::default(), ages, tick }
+    }
+
+    /// What is done twice a second.
+    fn look(&self, pool: &Pool) {
+        let now = std::time::Instant::now();
+        self.index.expire(now);
+        (self.tick)(&pool.snapshot(), now);
+        for (name, age) in self.ages.all(now) {
+            self.metrics.age(&name, age.as_secs_f64());
+        }
+    }
+
+    fn engine(&self, endpoint: &Endpoint) -> Engine {
+        let (index, metrics) = (Arc::clone(&self.index), self.metrics.clone());
+        Engine::new(index, metrics, endpoint.incarnation(), endpoint.target(), self.ages.clone())
     }
 
     /// Listens until `stop`, to whatever endpoints the pool has.
@@ -105,6 +137,7 @@ impl EventListener {
             for token in before.into_values() {
                 token.cancel();
             }
+            self.ages.retain(|name| snapshot.endpoints().iter().any(|endpoint| endpoint.target() == name));
             self.metrics.prune(&snapshot);
             drop(snapshot);
             loop {
@@ -115,7 +148,7 @@ impl EventListener {
                         }
                         break;
                     }
-                    _ = look.tick() => self.index.expire(std::time::Instant::now()),
+                    _ = look.tick() => self.look(pool),
                     Some(_) = running.join_next() => {}
                 }
             }
@@ -129,12 +162,7 @@ impl EventListener {
         let host = endpoint.spec().address.ip();
         let at = |port: u16| SocketAddr::new(host, port.saturating_add(rank));
         let replay = self.settings.replay_port.map(at);
-        let mut engine = Engine::new(
-            Arc::clone(&self.index),
-            self.metrics.clone(),
-            endpoint.incarnation(),
-            endpoint.target(),
-        );
+        let mut engine = self.engine(endpoint);
         let mut connected_before = false;
         let mut heard = Instant::now();
         loop {
@@ -158,7 +186,7 @@ impl EventListener {
             };
             tracing::debug!(endpoint = %endpoint.id(), %error, "cache events are not heard");
             if engine.last().is_some() && heard.elapsed() > DEAF {
-                engine.forget();
+                engine.forget("silent");
                 engine.begin_anew();
             }
             tokio::time::sleep_until(began.max(heard) + PAUSE.mul_f64(0.9 + 0.2 * fastrand::f64())).await;
@@ -227,7 +255,7 @@ impl EventListener {
         }
         // Before the first message nothing is known that could be wrong.
         if from > 0 {
-            engine.forget();
+            engine.forget("gap");
         }
     }
 
@@ -303,9 +331,7 @@ impl EventListener {
                 (topic, *before) == (&message.topic, incarnation)
             };
             if !engine.as_ref().is_some_and(same) {
-                let (index, metrics) = (Arc::clone(&self.index), self.metrics.clone());
-                let new = Engine::new(index, metrics, incarnation, endpoint.target());
-                engine = Some((message.topic.clone(), incarnation, new));
+                engine = Some((message.topic.clone(), incarnation, self.engine(endpoint)));
             }
             if let Some((.., engine)) = &mut engine {
                 self.take_in(engine, &message, None).await;
@@ -313,7 +339,7 @@ impl EventListener {
         }
         // It may publish elsewhere what we do not hear.
         if let Some((.., mut engine)) = engine {
-            engine.forget();
+            engine.forget("silent");
         }
     }
 }

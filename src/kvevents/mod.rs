@@ -3,6 +3,7 @@
 //! [`EventListener`] follows the pool, with a task for each engine. [`Sequence`] finds gaps, [`Decoder`] reads batches,
 //! `zmtp` speaks to whatever stream it is given.
 
+mod ages;
 mod decode;
 mod engine;
 mod listen;
@@ -12,7 +13,8 @@ mod sequence;
 mod settings;
 mod zmtp;
 
+pub use ages::Ages;
 pub use decode::{Decoder, NoBatch, PassedOver};
-pub use listen::EventListener;
+pub use listen::{EventListener, Tick};
 pub use sequence::{Sequence, Step};
 pub use settings::EventSettings;

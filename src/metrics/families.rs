@@ -29,6 +29,7 @@ use super::ports::{PortFamilies, PortMetrics};
 use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::prepare::{PrepareFamilies, PrepareMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
+use super::proof::{ProofFamilies, ProofMetrics};
 use super::records::RecordMetrics;
 use super::request::RequestMetrics;
 use super::request_families::RequestFamilies;
@@ -73,6 +74,7 @@ struct Families {
     disaggregation: DecisionFamilies,
     encoder_cache: EncoderCacheFamilies,
     kv_events: KvEventFamilies,
+    proof: Arc<ProofFamilies>,
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
@@ -138,6 +140,7 @@ impl Metrics {
             ),
             encoder_cache: EncoderCacheFamilies::register(&registry),
             kv_events: KvEventFamilies::register(&registry),
+            proof: Arc::new(ProofFamilies::register(&registry, Arc::clone(&models))),
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
@@ -206,6 +209,11 @@ impl Metrics {
     /// Handles of what engines tell of their caches.
     pub fn kv_events(&self) -> KvEventMetrics {
         self.families.kv_events.metrics()
+    }
+
+    /// Handles of whether the exact tokens that the plugin `name` uses equal those of the servers.
+    pub fn proof(&self, name: &str) -> ProofMetrics {
+        ProofMetrics::new(Arc::clone(&self.families.proof), name)
     }
 
     /// Handles of an index of media embeddings.

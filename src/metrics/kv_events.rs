@@ -46,6 +46,20 @@ const GAPS: Definition<1> = Definition::new(
     ["outcome"],
 );
 
+const AGE: Definition<1> = Definition::new(
+    "pointsman_kv_event_age_seconds",
+    "Time since the last message with cache events of an engine, in seconds.",
+    ["pod_identifier"],
+);
+
+const REBUILDS: Definition<1> = Definition::new(
+    "pointsman_prefix_index_rebuilds_total",
+    "Times that what an engine holds was forgotten and is learned anew, by why: `gap` (events were missed), `restarted` \
+     (their numbers begin anew), `silent` (no connection), `counters` (counters of its metrics page fell), `asleep` (it \
+     says that it sleeps).",
+    ["reason"],
+);
+
 /// The families.
 pub(super) struct KvEventFamilies(KvEventMetrics);
 
@@ -58,6 +72,8 @@ impl KvEventFamilies {
             errors: Family::register(ERRORS, registry),
             events: Family::register(EVENTS, registry),
             gaps: Family::register(GAPS, registry),
+            age: Family::register(AGE, registry),
+            rebuilds: Family::register(REBUILDS, registry),
         })))
     }
 
@@ -73,6 +89,8 @@ struct Series {
     errors: Family<IntCounterVec, 2>,
     events: Family<IntCounterVec, 1>,
     gaps: Family<IntCounterVec, 1>,
+    age: Family<GaugeVec, 1>,
+    rebuilds: Family<IntCounterVec, 1>,
 }
 
 /// Handles of the series. Clones share them.
@@ -88,6 +106,9 @@ impl KvEventMetrics {
         }
         for outcome in ["replayed", "forgotten", "restarted"] {
             self.0.gaps.child([outcome]);
+        }
+        for reason in ["gap", "restarted", "silent", "counters", "asleep"] {
+            self.0.rebuilds.child([reason]);
         }
     }
 
@@ -123,6 +144,16 @@ impl KvEventMetrics {
         self.0.gaps.child([outcome]).inc();
     }
 
+    /// Shows how long ago `pod` sent a message, in seconds.
+    pub fn age(&self, pod: &str, seconds: f64) {
+        self.0.age.child([pod]).set(seconds);
+    }
+
+    /// Counts that what an engine holds was forgotten.
+    pub fn rebuilt(&self, reason: &'static str) {
+        self.0.rebuilds.child([reason]).inc();
+    }
+
     /// Removes the series of endpoints that are not in the snapshot.
     pub fn prune(&self, snapshot: &Snapshot) {
         let live: HashSet<&str> = snapshot.endpoints().iter().map(|endpoint| endpoint.target()).collect();
@@ -136,6 +167,11 @@ impl KvEventMetrics {
                 if let Some(pod) = gone(&labels) {
                     family.remove([pod.as_str()]);
                 }
+            }
+        }
+        for labels in self.0.age.children() {
+            if let Some(pod) = gone(&labels) {
+                self.0.age.remove([pod.as_str()]);
             }
         }
         for labels in self.0.errors.children() {

@@ -54,7 +54,7 @@ const LABELS: &[(&str, &str)] = &[
     ),
     (
         "extension_point",
-        "where the plugin was called: `RequestHeader`, `Screener`, `Admission`, `ProfilePicker`, `Filter`, `Scorer`, `Picker`, `ProcessProfilesResults`, `RequestParsing`, `ResponseParsing`, `DataProducer`, `PreRequest`, `ResponseReceived`",
+        "where the plugin was called: `RequestHeader`, `Screener`, `Admission`, `ProfilePicker`, `Filter`, `Scorer`, `Picker`, `ProcessProfilesResults`, `RequestParsing`, `ResponseParsing`, `DataProducer`, `PreRequest`, `ResponseReceived`, `ResponseComplete`",
     ),
     ("extractor_type", "plugin type of the extractor"),
     (
@@ -85,14 +85,27 @@ const LABELS: &[(&str, &str)] = &[
     ("priority", "priority of the request, from its objective; 0 without one"),
     ("producer_name", "instance name of the producer"),
     ("program_id", "program of program-aware fairness"),
+    (
+        "check",
+        "what was compared: `count` (number of prompt tokens), `events` (blocks that the engine told of), `hit` (cached tokens)",
+    ),
+    ("server_version", "revision of the pods that serve, from their labels; empty where they have none"),
+    ("tier", "where an engine keeps a block: `gpu`, `cpu`, `other`, or `sent`"),
+    (
+        "result",
+        "`matched`, `mismatched`; `more`: more is cached than was predicted; `evicted`, `silent`, `lost`: nothing could be compared, because the engine removed blocks, or told nothing, or too much waited",
+    ),
     ("reason", "why; for refusals see [refusals.md](refusals.md)"),
     ("resource", "kind of the watched resource in the plural: `pods`, `inferencepools`, …"),
-    ("source", "the watched source: `file` for the endpoints file"),
+    (
+        "source",
+        "the watched source: `file` for the endpoints file; of cached tokens `predicted` or `observed`",
+    ),
     ("source_type", "plugin type of the data source"),
     ("stage", "stage of serving that saturation was measured for; empty if all endpoints serve all stages"),
     (
         "state",
-        "`fresh`: read lately; `stale`: read too long ago; `never`: not read yet; `unreachable`: its metrics port does not answer",
+        "`fresh`: read lately; `stale`: read too long ago; `never`: not read yet; `unreachable`: its metrics port does not answer; of exact tokens `unknown`, `exact`, `suspect`, `off`",
     ),
     ("status", "`success` or `failure`"),
     ("stream", "`stderr` or `stdout`"),

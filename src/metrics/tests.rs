@@ -71,11 +71,7 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     encoder_cache.query(MediaKind::Image);
     encoder_cache.hits(endpoint, MediaKind::Image, 1);
     encoder_cache.ratio(0.5);
-    let events = metrics.kv_events();
-    events.listens();
-    events.reconnected("10.0.0.1:8000");
-    events.message("10.0.0.1:8000");
-    events.error("10.0.0.1:8000", "connect");
+    exercise_events(&metrics);
     exercise_peers(&metrics);
     let preparer = metrics.preparer("token-producer", "token-producer");
     preparer.outcome(Preparation::Done);
@@ -119,6 +115,22 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     metrics.watch_lines("stderr", || (0, 0));
     exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
+}
+
+fn exercise_events(metrics: &Metrics) {
+    let events = metrics.kv_events();
+    events.listens();
+    events.reconnected("10.0.0.1:8000");
+    events.message("10.0.0.1:8000");
+    events.error("10.0.0.1:8000", "connect");
+    events.age("10.0.0.1:8000", 1.0);
+    events.rebuilt("gap");
+    let proof = metrics.proof("precise");
+    proof.state("m", "", "exact", ["exact", "off"]);
+    proof.checked("m", "count", "matched");
+    proof.cached("m", 1, 1);
+    proof.fell_back("off");
+    proof.blocks("gpu", 1);
 }
 
 fn exercise_flow(flow: &FlowMetrics) {

@@ -102,6 +102,8 @@ pub enum ExtensionPoint {
     PreRequest,
     /// Response header hook.
     ResponseReceived,
+    /// Hook at the end of a response.
+    ResponseComplete,
 }
 
 impl ExtensionPoint {
@@ -121,6 +123,7 @@ impl ExtensionPoint {
             Self::DataProducer => "DataProducer",
             Self::PreRequest => "PreRequest",
             Self::ResponseReceived => "ResponseReceived",
+            Self::ResponseComplete => "ResponseComplete",
         }
     }
 }

@@ -12,7 +12,7 @@ use crate::prefix::SharedIndex;
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
     Admitter, Decider, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
-    ResponseHeaderHook, Scorer, Screener,
+    ResponseEndHook, ResponseHeaderHook, Scorer, Screener,
 };
 
 /// Where endpoints come from without Kubernetes.
@@ -24,7 +24,7 @@ pub struct FileDiscoverySpec {
     pub watch: bool,
 }
 
-/// Reads what a plugin keeps, for people who look at `/debug/plugins/state`.
+/// Reads what a plugin keeps, for people who look at the pages below `/debug/`.
 #[derive(Clone)]
 pub struct StateReader(Arc<dyn Fn() -> Value + Send + Sync>);
 
@@ -81,6 +81,8 @@ pub struct Roles {
     pub pre_request: Option<Arc<dyn PreRequest>>,
     /// Acts on response headers.
     pub response_headers: Option<Arc<dyn ResponseHeaderHook>>,
+    /// Acts on the end of a response.
+    pub response_end: Option<Arc<dyn ResponseEndHook>>,
     /// Reads request bodies.
     pub parser: Option<ParserKind>,
     /// Fetches metrics pages.
@@ -107,6 +109,8 @@ pub struct Roles {
     pub usage_limit: Option<UsageLimit>,
     /// What the plugin keeps, where people may want to see it.
     pub state: Option<StateReader>,
+    /// What it knows of the engines' caches, for `/debug/prefix`.
+    pub prefix: Option<StateReader>,
 }
 
 impl std::fmt::Debug for Roles {
@@ -130,6 +134,7 @@ impl Roles {
             (self.produces_data(), "data producer"),
             (self.pre_request.is_some(), "pre-request"),
             (self.response_headers.is_some(), "response header"),
+            (self.response_end.is_some(), "response end"),
             (self.parser.is_some(), "parser"),
             (self.metrics_source.is_some(), "data source"),
             (self.notifies, "notification source"),
@@ -209,6 +214,13 @@ impl Roles {
     #[must_use]
     pub fn state(mut self, read: impl Fn() -> Value + Send + Sync + 'static) -> Self {
         self.state = Some(StateReader::new(read));
+        self
+    }
+
+    /// With this hook at the end of a response.
+    #[must_use]
+    pub fn response_end(mut self, plugin: Arc<dyn ResponseEndHook>) -> Self {
+        self.response_end = Some(plugin);
         self
     }
 

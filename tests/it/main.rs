@@ -54,6 +54,7 @@ mod peers;
 mod picking;
 mod plugins_before_scheduling;
 mod precise_prefix;
+mod prefix_proof;
 mod refusals;
 mod render_endpoint;
 mod resets;

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::kv_publisher::{KvPublisher, cleared, stored};
+use crate::support::kv_publisher::{KvPublisher, cleared, free_ports, stored};
 use crate::support::{EndpointsFile, Pointsman, Proxy, body, destination, headers, holds};
 
 /// Two engines on addresses of their own, and a picker that hears them. Nobody serves requests: it is asked alone.
@@ -43,24 +43,6 @@ schedulingProfiles:
   plugins: [{{pluginRef: prefix-cache-scorer}}, {{pluginRef: max-score-picker}}]
 "
     )
-}
-
-/// A port that is free on both addresses, and so is the one behind it.
-async fn free_ports(addresses: [IpAddr; 2]) -> u16 {
-    loop {
-        let probe = tokio::net::TcpListener::bind((addresses[0], 0)).await.unwrap();
-        let port = probe.local_addr().unwrap().port();
-        drop(probe);
-        let mut free = port < 60_000;
-        for address in addresses {
-            for port in [port, port + 1] {
-                free &= tokio::net::TcpListener::bind((address, port)).await.is_ok();
-            }
-        }
-        if free {
-            return port;
-        }
-    }
 }
 
 impl Bench {

@@ -1,6 +1,6 @@
 //! An engine that publishes its cache events: a ZMTP publisher for one subscriber at a time, and a port that repeats.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -61,6 +61,24 @@ impl KvPublisher {
     /// Forgets what could be repeated.
     pub(crate) fn forget(&self) {
         self.all.lock().clear();
+    }
+}
+
+/// A port that is free on both addresses, and so is the one behind it.
+pub(crate) async fn free_ports(addresses: [IpAddr; 2]) -> u16 {
+    loop {
+        let probe = TcpListener::bind((addresses[0], 0)).await.unwrap();
+        let port = probe.local_addr().unwrap().port();
+        drop(probe);
+        let mut free = port < 60_000;
+        for address in addresses {
+            for port in [port, port + 1] {
+                free &= TcpListener::bind((address, port)).await.is_ok();
+            }
+        }
+        if free {
+            return port;
+        }
     }
 }
 

@@ -51,10 +51,12 @@ fn world() -> World {
     let hooks = plan
         .pre_request
         .into_iter()
-        .map(|before| Hook { before: Some(before), response: None })
-        .chain(
-            plan.response_headers.into_iter().map(|response| Hook { before: None, response: Some(response) }),
-        )
+        .map(|before| Hook { before: Some(before), response: None, end: None })
+        .chain(plan.response_headers.into_iter().map(|response| Hook {
+            before: None,
+            response: Some(response),
+            end: None,
+        }))
         .collect();
     let budget = Arc::new(BodyBudget::new(1 << 20));
     let director = Director::new(DirectorParts {

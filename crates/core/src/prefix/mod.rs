@@ -3,7 +3,8 @@
 //! A prompt becomes a stream of pseudo-tokens ([`block_hashes`]), or of exact tokens where somebody made them
 //! ([`token_block_hashes`]); the stream becomes a chain of block hashes
 //! ([`BlockHashes`]), and an index says how many of them each endpoint holds ([`ApproxIndex`]: what was sent where, as
-//! far as it should still be there; [`precise::PreciseIndex`]: what the engines say that they hold). All indexes of the process share one memory bound ([`PrefixMemory`]).
+//! far as it should still be there; [`precise::PreciseIndex`]: what the engines say that they hold). All indexes of the process share one memory bound
+//! ([`PrefixMemory`]). [`proof`] says whether exact tokens equal those of the servers.
 
 mod approx;
 mod caches;
@@ -16,6 +17,7 @@ mod matches;
 mod media;
 mod memory;
 pub mod precise;
+pub mod proof;
 mod recency;
 mod secret;
 mod shard;

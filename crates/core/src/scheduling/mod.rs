@@ -26,7 +26,7 @@ pub use mask::Mask;
 pub use observer::{CycleObserver, CycleRecorder, Outcome, Step, Stopwatch};
 pub use prepare::{PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
 pub use traits::{
-    Category, DecidedCall, Decider, Explained, Filter, HeaderEdits, Picker, PluginState, PreRequest,
-    PreRequestError, Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseHeaderHook, Results,
-    Scorer,
+    Category, DecidedCall, Decider, EndedCall, Explained, Filter, HeaderEdits, Picker, PluginState,
+    PreRequest, PreRequestError, Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseEndHook,
+    ResponseHeaderHook, Results, Scorer,
 };

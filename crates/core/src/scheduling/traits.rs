@@ -9,7 +9,7 @@ use smallvec::SmallVec;
 
 use super::{Call, Decision, Produced, ProfileRun, ScheduleError, Stages};
 use crate::pool::Endpoint;
-use crate::request::Headers;
+use crate::request::{Api, Headers, Usage};
 
 /// Whether a scorer pulls requests together or spreads them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,4 +207,25 @@ pub trait ResponseHeaderHook: Send + Sync {
         state: &mut PluginState,
         headers: &mut HeaderEdits,
     );
+}
+
+/// What became of a response.
+#[derive(Clone, Copy, Debug)]
+pub struct EndedCall<'a> {
+    /// The interface that the request spoke.
+    pub api: Api,
+    /// The endpoint that served, as far as the proxy tells; else the first target of the primary profile.
+    pub endpoint: &'a Arc<Endpoint>,
+    /// What was decided.
+    pub decision: &'a Decision,
+    /// The tokens that the response reports; `None` where it reports none.
+    pub usage: Option<&'a Usage>,
+    /// True if the whole response was seen, and it reports no failure.
+    pub succeeded: bool,
+}
+
+/// Acts on a response that ended, or that broke off.
+pub trait ResponseEndHook: Send + Sync {
+    /// Called once. `state` is what the plugin's pre-request hook returned.
+    fn on_response_end(&self, call: &EndedCall<'_>, state: &mut PluginState);
 }

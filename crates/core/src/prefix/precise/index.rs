@@ -10,6 +10,7 @@ use parking_lot::{Mutex, RwLock};
 use super::event::{KvEvent, StoredBlocks, Taken};
 use super::keys::{BlockKeys, PromptKeys};
 use super::tiers::{PLACES, SENT, Tier, TierWeights};
+use super::watch::Watches;
 use crate::pool::{Endpoint, Snapshot};
 use crate::prefix::holders::{HolderSlot, Holders};
 use crate::prefix::secret::Secret;
@@ -40,9 +41,9 @@ pub struct PreciseIndex {
     /// Names of adapters that engines have told of.
     adapters: RwLock<HashSet<Box<str>>>,
     memory: Arc<PrefixMemory>,
-    /// Entries (engine, block), and those of them that lie in another place than the accelerator's memory.
+    /// Entries (engine, block), and by place how many of them lie there.
     entries: AtomicU64,
-    pub(super) elsewhere: AtomicU64,
+    pub(super) by_place: [AtomicU64; PLACES],
     /// What keys are mixed with: prompts come from clients, who may choose them.
     secret: Secret,
 }
@@ -58,24 +59,29 @@ pub(super) struct Engines {
 pub(super) struct Engine {
     pub(super) slot: HolderSlot,
     /// Tokens of a block, as the engine has told; 0 if it has told nothing yet.
-    block_size: AtomicU32,
-    state: Mutex<EngineState>,
+    pub(super) block_size: AtomicU32,
+    /// Events with blocks that were taken in, and those after which it may hold less than before.
+    pub(super) heard: AtomicU64,
+    pub(super) lost: AtomicU64,
+    pub(super) state: Mutex<EngineState>,
 }
 
 #[derive(Debug, Default)]
-struct EngineState {
+pub(super) struct EngineState {
     /// By the engine's hash, mixed.
-    blocks: Recency<u64, Block>,
+    pub(super) blocks: Recency<u64, Block>,
     /// Keys that were sent, and until when they count.
     sent: VecDeque<(Instant, Vec<BlockKey>)>,
     /// Keys in `sent`.
     sent_keys: usize,
     departed: bool,
+    /// Blocks that somebody waits for.
+    pub(super) watches: Watches,
 }
 
 /// A block that an engine holds.
 #[derive(Clone, Copy, Debug)]
-struct Block {
+pub(super) struct Block {
     key: u64,
     /// How often it is held in each tier: engines may tell of one block for several groups of layers.
     held: [u8; SENT],
@@ -92,7 +98,7 @@ impl PreciseIndex {
             adapters: RwLock::default(),
             memory,
             entries: AtomicU64::new(0),
-            elsewhere: AtomicU64::new(0),
+            by_place: Default::default(),
             secret: Secret::new(seed),
         }
     }
@@ -128,7 +134,7 @@ impl PreciseIndex {
         endpoints.iter().map(told).collect()
     }
 
-    fn engine(&self, incarnation: u64) -> Option<Arc<Engine>> {
+    pub(super) fn engine(&self, incarnation: u64) -> Option<Arc<Engine>> {
         self.engines.read().by_incarnation.get(&incarnation).map(Arc::clone)
     }
 
@@ -174,6 +180,7 @@ impl PreciseIndex {
         let taken = match event {
             KvEvent::Stored(stored) => self.store(&engine, &mut state, stored),
             KvEvent::Removed { hashes, tier } => {
+                engine.lost.fetch_add(1, Relaxed);
                 for hash in hashes {
                     self.remove(&engine, &mut state, *hash, *tier);
                 }
@@ -219,6 +226,8 @@ impl PreciseIndex {
             }
         };
         engine.block_size.store(stored.block_size, Relaxed);
+        engine.heard.fetch_add(1, Relaxed);
+        state.watches.see(parent, &stored.tokens);
         for (index, (hash, tokens)) in stored.hashes.iter().zip(stored.tokens.chunks_exact(size)).enumerate()
         {
             let extras = stored.extras.get(index).map(Vec::as_slice).unwrap_or_default();
@@ -299,6 +308,7 @@ impl PreciseIndex {
     }
 
     fn clear(&self, engine: &Engine, state: &mut EngineState) {
+        engine.lost.fetch_add(1, Relaxed);
         let before = state.blocks.bytes();
         while !state.blocks.is_empty() {
             let last = state.blocks.len() as u32 - 1;
@@ -322,8 +332,8 @@ impl PreciseIndex {
 
     fn put(&self, key: BlockKey, place: usize, slot: HolderSlot) {
         self.change(key, place, |shard| shard.hold(key, slot));
-        if place != 0 {
-            self.elsewhere.fetch_add(1, Relaxed);
+        if let Some(blocks) = self.by_place.get(place) {
+            blocks.fetch_add(1, Relaxed);
         }
     }
 
@@ -332,8 +342,8 @@ impl PreciseIndex {
             shard.release(key, slot);
             shard.shrink();
         });
-        if place != 0 {
-            self.elsewhere.fetch_sub(1, Relaxed);
+        if let Some(blocks) = self.by_place.get(place) {
+            blocks.fetch_sub(1, Relaxed);
         }
     }
 
@@ -367,7 +377,7 @@ impl PreciseIndex {
         state.sent.push_back((until, keys));
     }
 
-    fn is_held(&self, key: BlockKey, place: usize, slot: HolderSlot) -> bool {
+    pub(super) fn is_held(&self, key: BlockKey, place: usize, slot: HolderSlot) -> bool {
         let places = self.shards[key.shard()].read();
         match places[place].holders(key) {
             Holders::Nobody => false,
@@ -401,6 +411,7 @@ impl PreciseIndex {
             if state.blocks.is_empty() {
                 return;
             }
+            engine.lost.fetch_add(1, Relaxed);
             let before = state.blocks.bytes();
             let mut forgotten = 0;
             while forgotten < TRIM
@@ -423,7 +434,13 @@ impl PreciseIndex {
 impl Engines {
     fn admit(&mut self) -> Option<Arc<Engine>> {
         let slot = self.slots.take()?;
-        Some(Arc::new(Engine { slot, block_size: AtomicU32::new(0), state: Mutex::default() }))
+        Some(Arc::new(Engine {
+            slot,
+            block_size: AtomicU32::new(0),
+            heard: AtomicU64::new(0),
+            lost: AtomicU64::new(0),
+            state: Mutex::default(),
+        }))
     }
 }
 

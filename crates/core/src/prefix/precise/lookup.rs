@@ -1,7 +1,5 @@
 //! Looking up: how far each endpoint holds a prompt.
 
-use std::sync::atomic::Ordering::Relaxed;
-
 use smallvec::SmallVec;
 
 use super::PromptKeys;
@@ -54,7 +52,7 @@ impl PreciseIndex {
 
     /// Goes along a prompt until none of the endpoints `left` holds a block.
     fn walk(&self, keys: &[u64], mut left: Vec<u64>, held: &mut [HeldPrefix]) {
-        let everywhere = self.elsewhere.load(Relaxed) > 0;
+        let everywhere = self.blocks_by_place().iter().skip(1).any(|blocks| *blocks > 0);
         let places = if everywhere { PLACES } else { 1 };
         let weights = self.weights.by_place();
         // Where every block lies in the accelerator's memory, all count alike.

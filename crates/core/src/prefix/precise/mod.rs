@@ -8,17 +8,21 @@
 //! The index would rather know too little than too much: what follows an event that was missed is taken in only where
 //! its parent is known, and an engine whose events have a gap is forgotten and learned again.
 
+mod checks;
 mod event;
 mod index;
 mod keys;
 mod lookup;
 mod tiers;
+mod watch;
 
+pub use checks::{EngineRow, Marks};
 pub use event::{Extra, KvEvent, StoredBlocks, Taken};
 pub use index::PreciseIndex;
 pub use keys::{BlockKeys, PromptKeys};
 pub use lookup::HeldPrefix;
 pub use tiers::{Tier, TierWeights};
+pub use watch::{Difference, Watch};
 
 #[cfg(test)]
 mod tests;
