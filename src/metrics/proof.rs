@@ -72,6 +72,9 @@ pub struct ProofMetrics {
 
 impl ProofMetrics {
     pub(super) fn new(families: Arc<ProofFamilies>, plugin: &str) -> Self {
+        for reason in ["no_tokens", "off"] {
+            families.fallbacks.child([plugin, reason]);
+        }
         Self { families, plugin: plugin.into() }
     }
 

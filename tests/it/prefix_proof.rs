@@ -155,6 +155,9 @@ impl Bench {
             bench.pointsman.metric("llm_d_epp_kv_cache_events_active_subscribers", &[]).await == Some(2.0)
         })
         .await;
+        let fallbacks =
+            bench.pointsman.metric("pointsman_prefix_fallbacks_total", &[("reason", "off")]).await;
+        assert_eq!(fallbacks, Some(0.0), "what an alert counts is there from the start");
         holds("tokens are made", async || {
             bench.chat("warm", &[json!({"role": "user", "content": "x"})]).await;
             bench.pointsman.metric("pointsman_preparations_total", &[("outcome", "done")]).await > Some(0.0)
@@ -184,10 +187,14 @@ impl Bench {
         self.chat(model, &[json!({"role": "user", "content": content})]).await
     }
 
-    /// The row of a model in `/debug/prefix`.
+    /// What `/debug/prefix` shows of the plugin.
+    async fn page(&self) -> Value {
+        self.admin.get("/debug/prefix").await.json()["plugins"]["precise-prefix-cache-producer"].clone()
+    }
+
+    /// Its row of a model.
     async fn row(&self, model: &str) -> Value {
-        let page = self.admin.get("/debug/prefix").await.json();
-        let models = page["plugins"]["precise-prefix-cache-producer"]["models"].as_array().unwrap().clone();
+        let models = self.page().await["models"].as_array().unwrap().clone();
         models.into_iter().find(|row| row["model"] == model).unwrap_or_default()
     }
 
@@ -259,7 +266,8 @@ async fn tokens_made_in_the_process_predict_what_engines_have_cached() {
             chat.push(json!({"role": "user", "content": format!("Question {turn}, é, 日本?")}));
         }
         // The next turn comes when the engines have told of this one.
-        tokio::time::sleep(std::time::Duration::from_millis(60)).await;
+        let told: usize = bench.engines.iter().map(|engine| engine.cache.lock().len()).sum();
+        holds("all events are taken in", async || bench.page().await["index"]["entries"] == told).await;
     }
     holds("all answers were compared", async || bench.checks("hit", "matched").await == 24.0).await;
     assert_eq!(bench.checks("count", "matched").await, 24.0);

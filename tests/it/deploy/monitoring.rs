@@ -210,6 +210,8 @@ async fn what_alerts_count_is_there_before_the_first_request() {
     // Of clients, and of the Kubernetes side, which does not run here.
     const NOT_YET: [&str; 2] = ["model_name", "fairness_id"];
     const OF_KUBERNETES: [&str; 3] = ["pointsman_leader", "pointsman_discovery", "pointsman_status"];
+    // It is there where the precise prefix cache is configured, and the test of that looks for it.
+    const OF_A_PLUGIN: &str = "pointsman_prefix_fallbacks_total";
     let endpoints = EndpointsFile::with([("a", "127.0.0.1:9".parse().unwrap())]);
     let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), &[]).await;
     let known = known();
@@ -218,7 +220,7 @@ async fn what_alerts_count_is_there_before_the_first_request() {
         for (name, _) in series(rule["expr"].as_str().unwrap()) {
             let of_clients = NOT_YET.iter().any(|label| known[&name].contains(*label));
             let of_kubernetes = OF_KUBERNETES.iter().any(|start| name.starts_with(start));
-            if name.ends_with("_total") && !of_clients && !of_kubernetes {
+            if name.ends_with("_total") && !of_clients && !of_kubernetes && name != OF_A_PLUGIN {
                 counted.insert(name);
             }
         }

@@ -26,6 +26,7 @@ use parking_lot::Mutex;
 use smallvec::SmallVec;
 
 use self::approximate::Approximate;
+use self::page::{Page, TIERS};
 use self::params::{Params, event_settings, weights};
 use self::prover::{Expected, Prediction, Prover};
 use super::prefix_metrics::{observe_chosen, show_size};
@@ -111,22 +112,23 @@ fn roles(cx: &mut BuildCx<'_>, kind: &'static str) -> Result<(Roles, Column<Pref
         speculation: params.speculation()?,
         metrics: cx.metrics().prefix_index(kind, cx.name()),
         proof: metrics,
-        ages,
-        snapshot: seen,
     });
     plugin.report();
-    let shown = Arc::clone(&plugin);
+    let page = Page {
+        index: Arc::clone(&plugin.index),
+        prover: plugin.prover.clone(),
+        approximates: plugin.approximate.is_some(),
+        ages,
+        snapshot: seen,
+    };
     let mut roles =
         Roles { follows_endpoints: true, kv_events: Some(Arc::new(listener)), ..Roles::default() };
-    roles.prefix = Some(StateReader::new(move || page::page(&shown)));
+    roles.prefix = Some(StateReader::new(move || page.read()));
     if plugin.prover.is_some() {
         roles = roles.response_end(Arc::clone(&plugin) as _);
     }
     Ok((roles.producer(Arc::clone(&plugin) as _).pre_request(plugin), matches))
 }
-
-/// Names of the places that the index tells apart.
-const TIERS: [&str; 4] = ["gpu", "cpu", "other", "sent"];
 
 #[derive(Debug)]
 struct PrecisePrefixCache {
@@ -142,10 +144,6 @@ struct PrecisePrefixCache {
     speculation: Option<Duration>,
     metrics: PrefixIndexMetrics,
     proof: ProofMetrics,
-    /// When engines were heard last.
-    ages: Ages,
-    /// The endpoints, for the page.
-    snapshot: Arc<Mutex<Option<Arc<Snapshot>>>>,
 }
 
 impl PrecisePrefixCache {

@@ -1,40 +1,79 @@
 //! What `/debug/prefix` shows of the precise index.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use parking_lot::Mutex;
+use serde_json::{Map, Value, json};
 
-use super::{PrecisePrefixCache, TIERS};
-use crate::prefix::proof::{Check, ProofRow, ProofState};
+use super::prover::{self, Prover};
+use crate::kvevents::Ages;
+use crate::pool::{Endpoint, Snapshot};
+use crate::prefix::precise::PreciseIndex;
+use crate::prefix::proof::{Check, Mismatch, ProofRow, ProofState};
 
-/// The models with their states and last mismatches, the engines with what the index has of them, and the index.
-pub(super) fn page(plugin: &PrecisePrefixCache) -> Value {
-    let now = Instant::now();
-    let models = plugin.prover.as_ref().map(|prover| prover.rows()).unwrap_or_default();
-    let (index, memory) = (&plugin.index, plugin.index.memory());
-    let blocks: serde_json::Map<String, Value> = TIERS
-        .into_iter()
-        .zip(index.blocks_by_place())
-        .map(|(tier, blocks)| (tier.to_owned(), blocks.into()))
-        .collect();
-    json!({
-        "models": models.iter().map(|row| model(row, now)).collect::<Vec<Value>>(),
-        "proof": if plugin.prover.is_some() { "on" } else { "off" },
-        "fallback": if plugin.approximate.is_some() { "approximate" } else { "none" },
-        "waiting_checks": plugin.prover.as_ref().map_or(0, |prover| prover.waiting()),
-        "engines": engines(plugin, now),
-        "index": {
-            "entries": index.entries(),
-            "blocks": blocks,
-            "memory_bytes": memory.used(),
-            "memory_limit_bytes": memory.limit(),
-            "forgotten_for_memory": memory.forgotten(),
-        },
-    })
+/// Names of the places that the index tells apart.
+pub(super) const TIERS: [&str; 4] = ["gpu", "cpu", "other", "sent"];
+
+/// The sources of the page.
+pub(super) struct Page {
+    pub(super) index: Arc<PreciseIndex>,
+    pub(super) prover: Option<Arc<Prover>>,
+    /// The approximate index decides where exact tokens cannot.
+    pub(super) approximates: bool,
+    /// When engines were heard last.
+    pub(super) ages: Ages,
+    /// The endpoints.
+    pub(super) snapshot: Arc<Mutex<Option<Arc<Snapshot>>>>,
+}
+
+impl Page {
+    /// The models with their states and last mismatches, the engines with what the index has of them, and the index.
+    pub(super) fn read(&self) -> Value {
+        let now = Instant::now();
+        let models = self.prover.as_ref().map(|prover| prover.rows()).unwrap_or_default();
+        let memory = self.index.memory();
+        let blocks: Map<String, Value> = TIERS
+            .into_iter()
+            .zip(self.index.blocks_by_place())
+            .map(|(tier, blocks)| (tier.to_owned(), blocks.into()))
+            .collect();
+        json!({
+            "models": models.iter().map(|row| model(row, now)).collect::<Vec<Value>>(),
+            "proof": if self.prover.is_some() { "on" } else { "off" },
+            "fallback": if self.approximates { "approximate" } else { "none" },
+            "waiting_checks": self.prover.as_ref().map_or(0, |prover| prover.waiting()),
+            "engines": self.engines(now),
+            "index": {
+                "entries": self.index.entries(),
+                "blocks": blocks,
+                "memory_bytes": memory.used(),
+                "memory_limit_bytes": memory.limit(),
+                "forgotten_for_memory": memory.forgotten(),
+            },
+        })
+    }
+
+    fn engines(&self, now: Instant) -> Vec<Value> {
+        let Some(snapshot) = self.snapshot.lock().clone() else { return Vec::new() };
+        let engine = |endpoint: &Arc<Endpoint>| {
+            let row = self.index.row(endpoint.incarnation())?;
+            Some(json!({
+                "endpoint": endpoint.target(),
+                "server_version": prover::version(endpoint),
+                "block_size": row.block_size,
+                "blocks": row.blocks,
+                "events": row.marks.heard,
+                "losses": row.marks.lost,
+                "last_event_age_seconds": self.ages.of(endpoint.target(), now).map(seconds),
+            }))
+        };
+        snapshot.endpoints().iter().filter_map(engine).collect()
+    }
 }
 
 fn model(row: &ProofRow, now: Instant) -> Value {
-    let mismatch = |mismatch: &crate::prefix::proof::Mismatch| {
+    let mismatch = |mismatch: &Mismatch| {
         json!({
             "check": mismatch.check.name(),
             "server": mismatch.server,
@@ -43,7 +82,7 @@ fn model(row: &ProofRow, now: Instant) -> Value {
             "age_seconds": seconds(now.saturating_duration_since(mismatch.at)),
         })
     };
-    let checks: serde_json::Map<String, Value> = Check::ALL
+    let checks: Map<String, Value> = Check::ALL
         .into_iter()
         .zip(row.checks)
         .map(|(check, [matched, mismatched])| {
@@ -59,23 +98,6 @@ fn model(row: &ProofRow, now: Instant) -> Value {
         "checks": checks,
         "mismatches": row.mismatches.iter().map(mismatch).collect::<Vec<Value>>(),
     })
-}
-
-fn engines(plugin: &PrecisePrefixCache, now: Instant) -> Vec<Value> {
-    let Some(snapshot) = plugin.snapshot.lock().clone() else { return Vec::new() };
-    let engine = |endpoint: &std::sync::Arc<crate::pool::Endpoint>| {
-        let row = plugin.index.row(endpoint.incarnation())?;
-        Some(json!({
-            "endpoint": endpoint.target(),
-            "server_version": super::prover::version(endpoint),
-            "block_size": row.block_size,
-            "blocks": row.blocks,
-            "events": row.marks.heard,
-            "losses": row.marks.lost,
-            "last_event_age_seconds": plugin.ages.of(endpoint.target(), now).map(seconds),
-        }))
-    };
-    snapshot.endpoints().iter().filter_map(engine).collect()
 }
 
 fn seconds(time: Duration) -> f64 {
