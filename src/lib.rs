@@ -6,10 +6,10 @@
 //! [`metrics`] and [`telemetry`] (what is exported), [`document`] (files that people write), [`datalayer`] (reading
 //! model servers), [`render`] (asking for tokens), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the way
 //! of a request), [`transport`] (what every port shares), [`peers`] (what replicas tell each other), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API),
-//! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks) and [`cli`], the wiring. The simulated model server
+//! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks), [`simulate`] (decisions in virtual time) and [`cli`], the wiring. The simulated model server
 //! is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
 
-pub use pointsman_core::{flow, pool, prefix, request, scheduling};
+pub use pointsman_core::{clock, flow, pool, prefix, request, scheduling};
 
 pub mod document;
 pub mod metrics;
@@ -34,6 +34,7 @@ pub mod extproc;
 pub mod kubernetes;
 pub mod kvevents;
 pub mod scaler;
+pub mod simulate;
 
 pub mod cli;
 

@@ -1,4 +1,4 @@
-//! The command line: `serve` (the default), `check`, `explain`, `plugins`, `schema`, `sim`, `demo`.
+//! The command line: `serve` (the default), `check`, `explain`, `plugins`, `schema`, `sim`, `simulate`, `demo`.
 
 mod arguments;
 mod asking;
@@ -26,6 +26,7 @@ mod peering;
 mod running;
 mod serve;
 mod settings;
+mod simulate;
 mod sockets;
 mod stop;
 mod thread;
@@ -67,13 +68,15 @@ enum Command {
     Schema,
     /// Simulate vLLM servers.
     Sim(pointsman_sim::SimArgs),
+    /// Play request traces against simulated servers in virtual time, and compare configurations.
+    Simulate(Box<simulate::SimulateArgs>),
     /// Show a real Envoy routing traffic through Pointsman to simulated servers.
     Demo(demo::DemoArgs),
 }
 
 /// Names of the commands; anything else in their place is a flag of `serve`.
-const COMMANDS: [&str; 9] =
-    ["serve", "check", "explain", "plugins", "schema", "sim", "demo", "help", "--help"];
+const COMMANDS: [&str; 10] =
+    ["serve", "check", "explain", "plugins", "schema", "sim", "simulate", "demo", "help", "--help"];
 
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -100,6 +103,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
             Command::Sim(args) => {
                 run_async(async { pointsman_sim::run(args, stop_signal()).await.map(|()| ExitCode::SUCCESS) })
             }
+            Command::Simulate(args) => simulate::run(&args, registry),
             Command::Demo(args) => run_async(async { demo::run(args).await.map(|()| ExitCode::SUCCESS) }),
         };
     }
@@ -111,7 +115,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve").version(env!("CARGO_PKG_VERSION")).after_help(
-        "Other commands: pointsman check, explain, plugins, schema, sim, demo; each with --help.",
+        "Other commands: pointsman check, explain, plugins, schema, sim, simulate, demo; each with --help.",
     );
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")

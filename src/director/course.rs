@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use super::understood::{LabelText, Understood, kept_request_id};
 use super::{Director, Exchange, Refusal, names, objective};
+use crate::clock;
 use crate::decisions::{Decisions, Draft, Known, Ticket, Verdict, Waited};
 use crate::request::Headers;
 use crate::scheduling::{Candidates, Columns, CycleRecorder, Entry, HeaderEdits};
@@ -42,13 +43,13 @@ impl Course {
 
     /// The time, if somebody wants to know it.
     pub(super) fn now(&self) -> Option<Instant> {
-        self.keeping.as_ref().map(|_| Instant::now())
+        self.keeping.as_ref().map(|_| clock::now())
     }
 
     /// The request has all that it waited for; the last of it since `began`.
     pub(super) fn prepared(&mut self, request: &Understood, began: Option<Instant>) {
         if let Some(began) = began {
-            self.waited.preparation = began.elapsed();
+            self.waited.preparation = clock::now().saturating_duration_since(began);
             (self.tokens, self.exact) = (request.prompt_tokens(), request.tokens.is_some());
         }
     }
@@ -97,7 +98,7 @@ impl Course {
 
     fn keep(&mut self, finish: impl FnOnce(Draft, Known) -> crate::decisions::Record) -> Option<Ticket> {
         let (ring, mut draft) = self.keeping.take()?;
-        *draft.waited() = self.waited.until(Instant::now());
+        *draft.waited() = self.waited.until(clock::now());
         let known = self.known();
         Some(ring.push(finish(*draft, known)))
     }

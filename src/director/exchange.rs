@@ -12,6 +12,7 @@ use super::reading::{self, Reading};
 use super::retry::Pace;
 use super::unseen::Unseen;
 use super::{Hook, Pieces, Refusal, ResponseSide, decision_header};
+use crate::clock;
 use crate::decisions::{Ended, Outcome, Ticket};
 use crate::metrics::{
     AnswerMetrics, InflightShare, PluginTimer, ProcessingMetrics, RequestMetrics, ResponseEnd, ResponseStats,
@@ -115,7 +116,8 @@ impl Exchange {
     /// The decision has a record, which shall say what becomes of the request.
     pub(super) fn recorded(&mut self, ticket: Ticket) {
         if self.done {
-            let (ended, duration) = (Ended("unwatched"), self.parts.received.elapsed());
+            let (ended, duration) =
+                (Ended("unwatched"), clock::now().saturating_duration_since(self.parts.received));
             ticket.conclude(Outcome { ended, duration, ..Outcome::default() });
         } else {
             self.ticket = Some(ticket);
@@ -211,7 +213,7 @@ impl Exchange {
         if std::mem::replace(&mut self.done, true) {
             return;
         }
-        let now = Instant::now();
+        let now = clock::now();
         self.parts.pace.note(now);
         let usage = self.read_usage();
         let ended = self.how_it_ended(complete);
@@ -297,7 +299,7 @@ const EVENT_STREAM: &[u8] = b"text/event-stream";
 
 impl ResponseSide for Exchange {
     fn on_headers(&mut self, headers: &Headers, served: Option<&str>, end: bool) -> HeaderEdits {
-        let start = Instant::now();
+        let start = clock::now();
         let status = headers.get(":status").or_else(|| headers.get("status"));
         // 101 is the success of an upgrade.
         self.upgraded = status.is_some_and(|status| *status == "101");
@@ -325,7 +327,7 @@ impl ResponseSide for Exchange {
             // The body may change its length on the way back.
             edits.remove("content-length");
         }
-        self.spent += start.elapsed();
+        self.spent += clock::now().saturating_duration_since(start);
         if end {
             self.end(true);
         }
@@ -340,7 +342,7 @@ impl ResponseSide for Exchange {
     }
 
     fn on_chunk(&mut self, chunk: Bytes, end: bool) -> Pieces {
-        let start = Instant::now();
+        let start = clock::now();
         self.note_chunk(&chunk, start);
         // A proxy that sends no response headers tells nothing of the body; it is read as what was asked for.
         if !std::mem::replace(&mut self.begun, true) {
@@ -365,7 +367,7 @@ impl ResponseSide for Exchange {
             }
             None => [chunk].into_iter().collect(),
         };
-        self.spent += start.elapsed();
+        self.spent += clock::now().saturating_duration_since(start);
         if end {
             self.end(true);
         }

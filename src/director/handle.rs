@@ -23,6 +23,7 @@ use super::{
     AdmissionCall, AdmissionPlace, Ask, BodySeen, Director, Pieces, Reason, Refusal, Routed, SubsetHint,
     decision_header, names, objective, rewrite, unseen,
 };
+use crate::clock;
 use crate::decisions::Waited;
 use crate::pool::{Lease, Pool, Subset};
 use crate::request::{self, Headers};
@@ -55,7 +56,7 @@ impl Director {
         let mut rng = Rng::with_seed(seed);
         let mut course = Course::new(self, sequence, seed, received);
         let mut result = self.decide(ask, received, span, &mut course, &mut rng).await;
-        self.processing.request(received.elapsed());
+        self.processing.request(clock::now().saturating_duration_since(received));
         match &mut result {
             Ok(routed) => course.routed(&mut routed.exchange),
             Err(refusal) => course.refused(refusal),
@@ -113,7 +114,7 @@ impl Director {
         let began = course.now();
         request.tokens = preparation.finish().await;
         course.prepared(&request, began);
-        let now = Instant::now();
+        let now = clock::now();
         let view = request.view(&headers, &self.parts.media);
         let candidates = self.screened(self.candidates(subset.as_ref())?, view, now, rng)?;
         let everyone = candidates.slots();
@@ -191,10 +192,10 @@ impl Director {
                         .map(|endpoint| endpoint.load().waiting())
                         .sum()
                 });
-                self.pace.time_for(ahead.saturating_add(1), Instant::now()).unwrap_or(retry::DEFAULT_WAIT)
+                self.pace.time_for(ahead.saturating_add(1), clock::now()).unwrap_or(retry::DEFAULT_WAIT)
             }
             Reason::NoEndpoints => {
-                self.parts.pool.expected_absence(Instant::now()).unwrap_or(retry::DEFAULT_START)
+                self.parts.pool.expected_absence(clock::now()).unwrap_or(retry::DEFAULT_START)
             }
             Reason::InvalidSubset => retry::DEFAULT_START,
             _ => retry::DEFAULT_WAIT,
@@ -291,7 +292,7 @@ impl Director {
         match poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await {
             Poll::Ready(verdict) => verdict,
             Poll::Pending => {
-                let began = Instant::now();
+                let began = clock::now();
                 waited.held = Some(began);
                 preparation.held(&request.prepare_call(unparsed.path, unparsed.headers));
                 let mut first = |cx: &mut Context<'_>| match admitted.as_mut().poll(cx) {
@@ -299,13 +300,13 @@ impl Director {
                     Poll::Pending => preparation.poll(cx).map(|()| None),
                 };
                 if let Some(verdict) = poll_fn(|cx| first(cx)).await {
-                    waited.queue = began.elapsed();
+                    waited.queue = clock::now().saturating_duration_since(began);
                     return verdict;
                 }
                 // Nobody needs what was read until the request's turn comes.
                 let gone = request.body.let_go(unparsed.body);
                 let permit = admitted.await?;
-                waited.queue = began.elapsed();
+                waited.queue = clock::now().saturating_duration_since(began);
                 if gone {
                     request.body = self.read(unparsed).await?;
                 }

@@ -4,10 +4,10 @@ use std::future::{Future, poll_fn};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use super::understood::estimated_tokens;
 use super::{Admission, AdmissionCall, AdmissionPlace, Place, Reason, Refusal, names};
+use crate::clock;
 use crate::flow::{self, Arrival, Controller, DropReason, Outcome, Rejection};
 use crate::metrics::{FlowMetrics, QueuedGuard, RequestLabels};
 use crate::request::Usage;
@@ -26,7 +26,7 @@ impl QueuedAdmission {
     }
 
     async fn wait(&self, arrival: Arrival, held: QueuedGuard) -> Result<AdmissionPlace, Refusal> {
-        let (priority, began) = (arrival.priority, Instant::now());
+        let (priority, began) = (arrival.priority, clock::now());
         let mut admitted = pin!(self.controller.admit(arrival));
         // The first poll puts the request into its queue, and often takes it out again.
         let first = poll_fn(|cx| Poll::Ready(admitted.as_mut().poll(cx))).await;
@@ -34,7 +34,7 @@ impl QueuedAdmission {
             Poll::Ready(Err(rejection)) => Some(rejection.outcome),
             _ => None,
         };
-        held.queueing_took(priority, refused, began.elapsed());
+        held.queueing_took(priority, refused, clock::now().saturating_duration_since(began));
         let verdict = match first {
             Poll::Ready(verdict) => verdict,
             Poll::Pending => admitted.await,
@@ -45,7 +45,7 @@ impl QueuedAdmission {
                 Ok(Some(Box::new(Turn(permit))))
             }
             Err(rejection) => {
-                held.finish(priority, rejection.outcome, began.elapsed());
+                held.finish(priority, rejection.outcome, clock::now().saturating_duration_since(began));
                 Err(refusal(rejection))
             }
         }
@@ -80,7 +80,7 @@ impl Admission for QueuedAdmission {
             fairness_id: call.fairness_id,
             priority: call.priority,
         };
-        let held = self.metrics.enqueued(labels, call.size, Instant::now());
+        let held = self.metrics.enqueued(labels, call.size, clock::now());
         Box::pin(self.wait(arrival, held))
     }
 }

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::time::Instant;
 
 use tokio::sync::Semaphore;
 
@@ -11,6 +10,7 @@ use super::objective::UnknownObjectives;
 use super::prepare::PrepareStage;
 use super::retry::Pace;
 use super::{Admission, BodyBudget, DirectorSettings};
+use crate::clock;
 use crate::decisions::{Decisions, PolicyNames};
 use crate::metrics::{
     AnswerMetrics, ExtProcMetrics, InflightMetrics, Metrics, ProcessingMetrics, SchedulerMetrics, TimedParser,
@@ -136,7 +136,7 @@ impl Director {
             processing,
             extproc,
             answers,
-            pace: Arc::new(Pace::new(Instant::now())),
+            pace: Arc::new(Pace::new(clock::now())),
             bindings,
         }
     }

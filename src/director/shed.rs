@@ -3,9 +3,9 @@
 use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::{Admission, AdmissionCall, AdmissionPlace, Reason, Refusal};
+use crate::clock;
 use crate::flow::detector::Detector;
 use crate::flow::saturation;
 use crate::metrics::Metrics;
@@ -33,7 +33,7 @@ impl Shedding {
             .endpoints()
             .iter()
             .filter(|endpoint| subset.as_ref().is_none_or(|subset| subset.admits(endpoint)));
-        let (fill, stale) = saturation::together(&self.detector, may_serve, Instant::now());
+        let (fill, stale) = saturation::together(&self.detector, may_serve, clock::now());
         self.metrics.stale_endpoints(&self.detector.name, stale);
         if fill.gating >= 1.0 {
             let text = "system saturated, sheddable request dropped";
@@ -55,6 +55,7 @@ impl Admission for Shedding {
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
+    use std::time::Instant;
 
     use super::*;
     use crate::pool::{EndpointId, EndpointSpec, Pool, Reading, Subset};

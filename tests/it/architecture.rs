@@ -51,7 +51,10 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("decisions", &["scheduling", "pool", "prefix", "request", "metrics", "telemetry", "document"]),
-    ("director", &["decisions", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"]),
+    (
+        "director",
+        &["clock", "decisions", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"],
+    ),
     // Edges.
     ("transport", &["metrics", "telemetry"]),
     ("peers", &["pool", "prefix", "metrics", "telemetry", "transport"]),
@@ -60,15 +63,17 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["admin", "metrics", "telemetry"]),
     ("discovery", &["kubernetes", "plugins", "pool", "metrics", "telemetry", "document"]),
     ("scaler", &["document", "transport"]),
+    ("simulate", &["clock", "datalayer", "director", "flow", "pool", "request", "telemetry"]),
 ];
 
 /// For each folder of the core, the folders that it may use.
 const CORE_MAY_USE: &[(&str, &[&str])] = &[
-    ("pool", &[]),
+    ("clock", &[]),
+    ("pool", &["clock"]),
     ("request", &[]),
     ("prefix", &["pool", "request"]),
     ("scheduling", &["pool", "request"]),
-    ("flow", &["pool"]),
+    ("flow", &["clock", "pool"]),
 ];
 
 fn root() -> &'static Path {

@@ -63,6 +63,7 @@ mod scale_from_zero;
 mod scraping;
 mod session_affinity;
 mod silent_clients;
+mod simulate;
 mod stateful;
 mod supply_chain;
 mod through_envoy;

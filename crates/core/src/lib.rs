@@ -8,6 +8,8 @@
 //!
 //! `examples/decide.rs` is a whole program: a pool, two scorers, a picker and ten decisions.
 
+pub mod clock;
+
 pub mod pool;
 
 pub mod request;

@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use super::config::SimConfig;
+use super::profile::EngineProfile;
 
 /// Simulated vLLM servers on local addresses.
 #[derive(Debug, Clone, clap::Args)]
@@ -62,6 +63,11 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 5.0, value_parser = duration_number)]
     pub first_token_base_ms: f64,
 
+    /// Measured engine to take sizes and step times from: h100-70b, h100-70b-tp8, a100-70b, a100-70b-tp8 or demo. The
+    /// flags of batch, steps, blocks and times have no effect then.
+    #[arg(long, value_parser = profile)]
+    pub engine: Option<&'static EngineProfile>,
+
     /// API server processes to imitate: 2 gives the metrics page of several processes and an empty filtered one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub processes: u8,
@@ -98,7 +104,7 @@ impl SimArgs {
 
     fn config(&self, name: String) -> SimConfig {
         let adapter = |module: &String| module.split('=').next().unwrap_or_default().to_owned();
-        SimConfig {
+        let config = SimConfig {
             name,
             models: self.model.clone(),
             adapters: self.lora_modules.iter().map(adapter).filter(|name| !name.is_empty()).collect(),
@@ -110,13 +116,32 @@ impl SimArgs {
             num_gpu_blocks: self.num_gpu_blocks,
             prefill_per_token: Duration::from_secs_f64(self.prefill_us_per_token / 1e6),
             inter_token: Duration::from_secs_f64(self.inter_token_ms / 1e3),
+            profile: self.engine,
             first_token_base: Duration::from_secs_f64(self.first_token_base_ms / 1e3),
             processes: usize::from(self.processes),
             engines: usize::from(self.data_parallel_size),
             seed: self.seed,
             max_body_bytes: self.max_body_bytes,
+        };
+        match self.engine {
+            None => config,
+            Some(profile) => SimConfig {
+                max_num_seqs: profile.max_running,
+                max_num_batched_tokens: profile.max_step_tokens,
+                block_size: profile.block_size,
+                num_gpu_blocks: profile.blocks,
+                first_token_base: Duration::ZERO,
+                ..config
+            },
         }
     }
+}
+
+fn profile(name: &str) -> Result<&'static EngineProfile, String> {
+    EngineProfile::named(name).ok_or_else(|| {
+        let names: Vec<&str> = EngineProfile::ALL.iter().map(|profile| profile.name).collect();
+        format!("there is no such engine; there are {}", names.join(", "))
+    })
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -187,6 +212,13 @@ mod tests {
         let (config, _) = args.servers().unwrap().remove(0);
         assert_eq!(config.adapters, ["a", "b", "c"]);
         assert_eq!(config.models, ["m", "n"]);
+    }
+
+    #[test]
+    fn a_measured_engine_brings_its_sizes() {
+        let (config, _) = parse("--engine h100-70b").unwrap().servers().unwrap().remove(0);
+        assert_eq!((config.num_gpu_blocks, config.max_num_seqs), (28_200, 256));
+        assert!(parse("--engine h100").unwrap_err().contains("h100-70b-tp8"));
     }
 
     #[test]

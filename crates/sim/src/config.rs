@@ -2,8 +2,9 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use super::engine::EngineLimits;
+use super::engine::{EngineLimits, StepTimes};
 use super::metrics_page::PageShape;
+use super::profile::EngineProfile;
 
 /// Settings of one simulated server. [`Default`] is a fast server with one model and no adapters.
 #[derive(Debug, Clone, PartialEq)]
@@ -30,6 +31,8 @@ pub struct SimConfig {
     pub prefill_per_token: Duration,
     /// Time of a decode step.
     pub inter_token: Duration,
+    /// Measured step times instead of these two.
+    pub profile: Option<&'static EngineProfile>,
     /// Fixed part of the time to first token.
     pub first_token_base: Duration,
     /// API server processes to imitate: with two or more, filtered metrics are empty and the page has another shape.
@@ -56,6 +59,7 @@ impl Default for SimConfig {
             num_gpu_blocks: 16_384,
             prefill_per_token: Duration::from_micros(50),
             inter_token: Duration::from_millis(10),
+            profile: None,
             first_token_base: Duration::from_millis(5),
             processes: 1,
             engines: 1,
@@ -95,8 +99,13 @@ impl SimConfig {
             block_size: self.block_size,
             blocks: self.num_gpu_blocks,
             first_token_base: self.first_token_base,
-            prefill_per_token: self.prefill_per_token,
-            inter_token: self.inter_token,
+            step_times: self.profile.map_or(
+                StepTimes::Linear {
+                    prefill_per_token: self.prefill_per_token,
+                    inter_token: self.inter_token,
+                },
+                StepTimes::Measured,
+            ),
         }
     }
 

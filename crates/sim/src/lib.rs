@@ -1,6 +1,8 @@
 //! A simulated model server: vLLM's API and metrics page over a model of its batch, cache and queue.
 //!
 //! - `engine`: the pure model: requests in, tokens out, in virtual time
+//! - `profile`: engines that were measured, as plain numbers
+//! - `virtual_server`: the engine in virtual time, for callers outside of this crate
 //! - `driver`: the engine in real time
 //! - `api`: request and response bodies
 //! - `metrics_page`: the Prometheus page, as large and as odd as vLLM's
@@ -26,6 +28,7 @@ mod driver;
 mod engine;
 mod faults;
 mod metrics_page;
+mod profile;
 mod query;
 mod received;
 mod reply;
@@ -33,14 +36,17 @@ mod server;
 mod service;
 mod state;
 mod stream;
+mod virtual_server;
 mod wire;
 
 pub use args::SimArgs;
 pub use config::SimConfig;
 pub use faults::{FakeMetrics, Faults};
+pub use profile::EngineProfile;
 pub use received::Received;
 pub use server::{SimServer, run};
 pub use state::SimStats;
+pub use virtual_server::{Glance, VirtualEvent, VirtualRequest, VirtualServer};
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ use super::observer::Observer;
 use super::outcome::{GateDecision, Outcome, Rejection};
 use super::queue::Ticket;
 use super::settings::FlowSettings;
+use crate::clock;
 
 /// The answer to a waiter: released, with the signal to stop if it may be stopped, or refused.
 type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
@@ -142,14 +143,25 @@ impl Controller {
                 continue;
             };
             tokio::select! {
-                () = tokio::time::sleep_until(at.into()) => self.act(|state, load, now| {
-                    state.armed = None;
-                    state.judging = Judging { last: Some(now), postponed: None };
-                    state.gate.advance(now, load, &mut state.decisions);
-                }),
+                () = tokio::time::sleep_until(at.into()) => self.look(),
                 () = self.rearm.notified() => {}
             }
         }
+    }
+
+    /// When [`Controller::run`] would look at the queues next; `None` while it sleeps until something happens. For a
+    /// caller who plays that task in virtual time.
+    pub fn next_look(&self) -> Option<Instant> {
+        self.state.lock().armed
+    }
+
+    /// Looks at the queues, as [`Controller::run`] does when it is time.
+    pub fn look(&self) {
+        self.act(|state, load, now| {
+            state.armed = None;
+            state.judging = Judging { last: Some(now), postponed: None };
+            state.gate.advance(now, load, &mut state.decisions);
+        });
     }
 
     /// Waits until the request may be scheduled. Dropping the future withdraws it; dropping the permit ends the
@@ -466,5 +478,5 @@ impl Drop for Permit {
 }
 
 fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
+    clock::simulated().unwrap_or_else(|| tokio::time::Instant::now().into_std())
 }

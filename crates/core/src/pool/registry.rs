@@ -208,7 +208,7 @@ impl Pool {
             writer.dismiss(gone);
         }
         writer.departed.retain(|_, load| load.strong_count() > 0);
-        writer.absence.note(endpoints.is_empty(), Instant::now());
+        writer.absence.note(endpoints.is_empty(), crate::clock::now());
         let version = old.version() + 1;
         self.snapshot.store(Arc::new(Snapshot::new(version, endpoints)));
         drop(writer);

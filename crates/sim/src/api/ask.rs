@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 use super::error::ApiError;
 use super::members::LastMembers;
 use crate::config::SimConfig;
-use crate::engine::{Submission, tokens};
+use crate::engine::{Prompt, Submission, tokens};
 
 /// Tokens of an answer when the request sets no limit.
 const DEFAULT_TOKENS: u32 = 16;
@@ -104,7 +104,7 @@ pub(crate) fn ask(dialect: Dialect, body: &[u8], config: &SimConfig) -> Result<A
     };
     let submission = Submission {
         answer_seed: tokens::answer_seed(&prompt, config.seed),
-        prompt,
+        prompt: Prompt::Tokens(prompt),
         adapter,
         max_tokens,
         // Completions have a limit of their own; elsewhere an answer without one ends by itself.
@@ -144,7 +144,7 @@ pub(crate) fn embeddings(body: &[u8], config: &SimConfig) -> Result<EmbeddingAsk
         push_prompt(text, &mut tokens)?;
         inputs.push(tokens);
     }
-    let prompt: Vec<u32> = inputs.concat();
+    let prompt = Prompt::Tokens(inputs.concat());
     let submission = Submission { prompt, adapter, max_tokens: 1, stops_by_itself: true, answer_seed: 0 };
     Ok(EmbeddingAsk { model, inputs, submission })
 }

@@ -62,7 +62,7 @@ fn of_a_repeated_member_the_last_counts_at_every_depth() {
     let ask = ask::ask(Dialect::Chat, text.as_bytes(), &config()).unwrap();
     let plain = chat(&json!({"model": "lora", "messages": [{"role": "user", "content": "b"}]}));
     assert_eq!(ask.model, "lora");
-    assert_eq!(ask.submission.prompt, plain.submission.prompt);
+    assert_eq!(ask.submission.prompt.tokens(), plain.submission.prompt.tokens());
     assert_eq!((ask.submission.max_tokens, ask.stream, ask.include_usage), (3, false, true));
 }
 
@@ -87,7 +87,7 @@ fn bad_requests_are_told_so() {
 #[test]
 fn a_prompt_may_be_token_ids() {
     let ask = read(Dialect::Completions, &json!({"prompt": [5, 6, 7]})).unwrap();
-    assert_eq!(ask.submission.prompt, [5, 6, 7]);
+    assert_eq!(ask.submission.prompt.tokens(), [5, 6, 7]);
     assert_eq!(ask.submission.max_tokens, 16);
 }
 
@@ -96,7 +96,7 @@ fn text_parts_read_like_the_same_text_in_one_piece() {
     let parts =
         chat(&json!({"messages": [{"role": "user", "content": [{"type": "text", "text": "hello"}]}]}));
     let plain = chat(&json!({"messages": [{"role": "user", "content": "hello"}]}));
-    assert_eq!(parts.submission.prompt, plain.submission.prompt);
+    assert_eq!(parts.submission.prompt.tokens(), plain.submission.prompt.tokens());
 }
 
 #[test]
@@ -108,10 +108,12 @@ fn the_next_turn_of_a_chat_begins_with_the_tokens_of_this_one() {
     let second = chat(&json!({"messages": [
         {"role": "user", "content": "hello"}, {"role": "assistant", "content": said}, {"role": "user", "content": "go on"}
     ]}));
-    assert!(second.submission.prompt.starts_with(&first.submission.prompt));
+    assert!(second.submission.prompt.tokens().starts_with(first.submission.prompt.tokens()));
     let seed = first.submission.answer_seed;
     let generated: Vec<u32> = (0..5).map(|i| crate::engine::tokens::word_token(seed, i)).collect();
-    assert!(second.submission.prompt[first.submission.prompt.len()..].starts_with(&generated));
+    assert!(
+        second.submission.prompt.tokens()[first.submission.prompt.tokens().len()..].starts_with(&generated)
+    );
 }
 
 #[test]

@@ -61,6 +61,11 @@ impl Adapters {
         self.rows.push_back(AdapterRow { running, waiting, at: now });
     }
 
+    /// Names with at least one running request, and with at least one waiting request: sorted, comma-separated.
+    pub(crate) fn names(&self) -> (String, String) {
+        (join(&self.running), join(&self.waiting))
+    }
+
     /// All rows, in order of first appearance.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &AdapterRow> {
         self.rows.iter()

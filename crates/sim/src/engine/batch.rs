@@ -10,9 +10,10 @@ use std::time::Duration;
 
 use super::adapters::Adapters;
 use super::blocks::BlockPool;
-use super::request::{Request, Running};
+use super::request::{Request, Running, prompt_hashes};
 use super::stats::Stats;
-use super::types::{EngineLimits, EngineValues, Event, RequestId, Submission, SubmitError};
+use super::types::{EngineLimits, EngineValues, Event, Prompt, RequestId, Submission, SubmitError};
+use crate::virtual_server::Glance;
 
 #[derive(Debug)]
 struct Step {
@@ -36,6 +37,8 @@ pub(crate) struct Engine {
     next_id: RequestId,
     next_place: u64,
     version: u64,
+    /// Multiple of the speed of the step times.
+    speed: Option<f64>,
 }
 
 impl Engine {
@@ -57,6 +60,7 @@ impl Engine {
             next_id: 0,
             next_place: 0,
             version: 0,
+            speed: None,
         }
     }
 
@@ -159,6 +163,38 @@ impl Engine {
         }
     }
 
+    /// Multiplies the speed of all steps that begin from now on.
+    pub(crate) fn set_speed(&mut self, speed: f64) {
+        self.speed = Some(speed);
+    }
+
+    /// The state without counters.
+    pub(crate) fn glance(&self) -> Glance {
+        let (adapters_running, adapters_waiting) = self.adapters.names();
+        Glance {
+            running: self.running.len(),
+            waiting: self.waiting.len(),
+            kv_usage: self.pool.used() as f64 / self.pool.capacity() as f64,
+            adapters_running,
+            adapters_waiting,
+        }
+    }
+
+    /// Prompt tokens of waiting and running requests that are not computed. What the cache holds of waiting ones counts
+    /// as not computed.
+    pub(crate) fn uncomputed_tokens(&self) -> usize {
+        let waiting: usize = self.waiting.iter().map(Request::tokens).sum();
+        waiting + self.running.values().map(|running| running.uncomputed).sum::<usize>()
+    }
+
+    /// Tokens of a prompt that would have to be computed now.
+    pub(crate) fn uncached_tokens(&self, prompt: &Prompt, adapter: Option<&str>) -> usize {
+        let block_size = self.limits.block_size;
+        let (hashes, _) = prompt_hashes(prompt, adapter, block_size);
+        let reusable = prompt.len().saturating_sub(1) / block_size;
+        prompt.len() - self.pool.cached(&hashes).min(reusable) * block_size
+    }
+
     fn catch_up(&mut self, now: Duration) {
         while let Some(at) = self.next_event_time().filter(|at| *at <= now) {
             self.version += 1;
@@ -212,7 +248,7 @@ impl Engine {
             plan.push((*place, 0));
         }
         budget -= plan.len();
-        let mut length = if plan.is_empty() { Duration::ZERO } else { self.limits.inter_token };
+        let (decoding, mut prefill) = (plan.len(), 0);
         for (place, running) in ready().filter(|(_, running)| running.uncomputed > 0) {
             let chunk = running.uncomputed.min(budget);
             if chunk == 0 {
@@ -220,9 +256,14 @@ impl Engine {
             }
             budget -= chunk;
             plan.push((*place, chunk));
-            length = length.saturating_add(self.limits.prefill_per_token.saturating_mul(chunk as u32));
+            prefill += chunk;
         }
         if !plan.is_empty() {
+            let length = self.limits.step_times.step(decoding, prefill);
+            let length = match self.speed {
+                None => length,
+                Some(speed) => length.div_f64(speed.max(1e-3)),
+            };
             self.step = Some(Step { ends: now.saturating_add(length), plan });
         }
     }

@@ -91,6 +91,12 @@ impl BlockPool {
         Some((taken, hits))
     }
 
+    /// How many of these blocks, from the first on, are cached. A cached block is taken to follow cached ones, which
+    /// the order of eviction nearly always keeps true.
+    pub(crate) fn cached(&self, hashes: &[u64]) -> usize {
+        hashes.partition_point(|hash| self.by_hash.contains_key(hash))
+    }
+
     /// Takes one block without content, or nothing if every block is held.
     pub(crate) fn take_one(&mut self) -> Option<BlockId> {
         if self.blocks.len() < self.capacity {

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::blocks::{self, BlockId};
 use super::stats::Stats;
 use super::tokens;
-use super::types::{FinishReason, RequestId, Submission};
+use super::types::{FinishReason, Prompt, RequestId, Submission};
 
 /// A request, waiting or running.
 #[derive(Debug)]
@@ -17,6 +17,8 @@ pub(super) struct Request {
     max_tokens: u32,
     stops_by_itself: bool,
     answer_seed: u64,
+    /// The answer consists of words that a client may send back.
+    speaks: bool,
     /// Hashes of the full blocks of prompt and answer.
     pub(super) hashes: Vec<u64>,
     /// Tokens after the last full block.
@@ -35,14 +37,16 @@ pub(super) struct Request {
 
 impl Request {
     pub(super) fn new(id: RequestId, submission: Submission, block_size: usize, now: Duration) -> Self {
-        let mut request = Self {
+        let (hashes, tail) = prompt_hashes(&submission.prompt, submission.adapter.as_deref(), block_size);
+        Self {
             id,
             prompt_tokens: submission.prompt.len(),
             max_tokens: submission.max_tokens.max(1),
             stops_by_itself: submission.stops_by_itself,
             answer_seed: submission.answer_seed,
-            hashes: Vec::with_capacity(submission.prompt.len() / block_size + 1),
-            tail: Vec::new(),
+            speaks: matches!(submission.prompt, Prompt::Tokens(_)),
+            hashes,
+            tail,
             block_size,
             generated: 0,
             arrived: now,
@@ -52,14 +56,7 @@ impl Request {
             preemptions: 0,
             cached_tokens: 0,
             adapter: submission.adapter,
-        };
-        let mut full = submission.prompt.chunks_exact(block_size);
-        for block in full.by_ref() {
-            let parent = request.parent();
-            request.hashes.push(blocks::chain(parent, block));
         }
-        request.tail = full.remainder().to_vec();
-        request
     }
 
     /// Tokens of prompt and answer so far.
@@ -112,7 +109,12 @@ impl Request {
 
     /// Adds the newest token to the block chain. Returns index and hash of a block that became full by it.
     pub(super) fn extend_chain(&mut self) -> Option<(usize, u64)> {
-        self.tail.push(tokens::word_token(self.answer_seed, self.generated - 1));
+        let index = self.generated - 1;
+        self.tail.push(if self.speaks {
+            tokens::word_token(self.answer_seed, index)
+        } else {
+            tokens::mix(self.answer_seed ^ u64::from(index)) as u32
+        });
         if self.tail.len() < self.block_size {
             return None;
         }
@@ -150,6 +152,42 @@ impl Request {
 
     fn parent(&self) -> u64 {
         self.hashes.last().copied().unwrap_or_else(|| blocks::chain_root(self.adapter.as_deref()))
+    }
+}
+
+/// Hashes of the full blocks of a prompt, and the tokens after them.
+pub(super) fn prompt_hashes(
+    prompt: &Prompt,
+    adapter: Option<&str>,
+    block_size: usize,
+) -> (Vec<u64>, Vec<u32>) {
+    let mut parent = blocks::chain_root(adapter);
+    let mut hashes = Vec::with_capacity(prompt.len() / block_size + 1);
+    match prompt {
+        Prompt::Tokens(tokens) => {
+            let mut full = tokens.chunks_exact(block_size);
+            for block in full.by_ref() {
+                parent = blocks::chain(parent, block);
+                hashes.push(parent);
+            }
+            (hashes, full.remainder().to_vec())
+        }
+        Prompt::Blocks { ids, block_tokens, tokens } => {
+            let id = |at: usize| ids.get(at / block_tokens).copied().unwrap_or_default();
+            for block in 0..tokens / block_size {
+                let (first, last) = (block * block_size, (block + 1) * block_size - 1);
+                // The place within the first named block tells where the cuts between blocks lie.
+                parent =
+                    tokens::mix(parent ^ tokens::mix(id(first)).wrapping_add((first % block_tokens) as u64));
+                for at in (first / block_tokens + 1)..=(last / block_tokens) {
+                    parent = tokens::mix(parent ^ tokens::mix(id(at * block_tokens)));
+                }
+                hashes.push(parent);
+            }
+            let rest = tokens % block_size;
+            let tail = (tokens - rest..*tokens).map(|at| tokens::mix(id(at) ^ at as u64) as u32);
+            (hashes, tail.collect())
+        }
     }
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use proptest::prelude::*;
 
-use super::{Engine, EngineLimits, Event, FinishReason, RequestId, Submission, SubmitError};
+use super::{
+    Engine, EngineLimits, Event, FinishReason, Prompt, RequestId, StepTimes, Submission, SubmitError,
+};
 
 fn limits() -> EngineLimits {
     EngineLimits {
@@ -16,13 +18,16 @@ fn limits() -> EngineLimits {
         block_size: 4,
         blocks: 64,
         first_token_base: Duration::from_millis(5),
-        prefill_per_token: Duration::from_millis(1),
-        inter_token: Duration::from_millis(10),
+        step_times: StepTimes::Linear {
+            prefill_per_token: Duration::from_millis(1),
+            inter_token: Duration::from_millis(10),
+        },
     }
 }
 
 fn ask(prompt: std::ops::Range<u32>, max_tokens: u32) -> Submission {
-    Submission { prompt: prompt.collect(), adapter: None, max_tokens, stops_by_itself: false, answer_seed: 1 }
+    let prompt = Prompt::Tokens(prompt.collect());
+    Submission { prompt, adapter: None, max_tokens, stops_by_itself: false, answer_seed: 1 }
 }
 
 fn ms(ms: u64) -> Duration {
@@ -174,7 +179,7 @@ fn a_turn_of_a_conversation_finds_the_answer_before_it_in_the_cache() {
     engine.advance(ms(1000));
     let mut prompt: Vec<u32> = (0..8).collect();
     prompt.extend((0..9).map(|i| super::tokens::word_token(1, i)));
-    engine.submit(Submission { prompt, ..ask(0..0, 1) }, ms(1000)).unwrap();
+    engine.submit(Submission { prompt: Prompt::Tokens(prompt), ..ask(0..0, 1) }, ms(1000)).unwrap();
     assert_eq!(engine.values().stats.cache_hits, 16);
 }
 
@@ -207,7 +212,9 @@ proptest! {
             max_running: 3, max_waiting: 12, max_adapters: Some(2), max_step_tokens: step_tokens, blocks, ..limits()
         };
         if instant {
-            (limits.first_token_base, limits.prefill_per_token, limits.inter_token) = Default::default();
+            limits.first_token_base = Duration::ZERO;
+            limits.step_times =
+                StepTimes::Linear { prefill_per_token: Duration::ZERO, inter_token: Duration::ZERO };
         }
         let mut engine = Engine::new(limits);
         let mut now = Duration::ZERO;

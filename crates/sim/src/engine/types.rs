@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::adapters::AdapterRow;
 use super::stats::Stats;
+use super::step_times::StepTimes;
 
 /// Names a request within its engine.
 pub(crate) type RequestId = u64;
@@ -26,17 +27,54 @@ pub(crate) struct EngineLimits {
     pub(crate) blocks: usize,
     /// Fixed time before a request takes part in its first step.
     pub(crate) first_token_base: Duration,
-    /// Time per prompt token that the cache does not have.
-    pub(crate) prefill_per_token: Duration,
-    /// Time of a decode step.
-    pub(crate) inter_token: Duration,
+    /// Length of a step.
+    pub(crate) step_times: StepTimes,
+}
+
+/// The tokens of a prompt.
+#[derive(Debug, Clone)]
+pub(crate) enum Prompt {
+    /// Their ids.
+    Tokens(Vec<u32>),
+    /// Names of blocks of them: equal ids at equal places mean equal tokens.
+    Blocks {
+        /// The names.
+        ids: Arc<[u64]>,
+        /// Tokens in each block; the last one may be cut short.
+        block_tokens: usize,
+        /// Tokens in all.
+        tokens: usize,
+    },
+}
+
+impl Prompt {
+    /// Number of tokens.
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Tokens(tokens) => tokens.len(),
+            Self::Blocks { tokens, .. } => *tokens,
+        }
+    }
+
+    /// The ids of the tokens, if they are known.
+    #[cfg(test)]
+    pub(crate) fn tokens(&self) -> &[u32] {
+        match self {
+            Self::Tokens(tokens) => tokens,
+            Self::Blocks { .. } => &[],
+        }
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
 }
 
 /// What to generate.
 #[derive(Debug, Clone)]
 pub(crate) struct Submission {
-    /// Prompt token ids; an empty prompt is refused.
-    pub(crate) prompt: Vec<u32>,
+    /// The prompt; an empty one is refused.
+    pub(crate) prompt: Prompt,
     /// LoRA adapter, or the base model.
     pub(crate) adapter: Option<Arc<str>>,
     /// Tokens to generate, at least one.

@@ -8,7 +8,7 @@ use super::page::{PageValues, filtered, whole};
 use super::template::{PageShape, Template};
 use super::{HttpStats, Served};
 use crate::config::SimConfig;
-use crate::engine::{Engine, Submission};
+use crate::engine::{Engine, Prompt, Submission};
 
 fn shape() -> PageShape {
     PageShape {
@@ -29,7 +29,7 @@ fn values(shape: &PageShape) -> PageValues {
     let engines = (0..shape.engines).map(|_| {
         let mut engine = Engine::new(limits.clone());
         for _ in 0..2 {
-            let prompt = (0..100).collect();
+            let prompt = Prompt::Tokens((0..100).collect());
             let submission =
                 Submission { prompt, adapter: None, max_tokens: 10, stops_by_itself: false, answer_seed: 0 };
             engine.submit(submission, Duration::ZERO).unwrap();

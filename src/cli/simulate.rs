@@ -1,0 +1,184 @@
+//! `pointsman simulate`: flags, wiring and output.
+
+mod conditions;
+mod policies;
+mod values;
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use pointsman_sim::EngineProfile;
+
+use crate::plugins::Registry;
+use crate::simulate::{
+    Condition, Experiment, GENERATORS, Generator, Objective, Report, Step, Workload, read_trace,
+};
+
+/// Wall time between two lines of progress.
+const BETWEEN_LINES: Duration = Duration::from_secs(2);
+
+/// Plays a trace against simulated servers in virtual time, and compares configurations.
+///
+/// The program's own code chooses: the parser, plugins, flow control and ledger that `serve` builds from the same
+/// configuration. The same seed gives the same result.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct SimulateArgs {
+    /// Trace file (Mooncake, Qwen-Bailian, Azure, BurstGPT), folder or file of agent sessions, or a made-up load: chat,
+    /// lora, batch, shared-server, slow-server, restarts, bursts
+    #[arg(long, value_name = "PATH|NAME")]
+    trace: String,
+    /// Configuration file to compare; repeat for several. `recommended` is the recommended one, `round-robin` sends to
+    /// each server in turn. The reference's default always comes first, and the others are compared with it
+    #[arg(long, value_name = "PATH|NAME")]
+    config: Vec<String>,
+    /// Servers
+    #[arg(long, default_value_t = 8, value_parser = values::servers)]
+    servers: usize,
+    /// What the servers are like: h100-70b, h100-70b-tp8, a100-70b, a100-70b-tp8, demo
+    #[arg(long, default_value = "h100-70b", value_parser = values::engine)]
+    engine: &'static EngineProfile,
+    /// Multiple of the trace's rate, such as 1.5x; several with commas
+    #[arg(long, default_value = "1x", value_delimiter = ',', value_parser = values::rate)]
+    rate: Vec<f64>,
+    /// Seeds, which make repetitions
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    seeds: u64,
+    /// First seed
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Replicas of the picker, 1 to 64; several with commas, or a range such as 1..8, which doubles from one to the next
+    #[arg(long, default_value = "1", value_parser = values::replicas)]
+    replicas: values::Counts,
+    /// Server that is gone from a time on, such as server=3@120s, or for a while: server=3@120s+30s
+    #[arg(long, value_name = "CONDITION", value_parser = conditions::fail)]
+    fail: Vec<conditions::Conditions>,
+    /// Server that works at a multiple of its speed from a time on, such as server=3@60s:0.5
+    #[arg(long, value_name = "CONDITION", value_parser = conditions::slow)]
+    slow: Vec<conditions::Conditions>,
+    /// Server that others keep busy with this many requests from a time on, such as server=3@60s:48
+    #[arg(long, value_name = "CONDITION", value_parser = conditions::busy)]
+    busy: Vec<conditions::Conditions>,
+    /// Time between two readings of a server's metrics; several with commas
+    #[arg(long, default_value = "50ms", value_delimiter = ',', value_parser = values::interval)]
+    interval: Vec<Duration>,
+    /// Time from asking a server for its metrics until they are read
+    #[arg(long, default_value = "2ms", value_parser = values::duration)]
+    latency: Duration,
+    /// Longest time by which that is longer, at random
+    #[arg(long, default_value = "3ms", value_parser = values::duration)]
+    jitter: Duration,
+    /// Longest time to first token of a good answer
+    #[arg(long, default_value = "5s", value_parser = values::duration)]
+    slo_ttft: Duration,
+    /// Longest mean time between tokens of a good answer
+    #[arg(long, default_value = "200ms", value_parser = values::duration)]
+    slo_tbt: Duration,
+    /// First requests of the trace that are played; 0 means all
+    #[arg(long, default_value_t = 0)]
+    requests: usize,
+    /// Length of a made-up load
+    #[arg(long = "for", default_value = "10m", value_parser = values::length)]
+    length: Duration,
+    /// File for the report: one HTML page with plots
+    #[arg(long, value_name = "PATH")]
+    report: Option<PathBuf>,
+    /// File for the figures as JSON; `-` is standard output, instead of the table
+    #[arg(long, value_name = "PATH")]
+    json: Option<PathBuf>,
+}
+
+/// Runs everything and writes what came out.
+pub(super) fn run(args: &SimulateArgs, registry: Registry) -> ExitCode {
+    match simulate(args, registry) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn simulate(args: &SimulateArgs, registry: Registry) -> anyhow::Result<()> {
+    let conditions =
+        [&args.fail, &args.slow, &args.busy].into_iter().flatten().flat_map(|given| given.0.clone());
+    let conditions: Vec<Condition> = conditions.collect();
+    for condition in &conditions {
+        let (server, servers) = (condition.server, args.servers);
+        anyhow::ensure!(server < servers, "server={server}: there are {servers} servers, numbered from 0");
+    }
+    let experiment = Experiment {
+        policies: policies::policies(&args.config, registry)?,
+        servers: args.servers,
+        profile: args.engine,
+        rates: args.rate.clone(),
+        replicas: args.replicas.0.clone(),
+        intervals: args.interval.clone(),
+        latency: args.latency,
+        jitter: args.jitter,
+        conditions,
+        objective: Objective { first_token: args.slo_ttft, between_tokens: args.slo_tbt },
+        seeds: (0..args.seeds).map(|number| args.seed.wrapping_add(number)).collect(),
+    };
+    let mut told = Instant::now();
+    let report = experiment.run(&|seed| workload(args, seed), &mut |step| tell(&mut told, step))?;
+    write(args, &report)
+}
+
+/// The requests of a seed.
+fn workload(args: &SimulateArgs, seed: u64) -> anyhow::Result<Workload> {
+    let path = Path::new(&args.trace);
+    let whole = match Generator::named(&args.trace) {
+        Some(generator) => generator.workload(args.servers, args.length, seed),
+        None if !path.exists() => {
+            let names: Vec<&str> = GENERATORS.iter().map(|generator| generator.name).collect();
+            anyhow::bail!(
+                "--trace: there is no file {:?}; made-up loads are {}",
+                args.trace,
+                names.join(", ")
+            )
+        }
+        None => read_trace(path, seed)?,
+    };
+    Ok(if args.requests == 0 { whole } else { whole.first(args.requests) })
+}
+
+/// A line now and then, for people who wait.
+fn tell(told: &mut Instant, step: Step<'_>) {
+    if told.elapsed() < BETWEEN_LINES {
+        return;
+    }
+    *told = Instant::now();
+    let Step { number, of, policy, progress } = step;
+    let end = if io::stderr().is_terminal() { '\r' } else { '\n' };
+    eprint!(
+        "run {number} of {of}, {policy}: {} of {} requests, {:.0} s of virtual time   {end}",
+        progress.over,
+        progress.of,
+        progress.now.as_secs_f64()
+    );
+}
+
+fn write(args: &SimulateArgs, report: &Report) -> anyhow::Result<()> {
+    let json = || serde_json::to_string_pretty(report).context("cannot write the figures");
+    let mut out = io::stdout().lock();
+    let to_output = args.json.as_deref() == Some(Path::new("-"));
+    let text = if to_output { json()? + "\n" } else { report.table() };
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Nobody left to read is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
+        _ => {}
+    }
+    let save = |path: &Path, text: &str| {
+        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
+    };
+    if let Some(path) = args.json.as_deref().filter(|_| !to_output) {
+        save(path, &json()?)?;
+    }
+    if let Some(path) = &args.report {
+        save(path, &crate::simulate::html(report))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,118 @@
+//! Requests and responses as bytes, as a client and a model server would send them.
+
+use bytes::Bytes;
+
+use super::workload::{Request, mix};
+use crate::director::{Ask, BodySeen, SubsetHint};
+use crate::request::Headers;
+
+/// Bytes of text that make a token, as prefix indexes estimate it.
+const BYTES_PER_TOKEN: usize = 4;
+/// The model without adapters.
+const MODEL: &str = "simulated";
+
+/// A completion request whose prompt spells the request's blocks.
+pub(super) fn ask(request: &Request, number: usize, block_tokens: u32) -> Ask {
+    let model = request.adapter.as_deref().unwrap_or(MODEL);
+    let length = request.input as usize * BYTES_PER_TOKEN;
+    let mut body = Vec::with_capacity(length + 200);
+    body.extend_from_slice(b"{\"model\":\"");
+    body.extend_from_slice(model.as_bytes());
+    body.extend_from_slice(b"\",\"prompt\":\"");
+    push_prompt(&mut body, &request.blocks, block_tokens as usize * BYTES_PER_TOKEN, length);
+    body.extend_from_slice(
+        format!(
+            "\",\"max_tokens\":{},\"stream\":true,\"stream_options\":{{\"include_usage\":true}}}}",
+            request.output
+        )
+        .as_bytes(),
+    );
+    let mut headers = Headers::new();
+    let mut push =
+        |name: &'static str, value: String| headers.push(Bytes::from_static(name.as_bytes()), value.into());
+    push(":method", "POST".to_owned());
+    push(":path", "/v1/completions".to_owned());
+    push("content-type", "application/json".to_owned());
+    push("x-request-id", format!("simulated-{number}"));
+    push("x-gateway-inference-fairness-id", format!("session-{}", request.session));
+    if let Some(objective) = &request.objective {
+        push("x-gateway-inference-objective", objective.to_string());
+    }
+    Ask { headers, body: body.into(), body_seen: BodySeen::Whole, hint: SubsetHint::Absent }
+}
+
+/// Appends `length` bytes of text: `block_bytes` for each block, made from its id.
+fn push_prompt(out: &mut Vec<u8>, blocks: &[u64], block_bytes: usize, length: usize) {
+    const DIGITS: &[u8; 16] = b"abcdefghijklmnop";
+    let end = out.len() + length;
+    for id in blocks {
+        let block_end = (out.len() + block_bytes).min(end);
+        let mut part = *id;
+        while out.len() < block_end {
+            part = mix(part);
+            for byte in part.to_le_bytes() {
+                out.extend_from_slice(&[DIGITS[usize::from(byte >> 4)], DIGITS[usize::from(byte & 15)]]);
+            }
+        }
+        out.truncate(block_end);
+    }
+    out.resize(end, b' ');
+}
+
+/// Headers of a streamed answer.
+pub(super) fn response_headers() -> Headers {
+    let mut headers = Headers::new();
+    for (name, value) in [(":status", "200"), ("content-type", "text/event-stream")] {
+        headers.push(Bytes::from_static(name.as_bytes()), Bytes::from_static(value.as_bytes()));
+    }
+    headers
+}
+
+/// The event of a first token.
+pub(super) fn first_chunk() -> Bytes {
+    Bytes::from_static(
+        b"data: {\"object\":\"text_completion\",\"choices\":[{\"index\":0,\"text\":\" a\"}]}\n\n",
+    )
+}
+
+/// The events at the end of an answer.
+pub(super) fn last_chunk(prompt: u32, answer: u32, cached: u32) -> Bytes {
+    format!(
+        "data: {{\"object\":\"text_completion\",\"choices\":[],\"usage\":{{\"prompt_tokens\":{prompt},\
+         \"completion_tokens\":{answer},\"total_tokens\":{},\"prompt_tokens_details\":{{\"cached_tokens\":{cached}}}}}}}\n\n\
+         data: [DONE]\n\n",
+        prompt + answer
+    )
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::time::Duration;
+
+    use super::*;
+    use crate::simulate::workload::Start;
+
+    #[test]
+    fn equal_blocks_at_equal_places_are_equal_text() {
+        let body = |blocks: &[u64], input| {
+            let request = Request {
+                start: Start::At(Duration::ZERO),
+                input,
+                output: 3,
+                blocks: Arc::from(blocks),
+                session: 0,
+                adapter: None,
+                objective: None,
+            };
+            let ask = ask(&request, 0, 16);
+            let body: serde_json::Value = serde_json::from_slice(&ask.body).unwrap();
+            body["prompt"].as_str().unwrap().to_owned()
+        };
+        let (one, two) = (body(&[1, 2, 3], 40), body(&[1, 2, 4], 48));
+        assert_eq!((one.len(), two.len()), (160, 192));
+        assert_eq!(one[..128], two[..128]);
+        assert_ne!(one[128..], two[128..160]);
+    }
+}

@@ -1,0 +1,156 @@
+//! All runs of one call: every chooser under every circumstance with every seed.
+
+use std::time::Duration;
+
+use pointsman_sim::EngineProfile;
+
+use super::compare::compare;
+use super::figures::{Figures, Objective, figures};
+use super::picker::Brain;
+use super::plot::plot;
+use super::report::{Plot, Report, Scenario};
+use super::workload::{Condition, Workload};
+use super::world::{Chooser, Progress, Setting, run};
+
+/// Makes a replica of the picker from a seed and named priorities.
+pub type MakeBrain<'p> = Box<dyn Fn(u64, &[(String, i32)]) -> anyhow::Result<Brain> + 'p>;
+
+/// Someone who chooses servers.
+pub struct Policy<'p> {
+    /// Name in the report.
+    pub name: String,
+    /// Makes replicas, with the workload's priorities; `None` sends to each server in turn.
+    pub brain: Option<MakeBrain<'p>>,
+}
+
+impl std::fmt::Debug for Policy<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Policy").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What is to be run.
+#[derive(Debug)]
+pub struct Experiment<'p> {
+    /// The first one is what the others are compared with.
+    pub policies: Vec<Policy<'p>>,
+    /// Servers.
+    pub servers: usize,
+    /// What they are like.
+    pub profile: &'static EngineProfile,
+    /// Multiples of the workload's rate.
+    pub rates: Vec<f64>,
+    /// Numbers of replicas.
+    pub replicas: Vec<usize>,
+    /// Times between two readings of a server.
+    pub intervals: Vec<Duration>,
+    /// Time from asking a server for its metrics until they are read.
+    pub latency: Duration,
+    /// Longest time by which that is longer, at random.
+    pub jitter: Duration,
+    /// What befalls servers, beside what the workload says.
+    pub conditions: Vec<Condition>,
+    /// The promise.
+    pub objective: Objective,
+    /// Seeds.
+    pub seeds: Vec<u64>,
+}
+
+/// Which run is under way, and how far it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Step<'s> {
+    /// Number of the run, from 1.
+    pub number: usize,
+    /// Runs in all.
+    pub of: usize,
+    /// The chooser.
+    pub policy: &'s str,
+    /// How far the run is.
+    pub progress: Progress,
+}
+
+impl Experiment<'_> {
+    /// Runs everything. `workload` makes the requests of a seed.
+    pub fn run(
+        &self,
+        workload: &dyn Fn(u64) -> anyhow::Result<Workload>,
+        step: &mut dyn FnMut(Step<'_>),
+    ) -> anyhow::Result<Report> {
+        let mut report = Report {
+            version: env!("CARGO_PKG_VERSION"),
+            trace: String::new(),
+            engine: format!("{} ({})", self.profile.name, self.profile.about),
+            servers: self.servers,
+            seeds: self.seeds.clone(),
+            slo_ttft_ms: self.objective.first_token.as_secs_f64() * 1e3,
+            slo_tbt_ms: self.objective.between_tokens.as_secs_f64() * 1e3,
+            scenarios: Vec::new(),
+        };
+        let circumstances = self.circumstances();
+        let mut number = 0;
+        for (rate, replicas, interval) in &circumstances {
+            let mut runs: Vec<Vec<Figures>> = vec![Vec::new(); self.policies.len()];
+            let mut plots: Vec<Plot> = Vec::new();
+            for seed in &self.seeds {
+                let workload = workload(*seed)?.at_rate(*rate);
+                report.trace.clone_from(&workload.name);
+                let infinite = workload.infinite_cache();
+                let setting = self.setting(*replicas, *interval, *seed);
+                for (policy, runs) in self.policies.iter().zip(&mut runs) {
+                    number += 1;
+                    let of = circumstances.len() * self.seeds.len() * self.policies.len();
+                    let mut tell = |progress| step(Step { number, of, policy: &policy.name, progress });
+                    let notes = run(&workload, &setting, || policy.choosers(&workload, &setting), &mut tell)?;
+                    runs.push(figures(&workload, &notes, self.objective, infinite));
+                    if Some(seed) == self.seeds.first() {
+                        plots.push(plot(&policy.name, &notes));
+                    }
+                }
+            }
+            let first = runs.first().cloned().unwrap_or_default();
+            let compared =
+                self.policies.iter().zip(&runs).map(|(policy, runs)| compare(&policy.name, runs, &first));
+            report.scenarios.push(Scenario {
+                rate: *rate,
+                replicas: *replicas,
+                interval_ms: interval.as_secs_f64() * 1e3,
+                choosers: compared.collect(),
+                plots,
+            });
+        }
+        Ok(report)
+    }
+
+    fn circumstances(&self) -> Vec<(f64, usize, Duration)> {
+        let mut all = Vec::new();
+        for rate in &self.rates {
+            for replicas in &self.replicas {
+                all.extend(self.intervals.iter().map(|interval| (*rate, *replicas, *interval)));
+            }
+        }
+        all
+    }
+
+    fn setting(&self, replicas: usize, interval: Duration, seed: u64) -> Setting {
+        Setting {
+            servers: self.servers,
+            profile: self.profile,
+            replicas,
+            interval,
+            latency: self.latency,
+            jitter: self.jitter,
+            seed,
+            conditions: self.conditions.clone(),
+        }
+    }
+}
+
+impl Policy<'_> {
+    fn choosers(&self, workload: &Workload, setting: &Setting) -> anyhow::Result<Chooser> {
+        let Some(brain) = &self.brain else { return Ok(Chooser::RoundRobin) };
+        let seeds = (0..setting.replicas as u64)
+            .map(|replica| setting.seed.wrapping_mul(0x1_0000).wrapping_add(replica));
+        let brains = seeds.map(|seed| brain(seed, &workload.objectives)).collect::<anyhow::Result<_>>()?;
+        Ok(Chooser::Pickers(brains))
+    }
+}

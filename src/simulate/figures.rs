@@ -1,0 +1,201 @@
+//! What a run comes to.
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::record::{Fate, Notes, Record};
+use super::workload::Workload;
+
+/// The promise by which goodput is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Objective {
+    /// Longest time to first token.
+    pub first_token: Duration,
+    /// Longest mean time between the tokens of an answer.
+    pub between_tokens: Duration,
+}
+
+/// Times in milliseconds.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
+pub struct Times {
+    /// Mean.
+    pub mean: f64,
+    /// Median.
+    pub p50: f64,
+    /// 90th percentile.
+    pub p90: f64,
+    /// 95th percentile.
+    pub p95: f64,
+    /// 99th percentile.
+    pub p99: f64,
+}
+
+/// What one run comes to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
+pub struct Figures {
+    /// Requests of the workload.
+    pub requests: usize,
+    /// Requests that were answered.
+    pub answered: usize,
+    /// Requests that the picker refused.
+    pub refused: usize,
+    /// Requests whose server was gone, or could never run them.
+    pub failed: usize,
+    /// Requests that had not ended when the simulation did.
+    pub unfinished: usize,
+    /// Virtual seconds until the last request ended.
+    pub seconds: f64,
+    /// Time to first token of answered requests, from sending on.
+    pub ttft_ms: Times,
+    /// Time between two tokens.
+    pub tbt_ms: Times,
+    /// Share of all requests that were answered within the objective.
+    pub goodput: f64,
+    /// Share of the prompts' blocks that the servers' caches had.
+    pub hit_rate: f64,
+    /// The same for a cache that holds everything and forgets nothing.
+    pub infinite_hit_rate: f64,
+    /// Load of the busiest server divided by the mean load, a mean over time; 1 is even.
+    pub imbalance: f64,
+    /// Estimated time to first token beyond that at the best server, a mean.
+    pub regret_ms: f64,
+    /// Share of requests by server.
+    pub shares: Vec<f64>,
+}
+
+/// One figure by which choosers are compared.
+#[derive(Debug, Clone, Copy)]
+pub struct Measure {
+    /// Name in JSON.
+    pub name: &'static str,
+    /// Reads it.
+    pub of: fn(&Figures) -> f64,
+}
+
+/// All figures by which choosers are compared.
+pub const MEASURES: [Measure; 13] = [
+    Measure { name: "ttft_mean_ms", of: |figures| figures.ttft_ms.mean },
+    Measure { name: "ttft_p50_ms", of: |figures| figures.ttft_ms.p50 },
+    Measure { name: "ttft_p90_ms", of: |figures| figures.ttft_ms.p90 },
+    Measure { name: "ttft_p95_ms", of: |figures| figures.ttft_ms.p95 },
+    Measure { name: "ttft_p99_ms", of: |figures| figures.ttft_ms.p99 },
+    Measure { name: "tbt_mean_ms", of: |figures| figures.tbt_ms.mean },
+    Measure { name: "tbt_p50_ms", of: |figures| figures.tbt_ms.p50 },
+    Measure { name: "tbt_p90_ms", of: |figures| figures.tbt_ms.p90 },
+    Measure { name: "tbt_p99_ms", of: |figures| figures.tbt_ms.p99 },
+    Measure { name: "goodput", of: |figures| figures.goodput },
+    Measure { name: "hit_rate", of: |figures| figures.hit_rate },
+    Measure { name: "imbalance", of: |figures| figures.imbalance },
+    Measure { name: "regret_ms", of: |figures| figures.regret_ms },
+];
+
+/// The figures of a run. `infinite` are the blocks of all prompts, and those that an infinite cache has.
+pub(super) fn figures(
+    workload: &Workload,
+    notes: &Notes,
+    objective: Objective,
+    infinite: (u64, u64),
+) -> Figures {
+    let count = |fate| notes.records.iter().filter(|record| record.fate == fate).count();
+    let answered = || notes.records.iter().filter(|record| record.fate == Fate::Answered);
+    let mut firsts: Vec<f64> = answered().filter_map(|record| Some(millis(record.first_token()?))).collect();
+    firsts.sort_by(f64::total_cmp);
+    let gap = |share| notes.gaps.quantile(share) * 1e3;
+    let cached: u64 = notes.records.iter().map(|record| u64::from(record.cached)).sum();
+    let begun = |record: &&Record| record.first.is_some();
+    // Of requests that never began nothing was looked for.
+    let blocks: u64 = workload
+        .requests
+        .iter()
+        .zip(&notes.records)
+        .filter(|(_, record)| begun(record))
+        .map(|(request, _)| request.blocks.len() as u64)
+        .sum();
+    let servers = notes.samples.first().map_or(0, |sample| sample.load.len());
+    let mut sent = vec![0_usize; servers];
+    for server in notes.records.iter().filter_map(|record| record.server) {
+        if let Some(count) = sent.get_mut(server) {
+            *count += 1;
+        }
+    }
+    let all: usize = sent.iter().sum();
+    let regrets = notes.records.iter().filter(|record| record.server.is_some());
+    let kept = |record: &&Record| {
+        record.first_token().is_some_and(|first| first <= objective.first_token)
+            && record.between_tokens().is_none_or(|between| between <= objective.between_tokens)
+    };
+    Figures {
+        requests: notes.records.len(),
+        answered: count(Fate::Answered),
+        refused: count(Fate::Refused),
+        failed: count(Fate::Failed),
+        unfinished: count(Fate::Unfinished),
+        seconds: notes.end.as_secs_f64(),
+        ttft_ms: times(&firsts),
+        tbt_ms: Times {
+            mean: notes.gaps.mean() * 1e3,
+            p50: gap(0.5),
+            p90: gap(0.9),
+            p95: gap(0.95),
+            p99: gap(0.99),
+        },
+        goodput: share(answered().filter(kept).count() as f64, notes.records.len() as f64),
+        hit_rate: share(cached as f64, blocks as f64 * f64::from(workload.block_tokens)),
+        infinite_hit_rate: share(infinite.1 as f64, infinite.0 as f64),
+        imbalance: imbalance(notes),
+        regret_ms: share(regrets.map(|record| millis(record.regret)).sum(), all as f64),
+        shares: sent.iter().map(|count| share(*count as f64, all as f64)).collect(),
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e3
+}
+
+fn share(part: f64, of: f64) -> f64 {
+    if of > 0.0 { part / of } else { 0.0 }
+}
+
+/// Mean and nearest ranks of sorted values.
+fn times(sorted: &[f64]) -> Times {
+    let rank = |share: f64| {
+        let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
+        sorted.get(rank - 1).copied().unwrap_or_default()
+    };
+    Times {
+        mean: share(sorted.iter().sum(), sorted.len() as f64),
+        p50: rank(0.5),
+        p90: rank(0.9),
+        p95: rank(0.95),
+        p99: rank(0.99),
+    }
+}
+
+/// Samples with less than one request for each server say nothing of balance.
+fn imbalance(notes: &Notes) -> f64 {
+    let (mut sum, mut count) = (0.0, 0.0);
+    for sample in &notes.samples {
+        let loads: Vec<usize> = sample.load.iter().flatten().copied().collect();
+        let all: usize = loads.iter().sum();
+        if all >= loads.len().max(1) {
+            let most = loads.iter().max().copied().unwrap_or_default();
+            sum += most as f64 * loads.len() as f64 / all as f64;
+            count += 1.0;
+        }
+    }
+    share(sum, count)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn percentiles_take_the_nearest_rank() {
+        let values: Vec<f64> = (1..=100).map(f64::from).collect();
+        let times = times(&values);
+        assert_eq!((times.p50, times.p90, times.p99), (50.0, 90.0, 99.0));
+        assert_eq!(super::times(&[]), Times::default());
+    }
+}

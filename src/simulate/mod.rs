@@ -1,0 +1,46 @@
+//! `pointsman simulate`: the program's own decisions in virtual time, over request traces.
+//!
+//! The parser, producers, filters, scorers, pickers, flow control and the ledger of load are the very objects that
+//! `serve` builds from an `EndpointPickerConfig`. Simulated are the servers, the clients and the clock; readings of the
+//! servers are as old as the data layer's schedule makes them.
+//!
+//! - `workload`: requests, and what befalls servers; `traces` and `generate` make them
+//! - `body`: requests and responses as bytes
+//! - `picker`: one replica of the picker; `server`: one simulated server; `queue`: what is planned
+//! - `world`: the loop; `record`: what it notes
+//! - `figures`: what a run comes to; `compare`: choosers over several seeds
+//! - `experiment`: all runs; `report`, `plot`, `html`: how they are shown
+
+mod body;
+mod compare;
+mod experiment;
+mod figures;
+mod generate;
+mod html;
+mod picker;
+mod plot;
+mod queue;
+mod record;
+mod report;
+mod server;
+mod traces;
+mod workload;
+mod world;
+
+#[cfg(test)]
+mod tests;
+
+pub use compare::{Compared, Ratio};
+pub use experiment::{Experiment, MakeBrain, Policy, Step};
+pub use figures::{Figures, MEASURES, Measure, Objective, Times};
+pub use generate::{GENERATORS, Generator};
+pub use picker::Brain;
+pub use report::{Plot, Report, Scenario};
+pub use traces::read as read_trace;
+pub use workload::{Condition, Event, Request, Start, Workload};
+pub use world::Progress;
+
+/// The report as a page that needs nothing else.
+pub fn html(report: &Report) -> String {
+    html::page(report)
+}

@@ -1,0 +1,171 @@
+//! What is asked of the servers, and what befalls these meanwhile.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A sequence of requests.
+#[derive(Debug, Clone, Default)]
+pub struct Workload {
+    /// Name for reports.
+    pub name: String,
+    /// Tokens in a block of [`Request::blocks`], at least one.
+    pub block_tokens: u32,
+    /// In order of their start; a request that follows another stands after it.
+    pub requests: Vec<Request>,
+    /// Named priorities.
+    pub objectives: Vec<(String, i32)>,
+    /// LoRA adapters that fit one batch of a server; `None` without adapters.
+    pub max_adapters: Option<usize>,
+    /// What befalls servers.
+    pub conditions: Vec<Condition>,
+}
+
+/// One request.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Request {
+    /// When it is sent.
+    pub start: Start,
+    /// Tokens of the prompt, at least one.
+    pub input: u32,
+    /// Tokens of the answer, at least one.
+    pub output: u32,
+    /// Ids of the prompt's blocks: equal ids at equal places mean equal text.
+    pub blocks: Arc<[u64]>,
+    /// Who asks: requests of one session, or of one tenant.
+    pub session: u32,
+    /// LoRA adapter.
+    pub adapter: Option<Arc<str>>,
+    /// Objective.
+    pub objective: Option<Arc<str>>,
+}
+
+/// When a request is sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Start {
+    /// At this time.
+    At(Duration),
+    /// This long after the request at this place was answered.
+    After(usize, Duration),
+}
+
+/// Something that befalls a server at a time.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Condition {
+    /// The time.
+    pub at: Duration,
+    /// Number of the server, from 0.
+    pub server: usize,
+    /// What happens.
+    pub what: Event,
+}
+
+/// What befalls a server.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Event {
+    /// It is gone: its requests fail, nothing answers.
+    Down,
+    /// It is back with an empty cache.
+    Up,
+    /// It leaves the pool; what runs there goes on.
+    Leaves,
+    /// It comes into the pool.
+    Joins,
+    /// From now on it works at this multiple of its speed.
+    Speed(f64),
+    /// Strangers keep this many requests there from now on.
+    Strangers(u32),
+}
+
+impl Workload {
+    /// Tokens of all prompts.
+    pub fn input_tokens(&self) -> u64 {
+        self.requests.iter().map(|request| u64::from(request.input)).sum()
+    }
+
+    /// The same requests at `rate` times the speed: all times between arrivals, and all pauses, shrink.
+    #[must_use]
+    pub fn at_rate(mut self, rate: f64) -> Self {
+        for request in &mut self.requests {
+            request.start = match request.start {
+                Start::At(at) => Start::At(at.div_f64(rate)),
+                Start::After(before, pause) => Start::After(before, pause.div_f64(rate)),
+            };
+        }
+        self
+    }
+
+    /// The first `most` requests.
+    #[must_use]
+    pub fn first(mut self, most: usize) -> Self {
+        self.requests.truncate(most);
+        self
+    }
+
+    /// Blocks of all prompts, and those of them that a cache which forgets nothing would have: the beginning of each
+    /// prompt that some earlier one had too. Adapters do not share.
+    pub fn infinite_cache(&self) -> (u64, u64) {
+        let mut seen = hashbrown::HashSet::new();
+        let (mut all, mut found) = (0, 0);
+        for request in &self.requests {
+            let mut chain = request
+                .adapter
+                .as_deref()
+                .map_or(0, |name| name.bytes().fold(1, |hash, byte| mix(hash ^ u64::from(byte))));
+            let mut unbroken = true;
+            for id in request.blocks.iter() {
+                chain = mix(chain ^ mix(*id));
+                unbroken &= !seen.insert(chain);
+                found += u64::from(unbroken);
+            }
+            all += request.blocks.len() as u64;
+        }
+        (all, found)
+    }
+}
+
+/// The finalizer of splitmix64.
+pub(super) fn mix(number: u64) -> u64 {
+    let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
+
+/// Ids for a prompt of `input` tokens that shares nothing with any other prompt of another `own`.
+pub(super) fn unique_blocks(own: u64, input: u32, block_tokens: u32) -> Arc<[u64]> {
+    (0..u64::from(input.div_ceil(block_tokens))).map(|block| mix(mix(own) ^ block)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn request(blocks: &[u64]) -> Request {
+        Request {
+            start: Start::At(Duration::from_secs(3)),
+            input: 10,
+            output: 1,
+            blocks: Arc::from(blocks),
+            session: 0,
+            adapter: None,
+            objective: None,
+        }
+    }
+
+    #[test]
+    fn an_infinite_cache_finds_unbroken_beginnings_alone() {
+        let requests =
+            vec![request(&[1, 2, 3]), request(&[1, 2, 4]), request(&[9, 2, 3]), request(&[1, 7, 3])];
+        let workload = Workload { requests, ..Workload::default() };
+        assert_eq!(workload.infinite_cache(), (12, 3));
+    }
+
+    #[test]
+    fn a_higher_rate_shrinks_all_times() {
+        let requests =
+            vec![request(&[1]), Request { start: Start::After(0, Duration::from_secs(6)), ..request(&[1]) }];
+        let faster = Workload { requests, ..Workload::default() }.at_rate(1.5);
+        assert_eq!(faster.requests[0].start, Start::At(Duration::from_secs(2)));
+        assert_eq!(faster.requests[1].start, Start::After(0, Duration::from_secs(4)));
+    }
+}
