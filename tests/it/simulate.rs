@@ -50,7 +50,7 @@ fn prefixes_are_found_where_they_are_and_no_chooser_beats_an_infinite_cache() {
 
 #[test]
 fn a_server_that_is_gone_fails_its_requests_and_gets_none_until_it_is_back() {
-    let found = figures(&[&SMALL[..], &["--fail", "server=1@10s", "--for", "1m"]].concat());
+    let found = figures(&[&SMALL[..], &["--fail", "server=1@10s"]].concat());
     let mean = &chooser(&found, "default")["mean"];
     let (failed, requests) = (mean["failed"].as_u64().unwrap(), mean["requests"].as_u64().unwrap());
     assert!(failed > 0 && failed * 5 < requests, "{mean}");

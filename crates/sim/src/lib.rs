@@ -41,12 +41,13 @@ mod wire;
 
 pub use args::SimArgs;
 pub use config::SimConfig;
+pub use engine::Glance;
 pub use faults::{FakeMetrics, Faults};
 pub use profile::EngineProfile;
 pub use received::Received;
 pub use server::{SimServer, run};
 pub use state::SimStats;
-pub use virtual_server::{Glance, VirtualEvent, VirtualRequest, VirtualServer};
+pub use virtual_server::{VirtualEvent, VirtualRequest, VirtualServer};
 
 #[cfg(test)]
 mod tests;

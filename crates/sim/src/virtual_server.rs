@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Engine, EngineLimits, Event, Prompt, StepTimes, Submission, SubmitError};
+use super::engine::{Engine, EngineLimits, Event, Glance, Prompt, StepTimes, Submission, SubmitError};
 use super::profile::EngineProfile;
 
 /// A request for a [`VirtualServer`].
@@ -41,21 +41,6 @@ pub enum VirtualEvent {
         /// The request.
         id: u64,
     },
-}
-
-/// What a metrics page would say of the load.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Glance {
-    /// Requests in the batch.
-    pub running: usize,
-    /// Requests in the queue before it.
-    pub waiting: usize,
-    /// Share of the blocks that requests hold, 0 to 1.
-    pub kv_usage: f64,
-    /// Adapters of running requests, sorted, with commas.
-    pub adapters_running: String,
-    /// Adapters of waiting requests, sorted, with commas.
-    pub adapters_waiting: String,
 }
 
 /// One server. Times count from an origin of the caller's choice and never go back.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
-use super::{MOST_REQUESTS, lines};
+use super::lines;
 use crate::simulate::workload::{Request, Start, Workload, mix};
 
 /// Tokens in a block where the session does not say.
@@ -104,7 +104,11 @@ impl Thread {
                 adapter: None,
                 objective: None,
             });
-            ensure!(requests.len() <= MOST_REQUESTS, "has more than {MOST_REQUESTS} requests");
+            ensure!(
+                requests.len() <= lines::MOST_REQUESTS,
+                "has more than {} requests",
+                lines::MOST_REQUESTS
+            );
             self.before = Start::After(requests.len() - 1, Duration::ZERO);
             self.ended = step.t + step.api_time;
         }

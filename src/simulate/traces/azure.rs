@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
-use super::{LONGEST, MOST_REQUESTS, lines};
+use super::lines;
 use crate::simulate::workload::{Request, Start, Workload, unique_blocks};
 
 /// Tokens in a block; any number will do.
@@ -28,7 +28,9 @@ pub(super) fn read(text: &str) -> anyhow::Result<Workload> {
         };
         let input = count(context, COLUMNS[1]).with_context(row)?;
         requests.push(Request {
-            start: Start::At(Duration::from_secs_f64((seconds - begin).clamp(0.0, LONGEST.as_secs_f64()))),
+            start: Start::At(Duration::from_secs_f64(
+                (seconds - begin).clamp(0.0, lines::LONGEST.as_secs_f64()),
+            )),
             input,
             output: count(generated, COLUMNS[2]).with_context(row)?,
             blocks: unique_blocks(requests.len() as u64, input, BLOCK_TOKENS),
@@ -36,7 +38,7 @@ pub(super) fn read(text: &str) -> anyhow::Result<Workload> {
             adapter: None,
             objective: None,
         });
-        ensure!(requests.len() <= MOST_REQUESTS, "has more than {MOST_REQUESTS} requests");
+        ensure!(requests.len() <= lines::MOST_REQUESTS, "has more than {} requests", lines::MOST_REQUESTS);
     }
     requests.sort_by_key(|request| match request.start {
         Start::At(at) | Start::After(_, at) => at,

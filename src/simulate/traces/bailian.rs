@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
-use super::{MOST_REQUESTS, lines, spread};
+use super::lines;
 use crate::simulate::workload::{Request, Start, Workload};
 
 /// Tokens in a block.
@@ -44,12 +44,12 @@ pub(super) fn read(text: &str, seed: u64) -> anyhow::Result<Workload> {
             adapter: None,
             objective: None,
         });
-        ensure!(requests.len() <= MOST_REQUESTS, "has more than {MOST_REQUESTS} requests");
+        ensure!(requests.len() <= lines::MOST_REQUESTS, "has more than {} requests", lines::MOST_REQUESTS);
     }
     requests.sort_by_key(|request| match request.start {
         Start::At(at) | Start::After(_, at) => at,
     });
     let mut workload = Workload { block_tokens: BLOCK_TOKENS, requests, ..Workload::default() };
-    spread(&mut workload, GRAIN, seed);
+    lines::spread(&mut workload, GRAIN, seed);
     Ok(workload)
 }

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 
-use super::{MOST_REQUESTS, lines};
+use super::lines;
 use crate::simulate::workload::{Request, Start, Workload, unique_blocks};
 
 /// Tokens in a block; any number will do.
@@ -37,7 +37,7 @@ pub(super) fn read(text: &str) -> anyhow::Result<Workload> {
             adapter: None,
             objective: None,
         });
-        ensure!(requests.len() <= MOST_REQUESTS, "has more than {MOST_REQUESTS} requests");
+        ensure!(requests.len() <= lines::MOST_REQUESTS, "has more than {} requests", lines::MOST_REQUESTS);
     }
     requests.sort_by_key(|request| match request.start {
         Start::At(at) | Start::After(_, at) => at,

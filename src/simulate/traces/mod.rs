@@ -16,21 +16,13 @@ mod lines;
 mod mooncake;
 
 use std::path::Path;
-use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 
-use super::workload::{Start, Workload};
+use super::workload::Workload;
 
 /// Largest file that is read.
 const MOST_BYTES: u64 = 4 << 30;
-/// Most requests of a trace.
-pub(super) const MOST_REQUESTS: usize = 20_000_000;
-/// Most tokens of a prompt, or of an answer.
-pub(super) const MOST_TOKENS: u64 = 16 << 20;
-/// Longest trace.
-pub(super) const LONGEST: Duration = Duration::from_hours(24 * 366);
-
 /// Reads the trace at `path`: a file of any of the forms, or a folder of agent sessions. The form is told from the
 /// beginning of the file. `seed` places what the trace leaves open.
 pub fn read(path: &Path, seed: u64) -> anyhow::Result<Workload> {
@@ -83,31 +75,6 @@ fn text(path: &Path) -> anyhow::Result<String> {
     let size = std::fs::metadata(path).with_context(|| path.display().to_string())?.len();
     ensure!(size <= MOST_BYTES, "{}: has {size} bytes, at most {MOST_BYTES} are read", path.display());
     std::fs::read_to_string(path).with_context(|| path.display().to_string())
-}
-
-/// Spreads requests that carry the same time over the time until the next one, but at most over `longest`: traces round
-/// their times. The order stays.
-fn spread(workload: &mut Workload, longest: Duration, seed: u64) {
-    let mut random = fastrand::Rng::with_seed(seed);
-    let at =
-        |workload: &Workload, index: usize| match workload.requests.get(index).map(|request| request.start) {
-            Some(Start::At(at)) => Some(at),
-            _ => None,
-        };
-    let mut first = 0;
-    while let Some(time) = at(workload, first) {
-        let mut end = first + 1;
-        while at(workload, end) == Some(time) {
-            end += 1;
-        }
-        let room = at(workload, end).map_or(longest, |next| next.saturating_sub(time).min(longest));
-        let mut offsets: Vec<f64> = (first..end).map(|_| random.f64()).collect();
-        offsets.sort_by(f64::total_cmp);
-        for (request, offset) in workload.requests[first..end].iter_mut().zip(offsets) {
-            request.start = Start::At(time + room.mul_f64(offset));
-        }
-        first = end;
-    }
 }
 
 #[cfg(test)]

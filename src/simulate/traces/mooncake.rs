@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::{Context as _, ensure};
 use serde::Deserialize;
 
-use super::{MOST_REQUESTS, lines, spread};
+use super::lines;
 use crate::simulate::workload::{Request, Start, Workload};
 
 /// Tokens in a block.
@@ -26,13 +26,13 @@ pub(super) fn read(text: &str, seed: u64) -> anyhow::Result<Workload> {
     let mut requests = Vec::new();
     for (number, line) in text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty()) {
         requests.push(request(line, requests.len()).with_context(|| format!("line {}", number + 1))?);
-        ensure!(requests.len() <= MOST_REQUESTS, "has more than {MOST_REQUESTS} requests");
+        ensure!(requests.len() <= lines::MOST_REQUESTS, "has more than {} requests", lines::MOST_REQUESTS);
     }
     requests.sort_by_key(|request| match request.start {
         Start::At(at) | Start::After(_, at) => at,
     });
     let mut workload = Workload { block_tokens: BLOCK_TOKENS, requests, ..Workload::default() };
-    spread(&mut workload, GRAIN, seed);
+    lines::spread(&mut workload, GRAIN, seed);
     Ok(workload)
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::simulate::workload::Request;
+use crate::simulate::workload::{Request, Start};
 
 fn file(name: &str, text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
     let folder = tempfile::tempdir().unwrap();

@@ -12,8 +12,7 @@ use super::adapters::Adapters;
 use super::blocks::BlockPool;
 use super::request::{Request, Running, prompt_hashes};
 use super::stats::Stats;
-use super::types::{EngineLimits, EngineValues, Event, Prompt, RequestId, Submission, SubmitError};
-use crate::virtual_server::Glance;
+use super::types::{EngineLimits, EngineValues, Event, Glance, Prompt, RequestId, Submission, SubmitError};
 
 #[derive(Debug)]
 struct Step {

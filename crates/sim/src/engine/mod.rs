@@ -19,6 +19,7 @@ mod types;
 
 pub(crate) use batch::Engine;
 pub(crate) use step_times::StepTimes;
+pub use types::Glance;
 pub(crate) use types::{
     EngineLimits, EngineValues, Event, FinishReason, Prompt, RequestId, Submission, SubmitError,
 };

@@ -135,6 +135,21 @@ pub(crate) struct EngineValues {
     pub(crate) adapter_rows: Vec<AdapterRow>,
 }
 
+/// What a metrics page would say of the load.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Glance {
+    /// Requests in the batch.
+    pub running: usize,
+    /// Requests in the queue before it.
+    pub waiting: usize,
+    /// Share of the blocks that requests hold, 0 to 1.
+    pub kv_usage: f64,
+    /// Adapters of running requests, sorted, with commas.
+    pub adapters_running: String,
+    /// Adapters of waiting requests, sorted, with commas.
+    pub adapters_waiting: String,
+}
+
 impl Event {
     /// The request that it is about.
     pub(crate) fn id(self) -> RequestId {
