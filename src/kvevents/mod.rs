@@ -11,7 +11,7 @@ mod msgpack;
 mod replay;
 mod sequence;
 mod settings;
-mod zmtp;
+pub mod zmtp;
 
 pub use ages::Ages;
 pub use decode::{Decoder, NoBatch, PassedOver};

@@ -38,7 +38,7 @@ const IS_COMMAND: u8 = 4;
 
 /// What this side of a connection is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Kind {
+pub enum Kind {
     /// Hears what a publisher says.
     Subscriber,
     /// Asks and gets several answers.
@@ -55,11 +55,11 @@ impl Kind {
 }
 
 /// A message: its frames.
-pub(super) type Frames = Vec<Vec<u8>>;
+pub type Frames = Vec<Vec<u8>>;
 
 /// Room for the large messages of all connections.
 #[derive(Clone, Debug)]
-pub(super) struct Room(Arc<Semaphore>);
+pub struct Room(Arc<Semaphore>);
 
 impl Default for Room {
     fn default() -> Self {
@@ -69,7 +69,7 @@ impl Default for Room {
 
 /// A connection whose handshake is done.
 #[derive(Debug)]
-pub(super) struct Connection<S> {
+pub struct Connection<S> {
     stream: BufReader<S>,
     room: Room,
     /// Room of the message that was heard last.
@@ -77,8 +77,9 @@ pub(super) struct Connection<S> {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Shakes hands as `kind`.
-    pub(super) async fn open(stream: S, kind: Kind, room: Room) -> io::Result<Self> {
+    /// Shakes hands as `kind`. An error if the peer does not speak ZMTP 3, wants another mechanism than NULL, or takes
+    /// longer than 5 s.
+    pub async fn open(stream: S, kind: Kind, room: Room) -> io::Result<Self> {
         let stream = BufReader::with_capacity(32 << 10, stream);
         let mut connection = Self { stream, room, held: Vec::new() };
         let shaking = connection.shake_hands(kind);
@@ -115,21 +116,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     }
 
     /// Asks a publisher for messages whose first frame begins like this.
-    pub(super) async fn subscribe(&mut self, topic: &str) -> io::Result<()> {
+    pub async fn subscribe(&mut self, topic: &str) -> io::Result<()> {
         self.send(0, &[b"\x01", topic.as_bytes()].concat()).await?;
         self.stream.flush().await
     }
 
     /// Sends a message.
-    pub(super) async fn say(&mut self, frames: &[&[u8]]) -> io::Result<()> {
+    pub async fn say(&mut self, frames: &[&[u8]]) -> io::Result<()> {
         for (at, frame) in frames.iter().enumerate() {
             self.send(if at + 1 < frames.len() { MORE } else { 0 }, frame).await?;
         }
         self.stream.flush().await
     }
 
-    /// The next message. It has room until the next one is waited for.
-    pub(super) async fn hear(&mut self) -> io::Result<Frames> {
+    /// The next message, of at most 8 frames and 16 MiB. It has room until the next one is waited for. An error if the
+    /// connection ends, a bound is passed, or half of a message takes 30 s.
+    pub async fn hear(&mut self) -> io::Result<Frames> {
         loop {
             self.held.clear();
             // A peer may say nothing for as long as it likes, but not half of something.

@@ -1,8 +1,12 @@
 //! The readers under test.
 
+#[cfg(feature = "tokens")]
+mod chat_templates;
 mod documents;
 mod ext_proc;
+mod grpc_bodies;
 mod hints;
+mod kv_events;
 mod pages;
 mod request_bodies;
 mod responses;
