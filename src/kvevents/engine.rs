@@ -106,6 +106,11 @@ impl Engine {
         self.decoder = Decoder::default();
     }
 
+    /// The number of the message that should come next.
+    pub(super) fn expected(&self) -> u64 {
+        self.sequence.expected()
+    }
+
     /// The number of the last message that was heard or repeated.
     pub(super) fn last(&self) -> Option<u64> {
         self.sequence.last()

@@ -46,7 +46,10 @@ pub struct EventListener {
     metrics: KvEventMetrics,
     connected: AtomicUsize,
     replays: Semaphore,
+    /// Room for large messages of engines that we connect to.
     room: Room,
+    /// The same for whoever connects to us, so that no stranger takes the room of an engine.
+    guest_room: Room,
     ages: Ages,
     tick: Tick,
 }
@@ -78,7 +81,8 @@ impl EventListener {
     ) -> Self {
         metrics.listens();
         let (connected, replays) = (AtomicUsize::new(0), Semaphore::new(REPLAYS));
-        Self { settings, index, metrics, connected, replays, room: Room::default(), ages, tick }
+        let (room, guest_room) = (Room::default(), Room::default());
+        Self { settings, index, metrics, connected, replays, room, guest_room, ages, tick }
     }
 
     /// What is done twice a second.
@@ -201,14 +205,14 @@ impl EventListener {
     async fn open(&self, address: SocketAddr) -> io::Result<Connection<TcpStream>> {
         let stream = tokio::time::timeout(CONNECT, TcpStream::connect(address)).await;
         let stream = stream.map_err(|_| timed_out("connection"))??;
-        self.shake_hands(stream).await
+        self.shake_hands(stream, &self.room).await
     }
 
-    async fn shake_hands(&self, stream: TcpStream) -> io::Result<Connection<TcpStream>> {
+    async fn shake_hands(&self, stream: TcpStream, room: &Room) -> io::Result<Connection<TcpStream>> {
         // An engine may say nothing for hours. A peer that is gone is noticed.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(CONNECT);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
-        let mut connection = Connection::open(stream, Kind::Subscriber, self.room.clone()).await?;
+        let mut connection = Connection::open(stream, Kind::Subscriber, room.clone()).await?;
         connection.subscribe(&self.settings.topic).await?;
         Ok(connection)
     }
@@ -222,8 +226,7 @@ impl EventListener {
     ) -> io::Error {
         // What was published before we listened.
         if let Some(address) = replay {
-            let from = engine.last().map_or(0, |last| last + 1);
-            self.catch_up(engine, address, from, None).await;
+            self.catch_up(engine, address, engine.expected(), None).await;
         }
         loop {
             let frames = match connection.hear().await {
@@ -313,7 +316,7 @@ impl EventListener {
 
     /// Hears a guest until it leaves. `known` is set once it has shown that it is an endpoint of the pool.
     async fn host(&self, stream: TcpStream, pool: &Pool, known: &AtomicBool) {
-        let Ok(mut connection) = self.shake_hands(stream).await else { return };
+        let Ok(mut connection) = self.shake_hands(stream, &self.guest_room).await else { return };
         let _counted = self.counted();
         let mut engine: Option<(Vec<u8>, u64, Engine)> = None;
         while let Ok(frames) = connection.hear().await {

@@ -35,8 +35,8 @@ impl Sequence {
             _ => match self.last() {
                 None if number == 0 => Step::Next,
                 None => Step::Gap(0),
-                Some(last) if number == last + 1 => Step::Next,
-                Some(last) => Step::Gap(last + 1),
+                Some(_) if number == self.expected() => Step::Next,
+                Some(_) => Step::Gap(self.expected()),
             },
         };
         self.live = Some(number);
@@ -53,6 +53,11 @@ impl Sequence {
         self.live.max(self.replayed)
     }
 
+    /// The number that should come next. There is none behind the largest, which stays then.
+    pub fn expected(&self) -> u64 {
+        self.last().map_or(0, |last| last.saturating_add(1))
+    }
+
     /// Nothing was heard yet.
     pub fn reset(&mut self) {
         *self = Self::default();
@@ -62,6 +67,18 @@ impl Sequence {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_largest_number_has_none_behind_it() {
+        let mut sequence = Sequence::default();
+        assert_eq!(
+            (sequence.expected(), sequence.hear(u64::MAX), sequence.expected()),
+            (0, Step::Gap(0), u64::MAX)
+        );
+        assert_eq!(sequence.hear(u64::MAX), Step::Repeated);
+        sequence.replayed(u64::MAX);
+        assert_eq!((sequence.hear(5), sequence.expected()), (Step::Restart, 6));
+    }
 
     #[test]
     fn gaps_repetitions_and_restarts_show_in_the_numbers() {

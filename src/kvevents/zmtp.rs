@@ -26,8 +26,8 @@ const MAX_MESSAGE: u64 = 16 << 20;
 const SMALL: u64 = 64 << 10;
 /// Bytes of a unit of that room.
 const UNIT: u64 = 1 << 10;
-/// Bytes of large frames of all connections together, at most.
-const ALL_MESSAGES: u64 = 64 << 20;
+/// Bytes of large frames of all connections of one room together, at most.
+const ALL_MESSAGES: u64 = 32 << 20;
 /// Longest time from the first to the last byte of a message.
 const UNFINISHED: Duration = Duration::from_secs(30);
 
@@ -57,7 +57,7 @@ impl Kind {
 /// A message: its frames.
 pub type Frames = Vec<Vec<u8>>;
 
-/// Room for the large messages of all connections.
+/// Room for the large messages of many connections.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
 
