@@ -54,7 +54,7 @@ pub struct ApproxIndex {
     departed_len: AtomicUsize,
     entries: AtomicU64,
     memory: Arc<PrefixMemory>,
-    /// What hashes are mixed with: a mask, and an odd factor.
+    /// Hashes are mixed with these: a mask, and an odd factor.
     secret: Secret,
 }
 

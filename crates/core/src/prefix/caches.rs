@@ -11,7 +11,7 @@ use super::recency::Recency;
 use super::slots::Slots;
 use crate::pool::Snapshot;
 
-/// What one incarnation of an endpoint is believed to hold.
+/// The blocks that one incarnation of an endpoint is believed to hold.
 #[derive(Debug)]
 pub(super) struct Cache {
     /// Its number within the index.
@@ -74,7 +74,7 @@ impl Caches {
         Some(Arc::new(Cache { slot, len: AtomicUsize::new(0), state: Mutex::default() }))
     }
 
-    /// What lookups over this snapshot need to know.
+    /// The facts that lookups over this snapshot need.
     pub(super) fn view(&self, snapshot: &Snapshot) -> View {
         let mut live = vec![0u64; self.slots.words()];
         let slots = snapshot

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 /// caches.
 pub const DEFAULT_PREFIX_MEMORY_BYTES: u64 = 256 << 20;
 
-/// What prefix indexes may use together, in bytes, and what they do use.
+/// The memory that prefix indexes may use together, and the memory that they use, in bytes.
 ///
 /// It counts what their tables have allocated. An index that has passed the bound forgets entries until it is below it
 /// again, before the request that made it grow goes on: the oldest entries of the endpoint that has most. The bound can
@@ -31,7 +31,7 @@ impl PrefixMemory {
         self.limit
     }
 
-    /// What is used, in bytes.
+    /// The memory in use, in bytes.
     pub fn used(&self) -> u64 {
         self.used.load(Relaxed)
     }

@@ -19,7 +19,7 @@ impl Slots {
         })
     }
 
-    /// Nobody has this number any more.
+    /// The number is free again.
     pub(super) fn give_back(&mut self, slot: HolderSlot) {
         self.free.push(slot);
     }

@@ -72,7 +72,7 @@ impl Default for Canonical {
 
 impl Canonical {
     /// Calls `sink` with the spelling of `value` that all its spellings share, span by span, until it returns false.
-    /// What is no JSON, and what lies beyond the first MiB of a request, counts as it lies.
+    /// Bytes that are no JSON, and those beyond the first MiB of a request, count as they lie.
     pub fn write(&mut self, value: &[u8], mut sink: impl FnMut(&[u8]) -> bool) {
         self.out.clear();
         self.members.clear();

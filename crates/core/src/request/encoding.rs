@@ -36,7 +36,7 @@ pub enum ContentEncoding {
     Zstd,
 }
 
-/// What headers say of the encoding of their body.
+/// The encoding of a body, as its headers state it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Encoded {
     /// There is none.
@@ -56,7 +56,7 @@ pub enum DecodeError {
     /// It needs a larger window than it is given.
     #[error("the window of the body exceeds what its content-encoding allows")]
     Window,
-    /// Whoever takes the decoded bytes has no room for them.
+    /// The receiver of the decoded bytes has no room for them.
     #[error("there is no room for the decoded request body")]
     NoRoom,
     /// It becomes larger than a body may be.
@@ -224,7 +224,7 @@ fn has_zlib_header(body: &[u8]) -> bool {
     method & 0x0f == 8 && (u16::from(method) << 8 | u16::from(flags)) % 31 == 0
 }
 
-/// What the headers say of the encoding of their body.
+/// The encoding that the headers state for their body.
 pub fn content_encoding(headers: &Headers) -> Encoded {
     let mut found = Encoded::Plain;
     let named = headers.iter().filter(|(name, _)| *name == "content-encoding");

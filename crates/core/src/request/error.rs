@@ -1,4 +1,4 @@
-//! What can be wrong with a body.
+//! The faults that a body can have.
 
 /// Why a body is refused. The text is the reference's, with a place behind it where there is one.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -6,7 +6,7 @@ pub enum ParseError {
     /// The body is not a JSON object.
     #[error("{context}: {fault}")]
     Json {
-        /// What the parser was doing.
+        /// The step that the parser was at.
         context: &'static str,
         /// Where and why it failed.
         fault: ScanError,
@@ -16,7 +16,8 @@ pub enum ParseError {
     UnsupportedPath(String),
 }
 
-/// What of a body was not understood. The request goes on all the same; what builds on that part is left out.
+/// The part of a body that was not understood. The request goes on all the same, without the features that build on
+/// that part.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unread {
     /// The field that holds the prompt is missing or empty. The text is the reference's.
@@ -71,7 +72,7 @@ impl Unread {
 pub struct Shape {
     /// Offset in the body, in bytes.
     pub at: u32,
-    /// What was expected.
+    /// The value that was expected.
     pub what: &'static str,
 }
 
@@ -81,17 +82,17 @@ pub struct Shape {
 pub struct ScanError {
     /// Offset in the body, in bytes.
     pub at: usize,
-    /// What is wrong there.
+    /// The fault.
     pub fault: Fault,
 }
 
-/// What is wrong with the bytes.
+/// A fault of the bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
     /// The bytes end too early.
     #[error("unexpected end")]
     End,
-    /// Nothing that begins a value.
+    /// The bytes begin no value.
     #[error("expected a value")]
     Value,
     /// A valid value, but the top level has to be an object.

@@ -1,4 +1,4 @@
-//! Bodies that are JSON to a model server although they are no JSON object in UTF-8. Nothing is read of them.
+//! Bodies that are JSON to a model server although they are no JSON object in UTF-8. They go on unread.
 
 use super::error::{Fault, ScanError, Unread};
 use super::scan::Cursor;

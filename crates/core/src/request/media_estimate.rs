@@ -93,7 +93,7 @@ impl PictureTokens {
     }
 }
 
-/// What decides about the media of one request: the rules, and headers that say more.
+/// The rules for the media of one request, and headers that say more.
 #[derive(Clone, Copy, Debug)]
 pub struct MediaRules<'a> {
     /// Request headers.

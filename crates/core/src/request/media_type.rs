@@ -1,6 +1,6 @@
-//! What a body is by its content type.
+//! The kind of a body by its content type.
 
-/// What a body is taken for.
+/// The kind that a body is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum BodyKind {
     /// JSON, in any spelling: `application/json`, `text/json`, `application/vnd.api+json`.
@@ -9,9 +9,9 @@ pub(super) enum BodyKind {
     Form,
     /// `application/x-www-form-urlencoded`, which some clients (`curl -d`) say of any body they send.
     Pairs,
-    /// Nothing is said that would tell. Servers read such bodies as JSON, if they begin so.
+    /// The content type does not tell. Servers read such bodies as JSON, if they begin so.
     Unsaid,
-    /// Something that has no model: gRPC, sound, pictures, video, other bodies of several parts.
+    /// A body without a model: gRPC, sound, pictures, video, other bodies of several parts.
     Other,
 }
 

@@ -1,4 +1,4 @@
-//! What a request asks for, and what its response reports: one pass over the borrowed bytes, no tree of owned values.
+//! Reading requests and responses in one pass over the borrowed bytes, without a tree of owned values.
 //!
 //! | file | what |
 //! |---|---|

@@ -20,7 +20,7 @@ pub(super) fn read(content_type: &[u8], body: &[u8]) -> Result<Inference, &'stat
     whole.map(|()| inference)
 }
 
-/// What can be told of the beginning of a form: the parts whose end has come.
+/// Reads the beginning of a form: the parts whose end has come.
 pub(super) fn read_beginning(content_type: &[u8], body: &[u8]) -> Inference {
     read_parts(content_type, body).0
 }

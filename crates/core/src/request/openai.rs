@@ -9,7 +9,7 @@ use super::pieces::{Objects, Pieces, read_prompt};
 use super::scan::{Cursor, Kind};
 use super::types::{Api, Inference};
 
-/// What the reference says before the place where a body is no JSON.
+/// The reference's words before the place where a body is no JSON.
 pub(super) const BODY_CONTEXT: &str = "error unmarshaling request bodyMap";
 
 /// The fields of one API: which holds the prompt, which may stand in its place, and which cap the output, in the order

@@ -8,8 +8,8 @@ use super::media_type::BodyKind;
 use super::types::{Api, Inference, JsonStr};
 use super::{lenient, multipart, urlencoded};
 
-/// What a body of this content type (empty if it has none) says of its model. One that names none can't be rewritten,
-/// so that no member is put into a document that we know nothing of.
+/// Reads the model of a body of this content type, which is empty if there is none. A body that names no model cannot
+/// be rewritten, so that no member is put into a document of an unknown kind.
 pub(super) fn read(content_type: &[u8], body: &[u8]) -> Inference {
     match BodyKind::of_body(content_type, body) {
         BodyKind::Form => multipart::read(content_type, body)

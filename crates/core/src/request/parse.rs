@@ -18,8 +18,8 @@ pub fn api_of(kind: ParserKind, path: &str) -> Api {
     })
 }
 
-/// Reads `body` as `content_type` says (empty if nothing does) and as [`parse`] does. A form, and a body whose API has
-/// no reader, are read for their model alone. Of JSON that is no object, or is not in UTF-8, nothing is read.
+/// Reads `body` by its `content_type`, which is empty if there is none, and as [`parse`] does. Of a form, and of a body
+/// whose API has no reader, the model alone is read. JSON that is no object, or is not in UTF-8, goes on unread.
 pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> Result<Inference, ParseError> {
     let api = api_of(kind, path);
     match api {

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-/// What `raw` stands for: a plus sign is a blank, `%XX` a byte. A percent sign without two digits stands for itself.
+/// Decodes `raw`: a plus sign is a blank, `%XX` a byte. A percent sign without two digits stands for itself.
 pub(super) fn decode(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.iter().any(|byte| matches!(byte, b'%' | b'+')) {
         return Cow::Borrowed(raw);
@@ -10,7 +10,7 @@ pub(super) fn decode(raw: &[u8]) -> Cow<'_, [u8]> {
     decode_bytes(raw, b' ')
 }
 
-/// What `raw` stands for where a plus sign is none but itself.
+/// Decodes `raw` where a plus sign stands for itself.
 pub(super) fn decode_without_plus(raw: &[u8]) -> Cow<'_, [u8]> {
     if !raw.contains(&b'%') {
         return Cow::Borrowed(raw);

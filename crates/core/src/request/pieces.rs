@@ -7,7 +7,7 @@ use super::number::whole_number;
 use super::scan::{Cursor, Kind};
 use super::types::{JsonStr, MediaKind, Piece, Prompt};
 
-/// Most pieces that a prompt is taken apart into. What lies behind counts as one JSON piece, so that a body of
+/// Most pieces that a prompt is taken apart into. The rest counts as one JSON piece, so that a body of
 /// millions of tiny strings does not grow many times its size.
 pub(super) const MAX_PIECES: usize = 65_536;
 
@@ -147,7 +147,7 @@ pub(super) fn string_in(cursor: &mut Cursor<'_>, names: &[&[u8]]) -> Result<Opti
     Ok(found)
 }
 
-/// What a `prompt` or `input` may hold beside texts and token ids.
+/// Whether a `prompt` or `input` may hold objects beside texts and token ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Objects {
     /// Objects are a known form of input, and count as they lie.
@@ -156,8 +156,8 @@ pub(super) enum Objects {
     Unknown,
 }
 
-/// A `prompt` or `input`: text, an array of texts, an array of token ids, an array of such arrays, or what else servers
-/// may take, which counts as it lies.
+/// A `prompt` or `input`: text, an array of texts, an array of token ids, or an array of such arrays. Servers may take
+/// other values too; those count as they lie.
 pub(super) fn read_prompt(cursor: &mut Cursor<'_>, objects: Objects) -> Result<Pieces, ScanError> {
     const SHAPE: &str = "expected a string, an array of strings or an array of token ids";
     let mut pieces = Pieces::default();

@@ -77,7 +77,7 @@ impl ResponseReader {
         }
     }
 
-    /// What the response has reported up to now; several reports are merged.
+    /// The usage that the response has reported up to now. Several reports are merged.
     pub fn usage(&self) -> Option<Usage> {
         self.found.usage
     }

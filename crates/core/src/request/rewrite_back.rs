@@ -62,7 +62,7 @@ enum Pending {
     TooLong,
 }
 
-/// What goes out for one chunk.
+/// The bytes that go out for one chunk.
 struct Output<'c> {
     chunk: &'c Bytes,
     pieces: SmallVec<[Bytes; 3]>,

@@ -22,7 +22,7 @@ pub(super) const MAX_DEPTH: u32 = 10_000;
 /// Some clients begin UTF-8 with it, and servers pass over it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
-/// What kind of value comes next.
+/// The kind of the value that comes next.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Kind {
     Object,
@@ -72,7 +72,7 @@ impl<'b> Cursor<'b> {
         }
     }
 
-    /// What lies between the quotes of a string that was read, escapes and all.
+    /// The bytes between the quotes of a string that was read, escapes included.
     pub(super) fn raw(&self, string: JsonStr) -> &'b [u8] {
         string.raw(self.body)
     }
@@ -268,7 +268,7 @@ impl<'b> Cursor<'b> {
         Ok(self.body.get(start..self.at).unwrap_or_default())
     }
 
-    /// What Python writes for doubles that JSON has no number for.
+    /// Python's words for doubles that JSON has no number for.
     fn no_number(&mut self, start: usize) -> Result<&'b [u8], ScanError> {
         let word: &[u8] = if self.byte() == Some(b'N') && self.at == start { b"NaN" } else { b"Infinity" };
         self.literal(word)?;

@@ -63,7 +63,7 @@ enum State {
     Nothing,
 }
 
-/// What a member name announces.
+/// The value that a member name announces.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum Announced {
     #[default]
@@ -73,7 +73,7 @@ enum Announced {
     Within,
 }
 
-/// What is being passed through.
+/// The value that is being passed through.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Inside {
     Nothing,
@@ -94,7 +94,7 @@ pub(super) struct Skim {
     /// The next string is a member name.
     at_name: bool,
     name: SmallVec<[u8; MAX_NAME]>,
-    /// What the last name announced; moves to `value` with the colon.
+    /// The value that the last name announced. It moves to `value` with the colon.
     named: Announced,
     value: Announced,
     /// Index of the wanted member that was found last.

@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use memchr::{memchr2, memrchr2};
 
-/// What may stand before the first line.
+/// Bytes that may stand before the first line.
 pub(super) const BYTE_ORDER_MARK: &[u8; 3] = b"\xef\xbb\xbf";
 
 /// The fields that are looked at, with their colons. They begin with different letters.

@@ -13,7 +13,7 @@ pub const MAX_STATE_ID: usize = 256;
 /// Bytes of a response in which its id must stand.
 const MAX_SEARCHED: usize = 64 << 10;
 
-/// What stands below `/v1/responses` and is no id.
+/// Segments below `/v1/responses` that are no ids.
 const NO_IDS: [&str; 2] = ["input_tokens", "compact"];
 
 /// True for paths of requests that may refer to state in their bodies: `/v1/responses`, `/v1/responses/compact` and the
@@ -38,7 +38,7 @@ pub struct MadeId {
     skim: Skim,
     /// The lines of an event stream.
     lines: Option<Lines>,
-    /// What of the value has come, quotes or braces and all.
+    /// The part of the value that has come, with its quotes or braces.
     held: Vec<u8>,
     open: bool,
     searched: usize,

@@ -21,7 +21,7 @@ pub struct TokenizedPrompt {
 /// An image, video or sound among the tokens of a prompt.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MediaSpan {
-    /// What it is.
+    /// Its kind.
     pub kind: MediaKind,
     /// A hash of its content, as text.
     pub hash: Box<str>,

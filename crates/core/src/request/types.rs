@@ -119,7 +119,7 @@ pub enum Piece {
     PackedTokens(Range<u32>),
     /// An image, video or audio part; the string is its URL or data.
     Media(MediaKind, JsonStr),
-    /// What follows is a prompt of its own (completions with several prompts).
+    /// The pieces that follow belong to another prompt (completions with several prompts).
     NextPrompt,
 }
 
@@ -137,7 +137,7 @@ impl Prompt {
     }
 }
 
-/// The ids in the range of a [`Piece::Tokens`]. What is no token id, which the parsers never let through, is left out.
+/// The ids in the range of a [`Piece::Tokens`]. Values that are no token ids are left out. The parsers let none through.
 pub fn token_ids(body: &[u8], range: Range<u32>) -> impl Iterator<Item = u32> {
     let array = body.get(range.start as usize..range.end as usize).unwrap_or_default();
     let list = array.strip_prefix(b"[").and_then(|rest| rest.strip_suffix(b"]")).unwrap_or_default();
@@ -162,7 +162,7 @@ pub enum Spelling {
     Percent,
 }
 
-/// The ids in the range of a [`Piece::PackedTokens`]; what follows a broken one is left out. Ids beyond 32 bits wrap
+/// The ids in the range of a [`Piece::PackedTokens`]. Bytes behind a broken id are left out. Ids beyond 32 bits wrap
 /// around.
 pub fn packed_ids(body: &[u8], range: Range<u32>) -> impl Iterator<Item = u32> {
     let mut left = body.get(range.start as usize..range.end as usize).unwrap_or_default();
@@ -173,7 +173,7 @@ pub fn packed_ids(body: &[u8], range: Range<u32>) -> impl Iterator<Item = u32> {
     })
 }
 
-/// What a request asks for.
+/// The facts that a request's body states.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Inference {
     /// The API.

@@ -38,7 +38,7 @@ pub(super) fn read(body: &[u8]) -> Inference {
     inference
 }
 
-/// What can be told of the beginning of a form: its fields but the last, whose end may be missing.
+/// Reads the beginning of a form: all its fields but the last, whose end may be missing.
 pub(super) fn read_beginning(body: &[u8]) -> Inference {
     read(body.get(..memchr::memrchr(b'&', body).unwrap_or(0)).unwrap_or_default())
 }

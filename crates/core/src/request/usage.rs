@@ -48,7 +48,7 @@ pub(super) struct Report {
     pub(super) unbelievable: u32,
 }
 
-/// What one event of a stream says.
+/// The facts that one event of a stream reports.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Event {
     /// The usage at the top of the event.
@@ -57,7 +57,7 @@ pub(super) struct Event {
     pub(super) nested: Option<Report>,
     /// The event says that the answer failed.
     pub(super) failed: bool,
-    /// Nothing of the answer follows the event, apart from a mark of the end.
+    /// The event is the last one of the answer, apart from a mark of the end.
     pub(super) last: bool,
     /// The event holds a piece of the answer behind which more must follow.
     pub(super) goes_on: bool,

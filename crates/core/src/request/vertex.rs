@@ -13,8 +13,8 @@ const HTTP_BODY: u32 = 2;
 /// `data` of that.
 pub(super) const DATA: u32 = 2;
 
-/// Reads a request; what is none goes on as it came. The body inside keeps its ranges, moved to where it lies. The
-/// model in it is not replaced: the lengths around it would have to change.
+/// Reads a request. A body that is none goes on as it came. The ranges of the body inside are moved to its place in the
+/// message. The model in it is not replaced, because the lengths around it would have to change.
 pub(super) fn parse(api: Api, body: &[u8]) -> Inference {
     let opaque = |why| Inference { api, unread: Some(Unread::Missing(why)), ..Inference::opaque() };
     let Some(message) = framed(body) else { return opaque(NO_FRAME) };

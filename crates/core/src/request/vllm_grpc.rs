@@ -12,7 +12,7 @@ use super::error::Unread;
 use super::protobuf::{Fields, Value, framed};
 use super::types::{Api, Inference, JsonStr, Piece};
 
-/// What is said of a body without a whole frame. The text is the reference's.
+/// The message for a body without a whole frame. The text is the reference's.
 pub(super) const NO_FRAME: &str = "invalid or unsupported gRPC payload";
 
 const TOKENIZED: u32 = 2;
@@ -22,7 +22,7 @@ const STREAM: u32 = 5;
 const INPUT_IDS: u32 = 2;
 const MAX_TOKENS: u32 = 8;
 
-/// Reads a request; what is no such message goes on as it came.
+/// Reads a request. A body that is no such message goes on as it came.
 pub(super) fn parse(api: Api, body: &[u8]) -> Inference {
     let mut inference = Inference { api, ..Inference::opaque() };
     let Some(message) = framed(body) else {

@@ -1,4 +1,4 @@
-//! What a plugin sees of one request.
+//! The view of one request that plugins get.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,7 +20,7 @@ pub struct RequestView<'a> {
     pub headers: &'a Headers,
     /// The body as received; empty for header-only requests.
     pub body: &'a Bytes,
-    /// What the body asks for; ranges into `body`.
+    /// The facts that the body states; ranges into `body`.
     pub inference: &'a Inference,
     /// The exact tokens of its prompts, where somebody made them in time.
     pub tokens: Option<&'a Tokenized>,
@@ -33,7 +33,7 @@ pub struct RequestView<'a> {
 }
 
 impl<'a> RequestView<'a> {
-    /// What decides about the tokens of its media.
+    /// The rules for the tokens of its media.
     pub fn media_rules(&self) -> MediaRules<'a> {
         MediaRules { headers: self.headers, estimate: self.media }
     }

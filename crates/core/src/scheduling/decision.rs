@@ -1,4 +1,4 @@
-//! What the scheduler decided.
+//! The decision of the scheduler.
 
 use std::borrow::Cow;
 use std::net::SocketAddr;
@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use crate::pool::Endpoint;
 
-/// What one profile chose.
+/// The choice of one profile.
 #[derive(Clone, Debug)]
 pub struct ProfileResult {
     /// Chosen endpoints, best first; never empty. The first serves, the others are fallbacks.
@@ -45,7 +45,7 @@ impl ProfileRun {
         !matches!(self, Self::NotRun)
     }
 
-    /// What it chose.
+    /// Its choice.
     pub fn result(&self) -> Option<&ProfileResult> {
         match self {
             Self::Chose(result) => Some(result),
@@ -53,7 +53,7 @@ impl ProfileRun {
         }
     }
 
-    /// What it chose.
+    /// Its choice.
     pub fn into_result(self) -> Option<ProfileResult> {
         match self {
             Self::Chose(result) => Some(result),

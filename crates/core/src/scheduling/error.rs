@@ -12,7 +12,7 @@ pub enum ScheduleError {
     /// The profile that should answer has no result.
     #[error("{message}")]
     Failed {
-        /// What failed.
+        /// The part that failed.
         message: String,
         /// Why.
         cause: FailureCause,

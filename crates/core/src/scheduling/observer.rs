@@ -1,4 +1,4 @@
-//! What the cycle tells to whoever watches it: how long calls of plugins take, and what each step did.
+//! The interface for observers of a cycle: how long calls of plugins take, and what each step did.
 //!
 //! The cycle itself has no clock and writes no trace. A program that wants measures gives each plugin a [`Stopwatch`];
 //! a program that wants a trace passes a [`CycleObserver`] to [`Scheduler::schedule`](super::Scheduler::schedule). A
@@ -29,9 +29,9 @@ pub enum Step<'a> {
     },
     /// The profile handler has decided what runs next. The step is over at once.
     Deciding {
-        /// What the handler calls this step.
+        /// The handler's name for this step.
         step: &'static str,
-        /// What it decided.
+        /// Its decision.
         decision: &'a str,
         /// The profile that answers has found no endpoint.
         failed: bool,
@@ -68,7 +68,7 @@ pub enum Step<'a> {
     },
 }
 
-/// What a step did, told before it ends.
+/// The outcome of a step, told before it ends.
 #[derive(Clone, Copy, Debug)]
 pub enum Outcome<'a> {
     /// The filters left this many endpoints.
@@ -88,7 +88,7 @@ pub trait CycleObserver {
     /// A step inside this one begins. It ends when the returned observer is dropped.
     fn enter(&self, request: &RequestView<'_>, step: Step<'_>) -> Box<dyn CycleObserver>;
 
-    /// What this step did.
+    /// The outcome of this step.
     fn tell(&mut self, outcome: Outcome<'_>);
 }
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 
 use crate::request::{Headers, Inference, Tokenized};
 
-/// What a preparer sees of a request.
+/// The view of a request that a preparer gets.
 #[derive(Clone, Copy, Debug)]
 pub struct PrepareCall<'a> {
     /// Request id, for people.
@@ -22,11 +22,11 @@ pub struct PrepareCall<'a> {
     /// The body without its content-encoding. A clone shares its memory, which is counted until the request was
     /// answered or its preparation has ended.
     pub body: &'a Bytes,
-    /// What the body asks for; ranges into `body`.
+    /// The facts that the body states; ranges into `body`.
     pub inference: &'a Inference,
 }
 
-/// What a preparation found out about a request. The cycle sees it in [`RequestView`](super::RequestView).
+/// The result of a preparation. The cycle sees it in [`RequestView`](super::RequestView).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
     /// The exact tokens of its prompts.
@@ -39,7 +39,7 @@ pub enum PrepareError {
     /// It is this request's own fault: whoever was asked works.
     #[error("{0}")]
     Refused(String),
-    /// Whoever was asked does not work.
+    /// The service that was asked does not work.
     #[error("{0}")]
     Failed(String),
 }
@@ -47,7 +47,7 @@ pub enum PrepareError {
 /// Work in progress. It owns what it needs; dropping it ends the work.
 pub type Preparing = Pin<Box<dyn Future<Output = Result<Prepared, PrepareError>> + Send>>;
 
-/// How much a preparer may cost. Whoever runs it keeps to this.
+/// The bounds on what a preparer may cost. The caller enforces them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PrepareLimits {
     /// Longest run of one piece of work, while a request waits for other reasons as well.

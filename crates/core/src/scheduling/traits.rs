@@ -85,24 +85,24 @@ pub trait ProfileHandler: Send + Sync {
         None
     }
 
-    /// What is wrong with serving exactly these profiles, told once, while the configuration is read.
+    /// The faults of serving exactly these profiles, told once, while the configuration is read.
     fn review(&self, _names: &[Arc<str>]) -> Vec<ProfileFault> {
         Vec::new()
     }
 }
 
-/// What a profile handler decided in one round.
+/// The decision of a profile handler in one round.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Explained {
     /// Name of the step.
     pub step: &'static str,
-    /// What was decided.
+    /// The decision.
     pub decision: String,
     /// The profile that answers has found no endpoint.
     pub failed: bool,
 }
 
-/// What does not fit between a profile handler and the profiles.
+/// A mismatch between a profile handler and the profiles.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ProfileFault {
     /// No request can be served.
@@ -129,7 +129,7 @@ pub trait Producer: Send + Sync {
 pub struct DecidedCall<'a> {
     /// The request and all its candidates and columns.
     pub call: Call<'a>,
-    /// What was decided.
+    /// The decision.
     pub decision: &'a Decision,
     /// Names of the profiles, in the order of `decision.profiles`.
     pub profiles: &'a [Arc<str>],
@@ -183,7 +183,7 @@ pub trait PreRequest: Send + Sync {
     ) -> Result<PluginState, PreRequestError>;
 }
 
-/// What a response hook sees.
+/// The view of a response that a hook gets.
 #[derive(Debug)]
 pub struct ResponseCall<'a> {
     /// Response headers as the model server sent them.
@@ -192,7 +192,7 @@ pub struct ResponseCall<'a> {
     pub served: Option<&'a str>,
     /// First target of the primary profile.
     pub endpoint: &'a Arc<Endpoint>,
-    /// What was decided.
+    /// The decision.
     pub decision: &'a Decision,
     /// Names of the profiles, in the order of `decision.profiles`.
     pub profiles: &'a [Arc<str>],
@@ -209,14 +209,14 @@ pub trait ResponseHeaderHook: Send + Sync {
     );
 }
 
-/// What became of a response.
+/// The end of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct EndedCall<'a> {
     /// The interface that the request spoke.
     pub api: Api,
     /// The endpoint that served, as far as the proxy tells; else the first target of the primary profile.
     pub endpoint: &'a Arc<Endpoint>,
-    /// What was decided.
+    /// The decision.
     pub decision: &'a Decision,
     /// The tokens that the response reports; `None` where it reports none.
     pub usage: Option<&'a Usage>,

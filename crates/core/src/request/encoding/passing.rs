@@ -29,7 +29,7 @@ enum Source {
     Inflate(Box<Inflater>),
     Brotli(Box<BrotliState<StandardAlloc, StandardAlloc, StandardAlloc>>),
     Zstd(Box<Zstd>),
-    /// Nothing that follows is read.
+    /// The rest is not read.
     Over,
 }
 

@@ -14,7 +14,7 @@ const MAX_DELIMITER_END: usize = 80;
 pub(super) struct FormWatch {
     delimiter: Finder<'static>,
     place: Place,
-    /// What has come and is not settled yet.
+    /// Bytes that have come and are not settled yet.
     held: Vec<u8>,
     parts: usize,
 }
@@ -29,7 +29,7 @@ enum Place {
     Over,
 }
 
-/// What follows the characters of a delimiter.
+/// The characters that follow a delimiter.
 enum End {
     /// Offset at which the header's line end begins.
     Part(usize),

@@ -117,7 +117,7 @@ impl EventSource {
         }
     }
 
-    /// What follows the byte order mark at the start of the stream.
+    /// The bytes that follow the byte order mark at the start of the stream.
     fn behind_mark<'c>(&mut self, chunk: &'c [u8]) -> &'c [u8] {
         let mut rest = chunk;
         while let (Some(expected), Some(first)) = (sse::BYTE_ORDER_MARK.get(self.mark), rest.first()) {

@@ -1,4 +1,4 @@
-//! What a response has said of itself so far.
+//! The facts that a response has reported so far.
 
 use smallvec::SmallVec;
 
@@ -7,7 +7,7 @@ use crate::request::sse;
 use crate::request::types::Usage;
 use crate::request::usage::{self, Dialect, Event, Report};
 
-/// What has been read so far.
+/// The facts that were read so far.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) dialect: Dialect,

@@ -27,7 +27,7 @@ pub(super) struct Members {
     skim: Skim,
     /// In the middle of a value.
     open: bool,
-    /// What of it has come in earlier chunks.
+    /// The part of it that came in earlier chunks.
     held: Vec<u8>,
     limit: usize,
 }
