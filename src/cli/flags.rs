@@ -272,6 +272,10 @@ pub struct ServeFlags {
     /// Connect replicas in plaintext, without knowing who they are. Otherwise --peers needs --peer-cert-dir.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Peers")]
     pub peer_plaintext: bool,
+    /// Folder in which a replica that ends leaves what it knows of prompts and sessions, for the next one that starts
+    /// there within 15 minutes.
+    #[arg(long, default_value = "", help_heading = "Peers")]
+    pub state_dir: String,
 
     /// Ask the API server whether the bearer token of a request for metrics may read them. With file discovery there is
     /// no API server to ask, and metrics are open.

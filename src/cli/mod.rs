@@ -28,6 +28,7 @@ mod serve;
 mod settings;
 mod simulate;
 mod sockets;
+mod state_dir;
 mod stop;
 mod thread;
 

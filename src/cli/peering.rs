@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::Duration;
@@ -11,7 +12,9 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::holding::Holding;
+use super::peer_flags::PeerSettings;
 use super::settings::Settings;
+use super::state_dir;
 use super::thread::Thread;
 use crate::config::Plan;
 use crate::discovery::ServiceSlices;
@@ -23,6 +26,8 @@ use crate::transport::Port;
 
 /// Longest time for which a replica that starts waits for what its peers know.
 const CATCH_UP: Duration = Duration::from_secs(3);
+/// Longest time for which a state file waits for the pool that it tells of.
+const POOL_KNOWN: Duration = Duration::from_secs(30);
 /// Time between two looks at whether it has all of it.
 const LOOK: Duration = Duration::from_millis(10);
 /// Name of the peers' port in the headless Service.
@@ -37,13 +42,16 @@ enum Found {
 /// This replica among its peers, before it runs.
 pub(super) struct Peering {
     peers: Peers,
-    port: Port,
-    found: Found,
+    pool: Arc<Pool>,
+    /// Where it is followed and whom it follows; `None` if it only keeps what it knows.
+    among: Option<(Port, Found)>,
+    state_dir: Option<PathBuf>,
     metrics: Arc<Metrics>,
 }
 
 impl Peering {
-    /// Sets it up; `None` without a port for peers. `connection` leads to the API server, if there is one.
+    /// Sets it up; `None` without a port for peers and without a folder to keep what it knows. `connection` leads to the
+    /// API server, if there is one.
     pub(super) fn new(
         settings: &Settings,
         (port, connection): (Option<Port>, Option<Connection>),
@@ -51,33 +59,23 @@ impl Peering {
         holding: Option<&Holding>,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Option<Self>> {
-        let (Some(port), Some(others)) = (port, &settings.peers) else { return Ok(None) };
-        let found = if others.names.is_empty() {
-            let connection =
-                connection.context("--peer-service needs Kubernetes; --peers names replicas without it")?;
-            let slices = ServiceSlices {
-                namespace: settings.pool_namespace.clone(),
-                service: others.service.clone(),
-                port: PORT_NAME,
-                without: "this replica does not find its peers",
-            };
-            Found::Service(slices, Box::new(connection))
-        } else {
-            Found::Names(others.names.clone())
-        };
-        let controller = holding.map(|holding| Arc::clone(&holding.controller));
-        let wake = move || {
-            if let Some(controller) = &controller {
-                controller.notify_load();
-            }
-        };
+        if port.is_none() && settings.state_dir.is_none() {
+            return Ok(None);
+        }
+        let others = settings.peers.as_ref();
+        let among = port
+            .zip(others)
+            .map(|(port, others)| anyhow::Ok((port, found(others, &settings.pool_namespace, connection)?)));
+        let queues = holding.map(|holding| Arc::clone(&holding.controller));
         let who = PeersSettings {
             pool: format!("{}/{}", settings.pool_namespace, settings.pool_name),
             name: settings.host(),
-            tls: others.tls()?,
+            tls: others.map(PeerSettings::tls).transpose()?.flatten(),
         };
-        let peers = Peers::new(who, pool, &plan.shared_indexes, metrics.peers(), wake);
-        Ok(Some(Self { peers, port, found, metrics: Arc::clone(metrics) }))
+        let peers = Peers::new(who, pool, &plan.shared_indexes, metrics.peers(), queues);
+        let (pool, among) = (Arc::clone(pool), among.transpose()?);
+        let state_dir = settings.state_dir.clone();
+        Ok(Some(Self { peers, pool, among, state_dir, metrics: Arc::clone(metrics) }))
     }
 
     /// The replica among its peers.
@@ -89,11 +87,69 @@ impl Peering {
     /// has waited for that long enough.
     pub(super) fn start(self, ready: Arc<AtomicBool>, stop: CancellationToken) -> anyhow::Result<Thread> {
         Thread::start("peers", async move {
-            let (to, addresses) = watch::channel(None);
-            let catching_up = catch_up(self.peers.clone(), ready);
-            let running = self.peers.run(self.port, addresses, stop.clone());
-            tokio::join!(find(self.found, &self.metrics, to, stop), running, catching_up);
+            let Self { peers, pool, among, state_dir, metrics } = self;
+            let listed = among.is_some();
+            let begin = async {
+                if let Some(folder) = &state_dir {
+                    synced(&pool).await;
+                    state_dir::restore(folder, &peers);
+                }
+                if listed {
+                    catch_up(&peers).await;
+                }
+                ready.store(true, Relaxed);
+            };
+            let running = async {
+                let Some((port, found)) = among else {
+                    tokio::select! {
+                        () = peers.follow_pool() => {}
+                        () = stop.cancelled() => {}
+                    }
+                    return;
+                };
+                let (to, addresses) = watch::channel(None);
+                let running = peers.clone().run(port, addresses, stop.clone());
+                tokio::join!(find(found, &metrics, to, stop.clone()), running);
+            };
+            let begin = async {
+                tokio::select! {
+                    () = begin => {}
+                    () = stop.cancelled() => {}
+                }
+            };
+            tokio::join!(begin, running);
+            if let Some(folder) = &state_dir {
+                state_dir::save(folder, &peers);
+            }
         })
+    }
+}
+
+/// Where the flags say that peers are.
+fn found(others: &PeerSettings, namespace: &str, connection: Option<Connection>) -> anyhow::Result<Found> {
+    if !others.names.is_empty() {
+        return Ok(Found::Names(others.names.clone()));
+    }
+    let connection =
+        connection.context("--peer-service needs Kubernetes; --peers names replicas without it")?;
+    let slices = ServiceSlices {
+        namespace: namespace.to_owned(),
+        service: others.service.clone(),
+        port: PORT_NAME,
+        without: "this replica does not find its peers",
+    };
+    Ok(Found::Service(slices, Box::new(connection)))
+}
+
+/// Waits until the pool is known: what a file says is of its endpoints.
+async fn synced(pool: &Pool) {
+    let waiting = async {
+        while !pool.is_synced() {
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    if tokio::time::timeout(POOL_KNOWN, waiting).await.is_err() {
+        tracing::info!(waited = ?POOL_KNOWN, "the pool is not known; the state file is of little use");
     }
 }
 
@@ -109,7 +165,7 @@ async fn find(
     }
 }
 
-async fn catch_up(peers: Peers, ready: Arc<AtomicBool>) {
+async fn catch_up(peers: &Peers) {
     let waiting = async {
         while !peers.is_caught_up() {
             tokio::time::sleep(LOOK).await;
@@ -118,5 +174,4 @@ async fn catch_up(peers: Peers, ready: Arc<AtomicBool>) {
     if tokio::time::timeout(CATCH_UP, waiting).await.is_err() {
         tracing::info!(waited = ?CATCH_UP, "ready without all that the peers know");
     }
-    ready.store(true, Relaxed);
 }

@@ -86,6 +86,8 @@ pub(super) struct Settings {
     pub(super) decision_records: u64,
     /// Other replicas; `None` without any.
     pub(super) peers: Option<PeerSettings>,
+    /// Folder in which a replica that ends leaves what it knows.
+    pub(super) state_dir: Option<PathBuf>,
     /// Longest time for each part of the end.
     pub(super) patience: Patience,
     /// Warnings for the operator.
@@ -229,6 +231,7 @@ impl Settings {
             tracing: flags.tracing,
             decision_records: flags.decision_records,
             peers: PeerSettings::new(flags),
+            state_dir: given(&flags.state_dir),
             patience: Patience { drain: flags.drain_timeout, linger: flags.linger_timeout },
             warnings,
         })

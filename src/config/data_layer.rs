@@ -90,21 +90,29 @@ fn discovery(node: &Node, problems: &mut Problems) -> Option<Reference> {
 
 fn peers(node: &Node, line: u32, path: &str, problems: &mut Problems) {
     let _ = reference(node, path, problems);
-    problems.warning(line, path, "has no effect: replicas do not look for each other");
+    problems.warning(
+        line,
+        path,
+        "has no effect: --peers or --peer-service says where the other replicas are",
+    );
 }
 
-/// What replicas tell each other: the plugin, how often, and for how long at most. `names` are the fields of these.
+/// What replicas tell each other: the plugin, how often, and for how long at most. `names` are the fields of these. The
+/// reference ships no such plugin; here the flags say who the peers are, and what they tell each other needs no pace.
 fn synchronisation(fields: &mut Fields<'_>, names: [&'static str; 3], problems: &mut Problems) {
     let [syncer, interval, timeout] = names;
     if let Some(name) = fields.text(syncer, problems).filter(|name| !name.is_empty()) {
-        let message =
-            format!("\"{name}\" cannot be a syncer: no plugin type of this version synchronises replicas");
-        problems.error(fields.line_of(syncer), fields.path(syncer), message);
+        let message = format!(
+            "\"{name}\" is not asked: replicas tell each other what they do where --peers or --peer-service names them"
+        );
+        problems.warning(fields.line_of(syncer), fields.path(syncer), message);
     }
-    for field in [interval, timeout] {
-        if fields.scalar(field, problems, go_duration).is_some() {
-            let message = "has no effect: there is no syncer";
-            problems.warning(fields.line_of(field), fields.path(field), message);
-        }
+    if fields.scalar(interval, problems, go_duration).is_some_and(|interval| !interval.is_zero()) {
+        let message = "has no effect: replicas tell each other within 5ms";
+        problems.warning(fields.line_of(interval), fields.path(interval), message);
+    }
+    if fields.scalar(timeout, problems, go_duration).is_some_and(|timeout| !timeout.is_zero()) {
+        let message = "has no effect: a peer that does not read for 3s is let go";
+        problems.warning(fields.line_of(timeout), fields.path(timeout), message);
     }
 }

@@ -7,7 +7,8 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 
 use super::own::EndpointKey;
-use super::wire::{AssignmentRow, EndpointRow, ShareRow, Update};
+use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update};
+use crate::flow::Queued;
 use crate::pool::{EndpointId, MOST_REQUESTS, Share};
 use crate::prefix::BlockHashes;
 
@@ -17,6 +18,8 @@ const ENDPOINTS: usize = 65_536;
 const NAME_BYTES: usize = 512;
 /// Indexes of one peer, at most.
 const INDEXES: usize = 64;
+/// Bands of one peer, at most.
+const BANDS: usize = 4096;
 /// Tokens under way that are believed.
 const MOST_TOKENS: u64 = 1 << 50;
 
@@ -68,6 +71,8 @@ pub(super) struct Effects {
     pub(super) heard: Vec<Heard>,
     /// Assignments that name an endpoint or an index that the peer never told.
     pub(super) unknown: u64,
+    /// What waits at peers has changed.
+    pub(super) waiting: bool,
 }
 
 /// One peer, as it says.
@@ -82,6 +87,7 @@ pub(super) struct PeerState {
     indexes: Vec<String>,
     endpoints: HashMap<u32, EndpointKey>,
     shares: HashMap<EndpointKey, Share>,
+    waiting: Vec<BandRow>,
 }
 
 impl PeerState {
@@ -135,6 +141,17 @@ impl Fleet {
         })
     }
 
+    /// What waits at all peers together, by priority.
+    pub(super) fn waiting(&self) -> BTreeMap<i32, Queued> {
+        let mut sums: BTreeMap<i32, Queued> = BTreeMap::new();
+        for row in self.links.values().flat_map(|peer| &peer.waiting) {
+            let sum = sums.entry(row.priority).or_default();
+            let BandRow { requests, bytes, tokens, .. } = *row;
+            *sum = sum.plus(Queued { requests, bytes, tokens });
+        }
+        sums
+    }
+
     /// Takes in a message of `link`. One that came before changes nothing. After a fault, [`Fleet::end`] must be
     /// called.
     pub(super) fn apply(&mut self, link: LinkId, update: Update, effects: &mut Effects) -> Result<(), Fault> {
@@ -173,6 +190,13 @@ impl Fleet {
         for row in update.shares {
             peer.share(row, effects)?;
         }
+        if let Some(waiting) = update.waiting {
+            if waiting.bands.len() > BANDS {
+                return Err(Fault::Malformed("too many bands"));
+            }
+            peer.waiting = waiting.bands;
+            effects.waiting = true;
+        }
         for row in update.assignments {
             peer.hear(row, effects);
         }
@@ -183,6 +207,7 @@ impl Fleet {
     /// The link is gone, and with it the peer's share.
     pub(super) fn end(&mut self, link: LinkId, effects: &mut Effects) {
         if let Some(peer) = self.links.remove(&link) {
+            effects.waiting |= !peer.waiting.is_empty();
             peer.shares.into_keys().for_each(|key| {
                 effects.endpoints.entry(key).or_default();
             });
@@ -196,6 +221,7 @@ impl PeerState {
             return Err(Fault::Malformed("too many indexes"));
         }
         self.endpoints.clear();
+        effects.waiting |= !std::mem::take(&mut self.waiting).is_empty();
         for key in std::mem::take(&mut self.shares).into_keys() {
             effects.endpoints.entry(key).or_default();
         }

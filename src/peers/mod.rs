@@ -15,6 +15,7 @@ mod replica;
 mod service;
 mod settings;
 mod shared;
+mod state_file;
 mod status;
 mod wire;
 

@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::wire::{AssignmentRow, EndpointRow, ShareRow, Update, VERSION};
+use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update, VERSION, Waiting};
 use crate::pool::{EndpointId, Load, Pool, Share, Snapshot};
 use crate::prefix::{Assignment, Journal};
 
@@ -57,6 +57,8 @@ pub(super) struct Own {
     /// Followers that have not come beyond this version have missed that something is gone.
     forgotten: u64,
     times: VecDeque<(u64, Instant)>,
+    /// What waits, and the version of its last change.
+    waiting: (Vec<BandRow>, u64),
 }
 
 /// How far a follower has come.
@@ -70,6 +72,8 @@ pub(super) struct Cursor {
     named: u64,
     /// Version up to which it knows who is gone.
     gone: u64,
+    /// Version up to which it knows what waits.
+    waiting: u64,
     journal: u64,
 }
 
@@ -88,6 +92,7 @@ impl Own {
             gone: VecDeque::new(),
             forgotten: 0,
             times: VecDeque::new(),
+            waiting: (Vec::new(), 0),
         }
     }
 
@@ -104,6 +109,24 @@ impl Own {
     /// Requests under way on all endpoints.
     pub(super) fn requests(&self) -> u64 {
         self.rows.iter().map(|row| row.share.requests).fold(0, u64::saturating_add)
+    }
+
+    /// This waits in the queues now. True if that is new.
+    pub(super) fn note_waiting(&mut self, bands: Vec<BandRow>, now: Instant) -> bool {
+        if bands == self.waiting.0 {
+            return false;
+        }
+        self.step(now);
+        self.waiting = (bands, self.version);
+        true
+    }
+
+    fn step(&mut self, now: Instant) {
+        self.version += 1;
+        if self.times.len() >= TIMES {
+            self.times.pop_front();
+        }
+        self.times.push_back((self.version, now));
     }
 
     /// Looks at the pool. True if there is something new to say.
@@ -130,11 +153,7 @@ impl Own {
             self.drop_ended(next);
         }
         if changed {
-            self.version = next;
-            if self.times.len() >= TIMES {
-                self.times.pop_front();
-            }
-            self.times.push_back((next, now));
+            self.step(now);
         }
         changed
     }
@@ -203,6 +222,11 @@ impl Own {
         let gone = self.gone.iter().filter(|(version, _)| *version > cursor.gone);
         update.gone.extend(gone.map(|(_, number)| *number));
         cursor.gone = self.version;
+        // In a snapshot nothing waits unless it says so.
+        if self.waiting.1 > cursor.waiting {
+            update.waiting = Some(Waiting { bands: self.waiting.0.clone() });
+        }
+        cursor.waiting = self.version;
         // Assignments name endpoints by their numbers, so they come behind these.
         let mut more = more_rows;
         if !more_rows {
@@ -219,6 +243,7 @@ impl Own {
             || !update.gone.is_empty()
             || !update.assignments.is_empty()
             || update.missed > 0
+            || update.waiting.is_some()
             || more;
         if !says {
             return None;

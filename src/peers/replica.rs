@@ -17,6 +17,7 @@ use super::service::Replicas;
 use super::settings::PeersSettings;
 use super::shared::Shared;
 use super::status::Standing;
+use crate::flow::Controller;
 use crate::metrics::PeerMetrics;
 use crate::pool::Pool;
 use crate::prefix::SharedIndex;
@@ -30,16 +31,16 @@ const ADDRESSES: usize = 64;
 pub struct Peers(Arc<Shared>);
 
 impl Peers {
-    /// A replica of `pool` that nobody follows yet. `wake` is called when the load of the pool may have changed by what
-    /// peers say.
+    /// A replica of `pool` that nobody follows yet. `queues` hold what waits at this
+    /// replica.
     pub fn new(
         settings: PeersSettings,
         pool: &Arc<Pool>,
         indexes: &[Arc<dyn SharedIndex>],
         metrics: PeerMetrics,
-        wake: impl Fn() + Send + Sync + 'static,
+        queues: Option<Arc<Controller>>,
     ) -> Self {
-        Self(Arc::new(Shared::new(settings, pool, indexes, metrics, Box::new(wake))))
+        Self(Arc::new(Shared::new(settings, pool, indexes, metrics, queues)))
     }
 
     /// Tells followers on `port` and follows the peers at `addresses` (`None` while it is not known who they are), until
@@ -85,6 +86,22 @@ impl Peers {
                 }
                 Standing::Missing(_) | Standing::Alias(_) => true,
             })
+    }
+
+    /// What this replica knows, for a file.
+    pub fn save(&self) -> Vec<u8> {
+        self.0.save()
+    }
+
+    /// Takes over what [`Peers::save`] gave another process. Returns the number of requests that it tells of; `Err`
+    /// says why the bytes cannot be used.
+    pub fn restore(&self, bytes: &[u8]) -> Result<u64, String> {
+        self.0.restore(bytes)
+    }
+
+    /// Writes the sums into endpoints that come, for a replica without peers too.
+    pub async fn follow_pool(&self) {
+        self.0.follow_pool().await;
     }
 
     /// What `/debug/peers` shows.

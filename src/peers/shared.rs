@@ -14,8 +14,10 @@ use tokio_util::sync::CancellationToken;
 use super::fleet::{Effects, Fault, Fleet, LinkId};
 use super::own::{Cursor, EndpointKey, Own};
 use super::settings::PeersSettings;
+use super::state_file;
 use super::status::{Standing, Statuses};
-use super::wire::Update;
+use super::wire::{BandRow, Update};
+use crate::flow::Controller;
 use crate::metrics::PeerMetrics;
 use crate::pool::{Endpoint, Pool};
 use crate::prefix::{Journal, SharedIndex};
@@ -46,8 +48,8 @@ pub(super) struct Shared {
     changed: watch::Sender<u64>,
     /// Somebody follows.
     wanted: Notify,
-    /// Called when peers have more or less under way than before.
-    wake: Box<dyn Fn() + Send + Sync>,
+    /// The queues of flow control, if there are any. What peers have under way may make room in them.
+    queues: Option<Arc<Controller>>,
 }
 
 /// What the peers do, and where it is written.
@@ -65,7 +67,7 @@ impl Shared {
         pool: &Arc<Pool>,
         indexes: &[Arc<dyn SharedIndex>],
         metrics: PeerMetrics,
-        wake: Box<dyn Fn() + Send + Sync>,
+        queues: Option<Arc<Controller>>,
     ) -> Self {
         // Never 0, which stands for no epoch on the wire.
         let epoch = fastrand::u64(1..);
@@ -90,7 +92,7 @@ impl Shared {
             links: AtomicU64::new(0),
             changed: watch::Sender::new(0),
             wanted: Notify::new(),
-            wake,
+            queues,
         }
     }
 
@@ -112,9 +114,18 @@ impl Shared {
         self.changed.subscribe()
     }
 
+    /// Looks at the pool and at the queues. True if there is something new to say.
+    fn observe(&self) -> bool {
+        let now = Instant::now();
+        let bands = self.queues.as_ref().map(|queues| waiting_in(queues));
+        let mut own = self.own.lock();
+        let waits = bands.is_some_and(|bands| own.note_waiting(bands, now));
+        own.observe(&self.pool, now) || waits
+    }
+
     /// Somebody follows from now on.
     pub(super) fn followed(&self) {
-        self.own.lock().observe(&self.pool, Instant::now());
+        self.observe();
         self.wanted.notify_one();
     }
 
@@ -138,7 +149,7 @@ impl Shared {
                 self.wanted.notified().await;
             }
             tick.tick().await;
-            let changed = self.own.lock().observe(&self.pool, Instant::now());
+            let changed = self.observe();
             let end = self.journal.end();
             if changed || end != written {
                 written = end;
@@ -215,9 +226,28 @@ impl Shared {
         }
         self.metrics.assignments("taken", taken);
         self.metrics.assignments("unknown", unknown);
-        if moved || !effects.endpoints.is_empty() {
-            (self.wake)();
+        let Some(queues) = &self.queues else { return };
+        if effects.waiting {
+            queues.set_elsewhere(merged.fleet.waiting());
         }
+        if moved || !effects.endpoints.is_empty() {
+            queues.notify_load();
+        }
+    }
+
+    /// What this replica knows, for a file.
+    pub(super) fn save(&self) -> Vec<u8> {
+        let mut own = self.own.lock();
+        own.observe(&self.pool, Instant::now());
+        state_file::write(&own, &self.journal)
+    }
+
+    /// Takes over such a file.
+    pub(super) fn restore(&self, bytes: &[u8]) -> Result<u64, String> {
+        let heard = state_file::read(bytes)?.heard;
+        let count = heard.len() as u64;
+        self.settle(&mut self.merged.lock(), Effects { heard, ..Effects::default() });
+        Ok(count)
     }
 
     /// These are the peers from now on.
@@ -266,4 +296,20 @@ impl Shared {
         self.metrics.retain(&shown);
         self.metrics.show(following, missing, self.followers.load(Relaxed));
     }
+}
+
+/// Bands in which something waits.
+fn waiting_in(queues: &Controller) -> Vec<BandRow> {
+    if queues.queued().requests == 0 {
+        return Vec::new();
+    }
+    let bands = queues.bands().into_iter().filter(|band| band.queued.requests > 0);
+    bands
+        .map(|band| BandRow {
+            priority: band.priority,
+            requests: band.queued.requests,
+            bytes: band.queued.bytes,
+            tokens: band.queued.tokens,
+        })
+        .collect()
 }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 
 use super::fleet::{Effects, Fault, Fleet};
 use super::own::{Cursor, EndpointKey, Own};
-use super::wire::{AssignmentRow, EndpointRow, ShareRow, Update};
+use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update};
 use crate::pool::{EndpointId, EndpointSpec, Lease, Pool, Share};
 use crate::prefix::{BlockHashes, Journal};
 
@@ -428,6 +428,28 @@ fn assignments_reach_the_peer_with_the_names_of_index_and_endpoint() {
     assert_eq!((effects.heard.len(), effects.unknown), (1, 1));
     let heard = &effects.heard[0];
     assert_eq!((heard.index.as_str(), &heard.endpoint, &heard.blocks), ("two", &key(3), &blocks));
+}
+
+#[test]
+fn what_waits_is_told_by_band_and_goes_with_the_peer() {
+    let (mut own, journal, mut fleet) = (Own::new(1, "a", Vec::new()), Journal::new(1000), Fleet::new(2));
+    let mut cursor = Cursor::default();
+    let band = |priority, requests| BandRow { priority, requests, bytes: 10 * requests, tokens: requests };
+    let waiting = |fleet: &Fleet| -> Vec<(i32, u64)> {
+        fleet.waiting().into_iter().map(|(priority, queued)| (priority, queued.requests)).collect()
+    };
+    assert!(own.note_waiting(vec![band(-1, 3), band(5, 1)], Instant::now()));
+    tell(&own, &mut cursor, &journal, &mut fleet);
+    assert_eq!(waiting(&fleet), [(-1, 3), (5, 1)]);
+    assert!(!own.note_waiting(vec![band(-1, 3), band(5, 1)], Instant::now()));
+    assert_eq!(tell(&own, &mut cursor, &journal, &mut fleet).0, 0, "nothing is new");
+    assert!(own.note_waiting(Vec::new(), Instant::now()));
+    tell(&own, &mut cursor, &journal, &mut fleet);
+    assert!(waiting(&fleet).is_empty());
+    own.note_waiting(vec![band(0, 2)], Instant::now());
+    tell(&own, &mut cursor, &journal, &mut fleet);
+    fleet.end(7, &mut Effects::default());
+    assert!(waiting(&fleet).is_empty());
 }
 
 #[test]

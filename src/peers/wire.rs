@@ -68,6 +68,34 @@ pub(super) struct Update {
     /// Time for which the oldest change waited, in microseconds.
     #[prost(uint64, tag = "13")]
     pub(super) waited_micros: u64,
+    /// What waits, if that has changed.
+    #[prost(message, optional, tag = "14")]
+    pub(super) waiting: Option<Waiting>,
+}
+
+/// What waits in all bands of the sender.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct Waiting {
+    /// Bands in which something waits.
+    #[prost(message, repeated, tag = "1")]
+    pub(super) bands: Vec<BandRow>,
+}
+
+/// What waits in a band.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub(super) struct BandRow {
+    /// Priority.
+    #[prost(sint32, tag = "1")]
+    pub(super) priority: i32,
+    /// Requests.
+    #[prost(uint64, tag = "2")]
+    pub(super) requests: u64,
+    /// Bytes of their bodies.
+    #[prost(uint64, tag = "3")]
+    pub(super) bytes: u64,
+    /// Their tokens.
+    #[prost(uint64, tag = "4")]
+    pub(super) tokens: u64,
 }
 
 /// One life of an endpoint.

@@ -57,7 +57,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     // Edges.
     ("transport", &["metrics", "telemetry"]),
-    ("peers", &["pool", "prefix", "metrics", "telemetry", "transport"]),
+    ("peers", &["flow", "pool", "prefix", "metrics", "telemetry", "transport"]),
     ("extproc", &["director", "scheduling", "request", "metrics", "telemetry", "transport"]),
     ("admin", &["decisions", "pool", "metrics", "telemetry", "transport"]),
     ("kubernetes", &["admin", "metrics", "telemetry"]),

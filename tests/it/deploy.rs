@@ -11,6 +11,7 @@ mod access;
 mod dashboard;
 mod monitoring;
 mod other_charts;
+mod peers;
 mod ports;
 mod providers;
 mod rollout;

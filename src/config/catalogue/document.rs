@@ -112,13 +112,13 @@ struct DataLayer {
     sources: Option<Vec<Source>>,
     /// Where endpoints come from instead of Kubernetes.
     discovery: Option<Discovery>,
-    /// Has no effect: replicas do not look for each other.
+    /// Has no effect: `--peers` or `--peer-service` says where the other replicas are.
     peer_discovery: Option<Reference>,
-    /// A plugin that synchronises replicas; there is none in this version.
+    /// Has no effect: replicas tell each other what they do where `--peers` or `--peer-service` names them.
     cross_replica_syncer_plugin_ref: Option<String>,
-    /// Has no effect without a syncer.
+    /// Has no effect: replicas tell each other within 5 ms.
     cross_replica_sync_interval: Option<GoDuration>,
-    /// Has no effect without a syncer.
+    /// Has no effect: a peer that does not read for 3 s is let go.
     cross_replica_publish_timeout: Option<GoDuration>,
     /// The same three fields in the form of `llm-d.ai/v1`.
     cross_replica: Option<CrossReplica>,
@@ -128,11 +128,11 @@ struct DataLayer {
 #[derive(JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct CrossReplica {
-    /// A plugin that synchronises replicas; there is none in this version.
+    /// Has no effect: replicas tell each other what they do where `--peers` or `--peer-service` names them.
     syncer_plugin_ref: Option<String>,
-    /// Has no effect without a syncer.
+    /// Has no effect: replicas tell each other within 5 ms.
     sync_interval: Option<GoDuration>,
-    /// Has no effect without a syncer.
+    /// Has no effect: a peer that does not read for 3 s is let go.
     publish_timeout: Option<GoDuration>,
 }
 
@@ -154,7 +154,7 @@ struct Discovery {
     plugin_ref: Option<String>,
     /// A plugin that finds endpoints, in the form of `llm-d.ai/v1`.
     endpoints: Option<Reference>,
-    /// Has no effect: replicas do not look for each other.
+    /// Has no effect: `--peers` or `--peer-service` says where the other replicas are.
     peers: Option<Reference>,
 }
 

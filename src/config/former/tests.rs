@@ -201,11 +201,7 @@ fn both_forms_of_the_data_layer_say_the_same() {
         ],
     );
     let syncer = format!("{today}  crossReplica:\n    syncerPluginRef: local\n");
-    let problems =
-        load(&ConfigSource::Text(syncer), &LoadOptions::new(Arc::new(Metrics::new()))).unwrap_err();
-    assert!(
-        problems.to_string().contains("dataLayer.crossReplica.syncerPluginRef: \"local\" cannot be a syncer")
-    );
+    assert_translated(&syncer, &today, &["dataLayer.crossReplica.syncerPluginRef: \"local\" is not asked"]);
     let wrong = format!("{discovery}    endpoints:\n      pluginRef: file-discovery\n      extra: 1\n");
     let problems = load(&ConfigSource::Text(wrong), &LoadOptions::new(Arc::new(Metrics::new()))).unwrap_err();
     let text = problems.to_string();

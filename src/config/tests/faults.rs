@@ -292,14 +292,19 @@ fn producers_that_wait_for_each_other_are_told() {
 }
 
 #[test]
-fn peers_are_idle_and_syncers_impossible() {
+fn where_peers_are_is_said_by_flags() {
     let text = "dataLayer:\n  peerDiscovery:\n    pluginRef: anything\n";
     assert_eq!(
         warnings(text),
-        ["2: dataLayer.peerDiscovery: has no effect: replicas do not look for each other"]
+        [
+            "2: dataLayer.peerDiscovery: has no effect: --peers or --peer-service says where the other replicas are"
+        ]
     );
     let text = "dataLayer:\n  crossReplicaSyncerPluginRef: sync\n";
-    assert!(errors(text)[0].starts_with("2: dataLayer.crossReplicaSyncerPluginRef: "));
+    assert!(warnings(text)[0].starts_with("2: dataLayer.crossReplicaSyncerPluginRef: \"sync\" is not asked"));
+    let text = "dataLayer:\n  crossReplicaSyncInterval: 200ms\n";
+    assert!(warnings(text)[0].contains("within 5ms"));
+    assert!(errors("dataLayer:\n  crossReplicaSyncInterval: often\n")[0].contains("expected a duration"));
 }
 
 #[test]

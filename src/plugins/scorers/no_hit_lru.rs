@@ -11,7 +11,7 @@
 //! requests; for cold ones a look-up an endpoint, and a walk through the list, under a lock.
 
 use std::hash::BuildHasher;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use hashbrown::DefaultHashBuilder;
 use parking_lot::Mutex;
@@ -20,8 +20,8 @@ use serde::Deserialize;
 
 use crate::plugins::producers::{self, approx_prefix_cache};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
-use crate::pool::EndpointId;
-use crate::prefix::{PrefixMatch, Recency, RecencyKey};
+use crate::pool::{Endpoint, EndpointId, Snapshot};
+use crate::prefix::{BlockHashes, Journal, PrefixMatch, Recency, RecencyKey, SharedIndex};
 use crate::scheduling::{
     Call, Category, Column, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, Scorer,
 };
@@ -79,8 +79,11 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         size: usize::try_from(params.lru_size).unwrap_or(usize::MAX),
         hasher: DefaultHashBuilder::default(),
         used: Mutex::default(),
+        name: cx.name().into(),
+        journal: OnceLock::new(),
     });
-    Ok(Roles::default().scorer(Arc::clone(&plugin) as _).pre_request(plugin))
+    let shared_index: Option<Arc<dyn SharedIndex>> = Some(Arc::clone(&plugin) as _);
+    Ok(Roles { shared_index, ..Roles::default() }.scorer(Arc::clone(&plugin) as _).pre_request(plugin))
 }
 
 #[derive(Debug)]
@@ -90,6 +93,40 @@ struct NoHitLru {
     hasher: DefaultHashBuilder,
     /// Endpoints that got cold prompts.
     used: Mutex<Recency<Used, ()>>,
+    name: Box<str>,
+    /// Where peers read who got cold prompts; empty without peers.
+    journal: OnceLock<(Arc<Journal>, u16)>,
+}
+
+impl NoHitLru {
+    /// `id` is the endpoint that got a cold prompt last.
+    fn note(&self, used: &mut Recency<Used, ()>, id: &EndpointId) {
+        let hash = self.hasher.hash_one(id);
+        if let Some(index) = used.find(hash, |known| known.hash == hash && known.id == *id) {
+            used.touch(index);
+            return;
+        }
+        if used.len() >= self.size {
+            used.pop_oldest();
+        }
+        used.insert(Used { hash, id: id.clone() }, ());
+    }
+}
+
+impl SharedIndex for NoHitLru {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn share(&self, journal: &Arc<Journal>, number: u16) {
+        let _ = self.journal.set((Arc::clone(journal), number));
+    }
+
+    fn follow(&self, _: &Snapshot) {}
+
+    fn heard(&self, endpoint: &Endpoint, _: &BlockHashes) {
+        self.note(&mut self.used.lock(), endpoint.id());
+    }
 }
 
 /// An endpoint's name with its hash.
@@ -161,15 +198,10 @@ impl PreRequest for NoHitLru {
         }
         let mut used = self.used.lock();
         for endpoint in producers::caching_targets(decided) {
-            let hash = self.hasher.hash_one(endpoint.id());
-            if let Some(index) = used.find(hash, |known| known.hash == hash && known.id == *endpoint.id()) {
-                used.touch(index);
-                continue;
+            self.note(&mut used, endpoint.id());
+            if let Some((journal, number)) = self.journal.get() {
+                journal.add(*number, endpoint, &BlockHashes::default());
             }
-            if used.len() >= self.size {
-                used.pop_oldest();
-            }
-            used.insert(Used { hash, id: endpoint.id().clone() }, ());
         }
         Ok(None)
     }

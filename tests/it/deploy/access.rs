@@ -27,10 +27,16 @@ fn rights_are_those_that_the_program_uses_and_no_more() {
 #[test]
 fn of_leases_the_account_may_change_its_own_alone() {
     for (sets, name) in [
-        ("inferenceExtension.replicas=2", format!("epp-default-{RELEASE}.llm-d.ai")),
-        ("inferenceExtension.replicas=2,standalone.enabled=true", format!("epp-default-{NAME}.llm-d.ai")),
         (
-            "inferenceExtension.replicas=2,inferenceExtension.flags.pool-name=other",
+            "inferenceExtension.replicas=2,inferenceExtension.activeActive=false",
+            format!("epp-default-{RELEASE}.llm-d.ai"),
+        ),
+        (
+            "inferenceExtension.replicas=2,inferenceExtension.activeActive=false,standalone.enabled=true",
+            format!("epp-default-{NAME}.llm-d.ai"),
+        ),
+        (
+            "inferenceExtension.replicas=2,inferenceExtension.activeActive=false,inferenceExtension.flags.pool-name=other",
             "epp-default-other.llm-d.ai".to_owned(),
         ),
     ] {

@@ -5,10 +5,10 @@ use serde_json::{Value, json};
 use super::{LABEL, NAME, RELEASE, args, containers, has, is_hook, list, names, object, render, values};
 use crate::support::{program, run};
 
-const SEVERAL: &str = "inferenceExtension.replicas=3";
+const SEVERAL: &str = "inferenceExtension.replicas=3,inferenceExtension.activeActive=false";
 
 #[test]
-fn several_replicas_elect_a_leader_unless_all_are_to_serve() {
+fn several_replicas_all_serve_unless_one_is_to_lead() {
     let election = "--ha-enable-leader-election=true";
     let alone = values("default");
     assert!(!args(&alone).contains(&election) && !has(&alone, "PodDisruptionBudget"));
@@ -61,10 +61,7 @@ fn requests_reach_the_leader_by_its_label_and_standbys_are_ready_too() {
     let labels = &object(&several, &format!("Deployment {NAME}"))["spec"]["template"]["metadata"]["labels"];
     assert!(labels.get("pointsman/leader").is_none(), "{labels}");
 
-    for one in [
-        &["--set", LABEL][..],
-        &["--set", LABEL, "--set", "inferenceExtension.activeActive=true", "--set", SEVERAL],
-    ] {
+    for one in [&["--set", LABEL][..], &["--set", LABEL, "--set", "inferenceExtension.replicas=3"]] {
         let objects = render(one);
         assert_eq!(selector(&objects, NAME), all, "{one:?}");
         assert_eq!(probe(&objects), "readiness", "{one:?}");

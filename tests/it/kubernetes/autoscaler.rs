@@ -49,7 +49,11 @@ struct Running {
 
 /// A busy pool, two replicas, and an autoscaler that has heard of the requests.
 async fn start(server: &ApiServer) -> Running {
-    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=2"]).await;
+    let namespace = Namespace::with_chart_rights(
+        server,
+        &["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"],
+    )
+    .await;
     let addresses = [1, 2].map(|place| namespace.address(place));
     let port = free_port(&addresses);
     let servers = simulate(&addresses, port, &["--inter-token-ms", "50"]).await;

@@ -22,7 +22,11 @@ struct Running {
 
 /// A pool of two pods, three replicas, and Envoy in front of them with health checks.
 async fn start(server: &ApiServer) -> Running {
-    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=3"]).await;
+    let namespace = Namespace::with_chart_rights(
+        server,
+        &["inferenceExtension.replicas=3,inferenceExtension.activeActive=false"],
+    )
+    .await;
     let addresses = [1, 2].map(|place| namespace.address(place));
     let port = free_port(&addresses);
     let servers = simulate(&addresses, port, &[]).await;
@@ -138,7 +142,11 @@ async fn a_leader_that_is_asked_to_end_hands_over_at_once_and_no_request_is_lost
 async fn a_leader_without_the_api_server_steps_down_but_lives_and_leads_again_afterwards() {
     let server = ApiServer::start().await;
     server.install_definitions().await;
-    let namespace = Namespace::with_chart_rights(&server, &["inferenceExtension.replicas=2"]).await;
+    let namespace = Namespace::with_chart_rights(
+        &server,
+        &["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"],
+    )
+    .await;
     namespace.pool(&[8000]).await;
     let mut replica = picker(&server, &namespace, &FLAGS).await;
     holds("it leads", async || replica.metric("pointsman_leader", &[]).await == Some(1.0)).await;
@@ -153,7 +161,11 @@ async fn a_leader_without_the_api_server_steps_down_but_lives_and_leads_again_af
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_that_know_no_pool_until_they_lead_serve_to_the_end_of_their_drain() {
     let server = ApiServer::shared().await;
-    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=2"]).await;
+    let namespace = Namespace::with_chart_rights(
+        server,
+        &["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"],
+    )
+    .await;
     namespace.pool(&[8000]).await;
     namespace.pod("pod-1", namespace.address(1)).await;
     let config = format!("{CONFIG}featureGates: [haPopulateNonLeaderDatastore=false]\n");
@@ -180,7 +192,11 @@ async fn replicas_that_know_no_pool_until_they_lead_serve_to_the_end_of_their_dr
 #[tokio::test(flavor = "multi_thread")]
 async fn the_election_has_a_thread_of_its_own_that_nothing_else_can_keep_busy() {
     let server = ApiServer::shared().await;
-    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=2"]).await;
+    let namespace = Namespace::with_chart_rights(
+        server,
+        &["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"],
+    )
+    .await;
     namespace.pool(&[8000]).await;
     let replica = picker(server, &namespace, &FLAGS).await;
     holds("it leads", async || replica.metric("pointsman_leader", &[]).await == Some(1.0)).await;
@@ -208,7 +224,11 @@ async fn pods_that_keep_the_scraping_busy_with_huge_pages_delay_no_renewal() {
     const PODS: u8 = 12;
     const RENEWALS: usize = 20;
     let server = ApiServer::shared().await;
-    let namespace = Namespace::with_chart_rights(server, &["inferenceExtension.replicas=2"]).await;
+    let namespace = Namespace::with_chart_rights(
+        server,
+        &["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"],
+    )
+    .await;
     let addresses: Vec<_> = (1..=PODS).map(|place| namespace.address(place)).collect();
     let (port, page) = (free_port(&addresses), huge_page());
     let mut pods = Vec::new();

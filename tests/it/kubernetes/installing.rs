@@ -160,7 +160,7 @@ async fn a_configuration_that_does_not_load_is_refused_before_any_old_replica_en
     let none: Option<Deployment> = site.api().get_opt("pool-epp").await.unwrap();
     assert!(none.is_none(), "nothing is installed");
 
-    let several = "inferenceExtension.replicas=2";
+    let several = "inferenceExtension.replicas=2,inferenceExtension.activeActive=false";
     site.upgrade(&[several]).await.unwrap();
     let before = site.deployment().await;
     assert!(site.routes_to_leader().await);
@@ -198,7 +198,7 @@ async fn services_select_every_ready_pod_until_the_pods_that_label_themselves_ar
     assert!(!site.routes_to_leader().await);
     site.has_pods(1, 1, 1).await;
 
-    let several = ["inferenceExtension.replicas=2"];
+    let several = ["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"];
     site.upgrade(&several).await.unwrap();
     assert!(!site.routes_to_leader().await, "the one that runs has no label and would be cut off");
     // The roll-out hangs: still the old pod alone serves.
@@ -246,14 +246,16 @@ async fn the_chart_installs_on_openshift_without_a_value_that_says_so() {
     restricted_v2(&server, &site.namespace).await;
     // The check before the installation is refused where ids are fixed, once the policy is in force.
     let refused = eventually("fixed ids are refused", async || {
-        site.upgrade(&["inferenceExtension.replicas=2"]).await.err()
+        site.upgrade(&["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"]).await.err()
     })
     .await;
     assert!(refused.contains("pre-"), "{refused}");
 
     server.apply_object(&security_context_constraints(), None).await;
-    eventually("the group is served", async || site.upgrade(&["inferenceExtension.replicas=2"]).await.ok())
-        .await;
+    eventually("the group is served", async || {
+        site.upgrade(&["inferenceExtension.replicas=2,inferenceExtension.activeActive=false"]).await.ok()
+    })
+    .await;
     let mut deployment = serde_json::to_value(site.deployment().await).unwrap();
     deployment["kind"] = "Deployment".into();
     for pod in pods(&[deployment], &site.namespace.name) {

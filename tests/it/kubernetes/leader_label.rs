@@ -15,7 +15,7 @@ use crate::support::{Pointsman, health, holds};
 
 /// 15 s in the field.
 const LEASE: Duration = Duration::from_secs(4);
-const SEVERAL: &str = "inferenceExtension.replicas=3";
+const SEVERAL: &str = "inferenceExtension.replicas=3,inferenceExtension.activeActive=false";
 
 struct Running {
     namespace: Namespace,

@@ -60,9 +60,14 @@ impl Band {
         }
     }
 
-    /// The bound of the band that leaves no room for a body of `bytes`; `None` if there is room.
-    pub(super) fn full(&self, bytes: u64) -> Option<Full> {
-        self.queued.full(bytes, Some(self.settings.max_requests), Some(self.settings.max_bytes))
+    /// The bound of the band that leaves no room for a body of `bytes` while this much waits in it at other replicas;
+    /// `None` if there is room.
+    pub(super) fn full(&self, bytes: u64, elsewhere: Queued) -> Option<Full> {
+        self.queued.plus(elsewhere).full(
+            bytes,
+            Some(self.settings.max_requests),
+            Some(self.settings.max_bytes),
+        )
     }
 
     /// The flow of a fairness id, made if it has none.

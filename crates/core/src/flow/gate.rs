@@ -206,6 +206,11 @@ impl Gate {
         self.release(now.max(self.latest), load, decisions);
     }
 
+    /// From now on this much waits at other replicas, by priority. It fills the same bounds.
+    pub fn set_elsewhere(&mut self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
+        self.ledger.set_elsewhere(waiting);
+    }
+
     /// Refuses all that wait and all that come.
     pub fn close(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         let at = self.look(now, load, decisions);

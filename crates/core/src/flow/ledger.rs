@@ -3,6 +3,7 @@
 //! The gate decides; the ledger keeps its books. Each request stands in three lists: that of its flow, that of its wait,
 //! and the sums of its band and of all bands. The ledger changes all of them together, and nobody else can change one.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,6 +27,9 @@ pub(super) struct Ledger {
     order: Vec<u32>,
     priorities: Vec<i32>,
     queued: Queued,
+    /// What waits at other replicas, by priority and in sum: it fills the same bounds.
+    elsewhere: BTreeMap<i32, Queued>,
+    elsewhere_sum: Queued,
     programs: Vec<Programs>,
     sessions: Vec<Sessions>,
     /// Requests that ever came in.
@@ -42,6 +46,8 @@ impl Ledger {
             order: Vec::new(),
             priorities: Vec::new(),
             queued: Queued::default(),
+            elsewhere: BTreeMap::new(),
+            elsewhere_sum: Queued::default(),
             programs: Vec::new(),
             sessions: Vec::new(),
             sequence: 0,
@@ -64,12 +70,14 @@ impl Ledger {
         let no_band = Rejection::new(Outcome::RejectedOther, pool_empty);
         let slot = self.slot(arrival.priority).ok_or(no_band)?;
         let band = self.bands.get_mut(slot as usize).and_then(Option::as_mut).ok_or(no_band)?;
-        match self.queued.full(arrival.size, settings.max_requests, settings.max_bytes) {
+        let all = self.queued.plus(self.elsewhere_sum);
+        match all.full(arrival.size, settings.max_requests, settings.max_bytes) {
             Some(Full::Requests(bound)) => return Err(full(QueueBound::Requests(bound))),
             Some(Full::Bytes(bound)) => return Err(full(QueueBound::Bytes(bound))),
             None => {}
         }
-        match band.full(arrival.size) {
+        let elsewhere = self.elsewhere.get(&band.priority).copied().unwrap_or_default();
+        match band.full(arrival.size, elsewhere) {
             Some(Full::Requests(bound)) => return Err(full(QueueBound::BandRequests(bound))),
             Some(Full::Bytes(bound)) => return Err(full(QueueBound::BandBytes(bound))),
             None => {}
@@ -105,6 +113,12 @@ impl Ledger {
         self.waits.add(&mut self.items, ticket.index, wait);
         self.queued.add(arrival.size, arrival.tokens);
         Ok(ticket)
+    }
+
+    /// From now on this much waits at other replicas, by priority.
+    pub(super) fn set_elsewhere(&mut self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
+        self.elsewhere = waiting.into_iter().collect();
+        self.elsewhere_sum = self.elsewhere.values().fold(Queued::default(), |sum, one| sum.plus(*one));
     }
 
     /// Takes a request out of all lists; `served` if it is released. Returns what it was.

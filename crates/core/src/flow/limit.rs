@@ -33,6 +33,16 @@ impl Queued {
         self.tokens = self.tokens.saturating_sub(tokens);
     }
 
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
+        Self {
+            requests: self.requests.saturating_add(other.requests),
+            bytes: self.bytes.saturating_add(other.bytes),
+            tokens: self.tokens.saturating_add(other.tokens),
+        }
+    }
+
     /// The bound that leaves no room for a body of `bytes`; `None` if it fits. A bound of `None` is no bound.
     pub(super) fn full(&self, bytes: u64, max_requests: Option<u64>, max_bytes: Option<u64>) -> Option<Full> {
         let requests = max_requests.filter(|max| self.requests >= *max).map(Full::Requests);

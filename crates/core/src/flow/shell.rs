@@ -280,6 +280,11 @@ impl Controller {
         self.state.lock().gate.bands().collect()
     }
 
+    /// From now on this much waits at other replicas; see [`Gate::set_elsewhere`].
+    pub fn set_elsewhere(&self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
+        self.state.lock().gate.set_elsewhere(waiting);
+    }
+
     /// Whether requests wait, as it changes.
     pub fn waiting(&self) -> watch::Receiver<bool> {
         self.waiting.subscribe()

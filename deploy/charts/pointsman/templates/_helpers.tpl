@@ -173,10 +173,27 @@ A name that has its value with it, as in `v=4`, is taken apart. */}}
 {{ include "pointsman.booleanFlag" (list . "secure-serving") | default "true" }}
 {{- end }}
 
-{{/* "true" if one of several replicas leads. */}}
+{{/* "true" if one of several replicas leads: where the values say that not all serve, or a flag asks for an election. */}}
 {{- define "pointsman.elects" -}}
-{{- $several := and (gt (int .Values.inferenceExtension.replicas) 1) (not .Values.inferenceExtension.activeActive) | toString -}}
+{{- $several := and (gt (int .Values.inferenceExtension.replicas) 1) (eq (toString .Values.inferenceExtension.activeActive) "false") | toString -}}
 {{ include "pointsman.booleanFlag" (list . "ha-enable-leader-election") | default $several }}
+{{- end }}
+
+{{/* "true" if replicas tell each other what they do: where several serve, unless the values or the user's own flags say otherwise. */}}
+{{- define "pointsman.hasPeers" -}}
+{{- $wanted := .Values.inferenceExtension.peers.enabled -}}
+{{- $own := or (include "pointsman.flag" (list . "peers")) (include "pointsman.flag" (list . "peer-service")) -}}
+{{- $several := and (gt (int .Values.inferenceExtension.replicas) 1) (ne (include "pointsman.elects" .) "true") -}}
+{{ and (not $own) (ternary $several $wanted (kindIs "invalid" $wanted)) | ternary "true" "false" }}
+{{- end }}
+
+{{/* The headless Service by which replicas find each other, and the Secret with their certificate unless the values name one. */}}
+{{- define "pointsman.peers" -}}
+{{ include "pointsman.name" . }}-peers
+{{- end }}
+
+{{- define "pointsman.peerSecret" -}}
+{{ .Values.inferenceExtension.peers.certificate.secretName | default (include "pointsman.peers" .) }}
 {{- end }}
 
 {{/* Label of the leader's pod, as KEY: VALUE. The leader itself puts it there. */}}

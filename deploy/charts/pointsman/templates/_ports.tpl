@@ -2,13 +2,17 @@
 {{- define "pointsman.validatePorts" -}}
 {{- $extension := .Values.inferenceExtension -}}
 {{- $ports := dict "grpc-port" (toString $extension.extProcPort) "grpc-health-port" (toString $extension.grpcHealthPort) "metrics-port" "9090" -}}
+{{- $peers := eq (include "pointsman.hasPeers" .) "true" -}}
+{{- if $peers -}}
+{{- $_ := set $ports "peer-port" (toString $extension.peers.port) -}}
+{{- end -}}
 {{- with $extension.kedaScalerPort -}}
 {{- $_ := set $ports "keda-scaler-port" (toString .) -}}
 {{- end -}}
 {{- range (include "pointsman.flags" . | fromJson).all -}}
 {{- $port := get $ports .name -}}
 {{- if and $port (ne (toString .value) $port) -}}
-{{- fail (printf "inferenceExtension.flags: %s would move a port that probes, Service and monitors expect at %s, to %s (inferenceExtension.extProcPort and inferenceExtension.kedaScalerPort move the ports that can be moved)" .name $port .value) -}}
+{{- fail (printf "inferenceExtension.flags: %s would move a port that probes, Service and monitors expect at %s, to %s (inferenceExtension.extProcPort, inferenceExtension.peers.port and inferenceExtension.kedaScalerPort move the ports that can be moved)" .name $port .value) -}}
 {{- end -}}
 {{- end -}}
 
@@ -22,6 +26,9 @@
 {{- with $extension.kedaScalerPort -}}
 {{- $listeners = append $listeners (dict "of" "inferenceExtension.kedaScalerPort" "port" . "name" "grpc-keda") -}}
 {{- $service = append $service (dict "of" "inferenceExtension.kedaScalerPort" "port" . "name" "grpc-keda") -}}
+{{- end -}}
+{{- if $peers -}}
+{{- $listeners = append $listeners (dict "of" "inferenceExtension.peers.port" "port" $extension.peers.port "name" "peers") -}}
 {{- end -}}
 {{- if eq (include "pointsman.hasProxy" .) "true" -}}
 {{- $envoy := list

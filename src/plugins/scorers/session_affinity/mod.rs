@@ -2,7 +2,7 @@
 //!
 //! * `encoded_endpoint_header`: the client brings back a header that holds the endpoint's name in base64, as an earlier
 //!   response set it. No state here; but nothing is signed, so a client can ask for any endpoint.
-//! * `session_id`: a header names the session, and this process remembers which endpoint it is bound to.
+//! * `session_id`: a header names the session, and this process and its peers remember which endpoint it is bound to.
 //!
 //! The session's endpoint scores 1, all others 0; without a session, or with an unknown one, all score 0. `profileName`
 //! names the profile whose choice counts, the primary one by default. Cost: one pass over the candidates; with
@@ -22,6 +22,7 @@ use smallvec::SmallVec;
 
 use crate::plugins::producers::session_id as session_id_producer;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
+use crate::prefix::SharedIndex;
 use crate::scheduling::{Call, Filter, Mask, Scorer};
 use profile::Profile;
 use session_id::IdSource;
@@ -144,8 +145,10 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         Strategy::SessionId => {
             let ttl = ttl(cx, &params.session_id_config)?;
             let sources = sources(cx, params.session_id_config.sources, common)?;
-            let plugin = Arc::new(session_id::SessionId::new(sources, profile, ttl, cx.seed()));
-            Ok(Roles::default().scorer(Arc::clone(&plugin) as _).pre_request(plugin))
+            let plugin = Arc::new(session_id::SessionId::new(sources, profile, ttl, (cx.name(), cx.seed())));
+            let shared_index: Option<Arc<dyn SharedIndex>> = Some(Arc::clone(&plugin) as _);
+            let roles = Roles { shared_index, ..Roles::default() };
+            Ok(roles.scorer(Arc::clone(&plugin) as _).pre_request(plugin))
         }
     }
 }

@@ -1,6 +1,7 @@
 //! The strategy that remembers which endpoint a session is bound to.
 
-use std::time::Duration;
+use std::sync::{Arc, OnceLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -10,6 +11,8 @@ use xxhash_rust::xxh64::xxh64;
 use super::bindings::{Bindings, SessionKey};
 use super::profile::Profile;
 use crate::plugins::producers::session_id::SessionIdData;
+use crate::pool::{Endpoint, Snapshot};
+use crate::prefix::{BlockHashes, Journal, SharedIndex};
 use crate::request::Headers;
 use crate::scheduling::{
     Call, Category, Column, Columns, DecidedCall, HeaderEdits, PluginState, PreRequest, PreRequestError,
@@ -44,20 +47,33 @@ pub(super) struct SessionId {
     /// Seeds of the two halves of a key, so that no client can make keys collide.
     seeds: [u64; 2],
     bindings: Mutex<Bindings>,
+    name: Box<str>,
+    /// Where peers read which session went where; empty without peers.
+    journal: OnceLock<(Arc<Journal>, u16)>,
 }
 
+/// Seeds that all replicas share. Whoever makes two ids collide has made two sessions of their own into one.
+const SHARED_SEEDS: [u64; 2] = [1, 2];
+
 impl SessionId {
-    pub(super) fn new(sources: SmallVec<[IdSource; 1]>, profile: Profile, ttl: Duration, seed: u64) -> Self {
+    pub(super) fn new(
+        sources: SmallVec<[IdSource; 1]>,
+        profile: Profile,
+        ttl: Duration,
+        (name, seed): (&str, u64),
+    ) -> Self {
         let mut rng = fastrand::Rng::with_seed(seed);
         let seeds = [rng.u64(..), rng.u64(..)];
-        Self { sources, profile, seeds, bindings: Mutex::new(Bindings::new(ttl)) }
+        let bindings = Mutex::new(Bindings::new(ttl));
+        Self { sources, profile, seeds, bindings, name: name.into(), journal: OnceLock::new() }
     }
 
     /// Key of the request's session: its first source that is not blank.
     fn session(&self, call: &Call<'_>) -> Option<SessionKey> {
         let (headers, columns) = (call.request.headers, call.columns());
         let id = self.sources.iter().find_map(|source| source.find(headers, columns))?;
-        let [high, low] = self.seeds.map(|seed| u128::from(xxh64(id, seed)));
+        let seeds = if self.journal.get().is_some() { SHARED_SEEDS } else { self.seeds };
+        let [high, low] = seeds.map(|seed| u128::from(xxh64(id, seed)));
         Some(high << 64 | low)
     }
 }
@@ -92,7 +108,34 @@ impl PreRequest for SessionId {
             let candidates = decided.call.candidates();
             result.scored.iter().any(|(slot, _)| candidates.at(*slot).id() == bound)
         };
-        self.bindings.lock().bind(session, target.id(), decided.call.now, is_scored);
+        let mut bindings = self.bindings.lock();
+        bindings.bind(session, target.id(), decided.call.now, is_scored);
+        if let Some((journal, number)) = self.journal.get()
+            && bindings.bound(session, decided.call.now).is_some_and(|bound| bound == *target.id())
+        {
+            let key = [(session >> 64) as u64, session as u64];
+            journal.add(*number, target, &BlockHashes::from_chains(0, &[&key]));
+        }
         Ok(None)
+    }
+}
+
+/// A session of a peer's is bound to where the peer has sent it last.
+impl SharedIndex for SessionId {
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn share(&self, journal: &Arc<Journal>, number: u16) {
+        let _ = self.journal.set((Arc::clone(journal), number));
+    }
+
+    fn follow(&self, _: &Snapshot) {}
+
+    fn heard(&self, endpoint: &Endpoint, blocks: &BlockHashes) {
+        if let [high, low] = *blocks.hashes() {
+            let session = u128::from(high) << 64 | u128::from(low);
+            self.bindings.lock().bind(session, endpoint.id(), Instant::now(), |_| false);
+        }
     }
 }

@@ -8,7 +8,7 @@ use crate::flow::detector::{Concurrency, Detector, DetectorKind};
 use crate::flow::settings::{
     BandSettings, Fairness, Ordering, ProgramAware, TurnPriority, UsageLimit, no_endpoint_ttl, request_ttl,
 };
-use crate::flow::{Arrival, DropReason, FlowSettings, Outcome, QueueBound, Ticket};
+use crate::flow::{Arrival, DropReason, FlowSettings, Outcome, QueueBound, Queued, Ticket};
 
 fn one_slot() -> FlowSettings {
     banded(&[0], &BandSettings { max_requests: 1, ..BandSettings::default() })
@@ -212,6 +212,24 @@ fn global_bounds_hold_across_bands() {
     assert!(bench.submit(&Arrival { size: 5, ..arrival(10, "a") }).is_err());
     bench.wait(&Arrival { size: 4, ..arrival(10, "a") });
     assert!(bench.submit(&Arrival { size: 0, ..arrival(10, "a") }).is_err());
+}
+
+#[test]
+fn what_waits_at_other_replicas_fills_the_same_bounds() {
+    let band = BandSettings { max_requests: 4, ..BandSettings::default() };
+    let mut settings = banded(&[10, 0], &band);
+    settings.max_requests = Some(6);
+    let mut bench = Bench::new(settings, 1, 0);
+    bench.wait(&arrival(0, "a"));
+    let waiting = |requests| Queued { requests, ..Queued::default() };
+    bench.gate.set_elsewhere([(0, waiting(3))]);
+    assert!(bench.submit(&arrival(0, "a")).is_err(), "the band is full");
+    bench.wait(&arrival(10, "a"));
+    bench.wait(&arrival(10, "a"));
+    assert!(bench.submit(&arrival(10, "a")).is_err(), "all bands together are");
+    bench.gate.set_elsewhere([]);
+    bench.wait(&arrival(10, "a"));
+    assert_eq!(bench.gate.queued().requests, 4, "its own alone are counted as queued");
 }
 
 #[test]
