@@ -200,11 +200,23 @@ impl Exchange {
                 inflight.release_tokens();
             }
             self.parts.claim.ease();
+            self.tell_first_token(now);
         }
         if let Some(last) = self.last_chunk.replace(now)
             && self.parts.streaming
         {
             self.parts.metrics.inter_token(now.saturating_duration_since(last));
+        }
+    }
+
+    fn tell_first_token(&mut self, now: Instant) {
+        if !self.parts.streaming || self.error {
+            return;
+        }
+        for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
+            if let Some(response) = &hook.response {
+                response.plugin.on_first_token(state, now);
+            }
         }
     }
 

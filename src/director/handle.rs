@@ -437,7 +437,10 @@ impl Director {
     }
 }
 
-fn take_lease(decision: &Decision, tokens: u64) -> Result<Lease, Refusal> {
+/// The share of the endpoint that answers. It does not process the prompt where another stage does: those tokens count
+/// there.
+fn take_lease(decision: &Decision, prompt_tokens: u64) -> Result<Lease, Refusal> {
+    let tokens = if decision.prefill_target().is_some() { 0 } else { prompt_tokens };
     match decision.targets().first() {
         Some(endpoint) => Ok(Lease::take(endpoint, tokens)),
         None => Err(Refusal::new(Reason::NoResult, "results must be greater than zero")),
@@ -447,6 +450,9 @@ fn take_lease(decision: &Decision, tokens: u64) -> Result<Lease, Refusal> {
 fn refuse(error: &ScheduleError) -> Refusal {
     if error.is_nothing_left() {
         return Refusal::new(Reason::NothingLeft, ScheduleError::NothingLeft.to_string());
+    }
+    if let Some(role) = error.missing_role() {
+        return Refusal::new(Reason::NoneOfRole, ScheduleError::NoneOfRole { role }.to_string());
     }
     Refusal::new(Reason::SchedulingFailed, format!("failed to find target endpoint: {error}"))
 }

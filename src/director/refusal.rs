@@ -96,6 +96,8 @@ pub enum Reason {
     Evicted,
     /// The filters of the scheduling profile left nothing.
     NothingLeft,
+    /// No endpoint has the role that the request needs.
+    NoneOfRole,
     /// The scheduler failed otherwise.
     SchedulingFailed,
     /// The scheduler answered without an endpoint.
@@ -112,7 +114,7 @@ pub enum Reason {
 
 impl Reason {
     /// All reasons.
-    pub const ALL: [Self; 28] = [
+    pub const ALL: [Self; 29] = [
         Self::NoParser,
         Self::InvalidBody,
         Self::ModelMissing,
@@ -135,6 +137,7 @@ impl Reason {
         Self::ShuttingDown,
         Self::Evicted,
         Self::NothingLeft,
+        Self::NoneOfRole,
         Self::SchedulingFailed,
         Self::NoResult,
         Self::NoHeaders,
@@ -168,6 +171,7 @@ impl Reason {
             Self::ShuttingDown => "shutting_down",
             Self::Evicted => "evicted",
             Self::NothingLeft => "nothing_left",
+            Self::NoneOfRole => "none_of_role",
             Self::SchedulingFailed => "scheduling_failed",
             Self::NoResult => "no_result",
             Self::NoHeaders => "no_headers",
@@ -194,6 +198,7 @@ impl Reason {
             | Self::StreamIdle
             | Self::InvalidSubset
             | Self::NoEndpoints
+            | Self::NoneOfRole
             | Self::ClientGone
             | Self::ShuttingDown => Code::ServiceUnavailable,
             Self::NothingLeft
@@ -224,7 +229,7 @@ impl Reason {
     /// Value of `x-llm-d-request-dropped-reason`, for requests that load or an empty pool turned away.
     pub fn dropped(self) -> Option<&'static str> {
         match self {
-            Self::NoEndpoints | Self::InvalidSubset => Some("rejected-no-endpoints"),
+            Self::NoEndpoints | Self::NoneOfRole | Self::InvalidSubset => Some("rejected-no-endpoints"),
             Self::NothingLeft | Self::Saturated | Self::NotAdmitted => Some("rejected-saturated"),
             Self::TtlExpired => Some("rejected-ttl-expired"),
             Self::ClientGone => Some("rejected-context-cancelled"),

@@ -129,6 +129,10 @@ fn of(reason: Reason) -> Help {
             "The filters of the scheduling profile left no endpoint.",
             "Compare the filters' labels with those of the endpoints in `/debug/pool`. `-v 5` logs what each filter left.",
         ),
+        Reason::NoneOfRole => help(
+            "The profile's role filter left no endpoint: no ready server of the pool has that role.",
+            "Start servers with the pod label `llm-d.ai/role` that `decode-filter`, `prefill-filter` or `encode-filter` keeps. `/debug/pool` lists the labels.",
+        ),
         Reason::SchedulingFailed => help(
             "The profile handler found no endpoint for another reason; the message has it.",
             "`pointsman check` on the configuration shows profiles that can never run.",

@@ -42,7 +42,13 @@ impl Stage {
 
     /// The same with these servers.
     async fn of(fleet: Fleet, plugins: &str, profiles: &str, flags: &[&str]) -> Self {
-        let roles = fleet.list().map(|(_, addr)| addr).zip(ROLES);
+        Self::with_roles(fleet, ROLES, plugins, profiles, flags).await
+    }
+
+    /// The same with these servers in these roles.
+    async fn with_roles(fleet: Fleet, roles: &[&str], plugins: &str, profiles: &str, flags: &[&str]) -> Self {
+        let count = roles.len() as f64;
+        let roles = fleet.list().map(|(_, addr)| addr).zip(roles);
         let mut listed = String::from("endpoints:\n");
         for (number, (addr, role)) in roles.enumerate() {
             listed += &format!(
@@ -59,7 +65,7 @@ impl Stage {
         );
         let pointsman = Pointsman::start(&config, &[&["--seed", "7"], flags].concat()).await;
         holds("every server was scraped", async || {
-            pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(ROLES.len() as f64)
+            pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(count)
         })
         .await;
         let envoy = Envoy::start(pointsman.grpc, true, BodyMode::FullDuplexStreamed).await;
@@ -278,7 +284,22 @@ async fn servers_of_other_stages_count_as_busy_until_the_answer_begins() {
         })
         .await;
     };
-    let (response, ()) = tokio::join!(client.open("/v1/chat/completions", &body), busy(3.0));
+    let tokens = async || {
+        let page = stage.pointsman.page().await;
+        let rows = page.lines().filter(|line| line.starts_with("pointsman_endpoint_in_flight_tokens{"));
+        let of = |role: &str| -> f64 {
+            let rows = rows.clone().filter(|row| row.contains(role));
+            rows.map(|row| row.rsplit_once(' ').unwrap().1.parse::<f64>().unwrap()).sum()
+        };
+        (of("decode-"), of("prefill-"))
+    };
+    let while_prefilled = async {
+        busy(3.0).await;
+        tokens().await
+    };
+    let (response, (decode, prefill)) =
+        tokio::join!(client.open("/v1/chat/completions", &body), while_prefilled);
+    assert!(decode == 0.0 && prefill > 0.0, "the prompt counts where it is processed: {decode} {prefill}");
     busy(1.0).await;
     drop(response);
     busy(0.0).await;
@@ -302,4 +323,94 @@ async fn a_conversation_stays_on_its_decode_server_and_its_prompts_go_to_prefill
         let decode = client.post_with("/v1/responses", &[("EPP-Profile", "decode")], text).await;
         assert_eq!(decode.header("x-sim-server"), first.header("x-sim-server"));
     }
+}
+
+const SPLIT: &str = "- {type: always-disagg-pd-decider}\n- type: disagg-profile-handler\n  \
+                     parameters: {maxPrefillCandidates: 3, deciders: {prefill: always-disagg-pd-decider}}\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_prefill_servers_that_may_serve_are_named_in_order_where_that_is_configured() {
+    let stage = Stage::start(SPLIT, COMMON, &[]).await;
+    let mut firsts = BTreeSet::new();
+    for number in 0..10 {
+        let (_, headers) = stage.ask(FORGED, &chat(&format!("question {number}"), 2, false)).await;
+        let values = values(&headers, "x-prefiller-host-port");
+        let [one] = values.as_slice() else { panic!("{values:?}") };
+        let named: Vec<SocketAddr> = one.split(',').map(|address| address.parse().unwrap()).collect();
+        assert_eq!(named.iter().copied().collect::<BTreeSet<_>>(), stage.servers("prefill"), "{one}");
+        assert_eq!(named.len(), 2, "nobody is named twice: {one}");
+        firsts.insert(named[0]);
+    }
+    assert_eq!(firsts.len(), 2, "the picker's choice comes first");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn forged_routing_headers_are_removed_in_any_spelling_and_number() {
+    const SPELLINGS: &[(&str, &str)] = &[
+        ("X-Prefiller-Host-Port", "127.0.0.1:1"),
+        ("x-prefiller-host-port", "127.0.0.1:2, 127.0.0.1:3"),
+        ("X-PREFILLER-HOST-PORT", ""),
+        ("X-Encoder-Hosts-Ports", "127.0.0.1:4"),
+        ("x-encoder-hosts-ports", "127.0.0.1:5"),
+        ("X-Kv-Cache-Source-Host-Port", "127.0.0.1:6"),
+        ("x-kv-cache-source-host-port", " "),
+        ("X-Data-Parallel-Host-Port", "127.0.0.1:7"),
+        ("x-data-parallel-host-port", "127.0.0.1:8"),
+    ];
+    let never = "- {type: prefix-based-pd-decider, parameters: {nonCachedTokens: 100000}}\n- type: disagg-profile-handler\n  \
+                 parameters: {deciders: {prefill: prefix-based-pd-decider}}\n";
+    for (plugins, prefills) in [(SPLIT, 1), (never, 0)] {
+        let stage = Stage::start(plugins, COMMON, &[]).await;
+        let (_, headers) = stage.ask(SPELLINGS, &chat("whose header", 2, true)).await;
+        let prefillers = values(&headers, "x-prefiller-host-port");
+        assert_eq!(prefillers.len(), prefills, "{prefillers:?}");
+        for address in prefillers.iter().flat_map(|value| value.split(',')) {
+            assert!(stage.servers("prefill").contains(&address.parse().unwrap()), "{address}");
+        }
+        for (name, _) in FORGED.iter().skip(1) {
+            assert_eq!(values(&headers, name), [""; 0], "{name}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_that_no_server_has_is_told_and_is_no_overload() {
+    let roles = &["prefill", "prefill"];
+    let fleet = Fleet::start(2, &[]).await;
+    let stage = Stage::with_roles(fleet, roles, SPLIT, COMMON, &[]).await;
+    let reply = stage.envoy.http1().post("/v1/chat/completions", &chat("anybody", 2, false)).await;
+    assert_eq!(reply.status, 503, "{reply:?}");
+    assert_eq!(reply.json()["error"]["code"], "none_of_role", "{reply:?}");
+    assert_eq!(reply.header("x-llm-d-request-dropped-reason"), "rejected-no-endpoints");
+    assert!(reply.text().contains("no endpoint has the role decode"), "{reply:?}");
+    let refused =
+        stage.pointsman.metric("pointsman_extproc_refusals_total", &[("reason", "none_of_role")]).await;
+    assert_eq!(refused, Some(1.0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn phases_of_the_coordinator_are_told_where_nobody_is_there_for_them_or_has_the_prompt() {
+    let roles = &["decode", "prefill"];
+    let stage = Stage::with_roles(
+        Fleet::start(2, &[]).await,
+        roles,
+        "- {type: approx-prefix-cache-producer}\n- {type: header-profile-handler}\n",
+        COMMON,
+        &["--allow-experimental-plugins"],
+    )
+    .await;
+    let (client, body) = (stage.envoy.http1(), chat(&"a long way to go ".repeat(60), 2, false).to_string());
+    let ask = async |profile: &str, prefer: &str| {
+        let headers = [("EPP-Profile", profile), ("Prefer", prefer), ("x-request-id", "one-request")];
+        client.post_with("/v1/chat/completions", &headers, body.clone()).await
+    };
+    assert_eq!(ask("encode", "wait=1").await.status, 503);
+    // One request, several picks: decode has nothing yet, prefill computes, decode answers and has the prompt then.
+    assert_eq!(ask("decode", "If-Available;x=1").await.status, 412);
+    let prefill = ask("prefill", "wait=1").await;
+    assert_eq!((prefill.status, prefill.header("x-sim-server")), (200, "sim-1"), "{prefill:?}");
+    assert_eq!(ask("decode", "if-available").await.status, 412, "the decode server has nothing of it");
+    let decode = ask("decode", "wait=1").await;
+    assert_eq!((decode.status, decode.header("x-sim-server")), (200, "sim-0"), "{decode:?}");
+    assert_eq!(ask("decode", "wait=5, If-Available").await.status, 200);
 }

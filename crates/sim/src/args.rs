@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::config::SimConfig;
+use super::config::{Role, SimConfig};
 use super::profile::EngineProfile;
 
 /// Simulated vLLM servers on local addresses.
@@ -67,6 +67,15 @@ pub struct SimArgs {
     /// flags of batch, steps, blocks and times have no effect then.
     #[arg(long, value_parser = profile)]
     pub engine: Option<&'static EngineProfile>,
+    /// What the servers do in disaggregated serving; without it they have no KV connector.
+    #[arg(long, value_enum)]
+    pub role: Option<Role>,
+    /// Fixed part of the time to fetch a processed prompt, in milliseconds; may be a fraction.
+    #[arg(long, default_value_t = 2.0, value_parser = duration_number)]
+    pub kv_transfer_base_ms: f64,
+    /// Time to fetch a prompt token that is not cached, in microseconds; may be a fraction.
+    #[arg(long, default_value_t = 5.0, value_parser = duration_number)]
+    pub kv_transfer_us_per_token: f64,
 
     /// API server processes to imitate: 2 gives the metrics page of several processes and an empty filtered one.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
@@ -118,6 +127,9 @@ impl SimArgs {
             inter_token: Duration::from_secs_f64(self.inter_token_ms / 1e3),
             profile: self.engine,
             first_token_base: Duration::from_secs_f64(self.first_token_base_ms / 1e3),
+            role: self.role,
+            transfer_base: Duration::from_secs_f64(self.kv_transfer_base_ms / 1e3),
+            transfer_per_token: Duration::from_secs_f64(self.kv_transfer_us_per_token / 1e6),
             processes: usize::from(self.processes),
             engines: usize::from(self.data_parallel_size),
             seed: self.seed,
@@ -222,10 +234,25 @@ mod tests {
     }
 
     #[test]
+    fn a_role_goes_to_every_server() {
+        let servers =
+            parse("--port 0 --count 2 --role prefill --kv-transfer-base-ms 1.5").unwrap().servers().unwrap();
+        for (config, _) in servers {
+            assert_eq!(config.role, Some(Role::Prefill));
+            assert_eq!(config.transfer_base, Duration::from_micros(1500));
+        }
+    }
+
+    #[test]
     fn senseless_numbers_are_refused() {
-        for args in
-            ["--block-size 0", "--processes 3", "--count 0", "--inter-token-ms -1", "--inter-token-ms nan"]
-        {
+        for args in [
+            "--block-size 0",
+            "--processes 3",
+            "--count 0",
+            "--inter-token-ms -1",
+            "--inter-token-ms nan",
+            "--role x",
+        ] {
             assert!(parse(args).is_err(), "{args}");
         }
     }

@@ -6,6 +6,29 @@ use super::engine::{EngineLimits, StepTimes};
 use super::metrics_page::PageShape;
 use super::profile::EngineProfile;
 
+/// What a server does in disaggregated serving. A server without a role has no connector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Role {
+    /// Processes prompts for decode servers.
+    Prefill,
+    /// Fetches processed prompts and writes the answers.
+    Decode,
+    /// Either, as a request asks.
+    Both,
+    /// Encodes images, videos and sounds.
+    Encode,
+}
+
+impl Role {
+    pub(crate) fn prefills(self) -> bool {
+        matches!(self, Self::Prefill | Self::Both)
+    }
+
+    pub(crate) fn decodes(self) -> bool {
+        matches!(self, Self::Decode | Self::Both)
+    }
+}
+
 /// Settings of one simulated server. [`Default`] is a fast server with one model and no adapters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimConfig {
@@ -35,6 +58,12 @@ pub struct SimConfig {
     pub profile: Option<&'static EngineProfile>,
     /// Fixed part of the time to first token.
     pub first_token_base: Duration,
+    /// What the server does in disaggregated serving; nothing has it ignore what requests say of other stages.
+    pub role: Option<Role>,
+    /// Fixed part of the time that fetching a processed prompt takes.
+    pub transfer_base: Duration,
+    /// Time to fetch each prompt token that the prefix cache does not have.
+    pub transfer_per_token: Duration,
     /// API server processes to imitate: with two or more, filtered metrics are empty and the page has another shape.
     pub processes: usize,
     /// Engines (data-parallel ranks) behind the server, each with its own batch, cache and metrics rows.
@@ -61,6 +90,9 @@ impl Default for SimConfig {
             inter_token: Duration::from_millis(10),
             profile: None,
             first_token_base: Duration::from_millis(5),
+            role: None,
+            transfer_base: Duration::from_millis(2),
+            transfer_per_token: Duration::from_micros(5),
             processes: 1,
             engines: 1,
             seed: 0,
@@ -77,6 +109,8 @@ impl SimConfig {
             prefill_per_token: Duration::ZERO,
             inter_token: Duration::ZERO,
             first_token_base: Duration::ZERO,
+            transfer_base: Duration::ZERO,
+            transfer_per_token: Duration::ZERO,
             ..Self::default()
         }
     }
@@ -106,6 +140,8 @@ impl SimConfig {
                 },
                 StepTimes::Measured,
             ),
+            transfer_base: self.transfer_base,
+            transfer_per_token: self.transfer_per_token,
         }
     }
 

@@ -77,6 +77,14 @@ impl Driver {
         self.state.lock().engines.first().map_or(0, Engine::context_tokens)
     }
 
+    /// Most tokens of a prompt that an engine has in its cache.
+    pub(crate) fn cached_tokens(&self, submission: &Submission) -> usize {
+        let state = self.state.lock();
+        let (prompt, adapter) = (&submission.prompt, submission.adapter.as_deref());
+        let uncached = state.engines.iter().map(|engine| engine.uncached_tokens(prompt, adapter)).min();
+        uncached.map_or(0, |uncached| prompt.len() - uncached)
+    }
+
     /// The present state of all engines.
     pub(crate) fn values(&self) -> Vec<EngineValues> {
         let now = self.now();

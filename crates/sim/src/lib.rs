@@ -11,7 +11,8 @@
 //! - `service`, `server`: HTTP
 //!
 //! Every answer names its server in the header `x-sim-server`. Besides vLLM's paths there are `/echo`, which answers
-//! with the body it got, and:
+//! with the body it got, and what the table lists. With a role ([`Role`]) it hands processed prompts over as vLLM's NIXL connector does, plays the time of a transfer,
+//! and knows the members of the other connectors. `GET /query` is the bootstrap server of Mooncake.
 //!
 //! | path | methods | what |
 //! |---|---|---|
@@ -40,7 +41,7 @@ mod virtual_server;
 mod wire;
 
 pub use args::SimArgs;
-pub use config::SimConfig;
+pub use config::{Role, SimConfig};
 pub use engine::Glance;
 pub use faults::{FakeMetrics, Faults};
 pub use profile::EngineProfile;

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{CONTENT_TYPE, HeaderValue};
+use http::header::{CONTENT_TYPE, HOST, HeaderValue};
 use http::request::Parts;
 use http::{Method, Request, Response, StatusCode};
 use http_body::Body as _;
@@ -13,11 +13,12 @@ use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use tokio::time::{Instant, sleep};
 
-use super::api::answer::Answer;
+use super::api::answer::{Answer, Sender};
 use super::api::ask::{self, Dialect};
 use super::api::error::ApiError;
 use super::api::tasks;
-use super::config::unix_seconds;
+use super::config::{Role, unix_seconds};
+use super::driver::Progress;
 use super::metrics_page::{CONTENT_TYPE as METRICS_TYPE, Served};
 use super::reply::{self, Body, Reset};
 use super::state::State;
@@ -154,10 +155,10 @@ async fn sleep_if(ms: u64) {
 
 async fn route(state: &Arc<State>, parts: &Parts, body: Bytes, abort: &Abort) -> Response<Body> {
     let result = match (parts.uri.path(), parts.method.as_str()) {
-        ("/v1/completions", "POST") => generate(state, Dialect::Completions, &body, abort).await,
-        ("/v1/chat/completions", "POST") => generate(state, Dialect::Chat, &body, abort).await,
-        ("/v1/responses", "POST") => generate(state, Dialect::Responses, &body, abort).await,
-        ("/v1/messages", "POST") => generate(state, Dialect::Messages, &body, abort).await,
+        ("/v1/completions", "POST") => generate(state, Dialect::Completions, parts, &body, abort).await,
+        ("/v1/chat/completions", "POST") => generate(state, Dialect::Chat, parts, &body, abort).await,
+        ("/v1/responses", "POST") => generate(state, Dialect::Responses, parts, &body, abort).await,
+        ("/v1/messages", "POST") => generate(state, Dialect::Messages, parts, &body, abort).await,
         ("/v1/embeddings", "POST") => embed(state, &body).await,
         ("/tokenize", "POST") => ask::tokenize(&body, &state.config)
             .map(|tokens| reply::json(tasks::tokenized(&tokens, state.driver.context_tokens()))),
@@ -170,6 +171,9 @@ async fn route(state: &Arc<State>, parts: &Parts, body: Bytes, abort: &Abort) ->
             Ok(reply::whole(StatusCode::OK, None, Bytes::new()))
         }
         ("/version", "GET" | "HEAD") => Ok(reply::json(r#"{"version":"0.32.0"}"#)),
+        ("/query", "GET") if state.config.role.is_some_and(Role::prefills) => {
+            Ok(reply::json(tasks::bootstrap(&state.config)))
+        }
         ("/echo", _) => {
             let content_type = parts.headers.get(CONTENT_TYPE).cloned();
             Ok(reply::whole(StatusCode::OK, content_type, body))
@@ -183,20 +187,52 @@ async fn route(state: &Arc<State>, parts: &Parts, body: Bytes, abort: &Abort) ->
 async fn generate(
     state: &Arc<State>,
     dialect: Dialect,
+    parts: &Parts,
     body: &Bytes,
     abort: &Abort,
 ) -> Result<Response<Body>, ApiError> {
     let ask = ask::ask(dialect, body, &state.config)?;
-    let answer = Answer::new(&ask, &state.unique(), unix_seconds() as u64);
+    let sender =
+        Sender { engine: &state.config.name, host: host(parts), block_size: state.config.block_size };
+    let answer = Answer::new(&ask, &state.unique(), unix_seconds() as u64, sender);
+    if let Some(cached) = too_little_is_cached(state, &ask, parts) {
+        let progress = Progress { cached_tokens: cached, ..Progress::default() };
+        let answer = answer.below_threshold();
+        return Ok(if ask.stream {
+            reply::whole(StatusCode::OK, Some(EVENTS), answer.stream_without_tokens(progress))
+        } else {
+            reply::json(answer.whole(progress))
+        });
+    }
     let mut ticket = state.driver.submit(ask.submission)?;
     if ask.stream {
         let mut response = Response::new(stream::body(answer, ticket, state.faults(), abort.clone()));
-        let content_type = HeaderValue::from_static("text/event-stream; charset=utf-8");
-        response.headers_mut().insert(CONTENT_TYPE, content_type);
+        response.headers_mut().insert(CONTENT_TYPE, EVENTS);
         return Ok(response);
     }
     let progress = ticket.end().await;
     Ok(reply::json(answer.whole(progress)))
+}
+
+const EVENTS: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+
+/// The host under which the server was asked, without the port and the brackets of IPv6.
+fn host(parts: &Parts) -> &str {
+    let authority = parts.headers.get(HOST).and_then(|host| host.to_str().ok());
+    let authority =
+        authority.or_else(|| parts.uri.authority().map(http::uri::Authority::as_str)).unwrap_or_default();
+    let host = authority.rsplit_once(':').map_or(authority, |(host, _)| host);
+    host.trim_matches(['[', ']'])
+}
+
+/// How many tokens of the prompt are cached, if the request asks for nothing to be computed unless there are more. A
+/// header can play that.
+fn too_little_is_cached(state: &State, ask: &ask::Ask, parts: &Parts) -> Option<usize> {
+    let wanted = ask.handoff.threshold?;
+    let forced = parts.headers.get("x-cache-threshold-finish-reason").is_some_and(|value| value == "true");
+    let cached = state.driver.cached_tokens(&ask.submission);
+    let share = cached as f64 / ask.submission.prompt.len().max(1) as f64;
+    (forced || share < wanted).then_some(cached)
 }
 
 async fn embed(state: &Arc<State>, body: &Bytes) -> Result<Response<Body>, ApiError> {

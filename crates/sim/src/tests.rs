@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use super::{FakeMetrics, Faults, SimConfig, SimServer, SimStats};
+use super::{FakeMetrics, Faults, Role, SimConfig, SimServer, SimStats};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -84,6 +84,75 @@ async fn until(server: &SimServer, reached: impl Fn(&SimStats) -> bool) {
 /// A server whose answers take for ever after the first token.
 fn slow() -> SimConfig {
     SimConfig { inter_token: Duration::from_hours(1), max_num_seqs: 1, ..SimConfig::instant() }
+}
+
+async fn in_role(role: Role) -> SimServer {
+    let slow_prefill = Duration::from_millis(2);
+    let config = SimConfig { role: Some(role), prefill_per_token: slow_prefill, ..SimConfig::instant() };
+    start(config).await
+}
+
+#[tokio::test]
+async fn what_a_prefill_server_offers_a_decode_server_does_not_compute_again() {
+    let (prefill, decode) = (in_role(Role::Prefill).await, in_role(Role::Decode).await);
+    let mut body = json!({"prompt": "all aboard the night train ".repeat(40), "max_tokens": 1,
+        "kv_transfer_params": {"do_remote_decode": true, "do_remote_prefill": false, "remote_block_ids": null}});
+    let first = Client::new(prefill.addr).await.json("POST", "/v1/completions", &body).await;
+    let offered = first["kv_transfer_params"].clone();
+    assert_eq!(
+        (&offered["remote_host"], &offered["do_remote_prefill"]),
+        (&json!("sim"), &json!(true)),
+        "{first}"
+    );
+    (body["kv_transfer_params"], body["max_tokens"]) = (offered, json!(3));
+    let second = Client::new(decode.addr).await.json("POST", "/v1/completions", &body).await;
+    let prompt = second["usage"]["prompt_tokens"].as_u64().unwrap();
+    let cached = second["usage"]["prompt_tokens_details"]["cached_tokens"].as_u64().unwrap();
+    assert!(cached > 0 && prompt - cached <= 16, "{second}");
+    assert_eq!(second["kv_transfer_params"], Value::Null);
+    // Without a connector the same request is computed, and nobody is told.
+    let plain = start(SimConfig::instant()).await;
+    let third = Client::new(plain.addr).await.json("POST", "/v1/completions", &body).await;
+    assert_eq!(third["usage"]["prompt_tokens_details"]["cached_tokens"], 0);
+}
+
+#[tokio::test]
+async fn a_request_with_a_threshold_is_answered_at_once_where_too_little_is_cached() {
+    let server = start(SimConfig::instant()).await;
+    let mut client = Client::new(server.addr).await;
+    let prompt = "all aboard the night train ".repeat(40);
+    let body = |threshold: f64, stream: bool| {
+        json!({"messages": [{"role": "user", "content": prompt}], "max_tokens": 2, "stream": stream,
+               "cache_hit_threshold": threshold})
+    };
+    let cold = client.json("POST", "/v1/chat/completions", &body(0.8, false)).await;
+    assert_eq!(cold["choices"][0]["finish_reason"], "cache_threshold");
+    assert_eq!(
+        (&cold["choices"][0]["message"]["content"], &cold["usage"]["completion_tokens"]),
+        (&json!(""), &json!(0))
+    );
+    let (_, stream) = client.ask("POST", "/v1/chat/completions", &body(0.8, true).to_string()).await;
+    assert!(stream.contains(r#""finish_reason":"cache_threshold""#) && stream.ends_with("data: [DONE]\n\n"));
+    assert_eq!(server.stats().finished, 0, "nothing was computed");
+    let computed = client.json("POST", "/v1/chat/completions", &body(0.0, false)).await;
+    assert_eq!(computed["choices"][0]["finish_reason"], "length");
+    let warm = client.json("POST", "/v1/chat/completions", &body(0.8, false)).await;
+    assert_eq!(warm["choices"][0]["finish_reason"], "length");
+}
+
+#[tokio::test]
+async fn bootstrap_servers_and_encoders_answer_in_their_roles() {
+    let prefill = in_role(Role::Prefill).await;
+    let engines = Client::new(prefill.addr).await.json("GET", "/query", &json!({})).await;
+    assert_eq!(engines, json!({"0": {"engine_id": "sim-0-0"}}));
+    let decode = in_role(Role::Decode).await;
+    assert_eq!(Client::new(decode.addr).await.ask("GET", "/query", "").await.0, 404);
+    let encode = in_role(Role::Encode).await;
+    let image = json!({"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}});
+    let body = json!({"messages": [{"role": "user", "content": [image, image]}], "max_tokens": 1});
+    let encoded = Client::new(encode.addr).await.json("POST", "/v1/chat/completions", &body).await;
+    let offered = encoded["ec_transfer_params"].as_object().unwrap();
+    assert_eq!(offered.values().collect::<Vec<_>>(), [&json!({"peer_host": "sim", "peer_port": 5601})]);
 }
 
 fn completion(stream: bool) -> String {

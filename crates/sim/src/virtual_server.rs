@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::engine::{Engine, EngineLimits, Event, Glance, Prompt, StepTimes, Submission, SubmitError};
+use super::engine::{Engine, EngineLimits, Event, Fetch, Glance, Prompt, StepTimes, Submission, SubmitError};
 use super::profile::EngineProfile;
 
 /// A request for a [`VirtualServer`].
@@ -64,6 +64,8 @@ impl VirtualServer {
             blocks: profile.blocks,
             first_token_base: Duration::ZERO,
             step_times: StepTimes::Measured(profile),
+            transfer_base: Duration::ZERO,
+            transfer_per_token: Duration::ZERO,
         };
         Self { engine: Engine::new(limits), profile, max_adapters, speed: 1.0 }
     }
@@ -92,6 +94,7 @@ impl VirtualServer {
             max_tokens: request.max_tokens,
             stops_by_itself: true,
             answer_seed: answer,
+            fetch: Fetch::Nothing,
         };
         self.engine.submit(submission, now).map_err(|error: SubmitError| error.to_string())
     }

@@ -11,7 +11,11 @@ use crate::scheduling::{Call, Filter, Mask};
 /// Registry row of the filter for servers that generate tokens.
 pub static DECODE: PluginType = PluginType::new("decode-filter", Stability::Beta, |cx| {
     cx.no_params();
-    Ok(Roles::default().filter(Arc::new(ByRole { roles: DECODE_ROLES, allows_no_role: true })))
+    Ok(Roles::default().filter(Arc::new(ByRole {
+        name: "decode",
+        roles: DECODE_ROLES,
+        allows_no_role: true,
+    })))
 })
 .reported_as("by-label")
 .about(
@@ -27,7 +31,11 @@ const DECODE_ROLES: &[&str] = &["decode", "prefill-decode", "both", "encode-pref
 /// Registry row of the filter for servers that encode media for others.
 pub static ENCODE: PluginType = PluginType::new("encode-filter", Stability::Beta, |cx| {
     cx.no_params();
-    Ok(Roles::default().filter(Arc::new(ByRole { roles: ENCODE_ROLES, allows_no_role: false })))
+    Ok(Roles::default().filter(Arc::new(ByRole {
+        name: "encode",
+        roles: ENCODE_ROLES,
+        allows_no_role: false,
+    })))
 })
 .reported_as("by-label")
 .about(
@@ -42,7 +50,11 @@ const ENCODE_ROLES: &[&str] = &["encode", "encode-prefill", "encode-prefill-deco
 /// Registry row of the filter for servers that process prompts for others.
 pub static PREFILL: PluginType = PluginType::new("prefill-filter", Stability::Beta, |cx| {
     cx.no_params();
-    Ok(Roles::default().filter(Arc::new(ByRole { roles: PREFILL_ROLES, allows_no_role: false })))
+    Ok(Roles::default().filter(Arc::new(ByRole {
+        name: "prefill",
+        roles: PREFILL_ROLES,
+        allows_no_role: false,
+    })))
 })
 .reported_as("by-label")
 .about(
@@ -61,6 +73,8 @@ const ROLE_LABEL: &str = "llm-d.ai/role";
 /// Keeps endpoints whose role is listed; what the three role filters are made of.
 #[derive(Debug)]
 struct ByRole {
+    /// What it keeps endpoints for.
+    name: &'static str,
     /// Roles to keep.
     roles: &'static [&'static str],
     /// Keep pods that name no role. An empty role is a role.
@@ -73,5 +87,9 @@ impl Filter for ByRole {
             Some(role) => self.roles.contains(&role),
             None => self.allows_no_role,
         });
+    }
+
+    fn role(&self) -> Option<&'static str> {
+        Some(self.name)
     }
 }

@@ -36,6 +36,9 @@ struct Params {
     profiles: Option<Profiles>,
     /// Names of the plugins that decide whether a stage runs.
     deciders: Option<Deciders>,
+    /// Prefill servers that the header names, the best first; 1 to 16, 1 unless given. The sidecar asks the further ones
+    /// where the first fails and it runs with `--on-prefill-failure=next`.
+    max_prefill_candidates: Option<i64>,
     /// Older form of `profiles.decode`.
     decode_profile: Option<String>,
     /// Older form of `profiles.prefill`.
@@ -95,6 +98,9 @@ fn name_or(given: Option<&str>, default: &str) -> (String, bool) {
     }
 }
 
+/// Most prefill servers that the header names: each one that fails costs the client a wait.
+const MOST_CANDIDATES: usize = 16;
+
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
     let older = params.older();
@@ -111,6 +117,13 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let Some(order) = StageOrder::parse(&params.stage_order) else {
         let message = format!("is \"{}\"; expected `decode-first` or `prefill-first`", params.stage_order);
         return Err(BuildError::at("stageOrder", message));
+    };
+    let candidates = params.max_prefill_candidates.unwrap_or(1);
+    let Some(candidates) =
+        usize::try_from(candidates).ok().filter(|count| (1..=MOST_CANDIDATES).contains(count))
+    else {
+        let message = format!("is {candidates}; expected 1 to {MOST_CANDIDATES} prefill servers");
+        return Err(BuildError::at("maxPrefillCandidates", message));
     };
     let profiles = params.profiles.unwrap_or_default();
     let deciders = params.deciders.unwrap_or_default();
@@ -150,12 +163,15 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         proxy_port: None,
         step: "pick_disagg_profile",
     });
-    Ok(Roles::default().profile_handler(handler).pre_request(Arc::new(StageHeaders)))
+    Ok(Roles::default().profile_handler(handler).pre_request(Arc::new(StageHeaders { candidates })))
 }
 
 /// Writes the routing headers.
 #[derive(Debug)]
-struct StageHeaders;
+struct StageHeaders {
+    /// Prefill servers that are named at most.
+    candidates: usize,
+}
 
 impl PreRequest for StageHeaders {
     fn before_forward(
@@ -164,7 +180,7 @@ impl PreRequest for StageHeaders {
         headers: &mut HeaderEdits,
     ) -> Result<PluginState, PreRequestError> {
         let stages = decided.decision.stages;
-        routing_headers::write_stages(decided, stages.prefill, stages.encode, headers);
+        routing_headers::write_stages(decided, stages.prefill, stages.encode, self.candidates, headers);
         Ok(None)
     }
 }

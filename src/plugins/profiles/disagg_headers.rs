@@ -59,7 +59,7 @@ impl PreRequest for HeaderWriter {
     ) -> Result<PluginState, PreRequestError> {
         let index = |wanted: &str| decided.profiles.iter().position(|name| **name == *wanted);
         let (prefill, encode) = (index(&self.params.prefill_profile), index(&self.params.encode_profile));
-        routing_headers::write_stages(decided, prefill, encode, headers);
+        routing_headers::write_stages(decided, prefill, encode, 1, headers);
         Ok(None)
     }
 }

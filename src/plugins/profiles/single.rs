@@ -38,7 +38,7 @@ impl ProfileHandler for SingleProfile {
     ) -> Result<usize, ScheduleError> {
         let ([name], [result]) = (names, results.as_slice()) else {
             let message = format!("single-profile-handler serves one profile, not {}", names.len());
-            return Err(ScheduleError::failed(message, &[]));
+            return Err(ScheduleError::failed(message, [].iter()));
         };
         if result.result().is_some() {
             return Ok(0);
@@ -53,7 +53,7 @@ pub(super) fn failed(name: &str, errors: &[(usize, ScheduleError)]) -> ScheduleE
     for (_, error) in errors {
         message = format!("{message}: {error}");
     }
-    ScheduleError::failed(message, errors)
+    ScheduleError::failed(message, errors.iter().map(|(_, error)| error))
 }
 
 #[cfg(test)]

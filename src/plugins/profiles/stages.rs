@@ -198,7 +198,10 @@ impl ProfileHandler for StageHandler {
             let name = names.get(*profile).map_or("", |name| &**name);
             message = format!("{message}; profile '{name}': {error}");
         }
-        Err(ScheduleError::failed(message, errors))
+        // What decode lacks counts: the request goes on without the others.
+        let of_decode = errors.iter().any(|(profile, _)| Some(*profile) == decode);
+        let causes = errors.iter().filter(|(profile, _)| !of_decode || Some(*profile) == decode);
+        Err(ScheduleError::failed(message, causes.map(|(_, error)| error)))
     }
 
     fn peer(&self, names: &[Arc<str>], results: &Results, next: &[usize]) -> Option<Arc<Endpoint>> {

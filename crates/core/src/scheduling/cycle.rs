@@ -200,7 +200,9 @@ impl Profile {
         let filtered = self.filter(call, observer, recorder.as_deref_mut());
         let survivors = filtered.as_deref().unwrap_or(call.slots());
         if survivors.is_empty() {
-            return Err(ScheduleError::NothingLeft);
+            return Err(self
+                .missing_role(call)
+                .map_or(ScheduleError::NothingLeft, |role| ScheduleError::NoneOfRole { role }));
         }
         let call = call.among(survivors);
         let totals = self.score(&call, observer, recorder.as_deref_mut());
@@ -210,6 +212,17 @@ impl Profile {
         }
         let scored = survivors.iter().copied().zip(totals).collect();
         Ok(ProfileResult { targets, scored })
+    }
+
+    /// The role of a filter that rules out everything in the running of `call` by itself.
+    #[cold]
+    fn missing_role(&self, call: &Call<'_>) -> Option<&'static str> {
+        self.filters.iter().find_map(|filter| {
+            let role = filter.plugin.role()?;
+            let mut keep = Mask::full(call.len());
+            filter.plugin.narrow(call, &mut keep);
+            (0..call.len()).all(|position| !keep.contains(position)).then_some(role)
+        })
     }
 
     /// Slots that survive the filters; `None` if there are no filters.

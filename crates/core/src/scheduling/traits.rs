@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::Bytes;
 use fastrand::Rng;
@@ -26,6 +27,12 @@ pub enum Category {
 pub trait Filter: Send + Sync {
     /// Clears the bit of each endpoint that must not be used. `keep` has one bit per position of `call`, all set.
     fn narrow(&self, call: &Call<'_>, keep: &mut super::Mask);
+
+    /// The role that it keeps, where it goes by what endpoints are there for. A request for which no endpoint has the
+    /// role is told so: waiting does not help it.
+    fn role(&self) -> Option<&'static str> {
+        None
+    }
 }
 
 /// Prefers some candidates over others.
@@ -207,6 +214,10 @@ pub trait ResponseHeaderHook: Send + Sync {
         state: &mut PluginState,
         headers: &mut HeaderEdits,
     );
+
+    /// The first byte of a streamed answer's body has come, at `now`. Answers that are not streamed, and errors, are
+    /// not told.
+    fn on_first_token(&self, _state: &mut PluginState, _now: Instant) {}
 }
 
 /// The end of a response.

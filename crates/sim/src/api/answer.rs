@@ -23,28 +23,67 @@ pub(crate) struct Answer {
     /// Chooses the words.
     seed: u64,
     include_usage: bool,
+    /// Too little of the prompt is cached, and nothing is computed.
+    below_threshold: bool,
+    /// `kv_transfer_params`, as JSON.
+    kv_params: String,
+    /// `ec_transfer_params`, as JSON.
+    ec_params: Option<String>,
+}
+
+/// The server that answers, as other servers are told of it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Sender<'s> {
+    /// Name of its engine.
+    pub(crate) engine: &'s str,
+    /// Host under which it was asked.
+    pub(crate) host: &'s str,
+    /// Tokens in a block.
+    pub(crate) block_size: usize,
 }
 
 impl Answer {
-    /// The answer to `ask`; `unique` goes into its id.
-    pub(crate) fn new(ask: &Ask, unique: &str, created: u64) -> Self {
+    /// The answer of `sender` to `ask`; `unique` goes into its id.
+    pub(crate) fn new(ask: &Ask, unique: &str, created: u64, sender: Sender<'_>) -> Self {
         let prefix = match ask.dialect {
             Dialect::Completions => "cmpl",
             Dialect::Chat => "chatcmpl",
             Dialect::Responses => "resp",
             Dialect::Messages => "msg",
         };
+        let prompt_tokens = ask.submission.prompt.len();
+        let blocks = prompt_tokens.div_ceil(sender.block_size.max(1));
+        let handoff = &ask.handoff;
         Self {
+            below_threshold: false,
+            kv_params: handoff.kv_params(sender.engine, sender.host, unique, blocks, prompt_tokens),
+            ec_params: handoff.ec_params(sender.host),
             dialect: ask.dialect,
             id: quoted(&format!("{prefix}-{unique}")),
             model: quoted(&ask.model),
             created,
-            prompt_tokens: ask.submission.prompt.len(),
+            prompt_tokens,
             max_tokens: ask.submission.max_tokens,
             stops_by_itself: ask.submission.stops_by_itself,
             seed: ask.submission.answer_seed,
             include_usage: ask.include_usage,
         }
+    }
+
+    /// The same without a token: too little of the prompt is cached.
+    pub(crate) fn below_threshold(self) -> Self {
+        Self { max_tokens: 0, below_threshold: true, ..self }
+    }
+
+    /// The stream of an answer without a token.
+    pub(crate) fn stream_without_tokens(&self, progress: Progress) -> String {
+        let finish = self.finish_reason();
+        let end = match self.dialect {
+            Dialect::Chat => self.chat_chunk("{}", Some(finish)),
+            Dialect::Completions => self.completion_chunk(&quoted(""), &quoted(finish)),
+            Dialect::Responses | Dialect::Messages => String::new(),
+        };
+        self.opening() + &end + &self.closing(progress)
     }
 
     /// Tokens of the whole answer.
@@ -56,18 +95,26 @@ impl Answer {
     pub(crate) fn whole(&self, progress: Progress) -> String {
         let (id, model, created) = (&self.id, &self.model, self.created);
         let (text, finish, usage) = (quoted(&self.text()), self.finish_reason(), self.usage(progress));
+        let (kv, ec) = (&self.kv_params, self.ec_member());
         match self.dialect {
             Dialect::Completions => format!(
-                r#"{{"id":{id},"object":"text_completion","created":{created},"model":{model},"choices":[{{"index":0,"text":{text},"logprobs":null,"finish_reason":"{finish}","stop_reason":null,"prompt_logprobs":null}}],"service_tier":null,"system_fingerprint":null,"usage":{usage},"kv_transfer_params":null}}"#
+                r#"{{"id":{id},"object":"text_completion","created":{created},"model":{model},"choices":[{{"index":0,"text":{text},"logprobs":null,"finish_reason":"{finish}","stop_reason":null,"prompt_logprobs":null}}],"service_tier":null,"system_fingerprint":null,"usage":{usage},"kv_transfer_params":{kv}{ec}}}"#
             ),
             Dialect::Chat => format!(
-                r#"{{"id":{id},"object":"chat.completion","created":{created},"model":{model},"choices":[{{"index":0,"message":{{"role":"assistant","content":{text},"refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null}},"logprobs":null,"finish_reason":"{finish}","stop_reason":null,"token_ids":null}}],"service_tier":null,"system_fingerprint":null,"usage":{usage},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":null}}"#
+                r#"{{"id":{id},"object":"chat.completion","created":{created},"model":{model},"choices":[{{"index":0,"message":{{"role":"assistant","content":{text},"refusal":null,"annotations":null,"audio":null,"function_call":null,"tool_calls":[],"reasoning":null}},"logprobs":null,"finish_reason":"{finish}","stop_reason":null,"token_ids":null}}],"service_tier":null,"system_fingerprint":null,"usage":{usage},"prompt_logprobs":null,"prompt_token_ids":null,"kv_transfer_params":{kv}{ec}}}"#
             ),
             Dialect::Responses => self.response_object("completed", Some(progress)),
             Dialect::Messages => format!(
-                r#"{{"id":{id},"type":"message","role":"assistant","content":[{{"type":"text","text":{text}}}],"model":{model},"stop_reason":"{finish}","stop_sequence":null,"usage":{usage}}}"#
+                r#"{{"id":{id},"type":"message","role":"assistant","content":[{{"type":"text","text":{text}}}],"model":{model},"stop_reason":"{finish}","stop_sequence":null,"usage":{usage},"kv_transfer_params":{kv}{ec}}}"#
             ),
         }
+    }
+
+    /// `,"ec_transfer_params":…`, or nothing.
+    fn ec_member(&self) -> String {
+        self.ec_params
+            .as_ref()
+            .map_or_else(String::new, |params| format!(r#","ec_transfer_params":{params}"#))
     }
 
     /// The events before the first token.
@@ -97,11 +144,7 @@ impl Answer {
         let finish = (index + 1 == self.max_tokens).then(|| self.finish_reason());
         match self.dialect {
             Dialect::Completions => {
-                let (id, model, created) = (&self.id, &self.model, self.created);
-                let finish = finish.map_or_else(|| "null".to_owned(), quoted);
-                format!(
-                    "data: {{\"id\":{id},\"object\":\"text_completion\",\"created\":{created},\"model\":{model},\"choices\":[{{\"index\":0,\"text\":{text},\"logprobs\":null,\"finish_reason\":{finish},\"stop_reason\":null}}],\"usage\":null}}\n\n"
-                )
+                self.completion_chunk(&text, &finish.map_or_else(|| "null".to_owned(), quoted))
             }
             Dialect::Chat => self.chat_chunk(&format!(r#"{{"content":{text}}}"#), finish),
             Dialect::Responses => event(
@@ -147,6 +190,14 @@ impl Answer {
         out
     }
 
+    /// `text` and `finish` are JSON.
+    fn completion_chunk(&self, text: &str, finish: &str) -> String {
+        let (id, model, created) = (&self.id, &self.model, self.created);
+        format!(
+            "data: {{\"id\":{id},\"object\":\"text_completion\",\"created\":{created},\"model\":{model},\"choices\":[{{\"index\":0,\"text\":{text},\"logprobs\":null,\"finish_reason\":{finish},\"stop_reason\":null}}],\"usage\":null}}\n\n"
+        )
+    }
+
     fn chat_chunk(&self, delta: &str, finish: Option<&str>) -> String {
         let (id, model, created) = (&self.id, &self.model, self.created);
         let finish =
@@ -169,7 +220,9 @@ impl Answer {
             }
         };
         format!(
-            r#"{{"id":{id},"object":"response","created_at":{created},"status":"{status}","model":{model},"output":[{output}],"usage":{usage}}}"#
+            r#"{{"id":{id},"object":"response","created_at":{created},"status":"{status}","model":{model},"output":[{output}],"usage":{usage},"kv_transfer_params":{}{}}}"#,
+            self.kv_params,
+            self.ec_member()
         )
     }
 
@@ -191,6 +244,9 @@ impl Answer {
     }
 
     fn finish_reason(&self) -> &'static str {
+        if self.below_threshold {
+            return "cache_threshold";
+        }
         match (self.dialect, self.stops_by_itself) {
             (Dialect::Messages, true) => "end_turn",
             (Dialect::Messages, false) => "max_tokens",

@@ -7,9 +7,10 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::error::ApiError;
+use super::handoff::{Handoff, Members, note_media};
 use super::members::LastMembers;
-use crate::config::SimConfig;
-use crate::engine::{Prompt, Submission, tokens};
+use crate::config::{Role, SimConfig};
+use crate::engine::{Fetch, Prompt, Submission, tokens};
 
 /// Tokens of an answer when the request sets no limit.
 const DEFAULT_TOKENS: u32 = 16;
@@ -37,6 +38,8 @@ pub(crate) struct Ask {
     pub(crate) stream: bool,
     /// Whether a stream ends with usage.
     pub(crate) include_usage: bool,
+    /// What the other stages are told.
+    pub(crate) handoff: Handoff,
 }
 
 /// The fields of all dialects that mean something here; the others are ignored.
@@ -56,6 +59,10 @@ struct Body {
     n: Option<i64>,
     stream: Option<bool>,
     stream_options: Option<LastMembers<StreamOptions>>,
+    kv_transfer_params: Option<Value>,
+    bootstrap_host: Option<Value>,
+    bootstrap_room: Option<Value>,
+    cache_hit_threshold: Option<Value>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,6 +101,7 @@ pub(crate) fn ask(dialect: Dialect, body: &[u8], config: &SimConfig) -> Result<A
             tokens::push_mark("assistant", &mut prompt);
         }
     }
+    let handoff = handoff(&body, config.role)?;
     let limit = body.max_completion_tokens.or(body.max_output_tokens).or(body.max_tokens);
     let max_tokens = match limit {
         None => DEFAULT_TOKENS,
@@ -106,7 +114,8 @@ pub(crate) fn ask(dialect: Dialect, body: &[u8], config: &SimConfig) -> Result<A
         answer_seed: tokens::answer_seed(&prompt, config.seed),
         prompt: Prompt::Tokens(prompt),
         adapter,
-        max_tokens,
+        max_tokens: if handoff.only_prefills { 1 } else { max_tokens },
+        fetch: handoff.fetch,
         // Completions have a limit of their own; elsewhere an answer without one ends by itself.
         stops_by_itself: limit.is_none() && dialect != Dialect::Completions,
     };
@@ -116,7 +125,26 @@ pub(crate) fn ask(dialect: Dialect, body: &[u8], config: &SimConfig) -> Result<A
         submission,
         stream: body.stream.unwrap_or_default(),
         include_usage: body.stream_options.and_then(|options| options.0.include_usage).unwrap_or_default(),
+        handoff,
     })
+}
+
+fn handoff(body: &Body, role: Option<Role>) -> Result<Handoff, ApiError> {
+    let members = Members {
+        kv_transfer_params: body.kv_transfer_params.as_ref(),
+        bootstrap_host: body.bootstrap_host.as_ref(),
+        bootstrap_room: body.bootstrap_room.as_ref(),
+        cache_hit_threshold: body.cache_hit_threshold.as_ref(),
+    };
+    let mut handoff = Handoff::read(role, &members)?;
+    if role == Some(Role::Encode) {
+        for LastMembers(message) in body.messages.iter().flatten() {
+            note_media(&message.content, &mut handoff.media);
+        }
+        handoff.media.sort_unstable();
+        handoff.media.dedup();
+    }
+    Ok(handoff)
 }
 
 /// Texts to embed, as one prompt that the engine computes, with the tokens of each text.
@@ -145,7 +173,14 @@ pub(crate) fn embeddings(body: &[u8], config: &SimConfig) -> Result<EmbeddingAsk
         inputs.push(tokens);
     }
     let prompt = Prompt::Tokens(inputs.concat());
-    let submission = Submission { prompt, adapter, max_tokens: 1, stops_by_itself: true, answer_seed: 0 };
+    let submission = Submission {
+        prompt,
+        adapter,
+        max_tokens: 1,
+        stops_by_itself: true,
+        answer_seed: 0,
+        fetch: Fetch::Nothing,
+    };
     Ok(EmbeddingAsk { model, inputs, submission })
 }
 

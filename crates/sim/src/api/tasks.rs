@@ -48,3 +48,11 @@ pub(crate) fn tokenized(tokens: &[u32], context_tokens: usize) -> String {
     let tokens = tokens.iter().map(u32::to_string).collect::<Vec<_>>().join(",");
     format!(r#"{{"count":{count},"max_model_len":{context_tokens},"tokens":[{tokens}],"token_strs":null}}"#)
 }
+
+/// The answer of Mooncake's bootstrap server: the engines by rank.
+pub(crate) fn bootstrap(config: &SimConfig) -> String {
+    let name = &config.name;
+    let rank = |rank: usize| format!(r#""{rank}":{{"engine_id":{}}}"#, quoted(&format!("{name}-{rank}")));
+    let ranks: Vec<String> = (0..config.engines.max(1)).map(rank).collect();
+    format!("{{{}}}", ranks.join(","))
+}

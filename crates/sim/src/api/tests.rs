@@ -2,12 +2,14 @@
 
 use serde_json::{Value, json};
 
-use super::answer::Answer;
+use super::answer::{Answer, Sender};
 use super::ask::{self, Ask, Dialect};
 use super::error::ApiError;
 use super::tasks;
 use crate::config::SimConfig;
 use crate::driver::Progress;
+
+const SENDER: Sender<'_> = Sender { engine: "sim-0", host: "10.0.0.2", block_size: 16 };
 
 fn config() -> SimConfig {
     SimConfig {
@@ -102,7 +104,7 @@ fn text_parts_read_like_the_same_text_in_one_piece() {
 #[test]
 fn the_next_turn_of_a_chat_begins_with_the_tokens_of_this_one() {
     let first = chat(&json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 5}));
-    let answer = Answer::new(&first, "1", 0);
+    let answer = Answer::new(&first, "1", 0, SENDER);
     let body: Value = serde_json::from_str(&answer.whole(progress(5))).unwrap();
     let said = &body["choices"][0]["message"]["content"];
     let second = chat(&json!({"messages": [
@@ -126,7 +128,8 @@ fn usage_is_part_of_a_whole_answer_in_every_dialect() {
         (Dialect::Messages, json!({"messages": message}), "/usage/output_tokens"),
     ] {
         let ask = read(dialect, &body).unwrap();
-        let body: Value = serde_json::from_str(&Answer::new(&ask, "1", 0).whole(progress(16))).unwrap();
+        let body: Value =
+            serde_json::from_str(&Answer::new(&ask, "1", 0, SENDER).whole(progress(16))).unwrap();
         assert_eq!(body.pointer(path), Some(&json!(16)), "{body}");
     }
 }
@@ -138,7 +141,7 @@ fn a_stream_has_usage_only_when_asked() {
             let messages = json!([{"role": "user", "content": "hello"}]);
             let body =
                 json!({"prompt": "x", "messages": messages, "stream": true, "stream_options": options});
-            let text = stream(&Answer::new(&read(dialect, &body).unwrap(), "1", 0));
+            let text = stream(&Answer::new(&read(dialect, &body).unwrap(), "1", 0, SENDER));
             assert!(text.ends_with("data: [DONE]\n\n"));
             let with_usage: Vec<Value> =
                 events(&text).into_iter().filter(|event| event["usage"].is_object()).collect();
@@ -154,7 +157,7 @@ fn a_stream_has_usage_only_when_asked() {
 #[test]
 fn the_pieces_of_a_stream_make_the_whole_answer_and_the_last_says_why() {
     let ask = chat(&json!({"messages": [{"role": "user", "content": "hello"}], "max_tokens": 4}));
-    let answer = Answer::new(&ask, "1", 0);
+    let answer = Answer::new(&ask, "1", 0, SENDER);
     let events = events(&stream(&answer));
     assert_eq!(events[0]["choices"][0]["delta"]["role"], "assistant");
     let text: String =
@@ -169,9 +172,9 @@ fn the_pieces_of_a_stream_make_the_whole_answer_and_the_last_says_why() {
 fn every_event_of_the_other_dialects_is_json() {
     let messages = json!([{"role": "user", "content": "hello"}]);
     let body = json!({"input": "x", "messages": messages, "max_tokens": 2});
-    let responses = events(&stream(&Answer::new(&read(Dialect::Responses, &body).unwrap(), "1", 0)));
+    let responses = events(&stream(&Answer::new(&read(Dialect::Responses, &body).unwrap(), "1", 0, SENDER)));
     assert_eq!(responses.last().unwrap()["response"]["usage"]["output_tokens"], 2);
-    let messages = events(&stream(&Answer::new(&read(Dialect::Messages, &body).unwrap(), "1", 0)));
+    let messages = events(&stream(&Answer::new(&read(Dialect::Messages, &body).unwrap(), "1", 0, SENDER)));
     assert_eq!(messages.last().unwrap()["type"], "message_stop");
     assert_eq!(messages[messages.len() - 2]["delta"]["stop_reason"], "max_tokens");
 }

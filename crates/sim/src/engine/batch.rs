@@ -12,7 +12,9 @@ use super::adapters::Adapters;
 use super::blocks::BlockPool;
 use super::request::{Request, Running, prompt_hashes};
 use super::stats::Stats;
-use super::types::{EngineLimits, EngineValues, Event, Glance, Prompt, RequestId, Submission, SubmitError};
+use super::types::{
+    EngineLimits, EngineValues, Event, Fetch, Glance, Prompt, RequestId, Submission, SubmitError,
+};
 
 #[derive(Debug)]
 struct Step {
@@ -232,10 +234,35 @@ impl Engine {
             self.adapters.waits_no_more(request.adapter.as_ref());
             self.adapters.runs(request.adapter.as_ref());
             let first = request.start(cached, now, &mut self.stats);
-            let ready_at = if first { now + self.limits.first_token_base } else { now };
-            let uncomputed = request.tokens() - cached * self.limits.block_size;
+            let mut ready_at = if first { now + self.limits.first_token_base } else { now };
+            let mut present = cached;
+            if first && request.fetch != Fetch::Nothing {
+                present = request.blocks_reusable().max(cached);
+                ready_at += self.transfer(
+                    request.fetch,
+                    request.tokens(),
+                    (present - cached) * self.limits.block_size,
+                );
+                request.fetched(present);
+            }
+            let uncomputed = request.tokens() - present * self.limits.block_size;
             self.running.insert(self.next_place, Running { request, blocks, uncomputed, ready_at });
             self.next_place += 1;
+        }
+    }
+
+    /// How long it takes until `missing` tokens of a prompt of `tokens` have come from another server.
+    fn transfer(&self, fetch: Fetch, tokens: usize, missing: usize) -> Duration {
+        let times =
+            |one: Duration, count: usize| one.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
+        let sent = self.limits.transfer_base.saturating_add(times(self.limits.transfer_per_token, missing));
+        match fetch {
+            Fetch::Nothing => Duration::ZERO,
+            Fetch::Now => sent,
+            Fetch::WhenPrefilled => {
+                let computed = self.limits.step_times.prefill(tokens, self.limits.max_step_tokens);
+                sent.saturating_add(self.limits.first_token_base).saturating_add(computed)
+            }
         }
     }
 

@@ -21,7 +21,7 @@ pub(crate) use batch::Engine;
 pub(crate) use step_times::StepTimes;
 pub use types::Glance;
 pub(crate) use types::{
-    EngineLimits, EngineValues, Event, FinishReason, Prompt, RequestId, Submission, SubmitError,
+    EngineLimits, EngineValues, Event, Fetch, FinishReason, Prompt, RequestId, Submission, SubmitError,
 };
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::blocks::{self, BlockId};
 use super::stats::Stats;
 use super::tokens;
-use super::types::{FinishReason, Prompt, RequestId, Submission};
+use super::types::{Fetch, FinishReason, Prompt, RequestId, Submission};
 
 /// A request, waiting or running.
 #[derive(Debug)]
@@ -19,6 +19,7 @@ pub(super) struct Request {
     answer_seed: u64,
     /// The answer consists of words that a client may send back.
     speaks: bool,
+    pub(super) fetch: Fetch,
     /// Hashes of the full blocks of prompt and answer.
     pub(super) hashes: Vec<u64>,
     /// Tokens after the last full block.
@@ -44,6 +45,7 @@ impl Request {
             max_tokens: submission.max_tokens.max(1),
             stops_by_itself: submission.stops_by_itself,
             answer_seed: submission.answer_seed,
+            fetch: submission.fetch,
             speaks: matches!(submission.prompt, Prompt::Tokens(_)),
             hashes,
             tail,
@@ -88,6 +90,11 @@ impl Request {
         stats.cache_queries += self.prompt_tokens as u64;
         stats.cache_hits += self.cached_tokens as u64;
         true
+    }
+
+    /// Notes that this many blocks are there once another server has sent what was missing.
+    pub(super) fn fetched(&mut self, blocks: usize) {
+        self.cached_tokens = blocks * self.block_size;
     }
 
     /// Notes one more token. Returns the cached prompt tokens if it is the first.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::{
-    Engine, EngineLimits, Event, FinishReason, Prompt, RequestId, StepTimes, Submission, SubmitError,
+    Engine, EngineLimits, Event, Fetch, FinishReason, Prompt, RequestId, StepTimes, Submission, SubmitError,
 };
 
 fn limits() -> EngineLimits {
@@ -22,12 +22,20 @@ fn limits() -> EngineLimits {
             prefill_per_token: Duration::from_millis(1),
             inter_token: Duration::from_millis(10),
         },
+        transfer_base: Duration::from_millis(3),
+        transfer_per_token: Duration::from_micros(100),
     }
 }
 
 fn ask(prompt: std::ops::Range<u32>, max_tokens: u32) -> Submission {
-    let prompt = Prompt::Tokens(prompt.collect());
-    Submission { prompt, adapter: None, max_tokens, stops_by_itself: false, answer_seed: 1 }
+    Submission {
+        prompt: Prompt::Tokens(prompt.collect()),
+        adapter: None,
+        max_tokens,
+        stops_by_itself: false,
+        answer_seed: 1,
+        fetch: Fetch::Nothing,
+    }
 }
 
 fn ms(ms: u64) -> Duration {
@@ -55,6 +63,26 @@ fn the_first_token_waits_for_base_and_prefill_and_the_rest_come_at_the_decode_pa
     let finished = Event::Finished { id, reason: FinishReason::Length };
     assert_eq!(engine.advance(ms(45)), [Event::Token { id }, finished]);
     assert_eq!(engine.next_event_time(), None);
+}
+
+#[test]
+fn a_fetched_prompt_costs_its_transfer_and_the_last_block() {
+    for (fetch, first_token) in [
+        // Base 5, transfer 3 + 16 tokens of 0.1, the last 4 tokens of 1.
+        (Fetch::Now, Duration::from_micros(13_600)),
+        // The other server takes 5 + 20 before.
+        (Fetch::WhenPrefilled, Duration::from_micros(38_600)),
+        (Fetch::Nothing, ms(25)),
+    ] {
+        let mut engine = Engine::new(limits());
+        let id = engine.submit(Submission { fetch, ..ask(0..20, 1) }, ms(0)).unwrap();
+        let (at, events) = play_to_the_end(&mut engine);
+        assert_eq!(at, first_token, "{fetch:?}");
+        let cached_tokens = if fetch == Fetch::Nothing { 0 } else { 16 };
+        assert_eq!(events[0], Event::FirstToken { id, cached_tokens });
+        // What came stays: asked again it is cached.
+        assert_eq!(engine.uncached_tokens(&ask(0..20, 1).prompt, None), 4);
+    }
 }
 
 #[test]

@@ -29,6 +29,22 @@ pub(crate) struct EngineLimits {
     pub(crate) first_token_base: Duration,
     /// Length of a step.
     pub(crate) step_times: StepTimes,
+    /// Fixed time to fetch a processed prompt.
+    pub(crate) transfer_base: Duration,
+    /// Time to fetch each prompt token that the cache does not have.
+    pub(crate) transfer_per_token: Duration,
+}
+
+/// Where the blocks of a prompt come from that the cache does not have.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Fetch {
+    /// They are computed.
+    #[default]
+    Nothing,
+    /// Another server has them.
+    Now,
+    /// Another server begins to compute them when the request begins here.
+    WhenPrefilled,
 }
 
 /// The tokens of a prompt.
@@ -83,6 +99,8 @@ pub(crate) struct Submission {
     pub(crate) stops_by_itself: bool,
     /// Chooses the words of the answer.
     pub(crate) answer_seed: u64,
+    /// Where the prompt's blocks come from.
+    pub(crate) fetch: Fetch,
 }
 
 /// Why a submission was refused.

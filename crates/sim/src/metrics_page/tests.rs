@@ -8,7 +8,7 @@ use super::page::{PageValues, filtered, whole};
 use super::template::{PageShape, Template};
 use super::{HttpStats, Served};
 use crate::config::SimConfig;
-use crate::engine::{Engine, Prompt, Submission};
+use crate::engine::{Engine, Fetch, Prompt, Submission};
 
 fn shape() -> PageShape {
     PageShape {
@@ -30,8 +30,14 @@ fn values(shape: &PageShape) -> PageValues {
         let mut engine = Engine::new(limits.clone());
         for _ in 0..2 {
             let prompt = Prompt::Tokens((0..100).collect());
-            let submission =
-                Submission { prompt, adapter: None, max_tokens: 10, stops_by_itself: false, answer_seed: 0 };
+            let submission = Submission {
+                prompt,
+                adapter: None,
+                max_tokens: 10,
+                stops_by_itself: false,
+                answer_seed: 0,
+                fetch: Fetch::Nothing,
+            };
             engine.submit(submission, Duration::ZERO).unwrap();
         }
         engine.advance(Duration::ZERO);

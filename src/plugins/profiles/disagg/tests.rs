@@ -40,6 +40,9 @@ fn faults_in_parameters_name_the_parameter() {
         (json!({"stageOrder": "prefill-first", "deciders": {"prefill": "x"}}), "deciders.prefill"),
         (json!({"stageOrder": "prefill", "deciderPluginName": "x"}), "deciderPluginName"),
         (json!({"profiles": {"decoder": "d"}}), "profiles.decoder"),
+        (json!({"maxPrefillCandidates": 0}), "maxPrefillCandidates"),
+        (json!({"maxPrefillCandidates": -1}), "maxPrefillCandidates"),
+        (json!({"maxPrefillCandidates": 17}), "maxPrefillCandidates"),
     ] {
         let error = Fleet::new([]).build(&TYPE, Some(params.clone())).unwrap_err();
         assert_eq!(error.path, path, "{params}: {error}");
@@ -111,4 +114,26 @@ fn the_first_prefill_server_and_all_encode_servers_are_written() {
     let alone = fleet.decision(&[Some(0), None, None], &[]);
     let edits = fleet.edits(&built.roles, &forged, &alone, &profiles);
     assert_eq!(edits.remove.as_slice(), ["x-prefiller-host-port", "x-encoder-hosts-ports"]);
+}
+
+#[test]
+fn further_prefill_servers_follow_the_chosen_one_by_their_totals() {
+    let profiles = names(&["decode", "prefill"]);
+    for (most, expected) in [
+        (1, "10.0.0.2:8000"),
+        (2, "10.0.0.2:8000,10.0.0.4:8000"),
+        (3, "10.0.0.2:8000,10.0.0.4:8000,10.0.0.3:8000"),
+        (16, "10.0.0.2:8000,10.0.0.4:8000,10.0.0.3:8000"),
+    ] {
+        let pods = (1..=4).map(|last| pod(&format!("p{last}")).at(&format!("10.0.0.{last}:8000")));
+        let mut fleet = Fleet::new(pods);
+        let built = fleet.build(&TYPE, Some(json!({"maxPrefillCandidates": most}))).unwrap();
+        let mut decision = fleet.decision(&[Some(0), Some(1)], &[]);
+        // The first pod is no prefill server: its filter left the others. Totals that are equal keep the pool's order.
+        decision.profiles[1].as_mut().unwrap().scored = vec![(1, 0.5), (2, 0.1), (3, 0.9)];
+        let edits = fleet.edits(&built.roles, &request("m"), &decision, &profiles);
+        assert_eq!(edits.set.as_slice(), [("x-prefiller-host-port".into(), expected.into())], "{most}");
+        let alone = fleet.decision(&[Some(0), None], &[]);
+        assert!(fleet.edits(&built.roles, &request("m"), &alone, &profiles).set.is_empty());
+    }
 }

@@ -231,3 +231,22 @@ fn a_failure_names_the_profiles_in_alphabetical_order() {
          profile 'prefill': no endpoints available for the given request"
     );
 }
+
+#[test]
+fn a_failure_says_what_decode_lacks_and_not_what_the_others_lack() {
+    let built = Fleet::new([]).build(&disagg::TYPE, Some(both())).unwrap();
+    let handler = built.roles.profile_handler.unwrap();
+    let names: Vec<Arc<str>> = ["decode", "prefill"].map(Into::into).to_vec();
+    let lacks = |role| ScheduleError::NoneOfRole { role };
+    for (decode, prefill, role) in [
+        (lacks("decode"), ScheduleError::NothingLeft, Some("decode")),
+        (ScheduleError::NothingLeft, lacks("prefill"), None),
+        (lacks("decode"), lacks("prefill"), Some("decode")),
+    ] {
+        let results: Results = [ProfileRun::Empty, ProfileRun::Empty].into_iter().collect();
+        let mut errors: SmallVec<[_; 1]> = smallvec![(0, decode.clone()), (1, prefill)];
+        let error = handler.conclude(&names, &results, &mut errors).unwrap_err();
+        assert_eq!(error.missing_role(), role, "{decode:?}");
+        assert_eq!(error.is_nothing_left(), role.is_none(), "{decode:?}");
+    }
+}
