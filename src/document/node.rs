@@ -22,7 +22,7 @@ pub struct Key {
     pub text: String,
 }
 
-/// What a node holds.
+/// The content of a node.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NodeValue {
     /// `null`, `~`, or nothing.

@@ -1,6 +1,6 @@
 //! From text to tree. YAML, of which JSON is a part.
 //!
-//! What differs between YAML readers is settled here and tested below:
+//! YAML readers differ in some points, which are settled here and tested below:
 //!
 //! * only `true` and `false` are booleans; `yes`, `no`, `on`, `off`, `y`, `n` are text, which whoever expects a boolean
 //!   reads as one, as the reference does (YAML 1.1), see [`yaml_bool`](super::scalar::yaml_bool);
@@ -28,7 +28,7 @@ const MAX_DEPTH: usize = 48;
 pub struct SyntaxError {
     /// Line, from 1; 0 if unknown.
     pub line: u32,
-    /// What is wrong.
+    /// The fault.
     pub message: String,
 }
 

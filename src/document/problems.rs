@@ -10,7 +10,7 @@ pub enum Level {
     Error,
     /// It is accepted, though something in it has no effect, is old, or does something rarely meant.
     Warning,
-    /// Nothing is amiss; something was filled in.
+    /// No fault; a value was filled in.
     Note,
 }
 
@@ -36,7 +36,7 @@ pub struct Problem {
     pub line: u32,
     /// Path of the field, as `a.b[0]`; empty for the document as a whole.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// The fault, and the value that would be right.
     pub message: String,
 }
 

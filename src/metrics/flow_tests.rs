@@ -1,4 +1,4 @@
-//! What the page shows of waiting requests.
+//! The series of waiting requests on the page.
 
 use super::*;
 use crate::flow::Outcome;

@@ -58,7 +58,7 @@ const ACCESS: Definition<1> = Definition::new(
     ["outcome"],
 );
 
-/// What a failure of the API can mean.
+/// The kinds of failures of the API.
 const FAILURES: [&str; 5] = ["absent", "forbidden", "expired", "refused", "unavailable"];
 
 /// Handles of the Kubernetes side. Clones share the series.

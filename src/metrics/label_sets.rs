@@ -62,7 +62,7 @@ pub(super) struct LabelSets {
     pub(super) crowded: AtomicBool,
 }
 
-/// What changes under the lock only.
+/// The part that changes under the lock only.
 #[derive(Debug, Default)]
 pub(super) struct Written {
     pub(super) histograms: HashMap<Labels, Arc<HistogramSet>>,

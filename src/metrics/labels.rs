@@ -2,7 +2,7 @@
 
 use super::cardinality::OTHER;
 
-/// What a request's series are labelled with, as they come; bounds are applied inside.
+/// The labels of a request's series, as they come; bounds are applied inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RequestLabels<'l> {
     /// Model the client asked for; empty if unknown.
@@ -36,7 +36,7 @@ impl Labels {
         }
     }
 
-    /// What everything beyond all bounds becomes, the priority included.
+    /// The labels of all requests beyond the bounds, the priority included.
     pub(super) fn other() -> Self {
         let other = || Box::<str>::from(OTHER);
         Self {

@@ -33,14 +33,14 @@ const SUSPENDED: Definition<2> = Definition::new(
     ["plugin_type", "plugin_name"],
 );
 
-/// What came of a preparation.
+/// The outcome of a preparation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Preparation {
     /// It gave something in time.
     Done,
     /// The request itself was at fault.
     Refused,
-    /// Whoever was asked failed.
+    /// The service that was asked failed.
     Failed,
     /// It ran into its time limit.
     TimedOut,
@@ -48,9 +48,9 @@ pub enum Preparation {
     Late,
     /// Too many ran at once.
     Busy,
-    /// Whoever would be asked is suspended.
+    /// The service that would be asked is suspended.
     Skipped,
-    /// What it gave had no room in memory.
+    /// The result had no room in memory.
     NoRoom,
     /// The client left.
     Cancelled,

@@ -16,7 +16,7 @@ pub(super) struct Sketch {
 #[derive(Clone, Copy, Debug)]
 struct Count {
     seen: u64,
-    /// What it took over, and may never have been seen.
+    /// The count that it took over, which may never have been seen.
     inherited: u64,
 }
 

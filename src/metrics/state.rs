@@ -22,7 +22,7 @@ const UNKNOWN_OBJECTIVES: Definition<0> = Definition::new(
     [],
 );
 
-/// What became of a request that refers to state.
+/// The outcome for a request that refers to state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BoundHit {
     /// It went to the server that made the state.

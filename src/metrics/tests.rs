@@ -1,4 +1,4 @@
-//! What the page looks like once every handle was used.
+//! The page once every handle was used.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -260,7 +260,7 @@ fn a_model_beyond_the_bounds_is_other() {
     assert_eq!(value(&metrics, "pointsman_metric_labels_folded_total{label=\"model_name\"}"), Some(2.0));
 }
 
-/// What a request leaves on the page.
+/// The series that a request leaves on the page.
 fn whole_request(metrics: &Metrics, labels: RequestLabels<'_>, now: Instant) {
     let request = metrics.request(labels);
     request.requested(300);

@@ -39,7 +39,7 @@ pub struct Consumption {
     pub default_producer: Option<&'static str>,
 }
 
-/// What a plugin is given while it is built. Nothing in it is global.
+/// The context of a plugin while it is built. No part of it is global.
 #[derive(Debug)]
 pub struct BuildCx<'a> {
     name: &'a str,
@@ -62,7 +62,7 @@ pub struct BuildCx<'a> {
     pub deciders: Vec<DeciderReference>,
     /// Filters this plugin walks.
     pub filters: Vec<FilterReference>,
-    /// What the operator should know, though it is no error.
+    /// Warnings for the operator, which are no errors.
     pub warnings: Vec<String>,
 }
 

@@ -6,7 +6,7 @@
 pub struct BuildError {
     /// Path of the offending parameter below `parameters`, as `a.b[0]`; empty if the fault is not one parameter's.
     pub path: String,
-    /// What is wrong, and what would be right.
+    /// The fault, and the value that would be right.
     pub message: String,
 }
 

@@ -180,7 +180,7 @@ impl Decider for Answer {
     }
 }
 
-/// What a build gave.
+/// The result of a build.
 #[derive(Debug)]
 pub(crate) struct Built {
     pub(crate) roles: Roles,
@@ -285,7 +285,7 @@ impl Fleet {
         self.metrics.encode(crate::metrics::Format::Text)
     }
 
-    /// What a decider says.
+    /// The answer of a decider.
     pub(crate) fn decides(
         &self,
         roles: &Roles,

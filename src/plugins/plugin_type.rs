@@ -34,7 +34,7 @@ impl Stability {
 pub struct Superseded {
     /// Version of the reference that deprecated it.
     pub since: &'static str,
-    /// What to use instead.
+    /// The type to use instead.
     pub replacement: &'static str,
 }
 
@@ -43,13 +43,13 @@ pub struct Superseded {
 pub struct PluginType {
     /// Type string, the reference's letter for letter.
     pub name: &'static str,
-    /// What the `plugin_type` label says; nearly always `name`.
+    /// The value of the label `plugin_type`; nearly always `name`.
     pub reports_as: &'static str,
     /// How settled it is.
     pub stability: Stability,
-    /// What replaces it, if anything does.
+    /// The type that replaces it, if there is one.
     pub superseded: Option<Superseded>,
-    /// What it does, in one sentence.
+    /// One sentence that says what it does.
     pub summary: &'static str,
     /// When to use it and what it costs, in two sentences.
     pub advice: &'static str,

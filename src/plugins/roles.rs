@@ -1,4 +1,4 @@
-//! What a configured plugin turns out to be: the extension points in which it takes part.
+//! The extension points in which a configured plugin takes part.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -107,9 +107,9 @@ pub struct Roles {
     pub fairness: Option<Fairness>,
     /// Says how full the pool may be for each band.
     pub usage_limit: Option<UsageLimit>,
-    /// What the plugin keeps, where people may want to see it.
+    /// The state that the plugin keeps, where people may want to see it.
     pub state: Option<StateReader>,
-    /// What it knows of the engines' caches, for `/debug/prefix`.
+    /// Its knowledge of the engines' caches, for `/debug/prefix`.
     pub prefix: Option<StateReader>,
 }
 

@@ -9,7 +9,7 @@ use tokio::time::Instant;
 /// present only.
 pub const MAX_REMEMBERED: usize = 64;
 
-/// What was seen at one moment.
+/// The figures of one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Look {
     /// Requests that wait.

@@ -36,7 +36,7 @@ mod tests {
 
     use super::*;
 
-    /// What KEDA makes of a number.
+    /// KEDA's rendering of a number.
     fn kept(number: f64) -> i64 {
         (number * 1000.0) as i64
     }

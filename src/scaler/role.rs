@@ -1,7 +1,7 @@
 //! Whether this replica's numbers are the pool's.
 
-/// What a scaler does with questions. Of several replicas only one knows what waits and runs; another's zero would end
-/// a busy pool.
+/// The way in which a scaler treats questions. Only one of several replicas knows the requests that wait and run;
+/// another's zero would end a busy pool.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Role {
     /// It answers: its numbers are the pool's.

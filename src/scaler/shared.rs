@@ -1,4 +1,4 @@
-//! What all calls of the scaler share, and its bounds.
+//! The state that all calls of the scaler share, and its bounds.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -32,7 +32,7 @@ impl Default for ScalerSettings {
     }
 }
 
-/// What all calls share.
+/// The state that all calls share.
 pub(super) struct Shared {
     pub(super) source: Arc<dyn ScalerSource>,
     pub(super) settings: ScalerSettings,

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-/// What the scaler reads of a pool. Every method is cheap and never waits.
+/// The figures of a pool that the scaler reads. Every method is cheap and never waits.
 pub trait ScalerSource: Send + Sync + 'static {
     /// Requests that wait to be dispatched.
     fn queue_depth(&self) -> u64;

@@ -1,4 +1,4 @@
-//! What a ScaledObject's trigger asks for.
+//! The request of a ScaledObject's trigger.
 
 use std::collections::HashMap;
 use std::hash::BuildHasher;
@@ -24,11 +24,11 @@ const OF_KEDA: [&str; 7] =
 pub struct TriggerError {
     /// The key.
     pub key: String,
-    /// What it has, and what would be right.
+    /// The value that it has, and the values that would be right.
     pub fault: String,
 }
 
-/// What is measured.
+/// The figure that is measured.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Metric {
     /// Requests that wait.
@@ -87,7 +87,7 @@ impl Metric {
 /// | `pool` | name of the pool, to be sure of asking the right Pointsman | not compared |
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Trigger {
-    /// What is measured.
+    /// The figure that is measured.
     pub metric: Metric,
     /// Its target, at least 0.001, a whole number of thousandths.
     pub target: f64,

@@ -41,7 +41,7 @@ impl Repeat {
         Some(std::mem::take(&mut state.suppressed))
     }
 
-    /// What repeats is over; the next event is written at once.
+    /// The repetition is over; the next event is written at once.
     pub fn reset(&self) {
         *self.state.lock() = State { last: None, suppressed: 0 };
     }

@@ -28,7 +28,7 @@ pub enum TracingError {
     Endpoint {
         /// The address, as configured.
         endpoint: String,
-        /// What is wrong with it.
+        /// The fault.
         source: tonic::transport::Error,
     },
     /// A certificate or key could not be read.

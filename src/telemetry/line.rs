@@ -66,7 +66,7 @@ where
     }
 }
 
-/// What every line has.
+/// The fields of every line.
 struct Head<'h> {
     level: LogLevel,
     logger: &'h str,

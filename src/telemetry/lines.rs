@@ -1,8 +1,8 @@
 //! Lines on their way to a stream that may not take them: a bounded queue, and a thread that writes.
 //!
-//! Whoever logs puts a line into memory and goes on. Only the thread of the queue waits for the stream, so a reader
-//! that stalls, or a disk that is full, costs lines and nothing else. What is lost is counted, and the stream is told
-//! how much, once it takes lines again.
+//! A thread that logs puts a line into memory and goes on. Only the thread of the queue waits for the stream, so a
+//! reader that stalls, or a disk that is full, costs lines and nothing else. Lost lines are counted, and the stream is
+//! told their number once it takes lines again.
 
 use std::io::{self, ErrorKind, Write};
 use std::os::fd::AsFd;

@@ -1,4 +1,4 @@
-//! What the `OTEL_*` environment variables ask for.
+//! The settings in the `OTEL_*` environment variables.
 
 use std::time::Duration;
 

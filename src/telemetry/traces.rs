@@ -45,9 +45,9 @@ impl Tracing {
         Self::default()
     }
 
-    /// What `--tracing` and the `OTEL_*` variables ask for. Without an exporter this is [`Tracing::off`]: a trace that
-    /// nobody collects would only put spans between the caller's and the model server's that nobody can find.
-    /// `build_ref` and `commit` name the build. Must be called within a Tokio runtime, which has to outlive the last
+    /// The tracing that `--tracing` and the `OTEL_*` variables ask for. Without an exporter this is [`Tracing::off`]: a
+    /// trace that nobody collects would only put spans between the caller's and the model server's that nobody can
+    /// find. `build_ref` and `commit` name the build. Must be called within a Tokio runtime, which has to outlive the last
     /// export. The exporter `console` writes to `output`.
     pub fn from_env(
         enabled: bool,

@@ -77,7 +77,7 @@ const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
 pub struct Renewal {
     /// Folder with `tls.crt` and `tls.key`.
     pub(super) folder: PathBuf,
-    /// What is served from it.
+    /// The certificate that is served from it.
     pub(super) identity: Arc<Identity>,
 }
 

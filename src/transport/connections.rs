@@ -23,7 +23,7 @@ struct Shared {
     metrics: PortMetrics,
 }
 
-/// What a connection is doing.
+/// The state of a connection.
 #[derive(Debug, Default)]
 struct Standing {
     number: AtomicU64,

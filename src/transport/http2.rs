@@ -43,7 +43,7 @@ impl<S> GrpcService for S where
 {
 }
 
-/// What a port allows one connection.
+/// The bounds on one connection of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2Settings {
     /// Bytes that a client may send on one stream before they are read.

@@ -20,7 +20,7 @@ pub(super) enum Io {
 }
 
 impl Io {
-    /// What is known of the socket underneath.
+    /// The facts about the socket underneath.
     pub(super) fn turn(&self) -> Turn {
         match self {
             Self::Plain(stream) => stream.turn(),

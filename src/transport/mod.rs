@@ -1,8 +1,8 @@
-//! What every port shares: taking connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and HTTP/2, and
-//! who is connected.
+//! The parts that every port shares: taking connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and
+//! HTTP/2, and the list of connections.
 //!
 //! A [`Port`] takes connections without ever waiting for one of them, and knows what each is doing. [`serve_grpc`] and
-//! [`serve_pages`] speak the two protocols on it. Nothing that one client does, or leaves undone, costs another one
+//! [`serve_pages`] speak the two protocols on it. No act and no omission of one client costs another one
 //! more than the time of a task.
 
 mod certificate;

@@ -11,7 +11,7 @@ pub struct ConnectionBounds {
     pub strangers: usize,
 }
 
-/// What the roster asks of a connection.
+/// The request of the roster to a connection.
 pub(super) trait Guest {
     /// Since when nothing is being answered on it, on any clock that only goes forward; `None` while something is.
     fn idle_since(&self) -> Option<u64>;
@@ -22,7 +22,7 @@ pub(super) trait Guest {
 pub(super) enum Admission<G> {
     /// The newcomer, under this number, in place of whoever is named.
     Admitted(u64, Option<G>),
-    /// Nobody can leave: every connection is being answered.
+    /// No connection can leave, because every one is being answered.
     Full,
 }
 

@@ -23,7 +23,7 @@ const READ_WHILE_BLOCKED: usize = 256 << 10;
 /// Length of the preface with which a client of HTTP/2 begins.
 pub(super) const GREETING_BYTES: usize = 24;
 
-/// What is known of a socket outside of it. Clones share it.
+/// The facts about a socket that are known outside of it. Clones share them.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
     state: Arc<TurnState>,

@@ -24,9 +24,9 @@ pub enum TlsError {
     Setting {
         /// The flag.
         flag: &'static str,
-        /// What was given.
+        /// The value that was given.
         value: String,
-        /// What would be right.
+        /// The values that would be right.
         expected: &'static str,
     },
 }

@@ -1,4 +1,4 @@
-//! What a simulated server is like.
+//! The properties of a simulated server.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// What is wrong with a server. The first group concerns everything but `/metrics` and `/sim/`, the second `/metrics`.
+/// The faults of a server. The first group concerns everything but `/metrics` and `/sim/`, the second `/metrics`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
@@ -83,7 +83,7 @@ pub struct FakeMetrics {
     pub kv: Option<f64>,
 }
 
-/// What a server with `garbage_metrics` says. Nothing in it is a readable sample of a load figure.
+/// The page of a server with `garbage_metrics`. No line of it is a readable sample of a load figure.
 pub(crate) const GARBAGE: &str = "# TYPE vllm:num_requests_waiting banana\n\
     vllm:num_requests_waiting{engine=\"0\",model_name=\"m 3\n\
     vllm:num_requests_running{engine=\"0\",model_name=\"m\"} eleven\n\

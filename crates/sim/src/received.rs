@@ -1,4 +1,4 @@
-//! What a server received lately, byte for byte, for tests to look at.
+//! The requests that a server received lately, byte for byte, for tests to look at.
 
 use std::collections::VecDeque;
 

@@ -27,7 +27,7 @@ use super::wire::{Abort, Wire};
 pub struct SimServer {
     /// Where it listens.
     pub addr: SocketAddr,
-    /// What its answers carry in `x-sim-server`.
+    /// The value of `x-sim-server` in its answers.
     pub name: String,
     state: Arc<State>,
     stopping: CancellationToken,
@@ -129,7 +129,7 @@ pub async fn run(args: SimArgs, shutdown: impl Future) -> anyhow::Result<()> {
 /// Addresses that the announcement names one by one.
 const NAMED: usize = 16;
 
-/// What people need in order to use the servers: how many there are, the models, the addresses.
+/// A line for people who use the servers: their number, models and addresses.
 fn announcement(args: &SimArgs, addresses: impl ExactSizeIterator<Item = SocketAddr>) -> String {
     let count = addresses.len();
     let listed: Vec<String> = addresses.take(NAMED).map(|address| address.to_string()).collect();

@@ -1,4 +1,4 @@
-//! What the connections of one server share.
+//! The state that the connections of one server share.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -57,7 +57,7 @@ pub(crate) struct State {
     draws: AtomicU64,
 }
 
-/// What keeps the page from showing the truth.
+/// The faults that keep the page from showing the truth.
 #[derive(Debug, Default)]
 struct Pins {
     fake: FakeMetrics,

@@ -35,7 +35,7 @@ struct Params {
     attribute: String,
     /// Plugin instance that writes it; by default `core-metrics-extractor`, and none if it is given as "".
     producer: Option<String>,
-    /// What becomes of endpoints without the attribute.
+    /// Whether endpoints without the attribute stay.
     on_missing: OnMissing,
     /// Keep all endpoints if none is left.
     fallback_on_empty: bool,
@@ -67,7 +67,7 @@ struct Algorithm {
 struct Threshold {
     /// How the attribute must compare with the value; required.
     operator: Option<Operator>,
-    /// What it is compared with.
+    /// The value that it is compared with.
     value: f64,
 }
 

@@ -45,7 +45,7 @@ struct Expression {
     key: String,
     /// `In`, `NotIn`, `Exists` or `DoesNotExist`.
     operator: String,
-    /// What `In` and `NotIn` compare with; empty for the others.
+    /// The values that `In` and `NotIn` compare with; empty for the others.
     values: Vec<String>,
 }
 

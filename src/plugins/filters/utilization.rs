@@ -28,7 +28,7 @@ pub static TYPE: PluginType = PluginType::new("utilization-filter", Stability::A
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
-    /// What must hold; at least one.
+    /// Conditions that must hold; at least one.
     conditions: Vec<Condition>,
     /// Keep all endpoints if none is left.
     fallback_on_empty: bool,

@@ -34,7 +34,7 @@ const PRODUCER: &str = "inflight-load-producer";
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
-    /// What counts: `requests` in flight, `tokens` in flight, or `hybrid`, the larger share of the two.
+    /// The unit that counts: `requests` in flight, `tokens` in flight, or `hybrid`, the larger share of the two.
     concurrency_mode: String,
     /// Requests of a full endpoint, at least 1.
     max_concurrency: i64,

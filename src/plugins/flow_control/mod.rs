@@ -1,4 +1,4 @@
-//! What flow control is configured with: saturation detectors, which filter too, and policies. Each gives a value of
+//! The plugins of flow control: saturation detectors, which filter too, and policies. Each gives a value of
 //! [`crate::flow`].
 
 pub mod concurrency_detector;

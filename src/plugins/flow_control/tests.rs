@@ -1,4 +1,4 @@
-//! What each type makes of its parameters, and what the detectors keep as filters.
+//! Each type's reading of its parameters, and the endpoints that the detectors keep as filters.
 
 use std::time::Duration;
 

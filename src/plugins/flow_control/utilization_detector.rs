@@ -43,7 +43,7 @@ struct Params {
     metrics_staleness_threshold: String,
     /// Share by which the filter lets the thresholds be exceeded, at least 0.
     headroom: f64,
-    /// What an endpoint without a believed reading counts as. `inflight`: by its requests in flight, 100 being
+    /// How an endpoint without a believed reading counts. `inflight`: by its requests in flight, 100 being
     /// full; `saturated`: full; `ignore`: not there.
     staleness_policy: String,
 }

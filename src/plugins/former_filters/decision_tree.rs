@@ -29,11 +29,11 @@ const MAX_DEPTH: usize = 32;
 struct Params {
     /// The filter of this node; required.
     current: Option<Box<Entry>>,
-    /// What follows if it leaves somebody.
+    /// The node that follows if the filter leaves an endpoint.
     next_on_success: Option<Box<Entry>>,
-    /// What follows if it leaves nobody.
+    /// The node that follows if the filter leaves no endpoint.
     next_on_failure: Option<Box<Entry>>,
-    /// What follows in either case.
+    /// The node that follows in either case.
     next_on_success_or_failure: Option<Box<Entry>>,
 }
 

@@ -21,7 +21,7 @@ pub static TYPE: PluginType = PluginType::new("weighted-random-picker", Stabilit
          costs a draw and a logarithm for each endpoint.",
 );
 
-/// What a draw of 0 becomes.
+/// The value that a draw of 0 becomes.
 const SMALLEST_DRAW: f64 = 1e-10;
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {

@@ -63,7 +63,7 @@ pub(super) struct StageHandler {
     pub(super) encode: Option<SideStage>,
     pub(super) metrics: DecisionMetrics,
     pub(super) proxy_port: Option<u16>,
-    /// What a trace calls its decisions.
+    /// The name of its decisions in a trace.
     pub(super) step: &'static str,
 }
 

@@ -62,7 +62,7 @@ struct ContextLengthAware {
     label: String,
 }
 
-/// What the label of a server says.
+/// The label of a server, as it was read.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Meant {
     /// Nothing.

@@ -42,7 +42,7 @@ pub(super) struct PlaceLabels {
     further: [(Level, String); 3],
 }
 
-/// What the extractor tells the others of each request.
+/// The facts that the extractor tells the others of each request.
 #[derive(Clone, Debug)]
 pub(super) struct Topology(Arc<PlaceLabels>);
 

@@ -1,4 +1,4 @@
-//! What an engine counts about itself, in the shapes of its metrics page.
+//! The counts that an engine keeps of itself, in the shapes of its metrics page.
 
 /// Most bounds that a histogram has.
 const MAX_BOUNDS: usize = 22;

@@ -1,4 +1,4 @@
-//! What goes into an engine and what comes out.
+//! The input and the output of an engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -86,7 +86,7 @@ impl Prompt {
     }
 }
 
-/// What to generate.
+/// The answer to generate.
 #[derive(Debug, Clone)]
 pub(crate) struct Submission {
     /// The prompt; an empty one is refused.
@@ -129,7 +129,7 @@ pub(crate) enum FinishReason {
     Length,
 }
 
-/// What happened to a request.
+/// An event of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The first token; `cached_tokens` of the prompt came from the prefix cache.
@@ -153,7 +153,7 @@ pub(crate) struct EngineValues {
     pub(crate) adapter_rows: Vec<AdapterRow>,
 }
 
-/// What a metrics page would say of the load.
+/// The load as a metrics page would show it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Glance {
     /// Requests in the batch.

@@ -8,7 +8,7 @@ pub(super) type Read = fn(&EngineValues) -> f64;
 /// Reads one histogram.
 pub(super) type ReadHistogram = fn(&Stats) -> &Histogram;
 
-/// What kind of family it is.
+/// The kind of a family.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
     /// Counter; the name ends in `_total`. Rows: value of the extra label (empty without one) and reader.

@@ -1,4 +1,4 @@
-//! What vLLM's HTTP layer counts: requests, sizes and durations by handler.
+//! The counts of vLLM's HTTP layer: requests, sizes and durations by handler.
 
 use std::time::Duration;
 

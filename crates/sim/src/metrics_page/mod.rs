@@ -17,7 +17,7 @@ pub(crate) use http_stats::{HttpStats, Served};
 pub(crate) use page::{PageValues, filtered, whole};
 pub(crate) use template::{PageShape, Template};
 
-/// What `prometheus_client` calls its text format.
+/// The content type of `prometheus_client`'s text format.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::number;
 use crate::engine::EngineValues;
 use crate::engine::stats::Stats;
 
-/// What decides the text of a page.
+/// The facts that decide the text of a page.
 #[derive(Debug, Clone)]
 pub(crate) struct PageShape {
     /// First served name of the model.
@@ -43,7 +43,7 @@ pub(crate) struct Template {
 /// One family and, in the one-process form, the creation times that go with it.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// What all its sample names begin with.
+    /// The beginning of all its sample names.
     pub(super) stem: &'static str,
     pub(super) header: String,
     pub(super) rows: Rows,

@@ -24,7 +24,7 @@ use crate::scheduling::{
 pub(super) enum IdSource {
     /// A request header, lower case.
     Header(String),
-    /// What a producer of session ids found.
+    /// The id that a producer of session ids found.
     Produced(Column<SessionIdData>),
 }
 
