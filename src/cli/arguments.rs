@@ -22,7 +22,8 @@ pub(super) struct Readable {
 }
 
 /// Commands, as people write them and miswrite them.
-const COMMANDS: [&str; 6] = ["serve", "check", "explain", "sim", "demo", "help"];
+const COMMANDS: [&str; 9] =
+    ["serve", "check", "explain", "migrate", "plugins", "schema", "sim", "demo", "help"];
 
 /// Reads `arguments` (program name first) against the flags of `command`.
 pub(super) fn make_readable(arguments: impl IntoIterator<Item = OsString>, command: &Command) -> Readable {

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use clap::Args;
 
+use super::engine;
 use crate::config::{ConfigSource, LoadOptions, load};
 use crate::discovery::FileState;
 use crate::document::{Level, MAX_DOCUMENT_BYTES, Problems};
@@ -34,6 +35,9 @@ pub(super) struct CheckArgs {
     /// Endpoints file of file discovery (YAML or JSON); without a configuration it is checked alone
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub(super) endpoints_file: String,
+    /// Running model server, as `http://HOST:PORT`: compares the size of its cache's blocks with the configured one
+    #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
+    pub(super) url: String,
     /// Accept plugin types that may still change
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub(super) allow_experimental_plugins: bool,
@@ -117,8 +121,17 @@ fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
     match load(&source, &options) {
         Ok(plan) => {
             out.write_all(plan.effective_yaml().as_bytes())?;
-            for line in plan.problems.to_string().lines() {
-                writeln!(out, "# {line}")?;
+            findings(&plan.problems, "# ", out)?;
+            let asked = if args.url.is_empty() { None } else { Some(engine::block_size(&args.url)) };
+            match asked {
+                None => {}
+                Some(Err(message)) => writeln!(out, "# warning: {message}")?,
+                Some(Ok(size)) => {
+                    writeln!(out, "# {}: the engine's blocks have {size} tokens", args.url)?;
+                    for fault in engine::mismatches(&plan.instances, size) {
+                        writeln!(out, "# warning: {}\n#   mend: {}", fault.message, fault.remedy)?;
+                    }
+                }
             }
             if let Some(discovery) = &plan.discovery {
                 let path = std::path::absolute(&discovery.path).unwrap_or(discovery.path.clone());
@@ -128,11 +141,26 @@ fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
             Ok(true)
         }
         Err(problems) => {
-            writeln!(out, "{problems}")?;
+            findings(&problems, "", out)?;
             writeln!(out, "{} cannot be used: {}", source.name(), summary(&problems))?;
             Ok(false)
         }
     }
+}
+
+/// Every finding, and below it what mends it.
+fn findings(problems: &Problems, margin: &str, out: &mut impl Write) -> io::Result<()> {
+    for problem in problems.iter() {
+        let level = match problem.level {
+            Level::Error => String::new(),
+            level => format!("{}: ", level.name()),
+        };
+        writeln!(out, "{margin}{level}{}", problem.to_string().replace('\n', " "))?;
+        if let Some(remedy) = &problem.remedy {
+            writeln!(out, "{margin}  mend: {}", remedy.replace('\n', " "))?;
+        }
+    }
+    Ok(())
 }
 
 fn summary(problems: &Problems) -> String {
@@ -165,6 +193,52 @@ mod tests {
         assert!(printed.contains("# built-in default is good: 0 warnings"), "{printed}");
         let (again, _) = text(&printed);
         assert!(again);
+    }
+
+    #[test]
+    fn what_is_wrong_comes_with_the_line_that_mends_it() {
+        let producer = "- type: approx-prefix-cache-producer\n";
+        let profile = |rows: &str| format!("schedulingProfiles:\n- name: default\n  plugins:\n{rows}");
+        let cases = [
+            (
+                format!("plugins:\n- type: queue-scorer\n{}", profile("  - pluginRef: queue-scorer\n")),
+                "  mend: `- type: max-score-picker` in `plugins`, and `- pluginRef: max-score-picker` in the profile",
+            ),
+            (
+                "plugins:\n- type: prefix-cache-scorer\n  parameters: {prefixMatchInfoProducerName: mine}\n".to_owned(),
+                "  mend: `- type: approx-prefix-cache-producer` with `name: mine` in `plugins`",
+            ),
+            (
+                format!("plugins:\n{producer}- type: queue-scorer\n"),
+                "in `plugins` and its name in a profile, or no row for \"approx-prefix-cache-producer\"",
+            ),
+            (
+                "plugins:\n- type: agent-identity\n".to_owned(),
+                "  mend: `--allow-experimental-plugins` on the command line",
+            ),
+            (
+                "plugins:\n- type: queue-scorer\n- type: disagg-profile-handler\nschedulingProfiles:\n- name: decode\n  \
+                 plugins: [{pluginRef: queue-scorer}]\n- name: other\n  plugins: [{pluginRef: queue-scorer}]\n"
+                    .to_owned(),
+                "  mend: no profile that never runs, or a parameter of \"disagg-profile-handler\" that names it",
+            ),
+            (
+                "plugins:\n- type: queue-scorer\n- type: random-picker\nschedulingProfiles:\n- name: a\n  \
+                 plugins: [{pluginRef: random-picker}]\n- name: b\n  plugins: [{pluginRef: queue-scorer}]\n"
+                    .to_owned(),
+                "  mend: `- type: header-profile-handler` in `plugins`",
+            ),
+            (
+                "plugins:\n- type: endpoint-notification-source\ndataLayer:\n  sources:\n  \
+                 - pluginRef: endpoint-notification-source\n"
+                    .to_owned(),
+                "  mend: `extractors: [{pluginRef: NAME}]` beside it",
+            ),
+        ];
+        for (config, remedy) in cases {
+            let (_, printed) = text(&config);
+            assert!(printed.contains(remedy), "{printed}");
+        }
     }
 
     #[test]

@@ -58,6 +58,7 @@ pub(super) fn director(
         entry: plan.entry,
         producers: plan.producers,
         hooks,
+        reporters: plan.reporters,
         parsers: plan.parsers,
         prefix_match: plan.prefix_match,
         admission: Some(admission),

@@ -1,4 +1,5 @@
-//! The command line: `serve` (the default), `check`, `explain`, `plugins`, `schema`, `sim`, `simulate`, `demo`.
+//! The command line: `serve` (the default), `check`, `explain`, `migrate`, `plugins`, `schema`, `sim`, `simulate`,
+//! `demo`.
 
 mod arguments;
 mod asking;
@@ -9,6 +10,7 @@ mod check;
 mod deciding;
 mod demo;
 mod drain;
+mod engine;
 mod exit;
 mod explain;
 mod fit;
@@ -18,6 +20,7 @@ mod flags_tests;
 mod holding;
 mod hooks;
 mod kubernetes;
+mod migrate;
 mod older_flags;
 mod output;
 mod overrides;
@@ -63,6 +66,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say why a request went where it went.
     Explain(Box<explain::ExplainArgs>),
+    /// Print a configuration in the form of today, with its comments.
+    Migrate(migrate::MigrateArgs),
     /// List the plugin types, or explain one.
     Plugins(catalogue::PluginsArgs),
     /// Print the JSON Schema of a configuration, with the parameters of every plugin type.
@@ -76,8 +81,9 @@ enum Command {
 }
 
 /// Names of the commands; anything else in their place is a flag of `serve`.
-const COMMANDS: [&str; 10] =
-    ["serve", "check", "explain", "plugins", "schema", "sim", "simulate", "demo", "help", "--help"];
+const COMMANDS: [&str; 11] = [
+    "serve", "check", "explain", "migrate", "plugins", "schema", "sim", "simulate", "demo", "help", "--help",
+];
 
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
@@ -99,6 +105,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
             Command::Check(args) => check::run(&check::CheckArgs { registry: Some(registry), ..args }),
             Command::Explain(args) => run_async(explain::run(*args)),
+            Command::Migrate(args) => migrate::run(&args, registry),
             Command::Plugins(args) => catalogue::plugins(&args, registry),
             Command::Schema => catalogue::schema(registry),
             Command::Sim(args) => {
@@ -116,7 +123,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve").version(env!("CARGO_PKG_VERSION")).after_help(
-        "Other commands: pointsman check, explain, plugins, schema, sim, simulate, demo; each with --help.",
+        "Other commands: pointsman check, explain, migrate, plugins, schema, sim, simulate, demo; each with --help.",
     );
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")

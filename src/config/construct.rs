@@ -131,6 +131,7 @@ impl Resolver<'_> {
                 row.name
             );
             self.problems.error(instance.line, &at_type, message);
+            self.problems.mend("`--allow-experimental-plugins` on the command line");
             instance.broken = true;
             return;
         }

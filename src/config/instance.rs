@@ -15,7 +15,7 @@ use crate::plugins::{BuildError, ColumnKey, Consumption, DeciderSlot, FilterSlot
 use crate::pool::AttributeKey;
 use crate::scheduling::{
     Admitter, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler, ProfilePlugin,
-    ResponseEndHook, ResponseHeaderHook, Scorer, Screener,
+    ResponseEndHook, ResponseHeaderHook, Scorer, Screener, UsageReporter,
 };
 
 /// A plugin instance.
@@ -75,6 +75,7 @@ slots! {
     PreRequest at PreRequest;
     ResponseHeaderHook at ResponseReceived;
     ResponseEndHook at ResponseComplete;
+    UsageReporter at ResponseComplete;
 }
 
 impl Instance {

@@ -100,11 +100,6 @@ const TYPES: &[MissingType] = &[
         "useEncoderCacheFeatures",
     ]),
     MissingType::new(
-        "request-attribute-reporter",
-        "response hook",
-        "no attribute of a request is written into the metadata",
-    ),
-    MissingType::new(
         "slo-headroom-tier-filter",
         "filter",
         "endpoints are not sorted by their headroom to the latency objective",

@@ -5,6 +5,7 @@
 //! |---|---|
 //! | `source` | the text: a file, a flag, or the built-in default |
 //! | `former` | forms of earlier releases → today's |
+//! | `migrate` | the text of a document in an earlier form → its text in today's |
 //! | `schema`, `reference`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
 //! | `resolve` | [`Document`] → [`Plan`], in the steps below |
 //! | `resolver` | what the steps work on: instances and problems; looks references up |
@@ -25,6 +26,7 @@ mod gates;
 mod instance;
 mod instances;
 mod known;
+mod migrate;
 mod missing;
 mod names;
 mod options;
@@ -43,6 +45,7 @@ pub use catalogue::{explain_plugin, json_schema, list_plugins};
 pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;
+pub use migrate::{Migrated, migrate};
 pub use options::LoadOptions;
 pub use plan::{Origin, Plan, PlannedInstance};
 pub use reference::Reference;

@@ -17,7 +17,7 @@ use crate::prefix::{PrefixMatch, SharedIndex};
 use crate::request::MediaEstimate;
 use crate::scheduling::{
     Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook, ResponseHeaderHook,
-    Scheduler,
+    Scheduler, UsageReporter,
 };
 
 /// Why a plugin instance exists.
@@ -71,6 +71,8 @@ pub struct Plan {
     pub response_headers: Vec<ProfilePlugin<dyn ResponseHeaderHook>>,
     /// Hooks at the end of a response in document order, named likewise.
     pub response_ends: Vec<ProfilePlugin<dyn ResponseEndHook>>,
+    /// Reports on complete responses, in document order.
+    pub reporters: Vec<ProfilePlugin<dyn UsageReporter>>,
     /// Parsers in order.
     pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests; `None` if nobody produces it.

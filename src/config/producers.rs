@@ -63,7 +63,13 @@ impl Resolver<'_> {
             }
         };
         let message = format!("\"{}\" reads {} from \"{}\"{hint}", reader.name, key.data_name, key.producer);
+        let maker = self.options.registry.iter().find(|row| row.makes(key.data)).map(|row| row.name);
         self.problems.error(reader.line, &reader.path, message);
+        if named.is_none()
+            && let Some(maker) = maker
+        {
+            self.problems.mend(format!("`- type: {maker}` with `name: {}` in `plugins`", key.producer));
+        }
     }
 
     /// The producers, each after those whose required columns it reads; else in the order of the self.instances. A

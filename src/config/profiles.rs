@@ -9,7 +9,7 @@ use super::resolver::Resolver;
 use super::schema::ProfileEntry;
 use crate::document::Problems;
 use crate::metrics::{ExtensionPoint, Metrics};
-use crate::plugins::profiles::{disagg, disagg_headers, pd, single};
+use crate::plugins::profiles::{by_header, disagg, disagg_headers, pd, single};
 use crate::scheduling::{Profile, ProfileFault, Scheduler, WeightedScorer};
 
 const DEFAULT_PICKER: &str = crate::plugins::pickers::max_score::TYPE.name;
@@ -108,7 +108,18 @@ impl Resolver<'_> {
         }
         let pickers = self.instances.which(|instance| instance.roles.picker.is_some());
         let picker = match pickers.as_slice() {
-            [] => self.ensure(DEFAULT_PICKER, "a profile names no picker"),
+            [] => {
+                for profile in profiles.iter().filter(|profile| profile.picker.is_none() && profile.line > 0)
+                {
+                    let message =
+                        format!("profile \"{}\" names no picker; it uses \"{DEFAULT_PICKER}\"", profile.name);
+                    self.problems.note(profile.line, &profile.path, message);
+                    self.problems.mend(format!(
+                        "`- type: {DEFAULT_PICKER}` in `plugins`, and `- pluginRef: {DEFAULT_PICKER}` in the profile"
+                    ));
+                }
+                self.ensure(DEFAULT_PICKER, "a profile names no picker")
+            }
             [first, rest @ ..] => {
                 let name = Arc::clone(&self.instances[*first].name);
                 for profile in profiles.iter().filter(|profile| profile.picker.is_none()) {
@@ -120,6 +131,7 @@ impl Resolver<'_> {
                     } else {
                         self.problems.warning(profile.line, &profile.path, message);
                     }
+                    self.problems.mend(format!("`- pluginRef: {name}` in the profile"));
                 }
                 Some(*first)
             }
@@ -141,6 +153,9 @@ impl Resolver<'_> {
                 let message =
                     format!("{} profiles need a profile handler plugin, and there is none", profiles.len());
                 self.problems.error(profiles[1].line, "schedulingProfiles", message);
+                let stages = profiles.iter().any(|profile| ["prefill", "decode"].contains(&&*profile.name));
+                let handler = if stages { disagg::TYPE.name } else { by_header::TYPE.name };
+                self.problems.mend(format!("`- type: {handler}` in `plugins`"));
                 return None;
             }
             [] => self.ensure(DEFAULT_HANDLER, "there is one profile and no profile handler")?,
@@ -270,6 +285,10 @@ fn review(handler: &Instance, profiles: &[Resolved], problems: &mut Problems) {
             }
             ProfileFault::Idle(text) => {
                 problems.warning(handler.line, &handler.path, format!("\"{}\" {text}", handler.name));
+                problems.mend(format!(
+                    "no profile that never runs, or a parameter of \"{}\" that names it; `pointsman plugins {}` lists them",
+                    handler.name, handler.kind
+                ));
             }
         }
     }

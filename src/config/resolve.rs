@@ -97,6 +97,7 @@ impl Resolver<'_> {
             pre_request: hooks(instances, metrics, |roles| roles.pre_request.clone()),
             response_headers: hooks(instances, metrics, |roles| roles.response_headers.clone()),
             response_ends: hooks(instances, metrics, |roles| roles.response_end.clone()),
+            reporters: hooks(instances, metrics, |roles| roles.reporter.clone()),
             parsers: parsers.into_iter().filter_map(|id| instances[id].parser(metrics)).collect(),
             media: instances.iter().find_map(|instance| instance.roles.media_estimate).unwrap_or_default(),
             entry: Entry {

@@ -64,7 +64,7 @@ pub struct Document {
 }
 
 const KIND: &str = "EndpointPickerConfig";
-const API_VERSION: &str = "llm-d.ai/v1alpha1";
+pub(super) const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const NEXT_API_VERSION: &str = "llm-d.ai/v1";
 
 /// Reads the whole tree. What is wrong goes to `problems`, and the rest is read on.

@@ -4,11 +4,12 @@ use super::instance::Instance;
 use super::instances::Instances;
 use super::plan::Origin;
 use super::resolver::Resolver;
+use crate::plugins::PluginType;
 
 impl Resolver<'_> {
     /// Warns about listed plugins that take part in nothing, or in less than their type suggests.
     pub(super) fn report_unused(&mut self) {
-        let Self { instances, problems, .. } = self;
+        let Self { instances, problems, options } = self;
         let any_broken = instances.iter().any(|instance| instance.broken);
         // Whoever is not in force may have been meant to write what others read.
         let any_missing = instances.iter().any(|instance| instance.missing.is_some() || instance.broken);
@@ -36,10 +37,18 @@ impl Resolver<'_> {
                 let message =
                     format!("\"{name}\" is in no profile and neither filters, scores nor picks{rest}");
                 problems.warning(instance.line, &instance.path, message);
+                problems.mend(format!("`- pluginRef: {name}` in a profile, or no such row"));
             } else if is_idle_producer(instance, instances) {
                 let data: Vec<&str> = instance.produced.iter().map(|key| key.data_name).collect();
                 let message = format!("nobody reads what \"{name}\" produces ({})", data.join(", "));
                 problems.warning(instance.line, &instance.path, message);
+                let reads = |row: &&&PluginType| instance.produced.iter().any(|key| row.reads(key.data));
+                if let Some(reader) = options.registry.iter().find(reads) {
+                    problems.mend(format!(
+                        "`- type: {}` in `plugins` and its name in a profile, or no row for \"{name}\"",
+                        reader.name
+                    ));
+                }
             } else if !instance.used && !is_hook(instance) && instance.roles.producer.is_none() {
                 let message = format!("\"{name}\" has no effect: nothing refers to it");
                 problems.warning(instance.line, &instance.path, message);
@@ -56,6 +65,7 @@ fn is_hook(instance: &Instance) -> bool {
         || roles.pre_request.is_some()
         || roles.response_headers.is_some()
         || roles.response_end.is_some()
+        || roles.reporter.is_some()
         || roles.preparer.is_some()
         || roles.media_estimate.is_some()
 }

@@ -139,14 +139,45 @@ impl Resolver<'_> {
             let message = "no metrics are read: scorers and filters that look at load see nothing";
             self.problems.warning(0, "dataLayer", message);
         }
+        self.subscriptions(layer);
         if let Some(reference) = &layer.discovery {
             resolved.discovery = self.lookup(reference, &DISCOVERY).map(|(index, ())| index);
         }
         resolved
     }
 
+    /// Plugins that follow the engines' caches, which the reference lets do so only where a source tells them of
+    /// endpoints.
+    fn subscriptions(&mut self, layer: &DataLayer) {
+        let told = |name: &str| {
+            let listed = layer.sources.iter().flat_map(|source| &source.extractors);
+            listed.into_iter().any(|extractor| extractor.name == name)
+        };
+        let Self { instances, problems, .. } = self;
+        for instance in instances.iter().filter(|it| it.roles.kv_events.is_some() && !told(&it.name)) {
+            let (name, source) = (&instance.name, sources::ENDPOINT_NOTIFICATION_SOURCE.name);
+            let message = format!(
+                "\"{name}\" follows the engines' caches here in any case; the reference does that only where \
+                 `{source}` lists it as an extractor"
+            );
+            problems.note(instance.line, &instance.path, message);
+            problems.mend(format!(
+                "`- pluginRef: {source}` with `extractors: [{{pluginRef: {name}}}]` in `dataLayer.sources`"
+            ));
+        }
+    }
+
     /// The extractors of a source that tells of endpoints: they follow endpoints, which they do here without it.
     fn followers(&mut self, source: &Source) {
+        if source.extractors.is_empty() {
+            let message =
+                format!("\"{}\" has no extractor: it tells nobody of endpoints", source.plugin.name);
+            self.problems.warning(source.plugin.line, &source.plugin.path, message);
+            let listeners = self.instances.which(|instance| instance.roles.kv_events.is_some());
+            let names: Vec<&str> = listeners.iter().map(|index| &*self.instances[*index].name).collect();
+            let name = names.first().copied().unwrap_or("NAME").to_owned();
+            self.problems.mend(format!("`extractors: [{{pluginRef: {name}}}]` beside it, or no such source"));
+        }
         for extractor in &source.extractors {
             self.lookup(extractor, &FOLLOWER);
         }

@@ -20,7 +20,9 @@ use crate::metrics::{
 };
 use crate::pool::{Endpoint, Lease};
 use crate::request::{Api, Headers, ModelRestorer, Usage};
-use crate::scheduling::{Decision, EndedCall, HeaderEdits, PluginState, ResponseCall};
+use crate::scheduling::{
+    Decision, EndedCall, HeaderEdits, PluginState, ProfilePlugin, Reported, ResponseCall, UsageReporter,
+};
 
 /// The parts that make an exchange.
 pub(super) struct ExchangeParts {
@@ -39,6 +41,7 @@ pub(super) struct ExchangeParts {
     pub(super) profile_names: Arc<[Arc<str>]>,
     pub(super) hooks: Arc<[Hook]>,
     pub(super) states: Vec<PluginState>,
+    pub(super) reporters: Arc<[ProfilePlugin<dyn UsageReporter>]>,
     pub(super) claim: Claim,
     pub(super) received: Instant,
     pub(super) usage_limit: usize,
@@ -73,6 +76,8 @@ pub struct Exchange {
     /// Something of the response was seen.
     begun: bool,
     revoked: bool,
+    /// What plugins say of the complete response.
+    reported: Vec<Reported>,
     spent: Duration,
     /// HTTP status of the response; 0 until it is seen.
     status: u16,
@@ -102,6 +107,7 @@ impl Exchange {
             upgraded: false,
             begun: false,
             revoked: false,
+            reported: Vec::new(),
             spent: Duration::ZERO,
             status: 0,
             ticket: None,
@@ -236,6 +242,10 @@ impl Exchange {
         }
         if let Some(usage) = &usage {
             self.parts.claim.served(usage);
+            if complete {
+                let reporters = self.parts.reporters.iter();
+                self.reported = reporters.filter_map(|it| it.call(|plugin| plugin.report(usage))).collect();
+            }
         }
         self.tell_hooks(usage.as_ref(), complete);
         if self.begun {
@@ -403,6 +413,10 @@ impl ResponseSide for Exchange {
         let rest = self.flush();
         self.end(true);
         rest
+    }
+
+    fn reported(&mut self) -> Vec<Reported> {
+        std::mem::take(&mut self.reported)
     }
 }
 

@@ -20,7 +20,7 @@ use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind, Parsers};
 use crate::scheduling::{
     Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook, ResponseHeaderHook,
-    Scheduler,
+    Scheduler, UsageReporter,
 };
 
 /// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
@@ -50,6 +50,8 @@ pub struct DirectorParts {
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Plugins with hooks, in configuration order.
     pub hooks: Vec<Hook>,
+    /// Reports on complete responses, in configuration order.
+    pub reporters: Vec<ProfilePlugin<dyn UsageReporter>>,
     /// Parsers, in configuration order.
     pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests.
@@ -81,6 +83,7 @@ pub struct Director {
     /// What is found out about a request before it is scheduled.
     pub(super) prepare: PrepareStage,
     pub(super) hooks: Arc<[Hook]>,
+    pub(super) reporters: Arc<[ProfilePlugin<dyn UsageReporter>]>,
     pub(super) profile_names: Arc<[Arc<str>]>,
     /// Names of profiles and plugins, for records.
     pub(super) policy_names: Arc<PolicyNames>,
@@ -112,6 +115,7 @@ impl Director {
     /// A director over these parts.
     pub fn new(parts: DirectorParts) -> Self {
         let hooks = parts.hooks.clone().into();
+        let reporters = parts.reporters.clone().into();
         let profile_names = parts.scheduler.profile_names().into();
         let policy_names = Arc::new(PolicyNames::of(&parts.scheduler));
         let (scheduler_metrics, processing, extproc) =
@@ -129,6 +133,7 @@ impl Director {
             unknown_objectives,
             decoders: Arc::new(Semaphore::new(DECODERS)),
             hooks,
+            reporters,
             profile_names,
             policy_names,
             sequence: AtomicU64::new(0),

@@ -78,6 +78,7 @@ impl Director {
             profile_names: Arc::clone(&self.profile_names),
             hooks: Arc::clone(&self.hooks),
             states: routing.states,
+            reporters: Arc::clone(&self.reporters),
             claim: routing.claim,
             received: routing.received,
             usage_limit: self.parts.settings.usage_limit,

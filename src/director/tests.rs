@@ -66,6 +66,7 @@ pub(super) fn parts(ports: &[u16], parsers: &Parsers) -> DirectorParts {
         entry: Entry::default(),
         producers: Vec::new(),
         hooks: Vec::new(),
+        reporters: Vec::new(),
         parsers: parsers
             .kinds()
             .iter()

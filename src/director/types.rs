@@ -7,7 +7,7 @@ use smallvec::SmallVec;
 
 use super::{Refusal, Share};
 use crate::request::Headers;
-use crate::scheduling::HeaderEdits;
+use crate::scheduling::{HeaderEdits, Reported};
 
 /// The proxy's hint that only some endpoints may serve.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -133,4 +133,8 @@ pub trait ResponseSide {
     fn flush(&mut self) -> Pieces;
     /// The body ended by trailers; returns what was held back.
     fn on_end(&mut self) -> Pieces;
+    /// Takes what plugins say of the response, once it is complete.
+    fn reported(&mut self) -> Vec<Reported> {
+        Vec::new()
+    }
 }

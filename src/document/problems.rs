@@ -38,6 +38,8 @@ pub struct Problem {
     pub path: String,
     /// The fault, and the value that would be right.
     pub message: String,
+    /// What to write to mend it; `None` where the message says it, or nobody can know.
+    pub remedy: Option<String>,
 }
 
 impl fmt::Display for Problem {
@@ -84,13 +86,27 @@ impl Problems {
         self.push(Level::Note, line, path, message);
     }
 
+    /// Says what to write to mend the finding that was added last.
+    pub fn mend(&mut self, remedy: impl Into<String>) {
+        if let Some(last) = self.found.last_mut() {
+            last.remedy = Some(remedy.into());
+        }
+    }
+
     fn push(&mut self, level: Level, line: u32, path: impl Into<String>, message: impl Into<String>) {
         // Errors always get in: without the first of them the document would pass.
         if self.found.len() >= MAX_FINDINGS && (level != Level::Error || self.has_errors()) {
             return;
         }
         let (path, message) = (path.into(), message.into());
-        self.found.push(Problem { level, source: Arc::clone(&self.source), line, path, message });
+        self.found.push(Problem {
+            level,
+            source: Arc::clone(&self.source),
+            line,
+            path,
+            message,
+            remedy: None,
+        });
     }
 
     /// True if the document must be refused.

@@ -399,9 +399,13 @@ impl<X: ResponseSide> Machine<X> {
         let Some(exchange) = &mut self.exchange else { return self.pass_on(Side::Response, message) };
         let HttpBody { body: chunk, end_of_stream: end } = message;
         let mut pieces = exchange.on_chunk(chunk.clone(), end);
+        let report = end.then(|| metadata::reported(exchange.reported())).flatten();
         if self.modes.response == BodyMode::FullDuplex {
             let mut sends: SmallVec<[ProcessingResponse; 3]> = SmallVec::new();
             answer::streamed(Side::Response, pieces, end, &mut sends);
+            if let Some(last) = sends.last_mut() {
+                last.dynamic_metadata = report;
+            }
             return sends.into_iter().map(Effect::Send).collect();
         }
         // Every piece is answered by itself, and an answer to trailers carries no body: what is held back now may be
@@ -414,19 +418,23 @@ impl<X: ResponseSide> Machine<X> {
         };
         let changed = (!unchanged).then(|| form::concat(pieces));
         let states_length = self.modes.response == BodyMode::Buffered;
-        [Effect::Send(answer::response_piece(changed, states_length))].into_iter().collect()
+        let mut send = answer::response_piece(changed, states_length);
+        send.dynamic_metadata = report;
+        [Effect::Send(send)].into_iter().collect()
     }
 
     fn on_response_trailers(&mut self) -> Effects {
         self.response_ended = true;
         let mut sends: SmallVec<[ProcessingResponse; 3]> = SmallVec::new();
+        let mut last = answer::trailers(Side::Response);
         if let Some(exchange) = &mut self.exchange {
             let rest = exchange.on_end();
+            last.dynamic_metadata = metadata::reported(exchange.reported());
             if self.modes.response == BodyMode::FullDuplex {
                 answer::streamed(Side::Response, rest, false, &mut sends);
             }
         }
-        sends.push(answer::trailers(Side::Response));
+        sends.push(last);
         sends.into_iter().map(Effect::Send).collect()
     }
 

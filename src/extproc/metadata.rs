@@ -4,6 +4,7 @@ use bytes::Bytes;
 
 use super::wire::{Field, Kind, Metadata, Struct, Value};
 use crate::director::SubsetHint;
+use crate::scheduling::Reported;
 
 /// Namespace of load-balancing metadata.
 const NAMESPACE: &str = "envoy.lb";
@@ -63,6 +64,22 @@ pub(super) fn destination(target: &Bytes, scores: &[(String, f64)]) -> Struct {
         fields.push(field(SCORES_KEY, Kind::Struct(Struct { fields: scores.collect() })));
     }
     Struct { fields: vec![field(NAMESPACE, Kind::Struct(Struct { fields }))] }
+}
+
+/// What plugins say of a response, by namespace; `None` for nothing.
+pub(super) fn reported(figures: Vec<Reported>) -> Option<Struct> {
+    let mut spaces: Vec<(Bytes, Vec<Field>)> = Vec::new();
+    for figure in figures {
+        let name = Bytes::copy_from_slice(figure.name.as_bytes());
+        let field = Field { name, value: Some(Value { kind: Some(Kind::Number(figure.value)) }) };
+        match spaces.iter_mut().find(|(space, _)| space == figure.namespace.as_bytes()) {
+            Some((_, fields)) => fields.push(field),
+            None => spaces.push((Bytes::copy_from_slice(figure.namespace.as_bytes()), vec![field])),
+        }
+    }
+    let space =
+        |(name, fields)| Field { name, value: Some(Value { kind: Some(Kind::Struct(Struct { fields })) }) };
+    (!spaces.is_empty()).then(|| Struct { fields: spaces.into_iter().map(space).collect() })
 }
 
 fn field(name: &'static str, kind: Kind) -> Field {

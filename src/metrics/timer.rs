@@ -102,7 +102,7 @@ pub enum ExtensionPoint {
     PreRequest,
     /// Response header hook.
     ResponseReceived,
-    /// Hook at the end of a response.
+    /// Hook at the end of a response, or report on a complete one.
     ResponseComplete,
 }
 

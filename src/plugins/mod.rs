@@ -22,6 +22,7 @@ mod plugin_type;
 pub mod producers;
 pub mod profiles;
 mod registry;
+pub mod reporters;
 pub mod response_headers;
 mod roles;
 mod routing_headers;

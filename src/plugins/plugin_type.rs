@@ -1,5 +1,6 @@
 //! A row of the registry: a plugin type, and what people should know of it.
 
+use std::any::TypeId;
 use std::cell::Cell;
 use std::sync::Arc;
 
@@ -126,10 +127,26 @@ impl PluginType {
 
     /// What it can be, with the parameters of its example; nothing if it does not build with them.
     pub fn roles(&self) -> Roles {
+        self.tried(|_, roles| roles)
+    }
+
+    /// True if it produces data of this type.
+    pub(crate) fn makes(&self, data: TypeId) -> bool {
+        self.tried(|cx, _| cx.produced.iter().any(|key| key.data == data))
+    }
+
+    /// True if it cannot work without data of this type.
+    pub(crate) fn reads(&self, data: TypeId) -> bool {
+        self.tried(|cx, _| cx.consumed.iter().any(|used| used.required && used.key.data == data))
+    }
+
+    /// What comes of building it with its example.
+    fn tried<T>(&self, look: impl FnOnce(&BuildCx<'_>, Roles) -> T) -> T {
         let parameters = crate::document::parse(self.example).ok().flatten().map(|node| node.to_json());
         let (metrics, mut columns) = (Arc::new(Metrics::new()), Vec::new());
         let parameters: Option<&Value> = parameters.as_ref();
         let mut cx = BuildCx::new(self.name, parameters, &metrics, &mut columns, 0);
-        (self.build)(&mut cx).unwrap_or_default()
+        let roles = (self.build)(&mut cx).unwrap_or_default();
+        look(&cx, roles)
     }
 }

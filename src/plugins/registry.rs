@@ -3,7 +3,7 @@
 use super::PluginType;
 use super::{
     admitters, deciders, discovery, filters, flow_control, flow_namers, former_filters, parsers, pickers,
-    producers, profiles, response_headers, scorers, sources, topology,
+    producers, profiles, reporters, response_headers, scorers, sources, topology,
 };
 
 /// Every plugin type: by role, alphabetical within a role.
@@ -77,6 +77,7 @@ pub static REGISTRY: Registry = &[
     &producers::session_id::TYPE,
     &topology::extractor::TYPE,
     // Plugins that act on responses.
+    &reporters::request_attribute::TYPE,
     &response_headers::served_verifier::TYPE,
     &producers::token_producer::TYPE,
     &producers::token_producer::TOKENIZER,

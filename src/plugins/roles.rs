@@ -12,7 +12,7 @@ use crate::prefix::SharedIndex;
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
     Admitter, Decider, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
-    ResponseEndHook, ResponseHeaderHook, Scorer, Screener,
+    ResponseEndHook, ResponseHeaderHook, Scorer, Screener, UsageReporter,
 };
 
 /// Where endpoints come from without Kubernetes.
@@ -83,6 +83,8 @@ pub struct Roles {
     pub response_headers: Option<Arc<dyn ResponseHeaderHook>>,
     /// Acts on the end of a response.
     pub response_end: Option<Arc<dyn ResponseEndHook>>,
+    /// Tells the proxy of complete responses.
+    pub reporter: Option<Arc<dyn UsageReporter>>,
     /// Reads request bodies.
     pub parser: Option<ParserKind>,
     /// Fetches metrics pages.
@@ -135,6 +137,7 @@ impl Roles {
             (self.pre_request.is_some(), "pre-request"),
             (self.response_headers.is_some(), "response header"),
             (self.response_end.is_some(), "response end"),
+            (self.reporter.is_some(), "response report"),
             (self.parser.is_some(), "parser"),
             (self.metrics_source.is_some(), "data source"),
             (self.notifies, "notification source"),

@@ -10,7 +10,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use pointsman::config::{ConfigSource, LoadOptions, load};
+use pointsman::config::{ConfigSource, LoadOptions, load, migrate};
 use pointsman::document::{Level, Problem, Problems};
 use pointsman::metrics::Metrics;
 
@@ -105,4 +105,54 @@ fn documents_of_the_field_load_as_often_as_they_did() {
     }
     assert_eq!((taken.of, former.of), (TAKEN.of, FORMER.of), "the data changed");
     assert!(taken.load >= TAKEN.load && former.load >= FORMER.load, "{taken:?} {former:?}");
+}
+
+/// What a document comes to, without the words that describe it.
+fn effect(text: &str) -> Option<String> {
+    let mut options = LoadOptions::new(Arc::new(Metrics::new()));
+    (options.allow_experimental, options.allow_missing) = (true, true);
+    let plan = load(&ConfigSource::Text(text.to_owned()), &options).ok()?;
+    let yaml = plan.effective_yaml();
+    let rows = yaml.lines().filter(|row| !row.starts_with("- type:") && !row.starts_with("  name:"));
+    let rows = rows.map(|row| row.split("  # ").next().unwrap_or_default().trim_end());
+    Some(rows.filter(|row| !row.contains("parameters")).collect::<Vec<_>>().join("\n"))
+}
+
+#[test]
+fn documents_of_the_field_migrate_and_load_without_the_warnings_that_were_answered() {
+    let Some(samples) = samples_or_say() else { return };
+    let (mut edited, mut kept, mut same) = (0, 0, 0);
+    for sample in &samples {
+        let Ok(migrated) = migrate(&ConfigSource::Text(sample.text.clone())) else { continue };
+        let again = migrate(&ConfigSource::Text(migrated.text.clone())).unwrap();
+        assert!(again.edits.is_empty(), "{}: {:?}", sample.id, again.edits);
+        let ((loaded, before), (loads, after)) = (outcome(&sample.text), outcome(&migrated.text));
+        assert_eq!(loads, loaded, "{}: {before}\n{after}\n{}", sample.id, migrated.text);
+        let warned = |problems: &Problems, message: &str| {
+            problems.of(Level::Warning).any(|problem| problem.message == message)
+        };
+        for edit in &migrated.edits {
+            assert!(!warned(&after, &edit.message), "{}: {edit}", sample.id);
+        }
+        let new = after.of(Level::Warning).filter(|problem| !warned(&before, &problem.message));
+        let new: Vec<String> = new.map(ToString::to_string).collect();
+        if !new.is_empty() {
+            println!("{} has new warnings: {new:?}", sample.id);
+        }
+        if !migrated.edits.is_empty() {
+            edited += 1;
+            kept += usize::from(migrated.keeps_comments);
+        }
+        if effect(&sample.text) == effect(&migrated.text) {
+            same += 1;
+        } else {
+            println!("{} is printed differently", sample.id);
+        }
+    }
+    println!(
+        "{edited} documents are edited, {kept} with their comments; {same} of {} come to the same",
+        samples.len()
+    );
+    // Thresholds of a detector that are parameters now are printed elsewhere.
+    assert!(same + 1 >= samples.len() && kept == edited, "{same} {kept}");
 }

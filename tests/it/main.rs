@@ -58,6 +58,7 @@ mod prefix_proof;
 mod refusals;
 mod render_endpoint;
 mod resets;
+mod response_reports;
 mod responses;
 mod scale_from_zero;
 mod scraping;

@@ -16,7 +16,7 @@ mod parameters;
 mod pd_profile;
 mod prefix_cache;
 mod sections;
-mod tree;
+pub(super) mod tree;
 mod types;
 
 pub(super) use api_versions::is_former as is_former_api_version;

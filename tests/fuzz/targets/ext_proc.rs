@@ -67,6 +67,7 @@ fn world() -> World {
         entry: plan.entry,
         producers: plan.producers,
         hooks,
+        reporters: plan.reporters,
         parsers: Parsers::default()
             .kinds()
             .iter()

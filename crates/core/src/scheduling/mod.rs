@@ -13,6 +13,7 @@ mod error;
 mod mask;
 mod observer;
 mod prepare;
+mod report;
 mod traits;
 
 pub use call::{Call, RequestView};
@@ -25,6 +26,7 @@ pub use error::{FailureCause, ScheduleError};
 pub use mask::Mask;
 pub use observer::{CycleObserver, CycleRecorder, Outcome, Step, Stopwatch};
 pub use prepare::{PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
+pub use report::{Reported, UsageReporter};
 pub use traits::{
     Category, DecidedCall, Decider, EndedCall, Explained, Filter, HeaderEdits, Picker, PluginState,
     PreRequest, PreRequestError, Producer, ProfileFault, ProfileHandler, ResponseCall, ResponseEndHook,

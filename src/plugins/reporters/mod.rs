@@ -1,0 +1,3 @@
+//! Plugins that tell the proxy of complete responses: one file a plugin.
+
+pub mod request_attribute;
