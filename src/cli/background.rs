@@ -13,7 +13,7 @@ use super::kubernetes::Cluster;
 use super::settings::Settings;
 use crate::config::Plan;
 use crate::datalayer::exposition::Figures;
-use crate::datalayer::{self, DataLayer, Observer, ScrapeError, Variant};
+use crate::datalayer::{self, DataLayer, Observer, OnPageFault, PageFault, Pages, ScrapeError, Variant};
 use crate::discovery::{Discovery, FileDiscovery};
 use crate::flow::Controller;
 use crate::kubernetes::Connection;
@@ -48,6 +48,7 @@ pub(super) struct Background {
     metrics: Arc<Metrics>,
     finder: Finder,
     layer: Option<Arc<DataLayer>>,
+    pages: Vec<Pages>,
     collector: PoolCollector,
     holding: Option<Holding>,
     demand: Arc<Demand>,
@@ -81,7 +82,15 @@ impl Background {
             let observer = Arc::new(Counting { metrics: metrics.datalayer(), controller });
             DataLayer::new(Arc::clone(pool), scraping, observer)
         });
+        let pages = plan.pages.iter().map(|reading| {
+            for extractor in &reading.extractors {
+                metrics.datalayer().polls(reading.source.kind, extractor.kind());
+            }
+            let kind = reading.source.kind;
+            Pages::new(Arc::clone(pool), reading.clone(), count_faults(metrics.datalayer())).context(kind)
+        });
         Ok(Self {
+            pages: pages.collect::<anyhow::Result<_>>()?,
             collector: metrics.pool_collector(pool),
             pool: Arc::clone(pool),
             metrics: Arc::clone(metrics),
@@ -150,8 +159,24 @@ impl Background {
         let listeners = self.kv_events.iter();
         let events = listeners.map(|listener| Arc::clone(listener).run(Arc::clone(&self.pool), stop.clone()));
         let events = futures_util::future::join_all(events);
-        tokio::join!(discovery, scraping, figures, waits, demand, events);
+        let pages = self.pages.into_iter().map(|pages| pages.run(stop.clone()));
+        let pages = futures_util::future::join_all(pages);
+        tokio::join!(discovery, scraping, figures, waits, demand, events, pages);
     }
+}
+
+/// Counts pages that could not be fetched or used.
+fn count_faults(metrics: DataLayerMetrics) -> OnPageFault {
+    Arc::new(move |source, endpoint, fault| match fault {
+        PageFault::Fetch(error) => {
+            metrics.poll_error(source);
+            tracing::debug!(endpoint = %endpoint.id(), source, %error, "page was not fetched");
+        }
+        PageFault::Extract(extractor, error) => {
+            metrics.extract_error(source, extractor);
+            tracing::debug!(endpoint = %endpoint.id(), source, extractor, error, "page was not used");
+        }
+    })
 }
 
 fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness: Duration) {

@@ -11,7 +11,7 @@ use super::reference::{Reference, near_name};
 use super::resolver::{Resolver, Role};
 use super::schema::PluginEntry;
 use crate::plugins::former_filters::decision_tree;
-use crate::plugins::{BuildCx, DeciderReference, FilterReference, PluginType, Stability};
+use crate::plugins::{BuildCx, DeciderReference, FilterReference, INFLIGHT, PluginType, Stability};
 use crate::scheduling::{Decider, Filter};
 
 const DECIDER: Role<Arc<dyn Decider>> = Role::new("decider", |instance| instance.roles.decider.clone());
@@ -66,6 +66,7 @@ impl Resolver<'_> {
         } else if let Some(missing) = missing::find(&entry.kind) {
             self.accept_missing(&mut instance, missing, entry);
         } else if let Some((kind, purpose)) = known::inactive(&entry.kind) {
+            self.construct(&mut instance, &INFLIGHT, line_of);
             (instance.kind, instance.reports_as) = (kind, kind);
             instance.inactive = Some(purpose);
         } else {

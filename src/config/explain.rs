@@ -122,13 +122,22 @@ impl Plan {
 
     fn write_data_layer(&self, out: &mut String) -> std::fmt::Result {
         writeln!(out, "dataLayer:")?;
-        match &self.data_layer.source {
-            None => writeln!(out, "  injectDefaults: false")?,
-            Some(source) => {
-                writeln!(out, "  sources:\n  - pluginRef: {}", scalar(source))?;
-                if let Some(extractor) = &self.data_layer.extractor {
-                    writeln!(out, "    extractors:\n    - pluginRef: {}", scalar(extractor))?;
-                }
+        let names = &self.data_layer;
+        if names.source.is_none() {
+            writeln!(out, "  injectDefaults: false")?;
+        }
+        let metrics = names.source.iter().map(|source| (source, names.extractor.as_slice()));
+        let pages = names.pages.iter().map(|(source, extractors)| (source, extractors.as_slice()));
+        for (index, (source, extractors)) in metrics.chain(pages).enumerate() {
+            if index == 0 {
+                writeln!(out, "  sources:")?;
+            }
+            writeln!(out, "  - pluginRef: {}", scalar(source))?;
+            if !extractors.is_empty() {
+                writeln!(out, "    extractors:")?;
+            }
+            for extractor in extractors {
+                writeln!(out, "    - pluginRef: {}", scalar(extractor))?;
             }
         }
         if let Some(discovery) = &self.data_layer.discovery {

@@ -46,15 +46,6 @@ const TYPES: &[MissingType] = &[
         "maxBatchSize",
         "balanceBy",
     ]),
-    MissingType::new("dcgm-data-source", "data source", "the pages of the DCGM exporter are not read"),
-    MissingType::new("dcgm-extractor", "extractor", "nothing is known of GPUs from the DCGM exporter"),
-    MissingType::new(
-        "disaggregatedset-rollout-screener",
-        "screener",
-        "requests are not kept to one revision while a DisaggregatedSet rolls out",
-    )
-    .with(&["scope", "headerSelectors", "revisionGating"]),
-    MissingType::new("k8s-notification-source", "data source", "objects of other kinds are not watched"),
     MissingType::new("latency-scorer", "scorer", "endpoints get no score for their predicted latency").with(
         &[
             "compositeKVWeight",
@@ -73,19 +64,11 @@ const TYPES: &[MissingType] = &[
         "sheddable requests are not refused for their predicted latency",
     )
     .with(&["latencyPredictionInfoProducerName"]),
-    MissingType::new("models-data-extractor", "extractor", "the lists of models are not read"),
-    MissingType::new("models-data-source", "data source", "the lists of models are not read"),
     MissingType::new(
         "multicluster-file-discovery",
         "endpoint discovery",
         "endpoints of other clusters are not found",
     ),
-    MissingType::new(
-        "multicluster-metrics-data-source",
-        "data source",
-        "metrics of other clusters are not read",
-    ),
-    MissingType::new("multicluster-metrics-extractor", "extractor", "metrics of other clusters are not read"),
     MissingType::new("predicted-latency-producer", "data producer", "no latency is predicted").with(&[
         "contextTTL",
         "encoderCacheMatchInfoProducerName",

@@ -25,4 +25,6 @@ pub(super) struct DataLayerNames {
     pub(super) source: Option<Arc<str>>,
     pub(super) extractor: Option<Arc<str>>,
     pub(super) discovery: Option<Arc<str>>,
+    /// Sources of other pages, each with its extractors.
+    pub(super) pages: Vec<(Arc<str>, Vec<Arc<str>>)>,
 }

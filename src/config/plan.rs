@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::names::{DataLayerNames, FlowNames};
 use super::{FeatureGates, FlowControl};
-use crate::datalayer::{EngineTable, SourceSpec};
+use crate::datalayer::{EngineTable, PageReading, SourceSpec};
 use crate::document::Problems;
 use crate::flow::detector::Detector;
 use crate::flow::settings::FlowSettings;
@@ -79,6 +79,8 @@ pub struct Plan {
     pub prefix_match: Option<Column<PrefixMatch>>,
     /// The source of metrics pages; `None` if none are read.
     pub metrics_source: Option<SourceSpec>,
+    /// Other pages of endpoints that are fetched, and who reads them.
+    pub pages: Vec<PageReading>,
     /// Listeners for the cache events of the engines.
     pub kv_events: Vec<Arc<EventListener>>,
     /// Indexes that replicas fill together.

@@ -110,6 +110,7 @@ impl Resolver<'_> {
             shared_indexes: instances.iter().filter_map(|it| it.roles.shared_index.clone()).collect(),
             metrics_source: data_layer.source_spec(instances),
             engines: data_layer.engines(instances),
+            pages: data_layer.pages(instances),
             discovery: data_layer.discovery_spec(instances),
             gates: document.gates,
             flow,

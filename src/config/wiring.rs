@@ -9,7 +9,7 @@ use super::known::Purpose;
 use super::names::DataLayerNames;
 use super::reference::Reference;
 use super::resolver::{Resolver, Role};
-use crate::datalayer::{EngineTable, SourceSpec};
+use crate::datalayer::{EngineTable, PageExtractor, PageReading, PageSource, SourceSpec};
 use crate::plugins::{FileDiscoverySpec, sources};
 use crate::request::ParserKind;
 
@@ -18,8 +18,22 @@ const EXTRACTOR: &str = sources::CORE_METRICS_EXTRACTOR.name;
 
 const PARSER: Role<ParserKind> = Role::new("parser", |instance| instance.roles.parser);
 const DATA_SOURCE: Role<()> = Role::new("data source", |instance| {
-    (instance.roles.metrics_source.is_some() || instance.roles.notifies).then_some(())
+    let roles = &instance.roles;
+    let tells = roles.notifies || roles.watches_objects;
+    (roles.metrics_source.is_some() || roles.page_source.is_some() || tells).then_some(())
 });
+const PAGE_READER: Role<Arc<dyn PageExtractor>> =
+    Role::new("extractor of such pages", |instance| instance.roles.page_extractor.clone());
+
+/// Types of sources of other pages, and of their extractors: a reference to one needs no row in `plugins`.
+const PAGE_TYPES: [&str; 6] = [
+    sources::DCGM_DATA_SOURCE.name,
+    sources::DCGM_EXTRACTOR.name,
+    sources::MODELS_DATA_SOURCE.name,
+    sources::MODELS_DATA_EXTRACTOR.name,
+    sources::MULTICLUSTER_METRICS_DATA_SOURCE.name,
+    sources::MULTICLUSTER_METRICS_EXTRACTOR.name,
+];
 const READER: Role<()> =
     Role::new("extractor", |instance| instance.roles.metrics_extractor.is_some().then_some(()));
 const DISCOVERY: Role<()> =
@@ -82,6 +96,7 @@ impl Resolver<'_> {
         let mut resolved = ResolvedDataLayer::default();
         for source in &layer.sources {
             self.ensure_default(&source.plugin, SOURCE);
+            PAGE_TYPES.iter().for_each(|kind| self.ensure_default(&source.plugin, kind));
             let index = self.lookup(&source.plugin, &DATA_SOURCE).map(|(index, ())| index);
             let named = self.instances.find(&source.plugin.name).map(|index| &self.instances[index]);
             if named.is_some_and(|instance| instance.missing.is_some()) {
@@ -95,6 +110,18 @@ impl Resolver<'_> {
             }
             if named.is_some_and(|instance| instance.roles.notifies) {
                 self.followers(source);
+                continue;
+            }
+            if named.is_some_and(|instance| instance.roles.watches_objects) {
+                for extractor in &source.extractors {
+                    let message = "has no effect: no plugin type listens to such a source";
+                    self.problems.warning(extractor.line, &extractor.path, message);
+                    self.named(extractor);
+                }
+                continue;
+            }
+            if let Some(page) = named.and_then(|instance| instance.roles.page_source.clone()) {
+                resolved.pages.extend(index.map(|index| self.page_readers(index, &page, source)));
                 continue;
             }
             if let (Some(index), Some(first)) = (index, resolved.source) {
@@ -183,6 +210,32 @@ impl Resolver<'_> {
         }
     }
 
+    /// The extractors that read the pages of the source `index`.
+    fn page_readers(&mut self, index: InstanceId, page: &PageSource, source: &Source) -> ResolvedPages {
+        let mut extractors = Vec::new();
+        for reference in &source.extractors {
+            PAGE_TYPES.iter().for_each(|kind| self.ensure_default(reference, kind));
+            let Some((reader, extractor)) = self.lookup(reference, &PAGE_READER) else { continue };
+            if extractor.reads() == page.kind {
+                extractors.push(reader);
+            } else {
+                let message = format!(
+                    "\"{}\" reads the pages of a `{}`, and \"{}\" is a `{}`",
+                    reference.name,
+                    extractor.reads(),
+                    source.plugin.name,
+                    page.kind
+                );
+                self.problems.error(reference.line, &reference.path, message);
+            }
+        }
+        if source.extractors.is_empty() {
+            let message = format!("\"{}\" has no extractor: it is not asked", source.plugin.name);
+            self.problems.warning(source.plugin.line, &source.plugin.path, message);
+        }
+        ResolvedPages { source: index, extractors }
+    }
+
     /// A reference to a default plugin by its type name needs no row in `plugins`.
     fn ensure_default(&mut self, reference: &Reference, kind: &str) {
         if reference.name == kind && self.instances.find(kind).is_none() {
@@ -211,6 +264,14 @@ pub(super) struct ResolvedDataLayer {
     source: Option<InstanceId>,
     extractor: Option<InstanceId>,
     discovery: Option<InstanceId>,
+    pages: Vec<ResolvedPages>,
+}
+
+/// A source of other pages, and its extractors.
+#[derive(Debug)]
+struct ResolvedPages {
+    source: InstanceId,
+    extractors: Vec<InstanceId>,
 }
 
 impl ResolvedDataLayer {
@@ -231,12 +292,33 @@ impl ResolvedDataLayer {
         instances[self.discovery?].roles.discovery.clone()
     }
 
+    /// The other pages that are fetched: those that somebody reads.
+    pub(super) fn pages(&self, instances: &Instances) -> Vec<PageReading> {
+        let reading = |pages: &ResolvedPages| {
+            let readers = pages.extractors.iter();
+            let extractors: Vec<_> =
+                readers.filter_map(|index| instances[*index].roles.page_extractor.clone()).collect();
+            let source = instances[pages.source].roles.page_source.clone()?;
+            (!extractors.is_empty()).then_some(PageReading { source, extractors })
+        };
+        self.pages.iter().filter_map(reading).collect()
+    }
+
     pub(super) fn names(&self, instances: &Instances) -> DataLayerNames {
         let name = |index: Option<InstanceId>| Some(Arc::clone(&instances[index?].name));
         DataLayerNames {
             source: name(self.source),
             extractor: name(self.extractor),
             discovery: name(self.discovery),
+            pages: self
+                .pages
+                .iter()
+                .map(|pages| {
+                    let readers = pages.extractors.iter();
+                    let readers = readers.map(|index| Arc::clone(&instances[*index].name)).collect();
+                    (Arc::clone(&instances[pages.source].name), readers)
+                })
+                .collect(),
         }
     }
 }

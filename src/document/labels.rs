@@ -37,6 +37,85 @@ pub fn check_selector(text: &str) -> Result<(), String> {
     terms(text)?.into_iter().try_for_each(|term| check_term(term.trim()))
 }
 
+/// A selector as command lines and queries have it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabelQuery(Vec<Requirement>);
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Requirement {
+    key: String,
+    test: Test,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Test {
+    Absent,
+    Present,
+    In(Vec<String>),
+    NotIn(Vec<String>),
+    Above(i64),
+    Below(i64),
+}
+
+impl LabelQuery {
+    /// Reads a selector; `Err` says what is wrong and where.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        check_selector(text)?;
+        Ok(Self(terms(text)?.into_iter().map(|term| Requirement::read(term.trim())).collect()))
+    }
+
+    /// True if the labels, which `value` looks up, meet every requirement.
+    pub fn matches<'l>(&self, value: impl Fn(&str) -> Option<&'l str>) -> bool {
+        self.0.iter().all(|requirement| requirement.test.holds(value(&requirement.key)))
+    }
+}
+
+impl Requirement {
+    /// Reads a term that was found good.
+    fn read(term: &str) -> Self {
+        let new = |key: &str, test| Self { key: key.trim().to_owned(), test };
+        if let Some(absent) = term.strip_prefix('!') {
+            return new(absent, Test::Absent);
+        }
+        if let Some((head, values)) = term.strip_suffix(')').and_then(|term| term.split_once('(')) {
+            let mut words = head.split_whitespace();
+            let (key, operator) = (words.next().unwrap_or_default(), words.next());
+            let values = values.split(',').map(|value| value.trim().to_owned()).collect();
+            return new(key, if operator == Some("notin") { Test::NotIn(values) } else { Test::In(values) });
+        }
+        for sign in ["!=", "==", "=", ">", "<"] {
+            let Some((key, operand)) = term.split_once(sign) else { continue };
+            let operand = operand.trim();
+            let number = operand.parse().unwrap_or_default();
+            return new(
+                key,
+                match sign {
+                    "!=" => Test::NotIn(vec![operand.to_owned()]),
+                    ">" => Test::Above(number),
+                    "<" => Test::Below(number),
+                    _ => Test::In(vec![operand.to_owned()]),
+                },
+            );
+        }
+        new(term, Test::Present)
+    }
+}
+
+impl Test {
+    fn holds(&self, value: Option<&str>) -> bool {
+        let listed = |values: &[String]| value.is_some_and(|value| values.iter().any(|known| known == value));
+        let number = || value.and_then(|value| value.parse::<i64>().ok());
+        match self {
+            Self::Absent => value.is_none(),
+            Self::Present => value.is_some(),
+            Self::In(values) => listed(values),
+            Self::NotIn(values) => !listed(values),
+            Self::Above(least) => number().is_some_and(|number| number > *least),
+            Self::Below(most) => number().is_some_and(|number| number < *most),
+        }
+    }
+}
+
 /// Splits at commas outside parentheses.
 fn terms(text: &str) -> Result<Vec<&str>, String> {
     if text.trim().is_empty() {
@@ -99,6 +178,26 @@ fn check_term(term: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_selector_holds_or_not_for_labels() {
+        let labels = [("app", "vllm"), ("tier", "b"), ("generation", "4")];
+        let value = |key: &str| labels.iter().find(|(known, _)| *known == key).map(|(_, value)| *value);
+        for (text, expected) in [
+            ("app=vllm", true),
+            ("app==vllm, tier in (a,b)", true),
+            ("app!=vllm", false),
+            ("other!=x", true),
+            ("tier notin (a, c),!spot", true),
+            ("app,generation>3,generation<9", true),
+            ("generation>4", false),
+            ("app>1", false),
+            ("spot", false),
+        ] {
+            assert_eq!(LabelQuery::parse(text).unwrap().matches(value), expected, "{text}");
+        }
+        assert!(LabelQuery::parse("").is_err() && LabelQuery::parse("a in (").is_err());
+    }
 
     #[test]
     fn every_form_of_a_selector_is_accepted() {

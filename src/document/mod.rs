@@ -13,7 +13,7 @@ mod problems;
 pub mod scalar;
 
 pub use fields::Fields;
-pub use labels::{check_selector, is_label_key, is_label_value};
+pub use labels::{LabelQuery, check_selector, is_label_key, is_label_value};
 pub use nearest::{hint, nearest};
 pub use node::{Key, Node, NodeValue};
 pub use parse::{MAX_DOCUMENT_BYTES, SyntaxError, parse};

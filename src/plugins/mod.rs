@@ -8,6 +8,8 @@ mod build_error;
 mod cases;
 pub mod deciders;
 pub mod discovery;
+#[cfg(test)]
+mod edge_cases;
 pub mod filters;
 #[cfg(test)]
 mod fixture;
@@ -27,6 +29,7 @@ pub mod response_headers;
 mod roles;
 mod routing_headers;
 pub mod scorers;
+pub mod screeners;
 pub mod sources;
 pub mod topology;
 
@@ -35,6 +38,7 @@ pub use build::{
     ParametersSchema,
 };
 pub use build_error::BuildError;
+pub use load_producer::INFLIGHT;
 pub use plugin_type::{PluginType, Stability, Superseded};
 pub use registry::{REGISTRY, Registry, registry_with};
 pub use roles::{FileDiscoverySpec, Roles, StateReader};

@@ -3,7 +3,7 @@
 use super::PluginType;
 use super::{
     admitters, deciders, discovery, filters, flow_control, flow_namers, former_filters, parsers, pickers,
-    producers, profiles, reporters, response_headers, scorers, sources, topology,
+    producers, profiles, reporters, response_headers, scorers, screeners, sources, topology,
 };
 
 /// Every plugin type: by role, alphabetical within a role.
@@ -49,6 +49,7 @@ pub static REGISTRY: Registry = &[
     &topology::scorer::TYPE,
     // Plugins of the way to the scheduler.
     &admitters::probabilistic::TYPE,
+    &screeners::rollout::TYPE,
     &flow_namers::agent_identity::TYPE,
     // Pickers.
     &pickers::max_score::TYPE,
@@ -91,8 +92,15 @@ pub static REGISTRY: Registry = &[
     &parsers::VLLM_HTTP,
     // Data sources and extractors.
     &sources::CORE_METRICS_EXTRACTOR,
+    &sources::DCGM_DATA_SOURCE,
+    &sources::DCGM_EXTRACTOR,
     &sources::ENDPOINT_NOTIFICATION_SOURCE,
+    &sources::K8S_NOTIFICATION_SOURCE,
     &sources::METRICS_DATA_SOURCE,
+    &sources::MODELS_DATA_EXTRACTOR,
+    &sources::MODELS_DATA_SOURCE,
+    &sources::MULTICLUSTER_METRICS_DATA_SOURCE,
+    &sources::MULTICLUSTER_METRICS_EXTRACTOR,
     // Endpoint discovery.
     &discovery::FILE_DISCOVERY,
     // Saturation detectors.

@@ -91,8 +91,14 @@ pub struct Roles {
     pub metrics_source: Option<crate::datalayer::SourceSpec>,
     /// Reads metrics pages.
     pub metrics_extractor: Option<crate::datalayer::EngineTable>,
+    /// Fetches other pages of endpoints.
+    pub page_source: Option<crate::datalayer::PageSource>,
+    /// Reads those pages.
+    pub page_extractor: Option<Arc<dyn crate::datalayer::PageExtractor>>,
     /// Tells of endpoints that come and go.
     pub notifies: bool,
+    /// Tells of objects of the cluster that change.
+    pub watches_objects: bool,
     /// Follows endpoints that come and go, so that a notification source may list it.
     pub follows_endpoints: bool,
     /// Hears what engines tell of their caches.
@@ -139,9 +145,9 @@ impl Roles {
             (self.response_end.is_some(), "response end"),
             (self.reporter.is_some(), "response report"),
             (self.parser.is_some(), "parser"),
-            (self.metrics_source.is_some(), "data source"),
-            (self.notifies, "notification source"),
-            (self.metrics_extractor.is_some(), "extractor"),
+            (self.metrics_source.is_some() || self.page_source.is_some(), "data source"),
+            (self.notifies || self.watches_objects, "notification source"),
+            (self.metrics_extractor.is_some() || self.page_extractor.is_some(), "extractor"),
             (self.discovery.is_some(), "endpoint discovery"),
             (self.detector.is_some(), "saturation detector"),
             (self.ordering.is_some(), "ordering policy"),

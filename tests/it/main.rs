@@ -47,6 +47,7 @@ mod metrics_flood;
 mod metrics_pages;
 mod model_bounds;
 mod objectives_and_rewrites;
+mod other_pages;
 mod other_parsers;
 mod overload;
 mod own_plugins;

@@ -1,6 +1,9 @@
 //! Parameters that had another name or are gone.
 
+use std::time::Duration;
+
 use super::tree::{self, Map};
+use crate::document::scalar::format_go_duration;
 use crate::document::{Node, NodeValue, Problems};
 
 /// The present form of a parameter.
@@ -62,8 +65,28 @@ pub(super) fn translate(row: &mut Map, path: &str, problems: &mut Problems) {
             }
         }
     }
+    nanoseconds(parameters, &kind, path, problems);
     for (_, section, former, today) in MOVED.iter().filter(|(owner, ..)| *owner == kind) {
         move_field(parameters, section, former, today, path, problems);
+    }
+}
+
+/// Durations that were numbers of nanoseconds, and are texts today.
+const NANOSECONDS: &[(&str, &str)] =
+    &[("precise-prefix-cache-producer", "speculativeTTL"), ("precise-prefix-cache-scorer", "speculativeTTL")];
+
+/// Writes such a number as the text of the same duration.
+fn nanoseconds(parameters: &mut Map, kind: &str, path: &str, problems: &mut Problems) {
+    for (_, name) in NANOSECONDS.iter().filter(|(owner, _)| *owner == kind) {
+        let found = parameters.iter_mut().rev().find(|(key, _)| key.text.eq_ignore_ascii_case(name));
+        let Some((key, node)) = found else { continue };
+        let NodeValue::Number(number) = &node.value else { continue };
+        let Some(text) = number.as_u64().map(|count| format_go_duration(Duration::from_nanos(count))) else {
+            continue;
+        };
+        let message = format!("is a number of nanoseconds, the former form; write \"{text}\"");
+        problems.warning(key.line, format!("{path}.parameters.{}", key.text), message);
+        node.value = NodeValue::Text(text);
     }
 }
 

@@ -110,8 +110,28 @@ fn a_notification_source_takes_extractors_that_follow_endpoints_and_refuses_othe
 }
 
 #[test]
-fn a_source_that_is_not_built_yet_takes_whatever_extractor() {
-    for extractor in ["models-data-extractor", "core-metrics-extractor"] {
-        assert!(with_source("models-data-source", extractor).is_ok(), "{extractor}");
+fn a_source_of_other_pages_takes_the_extractors_that_read_them_and_refuses_others() {
+    for (source, extractor) in [
+        ("models-data-source", "models-data-extractor"),
+        ("dcgm-data-source", "dcgm-extractor"),
+        ("multicluster-metrics-data-source", "multicluster-metrics-extractor"),
+    ] {
+        let plan = with_source(source, extractor).unwrap();
+        let pages: Vec<_> =
+            plan.pages.iter().map(|pages| (pages.source.kind, pages.extractors.len())).collect();
+        assert_eq!(pages, [(source, 1)]);
+        assert!(plan.metrics_source.is_some(), "the metrics source is added as ever");
+        let again = load(
+            &ConfigSource::Text(plan.effective_yaml()),
+            &LoadOptions { allow_experimental: true, ..LoadOptions::new(Arc::new(Metrics::new())) },
+        );
+        assert_eq!(again.unwrap().pages.len(), 1, "what is printed loads to the same");
+    }
+    for (source, extractor, fault) in [
+        ("models-data-source", "dcgm-extractor", "reads the pages of a `dcgm-data-source`"),
+        ("models-data-source", "core-metrics-extractor", "is no extractor of such pages"),
+    ] {
+        let problems = with_source(source, extractor).unwrap_err().to_string();
+        assert!(problems.contains(fault), "{problems}");
     }
 }

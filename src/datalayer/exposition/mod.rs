@@ -11,10 +11,12 @@
 
 mod page;
 mod row;
+mod rows;
 mod slot;
 mod wanted;
 
 pub use page::{Page, PageReader, RowCounts};
+pub use rows::each_row;
 pub use wanted::{Figure, Figures, WantedSeries};
 
 #[cfg(test)]

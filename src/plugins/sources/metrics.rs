@@ -16,8 +16,7 @@ use schemars::JsonSchema;
 
 use serde::Deserialize;
 
-use crate::datalayer::SourceSpec;
-use crate::document::scalar::go_duration;
+use super::access::Access;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 
 /// The row.
@@ -66,54 +65,17 @@ impl Default for Params {
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
-    let https = match params.scheme.as_str() {
-        "http" | "" => false,
-        "https" => true,
-        other => {
-            let message = format!("got \"{other}\", expected \"http\" or \"https\"");
-            return Err(BuildError::at("scheme", message));
-        }
-    };
-    if params.port == Some(0) {
-        return Err(BuildError::at("port", "got 0, expected a port from 1 to 65535"));
-    }
-    let interval = match params.interval.as_str() {
-        "" => None,
-        text => {
-            let interval = go_duration(text).map_err(|message| BuildError::at("interval", message))?;
-            Some(interval).filter(|interval| !interval.is_zero())
-        }
-    };
-    let given = |path: PathBuf| Some(path).filter(|path| !path.as_os_str().is_empty());
-    let ca_cert = given(params.ca_cert_path);
-    let client_cert = match (given(params.client_cert_path), given(params.client_key_path)) {
-        (Some(cert), Some(key)) => Some((cert, key)),
-        (None, None) => None,
-        (Some(_), None) => return Err(BuildError::at("clientCertPath", "needs `clientKeyPath` beside it")),
-        (None, Some(_)) => return Err(BuildError::at("clientKeyPath", "needs `clientCertPath` beside it")),
-    };
-    if !https && (ca_cert.is_some() || client_cert.is_some()) {
-        cx.warn("certificates have no effect with scheme \"http\"");
-    } else if ca_cert.is_some() && params.insecure_skip_verify {
-        cx.warn("`caCertPath` has no effect unless `insecureSkipVerify` is false");
-    }
-    let path = match params.path {
-        path if path.starts_with('/') => path,
-        path => format!("/{path}"),
-    };
-    if path.bytes().any(|byte| byte <= b' ' || byte == 0x7f) {
-        return Err(BuildError::at("path", "holds blanks or control characters"));
-    }
-    let source = SourceSpec {
-        https,
-        path,
+    let access = Access {
+        scheme: params.scheme,
+        path: params.path,
         port: params.port,
+        interval: params.interval,
         insecure_skip_verify: params.insecure_skip_verify,
-        ca_cert,
-        client_cert,
-        interval,
+        ca_cert_path: params.ca_cert_path,
+        client_cert_path: params.client_cert_path,
+        client_key_path: params.client_key_path,
     };
-    Ok(Roles { metrics_source: Some(source), ..Roles::default() })
+    Ok(Roles { metrics_source: Some(access.check(cx)?), ..Roles::default() })
 }
 
 #[cfg(test)]
@@ -124,6 +86,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
+    use crate::datalayer::SourceSpec;
     use crate::metrics::Metrics;
 
     fn source(params: &Value) -> Result<(SourceSpec, Vec<String>), BuildError> {

@@ -1,0 +1,3 @@
+//! Plugins that rule endpoints out for all profiles: one file a plugin.
+
+pub mod rollout;
