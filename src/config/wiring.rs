@@ -96,7 +96,9 @@ impl Resolver<'_> {
         let mut resolved = ResolvedDataLayer::default();
         for source in &layer.sources {
             self.ensure_default(&source.plugin, SOURCE);
-            PAGE_TYPES.iter().for_each(|kind| self.ensure_default(&source.plugin, kind));
+            for kind in PAGE_TYPES {
+                self.ensure_default(&source.plugin, kind);
+            }
             let index = self.lookup(&source.plugin, &DATA_SOURCE).map(|(index, ())| index);
             let named = self.instances.find(&source.plugin.name).map(|index| &self.instances[index]);
             if named.is_some_and(|instance| instance.missing.is_some()) {
@@ -214,7 +216,9 @@ impl Resolver<'_> {
     fn page_readers(&mut self, index: InstanceId, page: &PageSource, source: &Source) -> ResolvedPages {
         let mut extractors = Vec::new();
         for reference in &source.extractors {
-            PAGE_TYPES.iter().for_each(|kind| self.ensure_default(reference, kind));
+            for kind in PAGE_TYPES {
+                self.ensure_default(reference, kind);
+            }
             let Some((reader, extractor)) = self.lookup(reference, &PAGE_READER) else { continue };
             if extractor.reads() == page.kind {
                 extractors.push(reader);

@@ -318,7 +318,7 @@ mod tests {
                 let mut keep = Mask::full(call.len());
                 screener.screen(call, &mut rng, &mut keep);
                 let kept = call.endpoints().enumerate().filter(|(at, _)| keep.contains(*at));
-                kept.map(|(_, it)| it.id().name().to_owned()).collect::<Vec<_>>().join("")
+                kept.map(|(_, it)| it.id().name().to_owned()).collect::<String>()
             });
             *counts.entry(names).or_default() += 1;
         }

@@ -70,7 +70,7 @@ impl PageExtractor for Extractor {
         for (series, key) in &self.figures {
             let mut first = None;
             each_row(page, series, |_, value| {
-                first = first.or(Some(value).filter(|value| value.is_finite()))
+                first = first.or(Some(value).filter(|value| value.is_finite()));
             });
             match first {
                 Some(value) => endpoint.load().set_attribute(key, value),
