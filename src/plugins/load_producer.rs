@@ -73,7 +73,7 @@ mod tests {
             ("outputRatio", json!(-1)),
             ("maxEstimatedOutputTokens", json!(-1)),
             ("outputRation", json!(1)),
-            ("syncCrossReplicaState", json!("no")),
+            ("syncCrossReplicaState", json!(3)),
         ] {
             assert_eq!(build(json!({name: value})).unwrap_err().path, name);
         }
