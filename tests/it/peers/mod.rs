@@ -1,7 +1,10 @@
 //! Several replicas that know together what one would know alone.
 
+mod limits;
 mod replicas;
+mod restart;
 mod strangers;
+mod through_envoy;
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,0 +1,86 @@
+//! A limit of concurrency holds for all replicas together.
+
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::replicas::{Replicas, open};
+use crate::support::{EndpointsFile, Fleet, Proxy};
+
+/// Requests of an endpoint.
+const ROOM: usize = 3;
+const SERVERS: usize = 4;
+/// Time between two requests of the burst: 100 a second.
+const PACE: Duration = Duration::from_millis(10);
+/// Requests that may come before the others are told of one, on a machine that does many other things.
+const WITHIN_AN_EXCHANGE: usize = 3;
+
+fn config(endpoints: &EndpointsFile) -> String {
+    format!(
+        "apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+featureGates: [flowControl]
+plugins:
+- type: file-discovery
+  parameters: {{path: {}, watchFile: true}}
+- type: active-request-scorer
+- type: concurrency-detector
+  parameters: {{maxConcurrency: {ROOM}}}
+- type: max-score-picker
+- type: single-profile-handler
+schedulingProfiles:
+- name: default
+  plugins:
+  - pluginRef: active-request-scorer
+    weight: 1
+  - pluginRef: max-score-picker
+flowControl:
+  saturationDetector: {{pluginRef: concurrency-detector}}
+dataLayer:
+  discovery: {{pluginRef: file-discovery}}
+",
+        endpoints.path().display()
+    )
+}
+
+/// Requests of a burst that are served at once by this many replicas.
+async fn served_at_once(count: usize) -> usize {
+    let fleet = Fleet::start(SERVERS, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let flags = ["--peer-plaintext", "--allow-experimental-plugins", "--drain-timeout=0s"];
+    let replicas = Replicas::with(count, &config(&endpoints), &flags).await;
+    replicas.all_follow().await;
+    let mut requests = JoinSet::new();
+    let grpc: Vec<_> = replicas.running().map(|replica| replica.grpc).collect();
+    for number in 0..SERVERS * ROOM + 4 * count.max(4) {
+        let grpc = grpc[number % count];
+        requests.spawn(async move { open(&Proxy::connect(grpc).await, &format!("request {number}")).await });
+        tokio::time::sleep(PACE).await;
+    }
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    let mut served = Vec::new();
+    while let Some(Ok(request)) = requests.try_join_next() {
+        served.push(request);
+    }
+    let at_once = served.len();
+    assert!(!requests.is_empty(), "some wait");
+    replicas.agree_on(at_once as u64).await;
+    // Whoever ends makes room for one that waits, at whichever replica.
+    served.pop();
+    let next = crate::support::within("the next one is served", requests.join_next()).await;
+    assert!(next.is_some_and(|next| next.is_ok()));
+    at_once
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_burst_overshoots_by_no_more_than_what_comes_within_an_exchange() {
+    for count in [1, 3] {
+        let at_once = served_at_once(count).await;
+        let bound = SERVERS * ROOM + (count - 1) * WITHIN_AN_EXCHANGE;
+        assert!(
+            (SERVERS * ROOM..=bound).contains(&at_once),
+            "{count} replicas serve {at_once} at once, and {} would fit",
+            SERVERS * ROOM
+        );
+    }
+}
