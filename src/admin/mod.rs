@@ -2,6 +2,7 @@
 
 mod access;
 mod debug;
+mod dry_runs;
 mod health;
 mod list;
 mod pages;
@@ -11,6 +12,7 @@ mod tests;
 
 pub use access::{Access, AccessVerdict, Answer, Caller};
 pub use debug::PluginState;
+pub use dry_runs::{DryRunner, Trying};
 pub use health::{HealthService, HealthState, LEADER_SERVICE};
 pub use list::{HealthRpc, ListRequest, ListResponse};
 pub use pages::{AdminState, LogLevelFrom};

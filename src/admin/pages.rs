@@ -9,12 +9,13 @@ use axum::extract::{Extension, Path, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::middleware;
 use axum::response::{IntoResponse, Json, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tracing::info;
 
 use super::access::{Access, guard};
 use super::debug::{PluginState, plugin_states, pool_state};
+use super::dry_runs::{DECIDE, DryRunner, PATIENCE};
 use crate::decisions::{self, Decisions};
 use crate::metrics::{Format, Metrics};
 use crate::pool::Pool;
@@ -36,6 +37,8 @@ pub struct AdminState {
     pub decisions: Option<Decisions>,
     /// What plugins know of the engines' caches: an object by the name of the instance, asked for at each request.
     pub prefix: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Decides requests for nobody; `None` where nothing decides.
+    pub dry_runs: Option<DryRunner>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
     /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
@@ -77,6 +80,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/debug/decisions", get(list_decisions))
         .route("/debug/decisions/{*id}", get(one_decision))
         .route("/debug/prefix", get(prefix))
+        .route(DECIDE, post(decide))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .with_state(state);
     let pages = match access {
@@ -138,6 +142,15 @@ async fn one_decision(State(state): State<AdminState>, Path(id): Path<String>) -
 
 async fn prefix(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({ "timestamp": rfc3339(SystemTime::now()), "plugins": (state.prefix)() }))
+}
+
+async fn decide(State(state): State<AdminState>, body: Bytes) -> Response {
+    let Some(run) = &state.dry_runs else { return StatusCode::NOT_FOUND.into_response() };
+    match tokio::time::timeout(PATIENCE, run(body)).await {
+        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Err(problem)) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
+        Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the decision took longer than 1 s\n").into_response(),
+    }
 }
 
 async fn log_level(State(state): State<AdminState>) -> Response {

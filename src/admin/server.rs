@@ -1,21 +1,31 @@
 //! The servers of the pages and of health.
 
 use std::future::Future;
+use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::http::{Request, Response, StatusCode};
 use http_body_util::BodyExt as _;
+use tokio::sync::Semaphore;
 use tower_service::Service;
 
 use super::HealthRpc;
+use super::dry_runs::DECIDE;
 use super::pages::{AdminState, router};
-use crate::transport::{Http2Settings, Port, serve_grpc, serve_pages};
+use crate::transport::{Http2Settings, LargeBodies, Port, serve_grpc, serve_pages};
+
+/// Largest request that is decided for nobody.
+const DECIDE_BYTES: usize = 2 << 20;
+/// Requests that are decided for nobody at once.
+const DECIDE_AT_ONCE: usize = 4;
 
 /// Serves the admin pages until `shutdown` resolves; then requests that are being answered get 5 s to finish.
 pub async fn serve(port: Port, state: AdminState, shutdown: impl Future<Output = ()>) {
     let router = router(state);
-    serve_pages(port, move |request| answer(router.clone(), request), shutdown).await;
+    let large =
+        LargeBodies { path: DECIDE, bytes: DECIDE_BYTES, places: Arc::new(Semaphore::new(DECIDE_AT_ONCE)) };
+    serve_pages(port, large, move |request| answer(router.clone(), request), shutdown).await;
 }
 
 /// Serves health over gRPC until `shutdown` resolves.

@@ -45,6 +45,7 @@ fn state() -> AdminState {
     };
     AdminState {
         decisions: None,
+        dry_runs: None,
         metrics: Metrics::new(),
         pool,
         plugins: Arc::new(move || vec![plugin.clone()]),

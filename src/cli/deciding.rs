@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
+
 use super::background::INFLIGHT_PRODUCER;
 use super::holding::Holding;
 use crate::config::Plan;
@@ -33,7 +35,7 @@ pub(super) fn director(
     holding: Option<&Holding>,
     settings: DirectorSettings,
     kept: Kept,
-) -> Arc<Director> {
+) -> Arc<ArcSwap<Director>> {
     let admission: Arc<dyn Admission> = match holding {
         Some(holding) => {
             Arc::new(QueuedAdmission::new(Arc::clone(&holding.controller), holding.metrics.clone()))
@@ -61,6 +63,7 @@ pub(super) fn director(
         reporters: plan.reporters,
         parsers: plan.parsers,
         prefix_match: plan.prefix_match,
+        shown_matches: plan.shown_matches,
         admission: Some(admission),
         inflight,
         budget: kept.budget,
@@ -69,7 +72,7 @@ pub(super) fn director(
         settings,
     });
     director.warm_up();
-    Arc::new(director)
+    Arc::new(ArcSwap::from_pointee(director))
 }
 
 /// The hooks of each plugin together, for they share its state.

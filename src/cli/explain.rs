@@ -1,10 +1,13 @@
 //! `pointsman explain`: asks a running picker why a request went where it went, and says it in words.
 
-use std::io::{self, Write as _};
+use std::fs::File;
+use std::io::{self, Read as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use clap::Args;
+use http::Method;
 use serde_json::Value;
 
 use super::asking::{Answer, AskArgs};
@@ -16,7 +19,7 @@ use crate::decisions::{DecisionView, ListView};
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExplainArgs {
     /// Id of the request, as in its header x-request-id
-    #[arg(value_name = "REQUEST-ID", required_unless_present_any = ["last", "slowest", "refused"])]
+    #[arg(value_name = "REQUEST-ID", required_unless_present_any = ["last", "slowest", "refused", "request"])]
     id: Option<String>,
     /// Explain the last request that was decided
     #[arg(long, conflicts_with_all = ["id", "slowest", "refused"])]
@@ -27,6 +30,10 @@ pub(super) struct ExplainArgs {
     /// Explain the last request that was refused
     #[arg(long, conflicts_with = "id")]
     refused: bool,
+    /// Explain what a request would get that nobody sends. The file holds {path, headers, body} in JSON, or a body
+    /// alone; - reads standard input
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "last", "slowest", "refused"])]
+    request: Option<PathBuf>,
     /// Say why this endpoint was not picked: its name, NAMESPACE/NAME or ADDRESS:PORT
     #[arg(long, value_name = "ENDPOINT")]
     why_not: Option<String>,
@@ -59,6 +66,10 @@ pub(super) async fn run(args: ExplainArgs) -> anyhow::Result<ExitCode> {
 }
 
 async fn fetch(args: &ExplainArgs) -> anyhow::Result<Value> {
+    if let Some(file) = &args.request {
+        let request = described(file)?;
+        return read(&args.ask.ask(Method::POST, "/debug/decide", request.into()).await?);
+    }
     if let Some(id) = &args.id {
         return read(&args.ask.get(&format!("/debug/decisions/{}", escaped(id))).await?);
     }
@@ -73,6 +84,30 @@ async fn fetch(args: &ExplainArgs) -> anyhow::Result<Value> {
     let Some(first) = list.decisions.first() else { bail!("no such request is on record") };
     let path = format!("/debug/decisions/@{}", first.sequence);
     read(&args.ask.get(&path).await?)
+}
+
+/// Largest file that is read: what the picker takes.
+const LARGEST: u64 = 2 << 20;
+
+/// The request that a file describes. A body alone is put into a description.
+fn described(file: &Path) -> anyhow::Result<String> {
+    let mut text = String::new();
+    let opened: Box<dyn io::Read> = if file.as_os_str() == "-" {
+        Box::new(io::stdin())
+    } else {
+        Box::new(File::open(file).with_context(|| format!("cannot read {}", file.display()))?)
+    };
+    opened
+        .take(LARGEST + 1)
+        .read_to_string(&mut text)
+        .with_context(|| format!("cannot read {}", file.display()))?;
+    let document: Value =
+        serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
+    let known = ["path", "headers", "body", "subset"];
+    let is_description = document
+        .as_object()
+        .is_some_and(|fields| !fields.is_empty() && fields.keys().all(|name| known.contains(&name.as_str())));
+    if is_description { Ok(text) } else { Ok(serde_json::json!({ "body": document }).to_string()) }
 }
 
 /// The document of a good answer. The text of another one is shown without anything that a terminal acts on.

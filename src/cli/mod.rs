@@ -10,6 +10,7 @@ mod check;
 mod deciding;
 mod demo;
 mod drain;
+mod dry_runs;
 mod engine;
 mod exit;
 mod explain;

@@ -13,6 +13,7 @@ use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder};
 use super::deciding::{self, Kept, director};
 use super::drain::Work;
+use super::dry_runs;
 use super::exit::USAGE_ERROR;
 use super::holding::Holding;
 use super::kubernetes::Cluster;
@@ -237,6 +238,7 @@ impl Services {
         let extproc = settings.streams.service(&metrics);
         let kept = Kept { decisions, budget: Arc::clone(&extproc.machine.budget) };
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director.clone(), kept);
+        let pages = AdminState { dry_runs: Some(dry_runs::runner(Arc::clone(&director))), ..pages };
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
@@ -303,6 +305,7 @@ fn pages(
             .map(|peers| -> Arc<dyn Fn() -> Value + Send + Sync> { Arc::new(move || peers.page()) }),
         decisions: None,
         prefix: prefix_states(plan),
+        dry_runs: None,
         log: Some(log),
         access: None,
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.

@@ -136,6 +136,9 @@ impl Resolver<'_> {
             instance.broken = true;
             return;
         }
+        if self.options.carried.as_ref().is_some_and(|carried| carried.give(instance)) {
+            return;
+        }
         if let Some(superseded) = row.superseded {
             let message = format!(
                 "plugin type \"{}\" is deprecated since {}; use \"{}\"",
@@ -172,6 +175,7 @@ impl Resolver<'_> {
                 let deciders = deciders.into_iter().map(decider).collect();
                 let filters = filters.into_iter().map(filter).collect();
                 (instance.deciders, instance.filters) = (deciders, filters);
+                instance.asks_others = !instance.deciders.is_empty() || !instance.filters.is_empty();
             }
             Err(error) => {
                 let (path, message) = instance.blame(&error);

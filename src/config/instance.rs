@@ -43,6 +43,8 @@ pub(super) struct Instance {
     pub(super) inactive: Option<Purpose>,
     /// Set for a type that is not built yet and was accepted.
     pub(super) missing: Option<&'static MissingType>,
+    /// It asks deciders or walks filters that are plugins of their own.
+    pub(super) asks_others: bool,
     /// It could not be built, which has been said; nothing that follows from it needs saying.
     pub(super) broken: bool,
     /// Something refers to it in a role it has.
@@ -98,6 +100,7 @@ impl Instance {
             filters: Vec::new(),
             inactive: None,
             missing: None,
+            asks_others: false,
             broken: false,
             used: false,
         }

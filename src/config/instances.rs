@@ -54,6 +54,14 @@ impl Instances {
         Some(Column::new(index as u16))
     }
 
+    /// The column of `T` that the first instance writes which writes one.
+    pub(super) fn any_column<T: 'static>(&self) -> Option<Column<T>> {
+        let written = self.list.iter().flat_map(|instance| &instance.produced);
+        let key = written.into_iter().find(|key| key.data == TypeId::of::<T>())?;
+        let index = self.columns.iter().position(|column| column == key)?;
+        Some(Column::new(index as u16))
+    }
+
     /// Something refers to the instance in a role it has.
     pub(super) fn mark_used(&mut self, id: InstanceId) {
         if let Some(instance) = self.list.get_mut(id.0) {

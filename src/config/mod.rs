@@ -15,7 +15,10 @@
 //! | `explain` | the effective configuration as text |
 //! | `catalogue` | the plugin types as text, JSON Schema of the document |
 
+mod carry;
+mod carrying;
 mod catalogue;
+mod changes;
 mod construct;
 mod data_layer;
 mod explain;
@@ -41,7 +44,9 @@ mod source;
 mod unused;
 mod wiring;
 
+pub use carry::Carried;
 pub use catalogue::{explain_plugin, json_schema, list_plugins};
+pub use changes::line_changes;
 pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;

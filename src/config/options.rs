@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::carry::Carried;
 use crate::metrics::Metrics;
 use crate::plugins::Registry;
 use crate::prefix::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
@@ -21,6 +22,8 @@ pub struct LoadOptions {
     pub metrics: Arc<Metrics>,
     /// Bound of all prefix indexes together.
     pub prefix_memory: Arc<PrefixMemory>,
+    /// Plugins of the configuration before, which live on where nothing of them changed.
+    pub carried: Option<Arc<Carried>>,
     /// Plugin types there are.
     pub registry: Registry,
 }
@@ -35,6 +38,7 @@ impl LoadOptions {
             seed: 0,
             metrics,
             prefix_memory: PrefixMemory::new(DEFAULT_PREFIX_MEMORY_BYTES),
+            carried: None,
             registry: crate::plugins::REGISTRY,
         }
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
+use super::carry::Carried;
 use super::names::{DataLayerNames, FlowNames};
 use super::{FeatureGates, FlowControl};
 use crate::datalayer::{EngineTable, PageReading, SourceSpec};
@@ -77,6 +78,8 @@ pub struct Plan {
     pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests; `None` if nobody produces it.
     pub prefix_match: Option<Column<PrefixMatch>>,
+    /// The column that records of decisions show: what each endpoint holds of a prompt.
+    pub shown_matches: Option<Column<PrefixMatch>>,
     /// The source of metrics pages; `None` if none are read.
     pub metrics_source: Option<SourceSpec>,
     /// Other pages of endpoints that are fetched, and who reads them.
@@ -99,6 +102,8 @@ pub struct Plan {
     pub flow_control: FlowControl,
     /// All plugin instances: those listed in document order, then those added.
     pub instances: Vec<PlannedInstance>,
+    /// What it leaves to the next configuration.
+    pub carried: Carried,
     /// Warnings and notes; no errors.
     pub problems: Problems,
     /// References of the data layer, for [`Plan::effective_yaml`].

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::carry::Carried;
 use super::former;
 use super::instance::{ExtensionPlugin, Instance};
 use super::instances::Instances;
@@ -106,6 +107,7 @@ impl Resolver<'_> {
                 admitters: hooks(instances, metrics, |roles| roles.admitter.clone()),
             },
             prefix_match: instances.column(CONDITIONAL_PRODUCER),
+            shown_matches: instances.any_column(),
             kv_events: instances.iter().filter_map(|instance| instance.roles.kv_events.clone()).collect(),
             shared_indexes: instances.iter().filter_map(|it| it.roles.shared_index.clone()).collect(),
             metrics_source: data_layer.source_spec(instances),
@@ -117,6 +119,7 @@ impl Resolver<'_> {
             detector,
             flow_control: document.flow_control.clone(),
             instances: instances.iter().map(|instance| planned(instance, instances)).collect(),
+            carried: Carried::of(instances),
             problems: problems.clone(),
             data_layer: data_layer.names(instances),
             flow_names,

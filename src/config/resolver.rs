@@ -40,7 +40,12 @@ pub(super) struct Resolver<'o> {
 
 impl<'o> Resolver<'o> {
     pub(super) fn new(options: &'o LoadOptions, problems: Problems) -> Self {
-        Self { options, instances: Instances::default(), problems }
+        let mut instances = Instances::default();
+        if let Some(carried) = &options.carried {
+            // A plugin that lives on knows its columns by their places, so the table only grows.
+            instances.columns.clone_from(&carried.columns);
+        }
+        Self { options, instances, problems }
     }
 
     /// The plugin type of this name.

@@ -56,6 +56,17 @@ pub trait Place: Send + Sync {
 /// The place of an admitted request; `None` where nobody counts.
 pub type AdmissionPlace = Option<Box<dyn Place>>;
 
+/// What a request would meet if it came now.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Outlook {
+    /// It would wait.
+    pub would_wait: bool,
+    /// Requests that would go before it.
+    pub ahead: u64,
+    /// It would be refused.
+    pub refusal: Option<Refusal>,
+}
+
 /// Admits requests, now or later. Dropping the future withdraws the request.
 pub trait Admission: Send + Sync {
     /// Number of held requests that would go before a new request of this priority; `None` if this admission never
@@ -63,6 +74,11 @@ pub trait Admission: Send + Sync {
     /// any.
     fn ahead(&self, _priority: i32) -> Option<u64> {
         None
+    }
+
+    /// What this request would meet now. Nothing is booked.
+    fn outlook(&self, _call: &AdmissionCall<'_>) -> Outlook {
+        Outlook::default()
     }
 
     /// Resolves when the request may be scheduled.

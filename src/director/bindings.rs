@@ -84,6 +84,21 @@ impl ServerBindings {
         made.value(index).copied()
     }
 
+    /// The same for a request that nobody sends: nothing is counted, and no state counts as used.
+    pub(super) fn try_out(&self, key: StateKey, candidates: &Candidates, decision: &mut Decision) {
+        let made = self.made.lock();
+        let bound = made.position(&key).and_then(|index| made.value(index).copied());
+        let endpoint =
+            bound.and_then(|bound| candidates.iter().find(|endpoint| endpoint.incarnation() == bound));
+        let primary = decision.primary;
+        if let Some(endpoint) = endpoint
+            && let Some(Some(result)) = decision.profiles.get_mut(primary)
+        {
+            result.targets.clear();
+            result.targets.push(Arc::clone(endpoint));
+        }
+    }
+
     /// Sends the request to the endpoint that made the state it refers to, if that is a candidate; filters and scores
     /// do not count. Otherwise the decision stays as it is. Profiles beside the primary one keep their choice.
     pub(super) fn apply(&self, key: StateKey, candidates: &Candidates, decision: &mut Decision) {

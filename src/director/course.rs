@@ -5,16 +5,19 @@ use std::time::Instant;
 use super::understood::{LabelText, Understood, kept_request_id};
 use super::{Director, Exchange, Refusal, names, objective};
 use crate::clock;
-use crate::decisions::{Decisions, Draft, Known, Ticket, Verdict, Waited};
+use crate::decisions::{DecisionView, Decisions, Draft, Known, Record, Ticket, Verdict, Waited};
 use crate::request::Headers;
-use crate::scheduling::{Candidates, Columns, CycleRecorder, Entry, HeaderEdits};
+use crate::scheduling::{Candidates, Columns, CycleRecorder, Decision, Entry, HeaderEdits};
 
 /// The notes of one request. A request that is given up before it is decided gets a record too.
+#[derive(Default)]
 pub(super) struct Course {
     pub(super) labels: LabelText,
     pub(super) waited: Waited,
-    /// Where the record goes, and its draft; `None` if none is kept.
-    keeping: Option<(Decisions, Box<Draft>)>,
+    /// Where the record goes.
+    ring: Option<Decisions>,
+    /// The draft of the record; `None` if none is kept.
+    draft: Option<Box<Draft>>,
     tokens: u64,
     exact: bool,
     /// Request id and fairness id of a request that was not understood.
@@ -24,26 +27,29 @@ pub(super) struct Course {
 impl Course {
     /// The notes of the request with this number, whose generator begins with `seed`.
     pub(super) fn new(director: &Director, sequence: u64, seed: u64, received: Instant) -> Self {
-        let keeping = director.parts.decisions.as_ref().map(|ring| {
-            (ring.clone(), Box::new(Draft::new(&director.policy_names, sequence, seed, received)))
-        });
-        Self {
-            labels: LabelText::default(),
-            waited: Waited::default(),
-            keeping,
-            tokens: 0,
-            exact: false,
-            named: None,
-        }
+        let ring = director.parts.decisions.clone();
+        let draft =
+            ring.as_ref().map(|_| Box::new(Draft::new(&director.policy_names, sequence, seed, received)));
+        let mut course = Self::default();
+        (course.ring, course.draft) = (ring, draft);
+        course
+    }
+
+    /// The notes of a request that nobody sends: its record is kept nowhere.
+    pub(super) fn dry(director: &Director, sequence: u64, seed: u64, received: Instant) -> Self {
+        let draft = Draft::new(&director.policy_names, sequence, seed, received);
+        let mut course = Self::default();
+        course.draft = Some(Box::new(draft));
+        course
     }
 
     fn draft(&mut self) -> Option<&mut Draft> {
-        self.keeping.as_mut().map(|(_, draft)| &mut **draft)
+        self.draft.as_deref_mut()
     }
 
     /// The time, if somebody wants to know it.
     pub(super) fn now(&self) -> Option<Instant> {
-        self.keeping.as_ref().map(|_| clock::now())
+        self.draft.as_ref().map(|_| clock::now())
     }
 
     /// The request has all that it waited for; the last of it since `began`.
@@ -63,7 +69,7 @@ impl Course {
         now: Instant,
     ) {
         if let Some(draft) = self.draft() {
-            let matches = director.parts.prefix_match.and_then(|column| columns.slice(column));
+            let matches = director.parts.shown_matches.and_then(|column| columns.slice(column));
             draft.candidates(candidates, matches, now);
         }
     }
@@ -82,7 +88,7 @@ impl Course {
 
     /// The request cannot be understood. Its headers say who sent it all the same.
     pub(super) fn not_understood(&mut self, headers: &Headers, entry: &Entry) {
-        if self.keeping.is_some() {
+        if self.draft.is_some() {
             let id = headers.first(names::REQUEST_ID).map(|id| kept_request_id(id)).unwrap_or_default();
             self.named = Some((id, objective::fairness_id(headers, entry)));
         }
@@ -96,11 +102,31 @@ impl Course {
         }
     }
 
-    fn keep(&mut self, finish: impl FnOnce(Draft, Known) -> crate::decisions::Record) -> Option<Ticket> {
-        let (ring, mut draft) = self.keeping.take()?;
+    fn finish(&mut self, finish: impl FnOnce(Draft, Known) -> Record) -> Option<Record> {
+        let mut draft = self.draft.take()?;
         *draft.waited() = self.waited.until(clock::now());
         let known = self.known();
-        Some(ring.push(finish(*draft, known)))
+        Some(finish(*draft, known))
+    }
+
+    fn keep(&mut self, finish: impl FnOnce(Draft, Known) -> Record) -> Option<Ticket> {
+        let ring = self.ring.take()?;
+        self.finish(finish).map(|record| ring.push(record))
+    }
+
+    /// What the record of a request would show that nobody sends.
+    pub(super) fn tried(mut self, result: Result<&Decision, &Refusal>) -> DecisionView {
+        let record = match result {
+            Ok(decision) => {
+                let (targets, primary) = (decision.targets().into(), decision.primary);
+                self.finish(|draft, known| draft.routed(known, targets, primary))
+            }
+            Err(refusal) => {
+                let verdict = verdict(refusal, true);
+                self.finish(|draft, known| draft.finish(known, verdict))
+            }
+        };
+        record.map(|record| record.view()).unwrap_or_default()
     }
 
     /// The request goes on.
@@ -114,13 +140,16 @@ impl Course {
 
     /// The request is refused. The text is kept where it cannot quote the client.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
-        let of_load = refusal.reason.dropped().is_some();
-        let verdict = Verdict::Refused {
-            reason: refusal.reason.label(),
-            status: refusal.reason.code().status(),
-            message: if of_load { refusal.message.clone() } else { String::new() },
-        };
+        let verdict = verdict(refusal, refusal.reason.dropped().is_some());
         self.keep(|draft, known| draft.finish(known, verdict));
+    }
+}
+
+fn verdict(refusal: &Refusal, with_text: bool) -> Verdict {
+    Verdict::Refused {
+        reason: refusal.reason.label(),
+        status: refusal.reason.code().status(),
+        message: if with_text { refusal.message.clone() } else { String::new() },
     }
 }
 

@@ -159,8 +159,12 @@ impl Director {
     /// The number of a request, and the seed of its generator.
     fn draw_seed(&self) -> (u64, u64) {
         let sequence = self.sequence.fetch_add(1, Ordering::Relaxed);
-        // An odd multiplier spreads neighbouring numbers over the whole range.
-        (sequence, self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+        (sequence, self.seed_of(sequence))
+    }
+
+    /// The seed of the request with this number. An odd multiplier spreads neighbouring numbers over the whole range.
+    pub(super) fn seed_of(&self, sequence: u64) -> u64 {
+        self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
     /// What the client is told of the decision, where the operator wants that.
@@ -174,7 +178,7 @@ impl Director {
         if !self.parts.settings.decision_header {
             return None;
         }
-        let matches = self.parts.prefix_match.and_then(|column| columns.slice(column));
+        let matches = self.parts.shown_matches.and_then(|column| columns.slice(column));
         decision_header::value(decision, candidates, matches, waited)
     }
 
@@ -202,7 +206,12 @@ impl Director {
         }
     }
 
-    fn understand(&self, headers: &Headers, body: RequestBody, rng: &mut Rng) -> Result<Understood, Refusal> {
+    pub(super) fn understand(
+        &self,
+        headers: &Headers,
+        body: RequestBody,
+        rng: &mut Rng,
+    ) -> Result<Understood, Refusal> {
         let RequestBody { inference, plain, .. } = &body;
         let Incoming { model: incoming_model, in_query } =
             rewrite::incoming_model(inference, plain, headers)?;
@@ -240,7 +249,7 @@ impl Director {
     }
 
     /// A hint that cannot be understood never means the whole pool.
-    fn subset(&self, hint: SubsetHint) -> Result<Option<Subset>, Refusal> {
+    pub(super) fn subset(&self, hint: SubsetHint) -> Result<Option<Subset>, Refusal> {
         match hint {
             _ if self.parts.settings.ignore_subset => Ok(None),
             SubsetHint::Absent => Ok(None),
@@ -255,7 +264,7 @@ impl Director {
     }
 
     /// Begins to find out what has to be known before the request is scheduled.
-    fn prepare(&self, request: &Understood, unparsed: Unparsed<'_>) -> Preparation {
+    pub(super) fn prepare(&self, request: &Understood, unparsed: Unparsed<'_>) -> Preparation {
         if self.prepare.is_empty() || unparsed.seen != BodySeen::Whole {
             return Preparation::default();
         }
@@ -315,7 +324,7 @@ impl Director {
         }
     }
 
-    fn candidates(&self, subset: Option<&Subset>) -> Result<Candidates, Refusal> {
+    pub(super) fn candidates(&self, subset: Option<&Subset>) -> Result<Candidates, Refusal> {
         let snapshot = self.parts.pool.snapshot();
         let candidates = match subset {
             None => Candidates::all(snapshot),
@@ -329,7 +338,7 @@ impl Director {
     }
 
     /// Runs the producers. One that fails is reported, and the others run all the same.
-    fn produce(
+    pub(super) fn produce(
         &self,
         view: RequestView<'_>,
         now: Instant,
@@ -373,7 +382,7 @@ impl Director {
     }
 
     /// `Prefer: if-available`: the client would rather have an error than an endpoint that does not hold the prompt.
-    fn require_cached(
+    pub(super) fn require_cached(
         &self,
         headers: &Headers,
         decision: &Decision,
@@ -447,7 +456,8 @@ fn take_lease(decision: &Decision, prompt_tokens: u64) -> Result<Lease, Refusal>
     }
 }
 
-fn refuse(error: &ScheduleError) -> Refusal {
+/// The refusal of a request that cannot be scheduled.
+pub(super) fn refuse(error: &ScheduleError) -> Refusal {
     if error.is_nothing_left() {
         return Refusal::new(Reason::NothingLeft, ScheduleError::NothingLeft.to_string());
     }

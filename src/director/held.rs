@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 
 use super::understood::estimated_tokens;
-use super::{Admission, AdmissionCall, AdmissionPlace, Place, Reason, Refusal, names};
+use super::{Admission, AdmissionCall, AdmissionPlace, Outlook, Place, Reason, Refusal, names};
 use crate::clock;
 use crate::flow::{self, Arrival, Controller, DropReason, Outcome, Rejection};
 use crate::metrics::{FlowMetrics, QueuedGuard, RequestLabels};
@@ -56,6 +56,11 @@ impl Admission for QueuedAdmission {
     fn ahead(&self, priority: i32) -> Option<u64> {
         let bands = self.controller.bands();
         Some(bands.iter().filter(|band| band.priority >= priority).map(|band| band.queued.requests).sum())
+    }
+
+    fn outlook(&self, call: &AdmissionCall<'_>) -> Outlook {
+        let ahead = self.ahead(call.priority).unwrap_or(0);
+        Outlook { would_wait: ahead > 0 || self.controller.is_full(), ahead, refusal: None }
     }
 
     fn admit<'a>(

@@ -8,6 +8,7 @@ mod claim;
 mod control_headers;
 mod course;
 mod decision_header;
+mod dry_run;
 #[cfg(test)]
 mod encoded_tests;
 mod entry;
@@ -37,8 +38,9 @@ mod types;
 mod understood;
 mod unseen;
 
-pub use admission::{Admission, AdmissionCall, AdmissionPlace, Place};
+pub use admission::{Admission, AdmissionCall, AdmissionPlace, Outlook, Place};
 pub use budget::{BodyBudget, Share};
+pub use dry_run::DryRun;
 pub use exchange::Exchange;
 pub use held::QueuedAdmission;
 pub use objective::DEFAULT_FLOW;

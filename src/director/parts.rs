@@ -56,6 +56,8 @@ pub struct DirectorParts {
     pub parsers: Vec<TimedParser>,
     /// The column that tells whether a prompt is cached, for conditional requests.
     pub prefix_match: Option<Column<PrefixMatch>>,
+    /// The column that records show of what each endpoint holds of a prompt.
+    pub shown_matches: Option<Column<PrefixMatch>>,
     /// Holds requests; `None` admits all.
     pub admission: Option<Arc<dyn Admission>>,
     /// Shows requests in flight by endpoint, where a plugin goes by them.
@@ -88,7 +90,7 @@ pub struct Director {
     /// Names of profiles and plugins, for records.
     pub(super) policy_names: Arc<PolicyNames>,
     /// Requests so far; with the seed it makes the random source of each.
-    pub(super) sequence: AtomicU64,
+    pub(super) sequence: Arc<AtomicU64>,
     pub(super) scheduler_metrics: SchedulerMetrics,
     pub(super) processing: ProcessingMetrics,
     pub(super) extproc: ExtProcMetrics,
@@ -110,6 +112,20 @@ impl Director {
     /// The parser of this kind, with its measures.
     pub(super) fn parser(&self, kind: ParserKind) -> Option<&TimedParser> {
         self.parts.parsers.iter().find(|parser| parser.kind == kind)
+    }
+
+    /// A director over these parts that goes on where `former` is: it counts on, knows who made which response, and how
+    /// fast requests end. Requests that `former` decided end under it.
+    pub fn after(former: &Self, parts: DirectorParts) -> Self {
+        let same = parts.settings.response_bindings == former.parts.settings.response_bindings;
+        let next = Self::new(parts);
+        Self {
+            sequence: Arc::clone(&former.sequence),
+            decoders: Arc::clone(&former.decoders),
+            pace: Arc::clone(&former.pace),
+            bindings: if same { former.bindings.clone() } else { next.bindings },
+            ..next
+        }
     }
 
     /// A director over these parts.
@@ -136,7 +152,7 @@ impl Director {
             reporters,
             profile_names,
             policy_names,
-            sequence: AtomicU64::new(0),
+            sequence: Arc::default(),
             scheduler_metrics,
             processing,
             extproc,

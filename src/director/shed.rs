@@ -4,7 +4,7 @@ use std::future::{Future, ready};
 use std::pin::Pin;
 use std::sync::Arc;
 
-use super::{Admission, AdmissionCall, AdmissionPlace, Reason, Refusal};
+use super::{Admission, AdmissionCall, AdmissionPlace, Outlook, Reason, Refusal};
 use crate::clock;
 use crate::flow::detector::Detector;
 use crate::flow::saturation;
@@ -44,6 +44,10 @@ impl Shedding {
 }
 
 impl Admission for Shedding {
+    fn outlook(&self, call: &AdmissionCall<'_>) -> Outlook {
+        Outlook { refusal: self.decide(call).err(), ..Outlook::default() }
+    }
+
     fn admit<'a>(
         &'a self,
         call: AdmissionCall<'a>,

@@ -73,6 +73,7 @@ pub(super) fn parts(ports: &[u16], parsers: &Parsers) -> DirectorParts {
             .map(|kind| metrics.timed_parser(*kind, kind.type_name(), &kind.type_name().into()))
             .collect(),
         prefix_match: None,
+        shown_matches: None,
         admission: None,
         inflight: None,
         budget: Arc::new(BodyBudget::new(0)),

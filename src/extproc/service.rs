@@ -25,6 +25,8 @@ use super::settings::ExtProcSettings;
 use super::stream::{Conversation, Shared};
 use super::stream_count::StreamCount;
 use super::wire::{ProcessingRequest, ProcessingResponse, Request as RequestMessage};
+use arc_swap::ArcSwap;
+
 use crate::director::{DEFAULT_FLOW, Director, Reason, Refusal};
 use crate::metrics::{Metrics, RequestLabels};
 use crate::request::Headers;
@@ -44,9 +46,9 @@ impl std::fmt::Debug for ExtProc {
 }
 
 impl ExtProc {
-    /// A service that asks `director`.
+    /// A service that asks `director`. Each request is decided by the one that is there when it begins.
     pub fn new(
-        director: Arc<Director>,
+        director: Arc<ArcSwap<Director>>,
         metrics: &Metrics,
         tracing: Tracing,
         settings: ExtProcSettings,

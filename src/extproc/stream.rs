@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use futures_util::Stream;
 use tonic::body::Body;
 use tonic::{Code as GrpcCode, Status};
@@ -29,7 +30,8 @@ type Deciding = Pin<Box<dyn Future<Output = (RoutingResult, Span)> + Send>>;
 
 /// The state that all streams share.
 pub(super) struct Shared {
-    pub(super) director: Arc<Director>,
+    /// The director of requests that begin now.
+    pub(super) director: Arc<ArcSwap<Director>>,
     pub(super) metrics: ExtProcMetrics,
     /// Series of requests that were refused before anything was known of them.
     pub(super) unknown: RequestMetrics,
@@ -147,7 +149,7 @@ impl Conversation {
     }
 
     fn decide(&mut self, ask: Ask) {
-        let director = Arc::clone(&self.shared.director);
+        let director = self.shared.director.load_full();
         let received = self.received;
         let mut span = self.shared.tracing.request_span(&ask.headers, &self.carried, received.elapsed());
         self.deciding = Some(Box::pin(async move {

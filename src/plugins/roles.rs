@@ -52,8 +52,8 @@ impl std::fmt::Debug for StateReader {
     }
 }
 
-/// The extension points one configured plugin takes part in.
-#[derive(Default)]
+/// The extension points one configured plugin takes part in. A clone is the same plugin.
+#[derive(Clone, Default)]
 pub struct Roles {
     /// Rules candidates out.
     pub filter: Option<Arc<dyn Filter>>,

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -16,6 +17,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 use super::Port;
@@ -34,6 +36,17 @@ const BODY: Duration = Duration::from_secs(5);
 
 /// Largest body of a request; a log level needs a few bytes.
 const BODY_BYTES: usize = 1024;
+
+/// A page whose requests may have larger bodies, a few at once.
+#[derive(Clone, Debug)]
+pub struct LargeBodies {
+    /// Path of the page.
+    pub path: &'static str,
+    /// Largest body, in bytes.
+    pub bytes: usize,
+    /// Requests that are read and answered at once; more get 429.
+    pub places: Arc<Semaphore>,
+}
 
 /// Bytes of a request's head, and bytes of an answer that wait for the client to take them.
 const BUFFER: usize = 64 << 10;
@@ -54,17 +67,30 @@ pub struct ClientAddress(pub SocketAddr);
 
 /// Serves pages on `port` until `shutdown` resolves; then answers that are under way get 5 s to finish. `answer` gets
 /// whole requests.
-pub async fn serve_pages<A, F>(mut port: Port, answer: A, shutdown: impl Future<Output = ()>)
-where
+pub async fn serve_pages<A, F>(
+    mut port: Port,
+    large: LargeBodies,
+    answer: A,
+    shutdown: impl Future<Output = ()>,
+) where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
 {
     let writers = Writers::default();
     port.send_buffer = Some(SEND_BUFFER);
-    port.run(shutdown, move |io, client| connection(io, client, writers.clone(), answer.clone())).await;
+    port.run(shutdown, move |io, client| {
+        connection(io, client, writers.clone(), large.clone(), answer.clone())
+    })
+    .await;
 }
 
-async fn connection<A, F>(io: Io, client: Client, writers: Writers, answer: A) -> Result<(), Ended>
+async fn connection<A, F>(
+    io: Io,
+    client: Client,
+    writers: Writers,
+    large: LargeBodies,
+    answer: A,
+) -> Result<(), Ended>
 where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
@@ -72,7 +98,9 @@ where
     let Client { address, closing, peer } = client;
     let service = {
         let peer = peer.clone();
-        service_fn(move |request| exchange(request, address, peer.clone(), writers.clone(), answer.clone()))
+        service_fn(move |request| {
+            exchange(request, address, peer.clone(), writers.clone(), large.clone(), answer.clone())
+        })
     };
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -113,6 +141,7 @@ async fn exchange<A, F>(
     address: SocketAddr,
     peer: Peer,
     writers: Writers,
+    large: LargeBodies,
     answer: A,
 ) -> Result<Response<Page>, Infallible>
 where
@@ -120,11 +149,28 @@ where
     F: Future<Output = Response<Bytes>>,
 {
     let (head, body) = request.into_parts();
+    // A large body needs one of a few places until its request is answered.
+    let (limit, _place) = if head.uri.path() == large.path {
+        let Ok(place) = Arc::clone(&large.places).try_acquire_owned() else {
+            let text = "too many requests of this kind at once\n";
+            return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, text));
+        };
+        (large.bytes, Some(place))
+    } else {
+        (BODY_BYTES, None)
+    };
     // Until the whole request is there, the connection is one that does nothing.
-    let body = match timeout(BODY, Limited::new(body, BODY_BYTES).collect()).await {
+    let body = match timeout(BODY, Limited::new(body, limit).collect()).await {
         Ok(Ok(body)) => body.to_bytes(),
         Ok(Err(_)) => {
-            return Ok(refusal(StatusCode::PAYLOAD_TOO_LARGE, "the body is longer than 1024 bytes\n"));
+            return Ok(refusal(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                if limit == BODY_BYTES {
+                    "the body is longer than 1024 bytes\n"
+                } else {
+                    "the body is longer than this page takes\n"
+                },
+            ));
         }
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 5 s\n")),
     };

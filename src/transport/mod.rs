@@ -25,7 +25,7 @@ mod writers;
 
 pub use certificate::{Identity, Renewal};
 pub use connections::Connections;
-pub use http1::{ClientAddress, serve_pages};
+pub use http1::{ClientAddress, LargeBodies, serve_pages};
 pub use http2::{GrpcService, Http2Settings, serve_grpc, serve_grpc_while};
 pub use lazy_timer::LazyTimer;
 pub use peer_tls::PeerTls;

@@ -236,3 +236,64 @@ async fn explain(stack: &Stack, arguments: &[&str]) -> String {
     assert!(output.status.success(), "{arguments:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
     text
 }
+
+/// A dry run of this document: its status, and its answer or what is wrong.
+async fn dry_run(stack: &Stack, document: &Value) -> (u16, Value) {
+    let reply = Client::http1(stack.pointsman.metrics).post("/debug/decide", document).await;
+    let answer = serde_json::from_slice(&reply.body).unwrap_or_else(|_| Value::from(reply.text()));
+    (reply.status, answer)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_says_what_a_request_would_get_and_books_nothing() {
+    let stack = stack(&[]).await;
+    let body = chat(&"the same long story ".repeat(80), 1, false);
+    let document = json!({"path": "/v1/chat/completions", "headers": {FAIRNESS: "nobody"}, "body": body});
+    let (status, cold) = dry_run(&stack, &document).await;
+    assert_eq!((status, cold["cached_tokens"].as_u64()), (200, Some(0)), "{cold}");
+    assert_eq!(
+        (cold["would_wait"].as_bool(), cold["queue_wait_estimate_ms"].as_u64()),
+        (Some(false), Some(0))
+    );
+    let (_, again) = dry_run(&stack, &document).await;
+    assert_eq!(again["cached_tokens"], 0, "the first dry run taught no index anything");
+    assert_eq!(page(&stack, "/debug/decisions").await["kept"], 0, "it has no record");
+    stack.assert_idle().await;
+
+    let reply = stack.client().post("/v1/chat/completions", &body).await;
+    assert_eq!(reply.status, 200);
+    stack.assert_idle().await;
+    let (_, warm) = dry_run(&stack, &document).await;
+    let tokens = warm["prompt"]["tokens"].as_u64().unwrap();
+    let cached = warm["cached_tokens"].as_u64().unwrap();
+    assert!(cached > 0 && cached <= tokens, "{warm}");
+    assert_eq!(warm["prefill_tokens"].as_u64(), Some(tokens - cached));
+    let winner =
+        warm["candidates"].as_array().unwrap().iter().find(|row| row["endpoint"] == warm["endpoint"]);
+    let served = stack.fleet.named(reply.header("x-sim-server")).addr.to_string();
+    assert_eq!(winner.unwrap()["address"], served, "it would go where the prompt is");
+    assert_sums(&warm["profiles"][0]);
+    assert_eq!(drawn_again(&warm["profiles"][0]), warm["endpoint"].as_str().unwrap());
+
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), body.to_string()).unwrap();
+    let words = explain(&stack, &["--request", file.path().to_str().unwrap()]).await;
+    assert!(words.contains("outcome: dry_run") && words.contains("cached tokens predicted"), "{words}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn dry_runs_that_are_malformed_or_too_large_are_turned_away() {
+    let stack = stack(&[]).await;
+    let (status, problem) = dry_run(&stack, &json!({"modle": "m"})).await;
+    assert_eq!(status, 400);
+    assert!(problem.as_str().unwrap().contains("modle"), "{problem}");
+    let (status, refused) =
+        dry_run(&stack, &json!({"path": "/v1/chat/completions", "body": "no object"})).await;
+    assert_eq!((status, refused["refusal"]["reason"].as_str()), (200, Some("invalid_body")), "{refused}");
+    assert_eq!(refused["endpoint"], Value::Null);
+    let (status, _) = dry_run(&stack, &json!({"body": "x".repeat(3 << 20)})).await;
+    assert_eq!(status, 413);
+    let other =
+        Client::http1(stack.pointsman.metrics).post("/debug/log-level", &json!("x".repeat(2000))).await;
+    assert_ne!(other.status, 200, "other pages take small bodies alone");
+}

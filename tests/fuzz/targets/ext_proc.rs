@@ -74,6 +74,7 @@ fn world() -> World {
             .map(|kind| metrics.timed_parser(*kind, kind.type_name(), &kind.type_name().into()))
             .collect(),
         prefix_match: plan.prefix_match,
+        shown_matches: plan.shown_matches,
         admission: None,
         inflight: None,
         budget: Arc::clone(&budget),
@@ -89,7 +90,8 @@ fn world() -> World {
         },
         ..ExtProcSettings::default()
     };
-    let service = ExtProc::new(Arc::new(director), &metrics, Tracing::off(), settings);
+    let service =
+        ExtProc::new(Arc::new(arc_swap::ArcSwap::from_pointee(director)), &metrics, Tracing::off(), settings);
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .start_paused(true)

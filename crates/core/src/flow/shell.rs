@@ -269,6 +269,11 @@ impl Controller {
         self.state.lock().gate.unplaced()
     }
 
+    /// True if the pool is so full that a request waits, whatever its priority.
+    pub fn is_full(&self) -> bool {
+        self.load.fill(self.unplaced(), now()).gating >= 1.0
+    }
+
     /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without
     /// eviction.
     pub fn reclaim(&self) -> Option<(f64, f64)> {

@@ -1,0 +1,119 @@
+//! Dry runs, wired: a document becomes a request, and the decision a document.
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use crate::admin::DryRunner;
+use crate::director::{Ask, BodySeen, Director, DryRun, SubsetHint};
+use crate::request::Headers;
+
+/// A request as a document.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Described {
+    /// Path with which it would come.
+    #[serde(default)]
+    path: Option<String>,
+    /// Headers by name.
+    #[serde(default)]
+    headers: Map<String, Value>,
+    /// The body: a document, or text as it stands.
+    #[serde(default)]
+    body: Option<Value>,
+    /// Endpoints that the proxy would allow, as `ip:port` or `ip`.
+    #[serde(default)]
+    subset: Option<Vec<String>>,
+}
+
+/// Decides for nobody, with the director that serves then.
+pub(super) fn runner(director: Arc<ArcSwap<Director>>) -> DryRunner {
+    Arc::new(move |document: Bytes| {
+        let director = director.load_full();
+        Box::pin(async move {
+            let ask = ask(&document)?;
+            answer(director.dry_run(ask).await)
+        })
+    })
+}
+
+fn ask(document: &[u8]) -> Result<Ask, String> {
+    let described: Described = serde_json::from_slice(document).map_err(|error| {
+        format!("expected {{path, headers, body}} in JSON, with subset if need be: {error}")
+    })?;
+    let body = match described.body {
+        None | Some(Value::Null) => Bytes::new(),
+        Some(Value::String(text)) => text.into(),
+        Some(document) => document.to_string().into(),
+    };
+    let path = described.path.unwrap_or_else(|| usual_path(&body).to_owned());
+    let mut headers = Headers::new();
+    headers.push(Bytes::from_static(b":path"), Bytes::from(path));
+    headers.push(Bytes::from_static(b":method"), Bytes::from_static(b"POST"));
+    for (name, value) in described.headers {
+        let values = match value {
+            Value::Array(values) => values,
+            value => vec![value],
+        };
+        for value in values {
+            let Value::String(text) = value else {
+                return Err(format!("headers.{name}: got {value}, expected text or a list of texts"));
+            };
+            headers.push(Bytes::from(name.to_ascii_lowercase()), Bytes::from(text));
+        }
+    }
+    let hint = described.subset.map_or(SubsetHint::Absent, SubsetHint::Addresses);
+    let body_seen = if body.is_empty() { BodySeen::None } else { BodySeen::Whole };
+    Ok(Ask { headers, body, body_seen, hint })
+}
+
+/// The path of a body where none is given.
+fn usual_path(body: &[u8]) -> &'static str {
+    let chat = serde_json::from_slice::<Value>(body).is_ok_and(|body| body.get("messages").is_some());
+    if chat { "/v1/chat/completions" } else { "/v1/completions" }
+}
+
+/// The record, and beside it what a router of models asks for.
+fn answer(run: DryRun) -> Result<Value, String> {
+    let DryRun { view, would_wait, queue_wait } = run;
+    let cached = view.outcome.predicted_cached_tokens.unwrap_or(0).min(view.prompt.tokens);
+    let prefill = view.prompt.tokens - cached;
+    let mut answer = serde_json::to_value(view).map_err(|error| error.to_string())?;
+    answer["outcome"]["state"] = if answer["refusal"].is_null() { "dry_run" } else { "refused" }.into();
+    answer["cached_tokens"] = json!(cached);
+    answer["prefill_tokens"] = json!(prefill);
+    answer["would_wait"] = json!(would_wait);
+    answer["queue_wait_estimate_ms"] = json!(queue_wait.as_millis() as u64);
+    if answer["endpoint"].is_null() {
+        answer["endpoint"] = Value::Null;
+    }
+    Ok(answer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_document_becomes_a_request_and_what_is_wrong_with_it_is_named() {
+        let text = r#"{"body":{"messages":[]},"headers":{"X-A":["1","2"]},"subset":["10.0.0.1"]}"#;
+        let asked = ask(text.as_bytes()).unwrap();
+        assert_eq!(asked.headers.text(":path"), Some("/v1/chat/completions"));
+        assert_eq!(asked.headers.text("x-a"), Some("1"));
+        assert_eq!(asked.body, r#"{"messages":[]}"#);
+        assert_eq!(asked.hint, SubsetHint::Addresses(vec!["10.0.0.1".into()]));
+        let plain = ask(br#"{"path":"/v1/models"}"#).unwrap();
+        assert_eq!((plain.body_seen, plain.hint), (BodySeen::None, SubsetHint::Absent));
+        for (text, part) in [
+            ("[]", "{path, headers, body}"),
+            (r#"{"modle":"m"}"#, "modle"),
+            (r#"{"headers":{"a":1}}"#, "headers.a: got 1"),
+        ] {
+            let error = ask(text.as_bytes()).unwrap_err();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+}
