@@ -234,11 +234,11 @@ impl Services {
         let known = settings.metrics_client_ca.is_some() || access.is_some();
         let decisions = deciding::records(settings.decision_records, &metrics);
         let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, settings.remote_log_level || known);
-        let pages = AdminState { decisions: decisions.clone(), ..pages };
         let extproc = settings.streams.service(&metrics);
-        let kept = Kept { decisions, budget: Arc::clone(&extproc.machine.budget) };
+        let kept = Kept { decisions: decisions.clone(), budget: Arc::clone(&extproc.machine.budget) };
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director.clone(), kept);
-        let pages = AdminState { dry_runs: Some(dry_runs::runner(Arc::clone(&director))), ..pages };
+        let dry_runs = Some(dry_runs::runner(Arc::clone(&director)));
+        let pages = AdminState { decisions, dry_runs, ..pages };
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
