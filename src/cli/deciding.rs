@@ -2,8 +2,6 @@
 
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
-
 use super::background::INFLIGHT_PRODUCER;
 use super::holding::Holding;
 use crate::config::Plan;
@@ -35,7 +33,7 @@ pub(super) fn director(
     holding: Option<&Holding>,
     settings: DirectorSettings,
     kept: Kept,
-) -> Arc<ArcSwap<Director>> {
+) -> Arc<Director> {
     let admission: Arc<dyn Admission> = match holding {
         Some(holding) => {
             Arc::new(QueuedAdmission::new(Arc::clone(&holding.controller), holding.metrics.clone()))
@@ -72,7 +70,7 @@ pub(super) fn director(
         settings,
     });
     director.warm_up();
-    Arc::new(ArcSwap::from_pointee(director))
+    Arc::new(director)
 }
 
 /// The hooks of each plugin together, for they share its state.

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
+use arc_swap::ArcSwap;
 use serde_json::{Value, json};
 
 use super::autoscaling::{self, Demand};
@@ -237,6 +238,7 @@ impl Services {
         let extproc = settings.streams.service(&metrics);
         let kept = Kept { decisions: decisions.clone(), budget: Arc::clone(&extproc.machine.budget) };
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director.clone(), kept);
+        let director = Arc::new(ArcSwap::new(director));
         let dry_runs = Some(dry_runs::runner(Arc::clone(&director)));
         let pages = AdminState { decisions, dry_runs, ..pages };
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
