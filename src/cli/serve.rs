@@ -228,8 +228,7 @@ impl Services {
         let peering = Peering::new(settings, way, (&pool, &plan), holding.as_ref(), &metrics)?;
         let background =
             Background::new(settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
-        let (draining, ready) =
-            (Arc::new(AtomicBool::new(false)), Arc::new(AtomicBool::new(peering.is_none())));
+        let (draining, ready) = (Arc::default(), Arc::new(AtomicBool::new(peering.is_none())));
         let health = health_service(&plan, &pool, (&ready, &draining), leadership, warm);
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
@@ -239,8 +238,7 @@ impl Services {
         let kept = Kept { decisions: decisions.clone(), budget: Arc::clone(&extproc.machine.budget) };
         let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director.clone(), kept);
         let director = Arc::new(ArcSwap::new(director));
-        let dry_runs = Some(dry_runs::runner(Arc::clone(&director)));
-        let pages = AdminState { decisions, dry_runs, ..pages };
+        let pages = AdminState { decisions, dry_runs: Some(dry_runs::runner(&director)), ..pages };
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
