@@ -19,8 +19,8 @@ use crate::pool::{
 use crate::prefix::PrefixMatch;
 use crate::request::{Headers, Inference, MediaEstimate, MediaKind, Tokenized, TokenizedPrompt};
 use crate::scheduling::{
-    Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, HeaderEdits, Mask, Produced,
-    ProfileResult, RequestView, Stages,
+    Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, HeaderEdits, Mask, PluginState,
+    Produced, ProfileResult, RequestView, Stages,
 };
 
 /// An endpoint `default/<name>` with what its last scrape said.
@@ -396,6 +396,18 @@ impl Fleet {
         chosen: &[Option<usize>],
         scored: &[u32],
     ) {
+        assert!(self.forwarded(roles, request, columns, chosen, scored).is_none());
+    }
+
+    /// The same; what the hook keeps.
+    pub(crate) fn forwarded(
+        &self,
+        roles: &Roles,
+        request: &Request,
+        columns: &Columns,
+        chosen: &[Option<usize>],
+        scored: &[u32],
+    ) -> PluginState {
         let decision = self.decision(chosen, scored);
         let profiles = ["default".into(), "prefill".into(), "encode".into()];
         self.call(request, columns, |call| {
@@ -403,7 +415,7 @@ impl Fleet {
                 DecidedCall { call: *call, decision: &decision, profiles: &profiles[..chosen.len()] };
             let mut headers = HeaderEdits::default();
             let state = roles.pre_request.as_ref().unwrap().before_forward(&decided, &mut headers);
-            assert!(matches!(state, Ok(None)));
-        });
+            state.unwrap_or_else(|_| panic!("the hook refused the request"))
+        })
     }
 }

@@ -10,6 +10,11 @@ use super::load::{self, PREFIXES, REQUESTS};
 use super::stack::{Envoy, Fleet, Folder, Picker};
 use super::table::{self, Run};
 
+/// The reference's default, which is the built-in one.
+pub(super) const DEFAULT: &str = include_str!("../../../config/default.yaml");
+/// What the figures of `docs/routing-quality.md` recommend.
+pub(super) const RECOMMENDED: &str = include_str!("../../../config/recommended.yaml");
+
 /// Simulated servers.
 const SERVERS: usize = 4;
 
@@ -35,15 +40,22 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
          1. by turns, straight to the servers ..."
     ))?;
     let by_turns = by_turns(&program, &bodies, folder.path()).await?;
-    say("2. through Envoy and Pointsman, to fresh servers ...")?;
+    say("2. through Envoy and Pointsman with the default configuration, to fresh servers ...")?;
+    let default = {
+        let fleet = Fleet::start(&program, SERVERS, folder.path()).await?;
+        let picker = Picker::start(&program, DEFAULT, &fleet, folder.path()).await?;
+        let envoy = Envoy::start(&args.envoy, &picker, folder.path()).await?;
+        measure("default", &fleet, &bodies, &[envoy.addr]).await?
+    };
+    say("3. the same with the recommended configuration, to fresh servers ...")?;
     let fleet = Fleet::start(&program, SERVERS, folder.path()).await?;
-    let picker = Picker::start(&program, &fleet, folder.path()).await?;
+    let picker = Picker::start(&program, RECOMMENDED, &fleet, folder.path()).await?;
     let envoy = Envoy::start(&args.envoy, &picker, folder.path()).await?;
-    let picked = measure("Pointsman", &fleet, &bodies, &[envoy.addr]).await?;
+    let picked = measure("recommended", &fleet, &bodies, &[envoy.addr]).await?;
 
     let names: Vec<String> = fleet.servers.iter().map(|(name, _)| name.clone()).collect();
-    let failed = picked.failed;
-    say(&format!("\n{}", table::write(&names, &[by_turns, picked])))?;
+    let failed = default.failed + picked.failed;
+    say(&format!("\n{}", table::write(&names, &[by_turns, default, picked])))?;
     if !args.once {
         say(&hints(&envoy, &picker, &fleet))?;
         super::super::stop::stop_signal().await;

@@ -102,12 +102,17 @@ pub(super) struct Picker {
 }
 
 impl Picker {
-    /// Starts the picker for these servers and waits until it has read all their metrics.
-    pub(super) async fn start(program: &Path, fleet: &Fleet, folder: &Path) -> anyhow::Result<Self> {
+    /// Starts the picker with this configuration for these servers, and waits until it has read all their metrics.
+    pub(super) async fn start(
+        program: &Path,
+        scheduling: &str,
+        fleet: &Fleet,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let endpoints = folder.join("endpoints.yaml");
         std::fs::write(&endpoints, endpoints_file(&fleet.servers))?;
         let config = folder.join("epp.yaml");
-        std::fs::write(&config, config_file(&endpoints))?;
+        std::fs::write(&config, config_file(scheduling, &endpoints))?;
         let args =
             ["--pool-name", "demo", "--bind-address", "127.0.0.1", "--print-addresses", "--tracing=false"];
         let args =
@@ -177,31 +182,19 @@ fn endpoints_file(servers: &[(String, SocketAddr)]) -> String {
     std::iter::once("endpoints:\n".to_owned()).chain(servers.iter().map(line)).collect()
 }
 
-fn config_file(endpoints: &Path) -> String {
-    format!(
-        "apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- type: file-discovery
-  parameters: {{path: \"{}\", watchFile: true}}
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: prefix-cache-scorer
-- type: no-hit-lru-scorer
-- type: max-score-picker
-schedulingProfiles:
-- name: default
-  plugins:
-  - {{pluginRef: queue-scorer, weight: 2}}
-  - {{pluginRef: kv-cache-utilization-scorer, weight: 2}}
-  - {{pluginRef: prefix-cache-scorer, weight: 3}}
-  - {{pluginRef: no-hit-lru-scorer, weight: 2}}
-  - pluginRef: max-score-picker
-dataLayer:
-  discovery: {{pluginRef: file-discovery}}
-",
+/// The configuration, with endpoints from this file.
+fn config_file(scheduling: &str, endpoints: &Path) -> String {
+    let discovery = "dataLayer:\n  discovery: {pluginRef: file-discovery}\n";
+    let found = format!(
+        "\nplugins:\n- type: file-discovery\n  parameters: {{path: \"{}\", watchFile: true}}\n",
         endpoints.display()
-    )
+    );
+    let text = scheduling.replacen("\nplugins:\n", &found, 1);
+    if text.contains("\ndataLayer:\n") {
+        text.replacen("\ndataLayer:\n", &format!("\n{discovery}"), 1)
+    } else {
+        text + discovery
+    }
 }
 
 fn envoy_file(grpc: SocketAddr) -> String {
@@ -249,6 +242,16 @@ mod tests {
             assert!(!text.contains(port), "{port}");
         }
         assert_eq!(text.matches("port_value: 41001").count(), 1);
+    }
+
+    #[test]
+    fn both_configurations_of_the_demo_take_their_endpoints_from_its_file() {
+        for scheduling in [super::super::play::DEFAULT, super::super::play::RECOMMENDED] {
+            let text = config_file(scheduling, Path::new("endpoints.yaml"));
+            assert_eq!(text.matches("path: \"endpoints.yaml\"").count(), 1, "{text}");
+            assert_eq!(text.matches("discovery: {pluginRef: file-discovery}").count(), 1, "{text}");
+            assert_eq!(text.matches("dataLayer:").count(), 1, "{text}");
+        }
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) struct Run {
     pub(super) cached: f64,
 }
 
-/// Both runs side by side. `servers` are all names, the last of which is the busy one.
+/// The runs side by side. `servers` are all names, the last of which is the busy one.
 pub(super) fn write(servers: &[String], runs: &[Run]) -> String {
     let mut text = String::new();
     let width = servers.len() * 8;
@@ -54,7 +54,7 @@ pub(super) fn write(servers: &[String], runs: &[Run]) -> String {
         );
     }
     if let Some(busy) = servers.last() {
-        let _ = writeln!(text, "* {busy} was kept busy by other clients in both runs");
+        let _ = writeln!(text, "* {busy} was kept busy by other clients in all runs");
     }
     text
 }

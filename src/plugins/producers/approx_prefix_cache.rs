@@ -77,6 +77,8 @@ struct Params {
     max_prefix_blocks_to_match: i64,
     /// Blocks that an endpoint is taken to cache, unless it says.
     lru_capacity_per_server: i64,
+    /// Count a reported capacity in tokens: blocks of the endpoint that are smaller than those of the index hold less.
+    capacity_in_tokens: bool,
 }
 
 impl Default for Params {
@@ -88,6 +90,7 @@ impl Default for Params {
             max_prefix_tokens_to_match: 131_072,
             max_prefix_blocks_to_match: 2048,
             lru_capacity_per_server: DEFAULT_CAPACITY,
+            capacity_in_tokens: false,
         }
     }
 }
@@ -160,7 +163,13 @@ fn rules(cx: &mut BuildCx<'_>) -> Result<Rules, BuildError> {
         }
         capacity => capacity.min(MAX_CAPACITY),
     };
-    Ok(Rules { auto_tune: params.auto_tune, block_size, limit, capacity: capacity as usize })
+    Ok(Rules {
+        auto_tune: params.auto_tune,
+        block_size,
+        limit,
+        capacity: capacity as usize,
+        capacity_in_tokens: params.capacity_in_tokens,
+    })
 }
 
 /// How requests are cut and what endpoints are taken to hold.
@@ -172,6 +181,8 @@ struct Rules {
     limit: Limit,
     /// Entries of an endpoint that does not say how many it has.
     capacity: usize,
+    /// A reported capacity is counted in tokens.
+    capacity_in_tokens: bool,
 }
 
 /// How much of a prompt is matched.
@@ -198,7 +209,13 @@ impl Rules {
     }
 
     fn capacity(&self, endpoint: &Endpoint) -> usize {
-        match endpoint.load().num_blocks() {
+        let load = endpoint.load();
+        match load.num_blocks() {
+            blocks @ 1.. if self.auto_tune && self.capacity_in_tokens && load.block_size() > 0 => {
+                let own = load.block_size().max(SMALLEST_BLOCK_SIZE);
+                let tokens = i64::from(blocks) * i64::from(load.block_size());
+                (tokens / i64::from(own)).clamp(1, MAX_CAPACITY) as usize
+            }
             blocks @ 1.. if self.auto_tune => i64::from(blocks).min(MAX_CAPACITY) as usize,
             _ => self.capacity,
         }

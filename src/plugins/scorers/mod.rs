@@ -8,12 +8,16 @@ pub mod active_request;
 pub mod context_length_aware;
 pub mod endpoint_attribute;
 pub mod header_label_affinity;
+pub mod kv_block_cost;
 pub mod kv_cache_utilization;
+pub mod lmetric;
 pub mod load_aware;
 pub mod lora_affinity;
 pub mod mm_embeddings_cache;
 pub mod multicluster_load;
 pub mod no_hit_lru;
+pub mod outstanding_requests;
+pub mod prefill_wait;
 pub mod prefix_cache;
 pub mod queue;
 pub mod running_requests_size;
@@ -23,7 +27,9 @@ pub mod token_load;
 use std::sync::Arc;
 
 use crate::pool::Endpoint;
-use crate::scheduling::Call;
+use crate::prefix::{PrefixMatch, prompt_tokens};
+use crate::request::Tokenized;
+use crate::scheduling::{Call, Column};
 
 /// Scores `(max − x) / (max − min)` for a figure of which less is better; 1 for all if all are equal.
 fn least_is_best(call: &Call<'_>, out: &mut [f64], figure: impl Fn(&Arc<Endpoint>) -> u64) {
@@ -41,5 +47,28 @@ fn least_is_best(call: &Call<'_>, out: &mut [f64], figure: impl Fn(&Arc<Endpoint
     let range = (most - least) as f64;
     for score in out {
         *score = (most as f64 - *score) / range;
+    }
+}
+
+/// Turns figures of which less is better into scores: `(max − x) / (max − min)`, or 1 for all if all are equal.
+fn lowest_is_best(figures: &mut [f64]) {
+    let least = figures.iter().copied().fold(f64::INFINITY, f64::min);
+    let most = figures.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+    for figure in figures {
+        *figure = if most > least { (most - *figure) / (most - least) } else { 1.0 };
+    }
+}
+
+/// Tokens of the prompt that each endpoint would have to compute: those of blocks that are not matched there, or the
+/// whole prompt where nothing produces matches.
+fn uncached_tokens(call: &Call<'_>, matches: Column<PrefixMatch>, out: &mut [f64]) {
+    if let Some(matches) = call.column(matches) {
+        for (tokens, held) in out.iter_mut().zip(matches) {
+            *tokens = f64::from(held.total.saturating_sub(held.matched)) * f64::from(held.block_size);
+        }
+    } else {
+        let request = &call.request;
+        let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
+        out.fill(request.tokens.map_or_else(estimate, Tokenized::count) as f64);
     }
 }

@@ -115,6 +115,8 @@ pub struct Load {
     /// The same for waiting, running and KV-cache usage each: a page may stop showing one of them.
     read: [AtomicU64; 3],
     dispatched_at_reading: AtomicU64,
+    /// Requests in flight that the last reading counts.
+    in_flight_at_reading: AtomicU64,
     /// Scrapes in a row that got no answer at all.
     unanswered: AtomicU32,
     lora: ArcSwap<LoraReading>,
@@ -138,6 +140,7 @@ impl Load {
             updated: AtomicU64::new(0),
             read: Default::default(),
             dispatched_at_reading: AtomicU64::new(0),
+            in_flight_at_reading: AtomicU64::new(0),
             unanswered: AtomicU32::new(0),
             lora: ArcSwap::default(),
             attributes: Attributes::default(),
@@ -186,6 +189,24 @@ impl Load {
     /// Requests sent since the last reading was asked for, which it may therefore not count yet.
     pub fn dispatched_since_reading(&self) -> u64 {
         self.dispatched().saturating_sub(self.dispatched_at_reading.load(Relaxed))
+    }
+
+    /// Waiting and running requests at the last reading, plus what this process and its peers sent since, minus what of
+    /// that ended since; what they have in flight if nothing was ever read.
+    pub fn outstanding(&self) -> u64 {
+        self.carried_on(self.waiting().saturating_add(self.running()))
+    }
+
+    /// Waiting requests, carried on from the last reading in the same way.
+    pub fn waiting_by_now(&self) -> u64 {
+        match self.updated.load(Relaxed) {
+            0 => 0,
+            _ => self.carried_on(self.waiting()),
+        }
+    }
+
+    fn carried_on(&self, read: u64) -> u64 {
+        read.saturating_add(self.in_flight()).saturating_sub(self.in_flight_at_reading.load(Relaxed))
     }
 
     /// Waiting requests at the last reading; 0 if never read.
@@ -312,6 +333,8 @@ impl Load {
         for (key, value) in &reading.attributes {
             self.attributes.set(key, *value);
         }
+        let unread = self.dispatched().saturating_sub(dispatched_before);
+        self.in_flight_at_reading.store(self.in_flight().saturating_sub(unread), Relaxed);
         self.dispatched_at_reading.store(dispatched_before, Relaxed);
         self.updated.store(at, Relaxed);
     }
@@ -319,6 +342,7 @@ impl Load {
     /// Forgets what was read: it is another life of the server. What this process sent still counts.
     pub(super) fn forget_reading(&self) {
         self.updated.store(0, Relaxed);
+        self.in_flight_at_reading.store(0, Relaxed);
         self.read.iter().for_each(|read| read.store(0, Relaxed));
         self.waiting.store(0, Relaxed);
         self.running.store(0, Relaxed);
@@ -434,6 +458,23 @@ mod tests {
         assert_eq!(load.own(), Share { requests: 1, tokens: 10, dispatched: 1 });
         load.set_elsewhere(Share::default(), 0);
         assert_eq!((load.in_flight(), load.in_flight_tokens(), load.dispatched()), (1, 10, 3));
+    }
+
+    #[test]
+    fn a_reading_is_carried_on_by_what_was_sent_and_what_ended_since() {
+        let start = Instant::now();
+        let load = Load::new(start);
+        load.begin(1);
+        assert_eq!((load.outstanding(), load.waiting_by_now()), (1, 0), "never read");
+        let before = load.dispatched();
+        load.begin(1);
+        // The page counts the first request, and five of others.
+        let page = Reading { running: Some(4), waiting: Some(2), ..Reading::default() };
+        load.record(page, before, start);
+        assert_eq!((load.outstanding(), load.waiting_by_now()), (7, 3));
+        load.end();
+        load.end();
+        assert_eq!((load.outstanding(), load.waiting_by_now()), (5, 1));
     }
 
     #[test]

@@ -116,6 +116,8 @@ fn capacity_is_what_the_endpoint_says_or_else_what_is_configured() {
     };
     assert_eq!(held(pod("a"), Value::Null), 10);
     assert_eq!(held(pod("a").cache(16, 4), Value::Null), 4);
+    assert_eq!(held(pod("a").cache(16, 8), json!({"capacityInTokens": true})), 2, "128 tokens");
+    assert_eq!(held(pod("a").cache(128, 4), json!({"capacityInTokens": true})), 4, "its blocks are as large");
     assert_eq!(held(pod("a").cache(16, 0), Value::Null), 10);
     assert_eq!(held(pod("a").cache(16, 4), json!({"autoTune": false})), 10);
     assert_eq!(held(pod("a"), json!({"lruCapacityPerServer": 0})), 10);
