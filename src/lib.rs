@@ -9,7 +9,7 @@
 //! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks), [`simulate`] (decisions in virtual time) and [`cli`], the wiring. The simulated model server
 //! is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
 
-pub use pointsman_core::{clock, flow, pool, prefix, request, scheduling};
+pub use pointsman_core::{clock, flow, latency, pool, prefix, request, scheduling};
 
 pub mod document;
 pub mod metrics;

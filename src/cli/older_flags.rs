@@ -121,7 +121,7 @@ pub(super) const OLDER_FLAGS: &[OlderFlag] = &[
         "enable-latency-predictor",
         Takes::Switch,
         &["false"],
-        "latencies are not predicted, and requests go by the scorers of the configuration",
+        "latencies are predicted where the configuration lists predicted-latency-producer and latency-scorer",
     ),
     nothing(
         "watch-config-file",
@@ -268,7 +268,9 @@ mod tests {
         assert_eq!(warning("epp-mode", "classic"), None);
         assert!(warning("epp-mode", "stateless").unwrap().contains("share no state"));
         assert_eq!(warning("enable-latency-predictor", "false"), None);
-        assert!(warning("enable-latency-predictor", "true").unwrap().contains("not predicted"));
+        assert!(
+            warning("enable-latency-predictor", "true").unwrap().contains("lists predicted-latency-producer")
+        );
         assert_eq!(warning("destination-endpoint-hint-key", "x-gateway-destination-endpoint"), None);
     }
 }

@@ -46,48 +46,11 @@ const TYPES: &[MissingType] = &[
         "maxBatchSize",
         "balanceBy",
     ]),
-    MissingType::new("latency-scorer", "scorer", "endpoints get no score for their predicted latency").with(
-        &[
-            "compositeKVWeight",
-            "compositePrefixWeight",
-            "compositeQueueWeight",
-            "headroomSelectionStrategy",
-            "latencyPredictionInfoProducerName",
-            "prefixMatchInfoProducerName",
-            "tpotWeight",
-            "ttftWeight",
-        ],
-    ),
-    MissingType::new(
-        "latency-slo-admitter",
-        "admitter",
-        "sheddable requests are not refused for their predicted latency",
-    )
-    .with(&["latencyPredictionInfoProducerName"]),
     MissingType::new(
         "multicluster-file-discovery",
         "endpoint discovery",
         "endpoints of other clusters are not found",
     ),
-    MissingType::new("predicted-latency-producer", "data producer", "no latency is predicted").with(&[
-        "contextTTL",
-        "encoderCacheMatchInfoProducerName",
-        "endpointRoleLabel",
-        "inFlightLoadProducerName",
-        "maxDecodeTokenSamplesForPrediction",
-        "predictInProduce",
-        "prefixMatchInfoProducerName",
-        "samplingMean",
-        "sloBufferFactor",
-        "streamingMode",
-        "useEncoderCacheFeatures",
-    ]),
-    MissingType::new(
-        "slo-headroom-tier-filter",
-        "filter",
-        "endpoints are not sorted by their headroom to the latency objective",
-    )
-    .with(&["epsilonExploreNeg", "latencyPredictionInfoProducerName"]),
 ];
 
 /// The missing type of this name.

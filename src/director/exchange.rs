@@ -69,6 +69,7 @@ pub struct Exchange {
     first_byte: Option<Instant>,
     last_chunk: Option<Instant>,
     response_bytes: u64,
+    chunks: u64,
     error: bool,
     done: bool,
     /// The connection became a tunnel, which ends when it is closed.
@@ -102,6 +103,7 @@ impl Exchange {
             first_byte: None,
             last_chunk: None,
             response_bytes: 0,
+            chunks: 0,
             error: false,
             done,
             upgraded: false,
@@ -199,6 +201,7 @@ impl Exchange {
             return;
         }
         self.response_bytes += chunk.len() as u64;
+        self.chunks += 1;
         if self.first_byte.is_none() {
             self.first_byte = Some(now);
             self.parts.stages.clear();
@@ -206,7 +209,7 @@ impl Exchange {
                 inflight.release_tokens();
             }
             self.parts.claim.ease();
-            self.tell_first_token(now);
+            self.tell_first_byte(now);
         }
         if let Some(last) = self.last_chunk.replace(now)
             && self.parts.streaming
@@ -215,13 +218,14 @@ impl Exchange {
         }
     }
 
-    fn tell_first_token(&mut self, now: Instant) {
-        if !self.parts.streaming || self.error {
+    fn tell_first_byte(&mut self, now: Instant) {
+        if self.error {
             return;
         }
+        let streamed = self.parts.streaming;
         for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
-            if let Some(response) = &hook.response {
-                response.plugin.on_first_token(state, now);
+            if let Some(end) = &hook.end {
+                end.plugin.on_first_byte(now, streamed, state);
             }
         }
     }
@@ -247,7 +251,7 @@ impl Exchange {
                 self.reported = reporters.filter_map(|it| it.call(|plugin| plugin.report(usage))).collect();
             }
         }
-        self.tell_hooks(usage.as_ref(), complete);
+        self.tell_hooks(usage.as_ref(), ended, now);
         if self.begun {
             self.parts.metrics.response_done(ResponseStats {
                 received: self.parts.received,
@@ -264,8 +268,7 @@ impl Exchange {
         self.parts.processing.response(self.spent);
     }
 
-    fn tell_hooks(&mut self, usage: Option<&Usage>, complete: bool) {
-        let ended = self.how_it_ended(complete);
+    fn tell_hooks(&mut self, usage: Option<&Usage>, ended: ResponseEnd, now: Instant) {
         let targets = self.parts.decision.targets();
         let Some(endpoint) = targets.get(self.served_by).or_else(|| targets.first()) else { return };
         let call = EndedCall {
@@ -274,6 +277,10 @@ impl Exchange {
             decision: &self.parts.decision,
             usage,
             succeeded: matches!(ended, ResponseEnd::Complete | ResponseEnd::ClosedAfterUsage),
+            streamed: self.parts.streaming,
+            now,
+            first_byte: self.first_byte,
+            chunks: self.chunks,
         };
         for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
             if let Some(end) = &hook.end {

@@ -126,3 +126,13 @@ pub(super) const QUEUE_SECONDS: &[f64] =
 /// Seconds from telling a running request to stop to its end.
 pub(super) const REVOCATION_SECONDS: &[f64] =
     &[0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+/// Seconds: the time between two tokens, as the producer of predictions shows it.
+pub(super) const PREDICTED_TPOT_SECONDS: &[f64] = &[
+    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.8,
+    1.0, 1.5, 2.0, 3.0, 4.5, 6.0, 12.0, 18.0, 24.0, 30.0, 36.0, 48.0, 60.0, 90.0, 120.0, 180.0, 270.0, 360.0,
+];
+
+/// Seconds: making a prediction.
+pub(super) const PREDICTION_SECONDS: &[f64] =
+    &[0.0001, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];

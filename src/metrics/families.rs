@@ -22,6 +22,7 @@ use super::kubernetes::KubernetesMetrics;
 use super::kv_events::{KvEventFamilies, KvEventMetrics};
 use super::label_sets::LabelSets;
 use super::labels::RequestLabels;
+use super::latency::{LatencyFamilies, LatencyMetrics};
 use super::lines::LineFamilies;
 use super::peers::PeerMetrics;
 use super::pool::{PoolCollector, PoolFamilies};
@@ -75,6 +76,7 @@ struct Families {
     encoder_cache: EncoderCacheFamilies,
     kv_events: KvEventFamilies,
     proof: Arc<ProofFamilies>,
+    latency: LatencyFamilies,
     discovery: DiscoveryMetrics,
     kubernetes: KubernetesMetrics,
     lines: LineFamilies,
@@ -141,6 +143,7 @@ impl Metrics {
             encoder_cache: EncoderCacheFamilies::register(&registry),
             kv_events: KvEventFamilies::register(&registry),
             proof: Arc::new(ProofFamilies::register(&registry, Arc::clone(&models))),
+            latency: LatencyFamilies::register(&registry, Arc::clone(&models), gate(100, "latency")),
             discovery: DiscoveryMetrics::register(&registry),
             kubernetes: KubernetesMetrics::register(&registry),
             lines: LineFamilies::register(&registry),
@@ -204,6 +207,11 @@ impl Metrics {
     /// Handles of what replicas tell each other.
     pub fn peers(&self) -> PeerMetrics {
         self.families.peers.clone()
+    }
+
+    /// Handles of a producer of latency predictions.
+    pub fn latency(&self, kind: &str, name: &str) -> LatencyMetrics {
+        self.families.latency.producer(kind, name)
     }
 
     /// Handles of what engines tell of their caches.

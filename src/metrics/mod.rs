@@ -15,6 +15,8 @@ mod election;
 mod encode;
 mod encoder_cache;
 mod endpoints;
+#[cfg(test)]
+mod exercise;
 mod extproc;
 mod families;
 mod family;
@@ -29,6 +31,7 @@ mod kubernetes;
 mod kv_events;
 mod label_sets;
 mod labels;
+mod latency;
 mod lines;
 #[cfg(test)]
 mod page_doc;
@@ -64,6 +67,7 @@ pub use inflight::{InflightMetrics, InflightShare};
 pub use kubernetes::{KubernetesMetrics, WatchMetrics};
 pub use kv_events::KvEventMetrics;
 pub use labels::RequestLabels;
+pub use latency::{LatencyLabels, LatencyMetrics};
 pub use peers::PeerMetrics;
 pub use pool::PoolCollector;
 pub use ports::{ConnectionEnd, PortMetrics};

@@ -32,6 +32,11 @@ const LABELS: &[(&str, &str)] = &[
         "api",
         "the API of the path: `chat_completions`, `completions`, `responses`, `messages`, `embeddings` and so on",
     ),
+    (
+        "type",
+        "kind of latency: `ttft` or `tpot`; of the figures of the last request also `predicted_…`, `…_prediction_duration` and `…_slo_violation`",
+    ),
+    ("latency", "`ttft`: to the first token; `tpot`: from token to token"),
     ("bound", "the bound that was reached; [limits.md](limits.md) lists them"),
     ("build_ref", "version of this build"),
     ("code", "gRPC code (`OK`, `Canceled`, …) of a stream, or HTTP status of a refusal"),

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
+use super::exercise::{exercise_events, exercise_flow, exercise_latency, exercise_peers};
 use super::*;
 use crate::flow::Outcome;
 use crate::pool::{EndpointId, EndpointSpec, Pool, Reading};
@@ -28,18 +29,6 @@ fn stats(received: Instant) -> ResponseStats {
     }
 }
 
-fn exercise_peers(metrics: &Metrics) {
-    let peers = metrics.peers();
-    peers.show(1, 0, 1);
-    peers.peer("10.0.0.2:9006", Duration::from_millis(5), 3);
-    peers.sent(100, true);
-    peers.received(100, true);
-    peers.ended("closed");
-    peers.refused("pool");
-    peers.assignments("taken", 1);
-}
-
-/// Touches every series that exists. The endpoints show for as long as the pool lives.
 pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     let now = Instant::now();
     let metrics = Metrics::new();
@@ -72,6 +61,7 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     encoder_cache.hits(endpoint, MediaKind::Image, 1);
     encoder_cache.ratio(0.5);
     exercise_events(&metrics);
+    exercise_latency(&metrics);
     exercise_peers(&metrics);
     let preparer = metrics.preparer("token-producer", "token-producer");
     preparer.outcome(Preparation::Done);
@@ -115,37 +105,6 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     metrics.watch_lines("stderr", || (0, 0));
     exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
-}
-
-fn exercise_events(metrics: &Metrics) {
-    let events = metrics.kv_events();
-    events.listens();
-    events.reconnected("10.0.0.1:8000");
-    events.message("10.0.0.1:8000");
-    events.error("10.0.0.1:8000", "connect");
-    events.age("10.0.0.1:8000", 1.0);
-    events.rebuilt("gap");
-    let proof = metrics.proof("precise");
-    proof.state("m", "", "exact", ["exact", "off"]);
-    proof.checked("m", "count", "matched");
-    proof.cached("m", 1, 1);
-    proof.fell_back("off");
-    proof.blocks("gpu", 1);
-}
-
-fn exercise_flow(flow: &FlowMetrics) {
-    let guard = flow.enqueued(LABELS, 10, Instant::now());
-    guard.queueing_took(0, None, Duration::ZERO);
-    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
-    flow.dispatch_cycle(Duration::ZERO);
-    flow.saturation(None, Some(0.5), 0.5);
-    flow.stale_endpoints("utilization-detector", 0);
-    flow.global_use(Some(0.0), Some(0.0));
-    flow.revocation_issued(0);
-    flow.revocation_ended(true, Duration::ZERO);
-    flow.reclaim(0.0, 0.0);
-    flow.programs_fairness(1.0);
-    flow.program("p", Duration::ZERO, 0.0);
 }
 
 #[test]

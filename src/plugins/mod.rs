@@ -16,6 +16,7 @@ mod fixture;
 pub mod flow_control;
 pub mod flow_namers;
 pub mod former_filters;
+mod latency_objective;
 mod load_producer;
 mod params;
 pub mod parsers;

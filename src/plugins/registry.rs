@@ -20,6 +20,7 @@ pub static REGISTRY: Registry = &[
     &filters::prefix_cache_affinity::TYPE,
     &scorers::session_affinity::FILTER,
     &scorers::session_affinity::MULTICLUSTER_FILTER,
+    &filters::slo_headroom_tier::TYPE,
     &topology::filter::TYPE,
     &filters::utilization::TYPE,
     // Filters of the first releases.
@@ -36,6 +37,7 @@ pub static REGISTRY: Registry = &[
     &scorers::kv_block_cost::TYPE,
     &scorers::kv_cache_utilization::TYPE,
     &scorers::lmetric::TYPE,
+    &scorers::latency::TYPE,
     &scorers::load_aware::TYPE,
     &scorers::lora_affinity::TYPE,
     &scorers::mm_embeddings_cache::TYPE,
@@ -52,6 +54,7 @@ pub static REGISTRY: Registry = &[
     &scorers::token_load::TYPE,
     &topology::scorer::TYPE,
     // Plugins of the way to the scheduler.
+    &admitters::latency_slo::TYPE,
     &admitters::probabilistic::TYPE,
     &screeners::rollout::TYPE,
     &flow_namers::agent_identity::TYPE,
@@ -79,6 +82,7 @@ pub static REGISTRY: Registry = &[
     &producers::p2p_source::TYPE,
     &producers::precise_prefix_cache::TYPE,
     &producers::precise_prefix_cache::SCORER,
+    &producers::predicted_latency::TYPE,
     &producers::session_id::TYPE,
     &topology::extractor::TYPE,
     // Plugins that act on responses.

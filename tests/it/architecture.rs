@@ -14,7 +14,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     // Values.
     ("document", &[]),
     ("telemetry", &["request"]),
-    ("metrics", &["flow", "pool", "request", "scheduling"]),
+    ("metrics", &["flow", "latency", "pool", "request", "scheduling"]),
     ("datalayer", &["pool"]),
     ("render", &["request", "scheduling"]),
     ("kvevents", &["pool", "prefix", "metrics"]),
@@ -24,6 +24,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         &[
             "scheduling",
             "flow",
+            "latency",
             "pool",
             "prefix",
             "request",
@@ -72,6 +73,7 @@ const CORE_MAY_USE: &[(&str, &[&str])] = &[
     ("pool", &["clock"]),
     ("request", &[]),
     ("prefix", &["pool", "request"]),
+    ("latency", &[]),
     ("scheduling", &["pool", "request"]),
     ("flow", &["clock", "pool"]),
 ];

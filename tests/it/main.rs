@@ -55,6 +55,7 @@ mod peers;
 mod picking;
 mod plugins_before_scheduling;
 mod precise_prefix;
+mod predicted_latency;
 mod prefix_proof;
 mod refusals;
 mod render_endpoint;

@@ -6,42 +6,37 @@ use crate::config::{ConfigSource, LoadOptions, Plan, load};
 use crate::document::{Level, Problems};
 use crate::metrics::Metrics;
 
-const PREDICTED: &str = "
+const MISSING: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
-- type: predicted-latency-producer
+- type: burst-prefix-cache-producer
   parameters:
-    samplingMean: 64
+    maxPerReplicas: 64
 - type: prefix-cache-scorer
   parameters:
-    prefixMatchInfoProducerName: predicted-latency-producer
-- type: latency-scorer
-  parameters:
-    ttftWait: 1
+    prefixMatchInfoProducerName: burst-prefix-cache-producer
 - type: queue-scorer
 schedulingProfiles:
 - name: default
   plugins:
   - pluginRef: prefix-cache-scorer
     weight: 3
-  - pluginRef: latency-scorer
-    weight: 2
   - pluginRef: queue-scorer
 ";
 
 fn loaded(allow_missing: bool) -> Result<Plan, Problems> {
     let options = LoadOptions { allow_missing, ..LoadOptions::new(Arc::new(Metrics::new())) };
-    load(&ConfigSource::Text(PREDICTED.to_owned()), &options)
+    load(&ConfigSource::Text(MISSING.to_owned()), &options)
 }
 
 #[test]
 fn types_that_are_not_built_yet_end_the_start_and_the_error_names_the_flag() {
     let problems = loaded(false).unwrap_err();
     let errors: Vec<String> = problems.of(Level::Error).map(ToString::to_string).collect();
-    assert_eq!(errors.len(), 2, "{errors:#?}");
+    assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors.iter().all(|error| error.contains("--allow-missing-plugins")), "{errors:#?}");
-    assert!(errors[0].contains("predicted-latency-producer") && errors[0].contains("plugins[0].type"));
+    assert!(errors[0].contains("burst-prefix-cache-producer") && errors[0].contains("plugins[0].type"));
 }
 
 #[test]
@@ -49,13 +44,12 @@ fn with_leave_the_rest_loads_and_everything_that_is_not_in_force_is_said() {
     let plan = loaded(true).unwrap();
     let missing: Vec<&str> =
         plan.instances.iter().filter(|one| one.missing.is_some()).map(|one| one.kind).collect();
-    assert_eq!(missing, ["predicted-latency-producer", "latency-scorer"]);
+    assert_eq!(missing, ["burst-prefix-cache-producer"]);
     let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
     let said = |text: &str| warnings.iter().any(|warning| warning.contains(text));
-    assert!(said("\"predicted-latency-producer\" is not in force"), "{warnings:#?}");
-    assert!(said("\"latency-scorer\" is not in force"), "{warnings:#?}");
+    assert!(said("\"burst-prefix-cache-producer\" is not in force"), "{warnings:#?}");
     assert!(said("which is not in force: it finds nothing"), "{warnings:#?}");
-    assert!(said("parameters.ttftWait"), "{warnings:#?}");
+    assert!(said("parameters.maxPerReplicas"), "{warnings:#?}");
     let scorers: Vec<&str> =
         plan.scheduler.profiles()[0].scorers.iter().map(|row| &*row.scorer.name).collect();
     assert_eq!(scorers, ["prefix-cache-scorer", "queue-scorer"]);

@@ -1,3 +1,4 @@
 //! Admitters: one file a plugin.
 
+pub mod latency_slo;
 pub mod probabilistic;

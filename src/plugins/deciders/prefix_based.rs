@@ -27,8 +27,8 @@ use crate::pool::Endpoint;
 use crate::prefix::{PrefixMatch, prompt_tokens};
 use crate::request::Tokenized;
 use crate::scheduling::{
-    Call, Column, DecidedCall, Decider, HeaderEdits, PluginState, PreRequest, PreRequestError, ResponseCall,
-    ResponseHeaderHook,
+    Call, Column, DecidedCall, Decider, EndedCall, HeaderEdits, PluginState, PreRequest, PreRequestError,
+    ResponseEndHook,
 };
 
 mod learned;
@@ -101,7 +101,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
         return Ok(roles);
     }
     let watched = Arc::clone(&plugin);
-    let roles = roles.pre_request(Arc::clone(&plugin) as Arc<dyn PreRequest>).response_headers(plugin);
+    let roles = roles.pre_request(Arc::clone(&plugin) as Arc<dyn PreRequest>).response_end(plugin);
     Ok(roles.state(move || watched.state()))
 }
 
@@ -203,15 +203,18 @@ impl PreRequest for PrefixBased {
     }
 }
 
-impl ResponseHeaderHook for PrefixBased {
-    fn on_response_headers(&self, _: &ResponseCall<'_>, _: &mut PluginState, _: &mut HeaderEdits) {}
-
-    fn on_first_token(&self, state: &mut PluginState, now: Instant) {
+impl ResponseEndHook for PrefixBased {
+    fn on_first_byte(&self, now: Instant, streamed: bool, state: &mut PluginState) {
+        if !streamed {
+            return;
+        }
         let sent = state.as_ref().and_then(|state| state.downcast_ref::<Sent>());
         if let (Some(auto), Some(sent)) = (&self.auto, sent) {
             auto.note(sent, now);
         }
     }
+
+    fn on_response_end(&self, _: &EndedCall<'_>, _: &mut PluginState) {}
 }
 
 #[cfg(test)]
@@ -285,7 +288,7 @@ mod tests {
         let built = fleet.build(&TYPE, Some(json!({"nonCachedTokens": "auto"}))).unwrap();
         let columns = fleet.matches(&[0, 0], 1000);
         let target = Arc::clone(&fleet.snapshot().endpoints()[0]);
-        let hook = built.roles.response_headers.as_ref().unwrap();
+        let hook = built.roles.response_end.as_ref().unwrap();
         let state = || built.roles.state.as_ref().unwrap().read();
         assert_eq!(state(), json!({"nonCachedTokens": 512, "learned": false}));
         for round in 0..40 {
@@ -300,10 +303,8 @@ mod tests {
                     let decided = DecidedCall { call: *call, decision: &decision, profiles: &profiles };
                     let hooks = built.roles.pre_request.as_ref().unwrap();
                     let mut sent = hooks.before_forward(&decided, &mut HeaderEdits::default()).unwrap();
-                    hook.on_first_token(
-                        &mut sent,
-                        call.now + std::time::Duration::from_micros(micros as u64),
-                    );
+                    let now = call.now + std::time::Duration::from_micros(micros as u64);
+                    hook.on_first_byte(now, true, &mut sent);
                 });
             }
         }

@@ -4,10 +4,8 @@
 //! Without a sticky endpoint all stay. Else the sticky ones stay alone, with two ways out: with the probability
 //! `explorationProbability` all stay; and all stay if the least busy sticky endpoint would answer later than the least
 //! busy other one by more than `maxTTFTPenaltyMs`. The time to the first token is taken to be the tokens in flight at
-//! an endpoint, divided by `peakPrefillThroughput` (tokens a second).
-//!
-//! Latency prediction is not in this version: `ttftSource: latencyPredictor` takes the same estimate, and a warning
-//! says so.
+//! an endpoint, divided by `peakPrefillThroughput` (tokens a second). With `ttftSource: latencyPredictor` it is what
+//! predicted-latency-producer says, and the estimate while that says nothing.
 //!
 //! Use it where prefixes are long and a miss costs more than a wait. It costs two passes over the candidates, and keeps
 //! a prefix index.
@@ -19,7 +17,8 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use xxhash_rust::xxh64::xxh64;
 
-use crate::plugins::producers::approx_prefix_cache;
+use crate::latency::LatencyPrediction;
+use crate::plugins::producers::{approx_prefix_cache, predicted_latency};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
 use crate::prefix::PrefixMatch;
@@ -48,8 +47,8 @@ struct Params {
     peak_prefill_throughput: f64,
     /// Instance that produces the matches.
     prefix_match_info_producer_name: String,
-    /// Instance that would predict latencies.
-    latency_prediction_info_producer_name: Option<String>,
+    /// Instance that predicts latencies.
+    latency_prediction_info_producer_name: String,
     /// Without effect: requests in flight are always counted.
     in_flight_load_producer_name: Option<String>,
 }
@@ -63,7 +62,7 @@ impl Default for Params {
             ttft_source: "prefillThroughput".to_owned(),
             peak_prefill_throughput: 15_928.0,
             prefix_match_info_producer_name: approx_prefix_cache::TYPE.name.to_owned(),
-            latency_prediction_info_producer_name: None,
+            latency_prediction_info_producer_name: predicted_latency::TYPE.name.to_owned(),
             in_flight_load_producer_name: None,
         }
     }
@@ -80,23 +79,25 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     if params.max_ttft_penalty_ms < 0.0 {
         return Err(BuildError::at("maxTTFTPenaltyMs", "must not be negative"));
     }
-    let least = if params.max_ttft_penalty_ms > 0.0 { f64::MIN_POSITIVE } else { 0.0 };
-    if params.peak_prefill_throughput < least {
-        return Err(BuildError::at("peakPrefillThroughput", "must be above 0 where maxTTFTPenaltyMs is"));
-    }
-    match params.ttft_source.as_str() {
-        "prefillThroughput" | "" => {}
-        "latencyPredictor" => cx.warn(
-            "takes the tokens in flight for ttftSource: latencyPredictor, because no latency is predicted in this version",
-        ),
+    let predictions = match params.ttft_source.as_str() {
+        "prefillThroughput" | "" => None,
+        "latencyPredictor" => {
+            let name = &params.latency_prediction_info_producer_name;
+            Some(cx.consumes(name, Some(predicted_latency::TYPE.name)))
+        }
         other => {
             let message = format!("is {other:?}; expected `prefillThroughput` or `latencyPredictor`");
             return Err(BuildError::at("ttftSource", message));
         }
+    };
+    let estimates = predictions.is_none() && params.max_ttft_penalty_ms > 0.0;
+    if params.peak_prefill_throughput < if estimates { f64::MIN_POSITIVE } else { 0.0 } {
+        return Err(BuildError::at("peakPrefillThroughput", "must be above 0 where maxTTFTPenaltyMs is"));
     }
     let producer = params.prefix_match_info_producer_name;
     Ok(Roles::default().filter(Arc::new(PrefixCacheAffinity {
         matches: cx.consumes(&producer, Some(approx_prefix_cache::TYPE.name)),
+        predictions,
         threshold: params.affinity_threshold,
         exploration: params.exploration_probability,
         penalty: params.max_ttft_penalty_ms,
@@ -108,6 +109,8 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
 #[derive(Debug)]
 struct PrefixCacheAffinity {
     matches: Column<PrefixMatch>,
+    /// Where the time to the first token is predicted.
+    predictions: Option<Column<LatencyPrediction>>,
     threshold: f64,
     exploration: f64,
     /// Milliseconds.
@@ -123,9 +126,15 @@ impl PrefixCacheAffinity {
         drawn < self.exploration
     }
 
-    /// Milliseconds until an endpoint has prefilled what is in flight there.
-    fn delay(&self, endpoint: &Endpoint) -> f64 {
-        endpoint.load().in_flight_tokens() as f64 / self.tokens_per_ms
+    /// Milliseconds to the first token of an endpoint: as predicted, or until it has prefilled what is in flight there.
+    fn delay(&self, endpoint: &Endpoint, predicted: Option<&LatencyPrediction>) -> f64 {
+        match predicted {
+            Some(predicted) => predicted.first,
+            None if self.tokens_per_ms > 0.0 => {
+                endpoint.load().in_flight_tokens() as f64 / self.tokens_per_ms
+            }
+            None => 0.0,
+        }
     }
 }
 
@@ -135,10 +144,12 @@ impl Filter for PrefixCacheAffinity {
             return;
         }
         let Some(matches) = call.column(self.matches) else { return };
+        let mut predictions = self.predictions.and_then(|column| call.column(column));
         let mut sticky = Mask::full(call.len());
         let (mut best_sticky, mut best_other) = (f64::INFINITY, f64::INFINITY);
         for (position, (endpoint, held)) in call.endpoints().zip(matches).enumerate() {
-            let delay = if self.penalty > 0.0 { self.delay(endpoint) } else { 0.0 };
+            let predicted = predictions.as_mut().and_then(Iterator::next);
+            let delay = if self.penalty > 0.0 { self.delay(endpoint, predicted) } else { 0.0 };
             if held.fraction() >= self.threshold {
                 best_sticky = best_sticky.min(delay);
             } else {
@@ -221,7 +232,24 @@ mod tests {
     }
 
     #[test]
-    fn parameters_out_of_range_are_refused_by_name_and_the_predictor_is_warned_of() {
+    fn predicted_times_to_the_first_token_decide_where_they_are_asked_for() {
+        let mut fleet = Fleet::new([pod("a"), pod("b")]);
+        let params =
+            json!({"ttftSource": "latencyPredictor", "maxTTFTPenaltyMs": 500, "peakPrefillThroughput": 0});
+        let built = fleet.build(&TYPE, Some(params)).unwrap();
+        for (first, expected) in [(Some([900.0, 450.0]), "a"), (Some([900.0, 350.0]), "ab"), (None, "a")] {
+            let mut columns = fleet.matches(&[10, 0], 10);
+            if let Some(first) = first {
+                let cells = first.map(|first| LatencyPrediction { first, ..LatencyPrediction::default() });
+                let column = fleet.column("predicted-latency-producer");
+                columns.insert(crate::scheduling::Produced::new(column, cells.to_vec()));
+            }
+            assert_eq!(narrowed(&fleet, &built.roles, &columns), expected, "{first:?}");
+        }
+    }
+
+    #[test]
+    fn parameters_out_of_range_are_refused_by_name() {
         let mut fleet = Fleet::new([]);
         for (params, path) in [
             (json!({"affinityThreshold": 1.1}), "affinityThreshold"),
@@ -232,7 +260,5 @@ mod tests {
         ] {
             assert_eq!(fleet.build(&TYPE, Some(params)).err().map(|error| error.path), Some(path.to_owned()));
         }
-        let built = fleet.build(&TYPE, Some(json!({"ttftSource": "latencyPredictor"}))).unwrap();
-        assert!(built.warnings[0].contains("no latency is predicted"), "{:?}", built.warnings);
     }
 }

@@ -4,6 +4,7 @@ pub mod approx_prefix_cache;
 pub mod mm_embeddings_cache;
 pub mod p2p_source;
 pub mod precise_prefix_cache;
+pub mod predicted_latency;
 mod prefix_metrics;
 pub mod session_id;
 pub mod token_producer;

@@ -10,6 +10,7 @@ pub mod endpoint_attribute;
 pub mod header_label_affinity;
 pub mod kv_block_cost;
 pub mod kv_cache_utilization;
+pub mod latency;
 pub mod lmetric;
 pub mod load_aware;
 pub mod lora_affinity;

@@ -214,10 +214,6 @@ pub trait ResponseHeaderHook: Send + Sync {
         state: &mut PluginState,
         headers: &mut HeaderEdits,
     );
-
-    /// The first byte of a streamed answer's body has come, at `now`. Answers that are not streamed, and errors, are
-    /// not told.
-    fn on_first_token(&self, _state: &mut PluginState, _now: Instant) {}
 }
 
 /// The end of a response.
@@ -233,10 +229,21 @@ pub struct EndedCall<'a> {
     pub usage: Option<&'a Usage>,
     /// True if the whole response was seen, and it reports no failure.
     pub succeeded: bool,
+    /// True for an event stream.
+    pub streamed: bool,
+    /// When the response ended.
+    pub now: Instant,
+    /// When the first bytes of its body came; `None` if none did.
+    pub first_byte: Option<Instant>,
+    /// Parts in which the body came: more than its tokens, or fewer.
+    pub chunks: u64,
 }
 
 /// Acts on a response that ended, or that broke off.
 pub trait ResponseEndHook: Send + Sync {
+    /// Called when the first bytes of the body of a successful response have come. `streamed` is true for an event
+    /// stream.
+    fn on_first_byte(&self, _now: Instant, _streamed: bool, _state: &mut PluginState) {}
     /// Called once. `state` is what the plugin's pre-request hook returned.
     fn on_response_end(&self, call: &EndedCall<'_>, state: &mut PluginState);
 }

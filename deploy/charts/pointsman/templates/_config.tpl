@@ -90,10 +90,14 @@ plugins:
   type: prefix-cache-affinity-filter
   parameters:
     affinityThreshold: 0.99
+    ttftSource: latencyPredictor
+    maxTTFTPenaltyMs: 5000
 - name: loose-affinity-filter
   type: prefix-cache-affinity-filter
   parameters:
     affinityThreshold: 0.8
+    ttftSource: latencyPredictor
+    maxTTFTPenaltyMs: 5000
 - type: slo-headroom-tier-filter
 - type: latency-scorer
 - type: weighted-random-picker

@@ -1,0 +1,58 @@
+//! Uses the handles of some features once, so that their series show.
+
+use super::*;
+use crate::latency::{LatencyKind, Standing};
+
+pub(super) fn exercise_peers(metrics: &Metrics) {
+    let peers = metrics.peers();
+    peers.show(1, 0, 1);
+    peers.peer("10.0.0.2:9006", Duration::from_millis(5), 3);
+    peers.sent(100, true);
+    peers.received(100, true);
+    peers.ended("closed");
+    peers.refused("pool");
+    peers.assignments("taken", 1);
+}
+
+/// Touches every series that exists. The endpoints show for as long as the pool lives.
+pub(super) fn exercise_latency(metrics: &Metrics) {
+    let latency = metrics.latency("predicted-latency-producer", "latency");
+    let labels = latency.labels("m", "t");
+    for kind in [LatencyKind::FirstToken, LatencyKind::BetweenTokens] {
+        latency.predicted(&labels, kind, 20.0, Duration::from_millis(1));
+        latency.measured(&labels, kind, 30.0, 20.0);
+        latency.standing(kind, Standing { in_force: true, error: Some(0.2), samples: 30 });
+    }
+    latency.within(0.5);
+}
+
+pub(super) fn exercise_events(metrics: &Metrics) {
+    let events = metrics.kv_events();
+    events.listens();
+    events.reconnected("10.0.0.1:8000");
+    events.message("10.0.0.1:8000");
+    events.error("10.0.0.1:8000", "connect");
+    events.age("10.0.0.1:8000", 1.0);
+    events.rebuilt("gap");
+    let proof = metrics.proof("precise");
+    proof.state("m", "", "exact", ["exact", "off"]);
+    proof.checked("m", "count", "matched");
+    proof.cached("m", 1, 1);
+    proof.fell_back("off");
+    proof.blocks("gpu", 1);
+}
+
+pub(super) fn exercise_flow(flow: &FlowMetrics) {
+    let guard = flow.enqueued(LABELS, 10, Instant::now());
+    guard.queueing_took(0, None, Duration::ZERO);
+    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
+    flow.dispatch_cycle(Duration::ZERO);
+    flow.saturation(None, Some(0.5), 0.5);
+    flow.stale_endpoints("utilization-detector", 0);
+    flow.global_use(Some(0.0), Some(0.0));
+    flow.revocation_issued(0);
+    flow.revocation_ended(true, Duration::ZERO);
+    flow.reclaim(0.0, 0.0);
+    flow.programs_fairness(1.0);
+    flow.program("p", Duration::ZERO, 0.0);
+}

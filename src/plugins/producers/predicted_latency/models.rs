@@ -1,0 +1,146 @@
+//! What the requests of one producer share.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::{Duration, Instant};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+
+use crate::latency::{Latencies, LatencyKind, LatencyPrediction, Objective, Place, Situation, Standing};
+use crate::metrics::{LatencyLabels, LatencyMetrics};
+
+/// Decisions over which the share within the objective is taken.
+const WINDOW: f64 = 100.0;
+
+/// What was known when the request was decided.
+#[derive(Clone, Debug)]
+pub(super) struct Ahead {
+    pub(super) place: Place,
+    pub(super) situation: Situation,
+    /// Milliseconds; what the model said, whether or not it was given out.
+    pub(super) guess: Option<f64>,
+}
+
+/// The models, and the objectives that are running.
+pub(super) struct Shared {
+    models: RwLock<Latencies>,
+    /// Objectives of the time between tokens that are running at an endpoint, by incarnation: each with its number.
+    /// Values are the bits of a positive float, whose order is that of the numbers.
+    running: Mutex<HashMap<u64, BTreeMap<u64, u32>>>,
+    within: Mutex<(f64, f64)>,
+    /// Nanoseconds that the last prediction took.
+    took: AtomicU64,
+    pub(super) metrics: LatencyMetrics,
+}
+
+impl std::fmt::Debug for Shared {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Shared").finish_non_exhaustive()
+    }
+}
+
+impl Shared {
+    pub(super) fn new(metrics: LatencyMetrics) -> Self {
+        let shared = Self {
+            models: RwLock::default(),
+            running: Mutex::default(),
+            within: Mutex::new((0.0, 1.0)),
+            took: AtomicU64::new(0),
+            metrics,
+        };
+        for kind in [LatencyKind::FirstToken, LatencyKind::BetweenTokens] {
+            shared.metrics.standing(kind, shared.standing(kind));
+        }
+        shared
+    }
+
+    pub(super) fn models(&self) -> RwLockReadGuard<'_, Latencies> {
+        self.models.read()
+    }
+
+    pub(super) fn standing(&self, kind: LatencyKind) -> Standing {
+        self.models.read().standing(kind)
+    }
+
+    pub(super) fn took(&self, took: Duration) {
+        self.took.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
+    }
+
+    /// The strictest objective of the time between tokens that is running at an endpoint.
+    pub(super) fn strictest(&self, endpoint: u64) -> Option<f64> {
+        let running = self.running.lock();
+        running.get(&endpoint)?.keys().next().map(|bits| f64::from_bits(*bits))
+    }
+
+    /// Notes an objective for as long as the request runs; `None` without one.
+    pub(super) fn begin(self: &Arc<Self>, endpoint: u64, objective: f64) -> Option<RunningObjective> {
+        if objective <= 0.0 {
+            return None;
+        }
+        let bits = objective.to_bits();
+        *self.running.lock().entry(endpoint).or_default().entry(bits).or_default() += 1;
+        Some(RunningObjective { shared: Arc::clone(self), endpoint, bits })
+    }
+
+    /// Records what was predicted for the chosen endpoint.
+    pub(super) fn note_decision(
+        &self,
+        labels: &LatencyLabels,
+        predicted: &LatencyPrediction,
+        wanted: Objective,
+    ) {
+        let took = Duration::from_nanos(self.took.load(Relaxed));
+        self.metrics.predicted(labels, LatencyKind::FirstToken, predicted.first, took);
+        if predicted.between > 0.0 {
+            self.metrics.predicted(labels, LatencyKind::BetweenTokens, predicted.between, took);
+        }
+        if wanted.first <= 0.0 && wanted.between <= 0.0 {
+            return;
+        }
+        let first = wanted.first <= 0.0 || predicted.first_valid;
+        let between = wanted.between <= 0.0 || predicted.between_valid;
+        let share = {
+            let mut within = self.within.lock();
+            let (decisions, share) = &mut *within;
+            *decisions += 1.0;
+            *share += (f64::from(u8::from(first && between)) - *share) / decisions.min(WINDOW);
+            *share
+        };
+        self.metrics.within(share);
+    }
+
+    /// Learns a latency in milliseconds.
+    pub(super) fn learn(&self, kind: LatencyKind, ahead: &Ahead, milliseconds: f64, now: Instant) {
+        let standing = {
+            let mut models = self.models.write();
+            models.learn(kind, &ahead.place, &ahead.situation, milliseconds, ahead.guess, now);
+            models.standing(kind)
+        };
+        self.metrics.standing(kind, standing);
+    }
+}
+
+/// An objective that is running at an endpoint, until it is dropped.
+pub(super) struct RunningObjective {
+    shared: Arc<Shared>,
+    endpoint: u64,
+    bits: u64,
+}
+
+impl Drop for RunningObjective {
+    fn drop(&mut self) {
+        let mut running = self.shared.running.lock();
+        let Some(objectives) = running.get_mut(&self.endpoint) else { return };
+        if let Some(count) = objectives.get_mut(&self.bits) {
+            *count -= 1;
+            if *count == 0 {
+                objectives.remove(&self.bits);
+            }
+        }
+        if objectives.is_empty() {
+            running.remove(&self.endpoint);
+        }
+    }
+}
