@@ -1,5 +1,7 @@
 //! Uses the handles of some features once, so that their series show.
 
+use std::time::Duration;
+
 use super::*;
 use crate::latency::{LatencyKind, Standing};
 
@@ -40,19 +42,4 @@ pub(super) fn exercise_events(metrics: &Metrics) {
     proof.cached("m", 1, 1);
     proof.fell_back("off");
     proof.blocks("gpu", 1);
-}
-
-pub(super) fn exercise_flow(flow: &FlowMetrics) {
-    let guard = flow.enqueued(LABELS, 10, Instant::now());
-    guard.queueing_took(0, None, Duration::ZERO);
-    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
-    flow.dispatch_cycle(Duration::ZERO);
-    flow.saturation(None, Some(0.5), 0.5);
-    flow.stale_endpoints("utilization-detector", 0);
-    flow.global_use(Some(0.0), Some(0.0));
-    flow.revocation_issued(0);
-    flow.revocation_ended(true, Duration::ZERO);
-    flow.reclaim(0.0, 0.0);
-    flow.programs_fairness(1.0);
-    flow.program("p", Duration::ZERO, 0.0);
 }

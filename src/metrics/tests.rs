@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::exercise::{exercise_events, exercise_flow, exercise_latency, exercise_peers};
+use super::exercise::{exercise_events, exercise_latency, exercise_peers};
 use super::*;
 use crate::flow::Outcome;
 use crate::pool::{EndpointId, EndpointSpec, Pool, Reading};
@@ -105,6 +105,21 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     metrics.watch_lines("stderr", || (0, 0));
     exercise_flow(&metrics.flow("pool", [0]));
     (metrics, pool)
+}
+
+fn exercise_flow(flow: &FlowMetrics) {
+    let guard = flow.enqueued(LABELS, 10, Instant::now());
+    guard.queueing_took(0, None, Duration::ZERO);
+    guard.finish(0, Outcome::Dispatched, Duration::ZERO);
+    flow.dispatch_cycle(Duration::ZERO);
+    flow.saturation(None, Some(0.5), 0.5);
+    flow.stale_endpoints("utilization-detector", 0);
+    flow.global_use(Some(0.0), Some(0.0));
+    flow.revocation_issued(0);
+    flow.revocation_ended(true, Duration::ZERO);
+    flow.reclaim(0.0, 0.0);
+    flow.programs_fairness(1.0);
+    flow.program("p", Duration::ZERO, 0.0);
 }
 
 #[test]
