@@ -51,7 +51,7 @@ struct Params {
 #[derive(Debug, Default, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields, rename_all = "camelCase")]
 struct Scope {
-    /// Namespace of the pods; empty for any.
+    /// Namespace of the pods, a former parameter; empty for any.
     namespace: String,
     /// Selector of the pods, such as `disaggregatedset.x-k8s.io/name=my-set`; required.
     label_selector: String,
@@ -116,6 +116,9 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
     if params.scope.label_selector.is_empty() {
         return Err(BuildError::at("scope.labelSelector", "is required: it says whose pods count"));
+    }
+    if !params.scope.namespace.is_empty() {
+        cx.warn("scope.namespace is a former parameter: pods of other namespaces are not in the pool; leave it out");
     }
     let query = LabelQuery::parse(&params.scope.label_selector)
         .map_err(|message| BuildError::at("scope.labelSelector", message))?;
