@@ -6,6 +6,7 @@ mod dry_runs;
 mod health;
 mod list;
 mod pages;
+mod reloading;
 mod server;
 #[cfg(test)]
 mod tests;
@@ -16,4 +17,5 @@ pub use dry_runs::{DryRunner, Trying};
 pub use health::{HealthService, HealthState, LEADER_SERVICE};
 pub use list::{HealthRpc, ListRequest, ListResponse};
 pub use pages::{AdminState, LogLevelFrom};
+pub use reloading::{Reloaded, Reloading};
 pub use server::{serve, serve_health};

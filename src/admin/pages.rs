@@ -16,6 +16,7 @@ use tracing::info;
 use super::access::{Access, guard};
 use super::debug::{PluginState, plugin_states, pool_state};
 use super::dry_runs::{DECIDE, DryRunner, PATIENCE};
+use super::reloading::Reloading;
 use crate::decisions::{self, Decisions};
 use crate::metrics::{Format, Metrics};
 use crate::pool::Pool;
@@ -39,6 +40,8 @@ pub struct AdminState {
     pub prefix: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Decides requests for nobody; `None` where nothing decides.
     pub dry_runs: Option<DryRunner>,
+    /// The running configuration; `None` where none can be shown.
+    pub reloading: Option<Reloading>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
     /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
@@ -81,6 +84,8 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/debug/decisions/{*id}", get(one_decision))
         .route("/debug/prefix", get(prefix))
         .route(DECIDE, post(decide))
+        .route("/debug/config", get(config))
+        .route("/-/reload", post(reload))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .with_state(state);
     let pages = match access {
@@ -150,6 +155,29 @@ async fn decide(State(state): State<AdminState>, body: Bytes) -> Response {
         Ok(Ok(answer)) => Json(answer).into_response(),
         Ok(Err(problem)) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the decision took longer than 1 s\n").into_response(),
+    }
+}
+
+async fn config(State(state): State<AdminState>) -> Response {
+    match &state.reloading {
+        Some(reloading) => Json((reloading.show)()).into_response(),
+        None => StatusCode::NOT_FOUND.into_response(),
+    }
+}
+
+/// Takes over a changed configuration: 200 if it is in force afterwards, 422 if it is refused.
+async fn reload(State(state): State<AdminState>, client: Option<Extension<ClientAddress>>) -> Response {
+    if !state.log_level_from.admits(client.map(|Extension(client)| client)) {
+        let message = "the configuration is reloaded from loopback addresses alone; --remote-log-level allows it from anywhere\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
+    let Some(reloading) = state.reloading.clone() else { return StatusCode::NOT_FOUND.into_response() };
+    match tokio::task::spawn_blocking(move || (reloading.reload)()).await {
+        Ok(reloaded) if reloaded.refused => {
+            (StatusCode::UNPROCESSABLE_ENTITY, Json(reloaded.page)).into_response()
+        }
+        Ok(reloaded) => Json(reloaded.page).into_response(),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "a bug: reloading panicked\n").into_response(),
     }
 }
 

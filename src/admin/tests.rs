@@ -46,6 +46,7 @@ fn state() -> AdminState {
     AdminState {
         decisions: None,
         dry_runs: None,
+        reloading: None,
         metrics: Metrics::new(),
         pool,
         plugins: Arc::new(move || vec![plugin.clone()]),

@@ -328,7 +328,7 @@ mod tests {
         ] {
             assert_eq!(older(line), [(name, value.to_owned())], "{line:?}");
         }
-        let line = &["p", "--model-server-metrics-https-insecure-skip-verify", "--watch-config-file"];
+        let line = &["p", "--model-server-metrics-https-insecure-skip-verify", "--enable-latency-predictor"];
         assert_eq!(older(line).len(), 2);
     }
 

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
@@ -23,7 +24,7 @@ const FIRST_SCRAPES: Duration = Duration::from_secs(5);
 pub(super) struct Demand {
     pool: Arc<Pool>,
     holding: Option<Holding>,
-    detector: Detector,
+    detector: ArcSwap<Detector>,
     /// Age up to which a reading of a server counts; `None` if servers are not scraped.
     staleness: Option<Duration>,
     waiting: watch::Sender<u64>,
@@ -40,10 +41,15 @@ impl Demand {
         Arc::new(Self {
             pool: Arc::clone(pool),
             holding: holding.cloned(),
-            detector,
+            detector: ArcSwap::from_pointee(detector),
             staleness,
             waiting: watch::Sender::new(0),
         })
+    }
+
+    /// The configuration has another detector from now on.
+    pub(super) fn judge_by(&self, detector: Detector) {
+        self.detector.store(Arc::new(detector));
     }
 
     /// Passes on whether requests wait, until told to stop.
@@ -114,7 +120,7 @@ impl ScalerSource for Demand {
 
     fn saturation(&self) -> f64 {
         let snapshot = self.pool.snapshot();
-        saturation::demand(&self.detector, snapshot.endpoints(), Instant::now())
+        saturation::demand(&self.detector.load(), snapshot.endpoints(), Instant::now())
     }
 
     fn subscribe(&self) -> watch::Receiver<u64> {

@@ -5,21 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::autoscaling::Demand;
 use super::holding::Holding;
 use super::kubernetes::Cluster;
+use super::scraping::{Beside, listen, scrape};
 use super::settings::Settings;
 use crate::config::Plan;
-use crate::datalayer::exposition::Figures;
-use crate::datalayer::{self, DataLayer, Observer, OnPageFault, PageFault, Pages, ScrapeError, Variant};
+use crate::datalayer::{OnPageFault, PageFault, Pages};
 use crate::discovery::{Discovery, FileDiscovery};
-use crate::flow::Controller;
 use crate::kubernetes::Connection;
-use crate::kvevents::EventListener;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
-use crate::pool::{Age, Endpoint, Pool};
+use crate::pool::{Age, Pool};
+
+/// Plugin type whose series show requests in flight.
+pub(super) const INFLIGHT_PRODUCER: &str = "inflight-load-producer";
 
 /// Longest time after the start until the pool has figures.
 const FIRST_REFRESH: Duration = Duration::from_millis(500);
@@ -47,18 +49,18 @@ pub(super) struct Background {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     finder: Finder,
-    layer: Option<Arc<DataLayer>>,
     pages: Vec<Pages>,
+    beside: watch::Receiver<Beside>,
     collector: PoolCollector,
     holding: Option<Holding>,
     demand: Arc<Demand>,
-    kv_events: Vec<Arc<EventListener>>,
     refresh: Duration,
     staleness: Duration,
 }
 
 impl Background {
-    /// Sets the tasks up. Fails if the files of a scraping certificate cannot be used.
+    /// Sets the tasks up. Fails if the files of a certificate cannot be used. `beside` says what the running configuration has beside serving.
+    #[expect(clippy::too_many_arguments, reason = "it is the one place where these meet")]
     pub(super) fn new(
         settings: &Settings,
         metrics: &Arc<Metrics>,
@@ -67,21 +69,8 @@ impl Background {
         finder: Finder,
         holding: Option<&Holding>,
         demand: &Arc<Demand>,
+        beside: watch::Receiver<Beside>,
     ) -> anyhow::Result<Self> {
-        let layer = plan.metrics_source.clone().map(|source| {
-            let scraping = datalayer::Settings {
-                source,
-                engines: plan.engines.clone(),
-                interval: settings.scraping.interval,
-                filtered: settings.scraping.filtered,
-                body_limit: settings.scraping.page_bytes,
-                ..datalayer::Settings::default()
-            };
-            metrics.datalayer().polls(SOURCE, EXTRACTOR);
-            let controller = holding.map(|holding| Arc::clone(&holding.controller));
-            let observer = Arc::new(Counting { metrics: metrics.datalayer(), controller });
-            DataLayer::new(Arc::clone(pool), scraping, observer)
-        });
         let pages = plan.pages.iter().map(|reading| {
             for extractor in &reading.extractors {
                 metrics.datalayer().polls(reading.source.kind, extractor.kind());
@@ -97,8 +86,7 @@ impl Background {
             finder,
             holding: holding.cloned(),
             demand: Arc::clone(demand),
-            kv_events: plan.kv_events.clone(),
-            layer: layer.transpose().context("metrics-data-source")?,
+            beside,
             refresh: settings.scraping.pool_figures,
             staleness: settings.scraping.staleness,
         })
@@ -118,13 +106,7 @@ impl Background {
                 Finder::Kubernetes(cluster) => Box::pin(cluster.run(pool, stop.clone(), resign)).await,
             }
         };
-        let layer = self.layer.clone();
-        let scraping = async {
-            match layer {
-                Some(layer) => layer.run(stop.clone()).await,
-                None => stop.cancelled().await,
-            }
-        };
+        let scraping = scrape(self.beside.clone(), stop.clone());
         let figures = async {
             // The first figures come soon: a pool that looks empty for seconds after each start alarms people.
             let first = tokio::time::Instant::now() + self.refresh.min(FIRST_REFRESH);
@@ -141,7 +123,8 @@ impl Background {
                 self.metrics.scheduler().prune_endpoints(&snapshot);
                 self.metrics.inflight(INFLIGHT_PRODUCER).prune_endpoints(&snapshot);
                 self.metrics.prune_encoder_caches(&snapshot);
-                if let Some(layer) = &self.layer {
+                let layer = self.beside.borrow().layer.clone();
+                if let Some(layer) = layer {
                     let datalayer = self.metrics.datalayer();
                     count_states(&self.pool, &datalayer, now, self.staleness);
                     datalayer.set_filtered_endpoints(layer.filtered_endpoints() as u64);
@@ -156,9 +139,7 @@ impl Background {
             }
         };
         let demand = Arc::clone(&self.demand).run(stop.clone());
-        let listeners = self.kv_events.iter();
-        let events = listeners.map(|listener| Arc::clone(listener).run(Arc::clone(&self.pool), stop.clone()));
-        let events = futures_util::future::join_all(events);
+        let events = listen(self.beside.clone(), Arc::clone(&self.pool), stop.clone());
         let pages = self.pages.into_iter().map(|pages| pages.run(stop.clone()));
         let pages = futures_util::future::join_all(pages);
         tokio::join!(discovery, scraping, figures, waits, demand, events, pages);
@@ -193,56 +174,4 @@ fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness
     metrics.set_state("stale", stale);
     metrics.set_state("never", never);
     metrics.set_state("unreachable", unreachable);
-}
-
-/// Turns what scraping met into series.
-struct Counting {
-    metrics: DataLayerMetrics,
-    /// Requests may wait for what a scrape tells.
-    controller: Option<Arc<Controller>>,
-}
-
-/// Plugin type whose series show requests in flight.
-pub(super) const INFLIGHT_PRODUCER: &str = "inflight-load-producer";
-
-/// Type strings of the two plugins that scraping is configured by.
-const SOURCE: &str = "metrics-data-source";
-const EXTRACTOR: &str = "core-metrics-extractor";
-
-impl Counting {
-    /// Tells those who wait that the load may have changed.
-    fn wake(&self) {
-        if let Some(controller) = &self.controller {
-            controller.notify_load();
-        }
-    }
-}
-
-impl Observer for Counting {
-    fn scraped(&self, _: &Endpoint, bytes: usize, took: Duration) {
-        self.metrics.scraped(took, bytes as u64);
-        self.wake();
-    }
-
-    fn poll_error(&self, endpoint: &Endpoint, error: &ScrapeError) {
-        self.metrics.poll_error(SOURCE);
-        // A reading that got too old changes how full the pool counts, too.
-        self.wake();
-        tracing::debug!(endpoint = %endpoint.id(), %error, "scrape failed");
-    }
-
-    fn extract_error(&self, endpoint: &Endpoint, missing: Figures, malformed: u32) {
-        self.metrics.extract_error(SOURCE, EXTRACTOR);
-        tracing::debug!(endpoint = %endpoint.id(), ?missing, malformed, "metrics page lacks figures");
-    }
-
-    fn adopted(&self, endpoint: &Endpoint, variant: Variant) {
-        self.metrics.filter_probe("adopted");
-        tracing::debug!(endpoint = %endpoint.id(), ?variant, "asking for the needed series only");
-    }
-
-    fn refused(&self, endpoint: &Endpoint) {
-        self.metrics.filter_probe("refused");
-        tracing::debug!(endpoint = %endpoint.id(), "asking for the whole page");
-    }
 }

@@ -20,9 +20,27 @@ pub(super) fn records(bytes: u64, metrics: &Metrics) -> Option<Decisions> {
 }
 
 /// What a director keeps for itself and others.
+#[derive(Clone)]
 pub(super) struct Kept {
     pub(super) decisions: Option<Decisions>,
     pub(super) budget: Arc<BodyBudget>,
+}
+
+/// What directors of one process share.
+pub(super) struct Deciding {
+    pub(super) pool: Arc<Pool>,
+    pub(super) metrics: Arc<Metrics>,
+    pub(super) holding: Option<Holding>,
+    pub(super) settings: DirectorSettings,
+    pub(super) kept: Kept,
+}
+
+impl Deciding {
+    /// What a director of this plan is made of.
+    pub(super) fn parts(&self, plan: Plan) -> DirectorParts {
+        let Self { pool, metrics, holding, settings, kept } = self;
+        parts(plan, pool, metrics, holding.as_ref(), settings.clone(), kept.clone())
+    }
 }
 
 /// The director of `pool` by this plan. Whoever tells it about requests is asked for something small. Needs a runtime.
@@ -34,6 +52,19 @@ pub(super) fn director(
     settings: DirectorSettings,
     kept: Kept,
 ) -> Arc<Director> {
+    let director = Director::new(parts(plan, pool, metrics, holding, settings, kept));
+    director.warm_up();
+    Arc::new(director)
+}
+
+fn parts(
+    plan: Plan,
+    pool: &Arc<Pool>,
+    metrics: &Arc<Metrics>,
+    holding: Option<&Holding>,
+    settings: DirectorSettings,
+    kept: Kept,
+) -> DirectorParts {
     let admission: Arc<dyn Admission> = match holding {
         Some(holding) => {
             Arc::new(QueuedAdmission::new(Arc::clone(&holding.controller), holding.metrics.clone()))
@@ -50,7 +81,7 @@ pub(super) fn director(
         metrics.extproc().produces(producer.kind, &producer.name);
     }
     let hooks = hooks(plan.pre_request, plan.response_headers, plan.response_ends);
-    let director = Director::new(DirectorParts {
+    DirectorParts {
         pool: Arc::clone(pool),
         scheduler: plan.scheduler,
         preparers: plan.preparers,
@@ -68,9 +99,7 @@ pub(super) fn director(
         decisions: kept.decisions,
         metrics: Arc::clone(metrics),
         settings,
-    });
-    director.warm_up();
-    Arc::new(director)
+    }
 }
 
 /// The hooks of each plugin together, for they share its state.

@@ -109,6 +109,10 @@ pub struct ServeFlags {
     /// Configuration file: an EndpointPickerConfig in YAML or JSON. Without it the built-in default holds.
     #[arg(long, default_value = "", help_heading = "Configuration")]
     pub config_file: String,
+    /// Take over changes of the configuration file while serving. With false a change counts at SIGHUP, at a POST to
+    /// /-/reload, and at the next start.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Configuration")]
+    pub watch_config_file: bool,
     /// Configuration as text, in place of --config-file.
     #[arg(long, default_value = "", help_heading = "Configuration")]
     pub config_text: String,

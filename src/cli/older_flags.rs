@@ -124,12 +124,6 @@ pub(super) const OLDER_FLAGS: &[OlderFlag] = &[
         "latencies are predicted where the configuration lists predicted-latency-producer and latency-scorer",
     ),
     nothing(
-        "watch-config-file",
-        Takes::Switch,
-        &["false"],
-        "the configuration is read once, at the start; restart the pod after a change",
-    ),
-    nothing(
         "plugin-state-staleness-threshold",
         Takes::Text,
         &[],

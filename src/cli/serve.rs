@@ -8,37 +8,39 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, bail};
 use arc_swap::ArcSwap;
-use serde_json::{Value, json};
+use serde_json::Value;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
+use super::ServeFlags;
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder};
-use super::deciding::{self, Kept, director};
+use super::deciding::{self, Deciding, Kept};
 use super::drain::Work;
 use super::dry_runs;
 use super::exit::USAGE_ERROR;
 use super::holding::Holding;
 use super::kubernetes::Cluster;
+use super::live::Live;
+use super::loading::Loading;
 use super::older_flags::OlderFlag;
 use super::output::Output;
 use super::peering::Peering;
+use super::reload::{Applied, Following, Reloader};
 use super::running::{Running, Stops};
+use super::scraping::Scraping;
 use super::settings::Settings;
 use super::sockets::Sockets;
 use super::thread::Thread;
-use super::{ServeFlags, overrides};
-use crate::admin::{
-    self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom, PluginState,
-};
-use crate::config::{self, LoadOptions, Origin, Plan, PlannedInstance};
+use crate::admin::{self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom};
+use crate::config::Plan;
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
-use crate::extproc::{self, ExtProc};
+use crate::extproc::{self, ExtProc, ExtProcSettings};
 use crate::kubernetes::Leadership;
 use crate::metrics::Metrics;
-use crate::plugins::{FileDiscoverySpec, StateReader};
+use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
-use crate::prefix::PrefixMemory;
-use crate::request::ParserKind;
 use crate::telemetry::{LogFormat, LogHandle, Tracing, logs};
 
 /// Version of this build, as metrics and traces name it.
@@ -101,11 +103,16 @@ fn start(
     if settings.grpc_stream_metrics {
         metrics.enable_grpc_stream_metrics();
     }
-    let mut plan = load(settings, &metrics)?;
-    overrides::set_default_engine(&settings.plugins.default_engine, &mut plan)?;
-    if let Err(problems) = overrides::apply(older, &mut plan) {
-        bail!("{}", problems.join("; "));
-    }
+    let loading = Loading::new(older, settings, &metrics);
+    let digest = loading.config.digest().ok();
+    let mut plan = loading.load(None).map_err(|problems| {
+        for problem in problems.of(Level::Error) {
+            tracing::error!(problem = problem.to_string(), "configuration");
+        }
+        anyhow::anyhow!("the configuration has errors; `pointsman check` explains it without serving")
+    })?;
+    loading.apply_flags(&mut plan)?;
+    let applied = Applied::first(&mut plan, digest);
     let source = match plan.discovery.take() {
         Some(file) => {
             for warning in &settings.cluster.without {
@@ -115,47 +122,30 @@ fn start(
         }
         None => Source::Kubernetes(settings.cluster.scope.clone().map_err(anyhow::Error::msg)?),
     };
+    let configured = Configured { plan, loading, applied };
     let pool = Arc::new(Pool::new(&settings.pool_namespace, &settings.pool_name, Instant::now()));
     let mut runtime = tokio::runtime::Builder::new_multi_thread();
     if settings.threads > 0 {
         runtime.worker_threads(settings.threads);
     }
     let runtime = runtime.enable_all().thread_name("serve").build().context("cannot start the runtime")?;
-    let outcome = runtime.block_on(serve(settings, ServeInputs { metrics, plan, pool, source, log, output }));
+    let outcome =
+        runtime.block_on(serve(settings, ServeInputs { metrics, configured, pool, source, log, output }));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
 
-fn load(settings: &Settings, metrics: &Arc<Metrics>) -> anyhow::Result<Plan> {
-    let plugins = &settings.plugins;
-    let options = LoadOptions {
-        allow_experimental: plugins.allow_experimental,
-        allow_missing: plugins.allow_missing,
-        registry: plugins.registry,
-        seed: plugins.seed,
-        feature_gates: plugins.feature_gates.clone(),
-        prefix_memory: PrefixMemory::new(plugins.prefix_memory),
-        ..LoadOptions::new(Arc::clone(metrics))
-    };
-    let plan = config::load(&settings.config, &options).map_err(|problems| {
-        for problem in problems.of(Level::Error) {
-            tracing::error!(problem = problem.to_string(), "configuration");
-        }
-        anyhow::anyhow!("the configuration has errors; `pointsman check` explains it without serving")
-    })?;
-    for instance in plan.instances.iter().filter(|instance| instance.missing.is_some()) {
-        metrics.missing_plugin(instance.kind, &instance.name);
-    }
-    for problem in plan.problems.of(Level::Warning) {
-        tracing::warn!(problem = problem.to_string(), "configuration");
-    }
-    Ok(plan)
+/// A configuration, and how the next one is read.
+struct Configured {
+    plan: Plan,
+    loading: Loading,
+    applied: Applied,
 }
 
 /// The inputs of serving.
 struct ServeInputs<'p> {
     metrics: Arc<Metrics>,
-    plan: Plan,
+    configured: Configured,
     pool: Arc<Pool>,
     source: Source,
     log: LogHandle,
@@ -170,8 +160,8 @@ enum Source {
 
 /// Three stages: sockets, services over them, and what runs until it is told to stop.
 async fn serve(settings: &Settings, parts: ServeInputs<'_>) -> anyhow::Result<()> {
-    let ServeInputs { metrics, plan, pool, source, log, output } = parts;
-    let warm = plan.gates.ha_populate_non_leader_datastore;
+    let ServeInputs { metrics, configured, pool, source, log, output } = parts;
+    let warm = configured.plan.gates.ha_populate_non_leader_datastore;
     let finder = match source {
         Source::File(spec) => Finder::File(Box::new(first_endpoints(spec, &pool, &metrics).await?)),
         Source::Kubernetes(scope) => {
@@ -182,7 +172,7 @@ async fn serve(settings: &Settings, parts: ServeInputs<'_>) -> anyhow::Result<()
     let tracing = Tracing::from_env(settings.tracing, BUILD, COMMIT.unwrap_or_default(), &output.lines)?;
     let sockets = Sockets::bind(settings, &metrics).await?;
     let addresses = sockets.addresses()?;
-    let services = Services { metrics, plan, pool, finder, log, tracing, warm };
+    let services = Services { metrics, configured, pool, finder, log, tracing, warm };
     let running = services.start(settings, sockets)?;
     announce(settings.print_addresses, output, addresses);
     running.run().await
@@ -191,7 +181,7 @@ async fn serve(settings: &Settings, parts: ServeInputs<'_>) -> anyhow::Result<()
 /// The parts from which the servers and threads are made.
 struct Services {
     metrics: Arc<Metrics>,
-    plan: Plan,
+    configured: Configured,
     pool: Arc<Pool>,
     finder: Finder,
     log: LogHandle,
@@ -203,7 +193,8 @@ struct Services {
 impl Services {
     /// Starts the threads and makes the servers, which begin when they are polled.
     fn start(self, settings: &Settings, sockets: Sockets) -> anyhow::Result<Running> {
-        let Self { metrics, plan, pool, mut finder, log, tracing, warm } = self;
+        let Self { metrics, configured, pool, mut finder, log, tracing, warm } = self;
+        let plan = &configured.plan;
         let stops = Stops::default();
         let (leadership, access, followed) = match &finder {
             Finder::File(_) => (Leadership::everyone(), None, None),
@@ -225,26 +216,31 @@ impl Services {
         let scraped = plan.metrics_source.is_some().then_some(settings.scraping.staleness);
         let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
         let way = (sockets.peers, finder.connection());
-        let peering = Peering::new(settings, way, (&pool, &plan), holding.as_ref(), &metrics)?;
+        let peering = Peering::new(settings, way, (&pool, plan), holding.as_ref(), &metrics)?;
+        let scraping = Scraping::new(settings.scraping, &metrics, &pool, holding.as_ref());
+        let (beside, follow) = watch::channel(scraping.beside(plan, None)?);
         let background =
-            Background::new(settings, &metrics, &plan, &pool, finder, holding.as_ref(), &demand)?;
+            Background::new(settings, &metrics, plan, &pool, finder, holding.as_ref(), &demand, follow)?;
+        let live = Arc::new(ArcSwap::from_pointee(Live::of(plan)));
         let (draining, ready) = (Arc::default(), Arc::new(AtomicBool::new(peering.is_none())));
-        let health = health_service(&plan, &pool, (&ready, &draining), leadership, warm);
+        let health = health_service(&live, &pool, (&ready, &draining), leadership, warm);
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
-        let decisions = deciding::records(settings.decision_records, &metrics);
-        let pages = pages(&metrics, &pool, &plan, peering.as_ref(), log, settings.remote_log_level || known);
         let extproc = settings.streams.service(&metrics);
-        let kept = Kept { decisions: decisions.clone(), budget: Arc::clone(&extproc.machine.budget) };
-        let director = director(plan, &pool, &metrics, holding.as_ref(), settings.director.clone(), kept);
-        let director = Arc::new(ArcSwap::new(director));
-        let pages = AdminState { decisions, dry_runs: Some(dry_runs::runner(&director)), ..pages };
+        let deciding = deciding(settings, &metrics, &pool, holding.as_ref(), &extproc);
+        let pages = pages(&deciding, &live, peering.as_ref(), log, settings.remote_log_level || known);
+        let demanded = Arc::clone(&demand);
+        let following = Following { scraping, beside, demand: demanded, live, peers: peering.is_some() };
+        let reloader = configured.start(deciding, following);
+        let director = reloader.director();
+        let pages = reloadable(pages, &reloader);
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
         let work = Work { streams: service.open_streams(), connections: sockets.grpc.connections() };
 
         let election = electing.map(|electing| Thread::start("election", electing)).transpose()?;
         let peers = peering.map(|peering| peering.start(ready, stops.background.clone())).transpose()?;
         let running = background.run(stops.background.clone(), stops.resign.clone());
+        let running = with_reloads(running, reloader, settings.watch_config, stops.background.clone());
         let background = Thread::start("background", Box::pin(running))?;
         let admin_stop = stops.admin.clone();
         let admin = Thread::start("admin", async move {
@@ -287,30 +283,74 @@ impl Services {
     }
 }
 
-/// The pages of the metrics port, without their door. `anywhere`: the log level may be set from any address.
-fn pages(
+impl Configured {
+    /// Serves by it from now on.
+    fn start(self, deciding: Deciding, following: Following) -> Arc<Reloader> {
+        Reloader::start(self.plan, self.loading, deciding, following, self.applied)
+    }
+}
+
+/// What directors of this process share.
+fn deciding(
+    settings: &Settings,
     metrics: &Arc<Metrics>,
     pool: &Arc<Pool>,
-    plan: &Plan,
+    holding: Option<&Holding>,
+    extproc: &ExtProcSettings,
+) -> Deciding {
+    Deciding {
+        pool: Arc::clone(pool),
+        metrics: Arc::clone(metrics),
+        holding: holding.cloned(),
+        settings: settings.director.clone(),
+        kept: Kept {
+            decisions: deciding::records(settings.decision_records, metrics),
+            budget: Arc::clone(&extproc.machine.budget),
+        },
+    }
+}
+
+/// The pages of the metrics port, without their door. `anywhere`: the log level may be set from any address.
+fn pages(
+    deciding: &Deciding,
+    live: &Arc<ArcSwap<Live>>,
     peering: Option<&Peering>,
     log: LogHandle,
     anywhere: bool,
 ) -> AdminState {
+    let (plugins, caches) = (Arc::clone(live), Arc::clone(live));
     AdminState {
-        metrics: (**metrics).clone(),
-        pool: Arc::clone(pool),
-        plugins: plugin_states(plan),
+        metrics: (*deciding.metrics).clone(),
+        pool: Arc::clone(&deciding.pool),
+        plugins: Arc::new(move || plugins.load().plugin_states()),
         peers: peering
             .map(Peering::peers)
             .map(|peers| -> Arc<dyn Fn() -> Value + Send + Sync> { Arc::new(move || peers.page()) }),
-        decisions: None,
-        prefix: prefix_states(plan),
+        decisions: deciding.kept.decisions.clone(),
+        prefix: Arc::new(move || caches.load().prefix_states()),
         dry_runs: None,
+        reloading: None,
         log: Some(log),
         access: None,
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
         log_level_from: if anywhere { LogLevelFrom::Anywhere } else { LogLevelFrom::Loopback },
     }
+}
+
+/// The pages with those of the running configuration.
+fn reloadable(pages: AdminState, reloader: &Arc<Reloader>) -> AdminState {
+    let dry_runs = Some(dry_runs::runner(&reloader.director()));
+    AdminState { dry_runs, reloading: Some(reloader.pages()), ..pages }
+}
+
+/// What runs beside serving, and what takes over a changed configuration.
+async fn with_reloads(
+    running: impl Future<Output = ()>,
+    reloader: Arc<Reloader>,
+    watch: bool,
+    stop: CancellationToken,
+) {
+    tokio::join!(running, reloader.run(watch, stop));
 }
 
 /// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in
@@ -351,14 +391,14 @@ fn guarded(
 }
 
 fn health_service(
-    plan: &Plan,
+    live: &Arc<ArcSwap<Live>>,
     pool: &Arc<Pool>,
     (ready, draining): (&Arc<AtomicBool>, &Arc<AtomicBool>),
     leadership: Leadership,
     warm: bool,
 ) -> HealthService {
     let (pool, ready, draining) = (Arc::clone(pool), Arc::clone(ready), Arc::clone(draining));
-    let parsers: Vec<ParserKind> = plan.parsers.iter().map(|parser| parser.kind).collect();
+    let live = Arc::clone(live);
     HealthService::new(move || HealthState {
         live: pool.is_synced() && ready.load(Relaxed),
         leader_election: leadership.is_elected(),
@@ -366,33 +406,9 @@ fn health_service(
         cold_standby: !warm,
         protocol_matches: pool
             .app_protocol()
-            .is_none_or(|protocol| parsers.iter().all(|parser| parser.serves(&protocol))),
+            .is_none_or(|protocol| live.load().parsers.iter().all(|parser| parser.serves(&protocol))),
         draining: draining.load(Relaxed),
     })
-}
-
-fn plugin_states(plan: &Plan) -> Arc<dyn Fn() -> Vec<PluginState> + Send + Sync> {
-    let state = |instance: &PlannedInstance| PluginState {
-        name: instance.name.to_string(),
-        kind: instance.kind.to_owned(),
-        roles: instance.roles.clone(),
-        added: match &instance.origin {
-            Origin::Listed => None,
-            Origin::Injected(reason) => Some(reason.clone()),
-        },
-        state: match (instance.missing, &instance.state) {
-            (Some(without), _) => Some(json!({"inForce": false, "reason": without})),
-            (None, state) => state.as_ref().map(StateReader::read),
-        },
-    };
-    let instances = plan.instances.clone();
-    Arc::new(move || instances.iter().map(state).collect())
-}
-
-fn prefix_states(plan: &Plan) -> Arc<dyn Fn() -> Value + Send + Sync> {
-    let known = |instance: &PlannedInstance| Some((instance.name.to_string(), instance.prefix.clone()?));
-    let readers: Vec<(String, StateReader)> = plan.instances.iter().filter_map(known).collect();
-    Arc::new(move || readers.iter().map(|(name, reader)| (name.clone(), reader.read())).collect())
 }
 
 /// Says where the ports are: in the log, and for programs on standard output.

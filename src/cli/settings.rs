@@ -36,6 +36,8 @@ const DEFAULT_POOL: &str = "epp";
 pub(super) struct Settings {
     /// The configuration.
     pub(super) config: ConfigSource,
+    /// Changes of its file count while serving.
+    pub(super) watch_config: bool,
     /// What the flags say of plugins.
     pub(super) plugins: PluginSettings,
     /// Addresses to try to listen on, in this order.
@@ -187,6 +189,7 @@ impl Settings {
         let seed = if flags.seed == 0 { fastrand::u64(1..) } else { flags.seed };
         Ok(Self {
             config,
+            watch_config: flags.watch_config_file,
             plugins: PluginSettings::new(flags, seed),
             bind: bind_addresses(flags.bind_address),
             ports: PortNumbers {

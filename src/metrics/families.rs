@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use prometheus::process_collector::ProcessCollector;
-use prometheus::{IntCounter, Registry};
+use prometheus::{Gauge, IntCounter, Registry};
 
 use super::answers::AnswerMetrics;
 use super::bounds::MetricBounds;
@@ -31,7 +31,7 @@ use super::prefix::{PrefixFamilies, PrefixIndexMetrics};
 use super::prepare::{PrepareFamilies, PrepareMetrics};
 use super::processing::{DirectFamilies, ProcessingMetrics};
 use super::proof::{ProofFamilies, ProofMetrics};
-use super::records::RecordMetrics;
+use super::records::{self, RecordMetrics};
 use super::request::RequestMetrics;
 use super::request_families::RequestFamilies;
 use super::scheduler::SchedulerMetrics;
@@ -69,6 +69,7 @@ struct Families {
     answers: AnswerMetrics,
     state: StateMetrics,
     records: RecordMetrics,
+    config_generation: Gauge,
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
     extproc: ExtProcMetrics,
@@ -132,6 +133,7 @@ impl Metrics {
             answers: AnswerMetrics::register(&registry),
             state: StateMetrics::register(&registry),
             records: RecordMetrics::register(&registry),
+            config_generation: records::config_generation(&registry),
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
             extproc: ExtProcMetrics::register(&registry),
@@ -272,6 +274,11 @@ impl Metrics {
     /// Handles of requests that refer to what a server made.
     pub fn state(&self) -> StateMetrics {
         self.families.state.clone()
+    }
+
+    /// Sets the number of the running configuration.
+    pub fn config_generation(&self, generation: u64) {
+        self.families.config_generation.set(generation as f64);
     }
 
     /// Handles of the records of decisions.

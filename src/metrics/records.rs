@@ -22,6 +22,19 @@ const ONE_IN: Definition<0> = Definition::new(
     [],
 );
 
+const GENERATION: Definition<0> = Definition::new(
+    "pointsman_config_generation",
+    "Number of the running configuration: 1 at the start, and one more with each reload that was taken over.",
+    [],
+);
+
+/// The series of the running configuration.
+pub(super) fn config_generation(registry: &Registry) -> Gauge {
+    let gauge = Family::<GaugeVec, 0>::register(GENERATION, registry).child([]).into_current();
+    gauge.set(1.0);
+    gauge
+}
+
 /// Handles of these series. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct RecordMetrics {

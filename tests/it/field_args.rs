@@ -178,7 +178,6 @@ fn flags_whose_feature_is_not_there_are_taken_and_the_log_says_what_is_not_in_fo
         "--epp-mode",
         "stateless",
         "--stateful-epp-address=epp:9010",
-        "--watch-config-file",
         "--fairness-id-header-key=x-tenant",
         "--plugin-state-staleness-threshold",
         "10m",
@@ -193,7 +192,6 @@ fn flags_whose_feature_is_not_there_are_taken_and_the_log_says_what_is_not_in_fo
         "flag --enable-latency-predictor has no effect",
         "flag --epp-mode has no effect",
         "flag --stateful-epp-address has no effect",
-        "flag --watch-config-file has no effect",
         "flag --fairness-id-header-key has no effect",
         "flag --plugin-state-staleness-threshold has no effect",
     ] {

@@ -58,6 +58,7 @@ mod precise_prefix;
 mod predicted_latency;
 mod prefix_proof;
 mod refusals;
+mod reload;
 mod render_endpoint;
 mod resets;
 mod response_reports;

@@ -121,6 +121,13 @@ impl Process {
         Some(Duration::from_nanos(times.split_whitespace().next()?.parse().ok()?))
     }
 
+    /// Sends the signal that asks a process to read its configuration again.
+    pub(crate) async fn hang_up(&self) {
+        let Some(pid) = self.child.id() else { return };
+        let sent = Command::new("kill").arg("-HUP").arg(pid.to_string()).status().await;
+        assert!(sent.is_ok_and(|status| status.success()), "cannot signal {}", self.name);
+    }
+
     /// Sends the signal that asks a process to end.
     pub(crate) async fn terminate(&self) {
         let Some(pid) = self.child.id() else { return };

@@ -1,0 +1,23 @@
+//! The running configuration on the metrics port.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+
+/// What came of an attempt to take over a changed configuration.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Reloaded {
+    /// It was refused, and the former one stays in force.
+    pub refused: bool,
+    /// What the page says.
+    pub page: Value,
+}
+
+/// Shows the running configuration, and takes over a changed one.
+#[derive(Clone)]
+pub struct Reloading {
+    /// The page of the running configuration.
+    pub show: Arc<dyn Fn() -> Value + Send + Sync>,
+    /// Takes it over; blocks while plugins are built.
+    pub reload: Arc<dyn Fn() -> Reloaded + Send + Sync>,
+}

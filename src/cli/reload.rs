@@ -1,0 +1,290 @@
+//! Takes over a changed configuration while requests are served: it is read, built and checked beside the running one,
+//! and put in its place between two requests. A faulty one changes nothing.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::runtime::Handle;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::autoscaling::Demand;
+use super::deciding::Deciding;
+use super::live::Live;
+use super::loading::Loading;
+use super::scraping::{Beside, Scraping};
+use crate::admin::{Reloaded, Reloading};
+use crate::config::{Carried, Plan, line_changes};
+use crate::director::Director;
+use crate::document::{Level, Problems};
+use crate::telemetry::rfc3339;
+
+/// Time between two looks at the configuration file. A change counts once two looks have found the same.
+const LOOK: Duration = Duration::from_millis(500);
+/// Name of the configuration in metrics.
+const CONFIGURATION: &str = "configuration";
+
+/// What follows the running configuration beside the director.
+pub(super) struct Following {
+    pub(super) scraping: Scraping,
+    pub(super) beside: watch::Sender<Beside>,
+    pub(super) demand: Arc<Demand>,
+    pub(super) live: Arc<ArcSwap<Live>>,
+    /// Replicas share indexes, which each plugin offers once.
+    pub(super) peers: bool,
+}
+
+/// The running configuration, and all that has to follow when it changes.
+pub(super) struct Reloader {
+    loading: Loading,
+    deciding: Deciding,
+    director: Arc<ArcSwap<Director>>,
+    following: Following,
+    /// Where what a director starts shall run.
+    runtime: Handle,
+    applied: Mutex<Applied>,
+}
+
+impl Reloader {
+    /// Begins with this plan. Needs a runtime.
+    pub(super) fn start(
+        plan: Plan,
+        loading: Loading,
+        deciding: Deciding,
+        following: Following,
+        applied: Applied,
+    ) -> Arc<Self> {
+        let director = Director::new(deciding.parts(plan));
+        director.warm_up();
+        let director = Arc::new(ArcSwap::from_pointee(director));
+        let applied = Mutex::new(applied);
+        Arc::new(Self { loading, deciding, director, following, runtime: Handle::current(), applied })
+    }
+
+    /// The director that serves, as it is replaced.
+    pub(super) fn director(&self) -> Arc<ArcSwap<Director>> {
+        Arc::clone(&self.director)
+    }
+}
+
+/// What is in force.
+pub(super) struct Applied {
+    /// Digest of the text that was read last.
+    digest: Option<u64>,
+    /// Digest of the text that is in force.
+    running: Option<u64>,
+    generation: u64,
+    since: SystemTime,
+    fixed: Fixed,
+    carried: Arc<Carried>,
+    /// The last reload.
+    last: Value,
+}
+
+/// The parts of a configuration that hold until the next start.
+#[derive(Clone, PartialEq)]
+struct Fixed {
+    discovery: String,
+    gates: String,
+    flow: String,
+    pages: String,
+    indexes: usize,
+}
+
+impl Fixed {
+    fn of(plan: &Plan) -> Self {
+        Self {
+            discovery: format!("{:?}", plan.discovery),
+            gates: format!("{:?}", plan.gates),
+            flow: format!("{:?}", plan.flow),
+            pages: format!("{:?}", plan.pages),
+            indexes: plan.shared_indexes.len(),
+        }
+    }
+
+    /// What would need a restart, in the words of the configuration.
+    fn needs_restart(&self, next: &Self, shares_indexes: bool) -> Vec<String> {
+        let parts = [
+            ("dataLayer.discovery", self.discovery != next.discovery),
+            ("featureGates", self.gates != next.gates),
+            ("flowControl", self.flow != next.flow),
+            ("a source of dataLayer beside metrics", self.pages != next.pages),
+            ("prefix producers that peers share", shares_indexes && self.indexes != next.indexes),
+        ];
+        let changed = parts.into_iter().filter(|(_, changed)| *changed);
+        changed.map(|(part, _)| format!("{part} cannot change without a restart")).collect()
+    }
+}
+
+impl Applied {
+    /// The configuration of the start.
+    pub(super) fn first(plan: &mut Plan, digest: Option<u64>) -> Self {
+        Self {
+            digest,
+            running: digest,
+            generation: 1,
+            since: SystemTime::now(),
+            fixed: Fixed::of(plan),
+            carried: Arc::new(std::mem::take(&mut plan.carried)),
+            last: Value::Null,
+        }
+    }
+}
+
+/// The errors, one text each.
+fn told(problems: &Problems) -> Vec<String> {
+    problems.of(Level::Error).map(ToString::to_string).collect()
+}
+
+/// What came of an attempt.
+enum Attempt {
+    Unchanged,
+    Applied { generation: u64, changes: Vec<String> },
+    Refused(Vec<String>),
+}
+
+impl Reloader {
+    /// Reads the configuration, and takes it over if it changed and has no fault. Blocks while plugins are built.
+    pub(super) fn reload(&self) -> Reloaded {
+        let mut applied = self.applied.lock();
+        let attempt = self.attempt(&mut applied);
+        let discovery = self.deciding.metrics.discovery();
+        let now = SystemTime::now();
+        let (outcome, changes, problems) = match attempt {
+            Attempt::Unchanged => ("unchanged", Vec::new(), Vec::new()),
+            Attempt::Applied { generation, changes } => {
+                discovery.reloaded(CONFIGURATION, now);
+                self.deciding.metrics.config_generation(generation);
+                tracing::info!(generation, lines = changes.len(), "configuration reloaded");
+                for change in &changes {
+                    tracing::info!(change, "configuration changed");
+                }
+                ("applied", changes, Vec::new())
+            }
+            Attempt::Refused(problems) => {
+                discovery.reload_failed(CONFIGURATION);
+                for problem in &problems {
+                    tracing::error!(problem, "configuration refused; the former one stays in force");
+                }
+                ("refused", Vec::new(), problems)
+            }
+        };
+        let refused = outcome == "refused";
+        let page = json!({
+            "outcome": outcome,
+            "generation": applied.generation,
+            "time": rfc3339(now),
+            "changes": changes,
+            "problems": problems,
+        });
+        if outcome != "unchanged" {
+            applied.last = page.clone();
+        }
+        Reloaded { refused, page }
+    }
+
+    fn attempt(&self, applied: &mut Applied) -> Attempt {
+        let digest = match self.loading.config.digest() {
+            Ok(digest) => digest,
+            Err(error) => {
+                return Attempt::Refused(vec![format!("the configuration cannot be read: {error}")]);
+            }
+        };
+        if applied.digest == Some(digest) {
+            return Attempt::Unchanged;
+        }
+        // What is wrong with it is told once, not at each look.
+        applied.digest = Some(digest);
+        if applied.running == Some(digest) {
+            return Attempt::Unchanged;
+        }
+        let mut plan = match self.loading.load(Some(Arc::clone(&applied.carried))) {
+            Ok(plan) => plan,
+            Err(problems) => return Attempt::Refused(told(&problems)),
+        };
+        if let Err(error) = self.loading.apply_flags(&mut plan) {
+            return Attempt::Refused(vec![format!("{error:#}")]);
+        }
+        let fixed = Fixed::of(&plan);
+        let restart = applied.fixed.needs_restart(&fixed, self.following.peers);
+        if !restart.is_empty() {
+            return Attempt::Refused(restart);
+        }
+        let beside = match self.following.scraping.beside(&plan, Some(&self.following.beside.borrow())) {
+            Ok(beside) => beside,
+            Err(error) => return Attempt::Refused(vec![format!("{error:#}")]),
+        };
+        let carried = std::mem::take(&mut plan.carried);
+        let live = Live::of(&plan);
+        let changes = line_changes(&self.following.live.load().effective, &live.effective);
+        let detector = plan.detector.clone();
+        let _runtime = self.runtime.enter();
+        let next = Director::after(&self.director.load(), self.deciding.parts(plan));
+        next.warm_up();
+        // Nothing can fail from here on.
+        self.director.store(Arc::new(next));
+        self.following.live.store(Arc::new(live));
+        self.following.beside.send_replace(beside);
+        self.following.demand.judge_by(detector);
+        applied.carried = Arc::new(carried);
+        applied.running = Some(digest);
+        applied.generation += 1;
+        applied.since = SystemTime::now();
+        Attempt::Applied { generation: applied.generation, changes }
+    }
+
+    /// The page of the running configuration.
+    pub(super) fn page(&self) -> Value {
+        let applied = self.applied.lock();
+        let live = self.following.live.load_full();
+        json!({
+            "source": self.loading.config.name(),
+            "generation": applied.generation,
+            "since": rfc3339(applied.since),
+            "effective": live.effective,
+            "last_reload": applied.last,
+        })
+    }
+
+    /// Reloads when told to by SIGHUP, and when the file has changed if it is to be watched; until told to stop.
+    pub(super) async fn run(self: Arc<Self>, watch: bool, stop: CancellationToken) {
+        let mut hangups = signal(SignalKind::hangup()).ok();
+        let mut tick = tokio::time::interval(LOOK);
+        let mut seen = self.loading.config.digest().ok();
+        loop {
+            let hung_up = async {
+                match &mut hangups {
+                    Some(hangups) => hangups.recv().await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                _ = hung_up => {}
+                _ = tick.tick(), if watch => {
+                    let found = self.loading.config.digest().ok();
+                    // A file that is being written looks different each time.
+                    let rests = std::mem::replace(&mut seen, found) == found;
+                    if !rests || found.is_none() || found == self.applied.lock().digest {
+                        continue;
+                    }
+                }
+            }
+            let reloader = Arc::clone(&self);
+            if tokio::task::spawn_blocking(move || reloader.reload()).await.is_err() {
+                self.deciding.metrics.discovery().reload_failed(CONFIGURATION);
+                tracing::error!("a bug: reloading the configuration panicked; the former one stays in force");
+            }
+        }
+    }
+
+    /// What the metrics port shows and does.
+    pub(super) fn pages(self: &Arc<Self>) -> Reloading {
+        let (show, reload) = (Arc::clone(self), Arc::clone(self));
+        Reloading { show: Arc::new(move || show.page()), reload: Arc::new(move || reload.reload()) }
+    }
+}

@@ -1,0 +1,133 @@
+//! What runs beside serving and follows the configuration: reading metrics pages, and hearing cache events.
+
+use std::pin::pin;
+use std::sync::Arc;
+
+use anyhow::Context;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::holding::Holding;
+use super::scrape_series::{Counting, EXTRACTOR, SOURCE};
+use super::settings::ScrapeSettings;
+use crate::config::Plan;
+use crate::datalayer::{self, DataLayer, EngineTable, SourceSpec};
+use crate::kvevents::EventListener;
+use crate::metrics::Metrics;
+use crate::pool::Pool;
+
+/// What the running configuration has beside serving.
+#[derive(Clone)]
+pub(super) struct Beside {
+    read_by: Option<(SourceSpec, EngineTable)>,
+    /// Reads metrics pages; `None` if none are read.
+    pub(super) layer: Option<Arc<DataLayer>>,
+    listeners: Vec<Arc<EventListener>>,
+}
+
+/// Makes it.
+pub(super) struct Scraping {
+    settings: ScrapeSettings,
+    metrics: Arc<Metrics>,
+    pool: Arc<Pool>,
+    holding: Option<Holding>,
+}
+
+impl Scraping {
+    /// For endpoints of `pool`, by these settings.
+    pub(super) fn new(
+        settings: ScrapeSettings,
+        metrics: &Arc<Metrics>,
+        pool: &Arc<Pool>,
+        holding: Option<&Holding>,
+    ) -> Self {
+        Self { settings, metrics: Arc::clone(metrics), pool: Arc::clone(pool), holding: holding.cloned() }
+    }
+
+    /// What this plan has; what `former` has goes on where it is the same. Fails if the files of a scraping certificate
+    /// cannot be used.
+    pub(super) fn beside(&self, plan: &Plan, former: Option<&Beside>) -> anyhow::Result<Beside> {
+        let read_by = plan.metrics_source.clone().map(|source| (source, plan.engines.clone()));
+        let listeners = plan.kv_events.clone();
+        if let Some(former) = former
+            && former.read_by == read_by
+        {
+            return Ok(Beside { listeners, ..former.clone() });
+        }
+        let layer = read_by.clone().map(|(source, engines)| self.layer(source, engines)).transpose()?;
+        Ok(Beside { read_by, layer, listeners })
+    }
+
+    fn layer(&self, source: SourceSpec, engines: EngineTable) -> anyhow::Result<Arc<DataLayer>> {
+        let scraping = datalayer::Settings {
+            source,
+            engines,
+            interval: self.settings.interval,
+            filtered: self.settings.filtered,
+            body_limit: self.settings.page_bytes,
+            ..datalayer::Settings::default()
+        };
+        self.metrics.datalayer().polls(SOURCE, EXTRACTOR);
+        let controller = self.holding.as_ref().map(|holding| Arc::clone(&holding.controller));
+        let observer = Arc::new(Counting { metrics: self.metrics.datalayer(), controller });
+        DataLayer::new(Arc::clone(&self.pool), scraping, observer).context("metrics-data-source")
+    }
+}
+
+/// Reads metrics pages as the running configuration says, until told to stop.
+pub(super) async fn scrape(mut beside: watch::Receiver<Beside>, stop: CancellationToken) {
+    while !stop.is_cancelled() {
+        let layer = beside.borrow_and_update().layer.clone();
+        let ended = stop.child_token();
+        let mut running = pin!(async {
+            match layer.clone() {
+                Some(layer) => layer.run(ended.clone()).await,
+                None => ended.cancelled().await,
+            }
+        });
+        tokio::select! {
+            () = &mut running => return,
+            () = another(&mut beside, layer.as_ref()) => {}
+        }
+        ended.cancel();
+        running.await;
+    }
+}
+
+/// Resolves when something else than `layer` is to read pages.
+async fn another(beside: &mut watch::Receiver<Beside>, layer: Option<&Arc<DataLayer>>) {
+    while beside.changed().await.is_ok() {
+        let next = beside.borrow_and_update().layer.clone();
+        if next.as_ref().map(Arc::as_ptr) != layer.map(Arc::as_ptr) {
+            return;
+        }
+    }
+    // Nobody changes the configuration any more.
+    std::future::pending().await
+}
+
+/// Hears the cache events that the running configuration listens for, until told to stop.
+pub(super) async fn listen(mut beside: watch::Receiver<Beside>, pool: Arc<Pool>, stop: CancellationToken) {
+    let mut heard: Vec<(Arc<EventListener>, CancellationToken)> = Vec::new();
+    loop {
+        let wanted = beside.borrow_and_update().listeners.clone();
+        heard.retain(|(listener, ended)| {
+            let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, listener));
+            if !stays {
+                ended.cancel();
+            }
+            stays
+        });
+        for listener in wanted {
+            if !heard.iter().any(|(heard, _)| Arc::ptr_eq(heard, &listener)) {
+                let ended = stop.child_token();
+                tokio::spawn(Arc::clone(&listener).run(Arc::clone(&pool), ended.clone()));
+                heard.push((listener, ended));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = beside.changed() => if changed.is_err() { return stop.cancelled().await },
+        }
+    }
+}
