@@ -53,9 +53,9 @@ POINTSMAN_COMMIT=$COMMIT cargo build --release --locked --target "$target"
 install -D "target/$target/release/pointsman" /image/pointsman
 size=$(stat -c %s /image/pointsman)
 [ "$size" -le 25000000 ] || { echo "the program has $size bytes, more than the 25 MB it may have" >&2; exit 1; }
-# What manifests of other pickers call: the picker by its path in their images, and what hooks before the end need. The program tells `sleep` and
-# `sh` by their names. A test runs these names.
-for name in epp app/epp manager bin/sleep bin/sh; do
+# What manifests of other pickers call: the picker and the sidecar by their paths in their images, and what hooks before the end need. The program
+# tells the sidecar, `sleep` and `sh` by their names. A test runs these names.
+for name in epp app/epp manager app/pd-sidecar app/llm-d-routing-sidecar bin/sleep bin/sh; do
     mkdir -p "$(dirname "/image/$name")"
     ln -s /pointsman "/image/$name"
 done

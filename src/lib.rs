@@ -34,6 +34,7 @@ pub mod extproc;
 pub mod kubernetes;
 pub mod kvevents;
 pub mod scaler;
+pub mod sidecar;
 pub mod simulate;
 
 pub mod cli;

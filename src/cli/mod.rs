@@ -1,5 +1,5 @@
-//! The command line: `serve` (the default), `check`, `explain`, `migrate`, `plugins`, `schema`, `sim`, `simulate`,
-//! `demo`.
+//! The command line: `serve` (the default), `sidecar`, `check`, `explain`, `migrate`, `plugins`, `schema`, `sim`,
+//! `simulate`, `demo`.
 
 mod arguments;
 mod asking;
@@ -35,6 +35,7 @@ mod scrape_series;
 mod scraping;
 mod serve;
 mod settings;
+mod sidecar;
 mod simulate;
 mod sockets;
 mod state_dir;
@@ -68,6 +69,9 @@ struct Cli {
 enum Command {
     /// Serve ext_proc; what happens when no command is given.
     Serve(Box<ServeFlags>),
+    /// Split requests in front of a model server: prefill on one server, decode on another.
+    #[command(disable_help_flag = true)]
+    Sidecar(SidecarArgs),
     /// Check a configuration without serving.
     Check(check::CheckArgs),
     /// Say why a request went where it went.
@@ -84,6 +88,13 @@ enum Command {
     Simulate(Box<simulate::SimulateArgs>),
     /// Show a real Envoy routing traffic through Pointsman to simulated servers.
     Demo(demo::DemoArgs),
+}
+
+/// Shown in the list of commands; its flags are read elsewhere.
+#[derive(Debug, Args)]
+struct SidecarArgs {
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    flags: Vec<OsString>,
 }
 
 /// Names of the commands; anything else in their place is a flag of `serve`.
@@ -103,12 +114,20 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
     if let Some(tool) = arguments.first().and_then(|program| hooks::Tool::called(program)) {
         return tool.run(&arguments[1..]);
     }
+    if arguments.first().is_some_and(|program| sidecar::called(program)) {
+        let own = arguments.get(1).is_some_and(|first| first == "sidecar");
+        return sidecar::command(&arguments[if own { 2 } else { 1 }..]);
+    }
+    if arguments.get(1).is_some_and(|first| first == "sidecar") {
+        return sidecar::command(&arguments[2..]);
+    }
     let first = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or("serve").to_owned();
     if COMMANDS.contains(&first.as_str()) && first != "serve"
         || matches!(first.as_str(), "--version" | "-V" | "-h")
     {
         return match Cli::parse_from(arguments).command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
+            Command::Sidecar(args) => sidecar::command(&args.flags),
             Command::Check(args) => check::run(&check::CheckArgs { registry: Some(registry), ..args }),
             Command::Explain(args) => run_async(explain::run(*args)),
             Command::Migrate(args) => migrate::run(&args, registry),
@@ -129,7 +148,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve").version(env!("CARGO_PKG_VERSION")).after_help(
-        "Other commands: pointsman check, explain, migrate, plugins, schema, sim, simulate, demo; each with --help.",
+        "Other commands: pointsman sidecar, check, explain, migrate, plugins, schema, sim, simulate, demo; each with --help.",
     );
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")

@@ -46,6 +46,7 @@ mod records;
 mod request;
 mod request_families;
 mod scheduler;
+mod sidecar;
 mod sketch;
 mod state;
 #[cfg(test)]
@@ -78,5 +79,6 @@ pub use proof::ProofMetrics;
 pub use records::RecordMetrics;
 pub use request::{RequestMetrics, ResponseStats, RunningGuard};
 pub use scheduler::SchedulerMetrics;
+pub use sidecar::{Direction, PrefillRetry, SidecarInFlight, SidecarMetrics};
 pub use state::{BoundHit, StateMetrics};
 pub use timer::{ExtensionPoint, PluginTimer, TimedParser};

@@ -60,6 +60,17 @@ impl Settings {
     }
 }
 
+impl Settings {
+    /// Reports as `service`, unless the environment says another name.
+    pub(super) fn name_service(&mut self, service: &str) {
+        for (key, value) in &mut self.resource {
+            if key == "service.name" && value == SERVICE {
+                service.clone_into(value);
+            }
+        }
+    }
+}
+
 fn exporter(get: &impl Fn(&str) -> Option<String>, problems: &mut Vec<String>) -> Exporter {
     let disabled = get("OTEL_SDK_DISABLED").is_some_and(|value| value.eq_ignore_ascii_case("true"));
     let has_collector =

@@ -61,6 +61,21 @@ impl Tracing {
         Self::new(&Settings::read(|name| std::env::var(name).ok(), build_ref), build_ref, commit, output)
     }
 
+    /// The same for a program that reports as `service` unless the environment has another name.
+    pub fn from_env_as(
+        service: &str,
+        enabled: bool,
+        build_ref: &str,
+        output: &LineQueue,
+    ) -> Result<Self, TracingError> {
+        if !enabled {
+            return Ok(Self::off());
+        }
+        let mut settings = Settings::read(|name| std::env::var(name).ok(), build_ref);
+        settings.name_service(service);
+        Self::new(&settings, build_ref, "", output)
+    }
+
     pub(super) fn new(
         settings: &Settings,
         build_ref: &str,
@@ -109,6 +124,15 @@ impl Tracing {
     /// The span of a request that began `ago`, below the caller's if the headers name one. Headers without one are
     /// completed by the metadata of the proxy's `call`. Whether the span records is decided before anything is built.
     pub fn request_span(&self, headers: &Headers, call: &Headers, ago: Duration) -> Span {
+        self.span(|| REQUEST_SPAN.to_owned(), headers, call, ago)
+    }
+
+    /// The span of a request that begins now, under this name.
+    pub fn span_of(&self, headers: &http::HeaderMap, name: impl FnOnce() -> String) -> Span {
+        self.span(name, &self.carried(headers), &Headers::new(), Duration::ZERO)
+    }
+
+    fn span(&self, name: impl FnOnce() -> String, headers: &Headers, call: &Headers, ago: Duration) -> Span {
         let Some(active) = &self.active else { return Span::off() };
         let own = extract(headers);
         let baggage = baggage(headers).or_else(|| if own.is_none() { baggage(call) } else { None });
@@ -119,7 +143,7 @@ impl Tracing {
             let context = SpanContext::new(parent.trace_id(), id, TraceFlags::default(), false, state);
             return Span::unsampled(context, baggage);
         }
-        let builder = SpanBuilder::from_name(REQUEST_SPAN)
+        let builder = SpanBuilder::from_name(name())
             .with_kind(SpanKind::Server)
             .with_start_time(SystemTime::now().checked_sub(ago).unwrap_or(SystemTime::UNIX_EPOCH));
         let context = match parent {

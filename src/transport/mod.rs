@@ -6,7 +6,9 @@
 //! more than the time of a task.
 
 mod certificate;
+mod client_tls;
 mod connections;
+mod http;
 mod http1;
 mod http2;
 mod inbound;
@@ -24,7 +26,9 @@ mod unread;
 mod writers;
 
 pub use certificate::{Identity, Renewal};
+pub use client_tls::ClientTls;
 pub use connections::Connections;
+pub use http::serve_http;
 pub use http1::{ClientAddress, LargeBodies, serve_pages};
 pub use http2::{GrpcService, Http2Settings, serve_grpc, serve_grpc_while};
 pub use lazy_timer::LazyTimer;
@@ -32,6 +36,7 @@ pub use peer_tls::PeerTls;
 pub use port::Port;
 pub use roster::ConnectionBounds;
 pub use settings::{AMONG_PEERS, FEW_CLIENTS, Keepalive, PROXIES, UNKNOWN_PROXIES};
+pub use tcp::prepare_socket;
 pub use tls::Tls;
 pub use tls_settings::{TlsError, TlsSettings};
 pub use unread::must_be_taken_by;

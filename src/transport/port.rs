@@ -17,7 +17,7 @@ use super::settings::GREETING;
 use super::socket::{Socket, Turn};
 use super::tcp::{next_connection, set_up};
 use super::{ConnectionBounds, Connections, Keepalive, Tls};
-use crate::metrics::{ConnectionEnd, Metrics};
+use crate::metrics::{ConnectionEnd, Metrics, PortMetrics};
 use crate::telemetry::Repeat;
 
 /// Least time between two warnings that connections cannot be taken.
@@ -43,7 +43,17 @@ impl Port {
         keepalive: Keepalive,
         metrics: &Metrics,
     ) -> Self {
-        let connections = Connections::new(bounds, metrics.port(name));
+        Self::counted(listener, bounds, keepalive, metrics.port(name))
+    }
+
+    /// A port with these series, in plaintext.
+    pub fn counted(
+        listener: TcpListener,
+        bounds: ConnectionBounds,
+        keepalive: Keepalive,
+        metrics: PortMetrics,
+    ) -> Self {
+        let connections = Connections::new(bounds, metrics);
         Self { listener, tls: None, keepalive, send_buffer: None, connections }
     }
 

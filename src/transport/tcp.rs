@@ -45,6 +45,11 @@ fn is_of_the_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
+/// Sets up a connection that this program has made: small requests leave at once, and a peer that is gone is noticed.
+pub fn prepare_socket(stream: &TcpStream, keepalive: Keepalive) {
+    set_up(stream, keepalive, None);
+}
+
 /// Small answers leave at once; a peer that is gone is noticed.
 pub(super) fn set_up(stream: &TcpStream, keepalive: Keepalive, send_buffer: Option<usize>) {
     let socket = SockRef::from(stream);

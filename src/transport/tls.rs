@@ -45,6 +45,21 @@ impl Tls {
         Self { config, renewal: Some(renewal) }
     }
 
+    /// TLS of a proxy's port: HTTP/2 and HTTP/1.1 on offer, with the certificate in `folder`, whose files are read again
+    /// when they change, or with a self-signed one.
+    pub fn proxy(folder: Option<&Path>) -> Result<Self, TlsError> {
+        let settings = TlsSettings { cert_path: folder.map(Path::to_owned), ..TlsSettings::default() };
+        let identity = Identity::load(&settings)?;
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let mut config = ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .with_no_client_auth()
+            .with_cert_resolver(Arc::clone(&identity) as Arc<_>);
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        let renewal = settings.cert_path.map(|folder| Renewal { folder, identity });
+        Ok(Self { config: Arc::new(config), renewal })
+    }
+
     pub(super) fn into_parts(self) -> (TlsAcceptor, Option<Renewal>) {
         (TlsAcceptor::from(self.config), self.renewal)
     }

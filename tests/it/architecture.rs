@@ -64,6 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("kubernetes", &["admin", "metrics", "telemetry"]),
     ("discovery", &["kubernetes", "plugins", "pool", "metrics", "telemetry", "document"]),
     ("scaler", &["document", "transport"]),
+    ("sidecar", &["pool", "request", "metrics", "telemetry", "transport"]),
     ("simulate", &["clock", "datalayer", "director", "flow", "pool", "request", "telemetry"]),
 ];
 

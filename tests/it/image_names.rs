@@ -79,7 +79,10 @@ fn said(output: &Output) -> String {
 
 #[test]
 fn the_image_has_the_names_by_which_manifests_call_a_picker_and_its_hooks() {
-    assert_eq!(names(), ["epp", "app/epp", "manager", "bin/sleep", "bin/sh"]);
+    assert_eq!(
+        names(),
+        ["epp", "app/epp", "manager", "app/pd-sidecar", "app/llm-d-routing-sidecar", "bin/sleep", "bin/sh"]
+    );
     let image = Image::linked();
     for name in ["epp", "app/epp", "manager"] {
         let output = image.call(name, &["--version"]);

@@ -17,7 +17,10 @@
 //! | `parameters`, `percent` | spellings in headers of parts and in forms |
 //! | `lenient` | bodies that are JSON to a server and of which nothing is read |
 //! | `encoding` | content-encodings of bodies |
-//! | `splice`, `model_name` | another model in the body, and bounds on its name |
+//! | `splice`, `model_name`, `pieces_of_body` | another model in the body, and bounds on its name |
+//! | `object` | any member of a body set or removed |
+//! | `blank` | members of a body in chunks blanked out |
+//! | `cached_tokens` | another count of cached tokens in a response |
 //! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
 //! | `model_watch` | the model of a request that is seen in part, or in pieces |
 //! | `response`, `usage` | token counts and failures from a response |
@@ -27,6 +30,8 @@
 //! | `rewrite_back` | the client's model name in a response |
 
 mod anthropic;
+mod blank;
+mod cached_tokens;
 mod canonical;
 mod chat;
 mod encoding;
@@ -44,6 +49,7 @@ mod model_name;
 mod model_watch;
 mod multipart;
 mod number;
+mod object;
 mod openai;
 mod other;
 mod parameters;
@@ -51,6 +57,7 @@ mod parse;
 mod paths;
 mod percent;
 mod pieces;
+mod pieces_of_body;
 mod protobuf;
 mod query;
 mod response;
@@ -70,6 +77,8 @@ mod vllm;
 mod vllm_grpc;
 mod words;
 
+pub use blank::{Blanker, TooMuchBlank};
+pub use cached_tokens::CachedTokens;
 pub use canonical::Canonical;
 pub use encoding::{ContentEncoding, DecodeError, Encoded, PassingDecoder, content_encoding};
 pub use error::{Fault, ParseError, ScanError, Shape, Unread};
@@ -79,6 +88,7 @@ pub use inflate::{Inflater, NotDecoded};
 pub use media_estimate::{Frames, MediaEstimate, MediaRules, PictureTokens, VideoEstimate};
 pub use model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME, cut};
 pub use model_watch::{ModelWatch, beginning};
+pub use object::{Edits, JsonObject, ObjectError, json_elements, json_members, json_string, json_text};
 pub use parse::{api_of, parse, read};
 pub use paths::{ParserKind, Parsers, routing_path};
 pub use query::{query_model, with_query_model};

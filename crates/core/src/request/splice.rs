@@ -3,11 +3,9 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::pieces_of_body::Joined;
 use super::types::{Inference, Spelling};
 use super::{escapes, percent};
-
-/// Pieces up to this many bytes are copied together: each piece becomes a message of its own.
-const SMALL_PIECE: usize = 4096;
 
 /// The pieces of `body` with its top-level `model` set to `model`; joined they are the new body. `inference` must have
 /// been parsed from `body`.
@@ -59,39 +57,6 @@ pub fn splice_model(body: &Bytes, inference: &Inference, model: &str) -> SmallVe
     joined.finish()
 }
 
-/// Pieces of a body, of which short neighbours become one.
-#[derive(Default)]
-struct Joined {
-    pieces: SmallVec<[Bytes; 3]>,
-    short: Vec<u8>,
-}
-
-impl Joined {
-    fn piece(&mut self, piece: Bytes) {
-        if piece.len() <= SMALL_PIECE {
-            self.copy(&piece);
-        } else {
-            self.flush();
-            self.pieces.push(piece);
-        }
-    }
-
-    fn copy(&mut self, bytes: &[u8]) {
-        self.short.extend_from_slice(bytes);
-    }
-
-    fn flush(&mut self) {
-        if !self.short.is_empty() {
-            self.pieces.push(Bytes::from(std::mem::take(&mut self.short)));
-        }
-    }
-
-    fn finish(mut self) -> SmallVec<[Bytes; 3]> {
-        self.flush();
-        self.pieces
-    }
-}
-
 /// Like `Bytes::slice`, with the bounds clamped to the body.
 fn slice(body: &Bytes, from: u32, to: u32) -> Bytes {
     let to = body.len().min(to as usize);
@@ -106,6 +71,7 @@ mod tests {
     use super::super::model_name::{MAX_MODEL_MEMBERS, MAX_MODEL_NAME};
     use super::super::parse::parse;
     use super::super::paths::ParserKind;
+    use super::super::pieces_of_body::SMALL_PIECE;
     use super::*;
 
     fn spliced(body: &str, model: &str) -> String {

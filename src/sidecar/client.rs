@@ -1,0 +1,161 @@
+//! Calls to servers, over connections that are kept for the next call.
+
+use std::error::Error as _;
+
+use http::uri::{Authority, Scheme};
+use http::{Request, Response, Uri, Version};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{self, Client};
+use hyper_util::rt::{TokioExecutor, TokioTimer};
+
+use super::connect::{ConnectError, Connector};
+use super::connector::Stage;
+use super::machine::LegFailure;
+use super::outbound::Outbound;
+use super::settings::Settings;
+use crate::transport::{ClientTls, TlsError};
+
+/// Bytes of an answer's head, and of a piece of its body.
+const BUFFER: usize = 256 << 10;
+
+/// Bytes of a stream of HTTP/2 that wait to be sent.
+const SEND_BUFFER: usize = 64 << 10;
+
+/// The clients of the stages' servers.
+#[derive(Debug)]
+pub(super) struct Clients {
+    encode: Kind,
+    prefill: Kind,
+    decode: Kind,
+    /// The engine over HTTP/2 without TLS, for gRPC.
+    grpc: Client<Connector, Outbound>,
+    /// Servers that never speak TLS.
+    plain: Kind,
+}
+
+#[derive(Debug)]
+struct Kind {
+    client: Client<Connector, Outbound>,
+    scheme: Scheme,
+}
+
+/// Why a call failed, and what the client library says of it.
+#[derive(Debug)]
+pub(super) struct CallError {
+    /// The class of the failure.
+    pub failure: LegFailure,
+    /// Details for the log.
+    pub text: String,
+}
+
+impl Clients {
+    /// Clients as the operator wants them.
+    pub(super) fn new(settings: &Settings) -> Result<Self, TlsError> {
+        let kind = |stage: Stage| {
+            let tls = settings
+                .tls
+                .of(stage)
+                .then(|| ClientTls::load(settings.skip_verify.of(stage)))
+                .transpose()?;
+            let scheme = if tls.is_some() { Scheme::HTTPS } else { Scheme::HTTP };
+            let connector = Connector::new(tls, settings.limits.connect);
+            Ok::<_, TlsError>(Kind { client: builder(settings).build(connector), scheme })
+        };
+        let plain = Connector::new(None, settings.limits.connect);
+        let client = builder(settings).build(plain.clone());
+        Ok(Self {
+            encode: kind(Stage::Encode)?,
+            prefill: kind(Stage::Prefill)?,
+            decode: kind(Stage::Decode)?,
+            grpc: builder(settings).http2_only(true).build(plain),
+            plain: Kind { client, scheme: Scheme::HTTP },
+        })
+    }
+
+    /// Makes a call to a server of this stage. The request's URI is a path with its query; `authority` is the server.
+    pub(super) async fn call(
+        &self,
+        stage: Stage,
+        authority: Authority,
+        request: Request<Outbound>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let kind = match stage {
+            Stage::Encode => &self.encode,
+            Stage::Prefill => &self.prefill,
+            Stage::Decode => &self.decode,
+        };
+        let grpc = stage == Stage::Decode && kind.scheme == Scheme::HTTP && is_grpc(&request);
+        let target = if grpc { &self.grpc } else { &kind.client };
+        send(target, &kind.scheme, authority, request, if grpc { Version::HTTP_2 } else { Version::HTTP_11 })
+            .await
+    }
+
+    /// Makes a call to a server that never speaks TLS.
+    pub(super) async fn call_plain(
+        &self,
+        authority: Authority,
+        request: Request<Outbound>,
+    ) -> Result<Response<Incoming>, CallError> {
+        let Kind { client, scheme } = &self.plain;
+        send(client, scheme, authority, request, Version::HTTP_11).await
+    }
+}
+
+/// Makes a call. What the client spoke to us says nothing of the version that the server speaks.
+async fn send(
+    client: &Client<Connector, Outbound>,
+    scheme: &Scheme,
+    authority: Authority,
+    mut request: Request<Outbound>,
+    version: Version,
+) -> Result<Response<Incoming>, CallError> {
+    let mut parts = std::mem::take(request.uri_mut()).into_parts();
+    parts.scheme = Some(scheme.clone());
+    parts.authority = Some(authority);
+    if parts.path_and_query.is_none() {
+        parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    }
+    match Uri::from_parts(parts) {
+        Ok(uri) => *request.uri_mut() = uri,
+        Err(error) => return Err(CallError { failure: LegFailure::Garbage, text: error.to_string() }),
+    }
+    *request.version_mut() = version;
+    client.request(request).await.map_err(|error| CallError { failure: failure(&error), text: text(&error) })
+}
+
+fn builder(settings: &Settings) -> legacy::Builder {
+    let mut builder = Client::builder(TokioExecutor::new());
+    builder
+        .pool_idle_timeout(settings.limits.idle)
+        .pool_max_idle_per_host(settings.idle_connections)
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .http1_max_buf_size(BUFFER)
+        .http2_max_send_buf_size(SEND_BUFFER);
+    builder
+}
+
+/// True for calls of gRPC, which has no form but HTTP/2.
+fn is_grpc(request: &Request<Outbound>) -> bool {
+    let kind = request.headers().get(http::header::CONTENT_TYPE);
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
+}
+
+fn failure(error: &legacy::Error) -> LegFailure {
+    if error.is_connect() {
+        let timeout = std::iter::successors(error.source(), |&error| error.source())
+            .filter_map(|error| error.downcast_ref::<ConnectError>())
+            .any(|error| matches!(error, ConnectError::Timeout(_)));
+        return if timeout { LegFailure::ConnectTimeout } else { LegFailure::Refused };
+    }
+    let garbage = std::iter::successors(error.source(), |&error| error.source())
+        .filter_map(|error| error.downcast_ref::<hyper::Error>())
+        .any(|error| error.is_parse() || error.is_parse_too_large());
+    if garbage { LegFailure::Garbage } else { LegFailure::Reset }
+}
+
+/// The error with its causes.
+fn text(error: &legacy::Error) -> String {
+    let causes = std::iter::successors(error.source(), |&error| error.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
+}

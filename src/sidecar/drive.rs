@@ -1,0 +1,289 @@
+//! Runs the machine of a request: carries its calls out, and tells it what happens.
+
+use std::future::{Future as _, poll_fn};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::Poll;
+
+use bytes::Bytes;
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use http::{HeaderValue, Response, StatusCode};
+use tokio::sync::mpsc::{Sender, channel};
+use tokio::time::{Instant, Sleep, sleep_until};
+
+use super::answer::Refusal;
+use super::api::Api;
+use super::companion::Companions;
+use super::headers::strip_hop_by_hop;
+use super::ids::Ids;
+use super::inbound::{AbortOnDrop, Answer};
+use super::legs::{ClientHead, Legs};
+use super::machine::{Ask, Call, Calls, Destination, Event, Leg, LegRequest, Machine, Note, Rewrite, Shared};
+use super::notices::Notices;
+use super::outcome::{FailReason, Outcome};
+use super::upstream::Upstream;
+use crate::metrics::SidecarMetrics;
+use crate::request::CachedTokens;
+use crate::telemetry::{Injected, Span, Tracing};
+
+/// Pieces of an answer that wait for the client.
+const PIECES: usize = 4;
+
+/// What every request needs.
+#[derive(Clone, Debug)]
+pub(super) struct Surroundings {
+    /// What the machines share.
+    pub shared: Arc<Shared>,
+    /// The way to the servers.
+    pub upstream: Arc<Upstream>,
+    /// The counters.
+    pub metrics: SidecarMetrics,
+    /// The log's warnings.
+    pub notices: Arc<Notices>,
+    /// Spans, if any are made.
+    pub(super) tracing: Tracing,
+}
+
+/// A request on its way.
+struct Drive {
+    surroundings: Surroundings,
+    api: Api,
+    machine: Machine,
+    legs: Option<Legs>,
+    head: Arc<ClientHead>,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// What is called if the client leaves now.
+    on_gone: Option<Box<LegRequest>>,
+    outcome: Option<Outcome>,
+    over: bool,
+    span: Span,
+}
+
+/// What the client gets.
+enum Word {
+    Response(Box<Response<Answer>>),
+    Begin(&'static str),
+    Piece(Bytes),
+    End,
+}
+
+/// Answers a request that is split.
+pub(super) async fn drive(
+    surroundings: Surroundings,
+    ask: Ask,
+    head: ClientHead,
+    span: Span,
+) -> Response<Answer> {
+    let head = Arc::new(head);
+    let legs = Legs::new(Arc::clone(&surroundings.upstream), Arc::clone(&head));
+    let api = ask.api;
+    let now = std::time::Instant::now();
+    let (machine, calls) = Machine::start(Arc::clone(&surroundings.shared), ask, Ids::new(), now);
+    let mut drive = Drive {
+        surroundings,
+        api,
+        machine,
+        legs: Some(legs),
+        head,
+        timer: None,
+        on_gone: None,
+        outcome: None,
+        over: false,
+        span,
+    };
+    let mut words = drive.carry_out(calls).into_iter();
+    loop {
+        match words.next() {
+            Some(Word::Response(response)) => return *response,
+            Some(Word::Begin(kind)) => return drive.in_pieces(kind, words.collect()),
+            Some(Word::Piece(_) | Word::End) => {}
+            None => words = drive.next().await.into_iter(),
+        }
+    }
+}
+
+impl Drive {
+    /// Waits for what happens, and does what the machine makes of it.
+    async fn next(&mut self) -> Vec<Word> {
+        let event = poll_fn(|cx| {
+            if let Some(legs) = &mut self.legs
+                && let Poll::Ready(event) = legs.poll(cx)
+            {
+                return Poll::Ready(event);
+            }
+            if let Some(timer) = &mut self.timer
+                && timer.as_mut().poll(cx).is_ready()
+            {
+                self.timer = None;
+                return Poll::Ready(Event::Timer);
+            }
+            Poll::Pending
+        })
+        .await;
+        let calls = self.machine.on(event, std::time::Instant::now());
+        self.carry_out(calls)
+    }
+
+    /// The rest of the answer comes from a task, as it reaches the client while calls are still made.
+    fn in_pieces(mut self, kind: &'static str, begun: Vec<Word>) -> Response<Answer> {
+        let (sender, receiver) = channel(PIECES);
+        let task = tokio::spawn(async move { self.send_pieces(&sender, begun).await });
+        let mut response = Response::new(Answer::pieces(receiver, AbortOnDrop(task.abort_handle())));
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+        response
+    }
+
+    async fn send_pieces(&mut self, sender: &Sender<Bytes>, mut words: Vec<Word>) {
+        loop {
+            for word in words {
+                match word {
+                    Word::Piece(piece) => {
+                        if sender.send(piece).await.is_err() {
+                            return;
+                        }
+                    }
+                    Word::End | Word::Response(_) => return,
+                    Word::Begin(_) => {}
+                }
+            }
+            words = self.next().await;
+        }
+    }
+
+    fn carry_out(&mut self, calls: Calls) -> Vec<Word> {
+        calls.into_iter().filter_map(|call| self.carry_out_one(call)).collect()
+    }
+
+    fn carry_out_one(&mut self, call: Call) -> Option<Word> {
+        if let Some(legs) = &mut self.legs {
+            match call {
+                Call::Send(leg, request) => {
+                    let mut span = self.span.child(|| leg.stage().name());
+                    if let (true, Destination::Server(target)) = (span.is_recording(), &request.to) {
+                        span.attribute("llm_d.pd_proxy.target", target.to_string());
+                    }
+                    let parent = if span.is_recording() { &span } else { &self.span };
+                    let injected = parent.inject();
+                    legs.send(leg, *request, injected, span);
+                }
+                Call::Collect(leg) => legs.read(leg, true),
+                Call::Drain(leg) => legs.read(leg, false),
+                Call::Peek(leg, peek) => legs.peek(leg, peek),
+                Call::Cancel(leg) => legs.cancel(leg),
+                other => return self.tell(other),
+            }
+        }
+        None
+    }
+
+    /// What is no call to a server.
+    fn tell(&mut self, call: Call) -> Option<Word> {
+        match call {
+            Call::Wake(after) => self.timer = Some(Box::pin(sleep_until(Instant::now() + after))),
+            Call::OnGone(request) => self.on_gone = Some(request),
+            Call::Note(note) => self.note(&note),
+            Call::Outcome(outcome) => {
+                self.outcome = Some(outcome);
+                self.span.attribute("llm_d.pd_proxy.outcome", outcome.name());
+                self.span.attribute("llm_d.pd_proxy.reason", outcome.reason());
+                self.surroundings.metrics.outcome(outcome.name(), outcome.reason());
+            }
+            Call::Relay(leg, rewrite) => return Some(self.last(|drive| drive.relay(leg, rewrite))),
+            Call::Refuse(refusal) => return Some(self.last(|drive| refuse(&refusal, &drive.head.id))),
+            Call::Answer(body, kind) => {
+                return Some(self.last(|_| {
+                    let mut response = Response::new(Answer::whole(body));
+                    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+                    response
+                }));
+            }
+            Call::Begin(kind) => return Some(Word::Begin(kind)),
+            Call::Piece(piece) => return Some(Word::Piece(piece)),
+            Call::End => {
+                self.over = true;
+                return Some(Word::End);
+            }
+            Call::Send(..) | Call::Collect(_) | Call::Drain(_) | Call::Peek(..) | Call::Cancel(_) => {}
+        }
+        None
+    }
+
+    fn last(&mut self, make: impl FnOnce(&mut Self) -> Response<Answer>) -> Word {
+        let response = make(self);
+        self.over = true;
+        Word::Response(Box::new(response))
+    }
+
+    /// The answer of a call becomes the client's. The other calls go on beside it.
+    fn relay(&mut self, leg: Leg, rewrite: Rewrite) -> Response<Answer> {
+        let taken = self.legs.take().and_then(|mut legs| Some((legs.take(leg)?, legs)));
+        let Some(((mut head, read, rest), legs)) = taken else {
+            let refusal = Refusal::new(StatusCode::BAD_GATEWAY, "the answer is gone");
+            return refuse(&refusal, &self.head.id);
+        };
+        head.version = http::Version::HTTP_11;
+        strip_hop_by_hop(&mut head.headers);
+        let mut body = Answer::relayed(read, rest).with_companions(Companions::new(legs.into_companions()));
+        if let Rewrite::CachedTokens(cached) = rewrite
+            && !head.headers.contains_key(http::header::CONTENT_ENCODING)
+        {
+            let kind = head.headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+            if kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/json") {
+                let stream = kind.starts_with(b"text/");
+                body = body.rewritten(CachedTokens::new(self.api.kind(), stream, cached));
+                head.headers.remove(CONTENT_LENGTH);
+            }
+        }
+        Response::from_parts(head, body.traced(std::mem::take(&mut self.span)))
+    }
+
+    fn note(&self, note: &Note) {
+        let Surroundings { metrics, notices, .. } = &self.surroundings;
+        match note {
+            Note::PrefillFailed(.., retry) => metrics.retried(*retry),
+            Note::NoParameters(_) => {}
+        }
+        notices.tell(note);
+    }
+}
+
+impl Drop for Drive {
+    fn drop(&mut self) {
+        if self.over {
+            return;
+        }
+        let outcome = Outcome::Failed(FailReason::ClientGone);
+        self.span.error(outcome.reason());
+        if self.outcome.is_none() {
+            self.surroundings.metrics.outcome(outcome.name(), outcome.reason());
+        }
+        let known = self.legs.as_ref().is_some_and(|legs| legs.is_taken(Leg::Decode));
+        if let Some(request) = self.on_gone.take().filter(|_| !known) {
+            release(&self.surroundings.upstream, &self.head, *request);
+        }
+    }
+}
+
+/// Has the engine tell the prefill server that nobody wants the cache any more.
+fn release(upstream: &Arc<Upstream>, head: &Arc<ClientHead>, request: LegRequest) {
+    let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
+    let mut legs = Legs::new(Arc::clone(upstream), Arc::clone(head));
+    legs.send(Leg::Decode, request, Injected::new(), Span::off());
+    runtime.spawn(async move {
+        while let Event::Head(leg, _) = poll_fn(|cx| legs.poll(cx)).await {
+            legs.read(leg, false);
+        }
+    });
+}
+
+/// An error as the client gets it.
+pub(super) fn refuse(refusal: &Refusal, id: &HeaderValue) -> Response<Answer> {
+    let mut response = Response::new(Answer::whole(refusal.body()));
+    *response.status_mut() = refusal.status;
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    if !id.is_empty() {
+        headers.insert(super::legs::REQUEST_ID, id.clone());
+    }
+    response
+}

@@ -1,0 +1,204 @@
+//! Answers on their way to the client.
+
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+use hyper::body::Incoming;
+use tokio::sync::mpsc::Receiver;
+
+use super::companion::Companions;
+use super::outbound::BodyError;
+use crate::metrics::{Direction, SidecarInFlight, SidecarMetrics};
+use crate::request::CachedTokens;
+use crate::telemetry::Span;
+
+/// The body of an answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    /// What goes out before the rest.
+    ready: VecDeque<Bytes>,
+    rest: Rest,
+    rewrite: Option<Box<CachedTokens>>,
+    companions: Companions,
+    counted: Option<Counted>,
+    _span: Span,
+}
+
+#[derive(Debug)]
+enum Rest {
+    Nothing,
+    Server(Incoming),
+    Pieces { pieces: Receiver<Bytes>, _task: AbortOnDrop },
+}
+
+/// What counts an answer.
+#[derive(Debug)]
+struct Counted {
+    metrics: SidecarMetrics,
+    _in_flight: Option<SidecarInFlight>,
+}
+
+/// Ends a task when nobody waits for it any more.
+#[derive(Debug)]
+pub(super) struct AbortOnDrop(pub tokio::task::AbortHandle);
+
+impl Drop for AbortOnDrop {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+impl Answer {
+    /// A document.
+    pub(super) fn whole(body: Bytes) -> Self {
+        let ready = (!body.is_empty()).then_some(body).into_iter().collect();
+        Self {
+            ready,
+            rest: Rest::Nothing,
+            rewrite: None,
+            companions: Companions::default(),
+            counted: None,
+            _span: Span::off(),
+        }
+    }
+
+    /// A server's answer: what was read of it, and the rest.
+    pub(super) fn relayed(read: Vec<Bytes>, rest: Option<Incoming>) -> Self {
+        let ready = read.into_iter().filter(|piece| !piece.is_empty()).collect();
+        let rest = rest.map_or(Rest::Nothing, Rest::Server);
+        Self {
+            ready,
+            rest,
+            rewrite: None,
+            companions: Companions::default(),
+            counted: None,
+            _span: Span::off(),
+        }
+    }
+
+    /// An answer that a task makes.
+    pub(super) fn pieces(pieces: Receiver<Bytes>, task: AbortOnDrop) -> Self {
+        Self {
+            ready: VecDeque::new(),
+            rest: Rest::Pieces { pieces, _task: task },
+            rewrite: None,
+            companions: Companions::default(),
+            counted: None,
+            _span: Span::off(),
+        }
+    }
+
+    /// The same with another count of cached tokens. What was read before goes through it too.
+    #[must_use]
+    pub(super) fn rewritten(mut self, mut rewrite: CachedTokens) -> Self {
+        let read = std::mem::take(&mut self.ready);
+        self.ready = read.iter().flat_map(|piece| rewrite.feed(piece)).collect();
+        self.rewrite = Some(Box::new(rewrite));
+        self
+    }
+
+    /// The same with calls that go on beside it.
+    #[must_use]
+    pub(super) fn with_companions(self, companions: Companions) -> Self {
+        Self { companions, ..self }
+    }
+
+    /// The same; the span ends with it.
+    #[must_use]
+    pub(super) fn traced(self, span: Span) -> Self {
+        Self { _span: span, ..self }
+    }
+
+    /// The same, counted until it is gone.
+    #[must_use]
+    pub(super) fn counted(mut self, metrics: &SidecarMetrics, in_flight: Option<SidecarInFlight>) -> Self {
+        self.counted = Some(Counted { metrics: metrics.clone(), _in_flight: in_flight });
+        self
+    }
+
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        loop {
+            if let Some(piece) = self.ready.pop_front() {
+                return Poll::Ready(Some(Ok(Frame::data(piece))));
+            }
+            let frame = match &mut self.rest {
+                Rest::Nothing => None,
+                Rest::Server(body) => match Pin::new(body).poll_frame(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(Some(Err(error))) => {
+                        self.companions.give_up();
+                        return Poll::Ready(Some(Err(error.into())));
+                    }
+                    Poll::Ready(Some(Ok(frame))) => Some(frame),
+                    Poll::Ready(None) => None,
+                },
+                Rest::Pieces { pieces, .. } => match pieces.poll_recv(cx) {
+                    Poll::Pending => return Poll::Pending,
+                    Poll::Ready(piece) => piece.map(Frame::data),
+                },
+            };
+            let Some(frame) = frame else {
+                self.rest = Rest::Nothing;
+                if let Some(mut rewrite) = self.rewrite.take() {
+                    self.ready.extend(rewrite.finish());
+                    continue;
+                }
+                self.companions.go_on();
+                return Poll::Ready(None);
+            };
+            let Some(rewrite) = &mut self.rewrite else { return Poll::Ready(Some(Ok(frame))) };
+            match frame.into_data() {
+                Ok(data) => self.ready.extend(rewrite.feed(&data)),
+                Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
+            }
+        }
+    }
+}
+
+impl Body for Answer {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+        let this = self.get_mut();
+        this.companions.poll(cx);
+        let polled = this.poll(cx);
+        if let (Some(counted), Poll::Ready(Some(Ok(frame)))) = (&this.counted, &polled) {
+            let bytes = frame.data_ref().map_or(0, Bytes::len);
+            counted.metrics.bytes(Direction::Response, bytes);
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        let rest = match &self.rest {
+            Rest::Nothing => true,
+            Rest::Server(body) => body.is_end_stream(),
+            Rest::Pieces { .. } => false,
+        };
+        self.ready.is_empty() && self.rewrite.is_none() && self.companions.is_empty() && rest
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        let ready: u64 = self.ready.iter().map(|piece| piece.len() as u64).sum();
+        match &self.rest {
+            _ if self.rewrite.is_some() => SizeHint::default(),
+            Rest::Nothing => SizeHint::with_exact(ready),
+            Rest::Server(body) => {
+                let mut hint = body.size_hint();
+                if let Some(upper) = hint.upper() {
+                    hint.set_upper(upper + ready);
+                }
+                hint.set_lower(hint.lower() + ready);
+                hint
+            }
+            Rest::Pieces { .. } => SizeHint::default(),
+        }
+    }
+}

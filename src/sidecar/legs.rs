@@ -1,0 +1,351 @@
+//! The calls of one request that are under way: each is sent, read as far as the machine wants, and given up with it.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use http::uri::Authority;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, Uri, response};
+use http_body_util::BodyExt as _;
+use hyper::body::Incoming;
+use smallvec::SmallVec;
+use tokio::time::{Instant, timeout_at};
+
+use super::client::CallError;
+use super::companion::Companion;
+use super::headers::for_another_body;
+use super::machine::{Destination, Event, Leg, LegFailure, LegRequest, Peek};
+use super::outbound::Outbound;
+use super::upstream::Upstream;
+use crate::telemetry::{Injected, Span};
+
+/// Largest answer that is read before it is acted on.
+const ANSWER: usize = 16 << 20;
+
+/// Most of a stream that is read to find two events in it.
+const BEGINNING: usize = 64 << 10;
+
+/// What becomes of a call in one step.
+enum Step {
+    Head(Result<Response<Incoming>, LegFailure>),
+    Whole(Result<Bytes, LegFailure>),
+    Peeked(Read, Result<(Vec<Bytes>, bool), LegFailure>),
+}
+
+/// The body of an answer while it is read.
+struct Read {
+    body: Option<Incoming>,
+}
+
+type Running = Pin<Box<dyn Future<Output = Step> + Send>>;
+
+/// One call.
+struct Call {
+    leg: Leg,
+    running: Option<Running>,
+    head: Option<response::Parts>,
+    body: Option<Incoming>,
+    /// What was read of the body.
+    read: Vec<Bytes>,
+    began: Instant,
+    deadline: Option<Instant>,
+    taken: Arc<AtomicBool>,
+    span: Span,
+}
+
+/// The calls of one request.
+pub(super) struct Legs {
+    calls: SmallVec<[Call; 2]>,
+    upstream: Arc<Upstream>,
+    /// The client's request, from which calls are made.
+    head: Arc<ClientHead>,
+}
+
+/// The head of the client's request, as calls take it over.
+#[derive(Debug)]
+pub(super) struct ClientHead {
+    /// Its headers without its length.
+    pub headers: HeaderMap,
+    /// Its path and query.
+    pub uri: Uri,
+    /// Its id.
+    pub id: http::HeaderValue,
+}
+
+impl Legs {
+    /// No calls yet.
+    pub(super) fn new(upstream: Arc<Upstream>, head: Arc<ClientHead>) -> Self {
+        Self { calls: SmallVec::new(), upstream, head }
+    }
+
+    /// Makes a call.
+    pub(super) fn send(&mut self, leg: Leg, request: LegRequest, trace: Injected, span: Span) {
+        self.cancel(leg);
+        let began = Instant::now();
+        let deadline = request.limit.and_then(|limit| began.checked_add(limit));
+        let taken = Arc::new(AtomicBool::new(false));
+        let sending = send(
+            Arc::clone(&self.upstream),
+            Arc::clone(&self.head),
+            (leg, request),
+            trace,
+            Arc::clone(&taken),
+        );
+        let running: Running = Box::pin(async move {
+            Step::Head(match within(deadline, sending).await {
+                Some(Ok(response)) => Ok(response),
+                Some(Err(error)) => {
+                    tracing::debug!(stage = leg.stage().name(), error = error.text, "call failed");
+                    Err(error.failure)
+                }
+                None => Err(LegFailure::Timeout),
+            })
+        });
+        let (head, body, read) = (None, None, Vec::new());
+        self.calls.push(Call { leg, running: Some(running), head, body, read, began, deadline, taken, span });
+    }
+
+    /// Ends a call.
+    pub(super) fn cancel(&mut self, leg: Leg) {
+        self.calls.retain(|call| call.leg != leg);
+    }
+
+    /// Reads the whole answer; `keep` it, or let go of it piece by piece.
+    pub(super) fn read(&mut self, leg: Leg, keep: bool) {
+        let Some(call) = self.calls.iter_mut().find(|call| call.leg == leg) else { return };
+        let (body, deadline) = (call.body.take(), call.deadline);
+        call.running = Some(Box::pin(async move {
+            let Some(mut body) = body else { return Step::Whole(Ok(Bytes::new())) };
+            let read = within(deadline, whole(&mut body, keep)).await.unwrap_or(Err(LegFailure::Timeout));
+            Step::Whole(read)
+        }));
+    }
+
+    /// Reads the beginning of the answer.
+    pub(super) fn peek(&mut self, leg: Leg, peek: Peek) {
+        let Some(call) = self.calls.iter_mut().find(|call| call.leg == leg) else { return };
+        let (body, deadline) = (call.body.take(), call.deadline);
+        call.running = Some(Box::pin(async move {
+            let Some(mut body) = body else {
+                return Step::Peeked(Read { body: None }, Ok((Vec::new(), true)));
+            };
+            let read = within(deadline, beginning(&mut body, peek)).await.unwrap_or(Err(LegFailure::Timeout));
+            Step::Peeked(Read { body: Some(body) }, read)
+        }));
+    }
+
+    /// True if a connection has taken the whole body of a call, so that the server knows of it.
+    pub(super) fn is_taken(&self, leg: Leg) -> bool {
+        self.calls.iter().any(|call| call.leg == leg && call.taken.load(Relaxed))
+    }
+
+    /// What happens next to any of the calls.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
+        for call in &mut self.calls {
+            let Some(running) = &mut call.running else { continue };
+            let Poll::Ready(step) = running.as_mut().poll(cx) else { continue };
+            call.running = None;
+            let (event, failed) = call.took(step);
+            self.upstream.note(call.leg.stage(), &event, call.began.elapsed());
+            if failed {
+                let leg = call.leg;
+                self.cancel(leg);
+            }
+            return Poll::Ready(event);
+        }
+        Poll::Pending
+    }
+
+    /// Takes an answer out, as far as it has come.
+    pub(super) fn take(&mut self, leg: Leg) -> Option<(response::Parts, Vec<Bytes>, Option<Incoming>)> {
+        let index = self.calls.iter().position(|call| call.leg == leg)?;
+        let call = self.calls.remove(index);
+        Some((call.head?, call.read, call.body))
+    }
+
+    /// What is still under way goes on beside the answer, and is only watched.
+    pub(super) fn into_companions(self) -> Vec<Companion> {
+        let upstream = self.upstream;
+        let going = self.calls.into_iter().filter(|call| call.running.is_some());
+        going.map(|call| Box::pin(watch(call, Arc::clone(&upstream))) as Companion).collect()
+    }
+}
+
+impl Call {
+    /// The event that a step makes, and whether the call is over with it.
+    fn took(&mut self, step: Step) -> (Event, bool) {
+        let leg = self.leg;
+        match step {
+            Step::Head(Ok(response)) => {
+                let (head, body) = response.into_parts();
+                let status = head.status;
+                self.span.attribute("llm_d.pd_proxy.status_code", i64::from(status.as_u16()));
+                (self.head, self.body) = (Some(head), Some(body));
+                (Event::Head(leg, status), false)
+            }
+            Step::Whole(Ok(bytes)) => {
+                self.read = vec![bytes.clone()];
+                (Event::Body(leg, bytes), false)
+            }
+            Step::Peeked(read, Ok((pieces, ended))) => {
+                self.body = read.body.filter(|_| !ended);
+                self.read = pieces;
+                (Event::Peeked(leg, Bytes::from(self.read.concat()), ended), false)
+            }
+            Step::Head(Err(failure)) | Step::Whole(Err(failure)) | Step::Peeked(_, Err(failure)) => {
+                self.span.error(failure.text());
+                (Event::Failed(leg, failure), true)
+            }
+        }
+    }
+}
+
+async fn within<F: Future>(deadline: Option<Instant>, work: F) -> Option<F::Output> {
+    match deadline {
+        Some(deadline) => timeout_at(deadline, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+async fn send(
+    upstream: Arc<Upstream>,
+    client: Arc<ClientHead>,
+    (leg, call): (Leg, LegRequest),
+    trace: Injected,
+    taken: Arc<AtomicBool>,
+) -> Result<Response<Incoming>, CallError> {
+    let unusable =
+        |error: &dyn std::fmt::Display| CallError { failure: LegFailure::Garbage, text: error.to_string() };
+    let mut request = Request::new(match call.body {
+        Some(pieces) => Outbound::whole(pieces, taken),
+        None => Outbound::Empty,
+    });
+    *request.method_mut() =
+        if matches!(request.body(), Outbound::Empty) { Method::GET } else { Method::POST };
+    *request.uri_mut() = match call.path {
+        Some(path) => Uri::from_static(path),
+        None => client.uri.clone(),
+    };
+    let headers = request.headers_mut();
+    if call.client_headers {
+        *headers = for_another_body(&client.headers);
+    } else if let Some(authorization) = client.headers.get(http::header::AUTHORIZATION) {
+        headers.insert(http::header::AUTHORIZATION, authorization.clone());
+    }
+    if leg == Leg::Query {
+        headers.clear();
+    } else if !call.headers.iter().any(|(name, _)| *name == REQUEST_ID) {
+        headers.insert(REQUEST_ID, client.id.clone());
+    }
+    if call.client_headers && leg != Leg::Decode {
+        // The answer is read here.
+        headers.remove(http::header::ACCEPT_ENCODING);
+    }
+    for (name, value) in trace {
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(&name), HeaderValue::from_maybe_shared(value))
+        {
+            headers.insert(name, value);
+        }
+    }
+    for (name, value) in call.headers {
+        headers.insert(name, value);
+    }
+    let authority = match &call.to {
+        Destination::Engine(rank) => upstream.engine(*rank),
+        Destination::Server(target) => {
+            Authority::try_from(target.to_string()).map_err(|error| unusable(&error))?
+        }
+    };
+    upstream.call(leg, authority, request).await
+}
+
+/// Id of a request.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+fn broken(error: &hyper::Error) -> LegFailure {
+    if error.is_parse() { LegFailure::Garbage } else { LegFailure::Broken }
+}
+
+async fn whole(body: &mut Incoming, keep: bool) -> Result<Bytes, LegFailure> {
+    let mut first: Option<Bytes> = None;
+    let mut more: Option<BytesMut> = None;
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        if !keep {
+            continue;
+        }
+        length += data.len();
+        if length > ANSWER {
+            return Err(LegFailure::Garbage);
+        }
+        match (&mut first, &mut more) {
+            (None, _) => first = Some(data),
+            (Some(_), Some(more)) => more.extend_from_slice(&data),
+            (Some(first), None) => {
+                let mut all = BytesMut::with_capacity(2 * length);
+                all.extend_from_slice(first);
+                all.extend_from_slice(&data);
+                more = Some(all);
+            }
+        }
+    }
+    Ok(more.map(BytesMut::freeze).or(first).unwrap_or_default())
+}
+
+async fn beginning(body: &mut Incoming, peek: Peek) -> Result<(Vec<Bytes>, bool), LegFailure> {
+    let (mut pieces, mut text) = (Vec::new(), Vec::new());
+    loop {
+        let Some(frame) = body.frame().await else { return Ok((pieces, true)) };
+        let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
+        if data.is_empty() {
+            continue;
+        }
+        text.extend_from_slice(&data);
+        pieces.push(data);
+        let enough = match peek {
+            Peek::FirstByte => true,
+            Peek::TwoEvents => text.len() > BEGINNING || events(&text) >= 2,
+        };
+        if enough {
+            return Ok((pieces, false));
+        }
+    }
+}
+
+/// Events that have ended in `text`.
+fn events(text: &[u8]) -> usize {
+    let lf = text.windows(2).filter(|pair| *pair == b"\n\n").count();
+    let crlf = text.windows(4).filter(|four| *four == b"\r\n\r\n").count();
+    lf + crlf
+}
+
+/// Longest time for which a call is watched beside an answer.
+const WATCHED: Duration = Duration::from_hours(1);
+
+/// Lets a prefill call go on, and tells how it ended.
+async fn watch(mut call: Call, upstream: Arc<Upstream>) {
+    let deadline = call.deadline.or_else(|| call.began.checked_add(WATCHED));
+    while let Some(running) = call.running.take() {
+        let step = within(deadline, running).await.unwrap_or(Step::Head(Err(LegFailure::Timeout)));
+        let (event, failed) = call.took(step);
+        upstream.note(call.leg.stage(), &event, call.began.elapsed());
+        match event {
+            Event::Head(_, status) if status.is_success() => {
+                if let Some(mut body) = call.body.take() {
+                    call.running = Some(Box::pin(async move {
+                        let read = whole(&mut body, false).await;
+                        Step::Whole(read)
+                    }));
+                }
+            }
+            Event::Head(..) => upstream.late_failure(),
+            _ if failed => upstream.late_failure(),
+            _ => {}
+        }
+    }
+}

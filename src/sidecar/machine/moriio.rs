@@ -1,0 +1,151 @@
+//! MoRI-IO: the prefill server writes the cache to a decode server that has said where it is.
+
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue};
+use serde_json::{Map, Value, json};
+
+use super::request::{Machine, rank_header};
+use super::types::LegRequest;
+use crate::request::{Edits, JsonObject, json_string};
+use crate::sidecar::blake2s::rank_of;
+use crate::sidecar::bodies::Pieces;
+use crate::sidecar::target::Target;
+
+/// Members of a prefill server's parameters that are read or filled in.
+const PARAMETERS: &[&str] = &[
+    "remote_dp_rank",
+    "remote_dp_rank_override",
+    "transfer_id",
+    "remote_notify_port",
+    "remote_handshake_port",
+    "remote_dp_size",
+    "remote_hosts",
+    "remote_dp_size_local",
+];
+
+impl Machine {
+    /// Names the transfer and the rank at which it happens, the same for all calls.
+    fn meet(&mut self) {
+        let id = self.ids.uuid();
+        self.transfer.rank = rank_of(&id, self.settings().moriio.dp_size);
+        self.transfer.id = format!("tx{id}");
+    }
+
+    /// The header of the prefill call that names the rank, where there are several.
+    pub(super) fn moriio_rank(&mut self) -> Option<(HeaderName, HeaderValue)> {
+        if self.settings().moriio.dp_size < 2 {
+            return None;
+        }
+        if self.transfer.id.is_empty() {
+            self.meet();
+        }
+        Some(rank_header(self.transfer.rank))
+    }
+
+    /// Parameters of the prefill call: where the decode server is.
+    fn announcement(&self) -> Value {
+        let moriio = &self.settings().moriio;
+        let (handshake, notify) = moriio.decode_ports;
+        let mut parameters = json!({
+            "do_remote_decode": true,
+            "do_remote_prefill": false,
+            "remote_engine_id": null,
+            "remote_block_ids": null,
+            "remote_host": moriio.local_ip,
+            "remote_port": null,
+            "remote_notify_port": notify,
+            "remote_handshake_port": handshake,
+            "remote_dp_rank": self.transfer.rank,
+            "remote_dp_rank_override": true,
+            "transfer_id": self.transfer.id,
+            "tp_size": moriio.tp_size,
+            "remote_dp_size": moriio.dp_size,
+        });
+        if let Some(object) = parameters.as_object_mut() {
+            hosts(object, &moriio.decode_hosts, moriio.dp_size_local);
+        }
+        parameters
+    }
+
+    /// The prefill call of the write mode that asks one server after the other.
+    pub(super) fn write_mode_body(&mut self) -> Pieces {
+        self.meet();
+        self.body().write_mode_prefill(&self.announcement())
+    }
+
+    /// What the decode server is told in the write mode, made of what the prefill server answered. Without the write
+    /// mode it is what was answered, letter for letter.
+    pub(super) fn write_mode_answer(&mut self, answered: Bytes) -> Bytes {
+        let moriio = self.settings().moriio.clone();
+        if !moriio.write_mode {
+            return answered;
+        }
+        let Ok(object) = JsonObject::read(answered.clone(), PARAMETERS) else { return answered };
+        let rank = object.count("remote_dp_rank").filter(|rank| *rank < u64::from(moriio.dp_size));
+        if let Some(rank) = rank {
+            self.transfer.rank = rank as u32;
+        }
+        let (handshake, notify) = moriio.prefill_ports;
+        let mut edits = Edits::new();
+        edits.set("remote_dp_rank", self.transfer.rank.to_string()).set("remote_dp_rank_override", "true");
+        let mut fill = |name: &'static str, value: Bytes| {
+            if !object.has(name) {
+                edits.set(name, value);
+            }
+        };
+        fill("transfer_id", json_string(&self.transfer.id));
+        fill("remote_notify_port", notify.to_string().into());
+        fill("remote_handshake_port", handshake.to_string().into());
+        fill("remote_dp_size", moriio.dp_size.to_string().into());
+        if !moriio.remote_hosts.is_empty() {
+            fill("remote_hosts", json!(moriio.remote_hosts).to_string().into());
+        }
+        if moriio.dp_size_local > 0 {
+            fill("remote_dp_size_local", moriio.dp_size_local.to_string().into());
+        }
+        self.transfer.decides = true;
+        object.edited(&edits).concat().into()
+    }
+
+    /// Both calls of the write mode that asks both servers at once.
+    pub(super) fn parallel_write(&mut self, target: &Target) -> (LegRequest, LegRequest) {
+        self.meet();
+        let moriio = &self.settings().moriio;
+        let (handshake, notify) = moriio.prefill_ports;
+        let mut parameters = json!({
+            "do_remote_prefill": true,
+            "do_remote_decode": false,
+            "remote_engine_id": format!("{}:{handshake}", target.url_host()),
+            "remote_block_ids": [],
+            "remote_host": target.host(),
+            "remote_port": handshake,
+            "remote_notify_port": notify,
+            "remote_handshake_port": handshake,
+            "remote_dp_rank": self.transfer.rank,
+            "remote_dp_rank_override": true,
+            "transfer_id": self.transfer.id,
+            "tp_size": moriio.tp_size,
+            "remote_dp_size": moriio.dp_size,
+        });
+        if let Some(object) = parameters.as_object_mut() {
+            hosts(object, &moriio.remote_hosts, moriio.dp_size_local);
+        }
+        let prefill = self.body().write_mode_prefill(&self.announcement());
+        let decode = self.body().with_parameters(parameters.to_string().into());
+        let (mut prefill, mut decode) = (self.to_prefill(target, prefill), self.to_engine(decode));
+        if self.settings().moriio.dp_size > 1 {
+            prefill.headers.push(rank_header(self.transfer.rank));
+            decode.headers.push(rank_header(self.transfer.rank));
+        }
+        (prefill, decode)
+    }
+}
+
+fn hosts(parameters: &mut Map<String, Value>, hosts: &[String], local: u32) {
+    if !hosts.is_empty() {
+        parameters.insert("remote_hosts".to_owned(), json!(hosts));
+    }
+    if local > 0 {
+        parameters.insert("remote_dp_size_local".to_owned(), json!(local));
+    }
+}

@@ -1,0 +1,343 @@
+//! Takes requests: health is answered here, what is to be split goes to the machine, and all else to the engine.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::{CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_TYPE, EXPECT};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, request};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+
+use super::allow::Allowed;
+use super::answer::Refusal;
+use super::api::{Api, MEMBERS};
+use super::buffer::Buffer;
+use super::client::CallError;
+use super::connector::Stage;
+use super::drive::{Surroundings, drive, refuse};
+use super::headers::{forward, strip_hop_by_hop, upgrade};
+use super::ids::Ids;
+use super::inbound::Answer;
+use super::legs::{ClientHead, REQUEST_ID};
+use super::machine::{Ask, Leg, LegFailure};
+use super::outbound::{Gate, Outbound};
+use super::outcome::{FailReason, LocalReason, Outcome};
+use super::readiness::Readiness;
+use super::route::{Route, RouteError, Rules};
+use crate::request::{Blanker, JsonObject};
+use crate::telemetry::Span;
+use crate::transport::ClientAddress;
+
+/// Members that clients may not set: they would have the engine fetch from wherever they say.
+const UNTRUSTED: &[&str] = &["kv_transfer_params", "ec_transfer_params"];
+
+/// Where some engines read the same members too.
+const UNTRUSTED_IN: &[&str] = &["sampling_params", "extra_args"];
+
+/// The proxy behind one port. Clones share everything.
+#[derive(Clone, Debug)]
+pub(super) struct Proxy {
+    surroundings: Surroundings,
+    allowed: Allowed,
+    readiness: Arc<Readiness>,
+    buffer: Buffer,
+    rank: u16,
+}
+
+impl Proxy {
+    /// The proxy of rank 0.
+    pub(super) fn new(surroundings: Surroundings, allowed: Allowed, readiness: Arc<Readiness>) -> Self {
+        let buffer = Buffer::new(surroundings.shared.settings.buffer_bytes, &surroundings.metrics);
+        Self { surroundings, allowed, readiness, buffer, rank: 0 }
+    }
+
+    /// The same for the port of another rank.
+    #[must_use]
+    pub(super) fn of_rank(&self, rank: u16) -> Self {
+        Self { rank, ..self.clone() }
+    }
+
+    /// Answers a request.
+    pub(super) async fn answer(self, request: Request<Incoming>) -> Response<Answer> {
+        let asks = matches!(*request.method(), Method::GET | Method::HEAD);
+        match request.uri().path() {
+            "/health" if asks => Response::new(Answer::whole(Bytes::new())),
+            "/readyz" if asks => self.ready().await,
+            path => match Api::of(request.method(), path) {
+                Some(api) => self.split(api, request).await,
+                None => {
+                    let in_flight = self.surroundings.metrics.in_flight(false);
+                    let metrics = self.surroundings.metrics.clone();
+                    let response = self.pass(request, None, self.rank).await;
+                    response.map(|body| body.counted(&metrics, Some(in_flight)))
+                }
+            },
+        }
+    }
+
+    async fn ready(&self) -> Response<Answer> {
+        let unready = self.readiness.unready(&self.allowed).await;
+        let (status, text) = match unready {
+            None => (StatusCode::OK, "ok\n"),
+            Some(reason) => (StatusCode::SERVICE_UNAVAILABLE, reason),
+        };
+        let mut response = Response::new(Answer::whole(Bytes::from_static(text.as_bytes())));
+        *response.status_mut() = status;
+        response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
+        response
+    }
+
+    /// A request to an API whose requests have stages.
+    async fn split(self, api: Api, request: Request<Incoming>) -> Response<Answer> {
+        let Surroundings { metrics, shared, notices, .. } = &self.surroundings;
+        let in_flight = metrics.in_flight(true);
+        let name = || format!("llm_d.pd_proxy.POST {}", api.path());
+        let mut span = self.surroundings.tracing.span_of(request.headers(), name);
+        let settings = &shared.settings;
+        let id = request.headers().get(REQUEST_ID).cloned().unwrap_or(HeaderValue::from_static(""));
+        let refused = |reason: FailReason, status: StatusCode, message: String| {
+            let outcome = Outcome::Failed(reason);
+            metrics.outcome(outcome.name(), outcome.reason());
+            notices.refused(reason.name(), &message);
+            refuse(&Refusal::new(status, message), &id)
+        };
+        let mut route = match self.route(request.headers()) {
+            Ok(route) => route,
+            Err(error) => {
+                metrics.request(api.name(), "decode-only");
+                let status = match error {
+                    RouteError::Denied { .. } => StatusCode::FORBIDDEN,
+                    RouteError::Target { .. } => StatusCode::BAD_GATEWAY,
+                };
+                return refused(FailReason::Target, status, error.to_string());
+            }
+        };
+        if settings.encode.is_none() {
+            route.encoders.clear();
+        }
+        metrics.request(api.name(), stages(&route));
+        let rank = match route.rank.as_deref().filter(|_| self.rank == 0) {
+            None => self.rank,
+            Some(text) => match settings.rank(text) {
+                Some(rank) => rank,
+                None => {
+                    let text: String = text.chars().take(100).collect();
+                    let message =
+                        format!("x-data-parallel-host-port: got {text:?}, expected an address of this pod");
+                    return refused(FailReason::Rank, StatusCode::BAD_REQUEST, message);
+                }
+            },
+        };
+        let chunks = settings.chunk_size > 0 && api == Api::Chat;
+        let response = if route.is_local() && !chunks {
+            self.pass(request, Some(&mut span), rank).await
+        } else {
+            match self.read(api, request, route, rank).await {
+                Ok((ask, head, held)) => {
+                    let response = drive(self.surroundings.clone(), ask, head, span).await;
+                    drop(held);
+                    response
+                }
+                Err((reason, status, message)) => refused(reason, status, message),
+            }
+        };
+        response.map(|body| body.counted(metrics, Some(in_flight)))
+    }
+
+    /// The servers that the headers name.
+    fn route(&self, headers: &HeaderMap) -> Result<Route, RouteError> {
+        let settings = &self.surroundings.shared.settings;
+        let rules = Rules {
+            allowed: &|target| self.allowed.allows(target),
+            pick: &|count| if settings.sampling { Ids::new().index(count) } else { 0 },
+            kv_source: settings.takes_kv_source(),
+        };
+        Route::read(headers, &rules)
+    }
+
+    /// Reads a request that is to be split.
+    async fn read(
+        &self,
+        api: Api,
+        request: Request<Incoming>,
+        route: Route,
+        rank: u16,
+    ) -> Result<(Ask, ClientHead, super::buffer::Held), (FailReason, StatusCode, String)> {
+        let (mut head, body) = request.into_parts();
+        let client = client(&head);
+        forward(&mut head, client);
+        let settings = &self.surroundings.shared.settings;
+        let (body, held) = self
+            .buffer
+            .read(body, settings.body_bytes)
+            .await
+            .map_err(|error| (error.reason(), error.status(), error.to_string()))?;
+        let body = if settings.trust_client { body } else { untrusted(body) };
+        let object = JsonObject::read(body, MEMBERS)
+            .map_err(|error| (FailReason::Body, StatusCode::BAD_REQUEST, error.to_string()))?;
+        let id = match head.headers.get(REQUEST_ID) {
+            Some(id) => id.clone(),
+            None => HeaderValue::from_str(&Ids::new().uuid()).unwrap_or(HeaderValue::from_static("")),
+        };
+        let request_id = id.to_str().unwrap_or_default().to_owned();
+        head.headers.insert(REQUEST_ID, id.clone());
+        let ask = Ask { api, object, route, rank, request_id };
+        let uri = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
+        Ok((ask, ClientHead { headers: head.headers, uri, id }, held))
+    }
+
+    /// The engine answers, and neither the request nor the answer is looked at.
+    async fn pass(&self, request: Request<Incoming>, span: Option<&mut Span>, rank: u16) -> Response<Answer> {
+        let Surroundings { metrics, shared, upstream, .. } = &self.surroundings;
+        let (mut call, tunnel) = self.passing(request, span.is_some());
+        for (name, value) in span.iter().flat_map(|span| span.inject()) {
+            if let (Ok(name), Ok(value)) =
+                (HeaderName::from_bytes(&name), HeaderValue::from_maybe_shared(value))
+            {
+                call.headers_mut().insert(name, value);
+            }
+        }
+        let id = call.headers().get(REQUEST_ID).cloned().unwrap_or(HeaderValue::from_static(""));
+        let limit = shared.settings.limits.decode;
+        let calling = upstream.call(Leg::Decode, upstream.engine(rank), call);
+        let called = match limit {
+            None => calling.await,
+            Some(limit) => timeout(limit, calling).await.unwrap_or_else(|_| {
+                Err(CallError { failure: LegFailure::Timeout, text: format!("no answer within {limit:?}") })
+            }),
+        };
+        let local = Outcome::Local(LocalReason::NoPrefill);
+        let (response, outcome) = match called {
+            Ok(response) => {
+                let failed = response.status().as_u16() >= 400;
+                let failed = failed.then_some(Outcome::Failed(FailReason::Status(Stage::Decode)));
+                (relayed(response, tunnel), failed.unwrap_or(local))
+            }
+            Err(error) => {
+                tracing::debug!(error = error.text, "call failed");
+                metrics.call_failed(Stage::Decode.name());
+                let reason = error.failure.reason(Stage::Decode);
+                (refuse(&engine_failed(error.failure), &id), Outcome::Failed(reason))
+            }
+        };
+        if let Some(span) = span {
+            span.attribute("llm_d.pd_proxy.outcome", outcome.name());
+            metrics.outcome(outcome.name(), outcome.reason());
+        }
+        response
+    }
+
+    /// The call that a request becomes, and the client's end of a tunnel, if it wants one.
+    fn passing(
+        &self,
+        mut request: Request<Incoming>,
+        split: bool,
+    ) -> (Request<Outbound>, Option<hyper::upgrade::OnUpgrade>) {
+        let tunnel = upgrade(request.headers()).map(|_| hyper::upgrade::on(&mut request));
+        let (mut head, body) = request.into_parts();
+        let client = client(&head);
+        forward(&mut head, client);
+        let blank = split
+            && !self.surroundings.shared.settings.trust_client
+            && !head.headers.contains_key(CONTENT_ENCODING);
+        let blanker = blank.then(|| Blanker::new(UNTRUSTED, UNTRUSTED_IN));
+        let expects = head
+            .headers
+            .get(EXPECT)
+            .is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
+        let (gate, opener) = if expects { Some(Gate::new()).unzip() } else { (None, None) };
+        let empty = http_body::Body::is_end_stream(&body) && !head.headers.contains_key(CONTENT_LENGTH);
+        let body = if empty { Outbound::Empty } else { Outbound::passing(body, blanker, gate) };
+        let mut call = Request::new(body);
+        *call.method_mut() = head.method;
+        *call.uri_mut() = head.uri.path_and_query().cloned().map_or_else(Default::default, http::Uri::from);
+        *call.headers_mut() = head.headers;
+        if let Some(opener) = opener {
+            hyper::ext::on_informational(&mut call, move |response| {
+                if response.status() == StatusCode::CONTINUE {
+                    opener.notify_one();
+                }
+            });
+        }
+        (call, tunnel)
+    }
+}
+
+/// The client's address.
+fn client(head: &request::Parts) -> IpAddr {
+    head.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip())
+}
+
+/// The stages that a route has servers for, as counters name them.
+fn stages(route: &Route) -> &'static str {
+    match (route.encoders.is_empty(), route.prefill.is_empty()) {
+        (true, true) => "decode-only",
+        (true, false) => "prefill-decode",
+        (false, true) => "encode-decode",
+        (false, false) => "encode-prefill-decode",
+    }
+}
+
+/// The body without what clients may not say.
+fn untrusted(body: Bytes) -> Bytes {
+    let mut blanker = Blanker::new(UNTRUSTED, UNTRUSTED_IN);
+    let Ok(pieces) = blanker.feed(&body) else { return body };
+    if blanker.blanked() == 0 {
+        return body;
+    }
+    let rest = blanker.finish();
+    Bytes::from(pieces.iter().chain(&rest).flatten().copied().collect::<Vec<u8>>())
+}
+
+fn engine_failed(failure: LegFailure) -> Refusal {
+    match failure {
+        LegFailure::Refused => Refusal::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "the decode node is not ready: its model server refuses connections",
+        ),
+        other => Refusal::new(
+            other.status(),
+            format!("the model server of the decode node failed: {}", other.text()),
+        ),
+    }
+}
+
+/// The engine's answer as the client gets it. If both want a tunnel, they get one.
+fn relayed(response: Response<Incoming>, tunnel: Option<hyper::upgrade::OnUpgrade>) -> Response<Answer> {
+    let (mut head, body) = response.into_parts();
+    head.version = http::Version::HTTP_11;
+    strip_hop_by_hop(&mut head.headers);
+    if head.status != StatusCode::SWITCHING_PROTOCOLS {
+        return Response::from_parts(head, Answer::relayed(Vec::new(), Some(body)));
+    }
+    let mut theirs = Response::from_parts(head, ());
+    let server = hyper::upgrade::on(&mut theirs);
+    if let Some(client) = tunnel {
+        tokio::spawn(async move {
+            let Ok((client, server)) = tokio::try_join!(client, server) else { return };
+            let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
+            // Whichever end closes or breaks first, the tunnel is over.
+            if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
+                tracing::debug!(%error, "tunnel ended");
+            }
+        });
+    }
+    theirs.map(|()| Answer::whole(Bytes::new()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_clients_may_not_say_is_gone_and_all_else_stands() {
+        let body = Bytes::from_static(br#"{"kv_transfer_params":{"a":1},"x":12345678901234567890}"#);
+        let clean = untrusted(body.clone());
+        assert_eq!(clean.len(), body.len());
+        assert!(clean.ends_with(br#"  "x":12345678901234567890}"#));
+        let plain = Bytes::from_static(br#"{"x":1}"#);
+        assert_eq!(untrusted(plain.clone()).as_ptr(), plain.as_ptr());
+    }
+}

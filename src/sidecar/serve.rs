@@ -1,0 +1,95 @@
+//! The sidecar as a whole: its ports, and how it ends.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio_util::sync::CancellationToken;
+
+use super::allow::Allowed;
+use super::api::Api;
+use super::drive::Surroundings;
+use super::machine::Shared;
+use super::outcome::Outcome;
+use super::proxy::Proxy;
+use super::readiness::Readiness;
+use super::settings::Settings;
+use super::spare::Spare;
+use super::upstream::Upstream;
+use crate::metrics::SidecarMetrics;
+use crate::telemetry::Tracing;
+use crate::transport::{ConnectionBounds, Keepalive, Port, TlsError, serve_http};
+
+/// Connections of a port.
+pub(super) const CONNECTIONS: ConnectionBounds = ConnectionBounds { open: 16_384, strangers: 1024 };
+
+/// How clients are asked whether they still live. Whoever reads nothing for five minutes is given up.
+pub(super) const KEEPALIVE: Keepalive =
+    Keepalive { interval: Duration::from_secs(60), timeout: Duration::from_secs(240) };
+
+/// The counters of a sidecar.
+pub fn new_metrics() -> SidecarMetrics {
+    let outcomes = Outcome::all().map(|outcome| (outcome.name(), outcome.reason()));
+    SidecarMetrics::new(&Api::ALL.map(Api::name), outcomes)
+}
+
+/// A sidecar that is ready to serve.
+#[derive(Debug)]
+pub struct Sidecar {
+    proxy: Proxy,
+    readiness: Arc<Readiness>,
+    drain: Duration,
+}
+
+impl Sidecar {
+    /// A sidecar of these settings. `allowed` says whom it may ask.
+    pub fn new(
+        settings: Settings,
+        allowed: Allowed,
+        metrics: SidecarMetrics,
+        tracing: Tracing,
+    ) -> Result<Self, TlsError> {
+        let upstream = Arc::new(Upstream::new(&settings, &metrics)?);
+        let readiness = Arc::new(Readiness::new(Arc::clone(&upstream), metrics.clone()));
+        let drain = settings.limits.drain;
+        let shared = Arc::new(Shared {
+            spare: Spare::new(settings.local_per_second),
+            engines: super::engines::EngineIds::default(),
+            encoder: std::sync::atomic::AtomicUsize::new(0),
+            settings,
+        });
+        let notices = Arc::default();
+        let surroundings = Surroundings { shared, upstream, metrics, notices, tracing };
+        let proxy = Proxy::new(surroundings, allowed, Arc::clone(&readiness));
+        Ok(Self { proxy, readiness, drain })
+    }
+
+    /// A port of the sidecar, for a socket that listens.
+    pub fn port(listener: tokio::net::TcpListener, metrics: &SidecarMetrics) -> Port {
+        Port::counted(listener, CONNECTIONS, KEEPALIVE, metrics.port("proxy"))
+    }
+
+    /// Serves `ports`, one for each rank, until `stop` resolves; then requests that are under way may end.
+    pub async fn serve(self, ports: Vec<Port>, stop: impl Future<Output = ()>) {
+        let Self { proxy, readiness, drain } = self;
+        let closing = CancellationToken::new();
+        let serving = ports.into_iter().zip(0..).map(|(port, rank)| {
+            let proxy = proxy.of_rank(rank);
+            let answer = move |request| proxy.clone().answer(request);
+            tokio::spawn(serve_http(port, answer, drain, closing.clone().cancelled_owned()))
+        });
+        let serving: Vec<_> = serving.collect();
+        let watching = Arc::clone(&readiness);
+        tokio::select! {
+            () = watching.watch() => {}
+            () = stop => {}
+        }
+        readiness.drain();
+        closing.cancel();
+        for port in serving {
+            if let Err(error) = port.await {
+                tracing::error!(%error, "a port ended");
+            }
+        }
+    }
+}

@@ -1,0 +1,210 @@
+//! TLS towards other servers: the system's authorities, read again when they change, or no verification at all.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use arc_swap::ArcSwap;
+use parking_lot::Mutex;
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+
+use super::tls_settings::TlsError;
+
+/// Files in which systems keep the authorities that they trust.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// The files are looked at again after this long, when a connection is made.
+const RELOAD_AFTER: Duration = Duration::from_secs(10);
+
+/// Most files of a folder of authorities that are read.
+const MOST_FILES: usize = 4096;
+
+/// The client's side of TLS.
+#[derive(Debug)]
+pub struct ClientTls;
+
+impl ClientTls {
+    /// TLS 1.2 and later with HTTP/2 and HTTP/1.1 on offer. Servers are verified with the authorities of
+    /// `SSL_CERT_FILE`, of the folders in `SSL_CERT_DIR`, or else of the system; with `skip_verify` they are not.
+    pub fn load(skip_verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
+        let provider = Arc::new(aws_lc_rs::default_provider());
+        let verifier: Arc<dyn ServerCertVerifier> = if skip_verify {
+            Arc::new(Unverified(Arc::clone(&provider)))
+        } else {
+            Arc::new(Authorities::load(Sources::of_environment(), Arc::clone(&provider))?)
+        };
+        let mut config = ClientConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()?
+            .dangerous()
+            .with_custom_certificate_verifier(verifier)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Arc::new(config))
+    }
+}
+
+/// Where authorities are read from.
+#[derive(Clone, Debug)]
+struct Sources {
+    files: Vec<PathBuf>,
+    folders: Vec<PathBuf>,
+}
+
+impl Sources {
+    fn of_environment() -> Self {
+        let named: Vec<PathBuf> = std::env::var_os("SSL_CERT_FILE").map(PathBuf::from).into_iter().collect();
+        let folders: Vec<PathBuf> = std::env::var_os("SSL_CERT_DIR")
+            .map(|list| std::env::split_paths(&list).filter(|path| path.is_dir()).collect())
+            .unwrap_or_default();
+        let files = if named.is_empty() && folders.is_empty() {
+            BUNDLES.iter().map(PathBuf::from).find(|path| path.exists()).into_iter().collect()
+        } else {
+            named
+        };
+        Self { files, folders }
+    }
+
+    fn read(&self) -> (RootCertStore, Vec<Option<SystemTime>>) {
+        let mut roots = RootCertStore::empty();
+        let mut times = Vec::new();
+        let inside = self.folders.iter().filter_map(|folder| std::fs::read_dir(folder).ok());
+        let inside =
+            inside.flatten().take(MOST_FILES).filter_map(|entry| entry.ok().map(|entry| entry.path()));
+        for path in self.files.iter().cloned().chain(inside) {
+            times.push(changed(&path));
+            let certificates =
+                CertificateDer::pem_file_iter(&path).map(|list| list.flatten().collect::<Vec<_>>());
+            roots.add_parsable_certificates(certificates.unwrap_or_default());
+        }
+        (roots, times)
+    }
+}
+
+fn changed(path: &Path) -> Option<SystemTime> {
+    std::fs::metadata(path).and_then(|data| data.modified()).ok()
+}
+
+/// Verifies servers by authorities whose files may change.
+#[derive(Debug)]
+struct Authorities {
+    sources: Sources,
+    provider: Arc<CryptoProvider>,
+    current: ArcSwap<WebPkiServerVerifier>,
+    seen: Mutex<(Instant, Vec<Option<SystemTime>>)>,
+}
+
+impl Authorities {
+    fn load(sources: Sources, provider: Arc<CryptoProvider>) -> Result<Self, TlsError> {
+        let (roots, times) = sources.read();
+        let current = ArcSwap::new(verifier(roots, &provider)?);
+        Ok(Self { sources, provider, current, seen: Mutex::new((Instant::now(), times)) })
+    }
+
+    fn current(&self) -> Arc<WebPkiServerVerifier> {
+        let mut seen = self.seen.lock();
+        if seen.0.elapsed() >= RELOAD_AFTER {
+            let (roots, times) = self.sources.read();
+            if times != seen.1 {
+                match verifier(roots, &self.provider) {
+                    Ok(verifier) => self.current.store(verifier),
+                    Err(error) => tracing::warn!(%error, "authorities changed but cannot be used"),
+                }
+            }
+            *seen = (Instant::now(), times);
+        }
+        self.current.load_full()
+    }
+}
+
+fn verifier(
+    roots: RootCertStore,
+    provider: &Arc<CryptoProvider>,
+) -> Result<Arc<WebPkiServerVerifier>, rustls::Error> {
+    WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(provider))
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))
+}
+
+impl ServerCertVerifier for Authorities {
+    fn verify_server_cert(
+        &self,
+        certificate: &CertificateDer<'_>,
+        chain: &[CertificateDer<'_>],
+        name: &ServerName<'_>,
+        ocsp: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        self.current().verify_server_cert(certificate, chain, name, ocsp, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.provider.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.provider.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+/// Accepts whatever a server shows. The traffic is encrypted, not authenticated.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.0.signature_verification_algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
