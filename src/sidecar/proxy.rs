@@ -65,15 +65,15 @@ impl Proxy {
         match request.uri().path() {
             "/health" if asks => Response::new(Answer::whole(Bytes::new())),
             "/readyz" if asks => self.ready().await,
-            path => match Api::of(request.method(), path) {
-                Some(api) => self.split(api, request).await,
-                None => {
-                    let in_flight = self.surroundings.metrics.in_flight(false);
-                    let metrics = self.surroundings.metrics.clone();
-                    let response = self.pass(request, None, self.rank).await;
-                    response.map(|body| body.counted(&metrics, Some(in_flight)))
+            path => {
+                if let Some(api) = Api::of(request.method(), path) {
+                    return self.split(api, request).await;
                 }
-            },
+                let in_flight = self.surroundings.metrics.in_flight(false);
+                let metrics = self.surroundings.metrics.clone();
+                let response = self.pass(request, None, self.rank).await;
+                response.map(|body| body.counted(&metrics, Some(in_flight)))
+            }
         }
     }
 
@@ -120,15 +120,15 @@ impl Proxy {
         metrics.request(api.name(), stages(&route));
         let rank = match route.rank.as_deref().filter(|_| self.rank == 0) {
             None => self.rank,
-            Some(text) => match settings.rank(text) {
-                Some(rank) => rank,
-                None => {
+            Some(text) => {
+                let Some(rank) = settings.rank(text) else {
                     let text: String = text.chars().take(100).collect();
                     let message =
                         format!("x-data-parallel-host-port: got {text:?}, expected an address of this pod");
                     return refused(FailReason::Rank, StatusCode::BAD_REQUEST, message);
-                }
-            },
+                };
+                rank
+            }
         };
         let chunks = settings.chunk_size > 0 && api == Api::Chat;
         let response = if route.is_local() && !chunks {

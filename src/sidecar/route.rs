@@ -69,7 +69,7 @@ impl Route {
             named = first(headers, &PREFILL_URL).into_iter().collect();
         }
         let mut route =
-            Self { prefill: prefill(named, rules)?, rank: first(headers, &RANK), ..Self::default() };
+            Self { prefill: prefill(&named, rules)?, rank: first(headers, &RANK), ..Self::default() };
         if rules.kv_source {
             route.kv_source = first(headers, &KV_SOURCE)
                 .and_then(|text| Target::parse(&text))
@@ -87,7 +87,7 @@ impl Route {
 }
 
 /// The candidate to ask, then the others that may be asked.
-fn prefill(named: Vec<String>, rules: &Rules<'_>) -> Result<Vec<Target>, RouteError> {
+fn prefill(named: &[String], rules: &Rules<'_>) -> Result<Vec<Target>, RouteError> {
     if named.is_empty() {
         return Ok(Vec::new());
     }

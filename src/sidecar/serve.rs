@@ -25,7 +25,7 @@ pub(super) const CONNECTIONS: ConnectionBounds = ConnectionBounds { open: 16_384
 
 /// How clients are asked whether they still live. Whoever reads nothing for five minutes is given up.
 pub(super) const KEEPALIVE: Keepalive =
-    Keepalive { interval: Duration::from_secs(60), timeout: Duration::from_secs(240) };
+    Keepalive { interval: Duration::from_mins(1), timeout: Duration::from_mins(4) };
 
 /// The counters of a sidecar.
 pub fn new_metrics() -> SidecarMetrics {

@@ -191,11 +191,11 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connect: Duration::from_secs(2),
-            prefill: Some(Duration::from_secs(300)),
-            encode: Some(Duration::from_secs(60)),
+            prefill: Some(Duration::from_mins(5)),
+            encode: Some(Duration::from_mins(1)),
             decode: None,
             idle: Duration::from_secs(4),
-            drain: Duration::from_secs(60),
+            drain: Duration::from_mins(1),
         }
     }
 }

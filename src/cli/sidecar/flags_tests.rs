@@ -5,7 +5,7 @@ use std::ffi::OsString;
 
 use super::flags::FLAGS;
 use super::help::help;
-use super::settings::{AllowedBy, Options, log_level, read};
+use super::settings::{AllowedBy, Options, ServingTls, log_level, read};
 use super::values::{Unreadable, Values};
 use crate::sidecar::{Connector, OnPrefillFailure, Stage};
 use crate::telemetry::LogLevel;
@@ -53,7 +53,7 @@ fn command_lines_of_all_released_sidecars_are_understood() {
     ] {
         let options = options(line).unwrap();
         assert_eq!((options.settings.port, options.settings.engine_port), (8000, 8200), "{line}");
-        assert_eq!((options.settings.connector, options.tls), (Connector::NixlV2, None), "{line}");
+        assert_eq!((options.settings.connector, options.tls), (Connector::NixlV2, ServingTls::Off), "{line}");
     }
     assert_eq!(log_level(&values("-v=5")), Ok(LogLevel::Trace));
     let options =
@@ -67,7 +67,7 @@ fn command_lines_of_all_released_sidecars_are_understood() {
     assert!(
         options.settings.skip_verify.of(Stage::Decode) && !options.settings.skip_verify.of(Stage::Prefill)
     );
-    assert_eq!(options.tls, Some(None));
+    assert_eq!(options.tls, ServingTls::SelfSigned);
 }
 
 #[test]

@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::help::help;
-use super::settings::{AllowedBy, Options, log_level, read};
+use super::settings::{AllowedBy, Options, ServingTls, log_level, read};
 use super::values::{Unreadable, Values};
 use crate::cli::stop::stop_signal;
 use crate::discovery::{Discovery, FileDiscovery, KubernetesDiscovery, ReloadOutcome, Scope};
@@ -158,8 +158,9 @@ async fn serve(options: Options, lines: &LineQueue) -> anyhow::Result<()> {
             listener.local_addr()?,
         ));
         let tls = match &tls {
-            Some(folder) => Some(Tls::proxy(folder.as_deref()).context("--cert-path")?),
-            None => None,
+            ServingTls::Off => None,
+            ServingTls::SelfSigned => Some(Tls::proxy(None).context("--secure-proxy")?),
+            ServingTls::Files(folder) => Some(Tls::proxy(Some(folder)).context("--cert-path")?),
         };
         ports.push(Sidecar::port(listener, &metrics).with_tls(tls));
     }
@@ -173,7 +174,7 @@ async fn serve(options: Options, lines: &LineQueue) -> anyhow::Result<()> {
         port = settings.port,
         engine_port = settings.engine_port,
         connector = settings.connector.name(),
-        tls = tls.is_some(),
+        tls = tls != ServingTls::Off,
         "sidecar listens"
     );
     tracing::debug!(settings = ?settings, "settings");

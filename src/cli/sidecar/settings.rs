@@ -21,7 +21,7 @@ pub(super) struct Options {
     /// The way of requests.
     pub(super) settings: Settings,
     /// TLS on the ports that clients call; the certificate's folder.
-    pub(super) tls: Option<Option<PathBuf>>,
+    pub(super) tls: ServingTls,
     /// Whom the sidecar may ask.
     pub(super) allowed: AllowedBy,
     /// Port of the metrics page.
@@ -34,6 +34,17 @@ pub(super) struct Options {
     pub(super) print_addresses: bool,
     /// Threads.
     pub(super) threads: usize,
+}
+
+/// TLS on the ports that clients call.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum ServingTls {
+    /// None.
+    Off,
+    /// With a certificate of our own making.
+    SelfSigned,
+    /// With the certificate in this folder.
+    Files(PathBuf),
 }
 
 /// Who says which servers may be asked.
@@ -267,9 +278,7 @@ pub(super) fn read(
     };
     let options = Options {
         settings,
-        tls: r
-            .switch("secure-proxy")
-            .then(|| Some(values.one("cert-path")).filter(|path| !path.is_empty()).map(PathBuf::from)),
+        tls: serving_tls(r),
         allowed: allowed(r),
         metrics: metrics(r, &environment),
         tracing: r.switch("tracing"),
@@ -353,6 +362,15 @@ fn moriio(r: &mut Reader<'_>, connector: Connector) -> Moriio {
         }
     }
     moriio
+}
+
+fn serving_tls(r: &mut Reader<'_>) -> ServingTls {
+    let folder = r.values.one("cert-path");
+    match (r.switch("secure-proxy"), folder.is_empty()) {
+        (false, _) => ServingTls::Off,
+        (true, true) => ServingTls::SelfSigned,
+        (true, false) => ServingTls::Files(PathBuf::from(folder)),
+    }
 }
 
 fn bind(r: &mut Reader<'_>) -> Option<IpAddr> {

@@ -25,7 +25,7 @@ fn every_failure_of_every_call_ends_the_request_with_one_outcome_and_leaves_no_c
     for connector in Connector::ALL {
         for (leg, reply, policy) in all(&replies, &policies) {
             let mut settings = Settings { on_prefill_failure: policy, retries: 1, ..settings(connector) };
-            settings.limits.decode = Some(Duration::from_secs(600));
+            settings.limits.decode = Some(Duration::from_mins(10));
             let body = r#"{"cache_hit_threshold":1}"#;
             let played =
                 play(&shared(settings), ask(Api::Chat, body, &[P, "10.0.0.3:8000"]), |made| match made.leg {
