@@ -94,7 +94,7 @@ mod tests {
     use super::*;
 
     fn hex(input: &[u8]) -> String {
-        blake2s(input).iter().map(|byte| format!("{byte:02x}")).collect()
+        blake2s(input).iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
     }
 
     /// RFC 7693, appendix B, and the reference implementation's hash of nothing; the longer one is that of Python's

@@ -93,7 +93,7 @@ impl Reader<'_> {
         self.problems.push(format!("--{name}: got {got:?}, expected {expected}"));
     }
 
-    fn number<N: FromStr + PartialOrd + Default>(
+    fn number<N: FromStr + PartialOrd + Default + Copy>(
         &mut self,
         name: &'static str,
         least: N,
@@ -124,13 +124,10 @@ impl Reader<'_> {
 
     fn duration(&mut self, name: &'static str) -> Duration {
         let text = self.values.one(name);
-        match scalar::go_duration(&text) {
-            Ok(duration) => duration,
-            Err(_) => {
-                self.wrong(name, &text, "a duration such as 200ms, 30s or 5m");
-                Duration::ZERO
-            }
-        }
+        scalar::go_duration(&text).unwrap_or_else(|_| {
+            self.wrong(name, &text, "a duration such as 200ms, 30s or 5m");
+            Duration::ZERO
+        })
     }
 
     fn limit(&mut self, name: &'static str) -> Option<Duration> {

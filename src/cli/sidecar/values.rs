@@ -114,7 +114,7 @@ impl Values {
                 }
                 Some(_) => {}
                 None => {
-                    problems.push(format!("line {}: {}: got {node}, expected a value", node.line, flag.name))
+                    problems.push(format!("line {}: {}: got {node}, expected a value", node.line, flag.name));
                 }
             }
         }
