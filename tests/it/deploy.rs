@@ -9,6 +9,7 @@ use crate::support::{self, documents, helm, program, run, tool};
 
 mod access;
 mod dashboard;
+mod disaggregated;
 mod monitoring;
 mod other_charts;
 mod peers;
