@@ -42,9 +42,14 @@ pub(super) fn runner(director: &Arc<ArcSwap<Director>>) -> DryRunner {
 }
 
 fn ask(document: &[u8]) -> Result<Ask, String> {
-    let described: Described = serde_json::from_slice(document).map_err(|error| {
+    let expected = |error: &dyn std::fmt::Display| {
         format!("expected {{path, headers, body}} in JSON, with subset if need be: {error}")
-    })?;
+    };
+    // An array would be read as the fields in their order.
+    if document.trim_ascii_start().first() == Some(&b'[') {
+        return Err(expected(&"got an array"));
+    }
+    let described: Described = serde_json::from_slice(document).map_err(|error| expected(&error))?;
     let body = match described.body {
         None | Some(Value::Null) => Bytes::new(),
         Some(Value::String(text)) => text.into(),

@@ -10,6 +10,7 @@ use anyhow::{Context, bail};
 use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use super::help::help;
@@ -23,7 +24,7 @@ use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::sidecar::{Allowed, Sidecar, new_metrics};
 use crate::telemetry::{LineQueue, LogFormat, Tracing, logs};
-use crate::transport::{FEW_CLIENTS, Keepalive, Port, Tls, serve_pages};
+use crate::transport::{FEW_CLIENTS, Keepalive, LargeBodies, Port, Tls, serve_pages};
 
 /// Exit code of a command line that the parser does not understand, as Go's has it.
 const NO_SUCH_FLAG: u8 = 2;
@@ -235,7 +236,9 @@ async fn serve_page(port: Port, metrics: SidecarMetrics, stop: CancellationToken
             response
         }
     };
-    serve_pages(port, answer, stop.cancelled_owned()).await;
+    // The page takes no bodies.
+    let large = LargeBodies { path: "", bytes: 0, places: Arc::new(Semaphore::new(0)) };
+    serve_pages(port, large, answer, stop.cancelled_owned()).await;
 }
 
 /// Whom the sidecar may ask. A file is read before anything listens; a pool is followed from now on, and until it is
