@@ -103,7 +103,7 @@ async fn another(beside: &mut watch::Receiver<Beside>, layer: Option<&Arc<DataLa
         }
     }
     // Nobody changes the configuration any more.
-    std::future::pending().await
+    std::future::pending::<()>().await;
 }
 
 /// Hears the cache events that the running configuration listens for, until told to stop.

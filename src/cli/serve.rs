@@ -42,6 +42,7 @@ use crate::metrics::Metrics;
 use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::telemetry::{LogFormat, LogHandle, Tracing, logs};
+use crate::transport::Port;
 
 /// Version of this build, as metrics and traces name it.
 const BUILD: &str = env!("CARGO_PKG_VERSION");
@@ -242,14 +243,7 @@ impl Services {
         let running = background.run(stops.background.clone(), stops.resign.clone());
         let running = with_reloads(running, reloader, settings.watch_config, stops.background.clone());
         let background = Thread::start("background", Box::pin(running))?;
-        let admin_stop = stops.admin.clone();
-        let admin = Thread::start("admin", async move {
-            let state = match guarded(pages, access) {
-                Ok(state) => state,
-                Err(error) => return tracing::error!(error = format!("{error:#}"), "no metrics port"),
-            };
-            admin::serve(sockets.metrics, state, admin_stop.cancelled_owned()).await;
-        })?;
+        let admin = Thread::start("admin", admin(sockets.metrics, pages, access, stops.admin.clone()))?;
         Ok(Running {
             scaler: Box::pin(autoscaling::serve(
                 sockets.scaler,
@@ -378,6 +372,19 @@ async fn first_endpoints(
     match first {
         ReloadOutcome::Refused(problem) => bail!("endpoints file refused: {problem}"),
         ReloadOutcome::Applied(_) | ReloadOutcome::Unchanged => Ok(discovery),
+    }
+}
+
+/// Serves the pages until `stop`.
+async fn admin(
+    port: Port,
+    pages: AdminState,
+    access: Option<impl FnOnce() -> anyhow::Result<Arc<dyn Access>>>,
+    stop: CancellationToken,
+) {
+    match guarded(pages, access) {
+        Ok(state) => admin::serve(port, state, stop.cancelled_owned()).await,
+        Err(error) => tracing::error!(error = format!("{error:#}"), "no metrics port"),
     }
 }
 
