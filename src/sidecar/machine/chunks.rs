@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::{Value, json};
 
 use super::request::Machine;
-use super::state::Phase;
+use super::state::{Chunks, Phase};
 use super::types::{Call, Event, Leg, Rewrite};
 use crate::request::{Edits, JsonObject, json_elements, json_string};
 use crate::sidecar::api::{Api, MEMBERS};
@@ -16,23 +16,6 @@ use crate::sidecar::outcome::{FailReason, Outcome};
 
 /// Members of a chunk's answer.
 const ANSWER: &[&str] = &["id", "created", "model", "object", "choices", "usage"];
-
-/// How far the answer is.
-#[derive(Debug)]
-pub(super) struct Chunks {
-    /// The body that is asked with, without what the engine has written.
-    object: JsonObject,
-    /// Tokens that may be written in all; none: as many as the engine likes.
-    limit: Option<u64>,
-    used: u64,
-    prompt: u64,
-    /// What the engine has written.
-    text: String,
-    /// Events have gone to the client already.
-    begun: bool,
-    /// The first answer's id and time, which the later ones take over.
-    first: Option<(Value, Value)>,
-}
 
 impl Machine {
     /// Whether the engine answers in several calls: only chats, only where no text would be lost by it, and only if one

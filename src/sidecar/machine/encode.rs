@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, StatusCode};
 use smallvec::smallvec;
 
 use super::request::Machine;
-use super::state::Phase;
+use super::state::{Encoding, Phase};
 use super::types::{Call, Destination, Event, Leg, LegFailure, LegRequest, Rewrite};
 use crate::request::{Edits, JsonObject, json_members, json_string};
 use crate::sidecar::api::{Api, Caps, MEMBERS};
@@ -22,18 +22,6 @@ const AT_ONCE: usize = 8;
 
 /// Id of a request, on every call.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
-/// How far the encode servers are.
-#[derive(Debug)]
-pub(super) struct Encoding {
-    items: Vec<Bytes>,
-    /// Where among the servers the first item goes.
-    start: usize,
-    sent: usize,
-    done: usize,
-    /// Parameters of transfers by item; merged in their order.
-    parameters: BTreeMap<u16, Bytes>,
-}
 
 impl Machine {
     /// Sends each item to an encode server.

@@ -1,10 +1,12 @@
 //! How far a request is.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use http::StatusCode;
+use serde_json::Value;
 
-use super::chunks::Chunks;
-use super::encode::Encoding;
+use crate::request::JsonObject;
 use crate::sidecar::outcome::FailReason;
 
 /// What a request waits for.
@@ -66,4 +68,33 @@ pub(super) struct Transfer {
     pub(super) decides: bool,
     /// Parameters that a chunk of an answer begins with.
     pub(super) parameters: Option<Bytes>,
+}
+
+/// How far the answer is.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    /// The body that is asked with, without what the engine has written.
+    pub(super) object: JsonObject,
+    /// Tokens that may be written in all; none: as many as the engine likes.
+    pub(super) limit: Option<u64>,
+    pub(super) used: u64,
+    pub(super) prompt: u64,
+    /// What the engine has written.
+    pub(super) text: String,
+    /// Events have gone to the client already.
+    pub(super) begun: bool,
+    /// The first answer's id and time, which the later ones take over.
+    pub(super) first: Option<(Value, Value)>,
+}
+
+/// How far the encode servers are.
+#[derive(Debug)]
+pub(super) struct Encoding {
+    pub(super) items: Vec<Bytes>,
+    /// Where among the servers the first item goes.
+    pub(super) start: usize,
+    pub(super) sent: usize,
+    pub(super) done: usize,
+    /// Parameters of transfers by item; merged in their order.
+    pub(super) parameters: BTreeMap<u16, Bytes>,
 }
