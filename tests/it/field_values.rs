@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use parking_lot::Mutex;
 use serde_json::Value;
 
@@ -75,10 +77,18 @@ fn start(objects: &[Value], deployment: &Value) -> Result<(), String> {
     for (name, text) in of_kind(objects, "ConfigMap")["data"].as_object().unwrap() {
         std::fs::write(inside(name), beside(text.as_str().unwrap(), &inside("endpoints.yaml"))).unwrap();
     }
+    // The certificate of replicas is a Secret of the release, which the pod mounts.
+    let secrets = objects.iter().filter(|object| object["kind"] == "Secret");
+    for (name, encoded) in secrets.filter_map(|secret| secret["data"].as_object()).flatten() {
+        let bytes = BASE64_STANDARD.decode(encoded.as_str().unwrap()).unwrap();
+        std::fs::write(inside(name), bytes).unwrap();
+    }
     let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     let picker = containers.iter().find(|container| container["name"] == "epp").unwrap();
     let args = picker["args"].as_array().unwrap().iter().map(|arg| {
         let arg = arg.as_str().unwrap().replace("$(NAMESPACE)", "default");
+        let arg =
+            arg.replace("--peer-cert-dir=/peers", &format!("--peer-cert-dir={}", folder.path().display()));
         arg.replace("--config-file=/config/", &format!("--config-file={}/", folder.path().display()))
     });
     let mut environment = BTreeMap::new();
