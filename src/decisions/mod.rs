@@ -1,6 +1,6 @@
 //! Records of decisions: why each request went where it went, and what became of it.
 //!
-//! [`Draft`] takes notes while a request is decided, [`Decisions`] is the bounded ring of finished records, [`view`] is
+//! [`Draft`] takes notes while a request is decided, [`Decisions`] is the bounded ring of finished records, `view` is
 //! what a page shows of one, [`explain`] says it in words.
 
 mod draft;

@@ -1,8 +1,8 @@
 //! The proxy in front of a model server that splits requests: prefill on one server, decode on another, images on a
 //! third.
 //!
-//! The core is pure: [`Route`](route::Route) reads the headers, [`Machine`](machine::Machine) takes events and gives
-//! calls, `bodies` says what each call carries. The shell carries the calls out: [`Proxy`](proxy::Proxy) takes
+//! The core is pure: `Route` reads the headers, `Machine` takes events and gives
+//! calls, `bodies` says what each call carries. The shell carries the calls out: `Proxy` takes
 //! requests, `client` makes calls, `drive` runs the machine.
 
 mod allow;

@@ -6,8 +6,8 @@
 //! the engine's own size, so
 //! that `blockSizeTokens` counts only for engines that have told nothing yet.
 //!
-//! Answers and events show whether the tokens are those of the servers ([`prover`]). Where they are not, and where there
-//! are none, the approximate index decides ([`approximate`]).
+//! Answers and events show whether the tokens are those of the servers (`prover`). Where they are not, and where there
+//! are none, the approximate index decides (`approximate`).
 //!
 //! Produces [`PrefixMatch`] for each candidate: the blocks it holds from the beginning of the prompt on, those outside
 //! of the accelerator's memory by the weight of their tier. Cost: hashing the tokens, and a probe a block until none of
