@@ -85,8 +85,14 @@ fn start(objects: &[Value], deployment: &Value) -> Result<(), String> {
     }
     let containers = deployment["spec"]["template"]["spec"]["containers"].as_array().unwrap();
     let picker = containers.iter().find(|container| container["name"] == "epp").unwrap();
+    // Replicas are found through the cluster, which is not there: they are named instead.
+    let replicas = format!("--peer-service={RELEASE}-epp-peers");
     let args = picker["args"].as_array().unwrap().iter().map(|arg| {
-        let arg = arg.as_str().unwrap().replace("$(NAMESPACE)", "default");
+        let arg = arg
+            .as_str()
+            .unwrap()
+            .replace("$(NAMESPACE)", "default")
+            .replace(&replicas, "--peers=127.0.0.1:9");
         let arg =
             arg.replace("--peer-cert-dir=/peers", &format!("--peer-cert-dir={}", folder.path().display()));
         arg.replace("--config-file=/config/", &format!("--config-file={}/", folder.path().display()))

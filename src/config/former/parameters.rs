@@ -22,6 +22,11 @@ const FORMER: &[(&str, &str, Today)] = &[
         Today::Gone("`engineConfigs` may always list several engines"),
     ),
     ("data-parallel-profile-handler", "targetPort", Today::Named("primaryPort")),
+    // The first scorer by latency predicted by itself.
+    ("latency-scorer", "endpointRoleLabel", Today::Gone(WHOSE_PREDICTIONS)),
+    ("latency-scorer", "samplingMean", Today::Gone(WHOSE_PREDICTIONS)),
+    ("latency-scorer", "sloBufferFactor", Today::Gone(WHOSE_PREDICTIONS)),
+    ("latency-scorer", "streamingMode", Today::Gone(WHOSE_PREDICTIONS)),
     ("max-score-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
     ("mm-embeddings-cache-producer", "cacheSizeInMB", Today::Named("cacheSizeInMBPerServer")),
     ("random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
@@ -31,6 +36,8 @@ const FORMER: &[(&str, &str, Today)] = &[
     ("tokenizer", "vllmHTTP", Today::Named("vllm")),
     ("weighted-random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
 ];
+
+const WHOSE_PREDICTIONS: &str = "it belongs to `predicted-latency-producer`, which predicts";
 
 const WHOSE_TOKENS: &str = "the section that is given says who makes the tokens";
 
