@@ -353,7 +353,9 @@ async fn requests_that_wait_are_not_held_taken_apart() {
         "300 waiting requests of {} bytes hold {of_plain} bytes as text, {of_tiny} as tiny strings",
         tiny.len()
     );
-    assert!(of_tiny < of_plain * 13 / 10 + 5_000_000, "{of_tiny} for tiny strings, {of_plain} for one text");
+    // The allocator keeps some of what parsing took for a moment, the more the busier the machine is. Held parsed, the
+    // tiny strings would take seven times as much.
+    assert!(of_tiny < of_plain * 2, "{of_tiny} for tiny strings, {of_plain} for one text");
 }
 
 #[tokio::test(flavor = "multi_thread")]
