@@ -10,6 +10,7 @@ use memchr::memchr2;
 use smallvec::SmallVec;
 
 use super::escapes;
+use super::outgoing::Outgoing;
 
 /// Longest name of interest as written, if every character of it were escaped.
 const LONGEST_NAME: usize = 256;
@@ -70,29 +71,6 @@ pub struct Blanker {
     blanked: u64,
 }
 
-/// What goes out for one chunk.
-struct Output<'c> {
-    chunk: &'c Bytes,
-    pieces: SmallVec<[Bytes; 3]>,
-    settled: usize,
-}
-
-impl Output<'_> {
-    fn through(&mut self, to: usize) {
-        if self.settled < to {
-            self.pieces.push(self.chunk.slice(self.settled..to));
-            self.settled = to;
-        }
-    }
-
-    fn blank(&mut self, to: usize) {
-        if self.settled < to {
-            self.pieces.push(Bytes::from(vec![b' '; to - self.settled]));
-            self.settled = to;
-        }
-    }
-}
-
 impl Blanker {
     /// Blanks the members called `names` at the top of the object, and in the object that `chain` leads to.
     pub fn new(names: &'static [&'static str], chain: &'static [&'static str]) -> Self {
@@ -121,7 +99,7 @@ impl Blanker {
 
     /// Takes the next chunk and returns what can go out now.
     pub fn feed(&mut self, chunk: &Bytes) -> Result<SmallVec<[Bytes; 3]>, TooMuchBlank> {
-        let mut output = Output { chunk, pieces: SmallVec::new(), settled: 0 };
+        let mut output = Outgoing::of(chunk);
         // Where the bytes begin that are held back, if they begin in this chunk.
         let mut hold = 0;
         let mut at = 0;
@@ -150,7 +128,7 @@ impl Blanker {
     }
 
     /// Reads the byte at `at`; returns where to go on.
-    fn step(&mut self, byte: u8, at: usize, hold: &mut usize, output: &mut Output<'_>) -> usize {
+    fn step(&mut self, byte: u8, at: usize, hold: &mut usize, output: &mut Outgoing<'_>) -> usize {
         match self.state {
             State::Before => match byte {
                 b'{' => self.open_level(),
@@ -214,7 +192,7 @@ impl Blanker {
         self.state = State::Structure;
     }
 
-    fn structure(&mut self, byte: u8, at: usize, hold: &mut usize, output: &mut Output<'_>) -> usize {
+    fn structure(&mut self, byte: u8, at: usize, hold: &mut usize, output: &mut Outgoing<'_>) -> usize {
         let interesting = self.depth == self.level;
         let announced = std::mem::take(&mut self.announced);
         match byte {
@@ -265,7 +243,7 @@ impl Blanker {
     }
 
     /// A name of an object of interest ends at `at`.
-    fn name_ends(&mut self, at: usize, hold: usize, output: &mut Output<'_>) {
+    fn name_ends(&mut self, at: usize, hold: usize, output: &mut Outgoing<'_>) {
         let name = escapes::decode(&self.name);
         let last = self.level == self.chain.len() + 1;
         let wanted = (self.level == 1 || last) && self.names.iter().any(|wanted| wanted.as_bytes() == &*name);
@@ -298,14 +276,14 @@ impl Blanker {
     }
 
     /// What is held back goes out.
-    fn release(&mut self, output: &mut Output<'_>) {
+    fn release(&mut self, output: &mut Outgoing<'_>) {
         self.holds = false;
         if !self.held.is_empty() {
             output.pieces.push(Bytes::from(std::mem::take(&mut self.held)));
         }
     }
 
-    fn gone(&mut self, byte: u8, at: usize, output: &mut Output<'_>) -> usize {
+    fn gone(&mut self, byte: u8, at: usize, output: &mut Outgoing<'_>) -> usize {
         match byte {
             b'"' => self.state = State::GoneText,
             b'{' | b'[' => self.gone += 1,
@@ -326,13 +304,13 @@ impl Blanker {
         at + 1
     }
 
-    fn value_is_gone(&mut self, end: usize, output: &mut Output<'_>) {
+    fn value_is_gone(&mut self, end: usize, output: &mut Outgoing<'_>) {
         output.blank(end);
         self.state = State::Structure;
     }
 
     /// The bytes are no JSON behind what was blanked: a server refuses them, whatever they look like.
-    fn broken(&mut self, at: usize, output: &mut Output<'_>) {
+    fn broken(&mut self, at: usize, output: &mut Outgoing<'_>) {
         output.blank(at);
         self.state = State::Nothing;
     }

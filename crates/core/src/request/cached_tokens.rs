@@ -6,12 +6,12 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
+use super::member_rewrite::{MemberRewrite, Replace};
 use super::object::{Edits, JsonObject};
-use super::skim::{Edge, Shape, Skim, WantedMembers};
-use super::sse::{Lines, Part};
+use super::skim::Shape;
 use super::types::Api;
 
-/// Longest `usage` that is rewritten; a longer one passes as it is.
+/// Longest `usage` that is rewritten; a longer one that a chunk's end cuts passes as it is.
 const LONGEST: usize = 64 << 10;
 
 /// Most `usage` objects that are rewritten in one JSON document.
@@ -21,11 +21,16 @@ const MOST: u32 = 4;
 /// the joined output.
 #[derive(Debug)]
 pub struct CachedTokens {
+    rewrite: MemberRewrite,
+    count: Count,
+}
+
+/// The number, and where it belongs.
+#[derive(Debug)]
+struct Count {
     cached: u64,
     place: Place,
-    skim: Skim,
-    lines: Option<Lines>,
-    usage: Pending,
+    /// The document of the last `usage`, and the ones rewritten in it.
     document: u32,
     written: u32,
 }
@@ -39,174 +44,56 @@ enum Place {
     Usage(&'static str),
 }
 
-#[derive(Debug)]
-enum Pending {
-    Nothing,
-    Here(usize),
-    Held(Vec<u8>),
-    TooLong,
-}
-
-struct Output<'c> {
-    chunk: &'c Bytes,
-    pieces: SmallVec<[Bytes; 3]>,
-    settled: usize,
-}
-
-impl Output<'_> {
-    fn through(&mut self, to: usize) {
-        if self.settled < to {
-            self.pieces.push(self.chunk.slice(self.settled..to));
-            self.settled = to;
-        }
-    }
-}
-
 impl CachedTokens {
     /// Says `cached` in a response to `api`.
     pub fn new(api: Api, event_stream: bool, cached: u64) -> Self {
-        let within = match api {
-            Api::Responses if event_stream => Some("response"),
-            Api::Messages if event_stream => Some("message"),
-            _ => None,
-        };
         let place = match api {
             Api::Responses => Place::Details("input_tokens_details"),
             Api::Messages => Place::Usage("cache_read_input_tokens"),
             _ => Place::Details("prompt_tokens_details"),
         };
         Self {
-            cached,
-            place,
-            skim: Skim::new(WantedMembers { members: &[("usage", Shape::Object)], within }),
-            lines: event_stream.then(Lines::new),
-            usage: Pending::Nothing,
-            document: 0,
-            written: 0,
+            rewrite: MemberRewrite::new(&[("usage", Shape::Object)], api, event_stream),
+            count: Count { cached, place, document: 0, written: 0 },
         }
     }
 
     /// Takes the next chunk and returns what can go out now.
     pub fn feed(&mut self, chunk: &Bytes) -> SmallVec<[Bytes; 3]> {
-        let mut output = Output { chunk, pieces: SmallVec::new(), settled: 0 };
-        if let Some(lines) = self.lines.take() {
-            self.lines = Some(self.feed_lines(lines, &mut output));
-        } else {
-            self.feed_json(&mut output, 0, chunk.len());
-        }
-        match std::mem::replace(&mut self.usage, Pending::Nothing) {
-            Pending::Nothing => output.through(chunk.len()),
-            Pending::Here(start) => {
-                output.through(start);
-                self.hold(chunk.get(start..).unwrap_or_default().to_vec(), &mut output);
-            }
-            Pending::Held(mut held) => {
-                held.extend_from_slice(chunk);
-                self.hold(held, &mut output);
-            }
-            Pending::TooLong => {
-                self.usage = Pending::TooLong;
-                output.through(chunk.len());
-            }
-        }
-        output.pieces
+        self.rewrite.feed(chunk, &mut self.count)
     }
 
     /// The response has ended: returns what was still held back.
     pub fn finish(&mut self) -> Option<Bytes> {
-        match std::mem::replace(&mut self.usage, Pending::Nothing) {
-            Pending::Held(held) => Some(Bytes::from(held)),
-            _ => None,
-        }
+        self.rewrite.finish()
+    }
+}
+
+impl Replace for Count {
+    fn longest(&self) -> usize {
+        LONGEST
     }
 
-    fn hold(&mut self, held: Vec<u8>, output: &mut Output<'_>) {
-        output.settled = output.chunk.len();
-        if held.len() > LONGEST {
-            output.pieces.push(Bytes::from(held));
-            self.usage = Pending::TooLong;
-        } else {
-            self.usage = Pending::Held(held);
-        }
-    }
-
-    fn feed_lines(&mut self, mut lines: Lines, output: &mut Output<'_>) -> Lines {
-        let chunk = output.chunk;
-        let mut at = 0;
-        while let Some(part) = lines.next(chunk, &mut at) {
-            match part {
-                Part::Data(range) => self.feed_json(output, range.start, range.end),
-                Part::Event(_) => {}
-                // No server breaks a document up into lines within `usage`; such a one passes.
-                Part::LineEnd => self.give_up(output),
-                Part::EventEnd => {
-                    self.give_up(output);
-                    self.skim.reset();
-                }
-            }
-        }
-        lines
-    }
-
-    fn give_up(&mut self, output: &mut Output<'_>) {
-        if let Pending::Held(held) = std::mem::replace(&mut self.usage, Pending::Nothing) {
-            output.pieces.push(Bytes::from(held));
-        }
-    }
-
-    fn feed_json(&mut self, output: &mut Output<'_>, from: usize, to: usize) {
-        let chunk = output.chunk.get(..to).unwrap_or_default();
-        let mut at = from;
-        while let Some(edge) = self.skim.next(chunk, &mut at) {
-            match edge {
-                Edge::Start(start) => self.usage = Pending::Here(start),
-                Edge::End(end) => {
-                    let usage = std::mem::replace(&mut self.usage, Pending::Nothing);
-                    self.settle(usage, end, output);
-                }
-            }
-        }
-    }
-
-    /// A `usage` ends at `end`.
-    fn settle(&mut self, usage: Pending, end: usize, output: &mut Output<'_>) {
-        let old = match usage {
-            Pending::Here(start) => {
-                output.through(start);
-                output.chunk.slice(start..end)
-            }
-            Pending::Held(mut held) => {
-                held.extend_from_slice(output.chunk.get(..end).unwrap_or_default());
-                Bytes::from(held)
-            }
-            Pending::Nothing | Pending::TooLong => return,
-        };
-        output.settled = end;
-        match self.may_write().then(|| self.rewritten(&old)).flatten() {
-            Some(new) => output.pieces.extend(new),
-            None => output.pieces.push(old),
-        }
-    }
-
-    fn may_write(&mut self) -> bool {
-        let document = self.skim.documents();
-        if document != self.document {
-            (self.document, self.written) = (document, 0);
+    fn replace(&mut self, usage: &[u8], document: u32, _end: usize) -> Option<SmallVec<[Bytes; 3]>> {
+        if std::mem::replace(&mut self.document, document) != document {
+            self.written = 0;
         }
         self.written += 1;
-        self.written <= MOST
+        (self.written <= MOST).then(|| self.rewritten(usage)).flatten()
     }
+}
 
-    fn rewritten(&self, usage: &Bytes) -> Option<SmallVec<[Bytes; 3]>> {
+impl Count {
+    fn rewritten(&self, usage: &[u8]) -> Option<SmallVec<[Bytes; 3]>> {
+        let (Place::Usage(name) | Place::Details(name)) = self.place;
+        let object = JsonObject::read(Bytes::copy_from_slice(usage), &[name]).ok()?;
         let count = self.cached.to_string();
         let mut edits = Edits::new();
         match self.place {
             Place::Usage(name) => {
                 edits.set(name, count);
-                Some(JsonObject::read(usage.clone(), &[name]).ok()?.edited(&edits))
             }
             Place::Details(name) => {
-                let object = JsonObject::read(usage.clone(), &[name]).ok()?;
                 let inner =
                     object.get(name).and_then(|value| JsonObject::read(value, &["cached_tokens"]).ok());
                 let mut inside = Edits::new();
@@ -216,9 +103,9 @@ impl CachedTokens {
                     None => format!("{{\"cached_tokens\":{count}}}").into_bytes(),
                 };
                 edits.set(name, details);
-                Some(object.edited(&edits))
             }
         }
+        Some(object.edited(&edits))
     }
 }
 

@@ -20,14 +20,16 @@
 //! | `splice`, `model_name`, `pieces_of_body` | another model in the body, and bounds on its name |
 //! | `object` | any member of a body set or removed |
 //! | `blank` | members of a body in chunks blanked out |
-//! | `cached_tokens` | another count of cached tokens in a response |
 //! | `skim`, `sse` | a push scanner over chunks for a member of a JSON document; fields of an event stream |
 //! | `model_watch` | the model of a request that is seen in part, or in pieces |
 //! | `response`, `usage` | token counts and failures from a response |
 //! | `inflate` | gzip and deflate off a response, to read it |
 //! | `state` | ids of responses and conversations, in paths and answers |
 //! | `error_form` | how a client wants to be told of an error |
+//! | `cached_tokens` | another count of cached tokens in a response |
 //! | `rewrite_back` | the client's model name in a response |
+//! | `member_rewrite` | what those two share: the value of one member in a response that passes by in chunks |
+//! | `outgoing` | the bytes that go out for one chunk |
 
 mod anthropic;
 mod blank;
@@ -44,6 +46,7 @@ mod inflate;
 mod lenient;
 mod media_estimate;
 mod media_type;
+mod member_rewrite;
 mod messages;
 mod model_name;
 mod model_watch;
@@ -52,6 +55,7 @@ mod number;
 mod object;
 mod openai;
 mod other;
+mod outgoing;
 mod parameters;
 mod parse;
 mod paths;

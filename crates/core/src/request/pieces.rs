@@ -147,6 +147,24 @@ pub(super) fn string_in(cursor: &mut Cursor<'_>, names: &[&[u8]]) -> Result<Opti
     Ok(found)
 }
 
+/// The count `name` of the object that comes next, of several the last; `None` if it is no object.
+pub(super) fn count_in(cursor: &mut Cursor<'_>, name: &[u8]) -> Result<Option<u64>, ScanError> {
+    let mut count = None;
+    if cursor.peek()? != Kind::Object {
+        cursor.skip()?;
+        return Ok(count);
+    }
+    let mut object = cursor.open()?;
+    while let Some(member) = cursor.member(&mut object)? {
+        if cursor.value(member).as_ref() == name {
+            count = cursor.count_or_skip()?;
+        } else {
+            cursor.skip()?;
+        }
+    }
+    Ok(count)
+}
+
 /// Whether a `prompt` or `input` may hold objects beside texts and token ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Objects {

@@ -1,10 +1,10 @@
 //! Bodies of SGLang's own endpoint `/generate`.
 
 use super::envelope::read_body;
-use super::error::{ParseError, ScanError, Unread};
+use super::error::{ParseError, Unread};
 use super::openai::{BODY_CONTEXT, read_json};
-use super::pieces::{Objects, Pieces, read_prompt, read_tokens};
-use super::scan::{Cursor, Kind};
+use super::pieces::{Objects, Pieces, count_in, read_prompt, read_tokens};
+use super::scan::Kind;
 use super::types::{Api, Inference};
 
 /// Reads a `generate` body: ids, a text, or embeddings, of one prompt or of several. It has no model that could be
@@ -27,7 +27,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
             }
             b"input_embeds" => embeds = read_json(cursor)?,
             b"extra_key" => key = cursor.string_or_skip()?,
-            b"sampling_params" => cap = read_cap(cursor)?,
+            b"sampling_params" => cap = count_in(cursor, b"max_new_tokens")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -52,24 +52,6 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
         inference.unread.get_or_insert(Unread::Missing(missing));
     }
     Ok(inference)
-}
-
-/// `max_new_tokens` of the sampling parameters that come next.
-fn read_cap(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
-    let mut cap = None;
-    if cursor.peek()? != Kind::Object {
-        cursor.skip()?;
-        return Ok(cap);
-    }
-    let mut object = cursor.open()?;
-    while let Some(name) = cursor.member(&mut object)? {
-        if cursor.value(name).as_ref() == b"max_new_tokens" {
-            cap = cursor.count_or_skip()?;
-        } else {
-            cursor.skip()?;
-        }
-    }
-    Ok(cap)
 }
 
 #[cfg(test)]

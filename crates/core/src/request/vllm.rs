@@ -1,10 +1,10 @@
 //! Bodies of vLLM's token-in, token-out endpoint.
 
 use super::envelope::read_body;
-use super::error::{ParseError, ScanError, Unread};
+use super::error::{ParseError, Unread};
 use super::openai::BODY_CONTEXT;
-use super::pieces::{Pieces, read_tokens};
-use super::scan::{Cursor, Kind};
+use super::pieces::{Pieces, count_in, read_tokens};
+use super::scan::Kind;
 use super::types::{Api, Inference};
 
 /// Reads an `inference/v1/generate` body.
@@ -21,7 +21,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
                     read_tokens(cursor, &mut tokens)?;
                 }
             }
-            b"sampling_params" => cap = read_cap(cursor)?,
+            b"sampling_params" => cap = count_in(cursor, b"max_tokens")?,
             _ => return Ok(false),
         }
         Ok(true)
@@ -35,24 +35,6 @@ pub(super) fn parse(body: &[u8]) -> Result<Inference, ParseError> {
         inference.unread.get_or_insert(Unread::Missing(missing));
     }
     Ok(inference)
-}
-
-/// `max_tokens` of the sampling parameters that come next.
-fn read_cap(cursor: &mut Cursor<'_>) -> Result<Option<u64>, ScanError> {
-    let mut cap = None;
-    if cursor.peek()? != Kind::Object {
-        cursor.skip()?;
-        return Ok(cap);
-    }
-    let mut object = cursor.open()?;
-    while let Some(name) = cursor.member(&mut object)? {
-        if cursor.value(name).as_ref() == b"max_tokens" {
-            cap = cursor.count_or_skip()?;
-        } else {
-            cursor.skip()?;
-        }
-    }
-    Ok(cap)
 }
 
 #[cfg(test)]
