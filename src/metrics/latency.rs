@@ -157,11 +157,31 @@ pub struct LatencyLabels {
     target: Box<str>,
 }
 
-/// The value of the label `type`, and the place of the family.
-fn kind_name(kind: LatencyKind) -> (&'static str, usize) {
+/// Values of the label `type` for one kind of latency, and the place of its families.
+struct KindNames {
+    place: usize,
+    measured: &'static str,
+    predicted: &'static str,
+    duration: &'static str,
+    violation: &'static str,
+}
+
+fn names(kind: LatencyKind) -> KindNames {
     match kind {
-        LatencyKind::FirstToken => ("ttft", 0),
-        LatencyKind::BetweenTokens => ("tpot", 1),
+        LatencyKind::FirstToken => KindNames {
+            place: 0,
+            measured: "ttft",
+            predicted: "predicted_ttft",
+            duration: "ttft_prediction_duration",
+            violation: "ttft_slo_violation",
+        },
+        LatencyKind::BetweenTokens => KindNames {
+            place: 1,
+            measured: "tpot",
+            predicted: "predicted_tpot",
+            duration: "tpot_prediction_duration",
+            violation: "tpot_slo_violation",
+        },
     }
 }
 
@@ -185,25 +205,25 @@ impl LatencyMetrics {
 
     /// Records a prediction for the chosen endpoint, in milliseconds, and how long predicting took.
     pub fn predicted(&self, labels: &LatencyLabels, kind: LatencyKind, milliseconds: f64, took: Duration) {
-        let (name, place) = kind_name(kind);
+        let KindNames { place, predicted, duration, .. } = names(kind);
         let values = self.values(labels);
         self.series.predicted[place].child(values).observe(milliseconds / 1000.0);
         self.series.duration[place].child(values).observe(took.as_secs_f64());
-        self.show(labels, &format!("predicted_{name}"), milliseconds / 1000.0);
-        self.show(labels, &format!("{name}_prediction_duration"), took.as_secs_f64());
+        self.show(labels, predicted, milliseconds / 1000.0);
+        self.show(labels, duration, took.as_secs_f64());
     }
 
     /// Records a measured latency beside the objective of the request, both in milliseconds; an objective of 0 is none.
     pub fn measured(&self, labels: &LatencyLabels, kind: LatencyKind, milliseconds: f64, objective: f64) {
-        let (name, place) = kind_name(kind);
+        let KindNames { place, measured, violation, .. } = names(kind);
         let seconds = milliseconds / 1000.0;
         self.series.measured[place].child([&labels.model, &labels.target]).observe(seconds);
-        self.show(labels, name, seconds);
+        self.show(labels, measured, seconds);
         if objective > 0.0 {
             let missed = milliseconds > objective;
-            self.show(labels, &format!("{name}_slo_violation"), if missed { 1.0 } else { 0.0 });
+            self.show(labels, violation, if missed { 1.0 } else { 0.0 });
             let [plugin_name, plugin, model, target] = self.values(labels);
-            let counter = self.series.violations.child([plugin_name, plugin, model, target, name]);
+            let counter = self.series.violations.child([plugin_name, plugin, model, target, measured]);
             if missed {
                 counter.inc();
             }
@@ -212,7 +232,7 @@ impl LatencyMetrics {
 
     /// Shows how well a kind of latency is predicted.
     pub fn standing(&self, kind: LatencyKind, standing: Standing) {
-        let labels = [&*self.name, &*self.kind, kind_name(kind).0];
+        let labels = [&*self.name, &*self.kind, names(kind).measured];
         self.series.in_force.child(labels).set(if standing.in_force { 1.0 } else { 0.0 });
         if let Some(error) = standing.error {
             self.series.error.child(labels).set(error);

@@ -8,6 +8,7 @@ mod build_error;
 mod cases;
 pub mod deciders;
 pub mod discovery;
+mod drawn;
 #[cfg(test)]
 mod edge_cases;
 pub mod filters;
@@ -24,6 +25,7 @@ pub mod pickers;
 mod plugin_type;
 pub mod producers;
 pub mod profiles;
+mod prompt_size;
 mod registry;
 pub mod reporters;
 pub mod response_headers;

@@ -22,12 +22,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::plugins::producers::approx_prefix_cache;
+use crate::plugins::prompt_size::prompt_size;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
-use crate::prefix::{PrefixMatch, prompt_tokens};
-use crate::request::Tokenized;
+use crate::prefix::PrefixMatch;
 use crate::scheduling::{
-    Call, Column, DecidedCall, Decider, EndedCall, HeaderEdits, PluginState, PreRequest, PreRequestError,
+    Call, Column, DecidedCall, Decider, HeaderEdits, PluginState, PreRequest, PreRequestError,
     ResponseEndHook,
 };
 
@@ -164,9 +164,7 @@ impl PrefixBased {
         let matches = call.columns().slice(self.matches)?;
         let same = |(endpoint, _): &(&Arc<Endpoint>, _)| Arc::ptr_eq(endpoint, target);
         let (_, held) = call.candidates().iter().zip(matches).find(same)?;
-        let request = &call.request;
-        let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
-        let tokens = request.tokens.map_or_else(estimate, Tokenized::count);
+        let tokens = prompt_size(&call.request);
         let cached = u64::from(held.cached) * u64::from(held.block_size);
         Some((tokens, tokens.saturating_sub(cached)))
     }
@@ -213,8 +211,6 @@ impl ResponseEndHook for PrefixBased {
             auto.note(sent, now);
         }
     }
-
-    fn on_response_end(&self, _: &EndedCall<'_>, _: &mut PluginState) {}
 }
 
 #[cfg(test)]

@@ -15,9 +15,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 
 use serde::Deserialize;
-use xxhash_rust::xxh64::xxh64;
 
 use crate::latency::LatencyPrediction;
+use crate::plugins::drawn::drawn;
 use crate::plugins::producers::{approx_prefix_cache, predicted_latency};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
@@ -120,12 +120,6 @@ struct PrefixCacheAffinity {
 }
 
 impl PrefixCacheAffinity {
-    /// True for the share `exploration` of requests, by their ids.
-    fn explores(&self, id: &str) -> bool {
-        let drawn = (xxh64(id.as_bytes(), self.seed) >> 11) as f64 / (1u64 << 53) as f64;
-        drawn < self.exploration
-    }
-
     /// Milliseconds to the first token of an endpoint: as predicted, or until it has prefilled what is in flight there.
     fn delay(&self, endpoint: &Endpoint, predicted: Option<&LatencyPrediction>) -> f64 {
         match predicted {
@@ -140,7 +134,7 @@ impl PrefixCacheAffinity {
 
 impl Filter for PrefixCacheAffinity {
     fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
-        if call.len() < 2 || self.threshold <= 0.0 || self.explores(call.request.id) {
+        if call.len() < 2 || self.threshold <= 0.0 || drawn(call.request.id, self.seed) < self.exploration {
             return;
         }
         let Some(matches) = call.column(self.matches) else { return };

@@ -11,9 +11,9 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use xxhash_rust::xxh64::xxh64;
 
 use crate::latency::LatencyPrediction;
+use crate::plugins::drawn::drawn;
 use crate::plugins::producers::predicted_latency;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Column, Filter, Mask};
@@ -63,14 +63,6 @@ struct SloHeadroomTier {
     seed: u64,
 }
 
-impl SloHeadroomTier {
-    /// True for the share `exploration` of requests, by their ids.
-    fn explores(&self, id: &str) -> bool {
-        let drawn = (xxh64(id.as_bytes(), self.seed) >> 11) as f64 / (1u64 << 53) as f64;
-        drawn < self.exploration
-    }
-}
-
 impl Filter for SloHeadroomTier {
     fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
         if call.len() < 2 {
@@ -90,7 +82,7 @@ impl Filter for SloHeadroomTier {
         if above == 0 || above == call.len() {
             return;
         }
-        *keep = if self.explores(call.request.id) { lower } else { upper };
+        *keep = if drawn(call.request.id, self.seed) < self.exploration { lower } else { upper };
     }
 }
 

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use xxhash_rust::xxh64::xxh64;
 
+use crate::plugins::drawn::drawn;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::scheduling::{Call, Filter, Mask};
 
@@ -61,7 +61,7 @@ impl Filter for LoraAffinity {
                 roomy.clear(position);
             }
         }
-        let drawn = (xxh64(call.request.id.as_bytes(), self.seed) >> 11) as f64 / (1u64 << 53) as f64;
+        let drawn = drawn(call.request.id, self.seed);
         let affine = match (having.count(), roomy.count()) {
             (0, _) => false,
             (_, 0) => true,

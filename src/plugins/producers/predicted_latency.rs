@@ -26,13 +26,14 @@ use serde_json::{Value, json};
 use smallvec::{SmallVec, smallvec};
 
 use super::approx_prefix_cache;
-use crate::latency::{LatencyKind, LatencyPrediction, Objective, Place, Situation};
+use crate::clock;
+use crate::latency::{LatencyKind, LatencyPrediction, Place, Situation};
 use crate::plugins::latency_objective::objective;
 use crate::plugins::load_producer::note_load_producer;
+use crate::plugins::prompt_size::prompt_size;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
-use crate::prefix::{PrefixMatch, prompt_tokens};
-use crate::request::Tokenized;
+use crate::prefix::PrefixMatch;
 use crate::scheduling::{
     Call, Column, DecidedCall, EndedCall, HeaderEdits, PluginState, PreRequest, PreRequestError, Produced,
     Producer, ResponseEndHook,
@@ -149,13 +150,13 @@ struct PredictedLatency {
 }
 
 impl PredictedLatency {
-    /// The type of an endpoint; empty without one.
-    fn kind<'e>(&self, endpoint: &'e Endpoint) -> &'e str {
+    /// The role or type of an endpoint; empty without one.
+    fn role<'e>(&self, endpoint: &'e Endpoint) -> &'e str {
         endpoint.spec().labels.get(&self.role_label).map_or("", String::as_str)
     }
 
     fn place(&self, endpoint: &Endpoint) -> Place {
-        Place { endpoint: endpoint.incarnation(), kind: self.kind(endpoint).into() }
+        Place { endpoint: endpoint.incarnation(), kind: self.role(endpoint).into() }
     }
 
     fn situations(&self, call: &Call<'_>) -> Vec<Situation> {
@@ -169,9 +170,7 @@ impl PredictedLatency {
                 kv_usage: load.kv_usage(),
             }
         };
-        let request = &call.request;
-        let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
-        let prompt = request.tokens.map_or_else(estimate, Tokenized::count);
+        let prompt = prompt_size(&call.request);
         match call.column(self.matches) {
             Some(matches) => call
                 .endpoints()
@@ -192,10 +191,11 @@ impl PredictedLatency {
             return None;
         }
         let between = self.streaming && models.standing(LatencyKind::BetweenTokens).in_force;
+        let running = between.then(|| self.shared.running());
         let mut cells = Vec::with_capacity(situations.len());
         for (endpoint, situation) in call.endpoints().zip(situations) {
-            let place = self.place(endpoint);
-            let first = models.guess(LatencyKind::FirstToken, &place, situation)?;
+            let (incarnation, role) = (endpoint.incarnation(), self.role(endpoint));
+            let first = models.guess(LatencyKind::FirstToken, incarnation, role, situation)?;
             let mut cell = LatencyPrediction {
                 first,
                 first_headroom: wanted.first - first,
@@ -204,11 +204,12 @@ impl PredictedLatency {
                 dispatched: endpoint.load().in_flight(),
                 ..LatencyPrediction::default()
             };
-            if between
-                && &*place.kind != PREFILL
-                && let Some(guess) = models.guess(LatencyKind::BetweenTokens, &place, situation)
+            if let Some(running) = &running
+                && role != PREFILL
+                && let Some(guess) = models.guess(LatencyKind::BetweenTokens, incarnation, role, situation)
             {
-                let limit = self.limit(endpoint, wanted);
+                let strictest = running.strictest(incarnation).unwrap_or(f64::INFINITY);
+                let limit = strictest.min(wanted.between) * self.buffer;
                 cell.between = guess;
                 cell.between_headroom = limit - guess;
                 cell.between_valid = guess < limit;
@@ -217,20 +218,14 @@ impl PredictedLatency {
         }
         Some(cells)
     }
-
-    /// Milliseconds between tokens that the request may take at an endpoint.
-    fn limit(&self, endpoint: &Endpoint, wanted: Objective) -> f64 {
-        let running = self.shared.strictest(endpoint.incarnation());
-        running.map_or(wanted.between, |running| running.min(wanted.between)) * self.buffer
-    }
 }
 
 impl Producer for PredictedLatency {
     fn produce(&self, call: &Call<'_>) -> Result<SmallVec<[Produced; 1]>, String> {
-        let start = Instant::now();
+        let start = clock::now();
         let situations = self.situations(call);
         let predictions = if self.predicts { self.predictions(call, &situations) } else { None };
-        self.shared.took(start.elapsed());
+        self.shared.took(clock::now().saturating_duration_since(start));
         let mut produced: SmallVec<[Produced; 1]> = smallvec![Produced::new(self.situations, situations)];
         produced.extend(predictions.map(|cells| Produced::new(self.predictions, cells)));
         Ok(produced)
@@ -253,7 +248,7 @@ impl PreRequest for PredictedLatency {
         let ahead = |endpoint: &Arc<Endpoint>, kind| {
             let situation = *situations.get(find(endpoint)?)?;
             let place = self.place(endpoint);
-            let guess = self.shared.models().guess(kind, &place, &situation);
+            let guess = self.shared.models().guess(kind, place.endpoint, &place.kind, &situation);
             Some(Ahead { place, situation, guess })
         };
         // The first token is made where the prompt is processed.
@@ -268,7 +263,7 @@ impl PreRequest for PredictedLatency {
             self.shared.note_decision(&labels, predicted, wanted);
         }
         Ok(Some(Box::new(Following {
-            forwarded: Instant::now(),
+            forwarded: clock::now(),
             first: ahead(first, LatencyKind::FirstToken),
             between: ahead(target, LatencyKind::BetweenTokens),
             wanted,

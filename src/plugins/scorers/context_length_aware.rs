@@ -19,10 +19,9 @@ use std::sync::Arc;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use crate::plugins::prompt_size::prompt_size;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
 use crate::pool::Endpoint;
-use crate::prefix::prompt_tokens;
-use crate::request::Tokenized;
 use crate::scheduling::{Call, Category, Filter, Mask, Scorer};
 
 /// Registry row.
@@ -114,16 +113,9 @@ impl ContextLengthAware {
     }
 }
 
-/// Tokens of the request's prompts.
-fn tokens(call: &Call<'_>) -> u64 {
-    let request = &call.request;
-    let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
-    request.tokens.map_or_else(estimate, Tokenized::count)
-}
-
 impl Filter for ContextLengthAware {
     fn narrow(&self, call: &Call<'_>, keep: &mut Mask) {
-        let tokens = tokens(call);
+        let tokens = prompt_size(&call.request);
         keep.retain(call.endpoints(), |endpoint| self.meant(endpoint).admits(tokens));
     }
 }
@@ -134,7 +126,7 @@ impl Scorer for ContextLengthAware {
     }
 
     fn score(&self, call: &Call<'_>, out: &mut [f64]) {
-        let tokens = tokens(call);
+        let tokens = prompt_size(&call.request);
         for (score, endpoint) in out.iter_mut().zip(call.endpoints()) {
             *score = self.meant(endpoint).score(tokens);
         }

@@ -27,9 +27,9 @@ pub mod token_load;
 
 use std::sync::Arc;
 
+use crate::plugins::prompt_size::prompt_size;
 use crate::pool::Endpoint;
-use crate::prefix::{PrefixMatch, prompt_tokens};
-use crate::request::Tokenized;
+use crate::prefix::PrefixMatch;
 use crate::scheduling::{Call, Column};
 
 /// Scores `(max − x) / (max − min)` for a figure of which less is better; 1 for all if all are equal.
@@ -68,8 +68,6 @@ fn uncached_tokens(call: &Call<'_>, matches: Column<PrefixMatch>, out: &mut [f64
             *tokens = f64::from(held.total.saturating_sub(held.matched)) * f64::from(held.block_size);
         }
     } else {
-        let request = &call.request;
-        let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
-        out.fill(request.tokens.map_or_else(estimate, Tokenized::count) as f64);
+        out.fill(prompt_size(&call.request) as f64);
     }
 }

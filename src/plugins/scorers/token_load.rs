@@ -14,12 +14,11 @@ use schemars::JsonSchema;
 
 use serde::Deserialize;
 
+use super::uncached_tokens;
 use crate::plugins::load_producer::note_load_producer;
 use crate::plugins::producers::approx_prefix_cache;
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
-use crate::pool::Endpoint;
-use crate::prefix::{PrefixMatch, prompt_tokens};
-use crate::request::Tokenized;
+use crate::prefix::PrefixMatch;
 use crate::scheduling::{Call, Category, Column, Scorer};
 
 /// Registry row.
@@ -71,23 +70,10 @@ impl Scorer for TokenLoad {
     }
 
     fn score(&self, call: &Call<'_>, out: &mut [f64]) {
-        let score_of = |endpoint: &Endpoint, uncached: u64| {
-            let tokens = endpoint.load().in_flight_tokens().saturating_add(uncached) as f64;
-            1.0 - tokens.min(self.threshold) / self.threshold
-        };
-        let both = out.iter_mut().zip(call.endpoints());
-        if let Some(matches) = call.column(self.matches) {
-            for ((score, endpoint), held) in both.zip(matches) {
-                let missing = u64::from(held.total.saturating_sub(held.matched));
-                *score = score_of(endpoint, missing * u64::from(held.block_size));
-            }
-        } else {
-            let request = &call.request;
-            let estimate = || prompt_tokens(request.inference, request.body, request.media_rules());
-            let prompt = request.tokens.map_or_else(estimate, Tokenized::count);
-            for (score, endpoint) in both {
-                *score = score_of(endpoint, prompt);
-            }
+        uncached_tokens(call, self.matches, out);
+        for (score, endpoint) in out.iter_mut().zip(call.endpoints()) {
+            let tokens = endpoint.load().in_flight_tokens() as f64 + *score;
+            *score = 1.0 - tokens.min(self.threshold) / self.threshold;
         }
     }
 }

@@ -98,12 +98,12 @@ fn begun<'m, const N: usize>(others: impl IntoIterator<Item = &'m Regression<N>>
 
 impl<const N: usize> Models<N> {
     /// Milliseconds for these features; `None` while nobody knows.
-    fn predict(&self, place: &Place, features: &[f64; N]) -> Option<f64> {
-        let own = self.endpoints.get(&place.endpoint).map(|own| &own.model);
+    fn predict(&self, endpoint: u64, kind: &str, features: &[f64; N]) -> Option<f64> {
+        let own = self.endpoints.get(&endpoint).map(|own| &own.model);
         let known = |model: &&Regression<N>| model.experience() >= OWN;
         let model = own
             .filter(known)
-            .or_else(|| self.types.get(&place.kind).filter(known))
+            .or_else(|| self.types.get(kind).filter(known))
             .or_else(|| Some(&self.pool).filter(known))?;
         Some(model.predict(features).clamp(0.1, LONGEST))
     }
@@ -152,11 +152,18 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// What a model says, in milliseconds, whether or not it is better than the mean; `None` while nothing is known.
-    pub fn guess(&self, kind: LatencyKind, place: &Place, situation: &Situation) -> Option<f64> {
+    /// What a model says of the endpoint of this incarnation and type, in milliseconds, whether or not it is better
+    /// than the mean; `None` while nothing is known.
+    pub fn guess(
+        &self,
+        kind: LatencyKind,
+        endpoint: u64,
+        of_type: &str,
+        situation: &Situation,
+    ) -> Option<f64> {
         match kind {
-            LatencyKind::FirstToken => self.first.predict(place, &situation.first()),
-            LatencyKind::BetweenTokens => self.between.predict(place, &situation.between()),
+            LatencyKind::FirstToken => self.first.predict(endpoint, of_type, &situation.first()),
+            LatencyKind::BetweenTokens => self.between.predict(endpoint, of_type, &situation.between()),
         }
     }
 
@@ -229,7 +236,7 @@ mod tests {
             now += Duration::from_millis(100);
             let situation = situation(rng);
             let value = truth(&situation, speed) * (0.85 + 0.3 * rng.f64());
-            let guess = latencies.guess(LatencyKind::FirstToken, at, &situation);
+            let guess = latencies.guess(LatencyKind::FirstToken, at.endpoint, &at.kind, &situation);
             if index >= requests / 2
                 && let Some(guess) = guess
             {
@@ -259,7 +266,7 @@ mod tests {
     #[test]
     fn a_new_endpoint_borrows_the_model_of_its_type() {
         let (mut latencies, mut rng, now) = (Latencies::default(), Rng::with_seed(4), Instant::now());
-        assert_eq!(latencies.guess(LatencyKind::FirstToken, &place(1, "a"), &Situation::default()), None);
+        assert_eq!(latencies.guess(LatencyKind::FirstToken, 1, "a", &Situation::default()), None);
         let (_, now) = serve(&mut latencies, &mut rng, &place(1, "fast"), 4.0, 200, now);
         serve(&mut latencies, &mut rng, &place(2, "slow"), 1.0, 200, now);
         for (kind, speed) in [("fast", 4.0), ("slow", 1.0)] {
@@ -269,7 +276,7 @@ mod tests {
                 running: 15.0,
                 ..Situation::default()
             };
-            let guess = latencies.guess(LatencyKind::FirstToken, &place(9, kind), &ask).unwrap();
+            let guess = latencies.guess(LatencyKind::FirstToken, 9, kind, &ask).unwrap();
             let value = truth(&ask, speed);
             assert!((guess - value).abs() < 0.25 * value, "{kind}: {guess} instead of {value}");
         }
@@ -281,7 +288,7 @@ mod tests {
         for _ in 0..400 {
             now += Duration::from_millis(50);
             let situation = situation(&mut rng);
-            let guess = latencies.guess(LatencyKind::FirstToken, &place(1, ""), &situation);
+            let guess = latencies.guess(LatencyKind::FirstToken, 1, "", &situation);
             let value = if rng.bool() { 1000.0 } else { 10.0 };
             latencies.learn(LatencyKind::FirstToken, &place(1, ""), &situation, value, guess, now);
         }

@@ -245,5 +245,5 @@ pub trait ResponseEndHook: Send + Sync {
     /// stream.
     fn on_first_byte(&self, _now: Instant, _streamed: bool, _state: &mut PluginState) {}
     /// Called once. `state` is what the plugin's pre-request hook returned.
-    fn on_response_end(&self, call: &EndedCall<'_>, state: &mut PluginState);
+    fn on_response_end(&self, _call: &EndedCall<'_>, _state: &mut PluginState) {}
 }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, Instant};
 
 use hashbrown::HashMap;
-use parking_lot::{Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, MutexGuard, RwLock, RwLockReadGuard};
 
 use crate::latency::{Latencies, LatencyKind, LatencyPrediction, Objective, Place, Situation, Standing};
 use crate::metrics::{LatencyLabels, LatencyMetrics};
@@ -23,12 +23,22 @@ pub(super) struct Ahead {
     pub(super) guess: Option<f64>,
 }
 
+/// Objectives of the time between tokens that are running at an endpoint, by incarnation: each with its number. Values
+/// are the bits of a positive float, whose order is that of the numbers.
+#[derive(Default)]
+pub(super) struct RunningObjectives(HashMap<u64, BTreeMap<u64, u32>>);
+
+impl RunningObjectives {
+    /// The strictest one at an endpoint.
+    pub(super) fn strictest(&self, endpoint: u64) -> Option<f64> {
+        self.0.get(&endpoint)?.keys().next().map(|bits| f64::from_bits(*bits))
+    }
+}
+
 /// The models, and the objectives that are running.
 pub(super) struct Shared {
     models: RwLock<Latencies>,
-    /// Objectives of the time between tokens that are running at an endpoint, by incarnation: each with its number.
-    /// Values are the bits of a positive float, whose order is that of the numbers.
-    running: Mutex<HashMap<u64, BTreeMap<u64, u32>>>,
+    running: Mutex<RunningObjectives>,
     within: Mutex<(f64, f64)>,
     /// Nanoseconds that the last prediction took.
     took: AtomicU64,
@@ -68,10 +78,8 @@ impl Shared {
         self.took.store(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX), Relaxed);
     }
 
-    /// The strictest objective of the time between tokens that is running at an endpoint.
-    pub(super) fn strictest(&self, endpoint: u64) -> Option<f64> {
-        let running = self.running.lock();
-        running.get(&endpoint)?.keys().next().map(|bits| f64::from_bits(*bits))
+    pub(super) fn running(&self) -> MutexGuard<'_, RunningObjectives> {
+        self.running.lock()
     }
 
     /// Notes an objective for as long as the request runs; `None` without one.
@@ -80,7 +88,7 @@ impl Shared {
             return None;
         }
         let bits = objective.to_bits();
-        *self.running.lock().entry(endpoint).or_default().entry(bits).or_default() += 1;
+        *self.running.lock().0.entry(endpoint).or_default().entry(bits).or_default() += 1;
         Some(RunningObjective { shared: Arc::clone(self), endpoint, bits })
     }
 
@@ -132,7 +140,7 @@ pub(super) struct RunningObjective {
 impl Drop for RunningObjective {
     fn drop(&mut self) {
         let mut running = self.shared.running.lock();
-        let Some(objectives) = running.get_mut(&self.endpoint) else { return };
+        let Some(objectives) = running.0.get_mut(&self.endpoint) else { return };
         if let Some(count) = objectives.get_mut(&self.bits) {
             *count -= 1;
             if *count == 0 {
@@ -140,7 +148,7 @@ impl Drop for RunningObjective {
             }
         }
         if objectives.is_empty() {
-            running.remove(&self.endpoint);
+            running.0.remove(&self.endpoint);
         }
     }
 }
