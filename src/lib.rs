@@ -4,10 +4,11 @@
 //! asked), [`prefix`] (who holds which blocks), [`scheduling`] (the cycle and its traits) and [`flow`] (who waits, and
 //! who goes next). This crate is everything around it. Reading order, from what knows nothing to what knows everything:
 //! [`metrics`] and [`telemetry`] (what is exported), [`document`] (files that people write), [`datalayer`] (reading
-//! model servers), [`render`] (asking for tokens), [`plugins`] (the catalogue), [`config`] (what was written becomes what runs), [`director`] (the way
-//! of a request), [`transport`] (what every port shares), [`peers`] (what replicas tell each other), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API),
-//! [`discovery`], [`admin`], [`scaler`] (what an autoscaler asks), [`simulate`] (decisions in virtual time) and [`cli`], the wiring. The simulated model server
-//! is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
+//! model servers), [`render`] (asking for tokens), [`plugins`] (the catalogue), [`config`] (what was written becomes
+//! what runs), [`director`] (the way of a request), [`transport`] (what every port shares), [`peers`] (what replicas
+//! tell each other), [`extproc`] (the proxy's protocol), [`kubernetes`] (its API), [`discovery`], [`admin`], [`scaler`]
+//! (what an autoscaler asks), [`simulate`] (decisions in virtual time) and [`cli`], the wiring. The simulated model
+//! server is the crate `pointsman-sim`. `docs/architecture.md` tells how they work together.
 
 pub use pointsman_core::{clock, flow, latency, pool, prefix, request, scheduling};
 

@@ -5,6 +5,7 @@ use std::ffi::OsString;
 
 use clap::{Arg, ArgAction, Command};
 
+use super::commands::COMMANDS;
 use super::older_flags::{OlderFlag, Takes, todays_name};
 use crate::document::nearest;
 
@@ -20,10 +21,6 @@ pub(super) struct Readable {
     /// Why it cannot be meant as it stands.
     pub(super) problems: Vec<String>,
 }
-
-/// Commands, as people write them and miswrite them.
-const COMMANDS: [&str; 9] =
-    ["serve", "check", "explain", "migrate", "plugins", "schema", "sim", "demo", "help"];
 
 /// Reads `arguments` (program name first) against the flags of `command`.
 pub(super) fn make_readable(arguments: impl IntoIterator<Item = OsString>, command: &Command) -> Readable {

@@ -7,6 +7,7 @@ mod autoscaling;
 mod background;
 mod catalogue;
 mod check;
+mod commands;
 mod deciding;
 mod demo;
 mod drain;
@@ -48,6 +49,7 @@ use std::process::ExitCode;
 use clap::{Args, FromArgMatches, Parser, Subcommand};
 
 use crate::plugins::{REGISTRY, Registry};
+use commands::COMMANDS;
 use exit::USAGE_ERROR;
 use stop::stop_signal;
 
@@ -97,11 +99,6 @@ struct SidecarArgs {
     flags: Vec<OsString>,
 }
 
-/// Names of the commands; anything else in their place is a flag of `serve`.
-const COMMANDS: [&str; 11] = [
-    "serve", "check", "explain", "migrate", "plugins", "schema", "sim", "simulate", "demo", "help", "--help",
-];
-
 /// Runs the program with these arguments, program name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     run_with(arguments, REGISTRY)
@@ -123,7 +120,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
     }
     let first = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or("serve").to_owned();
     if COMMANDS.contains(&first.as_str()) && first != "serve"
-        || matches!(first.as_str(), "--version" | "-V" | "-h")
+        || matches!(first.as_str(), "--version" | "-V" | "--help" | "-h")
     {
         return match Cli::parse_from(arguments).command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),

@@ -55,8 +55,7 @@ const AGE: Definition<1> = Definition::new(
 const REBUILDS: Definition<1> = Definition::new(
     "pointsman_prefix_index_rebuilds_total",
     "Times that what an engine holds was forgotten and is learned anew, by why: `gap` (events were missed), `restarted` \
-     (their numbers begin anew), `silent` (no connection), `counters` (counters of its metrics page fell), `asleep` (it \
-     says that it sleeps).",
+     (their numbers begin anew), `silent` (no connection).",
     ["reason"],
 );
 
@@ -107,7 +106,7 @@ impl KvEventMetrics {
         for outcome in ["replayed", "forgotten", "restarted"] {
             self.0.gaps.child([outcome]);
         }
-        for reason in ["gap", "restarted", "silent", "counters", "asleep"] {
+        for reason in ["gap", "restarted", "silent"] {
             self.0.rebuilds.child([reason]);
         }
     }

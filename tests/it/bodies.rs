@@ -332,9 +332,20 @@ async fn held_by_waiting(body: &str) -> u64 {
         pointsman.metric("llm_d_epp_flow_control_queue_size", &[]).await == Some(WAITING as f64)
     })
     .await;
-    // What parsing took for a moment goes back to the system a little later.
+    // A thread gives what parsing took for a moment back to the system when it works again, a little later: small
+    // requests that are refused at once make all threads work.
     let mut held = u64::MAX;
     for _ in 0..30 {
+        let refused = (0..8).map(|_| envoy.http1());
+        let mut refused: JoinSet<_> =
+            refused
+                .map(|client| async move {
+                    client.try_post("/v1/completions", &[], "{".into()).await.unwrap().status
+                })
+                .collect();
+        while let Some(status) = refused.join_next().await {
+            assert_eq!(status.unwrap(), 400);
+        }
         held = held.min(pointsman.process.memory().saturating_sub(before));
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
@@ -353,9 +364,7 @@ async fn requests_that_wait_are_not_held_taken_apart() {
         "300 waiting requests of {} bytes hold {of_plain} bytes as text, {of_tiny} as tiny strings",
         tiny.len()
     );
-    // The allocator keeps some of what parsing took for a moment, the more the busier the machine is. Held parsed, the
-    // tiny strings would take seven times as much.
-    assert!(of_tiny < of_plain * 2, "{of_tiny} for tiny strings, {of_plain} for one text");
+    assert!(of_tiny < of_plain * 13 / 10 + 5_000_000, "{of_tiny} for tiny strings, {of_plain} for one text");
 }
 
 #[tokio::test(flavor = "multi_thread")]
