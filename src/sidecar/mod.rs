@@ -8,7 +8,6 @@
 mod allow;
 mod answer;
 mod api;
-mod blake2s;
 mod bodies;
 mod buffer;
 mod client;
@@ -27,6 +26,7 @@ mod notices;
 mod outbound;
 mod outcome;
 mod proxy;
+mod rank;
 mod readiness;
 mod route;
 mod serve;

@@ -7,8 +7,8 @@ use serde_json::{Map, Value, json};
 use super::request::{Machine, rank_header};
 use super::types::LegRequest;
 use crate::request::{Edits, JsonObject, json_string};
-use crate::sidecar::blake2s::rank_of;
 use crate::sidecar::bodies::Pieces;
+use crate::sidecar::rank::rank_of;
 use crate::sidecar::target::Target;
 
 /// Members of a prefill server's parameters that are read or filled in.
