@@ -145,6 +145,7 @@ fn measure(criterion: &mut Criterion, name: &str, plan: fn() -> Plan) {
                     body,
                     inference,
                     tokens: None,
+                    findings: &[],
                     media: &pointsman::request::MediaEstimate::DEFAULT,
                     priority: 0,
                     fairness_id: "default",

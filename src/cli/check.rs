@@ -78,7 +78,7 @@ fn endpoints(path: &Path, out: &mut impl Write) -> io::Result<bool> {
             for warning in &state.warnings {
                 writeln!(out, "# warning: {warning}")?;
             }
-            let (endpoints, hosts) = (state.endpoints.len(), state.hosts.len());
+            let (endpoints, hosts) = (state.endpoints.len(), state.hosts.serving.len());
             let (objectives, rewrites) = (state.objectives.len(), state.rewrites.len());
             let counts = [
                 counted(endpoints, "endpoint") + &format!(" ({hosts} by host name)"),

@@ -30,28 +30,12 @@ impl MissingType {
     }
 }
 
-/// Every missing type, by name.
-const TYPES: &[MissingType] = &[
-    MissingType::new(
-        "burst-prefix-cache-producer",
-        "data producer",
-        "requests that come together are not placed by the prefixes they share",
-    )
-    .with(&[
-        "windowDurationMs",
-        "maxPerReplica",
-        "blockSizeTokens",
-        "maxPrefixTokensToMatch",
-        "minColocateBlocks",
-        "maxBatchSize",
-        "balanceBy",
-    ]),
-    MissingType::new(
-        "multicluster-file-discovery",
-        "endpoint discovery",
-        "endpoints of other clusters are not found",
-    ),
-];
+/// Every missing type, by name. There is none at present; the tests have one, so that the next one is treated well.
+const TYPES: &[MissingType] = if cfg!(test) {
+    &[MissingType::new("a-missing-producer", "data producer", "nothing is produced").with(&["maxPerReplica"])]
+} else {
+    &[]
+};
 
 /// The missing type of this name.
 pub(super) fn find(name: &str) -> Option<&'static MissingType> {

@@ -59,7 +59,7 @@ impl Director {
         let mut request = self.understand(&headers, read, rng)?;
         course.labels = request.labels();
         let subset = self.subset(hint)?;
-        let preparation = self.prepare(&request, unparsed);
+        let preparation = self.prepare(&request, unparsed, true);
         if let Some(admission) = &self.parts.admission {
             *outlook = admission.outlook(&AdmissionCall {
                 headers: &headers,
@@ -78,7 +78,7 @@ impl Director {
             }
         }
         let began = course.now();
-        request.tokens = preparation.finish().await;
+        (request.tokens, request.findings) = preparation.finish().await;
         course.prepared(&request, began);
         let now = clock::now();
         let view = request.view(&headers, &self.parts.media);

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fastrand::Rng;
+use smallvec::SmallVec;
 
 use super::claim::Claim;
 use super::course::Course;
@@ -106,13 +107,13 @@ impl Director {
             orchestration.attribute("request_prio", i64::from(request.priority));
         }
         let subset = self.subset(hint)?;
-        let mut preparation = self.prepare(&request, unparsed);
+        let mut preparation = self.prepare(&request, unparsed, false);
         let subset_ref = subset.as_ref();
         let waited = &mut course.waited;
         let permit =
             self.admit(&mut request, unparsed, received, subset_ref, &mut preparation, waited).await?;
         let began = course.now();
-        request.tokens = preparation.finish().await;
+        (request.tokens, request.findings) = preparation.finish().await;
         course.prepared(&request, began);
         let now = clock::now();
         let view = request.view(&headers, &self.parts.media);
@@ -245,6 +246,7 @@ impl Director {
             priority: objective::priority(&self.parts.pool, headers, &self.unknown_objectives),
             fairness_id: objective::fairness_id(headers, &self.parts.entry),
             tokens: None,
+            findings: SmallVec::new(),
         })
     }
 
@@ -264,11 +266,11 @@ impl Director {
     }
 
     /// Begins to find out what has to be known before the request is scheduled.
-    pub(super) fn prepare(&self, request: &Understood, unparsed: Unparsed<'_>) -> Preparation {
+    pub(super) fn prepare(&self, request: &Understood, unparsed: Unparsed<'_>, dry_run: bool) -> Preparation {
         if self.prepare.is_empty() || unparsed.seen != BodySeen::Whole {
             return Preparation::default();
         }
-        self.prepare.begin(&request.prepare_call(unparsed.path, unparsed.headers))
+        self.prepare.begin(&request.prepare_call(unparsed, &self.parts.media, dry_run))
     }
 
     /// The one wait that can be long. What is being found out goes on meanwhile.
@@ -303,7 +305,7 @@ impl Director {
             Poll::Pending => {
                 let began = clock::now();
                 waited.held = Some(began);
-                preparation.held(&request.prepare_call(unparsed.path, unparsed.headers));
+                preparation.held(&request.prepare_call(unparsed, &self.parts.media, false));
                 let mut first = |cx: &mut Context<'_>| match admitted.as_mut().poll(cx) {
                     Poll::Ready(verdict) => Poll::Ready(Some(verdict)),
                     Poll::Pending => preparation.poll(cx).map(|()| None),

@@ -22,7 +22,7 @@ use super::{BodyBudget, Share};
 use crate::metrics::{Metrics, Preparation as Outcome, PrepareMetrics};
 use crate::request::Tokenized;
 use crate::scheduling::{
-    PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing, ProfilePlugin,
+    Finding, PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing, ProfilePlugin,
 };
 
 /// Longest that a probe may take.
@@ -161,6 +161,7 @@ pub(super) struct Preparation {
     /// Those that begin only if the request waits.
     put_off: SmallVec<[Arc<Lane>; 1]>,
     tokens: Option<HeldTokens>,
+    findings: SmallVec<[Finding; 1]>,
 }
 
 impl Preparation {
@@ -192,11 +193,12 @@ impl Preparation {
 
     /// Goes on. Ready if there is nothing left to wait for.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Self { running, tokens, .. } = self;
+        let Self { running, tokens, findings, .. } = self;
         running.retain(|work| match work.poll(cx) {
             Poll::Pending => true,
-            Poll::Ready(prepared) => {
+            Poll::Ready((prepared, finding)) => {
                 *tokens = tokens.take().or(prepared);
+                findings.extend(finding);
                 false
             }
         });
@@ -204,15 +206,18 @@ impl Preparation {
     }
 
     /// The request has nothing else to wait for. Gives what is known once all is done, or nobody waits any more.
-    pub(super) async fn finish(mut self) -> Option<HeldTokens> {
+    pub(super) async fn finish(mut self) -> (Option<HeldTokens>, SmallVec<[Finding; 1]>) {
         self.put_off.iter().for_each(|lane| lane.metrics.outcome(Outcome::Skipped));
         self.running.retain(Running::only_wait);
         if !self.running.is_empty() {
             poll_fn(|cx| self.poll(cx)).await;
         }
-        self.tokens
+        (self.tokens, self.findings)
     }
 }
+
+/// What came of one piece of work.
+type Found = (Option<HeldTokens>, Option<Finding>);
 
 /// One piece of work for one request.
 struct Running {
@@ -258,7 +263,7 @@ impl Running {
         true
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<HeldTokens>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Found> {
         if let Poll::Ready(result) = self.work.as_mut().poll(cx) {
             return Poll::Ready(self.settle(result));
         }
@@ -266,38 +271,38 @@ impl Running {
         if self.deadline.get_or_insert_with(|| Box::pin(sleep(timeout))).as_mut().poll(cx).is_ready() {
             self.count(Outcome::TimedOut);
             self.lane.tell(|breaker| breaker.failed(now()));
-            return Poll::Ready(None);
+            return Poll::Ready((None, None));
         }
         let Some(wait) = &mut self.wait else { return Poll::Pending };
         if wait.patience.as_mut().poll(cx).is_ready() || wait.suspended.as_mut().poll(cx).is_ready() {
             self.count(Outcome::Late);
-            return Poll::Ready(None);
+            return Poll::Ready((None, None));
         }
         Poll::Pending
     }
 
-    fn settle(&mut self, result: Result<Prepared, PrepareError>) -> Option<HeldTokens> {
+    fn settle(&mut self, result: Result<Prepared, PrepareError>) -> Found {
         let (took, name) = (self.began.elapsed(), Arc::clone(&self.lane.plugin.name));
         match result {
-            Ok(Prepared { tokens }) => {
+            Ok(Prepared { tokens, finding }) => {
                 self.lane.metrics.took(took.as_secs_f64());
                 self.lane.tell(|breaker| breaker.answered(took));
                 let mut share = Share::new(Arc::clone(&self.lane.budget));
                 let fits = tokens.as_ref().is_none_or(|tokens| share.grow(tokens.held_bytes()));
                 self.count(if fits { Outcome::Done } else { Outcome::NoRoom });
-                tokens.filter(|_| fits).map(|tokens| HeldTokens { tokens, _share: share })
+                (tokens.filter(|_| fits).map(|tokens| HeldTokens { tokens, _share: share }), finding)
             }
             Err(PrepareError::Refused(error)) => {
                 tracing::debug!(plugin = %name, error, "nothing could be found out about a request");
                 self.lane.tell(|breaker| breaker.answered(took));
                 self.count(Outcome::Refused);
-                None
+                (None, None)
             }
             Err(PrepareError::Failed(error)) => {
                 tracing::debug!(plugin = %name, error, "a preparation failed");
                 self.lane.tell(|breaker| breaker.failed(now()));
                 self.count(Outcome::Failed);
-                None
+                (None, None)
             }
         }
     }

@@ -72,7 +72,7 @@ impl Preparer for Tokens {
             }
             drop(work);
             let prompt = TokenizedPrompt { ids: vec![7; 100], media: Vec::new() };
-            Ok(Prepared { tokens: Some(Tokenized { prompts: vec![prompt] }) })
+            Ok(Prepared { tokens: Some(Tokenized { prompts: vec![prompt] }), ..Prepared::default() })
         })
     }
 }

@@ -1,14 +1,15 @@
 //! A request once its body and headers are read.
 
 use fastrand::Rng;
+use smallvec::SmallVec;
 
 use super::prepare::HeldTokens;
-use super::request_body::RequestBody;
+use super::request_body::{RequestBody, Unparsed};
 use super::{Refusal, Routed, objective};
 use crate::decisions::Known;
 use crate::metrics::RequestLabels;
 use crate::request::{Headers, MediaEstimate, cut};
-use crate::scheduling::{PrepareCall, RequestView};
+use crate::scheduling::{Finding, PrepareCall, RequestView};
 
 /// The facts about a request once its body and headers are read.
 pub(super) struct Understood {
@@ -25,6 +26,8 @@ pub(super) struct Understood {
     pub(super) fairness_id: String,
     /// The exact tokens, where somebody made them in time.
     pub(super) tokens: Option<HeldTokens>,
+    /// What preparers found out for their own producers.
+    pub(super) findings: SmallVec<[Finding; 1]>,
 }
 
 /// A request's labels, kept for the end.
@@ -115,7 +118,13 @@ impl Understood {
     }
 
     /// The view of the request that a preparer gets.
-    pub(super) fn prepare_call<'a>(&'a self, path: &'a str, headers: &'a Headers) -> PrepareCall<'a> {
+    pub(super) fn prepare_call<'a>(
+        &'a self,
+        unparsed: Unparsed<'a>,
+        media: &'a MediaEstimate,
+        dry_run: bool,
+    ) -> PrepareCall<'a> {
+        let Unparsed { path, headers, .. } = unparsed;
         PrepareCall {
             id: &self.id,
             target_model: &self.target_model,
@@ -123,6 +132,8 @@ impl Understood {
             headers,
             body: &self.body.plain,
             inference: &self.body.inference,
+            media,
+            dry_run,
         }
     }
 
@@ -135,6 +146,7 @@ impl Understood {
             inference: &self.body.inference,
             media,
             tokens: self.tokens.as_ref().map(|held| &held.tokens),
+            findings: &self.findings,
             priority: self.priority,
             fairness_id: &self.fairness_id,
         }

@@ -8,7 +8,6 @@
 //! The beginning of a file may be a good file with fewer endpoints. So a change is taken over when its writer closed
 //! the file or put it in place, and otherwise only if two looks found the same and nobody is writing.
 
-use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +20,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::discover::{Discovery, DiscoveryError};
 use super::file_signals::{Announced, Signals};
 use super::file_state::FileState;
+use super::hosts::Hosts;
 use super::resolve::Resolver;
 use crate::document::MAX_DOCUMENT_BYTES;
 use crate::plugins::FileDiscoverySpec;
@@ -58,8 +58,8 @@ pub struct FileDiscovery {
     /// The last state of the file that was seen once. It is taken over if the next look sees it again.
     doubted: Option<Seen>,
     resolver: Resolver,
-    /// Endpoints of the last good file, and host names by position.
-    written: (Vec<EndpointSpec>, BTreeMap<usize, Arc<str>>),
+    /// Endpoints of the last good file, and their host names.
+    written: (Vec<EndpointSpec>, Hosts),
     /// The same as the pool has them.
     applied: Vec<EndpointSpec>,
 }
@@ -134,7 +134,8 @@ impl FileDiscovery {
         let name = self.spec.path.display().to_string();
         let state = content.and_then(|bytes| {
             // With the warnings: where a field is missing, a misspelt one beside it is the reason.
-            FileState::parse(&bytes, &name).map_err(|problems| problems.to_string())
+            let parse = if self.spec.clusters { FileState::parse_clusters } else { FileState::parse };
+            parse(&bytes, &name).map_err(|problems| problems.to_string())
         });
         match state {
             Ok(state) => ReloadOutcome::Applied(self.apply(state, pool).await),
@@ -165,7 +166,7 @@ impl FileDiscovery {
         for warning in &state.warnings {
             tracing::warn!(%warning, "endpoints file");
         }
-        self.resolver.refresh(state.hosts.values()).await;
+        self.resolver.refresh(state.hosts.names()).await;
         let ours = |kind: &'static str, name: &str, of: Option<&String>| {
             let ours = of.is_none_or(|of| of == pool.name());
             if !ours {
@@ -192,10 +193,10 @@ impl FileDiscovery {
 
     /// Looks the host names up again.
     async fn refresh(&mut self, pool: &Pool) {
-        if self.written.1.is_empty() {
+        if self.written.1.names().next().is_none() {
             return;
         }
-        self.resolver.refresh(self.written.1.values()).await;
+        self.resolver.refresh(self.written.1.names()).await;
         let now = self.resolver.resolved(&self.written.0, &self.written.1);
         if now != self.applied {
             let change = pool.replace_endpoints(now.clone());

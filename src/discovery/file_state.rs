@@ -23,10 +23,11 @@
 //! field is often the reason why another one is missing. A rewrite without `creationTimestamp` is older than all with one; among
 //! themselves the earlier in the file is the older.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
+use super::hosts::{At, Hosts};
 use super::timestamp::unix_seconds;
 use crate::document::{Fields, Level, MAX_DOCUMENT_BYTES, Node, NodeValue, Problem, Problems, parse};
 use crate::pool::{
@@ -59,8 +60,8 @@ pub struct FileRewrite {
 pub struct FileState {
     /// Endpoints in file order. The address of one with a host name is no address yet, but holds the port.
     pub endpoints: Vec<EndpointSpec>,
-    /// Host names of endpoints, by position.
-    pub hosts: BTreeMap<usize, Arc<str>>,
+    /// Host names of endpoints, and where else they are scraped.
+    pub hosts: Hosts,
     /// Objectives in file order.
     pub objectives: Vec<FileObjective>,
     /// Rewrites in file order.
@@ -82,6 +83,15 @@ impl FileState {
             }
             _ => Err(problems),
         }
+    }
+
+    /// The same for a file whose endpoints are clusters: the labels `metricsAddress` and `metricsPort` say where one is
+    /// scraped.
+    pub fn parse_clusters(bytes: &[u8], source: &str) -> Result<Self, Problems> {
+        let mut state = Self::parse(bytes, source)?;
+        let mut problems = Problems::new(source);
+        state.hosts.of_clusters(&mut state.endpoints, &mut problems);
+        if problems.has_errors() { Err(problems) } else { Ok(state) }
     }
 }
 
@@ -116,11 +126,11 @@ fn read(bytes: &[u8], problems: &mut Problems) -> Option<FileState> {
 /// Stands for a creation time that is not given.
 const NO_TIME: i64 = i64::MIN;
 
-type Endpoints = (Vec<EndpointSpec>, BTreeMap<usize, Arc<str>>);
+type Endpoints = (Vec<EndpointSpec>, Hosts);
 
 fn endpoints(fields: &mut Fields<'_>, problems: &mut Problems) -> Endpoints {
     let mut list: Vec<EndpointSpec> = Vec::new();
-    let mut hosts = BTreeMap::new();
+    let mut hosts = Hosts::default();
     if fields.get("endpoints").is_none() {
         let message = "is required; a pool without endpoints is written as `endpoints: []`";
         problems.error(fields.line_of("endpoints"), "endpoints", message);
@@ -132,7 +142,7 @@ fn endpoints(fields: &mut Fields<'_>, problems: &mut Problems) -> Endpoints {
         let path = format!("endpoints[{index}]");
         let Some((endpoint, host)) = endpoint(node, &path, &mut names, problems) else { continue };
         if let Some(host) = host {
-            hosts.insert(list.len(), host);
+            hosts.serving.insert(list.len(), host);
         } else if let Some(first) = addresses.insert(endpoint.address, node.line) {
             let (id, address) = (&endpoint.id, endpoint.address);
             let message = format!("{id} has the address {address} of the endpoint in line {first}");
@@ -160,7 +170,7 @@ fn endpoint(
     let named = name.map(|name| format!(" (endpoint \"{name}\")")).unwrap_or_default();
     let namespace = fields.text("namespace", problems).filter(|text| !text.is_empty()).unwrap_or("default");
     let at = required_text(&mut fields, "address", &named, problems).and_then(|text| {
-        let at = text.parse::<IpAddr>().map(At::Address).ok().or_else(|| host_name(text).map(At::Host));
+        let at = At::read(text);
         if at.is_none() {
             let message = format!("got \"{text}\", expected an IPv4 or IPv6 address or a host name{named}");
             problems.error(fields.line_of("address"), fields.path("address"), message);
@@ -196,28 +206,6 @@ fn endpoint(
     }
     spec.metrics.host.clone_from(&host);
     Some((spec, host))
-}
-
-/// The value of `address`.
-enum At {
-    Address(IpAddr),
-    Host(Arc<str>),
-}
-
-/// A name as the DNS and `/etc/hosts` know it, without a dot at its end. Digits alone behind the last dot are a
-/// misspelt address.
-fn host_name(text: &str) -> Option<Arc<str>> {
-    let name = text.strip_suffix('.').unwrap_or(text);
-    let fits = |label: &str| {
-        (1..=63).contains(&label.len())
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'_')
-    };
-    let last = name.rsplit('.').next().unwrap_or_default();
-    let good =
-        name.len() <= 253 && name.split('.').all(fits) && !last.bytes().all(|byte| byte.is_ascii_digit());
-    good.then(|| name.to_ascii_lowercase().into())
 }
 
 /// True for `https`; `scheme` is a shorter name of the field.

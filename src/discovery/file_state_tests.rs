@@ -32,7 +32,7 @@ fn an_address_may_be_a_host_name() {
     for name in ["localhost", "vllm-0.vllm.default.svc.cluster.local", "gpu_1", "0x.example.", "Host-7"] {
         let state = state(&row(name));
         let written = name.trim_end_matches('.').to_ascii_lowercase();
-        assert_eq!(state.hosts.values().map(|host| &**host).collect::<Vec<_>>(), [written], "{name}");
+        assert_eq!(state.hosts.names().map(|host| &**host).collect::<Vec<_>>(), [written], "{name}");
         assert_eq!(state.warnings, []);
     }
     let long = [["a"; 64].concat(), ["a."; 127].concat() + "aaaa"];
@@ -326,4 +326,34 @@ fn duplicates_and_other_faults_are_told_at_once() {
     let problems = FileState::parse(text.as_bytes(), "e.yaml").expect_err("must be refused").to_string();
     assert!(!problems.contains("unknown field; did you mean `priority`"), "{problems}");
     assert!(problems.contains("spec.rule: unknown field; did you mean `rules`?"), "{problems}");
+}
+
+#[test]
+fn labels_of_a_cluster_say_where_it_is_scraped() {
+    let file = "endpoints:\n\
+        - {name: a, address: 10.0.0.1, port: 80, labels: {metricsAddress: 10.1.1.1, metricsPort: \"9090\"}}\n\
+        - {name: b, address: east.example, port: 80, labels: {metricsAddress: metrics.East.example}}\n\
+        - {name: c, address: 'fd00::1', port: 80, labels: {metricsPort: \"91\", metricsAddress: ''}}\n\
+        - {name: d, address: 10.0.0.4, port: 80, metricsPort: 92}\n";
+    let state = FileState::parse_clusters(file.as_bytes(), "c").unwrap();
+    let scraped: Vec<String> = state.endpoints.iter().map(|spec| spec.metrics_address.to_string()).collect();
+    assert_eq!(scraped, ["10.1.1.1:9090", "[100::]:80", "[fd00::1]:91", "10.0.0.4:92"]);
+    assert_eq!(state.endpoints[1].metrics.host.as_deref(), Some("metrics.east.example"));
+    let names: Vec<&str> = state.hosts.names().map(|name| &**name).collect();
+    assert_eq!(names, ["east.example", "metrics.east.example"]);
+    // The labels of servers say nothing of the kind.
+    let plain = FileState::parse(file.as_bytes(), "c").unwrap();
+    assert_eq!(plain.endpoints[0].metrics_address.to_string(), "10.0.0.1:80");
+}
+
+#[test]
+fn faulty_labels_of_a_cluster_are_told_by_name_and_value() {
+    let file = "endpoints:\n\
+        - {name: a, address: 10.0.0.1, port: 80, labels: {metricsAddress: a_b..c, metricsPort: \"0\"}}\n";
+    let problems = FileState::parse_clusters(file.as_bytes(), "c").unwrap_err().to_string();
+    for part in
+        ["labels.metricsPort", "got \"0\"", "labels.metricsAddress", "got \"a_b..c\"", "endpoint \"a\""]
+    {
+        assert!(problems.contains(part), "{part}: {problems}");
+    }
 }

@@ -33,7 +33,7 @@ struct Running {
 impl Running {
     async fn start(path: &Path, poll: Duration) -> Self {
         let (said, outcomes) = mpsc::channel(64);
-        let spec = FileDiscoverySpec { path: path.to_owned(), watch: true };
+        let spec = FileDiscoverySpec { path: path.to_owned(), watch: true, clusters: false };
         let discovery = FileDiscovery::new(spec, move |outcome| {
             let _ = said.try_send(outcome.clone());
         });
@@ -162,7 +162,7 @@ async fn a_missing_or_faulty_file_at_the_start_is_an_error_and_leaves_the_pool_u
     let path = folder.path().join("endpoints.yaml");
     let pool = Arc::new(Pool::new("default", "epp", std::time::Instant::now()));
     let run = || {
-        let spec = FileDiscoverySpec { path: path.clone(), watch: false };
+        let spec = FileDiscoverySpec { path: path.clone(), watch: false, clusters: false };
         FileDiscovery::new(spec, |_| {}).run(Arc::clone(&pool), CancellationToken::new())
     };
     assert!(run().await.is_err_and(|error| error.to_string().contains("cannot be read")));
@@ -174,7 +174,8 @@ async fn a_missing_or_faulty_file_at_the_start_is_an_error_and_leaves_the_pool_u
 #[tokio::test]
 async fn a_relative_path_is_told_as_the_whole_path() {
     let pool = Pool::new("default", "epp", std::time::Instant::now());
-    let spec = FileDiscoverySpec { path: "no-such-folder/endpoints.yaml".into(), watch: false };
+    let spec =
+        FileDiscoverySpec { path: "no-such-folder/endpoints.yaml".into(), watch: false, clusters: false };
     let ReloadOutcome::Refused(message) = FileDiscovery::new(spec, |_| {}).look(&pool).await else {
         panic!("there is no such file")
     };
@@ -188,7 +189,7 @@ async fn the_same_content_is_not_applied_twice() {
     let path = folder.path().join("endpoints.yaml");
     fs::write(&path, file(&["a"])).unwrap();
     let pool = Pool::new("default", "epp", std::time::Instant::now());
-    let mut discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false }, |_| {});
+    let mut discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false, clusters: false }, |_| {});
     assert!(matches!(discovery.look(&pool).await, ReloadOutcome::Applied(PoolChange { added: 1, .. })));
     assert_eq!(discovery.look(&pool).await, ReloadOutcome::Unchanged);
     assert_eq!(pool.snapshot().version(), 1);
@@ -202,7 +203,7 @@ async fn resources_for_another_pool_are_left_out() {
                 modelRewrites:\n- {name: r, poolRef: other, rules: [{targets: [{modelRewrite: x}]}]}\n";
     fs::write(&path, text).unwrap();
     let pool = Pool::new("default", "epp", std::time::Instant::now());
-    let mut discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false }, |_| {});
+    let mut discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false, clusters: false }, |_| {});
     discovery.look(&pool).await;
     assert_eq!((pool.objectives().find("ours"), pool.objectives().find("theirs")), (Some(1), None));
     assert!(pool.rewrites().find("any").is_none());
@@ -247,7 +248,8 @@ async fn without_events_a_change_is_taken_over_when_two_looks_found_the_same() {
     let path = folder.path().join("endpoints.yaml");
     fs::write(&path, file(&["a", "b"])).unwrap();
     let pool = Pool::new("default", "epp", std::time::Instant::now());
-    let mut discovery = FileDiscovery::new(FileDiscoverySpec { path: path.clone(), watch: false }, |_| {});
+    let mut discovery =
+        FileDiscovery::new(FileDiscoverySpec { path: path.clone(), watch: false, clusters: false }, |_| {});
     discovery.look(&pool).await;
     for growing in [&["a"][..], &["a", "b"], &["a", "b", "c"]] {
         fs::write(&path, file(growing)).unwrap();
@@ -295,7 +297,7 @@ async fn host_names_are_looked_up_again_and_again() {
     let resolver = Resolver::new(move |_| Ok(vec![[10, 0, 0, shown.load(Ordering::SeqCst)].into()]));
     let pool = Arc::new(Pool::new("default", "epp", std::time::Instant::now()));
     let shutdown = CancellationToken::new();
-    let discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false }, |_| {})
+    let discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: false, clusters: false }, |_| {})
         .with_resolver(resolver, Duration::from_millis(10));
     let task = tokio::spawn(discovery.run(Arc::clone(&pool), shutdown.clone()));
     for address in [1, 2, 3] {

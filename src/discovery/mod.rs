@@ -7,6 +7,7 @@ mod discover;
 mod file;
 mod file_signals;
 mod file_state;
+mod hosts;
 mod kubernetes;
 mod resolve;
 mod timestamp;

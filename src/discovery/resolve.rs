@@ -4,7 +4,7 @@
 //! not waited for without end. A name that cannot be looked up keeps its last addresses. A name with addresses of both
 //! families is asked for by those of IPv4: they are the same servers.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
 use std::sync::Arc;
@@ -13,6 +13,7 @@ use std::time::Duration;
 use futures_util::StreamExt as _;
 use parking_lot::Mutex;
 
+use super::hosts::{At, Hosts, NOWHERE};
 use crate::pool::{EndpointId, EndpointSpec};
 
 /// A lookup is not waited for longer than this.
@@ -96,16 +97,15 @@ impl Resolver {
 
     /// The endpoints, each name replaced by its addresses. The first is called like the entry, the others have a number
     /// behind the name.
-    pub(super) fn resolved(
-        &self,
-        endpoints: &[EndpointSpec],
-        hosts: &BTreeMap<usize, Arc<str>>,
-    ) -> Vec<EndpointSpec> {
+    pub(super) fn resolved(&self, endpoints: &[EndpointSpec], hosts: &Hosts) -> Vec<EndpointSpec> {
         let mut taken: HashSet<EndpointId> = endpoints.iter().map(|endpoint| endpoint.id.clone()).collect();
         let mut all = Vec::with_capacity(endpoints.len());
         for (position, endpoint) in endpoints.iter().enumerate() {
-            let Some(host) = hosts.get(&position) else {
-                all.push(endpoint.clone());
+            let scraped = hosts.scraped.get(&position).map(|at| self.scraped(at));
+            let Some(host) = hosts.serving.get(&position) else {
+                let mut spec = endpoint.clone();
+                spec.metrics_address.set_ip(scraped.unwrap_or(spec.metrics_address.ip()));
+                all.push(spec);
                 continue;
             };
             let places = self.known.get(host).map_or(&[][..], |known| &known.places);
@@ -117,11 +117,23 @@ impl Resolver {
                 };
                 let mut spec = EndpointSpec { pod: id.name().into(), id, ..endpoint.clone() };
                 spec.address = SocketAddr::new(address, endpoint.address.port());
-                spec.metrics_address = SocketAddr::new(address, endpoint.metrics_address.port());
+                spec.metrics_address =
+                    SocketAddr::new(scraped.unwrap_or(address), endpoint.metrics_address.port());
                 all.push(spec);
             }
         }
         all
+    }
+
+    /// Where an endpoint is scraped that is not scraped where it serves.
+    fn scraped(&self, at: &At) -> IpAddr {
+        match at {
+            At::Address(ip) => *ip,
+            At::Host(name) => {
+                let places = self.known.get(name).map_or(&[][..], |known| &known.places);
+                places.iter().flatten().next().copied().unwrap_or(NOWHERE)
+            }
+        }
     }
 }
 

@@ -14,19 +14,20 @@ fn resolver(table: &Table) -> Resolver {
 }
 
 /// Entries with host names: name and host.
-fn entries(rows: &[(&str, &str)]) -> (Vec<EndpointSpec>, BTreeMap<usize, Arc<str>>) {
+fn entries(rows: &[(&str, &str)]) -> (Vec<EndpointSpec>, Hosts) {
     let spec = |name: &str| {
         let mut spec = EndpointSpec::new(EndpointId::new("ns", name), "0.0.0.0:8000".parse().unwrap());
         spec.metrics_address.set_port(9000);
         spec
     };
     let specs = rows.iter().map(|(name, _)| spec(name)).collect();
-    (specs, rows.iter().enumerate().map(|(at, (_, host))| (at, Arc::from(*host))).collect())
+    let serving = rows.iter().enumerate().map(|(at, (_, host))| (at, Arc::from(*host))).collect();
+    (specs, Hosts { serving, ..Hosts::default() })
 }
 
 async fn look(resolver: &mut Resolver, rows: &[(&str, &str)]) -> Vec<String> {
     let (specs, hosts) = entries(rows);
-    resolver.refresh(hosts.values()).await;
+    resolver.refresh(hosts.names()).await;
     let all = resolver.resolved(&specs, &hosts);
     assert!(all.iter().all(|spec| spec.metrics_address.port() == 9000 && spec.metrics_address.ip() == spec.address.ip()));
     all.iter().map(|spec| format!("{}={}", spec.id.name(), spec.address)).collect()
@@ -120,4 +121,28 @@ async fn a_lookup_that_hangs_is_not_waited_for_without_end_and_not_begun_twice()
     assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 1);
     pass.abort();
     drop(open);
+}
+
+#[tokio::test]
+async fn a_cluster_is_scraped_at_its_own_name_wherever_it_serves() {
+    let table = Table::default();
+    table.lock().insert("east".to_owned(), vec!["10.0.0.1", "10.0.0.2"]);
+    let mut resolver = resolver(&table);
+    let (specs, mut hosts) = entries(&[("a", "east"), ("b", "east"), ("c", "east")]);
+    hosts.serving.remove(&1);
+    hosts.scraped.insert(0, At::Host("metrics.east".into()));
+    hosts.scraped.insert(1, At::Address("10.9.9.9".parse().unwrap()));
+    let scraped = |all: &[EndpointSpec]| -> Vec<String> {
+        all.iter().map(|spec| format!("{}={}", spec.id.name(), spec.metrics_address)).collect()
+    };
+    // A name that is not known leads nowhere, and not to the server itself.
+    resolver.refresh(hosts.names()).await;
+    let nowhere = scraped(&resolver.resolved(&specs, &hosts));
+    assert_eq!(nowhere[..3], ["a=[100::]:9000", "a-1=[100::]:9000", "b=10.9.9.9:9000"]);
+    table.lock().insert("metrics.east".to_owned(), vec!["10.7.7.7"]);
+    resolver.refresh(hosts.names()).await;
+    let known = scraped(&resolver.resolved(&specs, &hosts));
+    let expected =
+        ["a=10.7.7.7:9000", "a-1=10.7.7.7:9000", "b=10.9.9.9:9000", "c=10.0.0.1:9000", "c-1=10.0.0.2:9000"];
+    assert_eq!(known, expected);
 }

@@ -19,8 +19,8 @@ use crate::pool::{
 use crate::prefix::PrefixMatch;
 use crate::request::{Headers, Inference, MediaEstimate, MediaKind, Tokenized, TokenizedPrompt};
 use crate::scheduling::{
-    Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, HeaderEdits, Mask, PluginState,
-    Produced, ProfileResult, RequestView, Stages,
+    Call, Candidates, Column, Columns, DecidedCall, Decider, Decision, Finding, HeaderEdits, Mask,
+    PluginState, Produced, ProfileResult, RequestView, Stages,
 };
 
 /// An endpoint `default/<name>` with what its last scrape said.
@@ -104,6 +104,7 @@ pub(crate) struct Request {
     pub(crate) body: Bytes,
     pub(crate) inference: Inference,
     pub(crate) tokens: Option<Tokenized>,
+    pub(crate) findings: Vec<Finding>,
     pub(crate) priority: i32,
 }
 
@@ -115,6 +116,7 @@ pub(crate) fn request(model: &str) -> Request {
         body: Bytes::new(),
         inference: Inference::opaque(),
         tokens: None,
+        findings: Vec::new(),
         priority: 0,
     }
 }
@@ -164,6 +166,7 @@ impl Request {
             body: &self.body,
             inference: &self.inference,
             tokens: self.tokens.as_ref(),
+            findings: &self.findings,
             media: &MediaEstimate::DEFAULT,
             priority: self.priority,
             fairness_id: "default",

@@ -77,6 +77,7 @@ pub static REGISTRY: Registry = &[
     &profiles::disagg_headers::TYPE,
     // Data producers.
     &producers::approx_prefix_cache::TYPE,
+    &producers::burst_prefix_cache::TYPE,
     &producers::mm_embeddings_cache::TYPE,
     &producers::approx_prefix_cache::MULTICLUSTER,
     &producers::p2p_source::TYPE,
@@ -111,6 +112,7 @@ pub static REGISTRY: Registry = &[
     &sources::MULTICLUSTER_METRICS_EXTRACTOR,
     // Endpoint discovery.
     &discovery::FILE_DISCOVERY,
+    &discovery::MULTICLUSTER_FILE_DISCOVERY,
     // Saturation detectors.
     &flow_control::concurrency_detector::TYPE,
     &flow_control::utilization_detector::TYPE,

@@ -22,6 +22,8 @@ pub struct FileDiscoverySpec {
     pub path: PathBuf,
     /// Reload it when it changes.
     pub watch: bool,
+    /// Its endpoints are clusters, whose labels say where they are scraped.
+    pub clusters: bool,
 }
 
 /// Reads what a plugin keeps, for people who look at the pages below `/debug/`.

@@ -82,7 +82,7 @@ async fn answer(client: &RenderClient, question: Question) -> Result<Prepared, P
     };
     let path = question.path;
     let tokens = read.map_err(|error| PrepareError::Failed(format!("{path}: {error}")))?;
-    Ok(Prepared { tokens: Some(tokens) })
+    Ok(Prepared { tokens: Some(tokens), ..Prepared::default() })
 }
 
 impl Preparer for RenderBackend {

@@ -129,6 +129,7 @@ fn work(model: Arc<Model>, path: String, body: bytes::Bytes) -> Preparing {
                 let prompt = |ids| TokenizedPrompt { ids, media: Vec::new() };
                 Ok(Prepared {
                     tokens: Some(Tokenized { prompts: prompts.ids.into_iter().map(prompt).collect() }),
+                    ..Prepared::default()
                 })
             }
             Ok(Err(reason @ Unsupported::Encode(_))) => Err(PrepareError::Failed(reason.to_string())),
@@ -192,6 +193,8 @@ mod tests {
             headers: &Headers::new(),
             body: &body,
             inference: &Inference::opaque(),
+            media: &crate::request::MediaEstimate::DEFAULT,
+            dry_run: false,
         };
         backend.prepare(&call)
     }

@@ -116,7 +116,10 @@ impl Service {
             }
             Question::Chat(chat) => self.call(CHAT, chat).await?,
         };
-        rendered.tokens().map(|tokens| Prepared { tokens: Some(tokens) }).map_err(PrepareError::Refused)
+        rendered
+            .tokens()
+            .map(|tokens| Prepared { tokens: Some(tokens), ..Prepared::default() })
+            .map_err(PrepareError::Refused)
     }
 
     async fn call<Q, A>(&self, path: &'static str, question: Q) -> Result<A, PrepareError>

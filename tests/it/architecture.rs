@@ -22,6 +22,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     (
         "plugins",
         &[
+            "clock",
             "scheduling",
             "flow",
             "latency",

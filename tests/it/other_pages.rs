@@ -71,3 +71,45 @@ async fn lists_of_models_are_fetched_and_shown() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_from_a_file_are_scraped_where_their_labels_say() {
+    // What a cluster serves says the opposite of what its metrics say.
+    let (mut serving, mut metrics) = (Vec::new(), Vec::new());
+    for (own, elsewhere) in [(PAGES[1], PAGES[0]), (PAGES[0], PAGES[1])] {
+        serving.push(Scripted::start(move |_, _| Script::json(own)).await);
+        metrics.push(Scripted::start(move |_, _| Script::json(elsewhere)).await);
+    }
+    let rows = serving.iter().zip(&metrics).enumerate().map(|(number, (serves, tells))| {
+        let place = ["127.0.0.1", "localhost"][number];
+        format!(
+            "- {{name: c-{number}, address: localhost, port: \"{}\", labels: {{metricsAddress: {place}, metricsPort: \"{}\"}}}}\n",
+            serves.addr.port(),
+            tells.addr.port()
+        )
+    });
+    let endpoints = EndpointsFile::of(&format!("endpoints:\n{}", rows.collect::<String>()));
+    let config = format!(
+        "plugins:\n- type: multicluster-file-discovery\n  parameters: {{path: {}}}\n- type: max-score-picker\n\
+         - type: multicluster-metrics-data-source\n  parameters: {{scheme: http, path: /figures, interval: 50ms}}\n\
+         - type: multicluster-queue-scorer\ndataLayer:\n  discovery: {{pluginRef: multicluster-file-discovery}}\n  sources:\n\
+         \x20 - pluginRef: multicluster-metrics-data-source\n    extractors: [{{pluginRef: multicluster-metrics-extractor}}]\n",
+        endpoints.path().display()
+    );
+    let flags = ["--secure-serving=false", "--allow-experimental-plugins"];
+    let pointsman = Pointsman::start(&config, &flags).await;
+    let proxy = Proxy::connect(pointsman.grpc).await;
+    let quiet = serving[1].addr.to_string();
+    holds("eight requests in a row go to the cluster whose metrics tell of the shorter queue", async || {
+        for _ in 0..8 {
+            let mut exchange = proxy.open().await;
+            exchange.say(headers("/v1/chat/completions", [], false)).await;
+            exchange.say(body(chat("hello", 1, false).to_string(), true)).await;
+            if destination(&exchange.answer().await.unwrap().unwrap()).as_ref() != Some(&quiet) {
+                return false;
+            }
+        }
+        true
+    })
+    .await;
+}

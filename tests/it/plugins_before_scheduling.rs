@@ -22,6 +22,22 @@ struct Bench {
 
 impl Bench {
     async fn start(pages: &[String], plugins: &str, profile: &[&str], objectives: &str) -> Self {
+        let plugins = format!("{plugins}- type: random-picker\n");
+        Self::start_with(pages, &plugins, profile, "random-picker", objectives).await
+    }
+
+    /// The same with a picker out of `plugins`.
+    async fn start_with_picker(pages: &[String], plugins: &str, profile: &[&str], picker: &str) -> Self {
+        Self::start_with(pages, plugins, profile, picker, "").await
+    }
+
+    async fn start_with(
+        pages: &[String],
+        plugins: &str,
+        profile: &[&str],
+        picker: &str,
+        objectives: &str,
+    ) -> Self {
         let mut servers = Vec::new();
         for page in pages {
             let page = page.clone();
@@ -34,9 +50,9 @@ impl Bench {
         let rows: String = profile.iter().map(|name| format!("  - pluginRef: {name}\n")).collect();
         let config = format!(
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: file-discovery\n  \
-             parameters: {{path: {}}}\n{plugins}- type: metrics-data-source\n  parameters: {{path: /figures}}\n- type: random-picker\n\
+             parameters: {{path: {}}}\n{plugins}- type: metrics-data-source\n  parameters: {{path: /figures}}\n\
              schedulingProfiles:\n- name: default\n  \
-             plugins:\n{rows}  - pluginRef: random-picker\ndataLayer: {{discovery: {{pluginRef: file-discovery}}}}\n",
+             plugins:\n{rows}  - pluginRef: {picker}\ndataLayer: {{discovery: {{pluginRef: file-discovery}}}}\n",
             endpoints.path().display()
         );
         let pointsman = Pointsman::start(&config, FLAGS).await;
@@ -122,4 +138,28 @@ async fn endpoints_are_chosen_by_a_figure_of_the_operators_own() {
     let bench = Bench::start(&pages, plugins, &["endpoint-attribute-filter"], "").await;
     holds("the figure was read", async || destination(&bench.ask(&[]).await).is_some()).await;
     holds("both servers below the bound are chosen", async || bench.chosen().await == [1, 3].into()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_with_one_prompt_that_come_together_go_to_one_server() {
+    let plugins = "- type: burst-prefix-cache-producer\n  parameters: {windowDurationMs: 500}\n\
+                   - type: prefix-cache-scorer\n  parameters: {prefixMatchInfoProducerName: burst-prefix-cache-producer}\n\
+                   - type: max-score-picker\n";
+    let pages = [page(0, 0.0), page(0, 0.0), page(0, 0.0)];
+    let bench = Bench::start_with_picker(&pages, plugins, &["prefix-cache-scorer"], "max-score-picker").await;
+    let ask = async |prompt: &str| {
+        let mut exchange = bench.proxy.open().await;
+        exchange.say(headers("/v1/chat/completions", [], false)).await;
+        exchange.say(body(chat(&prompt.repeat(200), 1, false).to_string(), true)).await;
+        destination(&exchange.answer().await.unwrap().unwrap()).unwrap()
+    };
+    let began = std::time::Instant::now();
+    let prompts = ["one ", "two ", "six ", "six ", "two ", "one "];
+    let chosen = futures_util::future::join_all(prompts.map(ask)).await;
+    assert!(began.elapsed() >= std::time::Duration::from_millis(400), "they waited for their window");
+    let back: Vec<&String> = chosen.iter().rev().collect();
+    assert_eq!(chosen.iter().collect::<Vec<_>>(), back, "equal prompts go to one server");
+    assert_eq!(chosen.iter().collect::<BTreeSet<_>>().len(), 3, "each prompt has a server of its own");
+    let done = [("outcome", "done"), ("plugin_name", "burst-prefix-cache-producer")];
+    assert_eq!(bench.pointsman.metric("pointsman_preparations_total", &done).await, Some(6.0));
 }

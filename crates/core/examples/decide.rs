@@ -118,6 +118,7 @@ fn main() {
             body: &body,
             inference: &inference,
             tokens: None,
+            findings: &[],
             media: &pointsman_core::request::MediaEstimate::DEFAULT,
             priority: 0,
             fairness_id: "default-flow",

@@ -253,7 +253,8 @@ async fn allow(by: AllowedBy, stop: &CancellationToken) -> anyhow::Result<Allowe
                     tracing::warn!(reason, "endpoints file refused; the last good one stays in force");
                 }
             };
-            let mut discovery = FileDiscovery::new(FileDiscoverySpec { path, watch: true }, report);
+            let mut discovery =
+                FileDiscovery::new(FileDiscoverySpec { path, watch: true, clusters: false }, report);
             if let ReloadOutcome::Refused(problem) = discovery.look(&pool).await {
                 bail!("--allowed-endpoints-file: {problem}");
             }

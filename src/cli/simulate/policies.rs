@@ -83,7 +83,9 @@ fn load(
 fn not_simulated(plan: &Plan) -> Vec<String> {
     let mut notes = Vec::new();
     if !plan.preparers.is_empty() {
-        notes.push("exact tokens are not simulated; plugins work with estimates".to_owned());
+        notes.push(
+            "exact tokens and windows of bursts are not simulated; plugins work with estimates".to_owned(),
+        );
     }
     if !plan.kv_events.is_empty() {
         notes.push("cache events of engines are not simulated; their index stays empty".to_owned());

@@ -10,12 +10,12 @@ const MISSING: &str = "
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
-- type: burst-prefix-cache-producer
+- type: a-missing-producer
   parameters:
     maxPerReplicas: 64
 - type: prefix-cache-scorer
   parameters:
-    prefixMatchInfoProducerName: burst-prefix-cache-producer
+    prefixMatchInfoProducerName: a-missing-producer
 - type: queue-scorer
 schedulingProfiles:
 - name: default
@@ -36,7 +36,7 @@ fn types_that_are_not_built_yet_end_the_start_and_the_error_names_the_flag() {
     let errors: Vec<String> = problems.of(Level::Error).map(ToString::to_string).collect();
     assert_eq!(errors.len(), 1, "{errors:#?}");
     assert!(errors.iter().all(|error| error.contains("--allow-missing-plugins")), "{errors:#?}");
-    assert!(errors[0].contains("burst-prefix-cache-producer") && errors[0].contains("plugins[0].type"));
+    assert!(errors[0].contains("a-missing-producer") && errors[0].contains("plugins[0].type"));
 }
 
 #[test]
@@ -44,10 +44,10 @@ fn with_leave_the_rest_loads_and_everything_that_is_not_in_force_is_said() {
     let plan = loaded(true).unwrap();
     let missing: Vec<&str> =
         plan.instances.iter().filter(|one| one.missing.is_some()).map(|one| one.kind).collect();
-    assert_eq!(missing, ["burst-prefix-cache-producer"]);
+    assert_eq!(missing, ["a-missing-producer"]);
     let warnings: Vec<String> = plan.problems.of(Level::Warning).map(ToString::to_string).collect();
     let said = |text: &str| warnings.iter().any(|warning| warning.contains(text));
-    assert!(said("\"burst-prefix-cache-producer\" is not in force"), "{warnings:#?}");
+    assert!(said("\"a-missing-producer\" is not in force"), "{warnings:#?}");
     assert!(said("which is not in force: it finds nothing"), "{warnings:#?}");
     assert!(said("parameters.maxPerReplicas"), "{warnings:#?}");
     let scorers: Vec<&str> =

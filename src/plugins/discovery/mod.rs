@@ -2,4 +2,4 @@
 
 mod file;
 
-pub use file::TYPE as FILE_DISCOVERY;
+pub use file::{MULTICLUSTER as MULTICLUSTER_FILE_DISCOVERY, TYPE as FILE_DISCOVERY};

@@ -1,6 +1,7 @@
 //! Data producers: one file a plugin.
 
 pub mod approx_prefix_cache;
+pub mod burst_prefix_cache;
 pub mod mm_embeddings_cache;
 pub mod p2p_source;
 pub mod precise_prefix_cache;

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::{Candidates, Column, Columns};
+use super::{Candidates, Column, Columns, Finding};
 use crate::pool::Endpoint;
 use crate::request::{Headers, Inference, MediaEstimate, MediaRules, Tokenized};
 
@@ -24,6 +24,8 @@ pub struct RequestView<'a> {
     pub inference: &'a Inference,
     /// The exact tokens of its prompts, where somebody made them in time.
     pub tokens: Option<&'a Tokenized>,
+    /// What preparers found out about it for their own producers.
+    pub findings: &'a [Finding],
     /// How many tokens its images and videos are taken to be, where nobody counts them.
     pub media: &'a MediaEstimate,
     /// Priority of the objective; below 0 is sheddable.

@@ -127,6 +127,7 @@ mod tests {
             body: &body,
             inference: &inference,
             tokens: None,
+            findings: &[],
             media: &crate::request::MediaEstimate::DEFAULT,
             priority: 0,
             fairness_id: "f",

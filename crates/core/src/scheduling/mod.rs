@@ -25,7 +25,7 @@ pub use entry::{Admitter, Entry, FlowNamer, Screener};
 pub use error::{FailureCause, ScheduleError};
 pub use mask::Mask;
 pub use observer::{CycleObserver, CycleRecorder, Outcome, Step, Stopwatch};
-pub use prepare::{PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
+pub use prepare::{Finding, PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
 pub use report::{Reported, UsageReporter};
 pub use traits::{
     Category, DecidedCall, Decider, EndedCall, Explained, Filter, HeaderEdits, Picker, PluginState,

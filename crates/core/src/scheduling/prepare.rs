@@ -1,12 +1,15 @@
 //! Work on a request that waits for something outside: it is done before the cycle, which never waits.
 
+use std::any::Any;
+use std::fmt;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
-use crate::request::{Headers, Inference, Tokenized};
+use crate::request::{Headers, Inference, MediaEstimate, MediaRules, Tokenized};
 
 /// The view of a request that a preparer gets.
 #[derive(Clone, Copy, Debug)]
@@ -24,13 +27,56 @@ pub struct PrepareCall<'a> {
     pub body: &'a Bytes,
     /// The facts that the body states; ranges into `body`.
     pub inference: &'a Inference,
+    /// How many tokens its images and videos are taken to be.
+    pub media: &'a MediaEstimate,
+    /// The request is only tried out, and will go nowhere.
+    pub dry_run: bool,
 }
+
+impl<'a> PrepareCall<'a> {
+    /// The rules for the tokens of its media.
+    pub fn media_rules(&self) -> MediaRules<'a> {
+        MediaRules { headers: self.headers, estimate: self.media }
+    }
+}
+
+/// What a preparer found out about a request for a plugin of its own. Nobody else can read it.
+#[derive(Clone)]
+pub struct Finding(Arc<dyn Any + Send + Sync>);
+
+impl Finding {
+    /// A finding.
+    pub fn new(found: impl Any + Send + Sync) -> Self {
+        Self(Arc::new(found))
+    }
+
+    /// The finding, if it is one of this type.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+}
+
+impl fmt::Debug for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Finding")
+    }
+}
+
+impl PartialEq for Finding {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.0, &other.0)
+    }
+}
+
+impl Eq for Finding {}
 
 /// The result of a preparation. The cycle sees it in [`RequestView`](super::RequestView).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prepared {
     /// The exact tokens of its prompts.
     pub tokens: Option<Tokenized>,
+    /// Something for the plugin's own producer.
+    pub finding: Option<Finding>,
 }
 
 /// Why a preparation came to nothing. The request goes on without it.
