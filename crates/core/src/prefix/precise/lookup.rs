@@ -1,5 +1,6 @@
 //! Looking up: how far each endpoint holds a prompt.
 
+use parking_lot::RwLockReadGuard;
 use smallvec::SmallVec;
 
 use super::PromptKeys;
@@ -7,7 +8,7 @@ use super::index::PreciseIndex;
 use super::tiers::PLACES;
 use crate::pool::Endpoint;
 use crate::prefix::holders::{HolderSlot, Holders, bits};
-use crate::prefix::shard::{BlockKey, Shard};
+use crate::prefix::shard::{BlockKey, SHARDS, Shard};
 
 /// What an endpoint holds from the beginning of the prompts on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -51,34 +52,72 @@ impl PreciseIndex {
     }
 
     /// Goes along a prompt until none of the endpoints `left` holds a block.
-    fn walk(&self, keys: &[u64], mut left: Vec<u64>, held: &mut [HeldPrefix]) {
-        let everywhere = self.blocks_by_place().iter().skip(1).any(|blocks| *blocks > 0);
-        let places = if everywhere { PLACES } else { 1 };
-        let weights = self.weights.by_place();
-        // Where every block lies in the accelerator's memory, all count alike.
-        let plain = if everywhere { 0.0 } else { weights[0] };
-        let mut order: SmallVec<[usize; PLACES]> = (0..places).collect();
-        order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]));
-        let mut rows = vec![[0_u64; PLACES]; left.len()];
-        let mut depth = 0_u32;
-        for key in keys {
+    fn walk(&self, keys: &[u64], left: Vec<u64>, held: &mut [HeldPrefix]) {
+        if self.blocks_by_place().iter().skip(1).any(|blocks| *blocks > 0) {
+            self.walk_places(keys, left, held);
+        } else {
+            self.walk_one_place(keys, left, held);
+        }
+    }
+
+    /// The same where every block lies in the accelerator's memory, so that all count alike.
+    fn walk_one_place(&self, keys: &[u64], mut left: Vec<u64>, held: &mut [HeldPrefix]) {
+        let weight = self.weights.gpu;
+        let mut locked = Locked::new(self);
+        let mut few = vec![0_u64; left.len()];
+        for (depth, key) in (0_u32..).zip(keys) {
             let key = BlockKey(self.mix(*key));
-            let shard = self.shards[key.shard()].read();
-            rows.fill([0; PLACES]);
-            for place in 0..places {
-                mark(&shard[place], key, place, &mut rows);
+            let shard = &locked.shard(key)[0];
+            let row = match shard.holders(key) {
+                Holders::Many(row) => shard.words(row),
+                holders => {
+                    few.fill(0);
+                    mark_few(holders, &mut few);
+                    &few
+                }
+            };
+            let mut any = 0;
+            for (word, left) in left.iter_mut().enumerate() {
+                let now = *left & row.get(word).copied().unwrap_or_default();
+                if now != *left {
+                    // Those that end here have what came before.
+                    for slot in bits(&[*left & !now]) {
+                        held[word * 64 + slot as usize].end(depth, weight);
+                    }
+                    *left = now;
+                }
+                any |= now;
             }
-            drop(shard);
+            if any == 0 {
+                return;
+            }
+        }
+        end_all(&left, keys.len() as u32, weight, held);
+    }
+
+    /// The same where blocks lie in several places, of which the best counts.
+    fn walk_places(&self, keys: &[u64], mut left: Vec<u64>, held: &mut [HeldPrefix]) {
+        let weights = self.weights.by_place();
+        let mut order: SmallVec<[usize; PLACES]> = (0..PLACES).collect();
+        order.sort_by(|a, b| weights[*b].total_cmp(&weights[*a]));
+        let mut locked = Locked::new(self);
+        let mut rows = vec![[0_u64; PLACES]; left.len()];
+        for (depth, key) in (0_u32..).zip(keys) {
+            let key = BlockKey(self.mix(*key));
+            let shard = locked.shard(key);
+            rows.fill([0; PLACES]);
+            for (place, shard) in shard.iter().enumerate() {
+                mark(shard, key, place, &mut rows);
+            }
             let mut any = 0;
             for (word, (left, row)) in left.iter_mut().zip(&rows).enumerate() {
                 let now = *left & row.iter().fold(0, |all, bits| all | bits);
-                // Those that end here have what came before.
                 for slot in bits(&[*left & !now]) {
-                    held[word * 64 + slot as usize].end(depth, plain);
+                    held[word * 64 + slot as usize].end(depth, 0.0);
                 }
                 *left = now;
                 any |= now;
-                let mut unweighted = if everywhere { now } else { 0 };
+                let mut unweighted = now;
                 for &place in &order {
                     for slot in bits(&[unweighted & row[place]]) {
                         held[word * 64 + slot as usize].weight += weights[place];
@@ -89,13 +128,51 @@ impl PreciseIndex {
             if any == 0 {
                 return;
             }
-            depth += 1;
         }
-        for (word, left) in left.iter().enumerate() {
-            for slot in bits(&[*left]) {
-                held[word * 64 + slot as usize].end(depth, plain);
-            }
+        end_all(&left, keys.len() as u32, 0.0, held);
+    }
+}
+
+/// The shards that a look-up has come by. Each is locked once, whatever the length of the prompt.
+struct Locked<'i> {
+    index: &'i PreciseIndex,
+    shards: [Option<RwLockReadGuard<'i, [Shard; PLACES]>>; SHARDS],
+}
+
+impl<'i> Locked<'i> {
+    fn new(index: &'i PreciseIndex) -> Self {
+        Self { index, shards: [const { None }; SHARDS] }
+    }
+
+    /// The shard of a key, by place. A writer that waits is passed by: two look-ups that each hold a shard which the
+    /// other one wants would otherwise wait for two writers for ever. A writer holds one shard at a time.
+    fn shard(&mut self, key: BlockKey) -> &[Shard; PLACES] {
+        let at = key.shard();
+        self.shards[at].get_or_insert_with(|| self.index.shards[at].read_recursive())
+    }
+}
+
+/// The endpoints that are `left` hold the whole prompt.
+fn end_all(left: &[u64], depth: u32, weight: f64, held: &mut [HeldPrefix]) {
+    for (word, left) in left.iter().enumerate() {
+        for slot in bits(&[*left]) {
+            held[word * 64 + slot as usize].end(depth, weight);
         }
+    }
+}
+
+/// Sets the bits of these holders, unless they have a row of their own.
+fn mark_few(holders: Holders, row: &mut [u64]) {
+    let mut set = |slot: HolderSlot| {
+        if let Some(word) = row.get_mut(usize::from(slot / 64)) {
+            *word |= 1 << (slot % 64);
+        }
+    };
+    match holders {
+        Holders::Nobody | Holders::Many(_) => {}
+        Holders::One(slot) => set(slot),
+        Holders::Two(slots) => slots.into_iter().for_each(set),
+        Holders::Three(slots) => slots.into_iter().for_each(set),
     }
 }
 
