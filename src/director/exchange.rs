@@ -54,7 +54,6 @@ pub(super) struct ExchangeParts {
     pub(super) conversation: Option<StateKey>,
     /// What the client is told of the decision.
     pub(super) decision_header: Option<Bytes>,
-    pub(super) ends_with_request: bool,
     /// The work that remains for a body that was not seen.
     pub(super) unseen: Unseen,
 }
@@ -94,7 +93,6 @@ impl std::fmt::Debug for Exchange {
 
 impl Exchange {
     pub(super) fn new(parts: ExchangeParts) -> Self {
-        let done = parts.ends_with_request;
         Self {
             parts,
             reader: None,
@@ -105,7 +103,7 @@ impl Exchange {
             response_bytes: 0,
             chunks: 0,
             error: false,
-            done,
+            done: false,
             upgraded: false,
             begun: false,
             revoked: false,
@@ -123,13 +121,7 @@ impl Exchange {
 
     /// The decision has a record, which shall say what becomes of the request.
     pub(super) fn recorded(&mut self, ticket: Ticket) {
-        if self.done {
-            let (ended, duration) =
-                (Ended("unwatched"), clock::now().saturating_duration_since(self.parts.received));
-            ticket.conclude(Outcome { ended, duration, ..Outcome::default() });
-        } else {
-            self.ticket = Some(ticket);
-        }
+        self.ticket = Some(ticket);
     }
 
     /// Tells the record what became of the request.

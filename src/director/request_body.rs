@@ -213,7 +213,7 @@ impl From<DecodeError> for Undecoded {
     fn from(error: DecodeError) -> Self {
         let reason = match error {
             DecodeError::Window => return Self::Window,
-            DecodeError::Corrupt(_) => Reason::InvalidBody,
+            DecodeError::Corrupt(_) | DecodeError::Frames(_) => Reason::InvalidBody,
             DecodeError::NoRoom => Reason::BuffersFull,
             DecodeError::TooLarge(_) | DecodeError::Ratio => Reason::DecodedTooLarge,
         };

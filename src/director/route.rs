@@ -52,7 +52,6 @@ impl Director {
             api => api,
         };
         let parser = kind.and_then(|kind| self.parser(kind));
-        let skip_response = request.body.inference.skip_response;
         let tokens = request.prompt_tokens();
         let share = |endpoint: &Arc<Endpoint>| {
             let inflight = self.parts.inflight.as_ref()?;
@@ -88,11 +87,10 @@ impl Director {
             bindings,
             conversation,
             decision_header: routing.decision_header,
-            ends_with_request: skip_response,
             unseen: routing.unseen,
         });
         let held = request.body.decoded.take().filter(|_| body_changed);
-        Routed { destination, scores, edits, body: forwarded, body_changed, skip_response, held, exchange }
+        Routed { destination, scores, edits, body: forwarded, body_changed, held, exchange }
     }
 }
 

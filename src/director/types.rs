@@ -106,8 +106,6 @@ pub struct Routed<X> {
     pub body: Pieces,
     /// True if it differs from the body that came.
     pub body_changed: bool,
-    /// The response is of no interest.
-    pub skip_response: bool,
     /// Counts the body to forward, where it is not one that came.
     pub held: Option<Share>,
     /// The response side.

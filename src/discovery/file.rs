@@ -288,6 +288,10 @@ async fn settle(mut announced: Announced, signals: &Signals) -> Announced {
 /// Content of the file, at most one byte more than is allowed.
 async fn read(path: &Path) -> Result<Vec<u8>, String> {
     let fault = |error: std::io::Error| format!("{}: cannot be read: {error}", path.display());
+    // A pipe that nobody writes to would never let go of whoever opens it.
+    if !tokio::fs::metadata(path).await.map_err(fault)?.is_file() {
+        return Err(format!("{}: cannot be read: it is no regular file", path.display()));
+    }
     let file = tokio::fs::File::open(path).await.map_err(fault)?;
     let mut bytes = Vec::new();
     file.take(MAX_DOCUMENT_BYTES as u64 + 1).read_to_end(&mut bytes).await.map_err(fault)?;

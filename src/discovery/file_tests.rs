@@ -320,3 +320,12 @@ async fn host_names_are_looked_up_again_and_again() {
     shutdown.cancel();
     timeout(PATIENCE, task).await.unwrap().unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn what_is_no_regular_file_is_not_opened() {
+    let folder = TempDir::new().unwrap();
+    for path in [folder.path(), Path::new("/dev/zero")] {
+        let error = timeout(PATIENCE, read(path)).await.expect("it comes back").unwrap_err();
+        assert!(error.contains("no regular file"), "{error}");
+    }
+}

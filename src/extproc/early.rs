@@ -10,7 +10,7 @@ use crate::director::{BodyBudget, Share};
 /// Memory that a message takes beside the bytes in it.
 const MESSAGE: u64 = 256;
 /// Memory of a header by byte on the wire, at worst: each is a name and two values of a few machine words.
-const HEADERS: u64 = 24;
+const HEADERS: u64 = 48;
 
 /// Messages that wait until the decision is made, counted against the bound of all bodies. Reading on lets the
 /// connection's window move, so that a stream that waits holds up no other one.

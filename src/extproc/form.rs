@@ -29,10 +29,9 @@ pub(super) enum Form {
 /// Answers of one decision.
 pub(super) type Answers = SmallVec<[ProcessingResponse; 3]>;
 
-/// The messages that tell the proxy of this decision; whether the response is of no interest; and the response side.
-pub(super) fn answers<X>(form: Form, routed: Routed<X>) -> (Answers, bool, X) {
-    let Routed { destination, scores, mut edits, body, body_changed, skip_response, exchange, held: _ } =
-        routed;
+/// The messages that tell the proxy of this decision, and the response side.
+pub(super) fn answers<X>(form: Form, routed: Routed<X>) -> (Answers, X) {
+    let Routed { destination, scores, mut edits, body, body_changed, exchange, held: _ } = routed;
     let metadata = metadata::destination(&destination, &scores);
     edits.set.insert(0, (Bytes::from_static(DESTINATION), destination));
     let length: usize = body.iter().map(Bytes::len).sum();
@@ -73,7 +72,7 @@ pub(super) fn answers<X>(form: Form, routed: Routed<X>) -> (Answers, bool, X) {
             sends.push(answer::buffered_request(edits, metadata, changed));
         }
     }
-    (sends, skip_response, exchange)
+    (sends, exchange)
 }
 
 /// The new body in as many answers as pieces came, each with its share: no answer is much larger than the piece it

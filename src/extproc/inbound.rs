@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use futures_util::Stream;
 use http_body::Body;
 use prost::Message as _;
@@ -26,9 +26,10 @@ use crate::transport::LazyTimer;
 const PREFIX: usize = 5;
 /// Time from the first byte of a message to its last.
 const UNFINISHED: Duration = Duration::from_secs(30);
-/// Most bytes of a message beside the body that it carries. In memory, headers take up to 24 times their bytes on the
-/// wire.
+/// Most bytes of a message beside the body that it carries.
 const BESIDE_BODY: u64 = 1 << 20;
+/// Most headers of a message. In memory each takes about 100 bytes beside its own, and on the wire two.
+const MOST_HEADERS: u64 = 16_384;
 /// Largest unfinished message of a request that is already being served for which there always is room: to refuse it
 /// would break an answer.
 const SERVED: usize = 1 << 20;
@@ -149,8 +150,14 @@ impl<B> Messages<B> {
 
     fn decode(&self, bytes: Bytes, compressed: bool) -> Result<ProcessingRequest, Broken> {
         let bytes = if compressed { self.inflate(&bytes)? } else { bytes };
-        if beside_body(&bytes).is_none_or(|beside| beside > BESIDE_BODY) {
+        let beside = beside_body(&bytes).unwrap_or(u64::MAX);
+        if beside > BESIDE_BODY {
             let text = format!("a message has more than {BESIDE_BODY} bytes beside the body that it carries");
+            return Err(Broken::Status(Status::out_of_range(text)));
+        }
+        // Fewer bytes cannot hold so many.
+        if beside > 2 * MOST_HEADERS && headers(&bytes) > MOST_HEADERS {
+            let text = format!("a message has more than {MOST_HEADERS} headers");
             return Err(Broken::Status(Status::out_of_range(text)));
         }
         ProcessingRequest::decode(bytes)
@@ -180,12 +187,8 @@ impl<B> Messages<B> {
     }
 }
 
-/// Bytes of a message that do not belong to the body it carries. `None` if it is no message.
-fn beside_body(mut bytes: &[u8]) -> Option<u64> {
-    /// Fields with a piece of the request's or the response's body.
-    const BODIES: [u32; 2] = [4, 5];
-    let whole = bytes.len() as u64;
-    let mut bodies = 0;
+/// Calls `each` with the number and the bytes of every field of a message. `None` if it is no message.
+fn fields<'m>(mut bytes: &'m [u8], mut each: impl FnMut(u32, &'m [u8])) -> Option<()> {
     while !bytes.is_empty() {
         let (field, kind) = decode_key(&mut bytes).ok()?;
         let length = match kind {
@@ -195,13 +198,45 @@ fn beside_body(mut bytes: &[u8]) -> Option<u64> {
             WireType::LengthDelimited => decode_varint(&mut bytes).ok()?,
             WireType::StartGroup | WireType::EndGroup => return None,
         };
-        let length = usize::try_from(length).ok().filter(|length| *length <= bytes.len())?;
-        if BODIES.contains(&field) {
-            bodies += length as u64;
-        }
-        bytes.advance(length);
+        let (value, rest) = bytes.split_at_checked(usize::try_from(length).ok()?)?;
+        each(field, value);
+        bytes = rest;
     }
-    Some(whole - bodies)
+    Some(())
+}
+
+/// Bytes of a message that do not belong to the body it carries. `None` if it is no message.
+fn beside_body(bytes: &[u8]) -> Option<u64> {
+    /// Fields with a piece of the request's or the response's body.
+    const BODIES: [u32; 2] = [4, 5];
+    let mut bodies = 0;
+    fields(bytes, |field, value| {
+        if BODIES.contains(&field) {
+            bodies += value.len() as u64;
+        }
+    })?;
+    Some(bytes.len() as u64 - bodies)
+}
+
+/// Number of headers and trailers in a message.
+fn headers(bytes: &[u8]) -> u64 {
+    /// Fields with headers or trailers of the request or the response: their field 1 is a map, whose field 1 are the
+    /// headers.
+    const HEADERS: [u32; 4] = [2, 3, 6, 7];
+    let mut count = 0;
+    let mut in_map = |field, _: &[u8]| count += u64::from(field == 1);
+    let mut in_list = |field, map| {
+        if field == 1 {
+            // What is no message is told when it is decoded.
+            let _ = fields(map, &mut in_map);
+        }
+    };
+    let _ = fields(bytes, |field, list| {
+        if HEADERS.contains(&field) {
+            let _ = fields(list, &mut in_list);
+        }
+    });
+    count
 }
 
 impl<B> Stream for Messages<B>

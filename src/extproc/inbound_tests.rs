@@ -167,6 +167,30 @@ async fn headers_of_a_megabyte_are_no_message() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn thousands_of_headers_are_read_and_hundreds_of_thousands_of_empty_ones_are_not() {
+    use super::super::wire::{HeaderMap, HeaderValue, HttpHeaders, HttpTrailers};
+    let map = |count| Some(HeaderMap { headers: vec![HeaderValue::default(); count] });
+    let kinds: [fn(Option<HeaderMap>) -> Request; 4] = [
+        |headers| Request::RequestHeaders(HttpHeaders { headers, end_of_stream: true }),
+        |headers| Request::ResponseHeaders(HttpHeaders { headers, end_of_stream: true }),
+        |trailers| Request::RequestTrailers(HttpTrailers { trailers }),
+        |trailers| Request::ResponseTrailers(HttpTrailers { trailers }),
+    ];
+    for kind in kinds {
+        for (count, is_read) in [(16_384, true), (16_385, false), (500_000, false)] {
+            let message =
+                ProcessingRequest { request: Some(kind(map(count))), ..ProcessingRequest::default() };
+            // Unknown fields that each have a few bytes, so that the message is looked at.
+            let wire = framed(0, &[message.encode_to_vec(), b"\xf8\x07\x01".repeat(100)].concat());
+            let budget = budget(0);
+            let mut messages = reader(&budget, &wire, 16 << 10);
+            let read = ready_now(&mut messages).unwrap();
+            assert_eq!(read.is_ok(), is_read, "{count}: {read:?}");
+        }
+    }
+}
+
 proptest! {
     #[test]
     fn messages_are_the_same_wherever_frames_are_cut(

@@ -32,6 +32,10 @@ use crate::scheduling::HeaderEdits;
 /// Bytes of request headers that do not count as memory: almost every request has fewer.
 const ORDINARY_HEADERS: u64 = 4 << 10;
 
+/// Headers of a request that do not count as memory, and memory that each further one takes beside its bytes.
+const ORDINARY_COUNT: usize = 64;
+const HEADER: usize = size_of::<(Bytes, Bytes)>();
+
 /// An action that the shell must take. Actions are taken in order.
 #[derive(Debug)]
 pub enum Effect {
@@ -201,6 +205,11 @@ impl<X: ResponseSide> Machine<X> {
         matches!(self.phase, Phase::Collecting { .. } | Phase::Deciding(_))
     }
 
+    /// True once the proxy has sent something of the request.
+    pub fn has_begun(&self) -> bool {
+        self.phase != Phase::Start
+    }
+
     /// True once the request was forwarded.
     pub fn is_forwarded(&self) -> bool {
         self.phase == Phase::Forwarded
@@ -233,7 +242,8 @@ impl<X: ResponseSide> Machine<X> {
         }
         self.headers = to_headers(message.headers.unwrap_or_default());
         self.caller = Caller::of(&self.headers);
-        let length = self.headers.bytes() as u64;
+        let further = self.headers.count().saturating_sub(ORDINARY_COUNT) * HEADER;
+        let length = (self.headers.bytes() + further) as u64;
         if length > ORDINARY_HEADERS
             && let Err(overflow) = self.body.charge(length)
         {
@@ -370,15 +380,11 @@ impl<X: ResponseSide> Machine<X> {
         if let Some(held) = routed.held.take() {
             share.absorb(held);
         }
-        let (sends, skip_response, exchange) = form::answers(form, routed);
+        let (sends, exchange) = form::answers(form, routed);
         self.phase = Phase::Forwarded;
         self.exchange = Some(exchange);
         let mut effects: Effects = sends.into_iter().map(Effect::Send).collect();
         effects.push(Effect::Hold(share));
-        if skip_response {
-            self.close();
-            effects.push(Effect::Finish);
-        }
         effects
     }
 

@@ -49,7 +49,6 @@ fn routed(body: Bytes, changed: bool, hold: bool) -> Routed<Echo> {
         edits: HeaderEdits::default(),
         body: [body].into_iter().filter(|body| !body.is_empty()).collect(),
         body_changed: changed,
-        skip_response: false,
         held: None,
         exchange: Echo { hold, held: None },
     }

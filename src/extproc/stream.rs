@@ -181,15 +181,21 @@ impl Conversation {
         }
     }
 
+    /// Longest time in which nothing may come; `None` without a bound.
+    fn patience(&self) -> Option<Duration> {
+        let timeout = self.shared.settings.stream_idle_timeout;
+        patience((!timeout.is_zero()).then_some(timeout), self.machine.has_begun())
+    }
+
     /// True if the stream has been idle for too long.
     fn poll_idle(&mut self, cx: &mut Context<'_>) -> bool {
-        let timeout = self.shared.settings.stream_idle_timeout;
-        let deadline = tokio::time::Instant::from_std(self.active).checked_add(timeout);
-        !timeout.is_zero() && deadline.is_some_and(|deadline| self.idle.poll(deadline, cx).is_ready())
+        let active = tokio::time::Instant::from_std(self.active);
+        let deadline = self.patience().and_then(|patience| active.checked_add(patience));
+        deadline.is_some_and(|deadline| self.idle.poll(deadline, cx).is_ready())
     }
 
     fn on_idle(&mut self) {
-        let text = format!("no message for {:?}", self.shared.settings.stream_idle_timeout);
+        let text = format!("no message for {:?}", self.patience().unwrap_or_default());
         self.shared.metrics.bound_hit("idle");
         let effects = self.machine.refuse(&Refusal::new(Reason::StreamIdle, text));
         self.perform(effects);
@@ -338,3 +344,27 @@ fn is_error(response: &HttpHeaders) -> bool {
 
 /// Longest time in which the proxy takes no answer while some wait.
 const UNREAD: Duration = Duration::from_mins(2);
+
+/// Longest wait for the first message: a proxy opens a stream to say something.
+const FIRST_MESSAGE: Duration = Duration::from_secs(10);
+
+/// Longest silence of a stream, given that of one that has begun.
+fn patience(idle: Option<Duration>, begun: bool) -> Option<Duration> {
+    if begun { idle } else { Some(idle.map_or(FIRST_MESSAGE, |idle| idle.min(FIRST_MESSAGE))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_without_a_first_message_is_not_kept_for_the_idle_time() {
+        let (hour, second) = (Some(Duration::from_hours(1)), Some(Duration::from_secs(1)));
+        for idle in [hour, second, None] {
+            assert_eq!(patience(idle, true), idle);
+        }
+        assert_eq!(patience(hour, false), Some(FIRST_MESSAGE));
+        assert_eq!(patience(None, false), Some(FIRST_MESSAGE));
+        assert_eq!(patience(second, false), second);
+    }
+}

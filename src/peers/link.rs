@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use http::uri::PathAndQuery;
 use tonic::client::Grpc;
 use tonic::{Code, Request, Streaming};
-use tonic_prost::ProstCodec;
 
+use super::codec::FollowerCodec;
 use super::connect::channel;
 use super::fleet::{Fault, LinkId};
 use super::shared::Shared;
@@ -133,10 +133,9 @@ async fn open(shared: &Shared, address: SocketAddr) -> Result<Streaming<Update>,
         pool: shared.settings.pool.clone(),
         name: shared.settings.name.clone(),
     };
-    let codec: ProstCodec<FollowRequest, Update> = ProstCodec::default();
     let path = PathAndQuery::from_static(FOLLOW_PATH);
     let began = Instant::now();
-    let answer = client.server_streaming(Request::new(asked), path, codec);
+    let answer = client.server_streaming(Request::new(asked), path, FollowerCodec);
     match tokio::time::timeout(SILENCE, answer).await {
         Ok(Ok(response)) => Ok(response.into_inner()),
         Ok(Err(status)) => Err(ended(reason_of(&status), chain(&status))),

@@ -5,6 +5,7 @@
 //! `names.rs` finds peers by DNS, and [`Peers`] joins it all: it looks at the pool every few milliseconds, writes the
 //! sums of all peers into the load of each endpoint, and hands assignments to the indexes.
 
+mod codec;
 mod connect;
 mod fleet;
 mod link;

@@ -2,15 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
-use http_body::Body as _;
+use http_body::Body;
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
 
 use super::outcome::FailReason;
 use crate::metrics::{Direction, SidecarMetrics};
+
+/// Longest wait for the next piece of a body.
+const SILENCE: Duration = Duration::from_secs(30);
+/// Longest time from the first piece of a body to its last.
+const WHOLE: Duration = Duration::from_mins(2);
 
 /// Memory for bodies. Clones share it.
 #[derive(Clone, Debug)]
@@ -32,6 +38,9 @@ pub(super) enum NotRead {
     /// The client broke off.
     #[error("the body broke off")]
     Broken,
+    /// The client sends nothing more, or far too slowly.
+    #[error("the body did not come in time: {SILENCE:?} for a piece, {WHOLE:?} for all")]
+    Late,
 }
 
 impl NotRead {
@@ -39,7 +48,7 @@ impl NotRead {
     pub(super) fn reason(self) -> FailReason {
         match self {
             Self::TooLong(_) | Self::Full => FailReason::TooLarge,
-            Self::Broken => FailReason::ClientGone,
+            Self::Broken | Self::Late => FailReason::ClientGone,
         }
     }
 
@@ -49,6 +58,7 @@ impl NotRead {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Full => StatusCode::SERVICE_UNAVAILABLE,
             Self::Broken => StatusCode::BAD_REQUEST,
+            Self::Late => StatusCode::REQUEST_TIMEOUT,
         }
     }
 }
@@ -67,7 +77,10 @@ impl Buffer {
     }
 
     /// Reads a body of at most `longest` bytes into one piece.
-    pub(super) async fn read(&self, mut body: Incoming, longest: usize) -> Result<(Bytes, Held), NotRead> {
+    pub(super) async fn read<B>(&self, mut body: B, longest: usize) -> Result<(Bytes, Held), NotRead>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
         let announced =
             body.size_hint().exact().map_or(0, |bytes| usize::try_from(bytes).unwrap_or(usize::MAX));
         if announced > longest {
@@ -76,7 +89,12 @@ impl Buffer {
         let mut held = Held { buffer: self.clone(), bytes: 0 };
         let mut first: Option<Bytes> = None;
         let mut all: Option<BytesMut> = None;
-        while let Some(frame) = body.frame().await {
+        let end = Instant::now() + WHOLE;
+        loop {
+            // A body that is held must not wait for ever: its memory is everybody's.
+            let next = end.min(Instant::now() + SILENCE);
+            let frame = timeout_at(next, body.frame()).await.map_err(|_| NotRead::Late)?;
+            let Some(frame) = frame else { break };
             let Ok(data) = frame.map_err(|_| NotRead::Broken)?.into_data() else { continue };
             held.take(data.len())?;
             self.metrics.bytes(Direction::Request, data.len());
@@ -111,5 +129,57 @@ impl Drop for Held {
     fn drop(&mut self) {
         self.buffer.used.fetch_sub(self.bytes, Relaxed);
         self.buffer.metrics.buffered(-i64::try_from(self.bytes).unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::convert::Infallible;
+    use std::future::Future as _;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::Frame;
+    use tokio::time::{Sleep, sleep};
+
+    use super::*;
+
+    /// A body of so many pieces of a kilobyte, each after a pause; behind the last one nothing comes.
+    struct Slow {
+        pieces: usize,
+        pause: Duration,
+        timer: Pin<Box<Sleep>>,
+    }
+
+    impl Body for Slow {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            if self.pieces == 0 || self.timer.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
+            }
+            self.pieces -= 1;
+            let next = Instant::now() + self.pause;
+            self.timer.as_mut().reset(next);
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from(vec![b' '; 1000])))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_stops_or_trickles_gives_its_memory_back() {
+        let buffer = Buffer::new(1 << 20, &SidecarMetrics::new(&[], std::iter::empty()));
+        for (pieces, pause, least) in [(3, 1, SILENCE), (100_000, 10, WHOLE)] {
+            let pause = Duration::from_secs(pause);
+            let begun = Instant::now();
+            let body = Slow { pieces, pause, timer: Box::pin(sleep(pause)) };
+            assert_eq!(buffer.read(body, 1 << 20).await.unwrap_err(), NotRead::Late);
+            let taken = begun.elapsed();
+            assert!(taken >= least && taken <= WHOLE, "{taken:?}");
+            assert_eq!(buffer.used.load(Relaxed), 0);
+        }
     }
 }

@@ -239,9 +239,7 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let client = client(&head);
         forward(&mut head, client);
-        let blank = split
-            && !self.surroundings.shared.settings.trust_client
-            && !head.headers.contains_key(CONTENT_ENCODING);
+        let blank = !self.surroundings.shared.settings.trust_client && is_looked_at(&head.headers, split);
         let blanker = blank.then(|| Blanker::new(UNTRUSTED, UNTRUSTED_IN));
         let expects = head
             .headers
@@ -263,6 +261,18 @@ impl Proxy {
         }
         (call, tunnel)
     }
+}
+
+/// True if the engine may read members in a body with these headers. It knows more paths than are split, and more
+/// spellings of them.
+fn is_looked_at(headers: &HeaderMap, split: bool) -> bool {
+    let is_json = || {
+        let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
+        // Messages of gRPC have a frame around them.
+        let is_framed = kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"));
+        kind.is_empty() || !is_framed && kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
+    };
+    !headers.contains_key(CONTENT_ENCODING) && (split || is_json())
 }
 
 /// The client's address.
@@ -330,6 +340,22 @@ fn relayed(response: Response<Incoming>, tunnel: Option<hyper::upgrade::OnUpgrad
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn json_is_looked_at_on_every_path_and_other_bodies_are_not() {
+        let of = |kind: Option<&'static str>, split| {
+            let kind = kind.map(|kind| (CONTENT_TYPE, HeaderValue::from_static(kind)));
+            is_looked_at(&kind.into_iter().collect(), split)
+        };
+        for kind in [None, Some(""), Some("application/json"), Some("Application/Vnd.x+JSON; charset=utf-8")]
+        {
+            assert!(of(kind, false) && of(kind, true), "{kind:?}");
+        }
+        for kind in ["application/grpc+json", "multipart/form-data; boundary=x", "audio/wav"] {
+            assert!(!of(Some(kind), false), "{kind}");
+        }
+        assert!(of(Some("text/plain"), true));
+    }
 
     #[test]
     fn what_clients_may_not_say_is_gone_and_all_else_stands() {

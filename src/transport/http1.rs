@@ -8,11 +8,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::{BodyExt as _, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -44,9 +44,18 @@ pub struct LargeBodies {
     pub path: &'static str,
     /// Largest body, in bytes.
     pub bytes: usize,
-    /// Requests that are read and answered at once; more get 429.
+    /// Requests that are answered at once; more get 429.
     pub places: Arc<Semaphore>,
 }
+
+/// Bytes of a body for which no place is needed.
+const SMALL_BODY: usize = 64 << 10;
+
+/// Larger bodies that are being read at once. Beyond it the one that has taken longest is given up.
+const LARGE_BODIES: usize = 4;
+
+/// Pages above the size of a buffer that are being read by clients at once.
+const PAGES: usize = 16;
 
 /// Bytes of a request's head, and bytes of an answer that wait for the client to take them.
 const BUFFER: usize = 64 << 10;
@@ -76,21 +85,22 @@ pub async fn serve_pages<A, F>(
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
 {
-    let writers = Writers::default();
+    let shared = Shared { writers: Writers::new(PAGES), readers: Writers::new(LARGE_BODIES), large };
     port.send_buffer = Some(SEND_BUFFER);
-    port.run(shutdown, move |io, client| {
-        connection(io, client, writers.clone(), large.clone(), answer.clone())
-    })
-    .await;
+    port.run(shutdown, move |io, client| connection(io, client, shared.clone(), answer.clone())).await;
 }
 
-async fn connection<A, F>(
-    io: Io,
-    client: Client,
+/// What the connections of a port share.
+#[derive(Clone)]
+struct Shared {
+    /// Pages on their way to clients.
     writers: Writers,
+    /// Large bodies on their way from clients.
+    readers: Writers,
     large: LargeBodies,
-    answer: A,
-) -> Result<(), Ended>
+}
+
+async fn connection<A, F>(io: Io, client: Client, shared: Shared, answer: A) -> Result<(), Ended>
 where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
     F: Future<Output = Response<Bytes>> + Send + 'static,
@@ -98,9 +108,7 @@ where
     let Client { address, closing, peer } = client;
     let service = {
         let peer = peer.clone();
-        service_fn(move |request| {
-            exchange(request, address, peer.clone(), writers.clone(), large.clone(), answer.clone())
-        })
+        service_fn(move |request| exchange(request, address, peer.clone(), shared.clone(), answer.clone()))
     };
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -140,8 +148,7 @@ async fn exchange<A, F>(
     request: Request<Incoming>,
     address: SocketAddr,
     peer: Peer,
-    writers: Writers,
-    large: LargeBodies,
+    shared: Shared,
     answer: A,
 ) -> Result<Response<Page>, Infallible>
 where
@@ -149,20 +156,12 @@ where
     F: Future<Output = Response<Bytes>>,
 {
     let (head, body) = request.into_parts();
-    // A large body needs one of a few places until its request is answered.
-    let (limit, _place) = if head.uri.path() == large.path {
-        let Ok(place) = Arc::clone(&large.places).try_acquire_owned() else {
-            let text = "too many requests of this kind at once\n";
-            return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, text));
-        };
-        (large.bytes, Some(place))
-    } else {
-        (BODY_BYTES, None)
-    };
+    let is_large = head.uri.path() == shared.large.path;
+    let limit = if is_large { shared.large.bytes } else { BODY_BYTES };
     // Until the whole request is there, the connection is one that does nothing.
-    let body = match timeout(BODY, Limited::new(body, limit).collect()).await {
-        Ok(Ok(body)) => body.to_bytes(),
-        Ok(Err(_)) => {
+    let body = match timeout(BODY, whole(body, limit, &shared.readers, &peer)).await {
+        Ok(Ok(body)) => body,
+        Ok(Err(Unread::TooLong)) => {
             return Ok(refusal(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 if limit == BODY_BYTES {
@@ -172,7 +171,16 @@ where
                 },
             ));
         }
+        Ok(Err(Unread::Broken)) => {
+            return Ok(refusal(StatusCode::BAD_REQUEST, "the body is cut off or malformed\n"));
+        }
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 5 s\n")),
+    };
+    // One of a few places, until the request is answered. Whoever is still sending holds none.
+    let place = is_large.then(|| Arc::clone(&shared.large.places).try_acquire_owned());
+    let Ok(_place) = place.transpose() else {
+        let text = "too many requests of this kind at once\n";
+        return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, text));
     };
     // A client that sends request upon request has each answered in its turn.
     tokio::task::yield_now().await;
@@ -180,8 +188,35 @@ where
     let mut request = Request::from_parts(head, body);
     request.extensions_mut().insert(ClientAddress(address));
     let response = answer(request).await;
-    let writing = (response.body().len() > BUFFER).then(|| writers.begin(&peer));
+    let writing = (response.body().len() > BUFFER).then(|| shared.writers.begin(&peer));
     Ok(response.map(|rest| Page { rest, _answering: Some(answering), _writing: writing }))
+}
+
+/// Why a body was not read.
+enum Unread {
+    TooLong,
+    Broken,
+}
+
+/// Reads a body of at most `limit` bytes. While a large one comes it has a place among the `readers`.
+async fn whole(mut body: Incoming, limit: usize, readers: &Writers, peer: &Peer) -> Result<Bytes, Unread> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Unread::TooLong);
+    }
+    let mut read = BytesMut::new();
+    let mut place = None;
+    while let Some(frame) = body.frame().await {
+        let Ok(data) = frame.map_err(|_| Unread::Broken)?.into_data() else { continue };
+        let length = read.len() + data.len();
+        if length > limit {
+            return Err(Unread::TooLong);
+        }
+        if length > SMALL_BODY && place.is_none() {
+            place = Some(readers.begin(peer));
+        }
+        read.extend_from_slice(&data);
+    }
+    Ok(read.freeze())
 }
 
 fn refusal(status: StatusCode, text: &'static str) -> Response<Page> {

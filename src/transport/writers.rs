@@ -1,4 +1,5 @@
-//! Pages on their way to clients that read slowly: few at a time, and none for long.
+//! Pages on their way to clients that read slowly, and bodies on their way from clients that write slowly: few at a
+//! time, and none for long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,15 +11,13 @@ use tokio::task::AbortHandle;
 use super::connections::Peer;
 use crate::metrics::ConnectionEnd;
 
-/// Pages that are being read at once. Each is held in memory; beyond it the one that has taken longest is given up.
-const PAGES: usize = 16;
-
 /// Longest time for reading a page.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// The pages that are being read. Clones share them.
-#[derive(Clone, Default)]
+/// What is on its way to slow clients, or from them. Clones share it.
+#[derive(Clone)]
 pub(super) struct Writers {
+    most: usize,
     reading: Arc<Mutex<Reading>>,
 }
 
@@ -29,10 +28,15 @@ struct Reading {
 }
 
 impl Writers {
-    /// A page is on its way to `peer` until the guard is dropped.
+    /// At most so many at once, for each is held in memory: beyond it the one that has taken longest is given up.
+    pub(super) fn new(most: usize) -> Self {
+        Self { most, reading: Arc::default() }
+    }
+
+    /// Something is on its way to `peer`, or from it, until the guard is dropped.
     pub(super) fn begin(&self, peer: &Peer) -> Writing {
         let mut reading = self.reading.lock();
-        let slowest = if reading.peers.len() < PAGES { None } else { reading.peers.pop_first() };
+        let slowest = if reading.peers.len() < self.most { None } else { reading.peers.pop_first() };
         let number = reading.next;
         reading.next += 1;
         reading.peers.insert(number, peer.clone());
@@ -49,7 +53,7 @@ impl Writers {
     }
 }
 
-/// A page that is being read.
+/// A page or a body that is on its way.
 pub(super) struct Writing {
     writers: Writers,
     number: u64,
@@ -73,8 +77,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn of_too_many_slow_readers_the_slowest_goes_and_none_stays_for_long() {
+        const PAGES: usize = 16;
         let connections = Connections::new(FEW_CLIENTS, Metrics::new().port("metrics"));
-        let writers = Writers::default();
+        let writers = Writers::new(PAGES);
         let readers: Vec<_> = (0..=PAGES).map(|_| connections.admit().unwrap()).collect();
         let start = Instant::now();
         let mut writing: Vec<_> = readers.iter().map(|reader| writers.begin(reader.peer())).collect();

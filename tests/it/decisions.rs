@@ -4,6 +4,8 @@ use std::process::Command;
 use std::sync::Arc;
 
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::support::{BodyMode, Client, Fleet, Stack, chat, eventually, program};
 
@@ -296,4 +298,22 @@ async fn dry_runs_that_are_malformed_or_too_large_are_turned_away() {
     let other =
         Client::http1(stack.pointsman.metrics).post("/debug/log-level", &json!("x".repeat(2000))).await;
     assert_ne!(other.status, 200, "other pages take small bodies alone");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_sent_dry_runs_keep_nobody_out() {
+    let stack = stack(&[]).await;
+    let head = "POST /debug/decide HTTP/1.1\r\nhost: x\r\ncontent-length: 1000000\r\n\r\n";
+    let mut half_sent = Vec::new();
+    for bytes in [1, 1000, 200_000].into_iter().cycle().take(30) {
+        let mut connection = TcpStream::connect(stack.pointsman.metrics).await.unwrap();
+        connection.write_all(format!("{head}{}", " ".repeat(bytes)).as_bytes()).await.unwrap();
+        half_sent.push(connection);
+    }
+    for words in [1, 40_000] {
+        let question =
+            json!({"path": "/v1/completions", "body": {"model": "m", "prompt": "word ".repeat(words)}});
+        let (status, decision) = dry_run(&stack, &question).await;
+        assert_eq!(status, 200, "{decision}");
+    }
 }

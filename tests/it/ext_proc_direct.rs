@@ -2,13 +2,13 @@
 
 use bytes::Bytes;
 use pointsman::extproc::wire::{
-    HeaderMap, HttpBody, HttpHeaders, HttpTrailers, Metadata, ProcessingRequest, ProtocolConfiguration,
-    Request, Response,
+    HeaderMap, HttpBody, HttpHeaders, HttpTrailers, Metadata, Mutation, ProcessingRequest,
+    ProtocolConfiguration, Request, Response,
 };
 
 use crate::support::{
     EndpointsFile, Fleet, Pointsman, Proxy, SCORERS, body, chat, config, destination, headers, holds,
-    trailers,
+    response_headers, trailers,
 };
 
 /// One simulated server behind a picker, and a connection to it.
@@ -224,6 +224,35 @@ async fn unknown_body_modes_and_observers_are_no_trouble() {
         exchange.say(body(chat("mode", 1, false).to_string(), true)).await;
         exchange.finish().await;
     }
+    bench.assert_well().await;
+}
+
+/// An end of the stream that meets the response makes Envoy drop the response's body.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_whose_tokens_are_counted_goes_on_to_the_end_of_its_response() {
+    let mut bench = Bench::start(&[]).await;
+    let mut exchange = bench.proxy.open().await;
+    let rewrite = [(Bytes::from_static(b"x-llm-d-model-name-rewrite"), Bytes::from_static(b"real"))];
+    exchange.say(headers("/v1/messages/count_tokens", rewrite, false)).await;
+    exchange.say(body(r#"{"model":"alias","messages":[]}"#, true)).await;
+    assert!(destination(&exchange.answer().await.unwrap().unwrap()).is_some());
+    exchange.answer().await.unwrap().unwrap();
+    exchange.say(response_headers("200")).await;
+    let answer = exchange.answer().await.expect("the stream goes on").unwrap();
+    assert!(matches!(answer, Response::ResponseHeaders(_)), "{answer:?}");
+    let reply = r#"{"model":"real","input_tokens":7}"#;
+    exchange.say(Request::ResponseBody(HttpBody { body: reply.into(), end_of_stream: true })).await;
+    let mut received = Vec::new();
+    while let Some(Ok(Response::ResponseBody(answer))) = exchange.answer().await {
+        let mutation = answer.response.unwrap().body_mutation.unwrap().mutation;
+        let Some(Mutation::StreamedResponse(piece)) = mutation else { panic!("{mutation:?}") };
+        received.extend_from_slice(&piece.body);
+        if piece.end_of_stream {
+            break;
+        }
+    }
+    assert_eq!(String::from_utf8(received).unwrap(), r#"{"model":"alias","input_tokens":7}"#);
+    drop(exchange);
     bench.assert_well().await;
 }
 

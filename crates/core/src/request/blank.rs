@@ -3,7 +3,8 @@
 //!
 //! A member that is to go stands at the top of the object, or in an object that is reached from the top by a chain of
 //! names. Held back is at most the comma in front of a member and the member's name; all other bytes are passed on as
-//! they come, shared and not copied. What is no JSON object passes as it is.
+//! they come, shared and not copied. What is no JSON object passes as it is, but for one that is not in UTF-8: servers
+//! read UTF-16 too, and so nothing of it passes.
 
 use bytes::Bytes;
 use memchr::memchr2;
@@ -42,6 +43,8 @@ enum State {
     GoneEscape,
     /// Behind the object, or in what is none.
     Nothing,
+    /// In a body that is not in UTF-8.
+    Foreign,
 }
 
 /// Blanks members out of one body.
@@ -114,7 +117,9 @@ impl Blanker {
                     return Err(TooMuchBlank);
                 }
             }
-            State::Colon | State::Gone | State::GoneText | State::GoneEscape => output.blank(chunk.len()),
+            State::Colon | State::Gone | State::GoneText | State::GoneEscape | State::Foreign => {
+                output.blank(chunk.len());
+            }
             _ => output.through(chunk.len()),
         }
         Ok(output.pieces)
@@ -134,6 +139,8 @@ impl Blanker {
                 b'{' => self.open_level(),
                 // The last three are the byte order mark.
                 b' ' | b'\t' | b'\n' | b'\r' | 0xef | 0xbb | 0xbf => {}
+                // One half of a character, or of a byte order mark, of UTF-16 or UTF-32.
+                0 | 0xfe | 0xff => self.is_foreign(at, *hold, output),
                 _ => self.state = State::Nothing,
             },
             State::Structure => return self.structure(byte, at, hold, output),
@@ -179,7 +186,7 @@ impl Blanker {
                 }
             }
             State::Gone => return self.gone(byte, at, output),
-            State::Nothing => return output.chunk.len(),
+            State::Nothing | State::Foreign => return output.chunk.len(),
         }
         at + 1
     }
@@ -237,9 +244,32 @@ impl Blanker {
                 }
             }
             b':' | b' ' | b'\t' | b'\n' | b'\r' => self.announced = announced,
+            0 => self.is_foreign(at, *hold, output),
             _ => {}
         }
         at + 1
+    }
+
+    /// The body is not in UTF-8: what follows becomes spaces.
+    fn is_foreign(&mut self, at: usize, hold: usize, output: &mut Outgoing<'_>) {
+        if self.holds {
+            self.blank_held(hold, output);
+        } else {
+            output.through(at);
+        }
+        self.blanked += 1;
+        self.state = State::Foreign;
+    }
+
+    /// What is held back becomes spaces.
+    fn blank_held(&mut self, hold: usize, output: &mut Outgoing<'_>) {
+        if self.held.is_empty() {
+            output.through(hold);
+        } else {
+            output.pieces.push(Bytes::from(vec![b' '; self.held.len()]));
+            self.held.clear();
+        }
+        self.holds = false;
     }
 
     /// A name of an object of interest ends at `at`.
@@ -248,14 +278,8 @@ impl Blanker {
         let last = self.level == self.chain.len() + 1;
         let wanted = (self.level == 1 || last) && self.names.iter().any(|wanted| wanted.as_bytes() == &*name);
         if wanted {
-            if self.held.is_empty() {
-                output.through(hold);
-            } else {
-                output.pieces.push(Bytes::from(vec![b' '; self.held.len()]));
-                self.held.clear();
-            }
+            self.blank_held(hold, output);
             output.blank(at + 1);
-            self.holds = false;
             self.blanked += 1;
             self.gone = 0;
             self.scalar = false;
@@ -375,6 +399,28 @@ mod tests {
         for body in ["", "[{\"kv\":1}]", "no json \"kv\":1", "{", "\"kv\"", "{\"a\":1}{\"kv\":1}"] {
             assert_eq!(text(body), body);
         }
+    }
+
+    #[test]
+    fn a_body_in_utf_16_or_utf_32_passes_on_nothing_that_a_server_could_read() {
+        let body = r#"{"a":1,"kv":{"x":2}}"#;
+        let utf_16 = |order: fn(u16) -> [u8; 2]| body.encode_utf16().flat_map(order).collect::<Vec<u8>>();
+        let utf_32 = |order: fn(u32) -> [u8; 4]| {
+            body.chars().flat_map(|character| order(u32::from(character))).collect::<Vec<u8>>()
+        };
+        let (little, big) = (utf_16(u16::to_le_bytes), utf_16(u16::to_be_bytes));
+        let marked = [&b"\xff\xfe"[..], &little].concat();
+        let marked_big = [&b"\xfe\xff"[..], &big].concat();
+        let bodies = [little, big, marked, marked_big, utf_32(u32::to_le_bytes), utf_32(u32::to_be_bytes)];
+        for body in bodies {
+            for cuts in [&[][..], &[1], &[1, 2, 3, 9, 10]] {
+                let new = blanked(&body, cuts);
+                assert_eq!(new.len(), body.len());
+                assert!(new.iter().all(|byte| matches!(byte, b'{' | b' ')), "{new:?}");
+            }
+        }
+        let late = [&b"{\"a\":1, \0"[..], b"\"kv\":1}"].concat();
+        assert_eq!(blanked(&late, &[8]).trim_ascii_end(), b"{\"a\":1");
     }
 
     #[test]

@@ -22,6 +22,9 @@ const BROTLI_WINDOW: u64 = 16 << 20;
 const DEFLATE_WINDOW: u64 = 32 << 10;
 /// Bytes that are decoded in one step.
 const STEP: usize = 64 << 10;
+/// Most members of a gzip body, and frames of a zstd body. Empty ones take a few bytes each, and as long as thousands
+/// of bytes to decode.
+const MOST_FRAMES: usize = 16_384;
 
 /// A content-encoding that can be taken off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,6 +68,9 @@ pub enum DecodeError {
     /// It becomes far larger than it came.
     #[error("the decoded request body exceeds 1 MiB and {MAX_RATIO} times the bytes that came")]
     Ratio,
+    /// Each of its members or frames costs some time, however little is in it.
+    #[error("content-encoding {}: the body has more than {MOST_FRAMES} members or frames", .0.name())]
+    Frames(ContentEncoding),
 }
 
 impl ContentEncoding {
@@ -112,7 +118,7 @@ impl ContentEncoding {
         sink: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<(), DecodeError> {
         let most = Self::most(body.len(), limit);
-        let mut output = Output { sink, length: 0, most };
+        let mut output = Output { sink, length: 0, most, frames: 0, step: vec![0; STEP] };
         let done = match self {
             Self::Gzip => gzip(body, &mut output),
             Self::Deflate if has_zlib_header(body) => output.read(flate2::read::ZlibDecoder::new(body)),
@@ -128,6 +134,7 @@ impl ContentEncoding {
             Err(Stop::Corrupt) => Err(DecodeError::Corrupt(self)),
             Err(Stop::Window) => Err(DecodeError::Window),
             Err(Stop::NoRoom) => Err(DecodeError::NoRoom),
+            Err(Stop::Frames) => Err(DecodeError::Frames(self)),
         }
     }
 }
@@ -140,6 +147,7 @@ enum Stop {
     NoRoom,
     Corrupt,
     Window,
+    Frames,
 }
 
 /// Where decoded bytes go, up to a bound.
@@ -147,14 +155,19 @@ struct Output<'s> {
     sink: &'s mut dyn FnMut(&[u8]) -> bool,
     length: usize,
     most: usize,
+    frames: usize,
+    step: Vec<u8>,
 }
 
 impl Output<'_> {
     /// Reads to the end.
     fn read(&mut self, mut source: impl Read) -> Result<(), Stop> {
-        let mut step = vec![0; STEP];
+        self.frames += 1;
+        if self.frames > MOST_FRAMES {
+            return Err(Stop::Frames);
+        }
         loop {
-            let count = source.read(&mut step).map_err(|_| Stop::Corrupt)?;
+            let count = source.read(&mut self.step).map_err(|_| Stop::Corrupt)?;
             if count == 0 {
                 return Ok(());
             }
@@ -162,7 +175,7 @@ impl Output<'_> {
             if self.length > self.most {
                 return Err(Stop::Full);
             }
-            if !(self.sink)(step.get(..count).unwrap_or_default()) {
+            if !(self.sink)(self.step.get(..count).unwrap_or_default()) {
                 return Err(Stop::NoRoom);
             }
         }

@@ -46,6 +46,11 @@ impl Headers {
         self.entries.iter().map(|(name, value)| name.len() + value.len()).sum()
     }
 
+    /// Number of headers.
+    pub fn count(&self) -> usize {
+        self.entries.len()
+    }
+
     /// True if there is none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()

@@ -26,7 +26,7 @@ pub fn read(kind: ParserKind, path: &str, content_type: &[u8], body: &[u8]) -> R
         Api::Opaque => return Ok(other::read(content_type, body)),
         Api::CountTokens => {
             let read = other::read(content_type, body);
-            return Ok(Inference { api: Api::CountTokens, skip_response: true, ..read });
+            return Ok(Inference { api: Api::CountTokens, ..read });
         }
         Api::GrpcGenerate | Api::GrpcEmbed | Api::VertexChat | Api::VertexRaw => {
             return parse_as(api, body);
@@ -70,9 +70,7 @@ fn refuse_unclaimed(kind: ParserKind, path: &str) -> Result<(), ParseError> {
 fn parse_as(api: Api, body: &[u8]) -> Result<Inference, ParseError> {
     match api {
         Api::Opaque => Ok(Inference::opaque()),
-        Api::CountTokens => {
-            Ok(Inference { api: Api::CountTokens, skip_response: true, ..Inference::opaque() })
-        }
+        Api::CountTokens => Ok(Inference { api: Api::CountTokens, ..Inference::opaque() }),
         Api::Messages => anthropic::parse(body),
         Api::Generate => vllm::parse(body),
         Api::SglangGenerate => sglang::parse(body),

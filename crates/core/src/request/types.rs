@@ -204,8 +204,6 @@ pub struct Inference {
     pub cache_salt: Option<JsonStr>,
     /// The prompt.
     pub prompt: Prompt,
-    /// The response is of no interest: the stream may end with the request.
-    pub skip_response: bool,
     /// The first thing in the body that was not understood.
     pub unread: Option<Unread>,
 }
@@ -227,7 +225,6 @@ impl Inference {
             conversation: None,
             cache_salt: None,
             prompt: Prompt::default(),
-            skip_response: false,
             unread: None,
         }
     }

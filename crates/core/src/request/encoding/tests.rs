@@ -139,6 +139,17 @@ fn headers_name_one_encoding_or_it_is_not_known() {
 }
 
 #[test]
+fn a_body_of_countless_empty_members_or_frames_is_given_up() {
+    let bodies = encoded(b"");
+    for encoding in [ContentEncoding::Gzip, ContentEncoding::Zstd] {
+        let (_, empty) = bodies.iter().find(|(kind, _)| *kind == encoding).unwrap();
+        assert_eq!(decode(encoding, &empty.repeat(10_000), 1 << 20), Ok(Vec::new()), "{encoding:?}");
+        let refused = Err(DecodeError::Frames(encoding));
+        assert_eq!(decode(encoding, &empty.repeat(20_000), 1 << 20), refused, "{encoding:?}");
+    }
+}
+
+#[test]
 fn frames_and_zeros_that_decoders_pass_over_are_passed_over() {
     let text = br#"{"model":"m"}"#;
     let skippable = [&0x184d_2a5f_u32.to_le_bytes()[..], &3_u32.to_le_bytes(), b"abc"].concat();

@@ -51,9 +51,7 @@ fn the_shared_fields_are_read_wherever_they_stand() {
     assert_eq!(inference.model.unwrap().text(body), "m/1");
     assert_eq!(inference.cache_salt.unwrap().text(body), "salt");
     assert_eq!(inference.max_output_tokens, Some(7));
-    assert!(
-        inference.stream && inference.is_rewritable() && !inference.skip_response && !inference.empty_object
-    );
+    assert!(inference.stream && inference.is_rewritable() && !inference.empty_object);
     assert_eq!(inference.insert_at, Some(2));
 }
 
