@@ -8,7 +8,7 @@ use std::net::SocketAddr;
 
 use super::own::EndpointKey;
 use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update};
-use crate::flow::Queued;
+use crate::flow::{Queued, Rivals};
 use crate::pool::{EndpointId, MOST_REQUESTS, Share};
 use crate::prefix::BlockHashes;
 
@@ -150,6 +150,24 @@ impl Fleet {
             *sum = sum.plus(Queued { requests, bytes, tokens });
         }
         sums
+    }
+
+    /// The peers that release into the pool, and how many of them come before this replica, which has sent `sent`
+    /// requests. Replicas that know the same get the same line.
+    pub(super) fn rivals(&self, sent: u64) -> Rivals {
+        let known = self.links.values().filter(|peer| peer.epoch.is_some());
+        let dispatched = known.clone().flat_map(|peer| peer.shares.values()).map(|share| share.dispatched);
+        let sent = dispatched.fold(sent, u64::wrapping_add);
+        let waiting = known.clone().filter(|peer| !peer.waiting.is_empty());
+        let line = waiting.clone().count() as u64 + 1;
+        let earlier = waiting.filter(|peer| peer.epoch < Some(self.own)).count() as u64;
+        let before = (earlier + line - sent % line) % line;
+        Rivals {
+            others: u32::try_from(known.count()).unwrap_or(u32::MAX),
+            before: u32::try_from(before).unwrap_or(u32::MAX),
+            waiting: u32::try_from(line - 1).unwrap_or(u32::MAX),
+            sent,
+        }
     }
 
     /// Takes in a message of `link`. One that came before changes nothing. After a fault, [`Fleet::end`] must be

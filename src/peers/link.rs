@@ -36,16 +36,13 @@ struct Ended {
 }
 
 impl Ended {
-    /// True if a new attempt at once makes sense.
+    /// Time until the next attempt. Only what the peer itself says lasts: a failed handshake and bytes that make no sense
+    /// may be a bad line, and shall be over when the line is good again.
     fn pause(&self, attempts: u32) -> Duration {
-        let longest = match self.reason {
-            "unreachable" | "closed" | "silent" | "lost" => OUTAGE_PAUSE,
-            _ => REFUSAL_PAUSE,
-        };
         let spread = 1.0 - 0.3 * fastrand::f64();
         match self.reason {
-            "itself" | "known" | "handshake" | "malformed" | "refused" => REFUSAL_PAUSE.mul_f64(spread),
-            _ => FIRST_PAUSE.saturating_mul(1 << attempts.min(10)).min(longest).mul_f64(spread),
+            "itself" | "known" | "refused" => REFUSAL_PAUSE.mul_f64(spread),
+            _ => FIRST_PAUSE.saturating_mul(1 << attempts.min(10)).min(OUTAGE_PAUSE).mul_f64(spread),
         }
     }
 }

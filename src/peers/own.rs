@@ -111,6 +111,11 @@ impl Own {
         self.rows.iter().map(|row| row.share.requests).fold(0, u64::saturating_add)
     }
 
+    /// Requests that were ever sent to the endpoints there are.
+    pub(super) fn dispatched(&self) -> u64 {
+        self.rows.iter().map(|row| row.share.dispatched).fold(0, u64::saturating_add)
+    }
+
     /// This waits in the queues now. True if that is new.
     pub(super) fn note_waiting(&mut self, bands: Vec<BandRow>, now: Instant) -> bool {
         if bands == self.waiting.0 {

@@ -58,6 +58,8 @@ pub(super) struct Merged {
     /// Version of the snapshot that the endpoints are of.
     seen: Option<u64>,
     endpoints: HashMap<EndpointKey, Arc<Endpoint>>,
+    /// Requests that this replica has ever sent, at the last look.
+    sent: u64,
 }
 
 impl Shared {
@@ -87,7 +89,12 @@ impl Shared {
             pool: Arc::clone(pool),
             journal,
             indexes: indexes.iter().map(|index| (index.name().to_owned(), Arc::clone(index))).collect(),
-            merged: Mutex::new(Merged { fleet: Fleet::new(epoch), seen: None, endpoints: HashMap::new() }),
+            merged: Mutex::new(Merged {
+                fleet: Fleet::new(epoch),
+                seen: None,
+                endpoints: HashMap::new(),
+                sent: 0,
+            }),
             statuses: Mutex::default(),
             links: AtomicU64::new(0),
             changed: watch::Sender::new(0),
@@ -118,9 +125,18 @@ impl Shared {
     fn observe(&self) -> bool {
         let now = Instant::now();
         let bands = self.queues.as_ref().map(|queues| waiting_in(queues));
-        let mut own = self.own.lock();
-        let waits = bands.is_some_and(|bands| own.note_waiting(bands, now));
-        own.observe(&self.pool, now) || waits
+        let (changed, sent) = {
+            let mut own = self.own.lock();
+            let waits = bands.is_some_and(|bands| own.note_waiting(bands, now));
+            let changed = own.observe(&self.pool, now) || waits;
+            (changed, own.dispatched())
+        };
+        if changed && let Some(queues) = &self.queues {
+            let mut merged = self.merged.lock();
+            merged.sent = sent;
+            queues.set_rivals(merged.fleet.rivals(sent));
+        }
+        changed
     }
 
     /// Somebody follows from now on.
@@ -230,7 +246,8 @@ impl Shared {
         if effects.waiting {
             queues.set_elsewhere(merged.fleet.waiting());
         }
-        if moved || !effects.endpoints.is_empty() {
+        queues.set_rivals(merged.fleet.rivals(merged.sent));
+        if moved || effects.waiting || !effects.endpoints.is_empty() {
             queues.notify_load();
         }
     }

@@ -13,39 +13,52 @@ const COMPLETIONS: &str = "/v1/chat/completions";
 /// Pause between the starts of two requests.
 const EVERY: Duration = Duration::from_millis(10);
 
-/// Requests on their way, one begun each ten milliseconds.
-pub(super) struct Load {
+/// Requests on their way, begun at a steady pace.
+pub(crate) struct Load {
     begun: Instant,
     stop: Arc<AtomicBool>,
     task: tokio::task::JoinHandle<Vec<Ended>>,
 }
 
 /// How a request ended.
-pub(super) struct Ended {
+pub(crate) struct Ended {
     /// From the beginning of the load.
-    pub(super) begun: Duration,
+    pub(crate) begun: Duration,
     /// From the beginning of the load.
-    pub(super) finished: Duration,
+    pub(crate) finished: Duration,
+    /// Number of the request, from 1.
+    pub(crate) number: u64,
+    /// Name of the simulated server that answered.
+    pub(crate) server: String,
     /// What was wrong; `None` for a whole answer.
-    pub(super) fault: Option<String>,
+    pub(crate) fault: Option<String>,
 }
 
 impl Load {
     /// Begins; each request asks what `body` says.
-    pub(super) fn start(client: Client, body: impl Fn(u64) -> Value + Send + 'static) -> Self {
+    pub(crate) fn start(client: Client, body: impl Fn(u64) -> Value + Send + 'static) -> Self {
+        Self::paced(client, EVERY, body)
+    }
+
+    /// The same with this pause between the starts of two requests.
+    pub(crate) fn paced(
+        client: Client,
+        every: Duration,
+        body: impl Fn(u64) -> Value + Send + 'static,
+    ) -> Self {
         let (begun, stop) = (Instant::now(), Arc::new(AtomicBool::new(false)));
         let ends = Arc::clone(&stop);
         let task = tokio::spawn(async move {
             let (mut requests, mut number) = (JoinSet::new(), 0);
-            let mut tick = tokio::time::interval(EVERY);
+            let mut tick = tokio::time::interval(every);
             while !ends.load(Relaxed) {
                 tick.tick().await;
                 number += 1;
                 let body = body(number);
                 requests.spawn(async move {
                     let start = begun.elapsed();
-                    let fault = fault(client, &body).await;
-                    Ended { begun: start, finished: begun.elapsed(), fault }
+                    let (server, fault) = asked(client, &body).await;
+                    Ended { begun: start, finished: begun.elapsed(), number, server, fault }
                 });
             }
             requests.join_all().await
@@ -54,43 +67,44 @@ impl Load {
     }
 
     /// Time since the beginning.
-    pub(super) fn age(&self) -> Duration {
+    pub(crate) fn age(&self) -> Duration {
         self.begun.elapsed()
     }
 
     /// Begins no more requests, and waits for those under way.
-    pub(super) async fn finish(self) -> Outcome {
+    pub(crate) async fn finish(self) -> Outcome {
         self.stop.store(true, Relaxed);
         Outcome(self.task.await.unwrap())
     }
 }
 
-async fn fault(client: Client, body: &Value) -> Option<String> {
-    match client.attempt(COMPLETIONS, body).await {
-        Err(error) => Some(format!("{error:#}")),
-        Ok(reply) if reply.status != 200 => {
-            Some(format!("{} {}", reply.status, String::from_utf8_lossy(&reply.body)))
-        }
-        Ok(reply) if body["stream"] == true => {
-            let text = String::from_utf8_lossy(&reply.body).into_owned();
-            (sse_events(&text).last() != Some(&"[DONE]")).then(|| "the stream broke off".to_owned())
-        }
-        Ok(_) => None,
+/// Asks this: the server that answered, and what was wrong.
+async fn asked(client: Client, body: &Value) -> (String, Option<String>) {
+    let reply = match client.attempt(COMPLETIONS, body).await {
+        Err(error) => return (String::new(), Some(format!("{error:#}"))),
+        Ok(reply) => reply,
+    };
+    let text = String::from_utf8_lossy(&reply.body).into_owned();
+    if reply.status != 200 {
+        return (String::new(), Some(format!("{} {text}", reply.status)));
     }
+    let broken = body["stream"] == true && sse_events(&text).last() != Some(&"[DONE]");
+    let fault = broken.then(|| "the stream broke off".to_owned());
+    (reply.header("x-sim-server").to_owned(), fault)
 }
 
 /// What became of the requests.
-pub(super) struct Outcome(pub(super) Vec<Ended>);
+pub(crate) struct Outcome(pub(crate) Vec<Ended>);
 
 impl Outcome {
     /// Requests that failed.
-    pub(super) fn lost(&self) -> usize {
+    pub(crate) fn lost(&self) -> usize {
         self.0.iter().filter(|request| request.fault.is_some()).count()
     }
 
     /// Fails if a request failed before `event`, or later than `limit` after it. Gives when the last one failed,
     /// from the event on.
-    pub(super) fn last_failure(&self, event: Duration, limit: Duration) -> Duration {
+    pub(crate) fn last_failure(&self, event: Duration, limit: Duration) -> Duration {
         let mut last = Duration::ZERO;
         for request in self.0.iter().filter(|request| request.fault.is_some()) {
             let fault = request.fault.as_deref().unwrap_or_default();
@@ -103,7 +117,7 @@ impl Outcome {
     }
 
     /// One line for the log.
-    pub(super) fn told(&self, what: &str, last: Duration) {
+    pub(crate) fn told(&self, what: &str, last: Duration) {
         let mut faults: Vec<&str> = self.0.iter().filter_map(|request| request.fault.as_deref()).collect();
         faults.sort_unstable();
         faults.dedup();

@@ -1,7 +1,7 @@
 //! A picker or a node that is gone, in front of the Envoy files as they ship: how many requests are lost, and for how
 //! long.
 
-mod load;
+pub(crate) mod load;
 
 use std::net::SocketAddr;
 use std::time::Duration;

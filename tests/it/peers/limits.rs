@@ -1,6 +1,6 @@
 //! A limit of concurrency holds for all replicas together.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -10,10 +10,13 @@ use crate::support::{EndpointsFile, Fleet, Proxy};
 /// Requests of an endpoint.
 const ROOM: usize = 3;
 const SERVERS: usize = 4;
-/// Time between two requests of the burst: 100 a second.
-const PACE: Duration = Duration::from_millis(10);
-/// Requests that may come before the others are told of one, on a machine that does many other things.
-const WITHIN_AN_EXCHANGE: usize = 3;
+/// Time without a change after which all are served that will be.
+const QUIET: Duration = Duration::from_millis(600);
+/// Time between two requests of the burst: 250 a second.
+const PACE: Duration = Duration::from_millis(4);
+/// Requests that may be too many for each other replica: one as documented, and one because processes of a test wait for
+/// the processor.
+const TOO_MANY: usize = 2;
 
 fn config(endpoints: &EndpointsFile) -> String {
     format!(
@@ -57,10 +60,15 @@ async fn served_at_once(count: usize) -> usize {
         requests.spawn(async move { open(&Proxy::connect(grpc).await, &format!("request {number}")).await });
         tokio::time::sleep(PACE).await;
     }
-    tokio::time::sleep(Duration::from_millis(300)).await;
     let mut served = Vec::new();
-    while let Some(Ok(request)) = requests.try_join_next() {
-        served.push(request);
+    let mut quiet_since = Instant::now();
+    // Until nobody was served for a while.
+    while quiet_since.elapsed() < QUIET {
+        tokio::time::sleep(PACE).await;
+        while let Some(Ok(request)) = requests.try_join_next() {
+            served.push(request);
+            quiet_since = Instant::now();
+        }
     }
     let at_once = served.len();
     assert!(!requests.is_empty(), "some wait");
@@ -74,13 +82,14 @@ async fn served_at_once(count: usize) -> usize {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_burst_overshoots_by_no_more_than_what_comes_within_an_exchange() {
-    for count in [1, 3] {
+    for count in [1, 3, 8] {
         let at_once = served_at_once(count).await;
-        let bound = SERVERS * ROOM + (count - 1) * WITHIN_AN_EXCHANGE;
+        let bound = SERVERS * ROOM + (count - 1) * TOO_MANY;
         assert!(
             (SERVERS * ROOM..=bound).contains(&at_once),
             "{count} replicas serve {at_once} at once, and {} would fit",
             SERVERS * ROOM
         );
+        eprintln!("{count} replicas serve {at_once} at once where {} fit", SERVERS * ROOM);
     }
 }

@@ -1,8 +1,11 @@
 //! Several replicas that know together what one would know alone.
 
+mod bad_lines;
+mod certificates;
 mod limits;
 mod replicas;
 mod restart;
+mod rollout;
 mod strangers;
 mod through_envoy;
 

@@ -7,8 +7,8 @@ use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 
 use crate::support::{
-    Client, EndpointsFile, Exchange, Pointsman, Proxy, body, chat, config, destination, eventually, headers,
-    health, holds,
+    Carries, Client, EndpointsFile, Exchange, Line, Pointsman, Proxy, body, chat, config, destination,
+    eventually, headers, health, holds,
 };
 
 /// Replicas, each with the addresses of all.
@@ -17,7 +17,10 @@ pub(super) struct Replicas {
     /// Where each is followed.
     pub(super) addresses: Vec<SocketAddr>,
     config: String,
-    flags: Vec<String>,
+    /// Flags of each.
+    flags: Vec<Vec<String>>,
+    /// Lines on which each hears each other one, if they can be made bad.
+    lines: Vec<Vec<Line>>,
 }
 
 /// A port that nobody listens on for now.
@@ -48,15 +51,72 @@ impl Replicas {
     /// The same with this configuration.
     pub(super) async fn with(count: usize, config: &str, flags: &[&str]) -> Self {
         let addresses: Vec<SocketAddr> = (0..count).map(|_| free_port()).collect();
-        let list: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        let mut all = vec!["--secure-serving=false".to_owned(), format!("--peers={}", list.join(","))];
-        all.extend(flags.iter().map(|flag| (*flag).to_owned()));
-        let mut replicas = Self { all: Vec::new(), addresses, config: config.to_owned(), flags: all };
-        for number in 0..count {
-            replicas.all.push(None);
-            replicas.begin_again(number).await;
+        let peers = vec![addresses.clone(); count];
+        Self::described(addresses, &peers, config, flags).begun().await
+    }
+
+    /// The same, and none of them runs yet.
+    pub(super) fn none(count: usize, config: &str, flags: &[&str]) -> Self {
+        let addresses: Vec<SocketAddr> = (0..count).map(|_| free_port()).collect();
+        let peers = vec![addresses.clone(); count];
+        Self::described(addresses, &peers, config, flags)
+    }
+
+    /// The same; each hears each other one over a line of its own.
+    pub(super) async fn over_lines(count: usize, config: &str, flags: &[&str]) -> Self {
+        let addresses: Vec<SocketAddr> = (0..count).map(|_| free_port()).collect();
+        let mut lines: Vec<Vec<Line>> = Vec::new();
+        for _ in 0..count {
+            let mut row = Vec::new();
+            for address in &addresses {
+                row.push(Line::to(*address).await);
+            }
+            lines.push(row);
         }
+        let peers: Vec<Vec<SocketAddr>> =
+            lines.iter().map(|row| row.iter().map(|line| line.addr).collect()).collect();
+        let mut replicas = Self::described(addresses, &peers, config, flags).begun().await;
+        replicas.lines = lines;
         replicas
+    }
+
+    fn described(
+        addresses: Vec<SocketAddr>,
+        peers: &[Vec<SocketAddr>],
+        config: &str,
+        flags: &[&str],
+    ) -> Self {
+        let flags = peers.iter().zip(&addresses).map(|(peers, address)| {
+            let list: Vec<String> = peers.iter().map(ToString::to_string).collect();
+            let own = [format!("--peers={}", list.join(",")), format!("--peer-port={}", address.port())];
+            let usual = ["--secure-serving=false"].iter().chain(flags).map(|flag| (*flag).to_owned());
+            usual.chain(own).collect()
+        });
+        let flags: Vec<Vec<String>> = flags.collect();
+        let all = flags.iter().map(|_| None).collect();
+        Self { all, addresses, config: config.to_owned(), flags, lines: Vec::new() }
+    }
+
+    async fn begun(mut self) -> Self {
+        for number in 0..self.all.len() {
+            self.begin_again(number).await;
+        }
+        self
+    }
+
+    /// From now on the line on which `follower` hears `heard` does this.
+    pub(super) fn line(&self, follower: usize, heard: usize, carries: Carries) {
+        self.lines[follower][heard].carry(carries);
+    }
+
+    /// All lines are good from now on.
+    pub(super) fn mend_lines(&self) {
+        self.lines.iter().flatten().for_each(|line| line.carry(Carries::Everything));
+    }
+
+    /// Further flags of this one, from its next life on.
+    pub(super) fn add_flags(&mut self, number: usize, flags: impl IntoIterator<Item = String>) {
+        self.flags[number].extend(flags);
     }
 
     /// `count` replicas that know nothing of each other.
@@ -66,14 +126,12 @@ impl Replicas {
         for _ in 0..count {
             replicas.push(Some(Pointsman::start(&config, &["--secure-serving=false"]).await));
         }
-        Self { all: replicas, addresses: Vec::new(), config, flags: Vec::new() }
+        Self { all: replicas, addresses: Vec::new(), config, flags: Vec::new(), lines: Vec::new() }
     }
 
     /// Starts this one, which does not run.
     pub(super) async fn begin_again(&mut self, number: usize) {
-        let port = format!("--peer-port={}", self.addresses[number].port());
-        let mut flags: Vec<&str> = self.flags.iter().map(String::as_str).collect();
-        flags.push(&port);
+        let flags: Vec<&str> = self.flags[number].iter().map(String::as_str).collect();
         self.all[number] = Some(Pointsman::start(&self.config, &flags).await);
     }
 
@@ -81,6 +139,23 @@ impl Replicas {
     pub(super) async fn kill(&mut self, number: usize) {
         let mut replica = self.all[number].take().unwrap();
         replica.process.kill().await;
+    }
+
+    /// Asks this one to end, and waits until it has.
+    pub(super) async fn end(&mut self, number: usize) {
+        let mut replica = self.all[number].take().unwrap();
+        replica.process.terminate().await;
+        assert!(replica.process.ended().await.success());
+    }
+
+    /// This one, which runs.
+    pub(super) fn one(&self, number: usize) -> &Pointsman {
+        self.all[number].as_ref().unwrap()
+    }
+
+    /// Numbers of those that run.
+    pub(super) fn numbers(&self) -> impl Iterator<Item = usize> + '_ {
+        (0..self.all.len()).filter(|number| self.all[*number].is_some())
     }
 
     /// Those that run.
@@ -101,7 +176,7 @@ impl Replicas {
 
     /// A page of this replica.
     pub(super) async fn page(&self, number: usize, path: &str) -> Value {
-        let replica = self.all[number].as_ref().unwrap();
+        let replica = self.one(number);
         let reply = Client::http1(replica.metrics).get(path).await;
         assert_eq!(reply.status, 200, "{reply:?}");
         serde_json::from_str(reply.text()).unwrap()
@@ -110,7 +185,7 @@ impl Replicas {
     /// Requests in flight on all endpoints, as each that runs sees them.
     pub(super) async fn in_flight(&self) -> Vec<u64> {
         let mut sums = Vec::new();
-        for number in (0..self.all.len()).filter(|number| self.all[*number].is_some()) {
+        for number in self.numbers() {
             let page = self.page(number, "/debug/pool").await;
             let endpoints = page["endpoints"].as_array().unwrap();
             sums.push(endpoints.iter().map(|one| one["in_flight_requests"].as_u64().unwrap()).sum());
@@ -127,7 +202,7 @@ impl Replicas {
 
     /// Waits until this one says that it is ready.
     pub(super) async fn is_ready(&self, number: usize) {
-        let address = self.all[number].as_ref().unwrap().health;
+        let address = self.one(number).health;
         let channel = Channel::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap();
         holds("the replica is ready", async || {
             health(&channel, "readiness").await == Some(ServingStatus::Serving)

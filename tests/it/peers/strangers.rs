@@ -1,39 +1,12 @@
 //! Who may follow, and who may be followed.
 
-use std::path::Path;
-
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
 use super::ACTIVE;
+use super::certificates::{authority, certificate, flag};
 use super::replicas::{Replicas, free_port, open};
 use crate::support::{EndpointsFile, Fleet, Pointsman, Proxy, config, holds};
-
-type Authority = CertifiedIssuer<'static, KeyPair>;
-
-fn authority() -> Authority {
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// Writes the files of a replica whose certificate carries `name`.
-fn certificate(folder: &Path, authority: &Authority, name: &str) {
-    let key = KeyPair::generate().unwrap();
-    let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    params.extended_key_usages =
-        vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
-    let signed = params.signed_by(&key, authority).unwrap();
-    std::fs::create_dir_all(folder).unwrap();
-    std::fs::write(folder.join("tls.crt"), signed.pem()).unwrap();
-    std::fs::write(folder.join("tls.key"), key.serialize_pem()).unwrap();
-    std::fs::write(folder.join("ca.crt"), authority.pem()).unwrap();
-}
-
-fn flag(folder: &Path) -> String {
-    format!("--peer-cert-dir={}", folder.display())
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn replicas_with_certificates_of_one_authority_follow_each_other_and_nobody_else_does() {

@@ -19,6 +19,10 @@ use super::settings::FlowSettings;
 use super::usage_limit::Ceilings;
 
 mod dispatch;
+mod rivals;
+
+use rivals::Reserve;
+pub use rivals::Rivals;
 
 /// The fill of the pool. The gate asks for it again after every release.
 pub trait Load {
@@ -93,7 +97,9 @@ pub struct Gate {
     /// Requests that were released and have not ended.
     in_flight: u64,
     evictor: Option<Evictor>,
-    /// Time at which a band that is held by turns should be looked at again.
+    /// The last places, where other replicas release too.
+    reserve: Reserve,
+    /// Time at which to look again at a band that is held by turns, or at a place that is left to another replica.
     retry: Option<Nanos>,
     closed: bool,
 }
@@ -110,6 +116,7 @@ impl Gate {
             unplaced: Unplaced::default(),
             in_flight: 0,
             evictor: settings.eviction.then(|| Evictor::new(&settings.detector.kind)),
+            reserve: Reserve::default(),
             retry: None,
             closed: false,
             settings,
@@ -209,6 +216,11 @@ impl Gate {
     /// From now on this much waits at other replicas, by priority. It fills the same bounds.
     pub fn set_elsewhere(&mut self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
         self.ledger.set_elsewhere(waiting);
+    }
+
+    /// These are the other replicas that release into the same pool, from now on.
+    pub fn set_rivals(&mut self, rivals: Rivals) {
+        self.reserve.set(rivals);
     }
 
     /// Refuses all that wait and all that come.

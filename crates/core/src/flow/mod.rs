@@ -32,7 +32,7 @@ pub mod usage_limit;
 
 pub use arrival::Arrival;
 pub use band::BandUsage;
-pub use gate::{Gate, Load};
+pub use gate::{Gate, Load, Rivals};
 pub use limit::Queued;
 pub use observer::{Observer, Silent};
 pub use ordering::slo_ttft;

@@ -16,7 +16,7 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::arrival::Arrival;
 use super::band::BandUsage;
-use super::gate::{Gate, Load};
+use super::gate::{Gate, Load, Rivals};
 use super::limit::Queued;
 use super::observer::Observer;
 use super::outcome::{GateDecision, Outcome, Rejection};
@@ -288,6 +288,11 @@ impl Controller {
     /// From now on this much waits at other replicas; see [`Gate::set_elsewhere`].
     pub fn set_elsewhere(&self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
         self.state.lock().gate.set_elsewhere(waiting);
+    }
+
+    /// These are the other replicas from now on; see [`Gate::set_rivals`].
+    pub fn set_rivals(&self, rivals: Rivals) {
+        self.state.lock().gate.set_rivals(rivals);
     }
 
     /// Whether requests wait, as it changes.

@@ -2,5 +2,6 @@
 
 mod model;
 mod pool;
+mod rivals;
 mod shell;
 mod vectors;

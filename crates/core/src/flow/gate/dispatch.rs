@@ -8,6 +8,8 @@
 //! 2. The flow. The band's fairness policy chooses among the tenants that wait in it.
 //! 3. The request. The band's ordering policy says which request of the flow comes first.
 //!
+//! Where other replicas release into the same pool, the last places are left to one replica after the other (`rivals`).
+//!
 //! Then the pool is judged again, with the released request counted, and the next release is searched for. Example: two
 //! bands, 0 with a ceiling of 1.0 and −1 with a ceiling of 0.8. At a saturation of 0.9 requests of band 0 go; when band
 //! 0 is empty the search stops at band −1, because 0.9 is over its ceiling.
@@ -25,8 +27,8 @@ const NEXT_TURN: Duration = Duration::from_millis(1);
 
 /// The result of the search for a request to release.
 enum Found {
-    /// This request may go.
-    Request(u32),
+    /// This request may go, until the pool is as full as this.
+    Request(u32, f64),
     /// The pool is too full for the band of this rank.
     Held(usize),
     /// All bands are open and empty.
@@ -56,8 +58,16 @@ impl Gate {
             let fill = load.fill(self.unplaced, now);
             self.ceilings.write(fill.gating, self.ledger.priorities(), &mut self.written);
             match self.search(fill.gating) {
-                Found::Request(index) => self.release_one(index, at, decisions),
+                Found::Request(index, ceiling) => {
+                    if let Some(due) = self.leaves_to_others(index, ceiling, at, now, load) {
+                        self.retry = Some(due);
+                        return;
+                    }
+                    self.release_one(index, at, decisions);
+                    self.reserve.released(at);
+                }
                 Found::Held(rank) => {
+                    self.reserve.held();
                     if self.ceilings.alternates(fill.gating) {
                         self.retry = Some(later(at, NEXT_TURN));
                     }
@@ -76,10 +86,24 @@ impl Gate {
                 return Found::Held(rank);
             }
             if let Some(index) = self.ledger.next_in(rank) {
-                return Found::Request(index);
+                return Found::Request(index, *ceiling);
             }
         }
         Found::Nothing
+    }
+
+    /// When the request may go if other replicas come first; `None` for at once.
+    fn leaves_to_others(
+        &mut self,
+        index: u32,
+        ceiling: f64,
+        at: Nanos,
+        now: Instant,
+        load: &dyn Load,
+    ) -> Option<Nanos> {
+        let item = self.ledger.item(index)?;
+        let fill = |unplaced| load.fill(unplaced, now).gating;
+        self.reserve.waits(item.enqueued, item.tokens, ceiling, self.unplaced, at, fill)
     }
 
     fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<GateDecision>) {
