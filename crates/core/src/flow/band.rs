@@ -30,6 +30,8 @@ pub(super) struct Band {
     pub(super) priority: i32,
     pub(super) settings: BandSettings,
     pub(super) queued: Queued,
+    /// The requests that wait in this band at other replicas: they fill the same bounds.
+    pub(super) elsewhere: Queued,
     /// Nobody wants the band any more; it goes when it is empty.
     pub(super) retiring: bool,
     pub(super) flows: Flows,
@@ -45,6 +47,7 @@ impl Band {
             turn: Turn::new(&settings.fairness),
             settings,
             queued: Queued::default(),
+            elsewhere: Queued::default(),
             retiring: false,
             flows: Flows::default(),
             everyone: "".into(),
@@ -60,10 +63,10 @@ impl Band {
         }
     }
 
-    /// The bound of the band that leaves no room for a body of `bytes` while this much waits in it at other replicas;
-    /// `None` if there is room.
-    pub(super) fn full(&self, bytes: u64, elsewhere: Queued) -> Option<Full> {
-        self.queued.plus(elsewhere).full(
+    /// The bound of the band that leaves no room for a body of `bytes`; `None` if there is room. What waits at other
+    /// replicas counts.
+    pub(super) fn full(&self, bytes: u64) -> Option<Full> {
+        self.queued.plus(self.elsewhere).full(
             bytes,
             Some(self.settings.max_requests),
             Some(self.settings.max_bytes),

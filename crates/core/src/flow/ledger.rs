@@ -76,8 +76,7 @@ impl Ledger {
             Some(Full::Bytes(bound)) => return Err(full(QueueBound::Bytes(bound))),
             None => {}
         }
-        let elsewhere = self.elsewhere.get(&band.priority).copied().unwrap_or_default();
-        match band.full(arrival.size, elsewhere) {
+        match band.full(arrival.size) {
             Some(Full::Requests(bound)) => return Err(full(QueueBound::BandRequests(bound))),
             Some(Full::Bytes(bound)) => return Err(full(QueueBound::BandBytes(bound))),
             None => {}
@@ -119,11 +118,15 @@ impl Ledger {
     pub(super) fn set_elsewhere(&mut self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
         self.elsewhere = waiting.into_iter().collect();
         self.elsewhere_sum = self.elsewhere.values().fold(Queued::default(), |sum, one| sum.plus(*one));
+        for band in self.bands.iter_mut().flatten() {
+            band.elsewhere = self.elsewhere.get(&band.priority).copied().unwrap_or_default();
+        }
     }
 
-    /// Takes a request out of all lists; `served` if it is released. Returns what it was.
-    pub(super) fn take(&mut self, index: u32, served: bool) -> Option<Item> {
-        let item = self.items.get(index).copied()?;
+    /// Takes a request out of all lists; `served` if it is released. It returns nothing: copying the request out costs
+    /// more than the callers save, who read from [`Ledger::item`] what they need.
+    pub(super) fn take(&mut self, index: u32, served: bool) {
+        let Some(item) = self.items.get(index).copied() else { return };
         self.waits.remove(&mut self.items, index, item.wait);
         self.queued.subtract(item.size, item.tokens);
         let mut retired = false;
@@ -135,7 +138,6 @@ impl Ledger {
         if retired {
             self.drop_retired();
         }
-        Some(item)
     }
 
     /// The request in this place.
@@ -271,7 +273,9 @@ impl Ledger {
         {
             self.sessions.push(Sessions::new(parameters.clone()));
         }
-        let band = Some(Band::new(priority, settings));
+        let mut band = Band::new(priority, settings);
+        band.elsewhere = self.elsewhere.get(&priority).copied().unwrap_or_default();
+        let band = Some(band);
         let slot = self.bands.iter().position(Option::is_none).unwrap_or(self.bands.len());
         match self.bands.get_mut(slot) {
             Some(free) => *free = band,

@@ -75,6 +75,8 @@ pub(super) struct Waits {
     groups: Vec<Group>,
     free: Vec<u32>,
     by_ttl: HashMap<Option<Duration>, u32>,
+    /// The group of the default wait, which most requests have and which is never dropped.
+    default_group: Option<u32>,
     /// Deadline of the head of each group that has one.
     due: BTreeSet<(Nanos, u32)>,
     empty: bool,
@@ -98,6 +100,7 @@ impl Waits {
             groups: Vec::new(),
             free: Vec::new(),
             by_ttl: HashMap::new(),
+            default_group: None,
             due: BTreeSet::new(),
             empty: false,
             since: 0,
@@ -119,6 +122,13 @@ impl Waits {
 
     /// The group of `ttl`.
     pub(super) fn group(&mut self, ttl: Option<Duration>) -> u32 {
+        match self.default_group {
+            Some(index) if ttl == self.default_ttl => index,
+            _ => self.find_or_add_group(ttl),
+        }
+    }
+
+    fn find_or_add_group(&mut self, ttl: Option<Duration>) -> u32 {
         let full = self.by_ttl.len() >= WAITS && !self.by_ttl.contains_key(&ttl);
         let ttl = if full { self.default_ttl } else { ttl };
         if let Some(index) = self.by_ttl.get(&ttl) {
@@ -131,6 +141,9 @@ impl Waits {
             None => self.groups.push(group),
         }
         self.by_ttl.insert(ttl, index);
+        if ttl == self.default_ttl {
+            self.default_group = Some(index);
+        }
         index
     }
 

@@ -40,6 +40,13 @@ impl Ceilings {
     /// - soft reflective: 1 for the first band; for the others with `r = 1 - i * s / (N - 1)`: 1 while `s < r`, 0 from
     ///   `s >= 1`, and in between 1 at every `max(1, round(s / (1 - s)))`-th call, else 0.
     pub fn write(&mut self, saturation: f64, priorities: &[i32], ceilings: &mut Vec<f64>) {
+        // The rule: fixed ceilings that stand there already.
+        if let UsageLimit::Static { threshold } = self.limit
+            && ceilings.len() == priorities.len()
+            && ceilings.iter().all(|ceiling| ceiling.to_bits() == threshold.to_bits())
+        {
+            return;
+        }
         ceilings.clear();
         let last = priorities.len().saturating_sub(1) as f64;
         match self.limit {

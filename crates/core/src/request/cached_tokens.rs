@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use smallvec::SmallVec;
 
-use super::member_rewrite::{MemberRewrite, Replace};
+use super::member_rewrite::{MemberRewrite, Pieces, Replace};
 use super::object::{Edits, JsonObject};
 use super::skim::Shape;
 use super::types::Api;
@@ -74,17 +74,20 @@ impl Replace for Count {
         LONGEST
     }
 
-    fn replace(&mut self, usage: &[u8], document: u32, _end: usize) -> Option<SmallVec<[Bytes; 3]>> {
+    fn replace(&mut self, usage: &[u8], document: u32, _end: usize, pieces: &mut Pieces) -> bool {
         if std::mem::replace(&mut self.document, document) != document {
             self.written = 0;
         }
         self.written += 1;
-        (self.written <= MOST).then(|| self.rewritten(usage)).flatten()
+        let rewritten = (self.written <= MOST).then(|| self.rewritten(usage)).flatten();
+        let replaces = rewritten.is_some();
+        pieces.extend(rewritten.into_iter().flatten());
+        replaces
     }
 }
 
 impl Count {
-    fn rewritten(&self, usage: &[u8]) -> Option<SmallVec<[Bytes; 3]>> {
+    fn rewritten(&self, usage: &[u8]) -> Option<Pieces> {
         let (Place::Usage(name) | Place::Details(name)) = self.place;
         let object = JsonObject::read(Bytes::copy_from_slice(usage), &[name]).ok()?;
         let count = self.cached.to_string();

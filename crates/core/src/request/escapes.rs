@@ -35,7 +35,11 @@ pub(super) fn decode_text(raw: &[u8]) -> Cow<'_, str> {
 
 /// `text` as a JSON string with its quotes.
 pub(super) fn encode(text: &str) -> Vec<u8> {
-    serde_json::Value::from(text).to_string().into_bytes()
+    let mut out = Vec::with_capacity(text.len() + 2);
+    // Writing text to memory cannot fail.
+    let written = serde_json::to_writer(&mut out, text);
+    debug_assert!(written.is_ok(), "a string is always JSON");
+    out
 }
 
 /// Appends what lies between the quotes of a JSON string in the one spelling that all its spellings share: nothing is

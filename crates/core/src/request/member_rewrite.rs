@@ -12,14 +12,18 @@ use super::skim::{Edge, Shape, Skim, WantedMembers};
 use super::sse::{Lines, Part};
 use super::types::Api;
 
+/// Pieces of a body in their order.
+pub(super) type Pieces = SmallVec<[Bytes; 3]>;
+
 /// Says what a value becomes.
 pub(super) trait Replace {
     /// Bytes of the longest value that may be replaced; a longer one is let through.
     fn longest(&self) -> usize;
 
-    /// What stands in place of `value`, written as it came; `None` leaves it. `document` is the number of the JSON
-    /// document, and the value ends at offset `end` of the chunk.
-    fn replace(&mut self, value: &[u8], document: u32, end: usize) -> Option<SmallVec<[Bytes; 3]>>;
+    /// Appends to `pieces` what stands in place of `value`, which is written as it came. False leaves the value; then
+    /// nothing is appended. `document` is the number of the JSON document, and the value ends at offset `end` of the
+    /// chunk.
+    fn replace(&mut self, value: &[u8], document: u32, end: usize, pieces: &mut Pieces) -> bool;
 }
 
 /// Follows a response and finds the member.
@@ -59,7 +63,7 @@ impl MemberRewrite {
     }
 
     /// Takes the next chunk and returns what can go out now.
-    pub(super) fn feed(&mut self, chunk: &Bytes, by: &mut impl Replace) -> SmallVec<[Bytes; 3]> {
+    pub(super) fn feed(&mut self, chunk: &Bytes, by: &mut impl Replace) -> Pieces {
         let mut out = Outgoing::of(chunk);
         if let Some(lines) = self.lines.take() {
             self.lines = Some(self.feed_lines(lines, &mut out, by));
@@ -139,17 +143,18 @@ impl MemberRewrite {
         match std::mem::replace(&mut self.pending, Pending::Nothing) {
             Pending::Here(start) => {
                 let value = out.chunk.get(start..end).unwrap_or_default();
-                if let Some(new) = by.replace(value, document, end) {
-                    out.through(start);
-                    out.pieces.extend(new);
+                let before = out.mark();
+                out.through(start);
+                if by.replace(value, document, end, &mut out.pieces) {
                     out.settled = end;
+                } else {
+                    out.back_to(before);
                 }
             }
             Pending::Held(mut held) => {
                 held.extend_from_slice(out.chunk.get(..end).unwrap_or_default());
-                match by.replace(&held, document, end) {
-                    Some(new) => out.pieces.extend(new),
-                    None => out.pieces.push(Bytes::from(held)),
+                if !by.replace(&held, document, end, &mut out.pieces) {
+                    out.pieces.push(Bytes::from(held));
                 }
                 out.settled = end;
             }

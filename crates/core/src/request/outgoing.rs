@@ -25,6 +25,17 @@ impl<'c> Outgoing<'c> {
         }
     }
 
+    /// The state that [`Outgoing::back_to`] goes back to.
+    pub(super) fn mark(&self) -> (usize, usize) {
+        (self.pieces.len(), self.settled)
+    }
+
+    /// Takes back what was decided since the mark.
+    pub(super) fn back_to(&mut self, (pieces, settled): (usize, usize)) {
+        self.pieces.truncate(pieces);
+        self.settled = settled;
+    }
+
     /// Puts spaces in place of the chunk up to `to`.
     pub(super) fn blank(&mut self, to: usize) {
         if self.settled < to {

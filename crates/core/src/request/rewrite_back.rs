@@ -4,7 +4,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 
 use super::escapes;
-use super::member_rewrite::{MemberRewrite, Replace};
+use super::member_rewrite::{MemberRewrite, Pieces, Replace};
 use super::skim::Shape;
 use super::types::Api;
 
@@ -104,9 +104,12 @@ impl Replace for Names {
         self.target.len() * LONGEST_ESCAPE + 2
     }
 
-    fn replace(&mut self, quoted: &[u8], document: u32, end: usize) -> Option<SmallVec<[Bytes; 3]>> {
+    fn replace(&mut self, quoted: &[u8], document: u32, end: usize, pieces: &mut Pieces) -> bool {
         let replaces = self.is_target(quoted) && self.may_replace(quoted.len(), document, end);
-        replaces.then(|| SmallVec::from_iter([self.replacement.clone()]))
+        if replaces {
+            pieces.push(self.replacement.clone());
+        }
+        replaces
     }
 }
 

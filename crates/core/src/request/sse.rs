@@ -123,6 +123,12 @@ impl Lines {
                 *at += 1;
                 return Some(self.line_ends(byte));
             }
+            // The rule: a line of data, whose field is not cut.
+            if self.place == Place::Start && chunk.get(*at..).is_some_and(|rest| rest.starts_with(DATA)) {
+                self.place = Place::DataValue;
+                *at += DATA.len();
+                continue;
+            }
             let passed = |name: &[u8], seen: usize| name.get(seen) == Some(&byte);
             self.place =
                 match self.place {

@@ -20,6 +20,7 @@ use super::{Gate, Load};
 use crate::flow::ledger::waited;
 use crate::flow::ordering::{Nanos, later};
 use crate::flow::outcome::{GateDecision, Rejection};
+use crate::flow::queue::Item;
 use crate::flow::saturation::Fill;
 
 /// Time until a band that is held by turns is looked at again.
@@ -108,19 +109,20 @@ impl Gate {
 
     fn release_one(&mut self, index: u32, at: Nanos, decisions: &mut Vec<GateDecision>) {
         let ticket = self.ledger.ticket(index);
-        if self.ledger.has_sessions()
-            && let Some((band, flow)) = self.ledger.item(index).map(|item| (item.band, item.flow))
-        {
+        let Some(&Item { band, flow, priority, tokens, enqueued, .. }) = self.ledger.item(index) else {
+            return;
+        };
+        if self.ledger.has_sessions() {
             self.ledger.take_turn(band, flow, at);
         }
-        let Some(item) = self.ledger.take(index, true) else { return };
+        self.ledger.take(index, true);
         self.in_flight += 1;
         self.unplaced.requests += 1;
-        self.unplaced.tokens = self.unplaced.tokens.saturating_add(item.tokens);
+        self.unplaced.tokens = self.unplaced.tokens.saturating_add(tokens);
         if let Some(evictor) = &mut self.evictor {
-            evictor.track(ticket, item.priority, at);
+            evictor.track(ticket, priority, at);
         }
-        decisions.push(GateDecision::Release { ticket, waited: waited(item.enqueued, at) });
+        decisions.push(GateDecision::Release { ticket, waited: waited(enqueued, at) });
     }
 
     pub(super) fn reject(
@@ -131,7 +133,8 @@ impl Gate {
         decisions: &mut Vec<GateDecision>,
     ) {
         let ticket = self.ledger.ticket(index);
-        let enqueued = self.ledger.take(index, false).map_or(at, |item| item.enqueued);
+        let enqueued = self.ledger.item(index).map_or(at, |item| item.enqueued);
+        self.ledger.take(index, false);
         decisions.push(GateDecision::Reject { ticket, rejection, waited: waited(enqueued, at) });
     }
 
