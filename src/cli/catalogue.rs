@@ -11,12 +11,12 @@ use crate::plugins::Registry;
 /// Flags of `plugins`.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct PluginsArgs {
-    /// Plugin type to explain; without it all are listed
+    /// Plugin type to explain. Without a name, all types are listed
     #[arg(value_name = "NAME")]
     name: Option<String>,
 }
 
-/// Prints the list of types, or what there is to know of one.
+/// Prints the list of types, or the page of one type.
 pub(super) fn plugins(args: &PluginsArgs, registry: Registry) -> ExitCode {
     match args.name.as_deref().map(|name| explain_plugin(registry, name)) {
         None => print(&list_plugins(registry)),
@@ -33,7 +33,7 @@ pub(super) fn schema(registry: Registry) -> ExitCode {
     print(&json_schema(registry))
 }
 
-/// Prints to standard output. Nobody left to read is no fault.
+/// Prints to standard output. A reader that has closed the pipe is not an error.
 pub(super) fn print(text: &str) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -23,7 +23,7 @@ use crate::plugins::{REGISTRY, Registry};
 /// Flags of `check`.
 #[derive(Args, Clone, Debug, Default)]
 pub(super) struct CheckArgs {
-    /// Plugin types that a configuration may name; no flag.
+    /// Plugin types that a configuration may name. This field is not a flag.
     #[arg(skip)]
     pub(super) registry: Option<Registry>,
     /// Configuration file (YAML or JSON)
@@ -32,13 +32,13 @@ pub(super) struct CheckArgs {
     /// Configuration as text
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     pub(super) config_text: String,
-    /// Endpoints file of file discovery (YAML or JSON); without a configuration it is checked alone
+    /// Endpoints file of file discovery (YAML or JSON). Without a configuration, only this file is checked
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub(super) endpoints_file: String,
-    /// Running model server, as `http://HOST:PORT`: compares the size of its cache's blocks with the configured one
+    /// Running model server, as http://HOST:PORT. The size of its cache blocks is compared with the configured size
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
     pub(super) url: String,
-    /// Accept plugin types that may still change
+    /// Accept plugin types of Alpha stability, which may still change
     #[arg(long, action = clap::ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub(super) allow_experimental_plugins: bool,
 }

@@ -18,29 +18,29 @@ use crate::decisions::{DecisionView, ListView};
 /// Flags of `explain`.
 #[derive(Args, Clone, Debug)]
 pub(super) struct ExplainArgs {
-    /// Id of the request, as in its header x-request-id
+    /// Id of the request, as its header x-request-id has it
     #[arg(value_name = "REQUEST-ID", required_unless_present_any = ["last", "slowest", "refused", "request"])]
     id: Option<String>,
     /// Explain the last request that was decided
     #[arg(long, conflicts_with_all = ["id", "slowest", "refused"])]
     last: bool,
-    /// Explain the slowest request that is kept
+    /// Explain the slowest request that has a record
     #[arg(long, conflicts_with_all = ["id", "refused"])]
     slowest: bool,
     /// Explain the last request that was refused
     #[arg(long, conflicts_with = "id")]
     refused: bool,
-    /// Explain what a request would get that nobody sends. The file holds {path, headers, body} in JSON, or a body
-    /// alone; - reads standard input
+    /// Explain where a request would go, without sending it. The file holds {path, headers, body} in JSON, or only a
+    /// body. - reads standard input
     #[arg(long, value_name = "FILE", conflicts_with_all = ["id", "last", "slowest", "refused"])]
     request: Option<PathBuf>,
-    /// Say why this endpoint was not picked: its name, NAMESPACE/NAME or ADDRESS:PORT
+    /// Say why this endpoint was not picked. ENDPOINT is a name, NAMESPACE/NAME or ADDRESS:PORT
     #[arg(long, value_name = "ENDPOINT")]
     why_not: Option<String>,
     /// Print the record as JSON
     #[arg(long)]
     json: bool,
-    /// Most candidates that are shown
+    /// Largest number of candidates to show
     #[arg(long, value_name = "N", default_value_t = 20)]
     rows: usize,
     #[command(flatten)]

@@ -17,7 +17,7 @@ use crate::transport::PROXIES;
 #[derive(Args, Clone, Debug)]
 #[command(next_help_heading = "Serving")]
 pub struct ServeFlags {
-    /// Plugin types that a configuration may name. It is no flag.
+    /// Plugin types that a configuration may name. This field is not a flag.
     #[arg(skip = REGISTRY)]
     pub(super) registry: Registry,
     /// Port of the ext_proc service. With 0 the system chooses a port.
@@ -38,11 +38,11 @@ pub struct ServeFlags {
     /// Print a line `SERVICE ADDRESS` on standard output for each port, once all ports listen.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true")]
     pub print_addresses: bool,
-    /// How long new streams are still served after SIGTERM. The drain ends earlier when nothing is open, and with 0s
-    /// at once.
+    /// How long Pointsman still serves new streams after SIGTERM. The drain ends earlier when no stream and no
+    /// connection is open. 0s ends it at once.
     #[arg(long, default_value = "30s", value_parser = duration)]
     pub drain_timeout: Duration,
-    /// How long open streams may take to end after the drain. Then they are cut off.
+    /// How long open streams may take to end after the drain. Pointsman cuts off the rest.
     #[arg(long, default_value = "90s", value_parser = duration)]
     pub linger_timeout: Duration,
     /// Accepted for the sake of the reference's command lines. The ext_proc port always has the health service too.
@@ -65,18 +65,18 @@ pub struct ServeFlags {
     /// Most streams that are open at once. Requests beyond it are refused with 503. 0 means no bound.
     #[arg(long, default_value_t = 100_000)]
     pub max_concurrent_streams: u64,
-    /// How long a stream may carry no message before it is ended. 0s means for ever.
+    /// How long a stream may carry no message before Pointsman ends it. 0s means no bound.
     #[arg(long, default_value = "1h", value_parser = duration)]
     pub stream_idle_timeout: Duration,
-    /// Most connections that are open at once on the ext_proc port. For a new one beyond it, the connection that has
-    /// been idle longest is closed.
+    /// Most connections that are open at once on the ext_proc port. A further connection closes the one that has been
+    /// idle longest.
     #[arg(long, default_value_t = PROXIES)]
     pub max_connections: usize,
-    /// How long a connection of any port may be silent before TCP and a ping of HTTP/2 ask its client for an answer.
-    /// With 0s nothing asks.
+    /// How long a connection of any port may be silent before a TCP probe and an HTTP/2 ping ask whether the client is
+    /// alive. 0s switches the probes off.
     #[arg(long, default_value = "20s", value_parser = duration)]
     pub keepalive_interval: Duration,
-    /// How long that answer may take. Then the connection is closed, and everything that its requests held is free.
+    /// How long the answer to such a probe may take. Then the connection is closed, and its requests end.
     #[arg(long, default_value = "10s", value_parser = duration)]
     pub keepalive_timeout: Duration,
     /// Request body mode of proxies that do not say which mode they use: full-duplex-streamed, streamed, buffered,
@@ -106,11 +106,11 @@ pub struct ServeFlags {
     #[arg(long, value_delimiter = ',', help_heading = "TLS")]
     pub tls_cipher_suites: Vec<String>,
 
-    /// Configuration file: an EndpointPickerConfig in YAML or JSON. Without it the built-in default holds.
+    /// Configuration file: an EndpointPickerConfig in YAML or JSON. Without this flag the built-in default is in force.
     #[arg(long, default_value = "", help_heading = "Configuration")]
     pub config_file: String,
-    /// Take over changes of the configuration file while serving. With false a change counts at SIGHUP, at a POST to
-    /// /-/reload, and at the next start.
+    /// Take over changes of the configuration file while serving. With false, a change takes effect at SIGHUP, at a
+    /// POST to /-/reload, and at the next start.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Configuration")]
     pub watch_config_file: bool,
     /// Configuration as text, in place of --config-file.
@@ -119,8 +119,8 @@ pub struct ServeFlags {
     /// Allow plugin types of Alpha stability, which may still change.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
     pub allow_experimental_plugins: bool,
-    /// Start without the plugins whose type this version does not have yet. Otherwise such a configuration ends the
-    /// start.
+    /// Start without the plugins whose type this version does not have yet. Without this flag, Pointsman does not start
+    /// with such a configuration.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Configuration")]
     pub allow_missing_plugins: bool,
     /// Feature gates as NAME, NAME=true or NAME=false, separated by commas. They override the gates of the
@@ -153,27 +153,28 @@ pub struct ServeFlags {
     /// Ports of each selected pod, separated by commas. Needs --endpoint-selector.
     #[arg(long, value_delimiter = ',', help_heading = "Pool")]
     pub endpoint_target_ports: Vec<u16>,
-    /// Elect a leader among several replicas. Only the leader says that it is ready, and the others stand by.
+    /// Elect a leader among several replicas. Only the leader reports that it is ready, and the others stand by.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Pool")]
     pub ha_enable_leader_election: bool,
     /// How long a leader may be silent before another replica takes its place. At least 3s.
     #[arg(long, default_value = "15s", value_parser = duration, help_heading = "Pool")]
     pub ha_lease_duration: Duration,
-    /// Label KEY=VALUE that the leader puts on its own pod and takes from every other pod, so that a Service can select
-    /// the leader. Empty means none.
+    /// Label KEY=VALUE that the leader puts on its own pod and removes from every other pod, so that a Service can
+    /// select the leader. Empty means none.
     #[arg(long, default_value = "", help_heading = "Pool")]
     pub ha_leader_label: String,
 
-    /// Choose among the whole pool, whatever subset the proxy asks for.
+    /// Choose among the whole pool, and ignore the subset that the proxy asks for.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub disable_endpoint_subset_filter: bool,
-    /// Leave out endpoints whose metrics port does not answer, as long as the port of another endpoint answers.
+    /// Leave out endpoints whose metrics port does not answer, while the port of another endpoint answers.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub avoid_unreachable: bool,
     /// Send the scores of all candidates as dynamic metadata.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
     pub emit_endpoint_scores: bool,
-    /// Memory for records of decisions, as a quantity. `pointsman explain` and /debug/decisions show them. 0 keeps none.
+    /// Memory for records of decisions, as a quantity. `pointsman explain` and /debug/decisions show them. 0 keeps
+    /// none.
     #[arg(long, default_value = "32Mi", value_parser = bytes, help_heading = "Requests")]
     pub decision_records: u64,
     /// Tell clients in the response header x-pointsman-decision which endpoint was picked, its score, its margin, the
@@ -188,8 +189,8 @@ pub struct ServeFlags {
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
     pub model_rewrite_header: bool,
 
-    /// Most responses and conversations whose model server is remembered. Requests that refer to one of them go to that
-    /// server. 0 remembers none.
+    /// Most responses and conversations whose model server Pointsman remembers. A request that refers to one of them
+    /// goes to that server. 0 remembers none.
     #[arg(long, default_value_t = 100_000, help_heading = "Requests")]
     pub max_response_bindings: usize,
 
@@ -206,7 +207,7 @@ pub struct ServeFlags {
     /// Age from which an endpoint's metrics count as stale.
     #[arg(long, default_value = "2s", value_parser = duration, help_heading = "Model server metrics")]
     pub metrics_staleness_threshold: Duration,
-    /// Ask model servers for the needed series alone, where the server can filter its page.
+    /// Ask a model server only for the needed series, if it can filter its metrics page.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Model server metrics")]
     pub filtered_scrapes: bool,
     /// Largest metrics page of a model server that is read, as a quantity.
@@ -221,8 +222,8 @@ pub struct ServeFlags {
     #[arg(long, default_value = "10Mi", value_parser = bytes, help_heading = "Logs and traces")]
     pub max_metrics_bytes: u64,
 
-    /// Most fairness ids with a label of their own on the metrics page, up to 10000. The others count as `other`, and
-    /// with 0 all do.
+    /// Most fairness ids with a label of their own on the metrics page, up to 10000. The other ids count as `other`.
+    /// With 0 all ids do.
     #[arg(long, default_value_t = 1000, help_heading = "Logs and traces")]
     pub fairness_id_metric_label_limit: u32,
 
@@ -251,19 +252,20 @@ pub struct ServeFlags {
     /// Accepted for the sake of the reference's command lines, without effect.
     #[arg(long, hide = true)]
     pub zap_time_encoding: Option<String>,
-    /// Take part in traces. The OTEL_ variables of the environment set up where spans go.
+    /// Take part in traces. The environment variables OTEL_… say where spans go.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Logs and traces")]
     pub tracing: bool,
 
-    /// Other replicas as HOST:PORT, separated by commas. A DNS name stands for all its addresses, and this replica may be
-    /// among them. The replicas of one pool tell each other what they have under way.
+    /// Other replicas as HOST:PORT, separated by commas. A DNS name stands for all its addresses, and this replica may
+    /// be among them. The replicas of one pool report to each other their requests in flight and where prompts went.
     #[arg(long, value_delimiter = ',', help_heading = "Peers")]
     pub peers: Vec<PeerName>,
-    /// Headless Service whose pods are the other replicas, in the namespace of the pool. Needs Kubernetes; --peers names
-    /// replicas without it.
+    /// Headless Service whose pods are the other replicas, in the namespace of the pool. Needs Kubernetes; --peers
+    /// names replicas without it.
     #[arg(long, default_value = "", help_heading = "Peers")]
     pub peer_service: String,
-    /// Port on which peers follow this replica. It opens with --peers or --peer-service alone. With 0 the system chooses a port.
+    /// Port on which peers follow this replica. The port opens only with --peers or --peer-service. With 0 the system
+    /// chooses a port.
     #[arg(long, default_value_t = 9006, help_heading = "Peers")]
     pub peer_port: u16,
     /// Folder with tls.crt, tls.key and ca.crt for the connections between replicas. Each end checks the other's
@@ -273,11 +275,11 @@ pub struct ServeFlags {
     /// DNS name that the certificate of every replica carries.
     #[arg(long, default_value = "pointsman-peers", help_heading = "Peers")]
     pub peer_tls_name: String,
-    /// Connect replicas in plaintext, without knowing who they are. Otherwise --peers needs --peer-cert-dir.
+    /// Connect replicas in plaintext, without checking who they are. Without this flag, --peers needs --peer-cert-dir.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Peers")]
     pub peer_plaintext: bool,
-    /// Folder in which a replica that ends leaves what it knows of prompts and sessions, for the next one that starts
-    /// there within 15 minutes.
+    /// Folder for a file with this replica's knowledge of prompts and sessions. The replica writes the file when it
+    /// ends, and a replica that starts within 15 minutes reads it.
     #[arg(long, default_value = "", help_heading = "Peers")]
     pub state_dir: String,
 
@@ -291,14 +293,14 @@ pub struct ServeFlags {
     /// File with the authorities of client certificates for the metrics port. Needs --metrics-cert-dir.
     #[arg(long, default_value = "", help_heading = "Metrics port")]
     pub metrics_client_ca_file: String,
-    /// Allow any address to change the log level. Otherwise only loopback addresses may, where clients do not say who
-    /// they are.
+    /// Allow any address to change the log level and to reload the configuration. Without this flag, only loopback
+    /// addresses may if the metrics port asks for no token.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
     pub remote_log_level: bool,
     /// Count ext_proc streams by outcome, and measure how long they take.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]
     pub enable_grpc_stream_metrics: bool,
-    /// Accepted for the sake of the reference's command lines. A profile of a Go program does not exist here.
+    /// Accepted for the sake of the reference's command lines. Pointsman is not a Go program and has no such profile.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", hide = true)]
     pub enable_pprof: bool,
 }
@@ -325,7 +327,7 @@ fn verbosity(text: &str) -> Result<i32, String> {
 }
 
 fn bytes(text: &str) -> Result<u64, String> {
-    // One trailing B, as in 10MiB, is no part of a Kubernetes quantity.
+    // A trailing B, as in 10MiB, is not part of a Kubernetes quantity.
     scalar::quantity(text.strip_suffix(['B', 'b']).unwrap_or(text))
 }
 

@@ -59,8 +59,9 @@ pub use flags::{MessageSize, ServeFlags};
 #[command(
     name = "pointsman",
     version,
-    about = "Endpoint picker for LLM inference pools: Envoy asks, Pointsman picks the model server",
-    after_help = "Without a command, pointsman serves: see `pointsman serve --help` for its flags."
+    about = "Endpoint picker for LLM inference pools: Envoy asks, and Pointsman picks the model server for each request",
+    after_help = "Without a command, pointsman serves. `pointsman serve --help` lists the flags of serving.\n\
+                  The README has the first steps, and its list of pages says which page answers which question."
 )]
 struct Cli {
     #[command(subcommand)]
@@ -69,30 +70,30 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Serve ext_proc; what happens when no command is given.
+    /// Serve ext_proc. This is the default without a command.
     Serve(Box<ServeFlags>),
-    /// Split requests in front of a model server: prefill on one server, decode on another.
+    /// Stand in front of a model server and split requests: prefill on one server, decode on another.
     #[command(disable_help_flag = true)]
     Sidecar(SidecarArgs),
     /// Check a configuration without serving.
     Check(check::CheckArgs),
-    /// Say why a request went where it went.
+    /// Say why a request was sent to its model server, or why it was refused.
     Explain(Box<explain::ExplainArgs>),
-    /// Print a configuration in the form of today, with its comments.
+    /// Rewrite the former forms of a configuration into today's, and keep its comments.
     Migrate(migrate::MigrateArgs),
-    /// List the plugin types, or explain one.
+    /// List the plugin types, or explain one with its parameters.
     Plugins(catalogue::PluginsArgs),
     /// Print the JSON Schema of a configuration, with the parameters of every plugin type.
     Schema,
     /// Simulate vLLM servers.
     Sim(pointsman_sim::SimArgs),
-    /// Play request traces against simulated servers in virtual time, and compare configurations.
+    /// Compare configurations: play a request trace against simulated servers in virtual time.
     Simulate(Box<simulate::SimulateArgs>),
-    /// Show a real Envoy routing traffic through Pointsman to simulated servers.
+    /// Compare Pointsman with turns: a real Envoy, and four simulated servers.
     Demo(demo::DemoArgs),
 }
 
-/// Shown in the list of commands; its flags are read elsewhere.
+/// An entry in the list of commands. `sidecar::command` reads the flags.
 #[derive(Debug, Args)]
 struct SidecarArgs {
     #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
@@ -148,7 +149,7 @@ fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
         "Other commands: pointsman sidecar, check, explain, migrate, plugins, schema, sim, simulate, demo; each with --help.",
     );
     let command = ServeFlags::augment_args(command)
-        .about("Serves ext_proc: Envoy asks, Pointsman picks the model server")
+        .about("Serves ext_proc: Envoy asks, and Pointsman picks the model server for each request")
         .long_about(None)
         // As in Go, the last of several counts: charts append what the operator sets to what they set themselves.
         .args_override_self(true);

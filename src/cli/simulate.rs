@@ -22,75 +22,76 @@ const BETWEEN_LINES: Duration = Duration::from_secs(2);
 
 /// Plays a trace against simulated servers in virtual time, and compares configurations.
 ///
-/// The program's own code chooses: the parser, plugins, flow control and ledger that `serve` builds from the same
-/// configuration. The same seed gives the same result.
+/// The simulation decides with the parser, the plugins, the flow control and the ledger that `serve` builds from the
+/// same configuration. The same seed gives the same result.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SimulateArgs {
-    /// Trace file (Mooncake, Qwen-Bailian, Azure, BurstGPT), folder or file of agent sessions, or a made-up load: chat,
-    /// lora, batch, shared-server, slow-server, restarts, bursts
+    /// Trace file (Mooncake, Qwen-Bailian, Azure, BurstGPT), folder or file of agent sessions, or a generated load:
+    /// chat, lora, batch, shared-server, slow-server, restarts, bursts
     #[arg(long, value_name = "PATH|NAME")]
     trace: String,
-    /// Configuration file to compare; repeat for several. `recommended` is the recommended one, `round-robin` sends to
-    /// each server in turn. The reference's default always comes first, and the others are compared with it
+    /// Configuration file to compare; repeat the flag for several. `recommended` is config/recommended.yaml, and
+    /// `round-robin` sends to each server in turn. The reference's default always comes first, and the others are
+    /// compared with it
     #[arg(long, value_name = "PATH|NAME")]
     config: Vec<String>,
-    /// Servers
+    /// Number of simulated servers
     #[arg(long, default_value_t = 8, value_parser = values::servers)]
     servers: usize,
-    /// What the servers are like: h100-70b, h100-70b-tp8, a100-70b, a100-70b-tp8, demo
+    /// Kind of the simulated servers: h100-70b, h100-70b-tp8, a100-70b, a100-70b-tp8, demo
     #[arg(long, default_value = "h100-70b", value_parser = values::engine)]
     engine: &'static EngineProfile,
-    /// Multiple of the trace's rate, such as 1.5x; several with commas
+    /// Multiple of the trace's request rate, such as 1.5x; several values are separated by commas
     #[arg(long, default_value = "1x", value_delimiter = ',', value_parser = values::rate)]
     rate: Vec<f64>,
-    /// Seeds, which make repetitions
+    /// Number of repetitions, each with a seed of its own
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u64).range(1..=1000))]
     seeds: u64,
-    /// First seed
+    /// Seed of the first repetition
     #[arg(long, default_value_t = 0)]
     seed: u64,
-    /// Replicas of the picker, 1 to 64; several with commas, or a range such as 1..8, which doubles from one to the next
+    /// Replicas of the picker, 1 to 64. Several values are separated by commas; a range such as 1..8 means 1,2,4,8
     #[arg(long, default_value = "1", value_parser = values::replicas)]
     replicas: values::Counts,
-    /// Server that is gone from a time on, such as server=3@120s, or for a while: server=3@120s+30s
+    /// Server that fails: from a time on, such as server=3@120s, or for a while, such as server=3@120s+30s
     #[arg(long, value_name = "CONDITION", value_parser = conditions::fail)]
     fail: Vec<conditions::Conditions>,
-    /// Server that works at a multiple of its speed from a time on, such as server=3@60s:0.5
+    /// Server that changes its speed from a time on: server=3@60s:0.5 halves it
     #[arg(long, value_name = "CONDITION", value_parser = conditions::slow)]
     slow: Vec<conditions::Conditions>,
-    /// Server that others keep busy with this many requests from a time on, such as server=3@60s:48
+    /// Server that also serves other clients from a time on: server=3@60s:48 keeps 48 of their requests running
     #[arg(long, value_name = "CONDITION", value_parser = conditions::busy)]
     busy: Vec<conditions::Conditions>,
-    /// Time between two readings of a server's metrics; several with commas
+    /// Time between two readings of a server's metrics; several values are separated by commas
     #[arg(long, default_value = "50ms", value_delimiter = ',', value_parser = values::interval)]
     interval: Vec<Duration>,
-    /// Time from asking a server for its metrics until they are read
+    /// Time from the request for a server's metrics until they are read
     #[arg(long, default_value = "2ms", value_parser = values::duration)]
     latency: Duration,
-    /// Longest time by which that is longer, at random
+    /// Largest random addition to --latency
     #[arg(long, default_value = "3ms", value_parser = values::duration)]
     jitter: Duration,
-    /// Longest time to first token of a good answer
+    /// Time to first token up to which an answer counts as good
     #[arg(long, default_value = "5s", value_parser = values::duration)]
     slo_ttft: Duration,
-    /// Longest mean time between tokens of a good answer
+    /// Mean time between tokens up to which an answer counts as good
     #[arg(long, default_value = "200ms", value_parser = values::duration)]
     slo_tbt: Duration,
-    /// First requests of the trace that are played; 0 means all
+    /// Number of requests to play, from the start of the trace; 0 means all
     #[arg(long, default_value_t = 0)]
     requests: usize,
-    /// Length of a made-up load
+    /// Length of a generated load
     #[arg(long = "for", default_value = "10m", value_parser = values::length)]
     length: Duration,
     /// File for the report: one HTML page with plots
     #[arg(long, value_name = "PATH")]
     report: Option<PathBuf>,
-    /// File for the figures as JSON; `-` is standard output, instead of the table
+    /// File for the figures as JSON. With - the figures go to standard output in place of the table
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
 }
 
-/// Runs everything and writes what came out.
+/// Runs the experiments, and writes the table, the report and the figures.
 pub(super) fn run(args: &SimulateArgs, registry: Registry) -> ExitCode {
     match simulate(args, registry) {
         Ok(()) => ExitCode::SUCCESS,
@@ -145,7 +146,7 @@ fn workload(args: &SimulateArgs, seed: u64) -> anyhow::Result<Workload> {
     Ok(if args.requests == 0 { whole } else { whole.first(args.requests) })
 }
 
-/// A line now and then, for people who wait.
+/// Prints a line of progress every [`BETWEEN_LINES`].
 fn tell(told: &mut Instant, step: Step<'_>) {
     if told.elapsed() < BETWEEN_LINES {
         return;

@@ -9,15 +9,18 @@ use crate::generated::{keep, wrapped};
 const HEAD: &str = "# Refusals
 
 This page is made from the code by `make docs`. Pointsman answers a request itself when it cannot, or must not, send it
-on. Each section below has the name of a reason. The same name stands
+on. Each such answer has a reason, and each reason has a section below. To find the reason of a 429, a 503 or another
+error, look at one of these places:
 
-* in the answer's JSON, as `error.code` (the Anthropic API has a form without it, gRPC clients get `grpc-message`),
-* in `pointsman_extproc_refusals_total{reason=...}`,
-* in the log line of the request, from `-v 4`,
-* in Envoy's access log, as `%RESPONSE_CODE_DETAILS%`.
+* `error.code` in the answer's JSON (Anthropic's form has no such field, and gRPC clients get `grpc-message`);
+* `pointsman explain --refused`, which explains the last refused request with its load and its bounds;
+* `pointsman_extproc_refusals_total{reason=...}`, which counts all of them;
+* the log line of the request, from `-v 4` on;
+* Envoy's access log, as `%RESPONSE_CODE_DETAILS%`.
 
-Answers to overload and to an empty pool also carry the header `x-llm-d-request-dropped-reason`, and `retry-after` in
-seconds. The text of the answer, `error.message`, names the value at fault and the bound that was reached.
+An error without any of these comes from Envoy or from the model server. Answers to overload and to an empty pool also
+carry the header `x-llm-d-request-dropped-reason`, and `retry-after` in seconds. The text of the answer, `error.message`,
+names the value at fault and the bound that was reached.
 
 ## One event, its names
 
@@ -42,7 +45,7 @@ fn of(reason: Reason) -> Help {
             "Leave `requestHandler.parsers` out, so that all parsers are active, or add the parser of that path.",
         ),
         Reason::InvalidBody => help(
-            "The body is no JSON, or not the JSON that the path needs.",
+            "The body is not JSON, or not the JSON that the path needs.",
             "The message says where the body is at fault. Send the same body to a model server directly to compare.",
         ),
         Reason::ModelMissing => help(

@@ -6,51 +6,51 @@ use std::time::Duration;
 use super::config::{Role, SimConfig};
 use super::profile::EngineProfile;
 
-/// Simulated vLLM servers on local addresses.
+/// Simulate vLLM servers on local addresses.
 #[derive(Debug, Clone, clap::Args)]
 pub struct SimArgs {
     /// Address to listen on, unless --address is given.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     pub host: IpAddr,
-    /// First port of each address; 0 lets the system choose every port.
+    /// First port of each address. With 0 the system chooses every port.
     #[arg(long, default_value_t = 8000)]
     pub port: u16,
-    /// Servers on each address, on ports from --port on.
+    /// Number of servers on each address, on consecutive ports from --port on.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     pub count: u16,
-    /// Address to listen on; repeat for several.
+    /// Address to listen on, in place of --host; repeat the flag for several.
     #[arg(long)]
     pub address: Vec<IpAddr>,
-    /// Prints a line `NAME ADDRESS` on standard output for each server once all of them listen.
+    /// Print a line `NAME ADDRESS` on standard output for each server once all of them listen.
     #[arg(long)]
     pub print_addresses: bool,
-    /// Servers are called this, a hyphen, and their number from 0.
+    /// Beginning of the servers' names. A hyphen and a number from 0 follow.
     #[arg(long, default_value = "sim")]
     pub name_prefix: String,
 
-    /// Served name of the model; repeat for several, the first labels the metrics.
+    /// Served name of the model; repeat the flag for several. The first name labels the metrics.
     #[arg(long, default_value = "sim-model")]
     pub model: Vec<String>,
-    /// LoRA adapter, as NAME or NAME=PATH; repeat or separate by commas for several.
+    /// LoRA adapter, as NAME or NAME=PATH. Repeat the flag or separate by commas for several.
     #[arg(long, value_delimiter = ',')]
     pub lora_modules: Vec<String>,
-    /// LoRA adapters that fit one batch.
+    /// Most LoRA adapters in one batch.
     #[arg(long, default_value_t = 1, value_parser = at_least_one)]
     pub max_loras: usize,
 
-    /// Requests in one batch.
+    /// Most requests in one batch.
     #[arg(long, default_value_t = 64, value_parser = at_least_one)]
     pub max_num_seqs: usize,
-    /// Requests that may wait before further ones are answered with 503.
+    /// Most requests that wait. Further requests get a 503.
     #[arg(long, default_value_t = 1000)]
     pub max_waiting: usize,
-    /// Tokens in one step of the engine.
+    /// Most tokens in one step of the engine.
     #[arg(long, default_value_t = 8192, value_parser = at_least_one)]
     pub max_num_batched_tokens: usize,
     /// Tokens in a KV-cache block.
     #[arg(long, default_value_t = 16, value_parser = at_least_one)]
     pub block_size: usize,
-    /// KV-cache blocks of each engine.
+    /// Number of KV-cache blocks of each engine.
     #[arg(long, default_value_t = 16_384, value_parser = at_least_one)]
     pub num_gpu_blocks: usize,
     /// Prefill time of a prompt token that is not cached, in microseconds; may be a fraction.
@@ -63,11 +63,11 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 5.0, value_parser = duration_number)]
     pub first_token_base_ms: f64,
 
-    /// Measured engine to take sizes and step times from: h100-70b, h100-70b-tp8, a100-70b, a100-70b-tp8 or demo. The
-    /// flags of batch, steps, blocks and times have no effect then.
+    /// Engine whose measured sizes and step times the servers have: h100-70b, h100-70b-tp8, a100-70b, a100-70b-tp8 or
+    /// demo. The flags of batch, steps, blocks and times then have no effect.
     #[arg(long, value_parser = profile)]
     pub engine: Option<&'static EngineProfile>,
-    /// What the servers do in disaggregated serving; without it they have no KV connector.
+    /// Role of the servers in disaggregated serving. Without this flag they have no KV connector.
     #[arg(long, value_enum)]
     pub role: Option<Role>,
     /// Fixed part of the time to fetch a processed prompt, in milliseconds; may be a fraction.
@@ -77,13 +77,14 @@ pub struct SimArgs {
     #[arg(long, default_value_t = 5.0, value_parser = duration_number)]
     pub kv_transfer_us_per_token: f64,
 
-    /// API server processes to imitate: 2 gives the metrics page of several processes and an empty filtered one.
+    /// Number of API server processes to imitate. With 2 the metrics page is that of several processes, and a filtered
+    /// page is empty.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=2))]
     pub processes: u8,
-    /// Engines behind each server.
+    /// Number of engines behind each server.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=16))]
     pub data_parallel_size: u8,
-    /// Chooses the words of answers and the requests hit by an error rate.
+    /// Seed of the words of answers, and of the requests that an error rate hits.
     #[arg(long, default_value_t = 0)]
     pub seed: u64,
     /// Largest request body, in bytes.

@@ -21,10 +21,10 @@ const SERVERS: usize = 4;
 /// A real Envoy, this program and simulated model servers on this machine.
 #[derive(Debug, Clone, clap::Args)]
 pub(crate) struct DemoArgs {
-    /// The Envoy program.
+    /// The Envoy program: a path, or a name in PATH.
     #[arg(long, default_value = "envoy")]
     pub(crate) envoy: PathBuf,
-    /// Stops after the table instead of leaving everything running.
+    /// Stop after the table instead of leaving everything running.
     #[arg(long)]
     pub(crate) once: bool,
 }

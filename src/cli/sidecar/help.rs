@@ -2,7 +2,7 @@
 
 use super::flags::{FLAGS, Flag};
 
-/// The usage: what the command is, its flags, and those of earlier versions by name.
+/// The text of the usage: what the command does, its flags, and the names of flags of earlier versions.
 pub(super) fn help() -> String {
     let mut text = String::from(
         "Proxy in front of a model server that splits requests: prefill on one server, decode on another, images on a third\n\n\
@@ -11,10 +11,10 @@ pub(super) fn help() -> String {
     for flag in FLAGS.iter().filter(|flag| flag.deprecated.is_none()) {
         text.push_str(&line(flag));
     }
-    text.push_str("  --help\n      Print this.\n\nFlags of earlier versions:\n");
+    text.push_str("  --help\n      Print this text.\n\nFlags of earlier versions:\n");
     for flag in FLAGS {
         if let Some(today) = flag.deprecated {
-            text.push_str(&format!("  --{}\n      Today it is {today}.\n", flag.name));
+            text.push_str(&format!("  --{}\n      Deprecated. Today: {today}.\n", flag.name));
         }
     }
     text
