@@ -172,7 +172,17 @@ async fn reload(State(state): State<AdminState>, client: Option<Extension<Client
         return (StatusCode::FORBIDDEN, message).into_response();
     }
     let Some(reloading) = state.reloading.clone() else { return StatusCode::NOT_FOUND.into_response() };
-    match tokio::task::spawn_blocking(move || (reloading.reload)()).await {
+    // A reload occupies a thread, so that only one may wait for another.
+    let Ok(turn) = Arc::clone(&reloading.turns).try_acquire_owned() else {
+        let message = "a reload is under way, and one more waits for it\n";
+        return (StatusCode::TOO_MANY_REQUESTS, message).into_response();
+    };
+    let reloaded = tokio::task::spawn_blocking(move || {
+        let reloaded = (reloading.reload)();
+        drop(turn);
+        reloaded
+    });
+    match reloaded.await {
         Ok(reloaded) if reloaded.refused => {
             (StatusCode::UNPROCESSABLE_ENTITY, Json(reloaded.page)).into_response()
         }

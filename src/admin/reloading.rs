@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use serde_json::Value;
+use tokio::sync::Semaphore;
 
 /// What came of an attempt to take over a changed configuration.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,4 +21,18 @@ pub struct Reloading {
     pub show: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Takes it over; blocks while plugins are built.
     pub reload: Arc<dyn Fn() -> Reloaded + Send + Sync>,
+    pub(super) turns: Arc<Semaphore>,
+}
+
+/// Reloads that are under way or wait for one.
+const TURNS: usize = 2;
+
+impl Reloading {
+    /// Both.
+    pub fn new(
+        show: impl Fn() -> Value + Send + Sync + 'static,
+        reload: impl Fn() -> Reloaded + Send + Sync + 'static,
+    ) -> Self {
+        Self { show: Arc::new(show), reload: Arc::new(reload), turns: Arc::new(Semaphore::new(TURNS)) }
+    }
 }

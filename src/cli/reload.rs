@@ -46,7 +46,10 @@ pub(super) struct Reloader {
     following: Following,
     /// Where what a director starts shall run.
     runtime: Handle,
+    /// Held for as long as a reload takes.
     applied: Mutex<Applied>,
+    /// What pages and the loop look at; held for no longer than that.
+    shown: Mutex<Shown>,
 }
 
 impl Reloader {
@@ -61,8 +64,9 @@ impl Reloader {
         let director = Director::new(deciding.parts(plan));
         director.warm_up();
         let director = Arc::new(ArcSwap::from_pointee(director));
+        let shown = Mutex::new(applied.shown());
         let applied = Mutex::new(applied);
-        Arc::new(Self { loading, deciding, director, following, runtime: Handle::current(), applied })
+        Arc::new(Self { loading, deciding, director, following, runtime: Handle::current(), applied, shown })
     }
 
     /// The director that serves, as it is replaced.
@@ -82,6 +86,15 @@ pub(super) struct Applied {
     fixed: Fixed,
     carried: Arc<Carried>,
     /// The last reload.
+    last: Value,
+}
+
+/// What can be seen of it while a reload is under way.
+#[derive(Clone)]
+struct Shown {
+    digest: Option<u64>,
+    generation: u64,
+    since: SystemTime,
     last: Value,
 }
 
@@ -135,6 +148,12 @@ impl Applied {
     }
 }
 
+impl Applied {
+    fn shown(&self) -> Shown {
+        Shown { digest: self.digest, generation: self.generation, since: self.since, last: self.last.clone() }
+    }
+}
+
 /// The errors, one text each.
 fn told(problems: &Problems) -> Vec<String> {
     problems.of(Level::Error).map(ToString::to_string).collect()
@@ -184,6 +203,7 @@ impl Reloader {
         if outcome != "unchanged" {
             applied.last = page.clone();
         }
+        *self.shown.lock() = applied.shown();
         Reloaded { refused, page }
     }
 
@@ -239,14 +259,14 @@ impl Reloader {
 
     /// The page of the running configuration.
     pub(super) fn page(&self) -> Value {
-        let applied = self.applied.lock();
+        let shown = self.shown.lock().clone();
         let live = self.following.live.load_full();
         json!({
             "source": self.loading.config.name(),
-            "generation": applied.generation,
-            "since": rfc3339(applied.since),
+            "generation": shown.generation,
+            "since": rfc3339(shown.since),
             "effective": live.effective,
-            "last_reload": applied.last,
+            "last_reload": shown.last,
         })
     }
 
@@ -266,10 +286,14 @@ impl Reloader {
                 () = stop.cancelled() => return,
                 _ = hung_up => {}
                 _ = tick.tick(), if watch => {
-                    let found = self.loading.config.digest().ok();
+                    // A file may hang, and with it whoever reads it.
+                    let reloader = Arc::clone(&self);
+                    let look = tokio::task::spawn_blocking(move || reloader.loading.config.digest().ok());
+                    let Some(found) = stop.run_until_cancelled(look).await else { return };
+                    let found = found.ok().flatten();
                     // A file that is being written looks different each time.
                     let rests = std::mem::replace(&mut seen, found) == found;
-                    if !rests || found.is_none() || found == self.applied.lock().digest {
+                    if !rests || found.is_none() || found == self.shown.lock().digest {
                         continue;
                     }
                 }
@@ -285,6 +309,6 @@ impl Reloader {
     /// What the metrics port shows and does.
     pub(super) fn pages(self: &Arc<Self>) -> Reloading {
         let (show, reload) = (Arc::clone(self), Arc::clone(self));
-        Reloading { show: Arc::new(move || show.page()), reload: Arc::new(move || reload.reload()) }
+        Reloading::new(move || show.page(), move || reload.reload())
     }
 }

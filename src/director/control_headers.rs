@@ -8,7 +8,7 @@ use crate::request::Headers;
 use crate::scheduling::HeaderEdits;
 
 /// Every control header, lower case.
-const CONTROL_HEADERS: [&str; 20] = [
+const CONTROL_HEADERS: [&str; 21] = [
     "x-llm-d-inference-fairness-id",
     "x-gateway-inference-fairness-id",
     "x-llm-d-inference-objective",
@@ -26,6 +26,7 @@ const CONTROL_HEADERS: [&str; 20] = [
     "x-llm-d-video-resolution",
     "x-llm-d-request-dropped-reason",
     "x-prefiller-host-port",
+    "x-prefiller-url",
     "x-encoder-hosts-ports",
     "x-kv-cache-source-host-port",
     "x-data-parallel-host-port",
@@ -63,10 +64,12 @@ mod tests {
             ("accept", "*/*"),
             ("x-prefiller-host-port", "10.0.0.9:1"),
             ("x-prefiller-host-port", "10.0.0.9:2"),
+            ("x-prefiller-url", "http://10.0.0.9:3"),
         ]);
         let mut edits = HeaderEdits::default();
         strip(&headers, &mut edits);
-        assert_eq!(edits.remove.as_slice(), ["x-llm-d-inference-objective", "x-prefiller-host-port"]);
+        let gone = ["x-llm-d-inference-objective", "x-prefiller-host-port", "x-prefiller-url"];
+        assert_eq!(edits.remove.as_slice(), gone);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use tonic::Status;
 
 use super::wire::ProcessingRequest;
 use crate::director::{BodyBudget, Segments, Share};
+use crate::request::ContentEncoding;
 use crate::transport::LazyTimer;
 
 /// Bytes before each gRPC message: a flag for compression, and the length.
@@ -166,15 +167,17 @@ impl<B> Messages<B> {
 
     fn inflate(&self, bytes: &[u8]) -> Result<Bytes, Broken> {
         let mut plain = Vec::new();
-        let most = (self.limit as u64).saturating_add(1);
-        let read = flate2::read::GzDecoder::new(bytes).take(most).read_to_end(&mut plain);
+        // A bomb would take a thread's time, and memory that is not counted yet.
+        let most = ContentEncoding::most(bytes.len(), self.limit);
+        let limit = (most as u64).saturating_add(1);
+        let read = flate2::read::GzDecoder::new(bytes).take(limit).read_to_end(&mut plain);
         if let Err(error) = read {
             return Err(Broken::Status(Status::internal(format!(
                 "a message cannot be decompressed: {error}"
             ))));
         }
-        if plain.len() > self.limit {
-            let text = format!("a compressed message has more than {} bytes", self.limit);
+        if plain.len() > most {
+            let text = format!("a compressed message has more than {most} bytes");
             return Err(Broken::Status(Status::resource_exhausted(text)));
         }
         plain.shrink_to_fit();

@@ -138,7 +138,7 @@ async fn a_stream_between_two_messages_may_be_silent() {
 #[tokio::test(start_paused = true)]
 async fn a_compressed_message_is_read_up_to_the_limit() {
     let gzip = |bytes: &[u8]| {
-        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
         std::io::Write::write_all(&mut encoder, bytes).unwrap();
         framed(1, &encoder.finish().unwrap())
     };
@@ -146,6 +146,11 @@ async fn a_compressed_message_is_read_up_to_the_limit() {
     let mut messages = reader(&budget, &gzip(&piece(100_000).encode_to_vec()), 16 << 10);
     assert_eq!(ready_now(&mut messages).unwrap().unwrap(), piece(100_000));
     let mut messages = reader(&budget, &gzip(&piece(5 << 20).encode_to_vec()), 16 << 10);
+    assert!(
+        matches!(ready_now(&mut messages), Some(Err(Broken::Status(status))) if status.code() == tonic::Code::ResourceExhausted)
+    );
+    // Four megabytes are the limit, but not of a few kilobytes.
+    let mut messages = reader(&budget, &gzip(&piece(3 << 20).encode_to_vec()), 16 << 10);
     assert!(
         matches!(ready_now(&mut messages), Some(Err(Broken::Status(status))) if status.code() == tonic::Code::ResourceExhausted)
     );

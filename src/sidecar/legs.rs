@@ -299,6 +299,7 @@ async fn whole(body: &mut Incoming, keep: bool) -> Result<Bytes, LegFailure> {
 
 async fn beginning(body: &mut Incoming, peek: Peek) -> Result<(Vec<Bytes>, bool), LegFailure> {
     let (mut pieces, mut text) = (Vec::new(), Vec::new());
+    let (mut events, mut looked) = (0, 0);
     loop {
         let Some(frame) = body.frame().await else { return Ok((pieces, true)) };
         let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
@@ -309,7 +310,10 @@ async fn beginning(body: &mut Incoming, peek: Peek) -> Result<(Vec<Bytes>, bool)
         pieces.push(data);
         let enough = match peek {
             Peek::FirstByte => true,
-            Peek::TwoEvents => text.len() > BEGINNING || events(&text) >= 2,
+            Peek::TwoEvents => {
+                events += ends(&text, &mut looked);
+                text.len() > BEGINNING || events >= 2
+            }
         };
         if enough {
             return Ok((pieces, false));
@@ -317,11 +321,14 @@ async fn beginning(body: &mut Incoming, peek: Peek) -> Result<(Vec<Bytes>, bool)
     }
 }
 
-/// Events that have ended in `text`.
-fn events(text: &[u8]) -> usize {
-    let lf = text.windows(2).filter(|pair| *pair == b"\n\n").count();
-    let crlf = text.windows(4).filter(|four| *four == b"\r\n\r\n").count();
-    lf + crlf
+/// Events that have ended in `text` since the last look, which reached as far as `looked`.
+fn ends(text: &[u8], looked: &mut usize) -> usize {
+    let from = std::mem::replace(looked, text.len());
+    let end_at = |end: usize| {
+        let before = text.get(..end).unwrap_or_default();
+        before.ends_with(b"\n\n") || before.ends_with(b"\r\n\r\n")
+    };
+    (from + 1..=text.len()).filter(|end| end_at(*end)).count()
 }
 
 /// Longest time for which a call is watched beside an answer.
@@ -346,6 +353,30 @@ async fn watch(mut call: Call, upstream: Arc<Upstream>) {
             Event::Head(..) => upstream.late_failure(),
             _ if failed => upstream.late_failure(),
             _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_ends_of_events_are_found_once_wherever_pieces_end() {
+        for (text, count) in [
+            (&b"data: 1\n\ndata: 2\r\n\r\ndata: 3\n\n"[..], 3),
+            (b"data: 1\n\n\n", 2),
+            (b"\r\n", 0),
+            (b"", 0),
+        ] {
+            for size in [1, 2, 3, 100] {
+                let (mut held, mut looked, mut found) = (Vec::new(), 0, 0);
+                for piece in text.chunks(size) {
+                    held.extend_from_slice(piece);
+                    found += ends(&held, &mut looked);
+                }
+                assert_eq!(found, count, "{text:?} by {size}");
+            }
         }
     }
 }

@@ -116,6 +116,7 @@ const FORGED: &[(&str, &str)] = &[
     ("x-encoder-hosts-ports", "127.0.0.1:2"),
     ("x-kv-cache-source-host-port", "127.0.0.1:3"),
     ("x-data-parallel-host-port", "127.0.0.1:4"),
+    ("x-prefiller-url", "http://127.0.0.1:5"),
 ];
 
 #[tokio::test(flavor = "multi_thread")]
@@ -356,6 +357,7 @@ async fn forged_routing_headers_are_removed_in_any_spelling_and_number() {
         ("x-kv-cache-source-host-port", " "),
         ("X-Data-Parallel-Host-Port", "127.0.0.1:7"),
         ("x-data-parallel-host-port", "127.0.0.1:8"),
+        ("X-Prefiller-Url", "http://127.0.0.1:9"),
     ];
     let never = "- {type: prefix-based-pd-decider, parameters: {nonCachedTokens: 100000}}\n- type: disagg-profile-handler\n  \
                  parameters: {deciders: {prefill: prefix-based-pd-decider}}\n";

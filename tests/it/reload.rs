@@ -119,6 +119,26 @@ async fn a_faulty_file_changes_nothing_and_what_needs_a_restart_is_named() {
     holds("a hangup reloads", async || served.shown().await["generation"] == 3).await;
 }
 
+/// A pipe in the place of the file, which nobody writes to, stands for a file system that hangs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_hangs_holds_neither_the_page_of_the_configuration_nor_a_scrape() {
+    let served = Served::start(&[]).await;
+    let pipe = served.file.path().with_extension("pipe");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status().unwrap();
+    assert!(made.success());
+    std::fs::rename(&pipe, served.file.path()).unwrap();
+    let metrics = served.pointsman.metrics;
+    let mut reloads = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        reloads.spawn(async move { Client::http1(metrics).post("/-/reload", &json!({})).await.status });
+    }
+    assert_eq!(reloads.join_next().await.unwrap().unwrap(), 429, "one hangs, one waits for it");
+    for _ in 0..20 {
+        assert_eq!(served.shown().await["generation"], 1);
+    }
+    assert_eq!(served.pointsman.metric("llm_d_epp_ready_endpoints", &[]).await, Some(3.0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn reloads_under_load_fail_no_request_and_forget_no_prefix() {
     let served = Arc::new(Served::start(&["--watch-config-file=false"]).await);

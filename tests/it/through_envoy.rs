@@ -4,6 +4,8 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body_util::BodyExt as _;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 
 use crate::support::{
     BodyMode, EndpointsFile, Envoy, Pointsman, Recorder, SCORERS, Stack, chat, config, eventually, holds,
@@ -225,4 +227,24 @@ async fn in_front_of(recorder: &Recorder) -> (EndpointsFile, Pointsman, Envoy) {
     let pointsman = Pointsman::start(&config(&endpoints.path(), SCORERS), &[]).await;
     let envoy = Envoy::start(pointsman.grpc, true, BodyMode::FullDuplexStreamed).await;
     (endpoints, pointsman, envoy)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_of_http_1_0_get_whole_and_streamed_answers() {
+    let stack = Stack::start(1).await;
+    for stream in [false, true] {
+        for host in ["host: pool\r\n", ""] {
+            let body = chat("hello", 3, stream).to_string();
+            let head =
+                format!("POST /v1/chat/completions HTTP/1.0\r\n{host}content-length: {}\r\n\r\n", body.len());
+            let mut connection = TcpStream::connect(stack.envoy.addr).await.unwrap();
+            connection.write_all(format!("{head}{body}").as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            within("the end of the answer", connection.read_to_string(&mut answer)).await.unwrap();
+            assert!(answer.starts_with("HTTP/1.0 200 OK\r\n"), "{answer}");
+            assert!(answer.contains("choices") && !answer.contains("chunked"), "{answer}");
+            assert_eq!(answer.contains("data: [DONE]"), stream, "{answer}");
+        }
+    }
+    stack.assert_idle().await;
 }
