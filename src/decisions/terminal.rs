@@ -4,11 +4,13 @@ use std::fmt::Write as _;
 
 use serde_json::Value;
 
+use crate::telemetry::acts_on_terminals;
+
 /// `text` with every character that a terminal acts on, or that turns the direction of writing, shown as `\u{…}`.
 pub fn shown(text: &str) -> String {
     let mut shown = String::with_capacity(text.len());
     for character in text.chars() {
-        if acts(character) {
+        if acts_on_terminals(character) {
             // Writing to a string cannot fail.
             let _ = write!(shown, "{}", character.escape_unicode());
         } else {
@@ -16,13 +18,6 @@ pub fn shown(text: &str) -> String {
         }
     }
     shown
-}
-
-/// Control characters, and those that are not seen but change how others are.
-fn acts(character: char) -> bool {
-    character.is_control()
-        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
-        || matches!(character, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
 }
 
 /// The same document with every text made safe, names of fields too.
@@ -53,7 +48,7 @@ mod tests {
     proptest! {
         #[test]
         fn nothing_that_is_shown_acts(text in any::<String>()) {
-            prop_assert!(!shown(&text).chars().any(acts));
+            prop_assert!(!shown(&text).chars().any(acts_on_terminals));
         }
     }
 }

@@ -91,6 +91,7 @@ impl LogFormat {
                 writeln!(writer, "{outer}{members}}}")
             }
             Self::Console => {
+                let message = plain(message);
                 write!(writer, "{}\t{level}\t{logger}\t{caller}\t{message}", rfc3339(now))?;
                 let members = format!("{outer}{members}");
                 match members.strip_prefix(',') {
@@ -252,6 +253,69 @@ impl fmt::Display for Caller<'_> {
     }
 }
 
+/// `text` as a JSON string in which every character that a terminal acts on is escaped.
 fn quoted(text: &str) -> String {
-    serde_json::Value::from(text).to_string()
+    let quoted = serde_json::Value::from(text).to_string();
+    if !quoted.chars().any(acts_on_terminals) {
+        return quoted;
+    }
+    let mut safe = String::with_capacity(quoted.len());
+    for character in quoted.chars() {
+        if acts_on_terminals(character) {
+            for unit in character.encode_utf16(&mut [0; 2]) {
+                // Writing to a string does not fail.
+                let _ = write!(safe, "\\u{unit:04x}");
+            }
+        } else {
+            safe.push(character);
+        }
+    }
+    safe
+}
+
+/// `text` as it is, or as in a JSON string where a terminal would act on it.
+fn plain(text: &str) -> Cow<'_, str> {
+    if !text.chars().any(acts_on_terminals) {
+        return Cow::Borrowed(text);
+    }
+    let quoted = quoted(text);
+    Cow::Owned(quoted.get(1..quoted.len() - 1).unwrap_or_default().to_owned())
+}
+
+/// True for control characters, and for those that are not seen but change how others are.
+pub fn acts_on_terminals(character: char) -> bool {
+    character.is_control()
+        || matches!(character, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}')
+        || matches!(character, '\u{feff}' | '\u{fff9}'..='\u{fffb}' | '\u{e0000}'..='\u{e007f}')
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_a_terminal_acts_on_is_escaped_in_both_forms() {
+        let text = "a\u{9b}31m\u{202e}b\u{7f}\n\u{e0041}é模";
+        let escaped = r"a\u009b31m\u202eb\u007f\n\udb40\udc41é模";
+        assert_eq!(quoted(text), format!("\"{escaped}\""));
+        assert_eq!((plain(text).as_ref(), plain("é x").as_ref()), (escaped, "é x"));
+        for format in [LogFormat::Json, LogFormat::Console] {
+            let line = format.line(LogLevel::Info, (None, None), text, &[("name", text)]);
+            assert_eq!(line.matches(escaped).count(), 2, "{line}");
+            let end = line.strip_suffix('\n').unwrap_or(&line);
+            assert!(
+                !end.chars().any(|character| character != '\t' && acts_on_terminals(character)),
+                "{line}"
+            );
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_quoted_text_is_the_same_text(text in any::<String>()) {
+            prop_assert_eq!(serde_json::from_str::<String>(&quoted(&text)).unwrap(), text);
+        }
+    }
 }

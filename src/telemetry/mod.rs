@@ -21,7 +21,7 @@ mod traces;
 pub use events::Repeat;
 pub use export::TracingError;
 pub use level::{LogLevel, UnknownLevel};
-pub use line::LogFormat;
+pub use line::{LogFormat, acts_on_terminals};
 pub use lines::{Dropped, LineQueue};
 pub use logs::LogHandle;
 pub use propagation::{Injected, PROPAGATED};

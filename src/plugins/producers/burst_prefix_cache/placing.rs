@@ -15,6 +15,9 @@ use smallvec::SmallVec;
 use crate::pool::EndpointId;
 use crate::prefix::BlockHashes;
 
+/// Endpoints of which it is kept that they hold a block of the window.
+const MOST_HOLDERS: usize = 16;
+
 /// What is spread evenly.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Balance {
@@ -63,6 +66,16 @@ impl Member {
         let leading = if rules.compares_blocks() { hashes.get(..first).unwrap_or_default() } else { &[] };
         let count = u32::try_from(hashes.len()).unwrap_or(u32::MAX);
         (count > 0).then(|| Self { whole, blocks: count, leading: leading.into() })
+    }
+
+    /// Hashes that are compared one by one.
+    pub(super) fn compared(&self) -> usize {
+        self.leading.len()
+    }
+
+    /// From now on whole prompts alone are compared.
+    pub(super) fn compare_whole(&mut self) {
+        self.leading = Box::default();
     }
 
     /// Blocks of all its prompts.
@@ -212,7 +225,7 @@ impl<'a> Placement<'a> {
         };
         for hash in &member.leading {
             let holders = self.holders.entry(*hash).or_default();
-            if !holders.contains(&(replica as u32)) {
+            if holders.len() < MOST_HOLDERS && !holders.contains(&(replica as u32)) {
                 holders.push(replica as u32);
             }
         }
