@@ -24,6 +24,7 @@ pub mod plugins;
 pub mod config;
 pub mod decisions;
 pub mod director;
+pub mod doctor;
 
 pub mod transport;
 

@@ -1,11 +1,14 @@
 //! The content of the debug pages.
 
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use serde_json::{Map, Value, json};
 
-use crate::pool::{Age, Endpoint, Pool, RewriteRule, RewriteTarget};
+use crate::pool::{Age, Endpoint, Load, LoadFigure, Pool, RewriteRule, RewriteTarget};
 use crate::telemetry::rfc3339;
+
+/// Time by which a figure may be older than its page.
+const LATE: Duration = Duration::from_secs(1);
 
 /// State of one plugin instance.
 #[derive(Clone, Debug, PartialEq)]
@@ -99,6 +102,7 @@ fn endpoint_state(endpoint: &Endpoint, now: Instant) -> Value {
         "own_in_flight_requests": load.own_in_flight(),
         "sent_since_reading": load.dispatched_since_reading(),
         "age_seconds": age,
+        "missing_figures": missing(load, now),
         "waiting": load.waiting(),
         "running": load.running(),
         "kv_usage": load.kv_usage(),
@@ -108,10 +112,26 @@ fn endpoint_state(endpoint: &Endpoint, now: Instant) -> Value {
     })
 }
 
+/// Figures that the endpoint's last pages lacked, while others came.
+fn missing(load: &Load, now: Instant) -> Vec<&'static str> {
+    let Age::Since(page) = load.age(now) else { return Vec::new() };
+    let figures = [
+        (LoadFigure::Waiting, "waiting"),
+        (LoadFigure::Running, "running"),
+        (LoadFigure::KvUsage, "kv_usage"),
+    ];
+    let lacks = |figure| match load.figure_age(figure, now) {
+        Age::Never => true,
+        // What is written at the same time may be read a moment apart.
+        Age::Since(age) => age > page + LATE,
+    };
+    figures.into_iter().filter(|(figure, _)| lacks(*figure)).map(|(_, name)| name).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use std::net::SocketAddr;
-    use std::time::{Duration, UNIX_EPOCH};
+    use std::time::UNIX_EPOCH;
 
     use super::*;
     use crate::pool::{EndpointId, EndpointSpec, Lease, ModelRewrite, Reading, Rewrites};
@@ -158,6 +178,7 @@ mod tests {
         );
         assert_eq!((&a["in_flight_requests"], &a["in_flight_tokens"]), (&json!(1), &json!(7)));
         assert_eq!((&a["age_seconds"], &b["age_seconds"]), (&json!(2.0), &Value::Null));
+        assert_eq!((&a["missing_figures"], &b["missing_figures"]), (&json!(["running"]), &json!([])));
         drop(lease);
     }
 

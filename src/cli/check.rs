@@ -7,15 +7,19 @@
 
 use std::fs::File;
 use std::io::{self, Read as _, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 
+use super::doctor::files;
 use super::engine;
 use crate::config::{ConfigSource, LoadOptions, load};
+use crate::decisions::terminal::shown;
 use crate::discovery::FileState;
+use crate::doctor::waits::Waits;
+use crate::doctor::{Finding, Severity};
 use crate::document::{Level, MAX_DOCUMENT_BYTES, Problems};
 use crate::metrics::Metrics;
 use crate::plugins::{REGISTRY, Registry};
@@ -35,6 +39,16 @@ pub(super) struct CheckArgs {
     /// Endpoints file of file discovery (YAML or JSON). Without a configuration, only this file is checked
     #[arg(long, value_name = "PATH", default_value = "", hide_default_value = true)]
     pub(super) endpoints_file: String,
+    /// File that Envoy starts with: says what in it breaks long prompts or answers; without a configuration it is
+    /// checked alone
+    #[arg(long, value_name = "PATH")]
+    pub(super) envoy_file: Option<PathBuf>,
+    /// File of alerts or a dashboard in which to look for older names of series; once for each file
+    #[arg(long, value_name = "PATH")]
+    pub(super) monitoring: Vec<PathBuf>,
+    /// Flags of `serve`, behind --: says which are deprecated or have no effect
+    #[arg(last = true, value_name = "FLAGS")]
+    pub(super) flags: Vec<String>,
     /// Running model server, as http://HOST:PORT. The size of its cache blocks is compared with the configured size
     #[arg(long, value_name = "URL", default_value = "", hide_default_value = true)]
     pub(super) url: String,
@@ -55,12 +69,43 @@ pub(super) fn run(args: &CheckArgs) -> ExitCode {
 
 /// Checks, and prints to `out`. True if the configuration can be used.
 fn report(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
-    if args.endpoints_file.is_empty() {
-        return configuration(args, out);
+    let others = !args.endpoints_file.is_empty()
+        || args.envoy_file.is_some()
+        || !args.monitoring.is_empty()
+        || !args.flags.is_empty();
+    let alone = others && args.config_file.is_empty() && args.config_text.is_empty();
+    let (mut good, mut waits) = (true, None);
+    if !alone {
+        (good, waits) = configuration(args, out)?;
     }
-    let alone = args.config_file.is_empty() && args.config_text.is_empty();
-    let configured = alone || configuration(args, out)?;
-    Ok(endpoints(Path::new(&args.endpoints_file), out)? && configured)
+    if !args.endpoints_file.is_empty() {
+        good &= endpoints(Path::new(&args.endpoints_file), out)?;
+    }
+    if let Some(path) = &args.envoy_file {
+        good &= told(&path.display().to_string(), &files::envoy_file(path, waits), out)?;
+    }
+    for path in &args.monitoring {
+        good &= told(&path.display().to_string(), &files::monitoring(path), out)?;
+    }
+    if !args.flags.is_empty() {
+        good &= told("command line", &files::flags("command line", &args.flags), out)?;
+    }
+    Ok(good)
+}
+
+/// Prints what rules found at `name`. True if nothing of it is an error.
+fn told(name: &str, findings: &[Finding], out: &mut impl Write) -> io::Result<bool> {
+    for finding in findings {
+        let subject = if finding.subject == name { String::new() } else { format!("{}: ", finding.subject) };
+        let level = finding.rule.severity.name();
+        writeln!(out, "# {level}: {}", shown(&format!("{subject}{}", finding.problem)))?;
+        writeln!(out, "#   why: {}\n#   mend: {}", finding.rule.why, shown(&finding.mend))?;
+    }
+    let errors = findings.iter().filter(|finding| finding.rule.severity == Severity::Error).count();
+    let (errors, warnings) = (counted(errors, "error"), counted(findings.len() - errors, "warning"));
+    let good = errors.starts_with("0 ");
+    writeln!(out, "# {name} {}: {errors}, {warnings}", if good { "is good" } else { "cannot be used" })?;
+    Ok(good)
 }
 
 /// Checks the endpoints file as serving reads it, but looks no host name up.
@@ -100,15 +145,15 @@ fn counted(count: usize, noun: &str) -> String {
     format!("{count} {noun}{}", if count == 1 { "" } else { "s" })
 }
 
-/// Checks the configuration.
-fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
+/// Checks the configuration. True if it can be used, and how long requests may wait by it.
+fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<(bool, Option<Waits>)> {
     let source =
         ConfigSource::from_flags(Some(args.config_file.clone().into()), Some(args.config_text.clone()));
     let source = match source {
         Ok(source) => source,
         Err(message) => {
             writeln!(out, "{message}")?;
-            return Ok(false);
+            return Ok((false, None));
         }
     };
     let options = LoadOptions {
@@ -120,7 +165,9 @@ fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
     };
     match load(&source, &options) {
         Ok(plan) => {
-            out.write_all(plan.effective_yaml().as_bytes())?;
+            let effective = plan.effective_yaml();
+            out.write_all(effective.as_bytes())?;
+            let waits = Waits::of(&files::document(&effective.into()));
             findings(&plan.problems, "# ", out)?;
             let asked = if args.url.is_empty() { None } else { Some(engine::block_size(&args.url)) };
             match asked {
@@ -138,12 +185,12 @@ fn configuration(args: &CheckArgs, out: &mut impl Write) -> io::Result<bool> {
                 writeln!(out, "# endpoints come from {}; --endpoints-file checks that file", path.display())?;
             }
             writeln!(out, "# {} is good: {}", source.name(), summary(&plan.problems))?;
-            Ok(true)
+            Ok((true, waits))
         }
         Err(problems) => {
             findings(&problems, "", out)?;
             writeln!(out, "{} cannot be used: {}", source.name(), summary(&problems))?;
-            Ok(false)
+            Ok((false, None))
         }
     }
 }

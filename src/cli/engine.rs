@@ -4,10 +4,9 @@ use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
 use std::time::{Duration, Instant};
 
-use serde_json::Value;
-
 use crate::config::PlannedInstance;
 use crate::datalayer::{Event, ResponseReader};
+use crate::doctor::blocks::{self, Mismatch};
 
 /// Longest time for everything that is asked.
 const LIMIT: Duration = Duration::from_secs(5);
@@ -15,17 +14,6 @@ const LIMIT: Duration = Duration::from_secs(5);
 const MAX_PAGE: usize = 16 << 20;
 /// Series in which vLLM tells of its cache.
 const SERIES: &str = "vllm:cache_config_info{";
-
-/// A plugin that counts blocks of another size than the engine does.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mismatch {
-    /// Name of the plugin.
-    pub(super) plugin: String,
-    /// What is wrong.
-    pub(super) message: String,
-    /// The parameter that mends it.
-    pub(super) remedy: String,
-}
 
 /// Tokens of a block as the server at `url` says. `Err` says what went wrong.
 pub(super) fn block_size(url: &str) -> Result<u64, String> {
@@ -104,43 +92,8 @@ fn read_block_size(page: &str) -> Option<u64> {
 
 /// Plugins whose blocks are not of this size.
 pub(super) fn mismatches(instances: &[PlannedInstance], engine: u64) -> Vec<Mismatch> {
-    let mut found = Vec::new();
-    for instance in instances {
-        let (path, given): (&[&str], Option<u64>) = match instance.kind {
-            "approx-prefix-cache-producer" | "multicluster-approx-prefix-cache-producer" => {
-                (&["blockSizeTokens"], size(instance.parameters.as_ref(), &["blockSizeTokens"]))
-            }
-            "precise-prefix-cache-producer" | "precise-prefix-cache-scorer" => {
-                let section =
-                    instance.parameters.as_ref().and_then(|all| member(all, "tokenProcessorConfig"));
-                let given = size(section, &["blockSizeTokens", "blockSize"]);
-                (&["tokenProcessorConfig", "blockSizeTokens"], Some(given.unwrap_or(16)))
-            }
-            _ => continue,
-        };
-        let Some(given) = given.filter(|given| *given != engine) else { continue };
-        let path = path.join(".");
-        found.push(Mismatch {
-            plugin: instance.name.to_string(),
-            message: format!(
-                "\"{}\" counts blocks of {given} tokens, and the engine's have {engine}: what it takes for cached is not what is",
-                instance.name
-            ),
-            remedy: format!("`{path}: {engine}` among the parameters of \"{}\"", instance.name),
-        });
-    }
-    found
-}
-
-/// A parameter, in any letter case.
-fn member<'v>(parameters: &'v Value, name: &str) -> Option<&'v Value> {
-    let found = parameters.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
-    found.map(|(_, value)| value)
-}
-
-fn size(parameters: Option<&Value>, names: &[&str]) -> Option<u64> {
-    let sizes = names.iter().filter_map(|name| member(parameters?, name)?.as_u64());
-    sizes.into_iter().find(|size| *size > 0)
+    let plugins = instances.iter().map(|it| (&*it.name, it.kind, it.parameters.as_ref()));
+    blocks::mismatches(plugins, engine)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use crate::admin::PluginState;
 use crate::config::{Origin, Plan, PlannedInstance};
+use crate::document::Level;
 use crate::plugins::StateReader;
 use crate::request::ParserKind;
 
@@ -13,6 +14,8 @@ pub(super) struct Live {
     pub(super) effective: String,
     /// Its parsers.
     pub(super) parsers: Vec<ParserKind>,
+    /// What is doubtful about it, one text each.
+    pub(super) warnings: Vec<String>,
     instances: Vec<PlannedInstance>,
 }
 
@@ -22,6 +25,7 @@ impl Live {
         Self {
             effective: plan.effective_yaml(),
             parsers: plan.parsers.iter().map(|parser| parser.kind).collect(),
+            warnings: plan.problems.of(Level::Warning).map(ToString::to_string).collect(),
             instances: plan.instances.clone(),
         }
     }

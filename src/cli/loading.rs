@@ -17,6 +17,8 @@ pub(super) struct Loading {
     options: LoadOptions,
     older: Vec<(OlderFlag, String)>,
     default_engine: String,
+    /// What is doubtful about the command line, one text each.
+    pub(super) warnings: Vec<String>,
 }
 
 impl Loading {
@@ -37,6 +39,7 @@ impl Loading {
             options,
             older: older.to_vec(),
             default_engine: plugins.default_engine.clone(),
+            warnings: settings.warnings.clone(),
         }
     }
 

@@ -1,5 +1,5 @@
-//! The command line: `serve` (the default), `sidecar`, `check`, `explain`, `migrate`, `plugins`, `schema`, `sim`,
-//! `simulate`, `demo`.
+//! The command line: `serve` (the default), `sidecar`, `check`, `explain`, `doctor`, `migrate`, `plugins`, `schema`,
+//! `sim`, `simulate`, `demo`.
 
 mod arguments;
 mod asking;
@@ -10,6 +10,7 @@ mod check;
 mod commands;
 mod deciding;
 mod demo;
+mod doctor;
 mod drain;
 mod dry_runs;
 mod engine;
@@ -79,6 +80,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Say why a request was sent to its model server, or why it was refused.
     Explain(Box<explain::ExplainArgs>),
+    /// Say what is wrong with an installation, why it matters and what mends it.
+    Doctor(Box<doctor::DoctorArgs>),
     /// Rewrite the former forms of a configuration into today's, and keep its comments.
     Migrate(migrate::MigrateArgs),
     /// List the plugin types, or explain one with its parameters.
@@ -123,11 +126,15 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
     if COMMANDS.contains(&first.as_str()) && first != "serve"
         || matches!(first.as_str(), "--version" | "-V" | "--help" | "-h")
     {
-        return match Cli::parse_from(arguments).command {
+        let parsed = Cli::try_parse_from(arguments).unwrap_or_else(|error| refuse(&first, &error));
+        return match parsed.command {
             Command::Serve(_) => ExitCode::from(USAGE_ERROR),
             Command::Sidecar(args) => sidecar::command(&args.flags),
             Command::Check(args) => check::run(&check::CheckArgs { registry: Some(registry), ..args }),
             Command::Explain(args) => run_async(explain::run(*args)),
+            Command::Doctor(args) => {
+                run_async(doctor::run(doctor::DoctorArgs { registry: Some(registry), ..*args }))
+            }
             Command::Migrate(args) => migrate::run(&args, registry),
             Command::Plugins(args) => catalogue::plugins(&args, registry),
             Command::Schema => catalogue::schema(registry),
@@ -146,7 +153,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve").version(env!("CARGO_PKG_VERSION")).after_help(
-        "Other commands: pointsman sidecar, check, explain, migrate, plugins, schema, sim, simulate, demo; each with --help.",
+        "Other commands: pointsman sidecar, check, explain, doctor, migrate, plugins, schema, sim, simulate, demo; each with --help.",
     );
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, and Pointsman picks the model server for each request")
@@ -172,6 +179,15 @@ fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
         }
     };
     serve::run(&flags, &readable.older, &readable.warnings)
+}
+
+/// Says what is wrong with a command line, and ends. The exit code 2 of most commands means something else for doctor.
+fn refuse(command: &str, error: &clap::Error) -> ! {
+    if command == "doctor" && error.use_stderr() {
+        eprint!("{error}");
+        std::process::exit(i32::from(USAGE_ERROR));
+    }
+    error.exit()
 }
 
 fn run_async(work: impl Future<Output = anyhow::Result<ExitCode>>) -> ExitCode {

@@ -18,7 +18,7 @@ use super::live::Live;
 use super::loading::Loading;
 use super::scraping::{Beside, Scraping};
 use crate::admin::{Reloaded, Reloading};
-use crate::config::{Carried, Plan, line_changes};
+use crate::config::{Carried, ConfigSource, Plan, line_changes};
 use crate::director::Director;
 use crate::document::{Level, Problems};
 use crate::telemetry::rfc3339;
@@ -261,11 +261,17 @@ impl Reloader {
     pub(super) fn page(&self) -> Value {
         let shown = self.shown.lock().clone();
         let live = self.following.live.load_full();
+        let digest = ConfigSource::Text(live.effective.clone()).digest().ok();
         json!({
             "source": self.loading.config.name(),
             "generation": shown.generation,
             "since": rfc3339(shown.since),
             "effective": live.effective,
+            "digest": digest.map(|digest| format!("{digest:016x}")),
+            "warnings": {
+                "configuration": live.warnings,
+                "command_line": self.loading.warnings,
+            },
             "last_reload": shown.last,
         })
     }

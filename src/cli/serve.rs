@@ -79,7 +79,9 @@ pub(super) fn run(flags: &ServeFlags, older: &[(OlderFlag, String)], warnings: &
             return ExitCode::from(USAGE_ERROR);
         }
     };
-    for warning in warnings.iter().chain(&settings.warnings) {
+    let warnings = warnings.iter().chain(&settings.warnings).cloned().collect();
+    let settings = Settings { warnings, ..settings };
+    for warning in &settings.warnings {
         tracing::warn!(warning, "command line");
     }
     match start(older, &settings, log, &output) {

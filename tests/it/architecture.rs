@@ -53,6 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("decisions", &["scheduling", "pool", "prefix", "request", "metrics", "telemetry", "document"]),
+    ("doctor", &[]),
     (
         "director",
         &["clock", "decisions", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"],

@@ -29,6 +29,7 @@ mod decisions;
 mod deploy;
 mod disaggregation;
 mod discovery;
+mod doctor;
 mod drain;
 mod ext_proc_direct;
 mod faults;

@@ -1,0 +1,73 @@
+//! Asks a running picker.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, bail};
+use serde_json::Value;
+
+use crate::cli::asking::AskArgs;
+use crate::doctor::page::Page;
+use crate::doctor::picker::PickerFacts;
+use crate::doctor::pods::unix;
+use crate::doctor::replicas::ReplicaFacts;
+
+/// Time between two looks at counters.
+const APART: Duration = Duration::from_millis(500);
+
+/// What a picker shows, and what is compared with other replicas.
+pub(super) async fn ask(ask: &AskArgs) -> anyhow::Result<(PickerFacts, ReplicaFacts)> {
+    let before = page(ask).await?;
+    let asked = now();
+    let pool = needed(ask, "/debug/pool").await?;
+    let answered = now();
+    let config = wanted(ask, "/debug/config").await?;
+    let plugins = needed(ask, "/debug/plugins/state").await?;
+    let prefix = wanted(ask, "/debug/prefix").await?;
+    let peers = wanted(ask, "/debug/peers").await?;
+    tokio::time::sleep(APART).await;
+    let after = page(ask).await?;
+    let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
+    let clock = text(&pool, "timestamp").and_then(|time| unix(&time));
+    let replica = ReplicaFacts {
+        url: ask.url.clone(),
+        digest: text(&config, "digest"),
+        pool: format!(
+            "{}/{}",
+            text(&pool, "namespace").unwrap_or_default(),
+            text(&pool, "name").unwrap_or_default()
+        ),
+        ahead: clock.map(|clock| clock - f64::midpoint(asked, answered)),
+    };
+    Ok((PickerFacts { url: ask.url.clone(), pool, config, plugins, prefix, peers, before, after }, replica))
+}
+
+fn now() -> f64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |since| since.as_secs_f64())
+}
+
+async fn page(ask: &AskArgs) -> anyhow::Result<Page> {
+    let answer = ask.get("/metrics").await?;
+    if answer.status != 200 {
+        bail!("/metrics was answered with {}", answer.status);
+    }
+    Ok(Page::new(String::from_utf8_lossy(&answer.body).into_owned()))
+}
+
+/// A page that every version has.
+async fn needed(ask: &AskArgs, path: &str) -> anyhow::Result<Value> {
+    let page = wanted(ask, path).await?;
+    if page.is_null() {
+        bail!("there is no {path}: this is no picker, or one of another version")
+    }
+    Ok(page)
+}
+
+/// A page; null if there is none.
+async fn wanted(ask: &AskArgs, path: &str) -> anyhow::Result<Value> {
+    let answer = ask.get(path).await?;
+    match answer.status {
+        200 => serde_json::from_slice(&answer.body).with_context(|| format!("{path} is no JSON")),
+        404 => Ok(Value::Null),
+        status => bail!("{path} was answered with {status}"),
+    }
+}

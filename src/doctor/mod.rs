@@ -1,0 +1,24 @@
+//! What is wrong with an installation: facts about a running picker, its configuration, its model servers, the cluster
+//! and Envoy go in, findings come out.
+//!
+//! A rule is a pure function. Nothing is fetched here: [`crate::cli`] gathers the facts. Each file holds one family of
+//! rules, and [`RULES`] lists all of them.
+
+pub mod blocks;
+pub mod cluster;
+pub mod configuration;
+pub mod engines;
+pub mod envoy;
+mod finding;
+pub mod monitoring;
+pub mod page;
+pub mod picker;
+pub mod pods;
+pub mod replicas;
+mod rules;
+#[cfg(test)]
+mod rules_doc;
+pub mod waits;
+
+pub use finding::{Family, Finding, Rule, Severity};
+pub use rules::RULES;

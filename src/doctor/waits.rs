@@ -1,0 +1,105 @@
+//! How long requests may wait in the picker, and spans of time as configurations and Envoy write them.
+
+use serde_json::Value;
+
+/// The longest waits that a configuration allows, in seconds.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Waits {
+    /// In a queue while servers are full.
+    pub queue: f64,
+    /// While there is no server.
+    pub no_endpoint: f64,
+}
+
+impl Waits {
+    /// Of an effective configuration. `None` if nothing waits: flow control is off.
+    pub fn of(effective: &Value) -> Option<Self> {
+        let gates = effective["featureGates"].as_array()?;
+        let on = gates
+            .iter()
+            .filter_map(Value::as_str)
+            .any(|gate| gate == "flowControl" || gate == "flowControl=true");
+        let section = on.then(|| &effective["flowControl"]).filter(|section| section.is_object())?;
+        let ttl = |value: &Value| go_seconds(value["defaultRequestTTL"].as_str()?);
+        let bands = section["priorityBands"].as_array().into_iter().flatten();
+        let defaults = [&section["defaultPriorityBand"], &section["defaultNegativePriorityBand"]];
+        let queue = bands.chain(defaults).chain([section]).filter_map(ttl).fold(0.0, f64::max);
+        let no_endpoint = section["noEndpointRequestTTL"].as_str().and_then(go_seconds).unwrap_or(queue);
+        Some(Self { queue, no_endpoint })
+    }
+
+    /// The longer of both.
+    pub fn longest(self) -> f64 {
+        self.queue.max(self.no_endpoint)
+    }
+}
+
+/// A span as Go writes it (`1m0s`, `10.5s`, `300ms`), in seconds.
+pub fn go_seconds(text: &str) -> Option<f64> {
+    let (mut sum, mut rest) = (0.0, text.trim());
+    if rest.is_empty() {
+        return None;
+    }
+    while !rest.is_empty() {
+        let end = rest.find(|character: char| !character.is_ascii_digit() && character != '.')?;
+        let number: f64 = rest[..end].parse().ok()?;
+        rest = &rest[end..];
+        let end =
+            rest.find(|character: char| character.is_ascii_digit() || character == '.').unwrap_or(rest.len());
+        let unit = match &rest[..end] {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            "us" | "µs" => 1e-6,
+            "ns" => 1e-9,
+            _ => return None,
+        };
+        sum += number * unit;
+        rest = &rest[end..];
+    }
+    Some(sum)
+}
+
+/// Seconds for people.
+pub fn shown(seconds: f64) -> String {
+    if seconds < 1.0 {
+        format!("{:.0} ms", seconds * 1e3)
+    } else {
+        format!("{} s", (seconds * 10.0).round() / 10.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn spans_of_go_are_read() {
+        for (text, seconds) in
+            [("1m0s", 60.0), ("10m0s", 600.0), ("1.5s", 1.5), ("1h2m3s", 3723.0), ("0.2s", 0.2)]
+        {
+            assert_eq!(go_seconds(text), Some(seconds), "{text}");
+        }
+        for text in ["", "1", "s", "1x", "-1s"] {
+            assert_eq!(go_seconds(text), None, "{text}");
+        }
+        assert_eq!((shown(0.2), shown(15.0), shown(1.25)), ("200 ms".into(), "15 s".into(), "1.3 s".into()));
+    }
+
+    #[test]
+    fn the_longest_wait_is_that_of_the_slowest_band() {
+        let effective = json!({
+            "featureGates": ["flowControl=true"],
+            "flowControl": {
+                "defaultRequestTTL": "1m0s",
+                "noEndpointRequestTTL": "10m0s",
+                "priorityBands": [{"priority": 0}, {"priority": 1, "defaultRequestTTL": "20m0s"}],
+            },
+        });
+        assert_eq!(Waits::of(&effective), Some(Waits { queue: 1200.0, no_endpoint: 600.0 }));
+        assert_eq!(Waits::of(&json!({"featureGates": ["flowControl=false"], "flowControl": {}})), None);
+    }
+}
