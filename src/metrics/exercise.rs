@@ -14,6 +14,7 @@ pub(super) fn exercise_peers(metrics: &Metrics) {
     peers.ended("closed");
     peers.refused("pool");
     peers.assignments("taken", 1);
+    peers.divergence(0.25);
 }
 
 /// Touches every series that exists. The endpoints show for as long as the pool lives.

@@ -64,6 +64,13 @@ const ASSIGNMENTS: Definition<1> = Definition::new(
     ["outcome"],
 );
 
+const DIVERGENCE: Definition<0> = Definition::new(
+    "pointsman_peer_divergence",
+    "Share of a sample of prompts that peers have told of lately and that the prefix index of this replica does not \
+     hold, 0 to 1. The index of each replica may be too small for the prompts of all.",
+    [],
+);
+
 /// The families. Clones share them.
 #[derive(Clone)]
 pub struct PeerMetrics(Arc<Series>);
@@ -78,6 +85,7 @@ struct Series {
     ends: Family<IntCounterVec, 1>,
     refusals: Family<IntCounterVec, 1>,
     assignments: Family<IntCounterVec, 1>,
+    divergence: Family<GaugeVec, 0>,
 }
 
 impl PeerMetrics {
@@ -92,6 +100,7 @@ impl PeerMetrics {
             ends: Family::register(ENDS, registry),
             refusals: Family::register(REFUSALS, registry),
             assignments: Family::register(ASSIGNMENTS, registry),
+            divergence: Family::register(DIVERGENCE, registry),
         }))
     }
 
@@ -120,6 +129,11 @@ impl PeerMetrics {
                 self.0.elsewhere.remove([peer.as_str()]);
             }
         }
+    }
+
+    /// Shows which share of a sample of the peers' prompts this replica does not know.
+    pub fn divergence(&self, share: f64) {
+        self.0.divergence.child([]).set(share);
     }
 
     /// Counts a message to a peer.

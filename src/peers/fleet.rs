@@ -3,11 +3,12 @@
 //! Each link holds the state of one peer, and what counts is always the sum over the links that are there. Nothing is
 //! ever added to or taken from a sum, so it can neither become negative nor keep a rest of what is gone.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use super::own::EndpointKey;
-use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update};
+use super::wire::{AssignmentRow, BandRow, EndpointRow, ServiceRow, ShareRow, Update};
 use crate::flow::{Queued, Rivals};
 use crate::pool::{EndpointId, MOST_REQUESTS, Share};
 use crate::prefix::BlockHashes;
@@ -20,6 +21,10 @@ const NAME_BYTES: usize = 512;
 const INDEXES: usize = 64;
 /// Bands of one peer, at most.
 const BANDS: usize = 4096;
+/// Programs of one peer, at most.
+const PROGRAMS: usize = 32_768;
+/// Peers whose links have ended and whose totals are kept, for when they are heard again.
+const ENDED: usize = 8;
 /// Tokens under way that are believed.
 const MOST_TOKENS: u64 = 1 << 50;
 
@@ -73,6 +78,8 @@ pub(super) struct Effects {
     pub(super) unknown: u64,
     /// What waits at peers has changed.
     pub(super) waiting: bool,
+    /// Programs that peers have served, with the weighed tokens since their last word.
+    pub(super) services: Vec<(Arc<str>, u64)>,
 }
 
 /// One peer, as it says.
@@ -88,6 +95,8 @@ pub(super) struct PeerState {
     endpoints: HashMap<u32, EndpointKey>,
     shares: HashMap<EndpointKey, Share>,
     waiting: Vec<BandRow>,
+    /// Weighed tokens by program.
+    services: HashMap<Arc<str>, u64>,
 }
 
 impl PeerState {
@@ -118,12 +127,14 @@ pub(super) struct Fleet {
     /// Number of this process's life.
     own: u64,
     links: BTreeMap<LinkId, PeerState>,
+    /// What peers whose links have ended had served, by the number of their lives, the one that ended last at the end.
+    ended: VecDeque<(u64, HashMap<Arc<str>, u64>)>,
 }
 
 impl Fleet {
     /// No peers. `own` is the number of this process's life.
     pub(super) fn new(own: u64) -> Self {
-        Self { own, links: BTreeMap::new() }
+        Self { own, links: BTreeMap::new(), ended: VecDeque::new() }
     }
 
     /// The peers by link.
@@ -191,6 +202,11 @@ impl Fleet {
             return Err(Fault::Lost);
         }
         peer.sequence = update.sequence;
+        if update.sequence == 1
+            && let Some(at) = self.ended.iter().position(|(epoch, _)| *epoch == update.epoch)
+        {
+            peer.services = self.ended.remove(at).map(|(_, services)| services).unwrap_or_default();
+        }
         if update.snapshot {
             peer.begin(&update, effects)?;
         }
@@ -215,6 +231,9 @@ impl Fleet {
             peer.waiting = waiting.bands;
             effects.waiting = true;
         }
+        for row in update.services {
+            peer.serve(row, effects)?;
+        }
         for row in update.assignments {
             peer.hear(row, effects);
         }
@@ -226,6 +245,12 @@ impl Fleet {
     pub(super) fn end(&mut self, link: LinkId, effects: &mut Effects) {
         if let Some(peer) = self.links.remove(&link) {
             effects.waiting |= !peer.waiting.is_empty();
+            if let Some(epoch) = peer.epoch.filter(|_| !peer.services.is_empty()) {
+                if self.ended.len() >= ENDED {
+                    self.ended.pop_front();
+                }
+                self.ended.push_back((epoch, peer.services));
+            }
             peer.shares.into_keys().for_each(|key| {
                 effects.endpoints.entry(key).or_default();
             });
@@ -277,6 +302,25 @@ impl PeerState {
         let sent = before.map_or(0, |before| share.dispatched.saturating_sub(before.dispatched));
         let sum = effects.endpoints.entry(key.clone()).or_default();
         *sum = sum.saturating_add(sent.min(MOST_REQUESTS));
+        Ok(())
+    }
+
+    fn serve(&mut self, row: ServiceRow, effects: &mut Effects) -> Result<(), Fault> {
+        if row.fairness_id.len() > NAME_BYTES {
+            return Err(Fault::Malformed("a fairness id is too long"));
+        }
+        let id: Arc<str> = row.fairness_id.into();
+        if self.services.len() >= PROGRAMS && !self.services.contains_key(&id) {
+            // Whoever tells of so many has forgotten the first ones.
+            self.services.clear();
+        }
+        let before = self.services.insert(Arc::clone(&id), row.tokens);
+        // What was served before the first word of a peer is no news; a total that fell has begun anew.
+        let known = before.or_else(|| self.complete.then_some(0));
+        let since = known.map_or(0, |before| row.tokens.checked_sub(before).unwrap_or(row.tokens));
+        if since > 0 {
+            effects.services.push((id, since.min(MOST_TOKENS)));
+        }
         Ok(())
     }
 

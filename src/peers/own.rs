@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::services::Services;
 use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update, VERSION, Waiting};
 use crate::pool::{EndpointId, Load, Pool, Share, Snapshot};
 use crate::prefix::{Assignment, Journal};
@@ -59,6 +60,7 @@ pub(super) struct Own {
     times: VecDeque<(u64, Instant)>,
     /// What waits, and the version of its last change.
     waiting: (Vec<BandRow>, u64),
+    services: Services,
 }
 
 /// How far a follower has come.
@@ -74,6 +76,8 @@ pub(super) struct Cursor {
     gone: u64,
     /// Version up to which it knows what waits.
     waiting: u64,
+    /// Version up to which it knows what programs were served.
+    services: u64,
     journal: u64,
 }
 
@@ -93,6 +97,7 @@ impl Own {
             forgotten: 0,
             times: VecDeque::new(),
             waiting: (Vec::new(), 0),
+            services: Services::default(),
         }
     }
 
@@ -123,6 +128,16 @@ impl Own {
         }
         self.step(now);
         self.waiting = (bands, self.version);
+        true
+    }
+
+    /// These programs were served as many tokens more. True if there are any.
+    pub(super) fn note_services(&mut self, served: Vec<(Arc<str>, u64)>, now: Instant) -> bool {
+        if served.is_empty() {
+            return false;
+        }
+        self.step(now);
+        self.services.add(served, self.version);
         true
     }
 
@@ -232,9 +247,11 @@ impl Own {
             update.waiting = Some(Waiting { bands: self.waiting.0.clone() });
         }
         cursor.waiting = self.version;
+        let (services, reached, more_services) = self.services.since(cursor.services, self.version);
+        (update.services, cursor.services) = (services, reached);
         // Assignments name endpoints by their numbers, so they come behind these.
-        let mut more = more_rows;
-        if !more_rows {
+        let mut more = more_rows || more_services;
+        if !more {
             let part = journal.since(cursor.journal, ASSIGNMENT_BYTES);
             cursor.journal = part.next;
             update.missed = part.missed;
@@ -249,6 +266,7 @@ impl Own {
             || !update.assignments.is_empty()
             || update.missed > 0
             || update.waiting.is_some()
+            || !update.services.is_empty()
             || more;
         if !says {
             return None;

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::fleet::{Effects, Fault, Fleet, LinkId};
 use super::own::{Cursor, EndpointKey, Own};
+use super::sample::Sample;
 use super::settings::PeersSettings;
 use super::state_file;
 use super::status::{Standing, Statuses};
@@ -60,6 +61,7 @@ pub(super) struct Merged {
     endpoints: HashMap<EndpointKey, Arc<Endpoint>>,
     /// Requests that this replica has ever sent, at the last look.
     sent: u64,
+    sample: Sample,
 }
 
 impl Shared {
@@ -94,6 +96,7 @@ impl Shared {
                 seen: None,
                 endpoints: HashMap::new(),
                 sent: 0,
+                sample: Sample::default(),
             }),
             statuses: Mutex::default(),
             links: AtomicU64::new(0),
@@ -125,10 +128,12 @@ impl Shared {
     fn observe(&self) -> bool {
         let now = Instant::now();
         let bands = self.queues.as_ref().map(|queues| waiting_in(queues));
+        let services = self.queues.as_ref().map(|queues| queues.take_services()).unwrap_or_default();
         let (changed, sent) = {
             let mut own = self.own.lock();
             let waits = bands.is_some_and(|bands| own.note_waiting(bands, now));
-            let changed = own.observe(&self.pool, now) || waits;
+            let serves = own.note_services(services, now);
+            let changed = own.observe(&self.pool, now) || waits || serves;
             (changed, own.dispatched())
         };
         if changed && let Some(queues) = &self.queues {
@@ -235,6 +240,7 @@ impl Shared {
             match (self.indexes.get(&heard.index), merged.endpoints.get(&heard.endpoint)) {
                 (Some(index), Some(endpoint)) => {
                     index.heard(endpoint, &heard.blocks);
+                    merged.sample.offer(&heard);
                     taken += 1;
                 }
                 _ => unknown += 1,
@@ -245,6 +251,9 @@ impl Shared {
         let Some(queues) = &self.queues else { return };
         if effects.waiting {
             queues.set_elsewhere(merged.fleet.waiting());
+        }
+        if !effects.services.is_empty() {
+            queues.served_elsewhere(&effects.services);
         }
         queues.set_rivals(merged.fleet.rivals(merged.sent));
         if moved || effects.waiting || !effects.endpoints.is_empty() {
@@ -309,6 +318,11 @@ impl Shared {
                 Standing::Begins | Standing::Missing(_) => missing += 1,
                 Standing::Alias(_) => {}
             }
+        }
+        if let Some(divergence) =
+            merged.sample.missing(&self.indexes, &merged.endpoints, &self.pool.snapshot())
+        {
+            self.metrics.divergence(divergence);
         }
         self.metrics.retain(&shown);
         self.metrics.show(following, missing, self.followers.load(Relaxed));

@@ -71,6 +71,20 @@ pub(super) struct Update {
     /// What waits, if that has changed.
     #[prost(message, optional, tag = "14")]
     pub(super) waiting: Option<Waiting>,
+    /// Programs that were served, where that has changed.
+    #[prost(message, repeated, tag = "15")]
+    pub(super) services: Vec<ServiceRow>,
+}
+
+/// What the sender has served one program since it began to keep account of it.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub(super) struct ServiceRow {
+    /// Fairness id.
+    #[prost(string, tag = "1")]
+    pub(super) fairness_id: String,
+    /// Weighed tokens.
+    #[prost(uint64, tag = "2")]
+    pub(super) tokens: u64,
 }
 
 /// What waits in all bands of the sender.

@@ -316,6 +316,11 @@ impl SharedIndex for ApproxPrefixCache {
         self.index.record(endpoint, self.rules.capacity(endpoint), blocks);
         self.report();
     }
+
+    fn holds(&self, endpoint: &Endpoint, snapshot: &Snapshot, blocks: &BlockHashes) -> Option<bool> {
+        let place = snapshot.endpoints().iter().position(|other| other.id() == endpoint.id())?;
+        Some(self.index.lookup(snapshot, blocks).at(place) > 0)
+    }
 }
 
 #[cfg(test)]

@@ -205,6 +205,19 @@ impl Gate {
         let at = self.at(now);
         let tokens = prompt_tokens as f64 + 2.0 * completion_tokens as f64;
         self.ledger.served(fairness_id, tokens, at);
+        self.ledger.note_service(fairness_id, tokens);
+    }
+
+    /// What programs were served since the last call, in tokens as program-aware fairness weighs them. Account is kept
+    /// from the first call on, and only with that policy.
+    pub fn take_services(&mut self) -> Vec<(Arc<str>, u64)> {
+        self.ledger.take_services()
+    }
+
+    /// Another replica has served a program this many weighed tokens.
+    pub fn served_elsewhere(&mut self, fairness_id: &Arc<str>, tokens: u64, now: Instant) {
+        let at = self.at(now);
+        self.ledger.served(fairness_id, tokens as f64, at);
     }
 
     /// Looks at everything anew: the load or the pool changed, or [`Gate::next_wakeup`] came.

@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::arrival::Arrival;
 use super::band::{Band, BandUsage};
 use super::limit::{Full, Queued, Waits};
@@ -16,6 +18,9 @@ use super::programs::Programs;
 use super::queue::{Item, Items, Ticket};
 use super::sessions::Sessions;
 use super::settings::{Fairness, FlowSettings};
+
+/// Programs whose service is noted between two questions for it.
+const SERVICES: usize = 4096;
 
 /// The requests that wait.
 #[derive(Debug)]
@@ -31,6 +36,8 @@ pub(super) struct Ledger {
     elsewhere: BTreeMap<i32, Queued>,
     elsewhere_sum: Queued,
     programs: Vec<Programs>,
+    /// What programs were served since somebody last asked; `None` while nobody asks.
+    services: Option<HashMap<Arc<str>, u64>>,
     sessions: Vec<Sessions>,
     /// Requests that ever came in.
     sequence: u64,
@@ -49,6 +56,7 @@ impl Ledger {
             elsewhere: BTreeMap::new(),
             elsewhere_sum: Queued::default(),
             programs: Vec::new(),
+            services: None,
             sessions: Vec::new(),
             sequence: 0,
         };
@@ -241,6 +249,19 @@ impl Ledger {
                 band.service_changed(programs, fairness_id, &aside);
             }
         }
+    }
+
+    /// A program was served by this process, for whoever asks by [`Ledger::take_services`].
+    pub(super) fn note_service(&mut self, fairness_id: &Arc<str>, tokens: f64) {
+        let Some(services) = self.services.as_mut().filter(|_| !self.programs.is_empty()) else { return };
+        if services.len() < SERVICES || services.contains_key(fairness_id) {
+            *services.entry(Arc::clone(fairness_id)).or_default() += tokens as u64;
+        }
+    }
+
+    /// What was noted since the last call.
+    pub(super) fn take_services(&mut self) -> Vec<(Arc<str>, u64)> {
+        self.services.replace(HashMap::new()).into_iter().flatten().collect()
     }
 
     /// Gives each of `priorities` a band, beside the configured ones. A band that is not among them any more goes once

@@ -16,13 +16,15 @@ use tokio::sync::{Notify, oneshot, watch};
 
 use super::arrival::Arrival;
 use super::band::BandUsage;
-use super::gate::{Gate, Load, Rivals};
+use super::gate::{Gate, Load};
 use super::limit::Queued;
 use super::observer::Observer;
 use super::outcome::{GateDecision, Outcome, Rejection};
 use super::queue::Ticket;
 use super::settings::FlowSettings;
 use crate::clock;
+
+mod elsewhere;
 
 /// The answer to a waiter: released, with the signal to stop if it may be stopped, or refused.
 type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
@@ -283,16 +285,6 @@ impl Controller {
     /// Bands by falling priority.
     pub fn bands(&self) -> Vec<BandUsage> {
         self.state.lock().gate.bands().collect()
-    }
-
-    /// From now on this much waits at other replicas; see [`Gate::set_elsewhere`].
-    pub fn set_elsewhere(&self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
-        self.state.lock().gate.set_elsewhere(waiting);
-    }
-
-    /// These are the other replicas from now on; see [`Gate::set_rivals`].
-    pub fn set_rivals(&self, rivals: Rivals) {
-        self.state.lock().gate.set_rivals(rivals);
     }
 
     /// Whether requests wait, as it changes.

@@ -49,6 +49,13 @@ pub trait SharedIndex: std::fmt::Debug + Send + Sync {
 
     /// A peer has sent these blocks to `endpoint`. They may be anything.
     fn heard(&self, endpoint: &Endpoint, blocks: &BlockHashes);
+
+    /// True if the index knows that the first of these blocks went to `endpoint`, which is in `snapshot`; `None` if it
+    /// keeps nothing that could be looked for.
+    fn holds(&self, endpoint: &Endpoint, snapshot: &Snapshot, blocks: &BlockHashes) -> Option<bool> {
+        let _ = (endpoint, snapshot, blocks);
+        None
+    }
 }
 
 /// The last assignments, numbered from 0.

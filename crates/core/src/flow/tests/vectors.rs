@@ -297,6 +297,20 @@ fn the_program_with_the_least_service_goes_first() {
 }
 
 #[test]
+fn what_another_replica_has_served_a_program_counts_and_is_not_told_on() {
+    let fairness = Fairness::ProgramAware(ProgramAware::default());
+    let band = BandSettings { fairness, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    assert!(bench.gate.take_services().is_empty());
+    let tickets: Vec<Ticket> = ["a", "b"].map(|flow| bench.wait(&arrival(0, flow))).into();
+    bench.gate.served_elsewhere(&"a".into(), 1000, bench.now);
+    bench.gate.served(&"b".into(), 100, 50, bench.now);
+    assert_eq!(bench.gate.take_services(), [("b".into(), 200)]);
+    assert!(bench.gate.take_services().is_empty());
+    assert_eq!(order_of_release(&mut bench, &tickets), [1, 0]);
+}
+
+#[test]
 fn the_deepest_session_goes_first_unless_another_has_waited_for_its_turns() {
     let fairness = Fairness::TurnPriority(TurnPriority { time_weight: 0.5, ..TurnPriority::default() });
     let band = BandSettings { fairness, ..BandSettings::default() };
