@@ -33,9 +33,10 @@ impl Companions {
 
     /// The answer is complete, and they are not: they get a while of their own.
     pub(super) fn go_on(&mut self) {
+        let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
         for call in self.0.drain(..) {
             // Either way it is over.
-            tokio::spawn(async move { tokio::time::timeout(AFTERWARDS, call).await.is_ok() });
+            runtime.spawn(async move { tokio::time::timeout(AFTERWARDS, call).await.is_ok() });
         }
     }
 

@@ -20,7 +20,7 @@ use super::inbound::{AbortOnDrop, Answer};
 use super::legs::{ClientHead, Legs};
 use super::machine::{Ask, Call, Calls, Destination, Event, Leg, LegRequest, Machine, Note, Rewrite, Shared};
 use super::notices::Notices;
-use super::outcome::{FailReason, Outcome};
+use super::outcome::{FailReason, Outcome, Verdict};
 use super::upstream::Upstream;
 use crate::metrics::SidecarMetrics;
 use crate::request::CachedTokens;
@@ -54,7 +54,9 @@ struct Drive {
     timer: Option<Pin<Box<Sleep>>>,
     /// What is called if the client leaves now.
     on_gone: Option<Box<LegRequest>>,
+    /// What the machine says, until the answer that it belongs to begins.
     outcome: Option<Outcome>,
+    verdict: Option<Verdict>,
     over: bool,
     span: Span,
 }
@@ -78,6 +80,7 @@ pub(super) async fn drive(
     let legs = Legs::new(Arc::clone(&surroundings.upstream), Arc::clone(&head));
     let api = ask.api;
     let now = std::time::Instant::now();
+    let verdict = Some(Verdict::open(&surroundings.metrics));
     let (machine, calls) = Machine::start(Arc::clone(&surroundings.shared), ask, Ids::new(), now);
     let mut drive = Drive {
         surroundings,
@@ -88,6 +91,7 @@ pub(super) async fn drive(
         timer: None,
         on_gone: None,
         outcome: None,
+        verdict,
         over: false,
         span,
     };
@@ -186,11 +190,14 @@ impl Drive {
                 self.outcome = Some(outcome);
                 self.span.attribute("llm_d.pd_proxy.outcome", outcome.name());
                 self.span.attribute("llm_d.pd_proxy.reason", outcome.reason());
-                self.surroundings.metrics.outcome(outcome.name(), outcome.reason());
             }
             Call::Relay(leg, rewrite) => return Some(self.last(|drive| drive.relay(leg, rewrite))),
-            Call::Refuse(refusal) => return Some(self.last(|drive| refuse(&refusal, &drive.head.id))),
+            Call::Refuse(refusal) => {
+                self.judge();
+                return Some(self.last(|drive| refuse(&refusal, &drive.head.id)));
+            }
             Call::Answer(body, kind) => {
+                self.judge();
                 return Some(self.last(|_| {
                     let mut response = Response::new(Answer::whole(body));
                     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
@@ -200,12 +207,20 @@ impl Drive {
             Call::Begin(kind) => return Some(Word::Begin(kind)),
             Call::Piece(piece) => return Some(Word::Piece(piece)),
             Call::End => {
+                self.judge();
                 self.over = true;
                 return Some(Word::End);
             }
             Call::Send(..) | Call::Collect(_) | Call::Drain(_) | Call::Peek(..) | Call::Cancel(_) => {}
         }
         None
+    }
+
+    /// The sidecar made the answer itself, so that its outcome is certain.
+    fn judge(&mut self) {
+        if let (Some(verdict), Some(outcome)) = (&mut self.verdict, self.outcome) {
+            verdict.give(outcome);
+        }
     }
 
     fn last(&mut self, make: impl FnOnce(&mut Self) -> Response<Answer>) -> Word {
@@ -234,6 +249,10 @@ impl Drive {
                 head.headers.remove(CONTENT_LENGTH);
             }
         }
+        if let (Some(mut verdict), Some(outcome)) = (self.verdict.take(), self.outcome) {
+            verdict.begun(leg.stage(), outcome);
+            body = body.judged(verdict);
+        }
         Response::from_parts(head, body.traced(std::mem::take(&mut self.span)))
     }
 
@@ -252,11 +271,7 @@ impl Drop for Drive {
         if self.over {
             return;
         }
-        let outcome = Outcome::Failed(FailReason::ClientGone);
-        self.span.error(outcome.reason());
-        if self.outcome.is_none() {
-            self.surroundings.metrics.outcome(outcome.name(), outcome.reason());
-        }
+        self.span.error(Outcome::Failed(FailReason::ClientGone).reason());
         let known = self.legs.as_ref().is_some_and(|legs| legs.is_taken(Leg::Decode));
         if let Some(request) = self.on_gone.take().filter(|_| !known) {
             release(&self.surroundings.upstream, &self.head, *request);

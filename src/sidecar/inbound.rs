@@ -11,6 +11,7 @@ use tokio::sync::mpsc::Receiver;
 
 use super::companion::Companions;
 use super::outbound::BodyError;
+use super::outcome::Verdict;
 use crate::metrics::{Direction, SidecarInFlight, SidecarMetrics};
 use crate::request::CachedTokens;
 use crate::telemetry::Span;
@@ -23,8 +24,10 @@ pub(super) struct Answer {
     rest: Rest,
     rewrite: Option<Box<CachedTokens>>,
     companions: Companions,
+    verdict: Option<Verdict>,
     counted: Option<Counted>,
-    _span: Span,
+    /// It ends with this.
+    span: Span,
 }
 
 #[derive(Debug)]
@@ -60,8 +63,9 @@ impl Answer {
             rest: Rest::Nothing,
             rewrite: None,
             companions: Companions::default(),
+            verdict: None,
             counted: None,
-            _span: Span::off(),
+            span: Span::off(),
         }
     }
 
@@ -74,8 +78,9 @@ impl Answer {
             rest,
             rewrite: None,
             companions: Companions::default(),
+            verdict: None,
             counted: None,
-            _span: Span::off(),
+            span: Span::off(),
         }
     }
 
@@ -86,8 +91,9 @@ impl Answer {
             rest: Rest::Pieces { pieces, _task: task },
             rewrite: None,
             companions: Companions::default(),
+            verdict: None,
             counted: None,
-            _span: Span::off(),
+            span: Span::off(),
         }
     }
 
@@ -102,14 +108,41 @@ impl Answer {
 
     /// The same with calls that go on beside it.
     #[must_use]
-    pub(super) fn with_companions(self, companions: Companions) -> Self {
-        Self { companions, ..self }
+    pub(super) fn with_companions(mut self, companions: Companions) -> Self {
+        self.companions = companions;
+        self
     }
 
     /// The same; the span ends with it.
     #[must_use]
-    pub(super) fn traced(self, span: Span) -> Self {
-        Self { _span: span, ..self }
+    pub(super) fn traced(mut self, span: Span) -> Self {
+        drop(std::mem::replace(&mut self.span, span));
+        self
+    }
+
+    /// The same; its end makes the verdict certain.
+    #[must_use]
+    pub(super) fn judged(mut self, verdict: Verdict) -> Self {
+        self.verdict = Some(verdict);
+        self
+    }
+
+    /// The answer is complete.
+    fn ended(&mut self) {
+        self.companions.go_on();
+        if let Some(verdict) = &mut self.verdict {
+            verdict.ended();
+        }
+    }
+
+    /// True if nothing of the answer is missing.
+    fn is_complete(&self) -> bool {
+        let rest = match &self.rest {
+            Rest::Nothing => true,
+            Rest::Server(body) => body.is_end_stream(),
+            Rest::Pieces { .. } => false,
+        };
+        self.ready.is_empty() && self.rewrite.is_none() && rest
     }
 
     /// The same, counted until it is gone.
@@ -130,6 +163,9 @@ impl Answer {
                     Poll::Pending => return Poll::Pending,
                     Poll::Ready(Some(Err(error))) => {
                         self.companions.give_up();
+                        if let Some(verdict) = &mut self.verdict {
+                            verdict.broken();
+                        }
                         return Poll::Ready(Some(Err(error.into())));
                     }
                     Poll::Ready(Some(Ok(frame))) => Some(frame),
@@ -146,7 +182,7 @@ impl Answer {
                     self.ready.extend(rewrite.finish());
                     continue;
                 }
-                self.companions.go_on();
+                self.ended();
                 return Poll::Ready(None);
             };
             let Some(rewrite) = &mut self.rewrite else { return Poll::Ready(Some(Ok(frame))) };
@@ -154,6 +190,15 @@ impl Answer {
                 Ok(data) => self.ready.extend(rewrite.feed(&data)),
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
+        }
+    }
+}
+
+impl Drop for Answer {
+    fn drop(&mut self) {
+        // Whoever knows the length does not ask whether there is more.
+        if self.is_complete() {
+            self.ended();
         }
     }
 }
@@ -177,12 +222,7 @@ impl Body for Answer {
     }
 
     fn is_end_stream(&self) -> bool {
-        let rest = match &self.rest {
-            Rest::Nothing => true,
-            Rest::Server(body) => body.is_end_stream(),
-            Rest::Pieces { .. } => false,
-        };
-        self.ready.is_empty() && self.rewrite.is_none() && self.companions.is_empty() && rest
+        self.companions.is_empty() && self.is_complete()
     }
 
     fn size_hint(&self) -> SizeHint {

@@ -1,6 +1,7 @@
 //! What came of a request, as the counters tell it.
 
 use super::connector::Stage;
+use crate::metrics::SidecarMetrics;
 
 /// Where the prompt of a request was processed, or why it was not answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -147,6 +148,59 @@ impl FailReason {
             Self::Status(Prefill) => "prefill_status",
             Self::Status(Decode) => "decode_status",
         }
+    }
+}
+
+/// Counts a request's outcome once, when it is certain: an answer that has begun may still break off.
+#[derive(Debug)]
+pub(super) struct Verdict {
+    metrics: SidecarMetrics,
+    /// What is counted when the answer has ended.
+    outcome: Outcome,
+    /// Whose answer it is.
+    stage: Stage,
+    given: bool,
+}
+
+impl Verdict {
+    /// Nothing is certain yet. If this is dropped without a word, the client left.
+    pub(super) fn open(metrics: &SidecarMetrics) -> Self {
+        let outcome = Outcome::Failed(FailReason::ClientGone);
+        Self { metrics: metrics.clone(), outcome, stage: Stage::Decode, given: false }
+    }
+
+    /// An answer of a server of this stage has begun, and means this once it has ended well.
+    pub(super) fn begun(&mut self, stage: Stage, outcome: Outcome) {
+        (self.stage, self.outcome) = (stage, outcome);
+        if matches!(outcome, Outcome::Failed(_)) {
+            self.give(outcome);
+        }
+    }
+
+    /// The answer has ended well.
+    pub(super) fn ended(&mut self) {
+        self.give(self.outcome);
+    }
+
+    /// The answer broke off.
+    pub(super) fn broken(&mut self) {
+        if !self.given {
+            self.metrics.call_failed(self.stage.name());
+        }
+        self.give(Outcome::Failed(FailReason::Broken(self.stage)));
+    }
+
+    /// This is what came of the request.
+    pub(super) fn give(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.given, true) {
+            self.metrics.outcome(outcome.name(), outcome.reason());
+        }
+    }
+}
+
+impl Drop for Verdict {
+    fn drop(&mut self) {
+        self.give(Outcome::Failed(FailReason::ClientGone));
     }
 }
 

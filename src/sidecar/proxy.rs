@@ -23,7 +23,7 @@ use super::inbound::Answer;
 use super::legs::{ClientHead, REQUEST_ID};
 use super::machine::{Ask, Leg, LegFailure};
 use super::outbound::{Gate, Outbound};
-use super::outcome::{FailReason, LocalReason, Outcome};
+use super::outcome::{FailReason, LocalReason, Outcome, Verdict};
 use super::readiness::Readiness;
 use super::route::{Route, RouteError, Rules};
 use crate::request::{Blanker, JsonObject};
@@ -201,6 +201,7 @@ impl Proxy {
         }
         let id = call.headers().get(REQUEST_ID).cloned().unwrap_or(HeaderValue::from_static(""));
         let limit = shared.settings.limits.decode;
+        let mut verdict = span.is_some().then(|| Verdict::open(metrics));
         let calling = upstream.call(Leg::Decode, upstream.engine(rank), call);
         let called = match limit {
             None => calling.await,
@@ -212,6 +213,9 @@ impl Proxy {
         let (response, outcome) = match called {
             Ok(response) => {
                 let failed = response.status().as_u16() >= 400;
+                if failed {
+                    metrics.call_failed(Stage::Decode.name());
+                }
                 let failed = failed.then_some(Outcome::Failed(FailReason::Status(Stage::Decode)));
                 (relayed(response, tunnel), failed.unwrap_or(local))
             }
@@ -224,9 +228,10 @@ impl Proxy {
         };
         if let Some(span) = span {
             span.attribute("llm_d.pd_proxy.outcome", outcome.name());
-            metrics.outcome(outcome.name(), outcome.reason());
         }
-        response
+        let Some(mut verdict) = verdict.take() else { return response };
+        verdict.begun(Stage::Decode, outcome);
+        response.map(|body| body.judged(verdict))
     }
 
     /// The call that a request becomes, and the client's end of a tunnel, if it wants one.

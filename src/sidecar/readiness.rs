@@ -21,6 +21,9 @@ const PROBE: Duration = Duration::from_secs(1);
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_WHEN_READY: Duration = Duration::from_secs(10);
 
+/// Bytes of the health's body that are read; with more of them, or with none within the time, the connection is closed.
+const BODY: usize = 64 << 10;
+
 /// Time between two lines that say that the engine is waited for.
 const WAITING: u32 = 30;
 
@@ -61,7 +64,13 @@ impl Readiness {
             let response = self.upstream.call(Leg::Decode, self.upstream.engine(0), request).await.ok()?;
             let well = response.status().is_success();
             // The connection serves again if the body was read.
-            response.into_body().collect().await.ok()?;
+            let (mut body, mut length) = (response.into_body(), 0);
+            while let Some(frame) = body.frame().await {
+                length += frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
+                if length > BODY {
+                    break;
+                }
+            }
             Some(well)
         };
         let well = timeout(PROBE, asking).await.ok().flatten().unwrap_or(false);

@@ -67,6 +67,7 @@ mod responses;
 mod scale_from_zero;
 mod scraping;
 mod session_affinity;
+mod sidecar;
 mod silent_clients;
 mod simulate;
 mod stateful;

@@ -32,7 +32,7 @@ pub(crate) use ext_proc::{Exchange, Proxy, body, destination, headers, response_
 pub(crate) use fleet::Fleet;
 pub(crate) use keda::{Ears, Keda};
 pub(crate) use line::{Carries, Line};
-pub(crate) use pointsman::{Pointsman, health, program};
+pub(crate) use pointsman::{Pointsman, health, program, series_sum};
 pub(crate) use poll::{PATIENCE, eventually, holds, within};
 pub(crate) use prometheus::{Prometheus, Target};
 pub(crate) use recorded::Recorded;

@@ -89,7 +89,7 @@ impl Pointsman {
 
     /// Sum of a metric's series that have all these labels; `None` if there is none.
     pub(crate) async fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
-        sum(&self.page().await, name, labels)
+        series_sum(&self.page().await, name, labels)
     }
 }
 
@@ -107,7 +107,8 @@ async fn address(process: &mut Process, listener: &str) -> SocketAddr {
         .await
 }
 
-fn sum(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
+/// Sum of a page's series of this name that have all these labels; `None` if there is none.
+pub(crate) fn series_sum(page: &str, name: &str, labels: &[(&str, &str)]) -> Option<f64> {
     let mut total = None;
     for line in page.lines() {
         let Some(rest) = line.strip_prefix(name) else { continue };

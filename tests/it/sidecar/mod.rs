@@ -1,0 +1,9 @@
+//! `pointsman sidecar` as a process in front of stub engines: what it sends them, what the client gets, and what is left
+//! when something fails.
+
+mod commands;
+mod concurrent;
+mod connectors;
+mod passing;
+mod running;
+mod stub;
