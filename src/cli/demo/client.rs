@@ -24,6 +24,8 @@ pub(super) struct Measured {
     pub(super) server: String,
     /// Time to the first piece of the body.
     pub(super) first: Duration,
+    /// Times between two pieces of the body.
+    pub(super) gaps: Vec<Duration>,
     /// Time to the end of the body.
     pub(super) whole: Duration,
 }
@@ -62,14 +64,16 @@ async fn measure(addr: SocketAddr, body: String) -> anyhow::Result<Measured> {
     }
     let server =
         response.headers().get("x-sim-server").and_then(|name| name.to_str().ok()).unwrap_or("?").to_owned();
-    let mut first = None;
+    let (mut first, mut last, mut gaps) = (None, None, Vec::new());
     while let Some(frame) = response.body_mut().frame().await {
         if frame?.is_data() {
-            first.get_or_insert_with(|| start.elapsed());
+            let now = start.elapsed();
+            first.get_or_insert(now);
+            gaps.extend(last.replace(now).map(|last| now.saturating_sub(last)));
         }
     }
     let whole = start.elapsed();
-    Ok(Measured { server, first: first.unwrap_or(whole), whole })
+    Ok(Measured { server, first: first.unwrap_or(whole), gaps, whole })
 }
 
 async fn exchange(

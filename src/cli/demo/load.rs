@@ -48,13 +48,19 @@ pub(super) fn plan() -> Vec<String> {
 }
 
 /// Short words without meaning.
-fn words(random: &mut fastrand::Rng, count: usize) -> String {
+pub(super) fn words(random: &mut fastrand::Rng, count: usize) -> String {
     let mut text = String::with_capacity(count * 5);
     for _ in 0..count {
         text.extend((0..4).map(|_| random.lowercase()));
         text.push(' ');
     }
     text
+}
+
+/// The body of a streamed chat with one message.
+pub(super) fn chat(text: &str, max_tokens: u32) -> String {
+    let messages = json!([{"role": "user", "content": text}]);
+    json!({"model": "sim-model", "messages": messages, "max_tokens": max_tokens, "stream": true}).to_string()
 }
 
 /// Sends request `i` to `targets[i % n]`, some at once, and gives what became of each.

@@ -1,6 +1,5 @@
 //! The steps of the demo, in order.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -8,7 +7,7 @@ use anyhow::Context as _;
 
 use super::load::{self, PREFIXES, REQUESTS};
 use super::stack::{Envoy, Fleet, Folder, Picker};
-use super::table::{self, Run};
+use super::table::{self, Run, say};
 
 /// The reference's default, which is the built-in one.
 pub(super) const DEFAULT: &str = include_str!("../../../config/default.yaml");
@@ -27,11 +26,17 @@ pub(crate) struct DemoArgs {
     /// Stop after the table instead of leaving everything running.
     #[arg(long)]
     pub(crate) once: bool,
+    /// Plays one pool against split serving: prompts on servers of their own, sidecars in front of the others.
+    #[arg(long)]
+    pub(crate) split: bool,
 }
 
 /// Plays the demo. Fails when a program cannot be started or a request through Pointsman failed.
 pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let program = std::env::current_exe().context("cannot tell where this program is")?;
+    if args.split {
+        return super::split::run(&program, &args.envoy, args.once).await;
+    }
     let folder = Folder::make()?;
     let bodies = Arc::new(load::plan());
     say(&format!(
@@ -108,11 +113,4 @@ fn hints(envoy: &Envoy, picker: &Picker, fleet: &Fleet) -> String {
 ",
         picker.metrics, envoy.admin
     )
-}
-
-fn say(text: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{text}")?;
-    out.flush()?;
-    Ok(())
 }

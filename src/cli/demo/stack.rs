@@ -60,10 +60,22 @@ pub(super) struct Fleet {
 impl Fleet {
     /// Starts `count` servers.
     pub(super) async fn start(program: &Path, count: usize, folder: &Path) -> anyhow::Result<Self> {
+        Self::start_as("sim", program, count, &SERVER_FLAGS, folder).await
+    }
+
+    /// Starts `count` servers that are called `name`, with these flags.
+    pub(super) async fn start_as(
+        name: &'static str,
+        program: &Path,
+        count: usize,
+        flags: &[&str],
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let count_text = count.to_string();
         let mut args = vec!["sim", "--port", "0", "--print-addresses", "--count", &count_text];
-        args.extend(SERVER_FLAGS);
-        let mut process = Guarded::start("sim", program, args, folder)?;
+        args.extend(["--name-prefix", name]);
+        args.extend(flags);
+        let mut process = Guarded::start(name, program, args, folder)?;
         let servers = process
             .until(async |process| {
                 let named = |line: &str| {
@@ -109,8 +121,20 @@ impl Picker {
         fleet: &Fleet,
         folder: &Path,
     ) -> anyhow::Result<Self> {
+        let servers = endpoints_file(&fleet.servers);
+        Self::start_for(program, scheduling, &servers, fleet.servers.len(), folder).await
+    }
+
+    /// The same for the `count` servers of this endpoints file.
+    pub(super) async fn start_for(
+        program: &Path,
+        scheduling: &str,
+        servers: &str,
+        count: usize,
+        folder: &Path,
+    ) -> anyhow::Result<Self> {
         let endpoints = folder.join("endpoints.yaml");
-        std::fs::write(&endpoints, endpoints_file(&fleet.servers))?;
+        std::fs::write(&endpoints, servers)?;
         let config = folder.join("epp.yaml");
         std::fs::write(&config, config_file(scheduling, &endpoints))?;
         let args =
@@ -131,7 +155,6 @@ impl Picker {
                 Some((address("grpc")?, address("metrics")?))
             })
             .await?;
-        let count = fleet.servers.len();
         process
             .until(async |_| {
                 let ready = metric(metrics, "llm_d_epp_ready_endpoints").await.ok()?;

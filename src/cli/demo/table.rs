@@ -1,6 +1,7 @@
 //! The table of the demo.
 
 use std::fmt::Write as _;
+use std::io::Write as _;
 use std::time::Duration;
 
 use super::client::Measured;
@@ -59,8 +60,16 @@ pub(super) fn write(servers: &[String], runs: &[Run]) -> String {
     text
 }
 
+/// Tells the user.
+pub(super) fn say(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{text}")?;
+    out.flush()?;
+    Ok(())
+}
+
 /// A percentile by the nearest rank, in milliseconds.
-fn millis(times: &[Duration], percent: usize) -> String {
+pub(super) fn millis(times: &[Duration], percent: usize) -> String {
     let mut sorted = times.to_vec();
     sorted.sort_unstable();
     let rank = (sorted.len() * percent).div_ceil(100).max(1);
@@ -76,6 +85,7 @@ mod tests {
             server: server.to_owned(),
             first: Duration::from_millis(ms),
             whole: Duration::from_millis(ms * 10),
+            gaps: Vec::new(),
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -68,6 +68,8 @@ pub(super) enum Step {
     Reset,
     /// Nothing more happens until the other side goes away.
     Hang,
+    /// Nothing happens until somebody else has set this.
+    Until(Arc<AtomicBool>),
     /// What comes is sent back until the other side goes away.
     Echo,
 }
@@ -137,8 +139,8 @@ impl Stub {
         tls: Option<TlsAcceptor>,
         script: impl Fn(&Seen) -> Vec<Step> + Send + Sync + 'static,
     ) -> Self {
-        let listener = TcpListener::bind(("127.0.0.1", port)).await.unwrap();
-        let addr = listener.local_addr().unwrap();
+        let listener = TcpListener::bind(("0.0.0.0", port)).await.unwrap();
+        let addr = SocketAddr::from(([127, 0, 0, 1], listener.local_addr().unwrap().port()));
         let shared = Arc::new(Shared {
             script: Box::new(script),
             seen: Mutex::default(),
@@ -285,15 +287,29 @@ async fn carry_out(
             }
             return false;
         }
+        Step::Until(set) => {
+            while !set.load(SeqCst) {
+                if gone(stream, received, Duration::from_millis(5)).await {
+                    shared.left.fetch_add(1, SeqCst);
+                    return false;
+                }
+            }
+            return true;
+        }
         Step::Pause(time) => time,
         Step::Hang => Duration::from_hours(1),
     };
-    let gone = async { while let Ok(1..) = stream.read_buf(received).await {} };
-    let is_gone = tokio::time::timeout(waited, gone).await.is_ok();
+    let is_gone = gone(stream, received, waited).await;
     if is_gone {
         shared.left.fetch_add(1, SeqCst);
     }
     !is_gone
+}
+
+/// True if the other side goes away within this time.
+async fn gone(stream: &mut impl Connection, received: &mut Vec<u8>, time: Duration) -> bool {
+    let gone = async { while let Ok(1..) = stream.read_buf(received).await {} };
+    tokio::time::timeout(time, gone).await.is_ok()
 }
 
 async fn request(stream: &mut impl Connection, received: &mut Vec<u8>) -> Option<Seen> {
