@@ -11,11 +11,11 @@ use tokio_util::sync::CancellationToken;
 use super::autoscaling::Demand;
 use super::holding::Holding;
 use super::kubernetes::Cluster;
-use super::scraping::{Beside, listen, scrape};
+use super::scraping::{Beside, listen, scrape, watch_objects};
 use super::settings::Settings;
 use crate::config::Plan;
 use crate::datalayer::{OnPageFault, PageFault, Pages};
-use crate::discovery::{Discovery, FileDiscovery};
+use crate::discovery::{Discovery, FileDiscovery, ObjectWatches};
 use crate::kubernetes::Connection;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
 use crate::pool::{Age, Pool};
@@ -40,6 +40,14 @@ impl Finder {
         match self {
             Self::File(_) => None,
             Self::Kubernetes(cluster) => Some(cluster.connection()),
+        }
+    }
+
+    /// Watches of objects for plugins, where there is an API server.
+    fn watches(&self, namespace: &str) -> Option<ObjectWatches> {
+        match self {
+            Self::File(_) => None,
+            Self::Kubernetes(cluster) => Some(cluster.watches(namespace)),
         }
     }
 }
@@ -96,6 +104,7 @@ impl Background {
     /// then.
     pub(super) async fn run(self, stop: CancellationToken, resign: CancellationToken) {
         let pool = Arc::clone(&self.pool);
+        let watches = self.finder.watches(pool.namespace());
         let discovery = async {
             match self.finder {
                 Finder::File(file) => {
@@ -142,7 +151,8 @@ impl Background {
         let events = listen(self.beside.clone(), Arc::clone(&self.pool), stop.clone());
         let pages = self.pages.into_iter().map(|pages| pages.run(stop.clone()));
         let pages = futures_util::future::join_all(pages);
-        tokio::join!(discovery, scraping, figures, waits, demand, events, pages);
+        let objects = watch_objects(self.beside.clone(), watches, stop.clone());
+        tokio::join!(discovery, scraping, figures, waits, demand, events, pages, objects);
     }
 }
 

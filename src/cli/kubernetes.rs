@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::settings::Settings;
 use crate::admin::Access;
-use crate::discovery::{Discovery, KubernetesDiscovery, Scope};
+use crate::discovery::{Discovery, KubernetesDiscovery, ObjectWatches, Scope};
 use crate::kubernetes::{Connection, Election, ElectionSettings, LeaderLabel, Leadership, TokenReviews};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
@@ -87,6 +87,16 @@ impl Cluster {
     /// The way to the API server.
     pub(super) fn connection(&self) -> Connection {
         self.connection.clone()
+    }
+
+    /// Watches of objects for plugins.
+    pub(super) fn watches(&self, namespace: &str) -> ObjectWatches {
+        ObjectWatches {
+            connection: self.connection.clone(),
+            namespace: namespace.to_owned(),
+            leadership: self.leadership.clone(),
+            metrics: Arc::clone(&self.metrics),
+        }
     }
 
     /// Makes the judge of the metrics port's callers; `None` if everyone may read it. Call it in the runtime of the

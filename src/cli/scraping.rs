@@ -11,7 +11,8 @@ use super::holding::Holding;
 use super::scrape_series::{Counting, EXTRACTOR, SOURCE};
 use super::settings::ScrapeSettings;
 use crate::config::Plan;
-use crate::datalayer::{self, DataLayer, EngineTable, SourceSpec};
+use crate::datalayer::{self, DataLayer, EngineTable, ObjectReading, SourceSpec};
+use crate::discovery::ObjectWatches;
 use crate::kvevents::EventListener;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
@@ -23,6 +24,8 @@ pub(super) struct Beside {
     /// Reads metrics pages; `None` if none are read.
     pub(super) layer: Option<Arc<DataLayer>>,
     listeners: Vec<Arc<EventListener>>,
+    /// Objects of the cluster that are watched.
+    objects: Vec<ObjectReading>,
 }
 
 /// Makes it.
@@ -48,14 +51,14 @@ impl Scraping {
     /// cannot be used.
     pub(super) fn beside(&self, plan: &Plan, former: Option<&Beside>) -> anyhow::Result<Beside> {
         let read_by = plan.metrics_source.clone().map(|source| (source, plan.engines.clone()));
-        let listeners = plan.kv_events.clone();
+        let (listeners, objects) = (plan.kv_events.clone(), plan.objects.clone());
         if let Some(former) = former
             && former.read_by == read_by
         {
-            return Ok(Beside { listeners, ..former.clone() });
+            return Ok(Beside { listeners, objects, ..former.clone() });
         }
         let layer = read_by.clone().map(|(source, engines)| self.layer(source, engines)).transpose()?;
-        Ok(Beside { read_by, layer, listeners })
+        Ok(Beside { read_by, layer, listeners, objects })
     }
 
     fn layer(&self, source: SourceSpec, engines: EngineTable) -> anyhow::Result<Arc<DataLayer>> {
@@ -129,5 +132,27 @@ pub(super) async fn listen(mut beside: watch::Receiver<Beside>, pool: Arc<Pool>,
             () = stop.cancelled() => return,
             changed = beside.changed() => if changed.is_err() { return stop.cancelled().await },
         }
+    }
+}
+
+/// Watches the objects that the running configuration asks for, until told to stop. Another configuration has plugins of
+/// its own, which hear everything anew.
+pub(super) async fn watch_objects(
+    mut beside: watch::Receiver<Beside>,
+    watches: Option<ObjectWatches>,
+    stop: CancellationToken,
+) {
+    let Some(watches) = watches else { return };
+    while !stop.is_cancelled() {
+        let wanted = beside.borrow_and_update().objects.clone();
+        let ended = stop.child_token();
+        let running = wanted.into_iter().map(|reading| watches.clone().run(reading, ended.clone()));
+        let mut running = pin!(futures_util::future::join_all(running));
+        tokio::select! {
+            () = stop.cancelled() => {}
+            changed = beside.changed() => if changed.is_err() { stop.cancelled().await },
+            () = async { running.as_mut().await; std::future::pending::<()>().await } => {}
+        }
+        ended.cancel();
     }
 }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::carry::Carried;
 use super::names::{DataLayerNames, FlowNames};
 use super::{FeatureGates, FlowControl};
-use crate::datalayer::{EngineTable, PageReading, SourceSpec};
+use crate::datalayer::{EngineTable, ObjectReading, PageReading, SourceSpec};
 use crate::document::Problems;
 use crate::flow::detector::Detector;
 use crate::flow::settings::FlowSettings;
@@ -84,6 +84,8 @@ pub struct Plan {
     pub metrics_source: Option<SourceSpec>,
     /// Other pages of endpoints that are fetched, and who reads them.
     pub pages: Vec<PageReading>,
+    /// Objects of the cluster that are watched, and who hears of them.
+    pub objects: Vec<ObjectReading>,
     /// Listeners for the cache events of the engines.
     pub kv_events: Vec<Arc<EventListener>>,
     /// Indexes that replicas fill together.

@@ -113,6 +113,7 @@ impl Resolver<'_> {
             metrics_source: data_layer.source_spec(instances),
             engines: data_layer.engines(instances),
             pages: data_layer.pages(instances),
+            objects: data_layer.objects(instances),
             discovery: data_layer.discovery_spec(instances),
             gates: document.gates,
             flow,

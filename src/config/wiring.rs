@@ -9,7 +9,10 @@ use super::known::Purpose;
 use super::names::DataLayerNames;
 use super::reference::Reference;
 use super::resolver::{Resolver, Role};
-use crate::datalayer::{EngineTable, PageExtractor, PageReading, PageSource, SourceSpec};
+use crate::datalayer::{
+    EngineTable, ObjectListener, ObjectReading, ObjectSource, PageExtractor, PageReading, PageSource,
+    SourceSpec,
+};
 use crate::plugins::{FileDiscoverySpec, sources};
 use crate::request::ParserKind;
 
@@ -19,7 +22,7 @@ const EXTRACTOR: &str = sources::CORE_METRICS_EXTRACTOR.name;
 const PARSER: Role<ParserKind> = Role::new("parser", |instance| instance.roles.parser);
 const DATA_SOURCE: Role<()> = Role::new("data source", |instance| {
     let roles = &instance.roles;
-    let tells = roles.notifies || roles.watches_objects;
+    let tells = roles.notifies || roles.object_source.is_some();
     (roles.metrics_source.is_some() || roles.page_source.is_some() || tells).then_some(())
 });
 const PAGE_READER: Role<Arc<dyn PageExtractor>> =
@@ -38,6 +41,8 @@ const READER: Role<()> =
     Role::new("extractor", |instance| instance.roles.metrics_extractor.is_some().then_some(()));
 const DISCOVERY: Role<()> =
     Role::new("endpoint discovery", |instance| instance.roles.discovery.is_some().then_some(()));
+const LISTENER: Role<Arc<dyn ObjectListener>> =
+    Role::new("plugin that listens to objects", |instance| instance.roles.object_listener.clone());
 const FOLLOWER: Role<()> = Role::new("plugin that follows endpoints", |instance| {
     let counts = instance.inactive == Some(Purpose::InFlightCounter);
     (instance.roles.follows_endpoints || counts).then_some(())
@@ -114,12 +119,12 @@ impl Resolver<'_> {
                 self.followers(source);
                 continue;
             }
-            if named.is_some_and(|instance| instance.roles.watches_objects) {
-                for extractor in &source.extractors {
-                    let message = "has no effect: no plugin type listens to such a source";
-                    self.problems.warning(extractor.line, &extractor.path, message);
-                    self.named(extractor);
-                }
+            if let Some(object) = named.and_then(|instance| instance.roles.object_source.clone()) {
+                let listeners = self.object_listeners(&object, source);
+                self.check_objects(&object, source, layer, &resolved);
+                resolved
+                    .objects
+                    .extend(index.map(|index| ResolvedPages { source: index, extractors: listeners }));
                 continue;
             }
             if let Some(page) = named.and_then(|instance| instance.roles.page_source.clone()) {
@@ -212,6 +217,53 @@ impl Resolver<'_> {
         }
     }
 
+    /// The extractors of a source that watches objects.
+    fn object_listeners(&mut self, object: &ObjectSource, source: &Source) -> Vec<InstanceId> {
+        let mut listeners = Vec::new();
+        for reference in &source.extractors {
+            let Some((index, listener)) = self.lookup(reference, &LISTENER) else { continue };
+            let kind = listener.listens_to();
+            if kind == object.kind {
+                listeners.push(index);
+            } else {
+                let (name, source) = (&reference.name, &source.plugin.name);
+                let message =
+                    format!("\"{name}\" listens to {kind}, and \"{source}\" watches {}", object.kind);
+                self.problems.error(reference.line, &reference.path, message);
+            }
+        }
+        listeners
+    }
+
+    /// The faults of watching these objects here.
+    fn check_objects(
+        &mut self,
+        object: &ObjectSource,
+        source: &Source,
+        layer: &DataLayer,
+        resolved: &ResolvedDataLayer,
+    ) {
+        let Reference { name, line, path, .. } = &source.plugin;
+        let earlier = resolved.objects.iter().map(|earlier| &self.instances[earlier.source]);
+        let same =
+            earlier.filter_map(|it| it.roles.object_source.as_deref()).find(|it| it.kind == object.kind);
+        if let Some(same) = same {
+            let message = format!(
+                "\"{name}\" watches {}, as \"{}\" does; one source does that",
+                object.kind, same.name
+            );
+            self.problems.error(*line, path, message);
+        }
+        if layer.discovery.is_some() {
+            let message =
+                format!("\"{name}\" watches nothing: with `dataLayer.discovery` there is no Kubernetes API");
+            self.problems.warning(*line, path, message);
+        } else if source.extractors.is_empty() {
+            let message = format!("\"{name}\" has no extractor: it watches {} for nobody", object.kind);
+            self.problems.warning(*line, path, message);
+        }
+    }
+
     /// The extractors that read the pages of the source `index`.
     fn page_readers(&mut self, index: InstanceId, page: &PageSource, source: &Source) -> ResolvedPages {
         let mut extractors = Vec::new();
@@ -269,6 +321,8 @@ pub(super) struct ResolvedDataLayer {
     extractor: Option<InstanceId>,
     discovery: Option<InstanceId>,
     pages: Vec<ResolvedPages>,
+    /// Sources that watch objects.
+    objects: Vec<ResolvedPages>,
 }
 
 /// A source of other pages, and its extractors.
@@ -308,6 +362,17 @@ impl ResolvedDataLayer {
         self.pages.iter().filter_map(reading).collect()
     }
 
+    /// The objects that are watched.
+    pub(super) fn objects(&self, instances: &Instances) -> Vec<ObjectReading> {
+        let reading = |objects: &ResolvedPages| {
+            let listeners = objects.extractors.iter();
+            let listeners = listeners.filter_map(|index| instances[*index].roles.object_listener.clone());
+            let source = instances[objects.source].roles.object_source.clone()?;
+            Some(ObjectReading { source, listeners: listeners.collect() })
+        };
+        self.objects.iter().filter_map(reading).collect()
+    }
+
     pub(super) fn names(&self, instances: &Instances) -> DataLayerNames {
         let name = |index: Option<InstanceId>| Some(Arc::clone(&instances[index?].name));
         DataLayerNames {
@@ -317,6 +382,7 @@ impl ResolvedDataLayer {
             pages: self
                 .pages
                 .iter()
+                .chain(&self.objects)
                 .map(|pages| {
                     let readers = pages.extractors.iter();
                     let readers = readers.map(|index| Arc::clone(&instances[*index].name)).collect();

@@ -12,6 +12,7 @@ pub mod exposition;
 mod label_role;
 mod layer;
 mod metric_spec;
+mod objects;
 mod observer;
 mod pages;
 mod request;
@@ -30,6 +31,7 @@ pub use engines::{DEFAULT_ENGINE, ENGINE_LABEL, EngineSpecs, EngineTable, LEGACY
 pub use error::ScrapeError;
 pub use label_role::LabelRole;
 pub use layer::DataLayer;
+pub use objects::{ObjectKind, ObjectListener, ObjectReading, ObjectSource, ObjectView};
 pub use observer::Observer;
 pub use pages::{OnPageFault, PageExtractor, PageFault, PageReading, PageSource, Pages};
 pub use response::{Event, Head, ResponseError, ResponseReader};

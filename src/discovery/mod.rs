@@ -16,4 +16,4 @@ pub use discover::{Discovery, DiscoveryError};
 pub use file::{FileDiscovery, ReloadOutcome};
 pub use file_state::{FileObjective, FileRewrite, FileState};
 pub(crate) use kubernetes::without_repeats;
-pub use kubernetes::{KubernetesDiscovery, Scope, ServiceSlices};
+pub use kubernetes::{KubernetesDiscovery, ObjectWatches, Scope, ServiceSlices};

@@ -94,6 +94,9 @@ fn tab_before(text: &str, fault: u32) -> Option<u32> {
 fn plain(error: &serde_saphyr::Error) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();
+    if first.starts_with("budget breached: Documents") {
+        return "holds more than one document: a second one begins with `---`; leave it out".to_owned();
+    }
     let cut = first.rfind(" at line ").unwrap_or(first.len());
     first[..cut].trim_end_matches([':', ' ', '.']).to_owned()
 }

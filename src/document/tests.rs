@@ -137,3 +137,10 @@ proptest! {
         prop_assert!(node.line_of(&path) <= 2);
     }
 }
+
+#[test]
+fn a_second_document_is_named_as_such_and_marks_around_one_are_fine() {
+    let fault = parse("a: 1\n---\nb: 2\n").unwrap_err();
+    assert!(fault.message.contains("more than one document"), "{}", fault.message);
+    assert!(parse("---\na: 1\n...\n").unwrap().is_some());
+}

@@ -33,7 +33,7 @@ fn sees_no_endpoint(roles: &Roles) -> bool {
         || roles.page_source.is_some()
         || roles.page_extractor.is_some()
         || roles.notifies
-        || roles.watches_objects
+        || roles.object_source.is_some()
         || roles.discovery.is_some();
     let waits = roles.detector.is_some()
         || roles.ordering.is_some()

@@ -35,6 +35,8 @@ pub mod scorers;
 pub mod screeners;
 pub mod sources;
 pub mod topology;
+#[cfg(test)]
+mod worked_cases;
 
 pub use build::{
     BuildCx, ColumnKey, Consumption, DeciderReference, DeciderSlot, FilterReference, FilterSlot,

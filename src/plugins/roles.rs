@@ -99,8 +99,10 @@ pub struct Roles {
     pub page_extractor: Option<Arc<dyn crate::datalayer::PageExtractor>>,
     /// Tells of endpoints that come and go.
     pub notifies: bool,
-    /// Tells of objects of the cluster that change.
-    pub watches_objects: bool,
+    /// Watches objects of the cluster.
+    pub object_source: Option<Arc<crate::datalayer::ObjectSource>>,
+    /// Hears of them.
+    pub object_listener: Option<Arc<dyn crate::datalayer::ObjectListener>>,
     /// Follows endpoints that come and go, so that a notification source may list it.
     pub follows_endpoints: bool,
     /// Hears what engines tell of their caches.
@@ -148,7 +150,7 @@ impl Roles {
             (self.reporter.is_some(), "response report"),
             (self.parser.is_some(), "parser"),
             (self.metrics_source.is_some() || self.page_source.is_some(), "data source"),
-            (self.notifies || self.watches_objects, "notification source"),
+            (self.notifies || self.object_source.is_some(), "notification source"),
             (self.metrics_extractor.is_some() || self.page_extractor.is_some(), "extractor"),
             (self.discovery.is_some(), "endpoint discovery"),
             (self.detector.is_some(), "saturation detector"),

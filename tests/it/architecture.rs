@@ -64,7 +64,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("extproc", &["director", "scheduling", "request", "metrics", "telemetry", "transport"]),
     ("admin", &["decisions", "pool", "metrics", "telemetry", "transport"]),
     ("kubernetes", &["admin", "metrics", "telemetry"]),
-    ("discovery", &["kubernetes", "plugins", "pool", "metrics", "telemetry", "document"]),
+    ("discovery", &["kubernetes", "plugins", "datalayer", "pool", "metrics", "telemetry", "document"]),
     ("scaler", &["document", "transport"]),
     ("sidecar", &["pool", "request", "metrics", "telemetry", "transport"]),
     ("simulate", &["clock", "datalayer", "director", "flow", "pool", "request", "telemetry"]),

@@ -21,6 +21,24 @@ const TAKEN: Tally = Tally { of: 147, load: 146 };
 /// precise prefix cache are built, their parameters are checked, and some of these documents have impossible ones.
 const FORMER: Tally = Tally { of: 264, load: 204 };
 
+/// Documents in today's form that the reference refused for want of the files that they name.
+const WITHOUT_FILES: [&str; 2] = ["0076", "0524"];
+
+/// Share of the documents without placeholders that load, of those that no release takes today.
+const LEAST_SHARE: f64 = 0.75;
+
+/// What stands where a value belongs in documents that are filled in elsewhere, or shortened.
+const PLACEHOLDERS: &[&str] = &["...", "${", "{{", "<", "custom-"];
+
+/// True for a document in which something is left to fill in.
+fn has_placeholder(text: &str) -> bool {
+    let values = text.lines().map(|line| line.split(" #").next().unwrap_or_default().trim());
+    let values = values.filter(|line| !line.starts_with('#'));
+    values
+        .flat_map(|line| line.rsplit([' ', '"', '\'', '[', ',']).map(str::trim))
+        .any(|value| PLACEHOLDERS.iter().any(|sign| value.starts_with(sign)) && value != "<<:")
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Tally {
     of: usize,
@@ -78,6 +96,7 @@ fn reason(problem: &Problem) -> String {
 fn documents_of_the_field_load_as_often_as_they_did() {
     let Some(samples) = samples_or_say() else { return };
     let (mut taken, mut former) = (Tally::default(), Tally::default());
+    let (mut whole, mut fragments) = (Tally::default(), Tally::default());
     let mut stops: BTreeMap<String, BTreeSet<&str>> = BTreeMap::new();
     for sample in &samples {
         let (loads, problems) = catch_unwind(AssertUnwindSafe(|| outcome(&sample.text)))
@@ -85,9 +104,14 @@ fn documents_of_the_field_load_as_often_as_they_did() {
         let tally = if sample.taken { &mut taken } else { &mut former };
         tally.of += 1;
         tally.load += usize::from(loads);
+        if !sample.taken {
+            let tally = if has_placeholder(&sample.text) { &mut fragments } else { &mut whole };
+            tally.of += 1;
+            tally.load += usize::from(loads);
+        }
         let warned = problems.of(Level::Warning).next().is_some();
         assert!(
-            sample.taken || !loads || warned,
+            sample.taken || !loads || warned || WITHOUT_FILES.contains(&&*sample.id),
             "{} loads without a word; no release takes it today",
             sample.id
         );
@@ -97,6 +121,12 @@ fn documents_of_the_field_load_as_often_as_they_did() {
     }
     println!("taken by the newest reference: {} of {} load", taken.load, taken.of);
     println!("taken by an earlier one, or by none: {} of {} load", former.load, former.of);
+    println!("  of these without placeholders: {} of {} load", whole.load, whole.of);
+    println!(
+        "  of these with placeholders (`...`, `${{X}}`, `<x>`): {} of {} load",
+        fragments.load, fragments.of
+    );
+    assert!(whole.load as f64 >= LEAST_SHARE * whole.of as f64, "{whole:?}");
     let mut stops: Vec<_> = stops.into_iter().collect();
     stops.sort_by_key(|(_, ids)| std::cmp::Reverse(ids.len()));
     for (reason, ids) in stops {

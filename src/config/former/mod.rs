@@ -8,6 +8,8 @@
 //! | `types`, `parameters` | names that changed |
 //! | `prefix_cache` | scorers that held a prefix index of their own |
 //! | `pd_profile` | profile handlers that decided about disaggregation themselves |
+//! | `slo_handler` | the profile handler that a header switched to predicted latencies |
+//! | `reporter` | the first parameters of the reporter of figures |
 //! | `tree` | changing a tree |
 
 mod api_versions;
@@ -15,7 +17,9 @@ mod gates;
 mod parameters;
 mod pd_profile;
 mod prefix_cache;
+mod reporter;
 mod sections;
+mod slo_handler;
 pub(super) mod tree;
 mod types;
 
@@ -36,6 +40,8 @@ pub(super) fn translate(root: &mut Node, problems: &mut Problems) {
         let NodeValue::Map(row) = &mut row.value else { continue };
         let path = format!("plugins[{index}]");
         types::translate(row, &path, problems);
+        slo_handler::translate(row, &path, problems);
+        reporter::translate(row, &path, problems);
         pd_profile::translate_encode(row, &path, problems);
         parameters::translate(row, &path, problems);
     }

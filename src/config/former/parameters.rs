@@ -17,6 +17,11 @@ enum Today {
 /// Plugin type by today's name, the parameter as it was, and what became of it.
 const FORMER: &[(&str, &str, Today)] = &[
     (
+        "approx-prefix-cache-producer",
+        "multiModalTokenEstimator",
+        Today::Gone("`estimate` of a `token-producer` says how media are counted"),
+    ),
+    (
         "core-metrics-extractor",
         "enableMultiEngine",
         Today::Gone("`engineConfigs` may always list several engines"),
@@ -29,7 +34,23 @@ const FORMER: &[(&str, &str, Today)] = &[
     ("latency-scorer", "streamingMode", Today::Gone(WHOSE_PREDICTIONS)),
     ("max-score-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
     ("mm-embeddings-cache-producer", "cacheSizeInMB", Today::Named("cacheSizeInMBPerServer")),
+    ("precise-prefix-cache-producer", "kvCacheRedisAddr", Today::Gone(WHOSE_INDEX)),
+    ("precise-prefix-cache-scorer", "kvCacheRedisAddr", Today::Gone(WHOSE_INDEX)),
+    // Its type is of today when it follows cache events, and changes only behind this.
+    ("prefix-cache-scorer", "kvCacheRedisAddr", Today::Gone(WHOSE_INDEX)),
+    (
+        "prefix-cache-scorer",
+        "lruIndexerCapacity",
+        Today::Gone("`lruCapacityPerServer` of `approx-prefix-cache-producer` counts for each server"),
+    ),
     ("random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
+    (
+        "session-affinity-scorer",
+        "maxAge",
+        Today::Gone(
+            "the token of a session has no age, and `sessionIdConfig.evictionTtlSeconds` ends the others",
+        ),
+    ),
     ("token-producer", "backend", Today::Gone(WHOSE_TOKENS)),
     ("token-producer", "vllmHTTP", Today::Named("vllm")),
     ("tokenizer", "backend", Today::Gone(WHOSE_TOKENS)),
@@ -38,6 +59,8 @@ const FORMER: &[(&str, &str, Today)] = &[
 ];
 
 const WHOSE_PREDICTIONS: &str = "it belongs to `predicted-latency-producer`, which predicts";
+
+const WHOSE_INDEX: &str = "the index is in this process, within --prefix-index-memory";
 
 const WHOSE_TOKENS: &str = "the section that is given says who makes the tokens";
 

@@ -374,3 +374,66 @@ fn former_parameters_of_the_makers_of_tokens_and_of_the_precise_index_stand_wher
         assert_eq!(said.len(), 1, "{said:?}");
     }
 }
+
+#[test]
+fn a_profile_handler_of_the_first_predicted_latencies_becomes_one_by_header() {
+    let profiles = "- type: queue-scorer\n- type: max-score-picker\nschedulingProfiles:\n\
+        - name: default\n  plugins:\n  - pluginRef: queue-scorer\n- name: slo\n  plugins:\n  - pluginRef: max-score-picker\n";
+    assert_translated(
+        &format!("plugins:\n- type: slo-aware-profile-handler\n{profiles}"),
+        &format!(
+            "plugins:\n- type: header-profile-handler\n  name: slo-aware-profile-handler\n  parameters: {{defaultProfile: default}}\n{profiles}"
+        ),
+        &["plugins[0].type: \"slo-aware-profile-handler\" is gone; write `type: header-profile-handler`"],
+    );
+}
+
+#[test]
+fn the_first_parameters_of_the_reporter_become_an_attribute() {
+    let attribute = "attributes: [{key: {namespace: a.b, name: cost}, expression: usage.prompt_tokens, condition: 'true'}]";
+    for (former, said) in [
+        (
+            "metric: {namespace: a.b, name: cost, dataSource: usage, expression: usage.prompt_tokens, condition: 'true'}",
+            1,
+        ),
+        (
+            "METRIC: {Namespace: a.b, name: cost, dataSource: body, expression: usage.prompt_tokens, condition: 'true'}",
+            2,
+        ),
+    ] {
+        let row = |parameters: &str| {
+            format!(
+                "plugins:\n- type: queue-scorer\n- type: request-attribute-reporter\n  parameters:\n    {parameters}\n"
+            )
+        };
+        let (former_plan, today_plan) = (plan(&row(former)), plan(&row(attribute)));
+        assert_eq!(former_plan.reporters.len(), 1);
+        assert_eq!(
+            warnings(&former_plan).len(),
+            warnings(&today_plan).len() + said,
+            "{:?}",
+            warnings(&former_plan)
+        );
+    }
+}
+
+#[test]
+fn parameters_that_are_gone_are_left_out_with_a_word() {
+    for (row, said) in [
+        ("{type: prefix-cache-scorer, parameters: {lruIndexerCapacity: 31250}}", "lruCapacityPerServer"),
+        ("{type: session-affinity-scorer, parameters: {maxAge: 3600}}", "evictionTtlSeconds"),
+        (
+            "{type: precise-prefix-cache-scorer, parameters: {kvCacheRedisAddr: 'redis:6379'}}",
+            "--prefix-index-memory",
+        ),
+        (
+            "{type: approx-prefix-cache-producer, parameters: {multiModalTokenEstimator: {image: {}}}}",
+            "token-producer",
+        ),
+        ("{type: token-producer, parameters: {modelName: , vllm: {url: }}}", "tokens are estimated"),
+    ] {
+        let plan = plan(&format!("plugins:\n- type: queue-scorer\n- {row}\n"));
+        let warnings = warnings(&plan);
+        assert!(warnings.iter().any(|warning| warning.contains(said)), "{row}: {warnings:?}");
+    }
+}

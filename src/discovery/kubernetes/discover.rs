@@ -402,7 +402,7 @@ impl Run {
         self.watched.retain(|(known, of)| *known != resource || of != group);
         self.watched.push((resource, group.to_owned()));
         let metrics = self.metrics.kubernetes().watch(resource, group);
-        Watched { resource, group: group.to_owned(), without, metrics }
+        Watched { resource: resource.to_owned(), group: group.to_owned(), without, metrics }
     }
 }
 

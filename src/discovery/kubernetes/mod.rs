@@ -8,6 +8,7 @@
 mod cluster;
 mod conditions;
 mod discover;
+mod objects;
 mod resources;
 mod settle;
 mod slices;
@@ -15,5 +16,6 @@ mod status;
 mod watch;
 
 pub use discover::{KubernetesDiscovery, Scope};
+pub use objects::ObjectWatches;
 pub(crate) use resources::without_repeats;
 pub use slices::ServiceSlices;

@@ -50,7 +50,7 @@ impl ServiceSlices {
         };
         let group = GroupVersion::new("discovery.k8s.io", "v1");
         let watched = Watched {
-            resource: "endpointslices",
+            resource: "endpointslices".to_owned(),
             group: group.group.to_string(),
             without: self.without,
             metrics: metrics.watch("endpointslices", &group.group),

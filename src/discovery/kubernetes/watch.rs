@@ -35,7 +35,7 @@ const SAID_AGAIN: Duration = Duration::from_mins(5);
 /// Names and duties of a watch.
 pub(super) struct Watched {
     /// Resource in plural, for people.
-    pub(super) resource: &'static str,
+    pub(super) resource: String,
     /// Its API group.
     pub(super) group: String,
     /// The features that do not work without this watch, for people.
@@ -249,7 +249,7 @@ impl Watched {
         }
         let Some(suppressed) = troubles.begins.due(std::time::Instant::now()) else { return };
         let error = error.map_or_else(|| "no answer".to_owned(), |error| told(error));
-        let Self { resource, group, without, .. } = self;
+        let (resource, group, without) = (&*self.resource, &*self.group, self.without);
         match failure {
             Failure::Absent if group == LEGACY_GROUP => tracing::info!(
                 resource,

@@ -67,7 +67,8 @@ fn refusal(code: u16) -> String {
 async fn watched(client: Client, time: Duration) -> Vec<Delta<PodFacts>> {
     let (to, mut steps) = mpsc::channel(1024);
     let metrics = crate::metrics::Metrics::new().kubernetes().watch("pods", "");
-    let watch = Watched { resource: "pods", group: String::new(), without: "there is nothing", metrics };
+    let watch =
+        Watched { resource: "pods".to_owned(), group: String::new(), without: "there is nothing", metrics };
     let api: Api<Pod> = Api::namespaced_with(client, "ns", &Pod::AT);
     let sink = Sink { to, step: |delta| delta, heard: None };
     let following = watch.follow(api, watcher::Config::default(), |pod: Pod| Some(PodFacts::from(pod)), sink);

@@ -22,3 +22,6 @@ pub use models::TYPE as MODELS_DATA_SOURCE;
 pub use models_extractor::TYPE as MODELS_DATA_EXTRACTOR;
 pub use multicluster_metrics::TYPE as MULTICLUSTER_METRICS_DATA_SOURCE;
 pub use multicluster_metrics_extractor::TYPE as MULTICLUSTER_METRICS_EXTRACTOR;
+
+#[cfg(test)]
+mod tests;

@@ -1,6 +1,7 @@
 use serde_json::{Value, json};
 
 use super::{extractor, filter, scorer};
+use crate::datalayer::ObjectView;
 use crate::plugins::PluginType;
 use crate::plugins::fixture::{Fleet, Pod, pod, request};
 use crate::scheduling::{Columns, Mask};
@@ -98,4 +99,48 @@ fn the_extractor_is_added_if_nobody_lists_it_and_another_level_is_refused() {
     }
     let error = Fleet::new([]).build(&filter::TYPE, Some(json!({"minAffinity": "planet"}))).unwrap_err();
     assert_eq!(error.path, "minAffinity");
+}
+
+#[test]
+fn host_names_of_ready_pods_stand_in_for_the_label() {
+    let mut fleet = Fleet::new([pod("p"), pod("a"), pod("b"), placed("c", ["h1", "", "", ""])]);
+    let source = fleet.build(&extractor::TYPE, None).unwrap();
+    let scorer = fleet.build(&scorer::TYPE, None).unwrap();
+    let listener = source.roles.object_listener.clone().unwrap();
+    assert_eq!(listener.listens_to().to_string(), "Pod of v1");
+    let scores = || {
+        let request = request("m");
+        let columns = fleet.produce(&source.roles, &request);
+        let snapshot = fleet.snapshot();
+        fleet.call(&request, &columns, |call| {
+            let call = call.beside(snapshot.endpoints().first());
+            let mut scores = vec![0.0; call.len()];
+            scorer.roles.scorer.as_ref().unwrap().score(&call, &mut scores);
+            scores[1..].to_vec()
+        })
+    };
+    let tell = |name: &str, host: &str, ready: &str| {
+        let content = json!({
+            "spec": {"hostname": host}, "status": {"conditions": [{"type": "Ready", "status": ready}]},
+        });
+        listener.applied(ObjectView { name, content: &content });
+    };
+    assert_eq!(scores(), [0.0, 0.0, 0.0]);
+    for (name, host, ready) in [("p", "h1", "True"), ("a", "h1", "True"), ("b", "h1", "False")] {
+        tell(name, host, ready);
+    }
+    // The label of c names the same host.
+    assert_eq!(scores(), [1.0, 0.0, 1.0]);
+    tell("b", "h1", "True");
+    tell("a", "h2", "True");
+    assert_eq!(scores(), [0.0, 1.0, 1.0]);
+    listener.removed("b");
+    assert_eq!(scores(), [0.0, 0.0, 1.0]);
+    listener.listed(&|name| name == "a");
+    assert_eq!(scores(), [0.0, 0.0, 0.0]);
+    for content in
+        [json!(null), json!({"spec": 3}), json!({"spec": {"hostname": 4}, "status": {"conditions": {}}})]
+    {
+        listener.applied(ObjectView { name: "a", content: &content });
+    }
 }

@@ -8,6 +8,7 @@ mod installing;
 mod leader_label;
 mod manifests;
 mod metrics_access;
+mod notifications;
 mod outage;
 mod rights;
 mod serving;

@@ -62,6 +62,12 @@ const DEFAULT_PATIENCE: Duration = Duration::from_millis(50);
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let Params { model_name, vllm, local, estimate, uds_tokenizer_config } = cx.params()?;
     let uds = uds_tokenizer_config.filter(|uds| !uds.socket_file.is_empty());
+    // What a template left empty is nobody's address.
+    let nowhere = |vllm: &Vllm| model_name.is_empty() && vllm.url.trim().is_empty();
+    if vllm.as_ref().is_some_and(nowhere) {
+        cx.warn("`vllm` without `url` and `modelName` has no effect: tokens are estimated");
+    }
+    let vllm = vllm.filter(|vllm| !nowhere(vllm));
     let given = [
         ("vllm", vllm.is_some()),
         ("local", local.is_some()),

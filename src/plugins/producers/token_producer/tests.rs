@@ -58,7 +58,7 @@ fn the_rules_for_pictures_and_videos_are_what_is_configured() {
 #[test]
 fn wrong_parameters_name_their_field() {
     for (params, at, text) in [
-        (json!({"vllm": {}}), "modelName", "required"),
+        (json!({"vllm": {"url": "http://server:8000"}}), "modelName", "required"),
         (json!({"udsTokenizerConfig": {"socketFile": "/s"}}), "modelName", "required"),
         (json!({"modelName": "m", "vllm": {}, "estimate": {}}), "estimate", "beside `vllm`"),
         (json!({"modelName": "m", "vllm": {"url": "localhost"}}), "vllm.url", "localhost"),
