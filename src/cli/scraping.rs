@@ -11,9 +11,9 @@ use super::holding::Holding;
 use super::scrape_series::{Counting, EXTRACTOR, SOURCE};
 use super::settings::ScrapeSettings;
 use crate::config::Plan;
-use crate::datalayer::{self, DataLayer, EngineTable, ObjectReading, SourceSpec};
+use crate::datalayer::{self, DataLayer, EngineTable, MetricSpec, ObjectReading, SourceSpec};
 use crate::discovery::ObjectWatches;
-use crate::kvevents::EventListener;
+use crate::kvevents::{EventListener, LifeSeries, series_of_life};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
 
@@ -50,8 +50,12 @@ impl Scraping {
     /// What this plan has; what `former` has goes on where it is the same. Fails if the files of a scraping certificate
     /// cannot be used.
     pub(super) fn beside(&self, plan: &Plan, former: Option<&Beside>) -> anyhow::Result<Beside> {
-        let read_by = plan.metrics_source.clone().map(|source| (source, plan.engines.clone()));
         let (listeners, objects) = (plan.kv_events.clone(), plan.objects.clone());
+        let mut engines = plan.engines.clone();
+        if !listeners.is_empty() {
+            show_lives(&mut engines);
+        }
+        let read_by = plan.metrics_source.clone().map(|source| (source, engines));
         if let Some(former) = former
             && former.read_by == read_by
         {
@@ -74,6 +78,17 @@ impl Scraping {
         let controller = self.holding.as_ref().map(|holding| Arc::clone(&holding.controller));
         let observer = Arc::new(Counting { metrics: self.metrics.datalayer(), controller });
         DataLayer::new(Arc::clone(&self.pool), scraping, observer).context("metrics-data-source")
+    }
+}
+
+/// Has pages read for what shows that an engine's cache is gone.
+fn show_lives(engines: &mut EngineTable) {
+    for (name, specs) in &mut engines.engines {
+        for LifeSeries { attribute, metric, label } in series_of_life(name) {
+            let spec = MetricSpec::named(metric);
+            let spec = label.iter().fold(spec, |spec, (name, value)| spec.with_label(name, value));
+            specs.optional.push((attribute, spec));
+        }
     }
 }
 

@@ -86,14 +86,16 @@ pub struct EngineSpecs {
     pub num_blocks: Option<MetricSpec>,
     /// Series that become attributes of the endpoint.
     pub custom: Vec<(AttributeKey, MetricSpec)>,
+    /// Series that become attributes where the page has them; a page without them lacks nothing.
+    pub optional: Vec<(AttributeKey, MetricSpec)>,
 }
 
 impl EngineSpecs {
     /// True if no figure is read.
     pub fn is_empty(&self) -> bool {
-        let Self { waiting, running, kv_usage, lora, cache_info, block_size, num_blocks, custom, .. } = self;
+        let Self { waiting, running, kv_usage, lora, cache_info, block_size, num_blocks, .. } = self;
         let figures = [waiting, running, kv_usage, lora, cache_info, block_size, num_blocks];
-        custom.is_empty() && figures.iter().all(|spec| spec.is_none())
+        self.custom.is_empty() && self.optional.is_empty() && figures.iter().all(|spec| spec.is_none())
     }
 }
 

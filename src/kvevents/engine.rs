@@ -102,6 +102,7 @@ impl Engine {
     /// Nothing is known of the engine.
     pub(super) fn begin_anew(&mut self) {
         self.index.forget(self.incarnation);
+        self.ages.renewed(&self.name);
         self.sequence.reset();
         self.decoder = Decoder::default();
     }

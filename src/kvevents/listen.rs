@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -17,10 +18,11 @@ use tokio_util::sync::CancellationToken;
 use super::EventSettings;
 use super::ages::Ages;
 use super::engine::{Engine, Follows, Message};
+use super::lives::Lives;
 use super::replay::replay;
 use super::zmtp::{Connection, Kind, Room, timed_out};
 use crate::metrics::KvEventMetrics;
-use crate::pool::{Endpoint, Pool, Snapshot};
+use crate::pool::{Endpoint, EndpointId, Pool, Snapshot};
 use crate::prefix::precise::PreciseIndex;
 
 /// Longest time for a connection.
@@ -33,6 +35,9 @@ const DEAF: Duration = Duration::from_secs(15);
 const REPLAYS: usize = 8;
 /// Engines that connect to us, at most.
 const MAX_GUESTS: usize = 1024;
+/// An engine that showed within this time by its events that it began anew is not forgotten again when its metrics page
+/// shows the same.
+const RECENT: Duration = Duration::from_secs(30);
 /// How often what was sent is looked over.
 const LOOK: Duration = Duration::from_millis(500);
 
@@ -51,6 +56,7 @@ pub struct EventListener {
     /// The same for whoever connects to us, so that no stranger takes the room of an engine.
     guest_room: Room,
     ages: Ages,
+    lives: Mutex<Lives>,
     tick: Tick,
 }
 
@@ -82,14 +88,26 @@ impl EventListener {
         metrics.listens();
         let (connected, replays) = (AtomicUsize::new(0), Semaphore::new(REPLAYS));
         let (room, guest_room) = (Room::default(), Room::default());
-        Self { settings, index, metrics, connected, replays, room, guest_room, ages, tick }
+        let lives = Mutex::default();
+        Self { settings, index, metrics, connected, replays, room, guest_room, ages, lives, tick }
     }
 
     /// What is done twice a second.
     fn look(&self, pool: &Pool) {
         let now = std::time::Instant::now();
         self.index.expire(now);
-        (self.tick)(&pool.snapshot(), now);
+        let snapshot = pool.snapshot();
+        let mut lives = self.lives.lock();
+        for endpoint in snapshot.endpoints() {
+            let renewed = self.ages.renewed_within(endpoint.target(), RECENT, now);
+            if let Some(reason) = lives.look(endpoint, renewed) {
+                tracing::debug!(endpoint = %endpoint.id(), reason, "what the engine caches is learned anew");
+                self.metrics.rebuilt(reason);
+                self.index.forget(endpoint.incarnation());
+            }
+        }
+        drop(lives);
+        (self.tick)(&snapshot, now);
         for (name, age) in self.ages.all(now) {
             self.metrics.age(&name, age.as_secs_f64());
         }
@@ -118,7 +136,7 @@ impl EventListener {
     /// Keeps one task for each endpoint.
     async fn follow(self: Arc<Self>, pool: &Pool) {
         let mut versions = pool.subscribe();
-        let mut tasks: HashMap<u64, CancellationToken> = HashMap::new();
+        let mut tasks: HashMap<u64, (EndpointId, CancellationToken)> = HashMap::new();
         let mut running = JoinSet::new();
         let mut look = tokio::time::interval(LOOK);
         loop {
@@ -127,20 +145,24 @@ impl EventListener {
             let mut before = std::mem::take(&mut tasks);
             for endpoint in snapshot.endpoints() {
                 let incarnation = endpoint.incarnation();
-                let token = before.remove(&incarnation).unwrap_or_else(|| {
+                let task = before.remove(&incarnation).unwrap_or_else(|| {
                     let token = CancellationToken::new();
                     if self.settings.publisher_port.is_some() {
                         let (listener, endpoint) = (Arc::clone(&self), Arc::clone(endpoint));
                         let task = async move { listener.subscribe(&endpoint).await };
                         running.spawn(token.clone().run_until_cancelled_owned(task));
                     }
-                    token
+                    (endpoint.id().clone(), token)
                 });
-                tasks.insert(incarnation, token);
+                tasks.insert(incarnation, task);
             }
-            for token in before.into_values() {
+            for (id, token) in before.into_values() {
                 token.cancel();
+                if snapshot.endpoints().iter().any(|endpoint| *endpoint.id() == id) {
+                    self.metrics.rebuilt("replaced");
+                }
             }
+            self.lives.lock().retain(|incarnation| tasks.contains_key(&incarnation));
             self.ages.retain(|name| snapshot.endpoints().iter().any(|endpoint| endpoint.target() == name));
             self.metrics.prune(&snapshot);
             drop(snapshot);

@@ -55,7 +55,8 @@ const AGE: Definition<1> = Definition::new(
 const REBUILDS: Definition<1> = Definition::new(
     "pointsman_prefix_index_rebuilds_total",
     "Times that what an engine holds was forgotten and is learned anew, by why: `gap` (events were missed), `restarted` \
-     (their numbers begin anew), `silent` (no connection).",
+     (their numbers begin anew), `silent` (no connection), `counters` (counters on the metrics page fell), `asleep` \
+     (the engine went to sleep), `replaced` (another pod of the name).",
     ["reason"],
 );
 
@@ -106,7 +107,7 @@ impl KvEventMetrics {
         for outcome in ["replayed", "forgotten", "restarted"] {
             self.0.gaps.child([outcome]);
         }
-        for reason in ["gap", "restarted", "silent"] {
+        for reason in ["gap", "restarted", "silent", "counters", "asleep", "replaced"] {
             self.0.rebuilds.child([reason]);
         }
     }

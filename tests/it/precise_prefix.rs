@@ -6,7 +6,7 @@ use std::path::Path;
 use serde_json::json;
 
 use crate::support::kv_publisher::{KvPublisher, cleared, free_ports, stored};
-use crate::support::{EndpointsFile, Pointsman, Proxy, body, destination, headers, holds};
+use crate::support::{EndpointsFile, Pointsman, Proxy, Recorder, body, destination, headers, holds};
 
 /// Two engines on addresses of their own, and a picker that hears them. Nobody serves requests: it is asked alone.
 struct Bench {
@@ -47,7 +47,12 @@ schedulingProfiles:
 
 impl Bench {
     async fn start(replay: bool) -> Self {
-        let addresses: [IpAddr; 2] = ["127.0.41.1".parse().unwrap(), "127.0.41.2".parse().unwrap()];
+        Self::start_in(41, replay).await
+    }
+
+    /// With engines in a network of this number.
+    async fn start_in(network: u8, replay: bool) -> Self {
+        let addresses = [IpAddr::from([127, 0, network, 1]), IpAddr::from([127, 0, network, 2])];
         let port = free_ports(addresses).await;
         let engines = [
             KvPublisher::start((addresses[0], port).into()).await,
@@ -140,4 +145,40 @@ async fn what_was_missed_is_repeated_and_otherwise_forgotten() {
     };
     assert_eq!(gaps("forgotten").await, Some(1.0));
     assert!(gaps("replayed").await.is_some_and(|count| count >= 1.0));
+}
+
+const BUSY: &str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0.5\n\
+    vllm:prompt_tokens_total{engine=\"0\"} 2178.0\nvllm:engine_sleep_state{sleep_state=\"awake\"} 1.0\n";
+const ANEW: &str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\n\
+    vllm:prompt_tokens_total{engine=\"0\"} 64.0\nvllm:engine_sleep_state{sleep_state=\"awake\"} 1.0\n";
+const ASLEEP: &str = "vllm:num_requests_running 0\nvllm:num_requests_waiting 0\nvllm:kv_cache_usage_perc 0\n\
+    vllm:prompt_tokens_total{engine=\"0\"} 64.0\nvllm:engine_sleep_state{sleep_state=\"awake\"} 0.0\n";
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_engine_whose_page_shows_another_process_or_sleep_is_learned_anew() {
+    let server = Recorder::start_at(SocketAddr::from(([127, 0, 42, 1], 8000)), BUSY).await;
+    let bench = Bench::start_in(42, false).await;
+    let rebuilt = async |reason| {
+        bench.pointsman.metric("pointsman_prefix_index_rebuilds_total", &[("reason", reason)]).await
+    };
+    bench.engines[0].say(&[stored(&[1, 2], None, &tokens(1000, 32), 16)]);
+    bench.entries(2.0).await;
+    // What is seen first is no fall: two looks after the page was read, it was seen.
+    holds("the page was read", async || {
+        bench.metric("llm_d_epp_average_kv_cache_utilization").await > Some(0.0)
+    })
+    .await;
+    for _ in 0..2 {
+        let age = bench.metric("pointsman_kv_event_age_seconds").await;
+        holds("another look", async || bench.metric("pointsman_kv_event_age_seconds").await > age).await;
+    }
+    server.show(ANEW);
+    holds("the fall was seen", async || rebuilt("counters").await == Some(1.0)).await;
+    bench.entries(0.0).await;
+    bench.engines[0].say(&[stored(&[1, 2], None, &tokens(1000, 32), 16)]);
+    bench.entries(2.0).await;
+    server.show(ASLEEP);
+    holds("sleep was seen", async || rebuilt("asleep").await == Some(1.0)).await;
+    bench.entries(0.0).await;
+    assert_eq!(rebuilt("counters").await, Some(1.0));
 }

@@ -32,6 +32,7 @@ pub(crate) struct Received {
 pub(crate) struct Recorder {
     /// Where it listens.
     pub(crate) addr: SocketAddr,
+    page: Arc<Mutex<&'static str>>,
     received: Arc<Mutex<Vec<Received>>>,
     accepting: JoinHandle<()>,
 }
@@ -53,17 +54,27 @@ impl Recorder {
         let addr = listener.local_addr().unwrap();
         let received: Arc<Mutex<Vec<Received>>> = Arc::default();
         let log = Arc::clone(&received);
+        let page = Arc::new(Mutex::new(page));
+        let shown = Arc::clone(&page);
         let accepting = tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                let log = Arc::clone(&log);
-                let service = service_fn(move |request| answer(request, page, Arc::clone(&log)));
+                let (log, shown) = (Arc::clone(&log), Arc::clone(&shown));
+                let service = service_fn(move |request| {
+                    let page = *shown.lock();
+                    answer(request, page, Arc::clone(&log))
+                });
                 tokio::spawn(
                     hyper::server::conn::http1::Builder::new()
                         .serve_connection(TokioIo::new(stream), service),
                 );
             }
         });
-        Self { addr, received, accepting }
+        Self { addr, page, received, accepting }
+    }
+
+    /// Shows this metrics page from now on.
+    pub(crate) fn show(&self, page: &'static str) {
+        *self.page.lock() = page;
     }
 
     /// The requests so far, scrapes left out, oldest first.

@@ -70,6 +70,70 @@ fn completions_have_the_ids_of_the_server() {
     }
 }
 
+/// Expectations are those of chats, which are tested by themselves: the server turns its items into one.
+#[test]
+fn responses_have_the_ids_of_the_chat_that_the_server_makes_of_them_and_special_tokens() {
+    let model = model("words");
+    let same = |responses: &str, chat: &str| {
+        let made = model.prepare("/v1/responses", responses.as_bytes(), Stop::NEVER);
+        let chat = format!("{{\"add_special_tokens\":true,{chat}}}");
+        let wanted = model.prepare("/v1/chat/completions", chat.as_bytes(), Stop::NEVER);
+        assert!(wanted.is_ok(), "{chat}: {wanted:?}");
+        assert_eq!(made, wanted, "{responses}");
+    };
+    same(r#"{"input":"hi"}"#, r#""messages":[{"role":"user","content":"hi"}]"#);
+    same(
+        r#"{"instructions":"s","store":true,"input":[
+            {"type":"message","role":"user","content":[{"type":"input_text","text":"q"}]},
+            {"type":"reasoning","id":"r","summary":[{"type":"summary_text","text":"t"}]},
+            {"type":"message","role":"assistant","status":"completed","content":[
+                {"type":"output_text","text":"x"},{"type":"output_text","text":"not this"}]},
+            {"type":"function_call","call_id":"c1","name":"f","arguments":"{\"b\": 1, \"a\": 2}"},
+            {"type":"function_call_output","call_id":"c1","output":"r"}],
+            "reasoning":{"effort":"low"},
+            "tools":[{"type":"web_search"},{"type":"function","name":"f","parameters":{"type":"object"},"strict":null}]}"#,
+        r#""messages":[{"role":"system","content":"s"},{"role":"user","content":"q"},
+            {"role":"assistant","content":"x","reasoning":"t","tool_calls":[
+                {"id":"c1","type":"function","function":{"name":"f","arguments":"{\"b\": 1, \"a\": 2}"}}]},
+            {"role":"tool","tool_call_id":"c1","content":"r"}],
+            "reasoning_effort":"low",
+            "tools":[{"type":"function","function":{"name":"f","parameters":{"type":"object"}}}]"#,
+    );
+    same(
+        r#"{"input":[{"role":"user","content":"q"},
+            {"type":"function_call","call_id":"c1","name":"f","arguments":"{}"},
+            {"type":"function_call","call_id":"c2","name":"f","arguments":""}]}"#,
+        r#""messages":[{"role":"user","content":"q"},
+            {"role":"assistant","tool_calls":[{"id":"c1","type":"function","function":{"name":"f","arguments":"{}"}}]},
+            {"role":"assistant","tool_calls":[{"id":"c2","type":"function","function":{"name":"f","arguments":""}}]}]"#,
+    );
+    same(
+        r#"{"input":[{"role":"user","content":"q"},
+            {"type":"message","role":"assistant","status":"incomplete","content":[{"type":"output_text","text":"abc"}]}]}"#,
+        r#""continue_final_message":true,"add_generation_prompt":false,
+            "messages":[{"role":"user","content":"q"},{"role":"assistant","content":"abc"}]"#,
+    );
+    for (body, reason) in [
+        (r#"{"input":"a","previous_response_id":"r"}"#, "field"),
+        (r#"{"input":"a","prompt":{"id":"p"}}"#, "field"),
+        (r#"{"input":[{"type":"item_reference","id":"x"}]}"#, "field"),
+        (r#"{"input":[{"type":"reasoning","encrypted_content":"x","summary":[]}]}"#, "refused"),
+        (r#"{"input":[{"type":"reasoning","summary":[]}]}"#, "field"),
+        (r#"{"input":[{"type":"reasoning","status":"in_progress","summary":[{"text":"t"}]}]}"#, "field"),
+        (r#"{"input":[{"role":"user","content":[{"type":"input_image","image_url":"x"}]}]}"#, "media"),
+        (r#"{"input":[{"type":"function_call","call_id":"c","name":"f"}]}"#, "refused"),
+        (r#"{"input":[{"type":"function_call_output","call_id":"c","output":[{}]}]}"#, "field"),
+        (r#"{"input":"a","truncation":"auto"}"#, "field"),
+        (r#"{"input":"a","tools":[{"type":"function","name":"f"}],"tool_choice":"none"}"#, "field"),
+        (r#"{"input":"a","tools":[{"type":"namespace","name":"f"}]}"#, "field"),
+        (r#"{"input":7}"#, "refused"),
+        (r#"{"input":[]}"#, "refused"),
+    ] {
+        let made = model.prepare("/v1/responses", body.as_bytes(), Stop::NEVER).map_err(|why| why.reason());
+        assert_eq!(made, Err(reason), "{body}");
+    }
+}
+
 #[test]
 fn a_sidecar_that_hands_ids_over_is_believed_unless_the_prompt_is_echoed() {
     let model = model("words");

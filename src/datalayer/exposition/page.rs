@@ -276,8 +276,10 @@ impl PageReader {
             lora: None,
             attributes: self.attributes(wanted),
         };
-        // Attributes were found if all of them were.
-        let custom = usize::from(reading.attributes.len() == wanted.custom.len());
+        // Attributes were found if all of those were that there should be.
+        let required = wanted.custom.get(..wanted.required).unwrap_or_default();
+        let has = |key: &AttributeKey| reading.attributes.iter().any(|(found, _)| found == key);
+        let custom = usize::from(!required.is_empty() && required.iter().all(has));
         let present = [
             (Figure::Waiting, waiting.len()),
             (Figure::Running, running.len()),
@@ -286,7 +288,7 @@ impl PageReader {
             (Figure::CacheInfo, self.geometry.len()),
             (Figure::BlockSize, size.len()),
             (Figure::NumBlocks, blocks.len()),
-            (Figure::Custom, custom.min(wanted.custom.len())),
+            (Figure::Custom, custom),
         ];
         let found: Figures =
             present.into_iter().filter(|(_, rows)| *rows > 0).map(|(figure, _)| figure).collect();

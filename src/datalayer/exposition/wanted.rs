@@ -166,6 +166,8 @@ pub struct WantedSeries {
     pub(super) num_blocks_label: Box<[u8]>,
     /// Attributes by the index of their collectors.
     pub(super) custom: Box<[AttributeKey]>,
+    /// How many of them, from the first on, a page should carry.
+    pub(super) required: usize,
     figures: Figures,
     /// Bytes that all names begin with, at most eight, as a little-endian number, and the mask that selects them.
     head: u64,
@@ -203,11 +205,16 @@ impl WantedSeries {
         want(Figure::CacheInfo, &specs.cache_info, Collector::CacheInfo);
         want(Figure::BlockSize, &specs.block_size, Collector::Value(slots::BLOCK_SIZE));
         want(Figure::NumBlocks, &specs.num_blocks, Collector::Value(slots::NUM_BLOCKS));
-        let custom = if needs.has(Figure::Custom) { specs.custom.as_slice() } else { &[] };
+        let (custom, optional) = if needs.has(Figure::Custom) {
+            (specs.custom.as_slice(), specs.optional.as_slice())
+        } else {
+            (&[][..], &[][..])
+        };
         if !custom.is_empty() {
             figures = figures.with(Figure::Custom);
         }
-        for (index, (_, spec)) in custom.iter().enumerate() {
+        let attributes = || custom.iter().chain(optional);
+        for (index, (_, spec)) in attributes().enumerate() {
             series.push(Series::new(spec, &spec.name, Collector::Custom(index)));
         }
         let (head_len, shortest) = common_head(&series);
@@ -228,7 +235,8 @@ impl WantedSeries {
             series: series.into(),
             block_size_label: specs.block_size_label.as_bytes().into(),
             num_blocks_label: specs.num_blocks_label.as_bytes().into(),
-            custom: custom.iter().map(|(key, _)| key.clone()).collect(),
+            custom: attributes().map(|(key, _)| key.clone()).collect(),
+            required: custom.len(),
             figures,
             head: u64::from_le_bytes(head),
             head_mask: u64::from_le_bytes(mask),

@@ -140,6 +140,7 @@ fn specs(engine: &Engine, at: &str) -> Result<EngineSpecs, BuildError> {
         block_size: spec("cacheBlockSizeSpec", &engine.cache_block_size_spec)?,
         num_blocks: spec("cacheNumBlocksSpec", &engine.cache_num_blocks_spec)?,
         custom: Vec::new(),
+        optional: Vec::new(),
     })
 }
 

@@ -4,6 +4,7 @@ mod anthropic;
 mod continued;
 mod developer;
 mod message;
+mod responses;
 mod tools;
 mod variables;
 
@@ -56,6 +57,16 @@ pub(crate) fn anthropic_prompt(
     stop: Stop<'_>,
 ) -> Result<Vec<u32>, Unsupported> {
     chat_ids(model, &anthropic::to_chat(body)?, Origin::Converted, bytes, stop)
+}
+
+/// The ids of a request to the Responses API.
+pub(crate) fn responses_prompt(
+    model: &Model,
+    body: &Map,
+    bytes: usize,
+    stop: Stop<'_>,
+) -> Result<Vec<u32>, Unsupported> {
+    chat_ids(model, &responses::to_chat(body)?, Origin::Client, bytes, stop)
 }
 
 /// Token ids that a sidecar handed over from another server: they are used in the place of the messages.

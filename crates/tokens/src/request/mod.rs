@@ -23,6 +23,8 @@ pub enum Api {
     Chat,
     /// `/v1/messages`, Anthropic's
     Messages,
+    /// `/v1/responses`, without what the server keeps from earlier requests
+    Responses,
     /// `/inference/v1/generate`: token ids
     Generate,
 }
@@ -34,6 +36,7 @@ impl Api {
             "/v1/completions" => Self::Completions,
             "/v1/chat/completions" => Self::Chat,
             "/v1/messages" | "/v1/messages/count_tokens" => Self::Messages,
+            "/v1/responses" => Self::Responses,
             "/inference/v1/generate" => Self::Generate,
             _ => return None,
         })
@@ -85,6 +88,7 @@ fn prompts(
         Api::Completions => completions::prompts(model, body, stop)?,
         Api::Chat => vec![chat::prompt(model, body, bytes, stop)?],
         Api::Messages => vec![chat::anthropic_prompt(model, body, bytes, stop)?],
+        Api::Responses => vec![chat::responses_prompt(model, body, bytes, stop)?],
         Api::Generate => vec![given_ids(model, body.get("token_ids"), "token_ids")?],
     };
     if ids.iter().any(Vec::is_empty) {

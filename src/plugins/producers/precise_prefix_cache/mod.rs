@@ -245,6 +245,7 @@ impl PrecisePrefixCache {
         let keys = if alone { self.keys(request, tokens, size) } else { Vec::new() };
         Some(prover.expect(Prediction {
             model: request.target_model,
+            api: request.inference.api,
             endpoint,
             tokens,
             keys,
@@ -262,7 +263,10 @@ impl Producer for PrecisePrefixCache {
         let tokens = exact_tokens(request);
         let candidates: Vec<&Endpoint> = call.candidates().iter().map(AsRef::as_ref).collect();
         let trusted = match &tokens {
-            Some(_) => self.trusted(request.target_model, &candidates),
+            Some(_) => {
+                let subject = prover::subject(request.target_model, request.inference.api);
+                self.trusted(&subject, &candidates)
+            }
             None => vec![false; candidates.len()],
         };
         let mut matches = match &tokens {

@@ -8,6 +8,7 @@
 //!
 //! The later two are left out where the engine removed blocks meanwhile, or told nothing.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -36,9 +37,19 @@ pub(super) fn version(endpoint: &Endpoint) -> &str {
     VERSION_LABELS.iter().find_map(|label| endpoint.label(label)).unwrap_or_default()
 }
 
+/// The name of the state that a request counts for. The Responses API of a model has one of its own: its rules are
+/// others than those of chats, so that a fault in one says nothing about the other.
+pub(super) fn subject(model: &str, api: Api) -> Cow<'_, str> {
+    match api {
+        Api::Responses => Cow::Owned(format!("{model} (responses)")),
+        _ => Cow::Borrowed(model),
+    }
+}
+
 /// What is predicted about a decided request.
 pub(super) struct Prediction<'a> {
     pub(super) model: &'a str,
+    pub(super) api: Api,
     pub(super) endpoint: &'a Arc<Endpoint>,
     pub(super) tokens: &'a Tokenized,
     /// Keys of its prompts; none if no events will tell of them.
@@ -54,6 +65,8 @@ pub(super) struct Prediction<'a> {
 #[derive(Debug)]
 pub(super) struct Expected {
     model: Box<str>,
+    /// Whose state it counts for.
+    subject: Box<str>,
     version: Box<str>,
     incarnation: u64,
     server: Box<str>,
@@ -115,7 +128,7 @@ impl Prover {
 
     /// Keeps what an answer shall be compared with.
     pub(super) fn expect(&self, prediction: Prediction<'_>) -> Expected {
-        let Prediction { model, endpoint, tokens, keys, block_size, adapter, cached } = prediction;
+        let Prediction { model, api, endpoint, tokens, keys, block_size, adapter, cached } = prediction;
         let size = u64::from(block_size.max(1));
         // The last token is always computed, so that its block is no hit.
         let most = |tokens: u64| tokens.saturating_sub(1) / size * size;
@@ -130,6 +143,7 @@ impl Prover {
             server: endpoint.target().into(),
             version: version(endpoint).into(),
             model: model.into(),
+            subject: subject(model, api).into(),
             tokens: tokens.count(),
             adapter: adapter.into(),
             keys,
@@ -164,7 +178,7 @@ impl Prover {
             && let Some(observed) = prompt_tokens(call.api, usage, expected.tokens)
         {
             let (incarnation, server) = (call.endpoint.incarnation(), call.endpoint.target());
-            let subject = Subject { model: &expected.model, version: version(call.endpoint) };
+            let subject = Subject { model: &expected.subject, version: version(call.endpoint) };
             let at = Place { subject, incarnation, server };
             self.outcome(&at, Check::Count, expected.tokens, observed, now);
         }
@@ -178,7 +192,7 @@ impl Prover {
         let mut queue = self.queue.lock();
         if queue.waiting.len() >= MAX_WAITING || queue.blocks + blocks > MAX_WAITING_BLOCKS {
             drop(queue);
-            self.metrics.checked(&expected.model, Check::Events.name(), "lost");
+            self.metrics.checked(&expected.subject, Check::Events.name(), "lost");
             return;
         }
         queue.blocks += blocks;
@@ -201,7 +215,7 @@ impl Prover {
     }
 
     fn settle_one(&self, Waiting { expected, cached, .. }: &Waiting, now: Instant) {
-        let model = &*expected.model;
+        let model = &*expected.subject;
         let skip = |why| self.metrics.checked(model, Check::Events.name(), why);
         let (Some(before), Some(after)) = (expected.marks, self.index.marks(expected.incarnation)) else {
             return;
@@ -210,7 +224,7 @@ impl Prover {
             return skip("evicted");
         }
         // An adapter is known from its first event on; what was predicted before counted as the base model.
-        if self.index.adapter(model) != &*expected.adapter {
+        if self.index.adapter(&expected.model) != &*expected.adapter {
             return skip("silent");
         }
         let told = u64::from(self.index.told(expected.incarnation, &expected.keys));

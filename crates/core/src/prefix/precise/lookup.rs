@@ -10,6 +10,10 @@ use crate::pool::Endpoint;
 use crate::prefix::holders::{HolderSlot, Holders, bits};
 use crate::prefix::shard::{BlockKey, SHARDS, Shard};
 
+/// Blocks that are fetched at a time, at the beginning of a prompt and further on.
+const FEWEST_AHEAD: usize = 4;
+const MOST_AHEAD: usize = 32;
+
 /// What an endpoint holds from the beginning of the prompts on.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct HeldPrefix {
@@ -65,32 +69,41 @@ impl PreciseIndex {
         let weight = self.weights.gpu;
         let mut locked = Locked::new(self);
         let mut few = vec![0_u64; left.len()];
-        for (depth, key) in (0_u32..).zip(keys) {
-            let key = BlockKey(self.mix(*key));
-            let shard = &locked.shard(key)[0];
-            let row = match shard.holders(key) {
-                Holders::Many(row) => shard.words(row),
-                holders => {
+        let (mut depth, mut rest, mut ahead) = (0_u32, keys, FEWEST_AHEAD);
+        while !rest.is_empty() {
+            let (some, later) = rest.split_at(ahead.min(rest.len()));
+            // The blocks lie all over the memory: several are fetched at a time.
+            let mut found = [(0, Holders::Nobody); MOST_AHEAD];
+            for (found, key) in found.iter_mut().zip(some) {
+                let key = BlockKey(self.mix(*key));
+                *found = (key.shard(), locked.shard(key)[0].holders(key));
+            }
+            for &(shard, holders) in found.iter().take(some.len()) {
+                let row = if let Holders::Many(row) = holders {
+                    locked.words(shard, row)
+                } else {
                     few.fill(0);
                     mark_few(holders, &mut few);
                     &few
-                }
-            };
-            let mut any = 0;
-            for (word, left) in left.iter_mut().enumerate() {
-                let now = *left & row.get(word).copied().unwrap_or_default();
-                if now != *left {
-                    // Those that end here have what came before.
-                    for slot in bits(&[*left & !now]) {
-                        held[word * 64 + slot as usize].end(depth, weight);
+                };
+                let mut any = 0;
+                for (word, left) in left.iter_mut().enumerate() {
+                    let now = *left & row.get(word).copied().unwrap_or_default();
+                    if now != *left {
+                        // Those that end here have what came before.
+                        for slot in bits(&[*left & !now]) {
+                            held[word * 64 + slot as usize].end(depth, weight);
+                        }
+                        *left = now;
                     }
-                    *left = now;
+                    any |= now;
                 }
-                any |= now;
+                if any == 0 {
+                    return;
+                }
+                depth += 1;
             }
-            if any == 0 {
-                return;
-            }
+            (rest, ahead) = (later, (ahead * 2).min(MOST_AHEAD));
         }
         end_all(&left, keys.len() as u32, weight, held);
     }
@@ -149,6 +162,11 @@ impl<'i> Locked<'i> {
     fn shard(&mut self, key: BlockKey) -> &[Shard; PLACES] {
         let at = key.shard();
         self.shards[at].get_or_insert_with(|| self.index.shards[at].read_recursive())
+    }
+
+    /// Bits of a row of a shard that was locked before, in the accelerator's memory.
+    fn words(&self, shard: usize, row: u32) -> &[u64] {
+        self.shards[shard].as_ref().map(|places| places[0].words(row)).unwrap_or_default()
     }
 }
 

@@ -25,4 +25,6 @@ pub use tiers::{Tier, TierWeights};
 pub use watch::{Difference, Watch};
 
 #[cfg(test)]
+mod any_events;
+#[cfg(test)]
 mod tests;

@@ -1,0 +1,256 @@
+//! OpenAI's responses, turned into a chat.
+//!
+//! What the server keeps from earlier requests is not known here, nor what it makes of its own tools' calls.
+
+use std::sync::Arc;
+
+use crate::json::{Json, Map, present};
+use crate::unsupported::Unsupported;
+
+/// Fields whose prompt comes from elsewhere, or is made in a way that is not known.
+const ELSEWHERE: [&str; 5] =
+    ["previous_response_id", "previous_input_messages", "prompt", "conversation", "chat_template_kwargs"];
+
+fn refused(reason: &'static str) -> Unsupported {
+    Unsupported::refused("input", reason)
+}
+
+fn unknown(reason: &'static str) -> Unsupported {
+    Unsupported::field("input", reason)
+}
+
+fn object<const N: usize>(entries: [(&str, Json); N]) -> Map {
+    entries.into_iter().map(|(key, value)| (Arc::from(key), value)).collect()
+}
+
+fn text(map: &Map, field: &str) -> Option<Arc<str>> {
+    map.get(field).and_then(Json::text).map(Arc::clone)
+}
+
+fn message(role: &str, content: Json) -> Json {
+    Json::Map(object([("role", Json::from_text(role)), ("content", content)]))
+}
+
+/// The chat that the server makes of a body.
+pub(super) fn to_chat(body: &Map) -> Result<Map, Unsupported> {
+    for field in ELSEWHERE {
+        if present(body, field).is_some() {
+            return Err(Unsupported::field(field, "its part of the prompt is not known"));
+        }
+    }
+    let mut items = Items::default();
+    if let Some(instructions) = present(body, "instructions") {
+        let told = instructions.text();
+        let told = told.ok_or_else(|| Unsupported::refused("instructions", "is no text"))?;
+        if !told.is_empty() {
+            items.messages.push(message("system", instructions.clone()));
+        }
+    }
+    let mut unfinished = false;
+    match body.get("input") {
+        Some(Json::Text(input)) => items.messages.push(message("user", Json::Text(Arc::clone(input)))),
+        Some(Json::List(list)) => {
+            for item in list {
+                items.add(item.map().ok_or_else(|| refused("has an item that is no object"))?)?;
+            }
+            unfinished = goes_on(list.last())?;
+        }
+        _ => return Err(refused("is neither text nor a list")),
+    }
+    let mut chat = object([
+        ("messages", Json::List(items.finish())),
+        // Chats add none by default, this API does.
+        ("add_special_tokens", Json::Bool(true)),
+    ]);
+    let mut set = |field: &str, value: Json| chat.insert(Arc::from(field), value);
+    if unfinished {
+        set("continue_final_message", Json::Bool(true));
+        set("add_generation_prompt", Json::Bool(false));
+    }
+    if let Some(limit) = present(body, "max_output_tokens") {
+        set("max_tokens", limit.clone());
+    }
+    if present(body, "truncation").and_then(Json::text).is_some_and(|how| &**how != "disabled") {
+        set("truncate_prompt_tokens", Json::Int(-1));
+    }
+    let reasoning = present(body, "reasoning").and_then(Json::map);
+    if let Some(effort) = reasoning.and_then(|reasoning| present(reasoning, "effort")) {
+        set("reasoning_effort", effort.clone());
+    }
+    let tools = tools(body)?;
+    if !tools.is_empty() {
+        if text(body, "tool_choice").is_some_and(|choice| &*choice == "none") {
+            return Err(Unsupported::field("tool_choice", "what the server shows of tools is not known"));
+        }
+        set("tools", Json::List(tools));
+    }
+    Ok(chat)
+}
+
+/// True if the last item is to be continued.
+fn goes_on(last: Option<&Json>) -> Result<bool, Unsupported> {
+    let Some(last) = last.and_then(Json::map) else { return Ok(false) };
+    let status = text(last, "status");
+    if !status.is_some_and(|status| matches!(&*status, "in_progress" | "incomplete")) {
+        return Ok(false);
+    }
+    match text(last, "type").as_deref() {
+        Some("reasoning") => Err(unknown("ends with reasoning that is to be continued")),
+        None | Some("message") => Ok(text(last, "role").is_some_and(|role| &*role == "assistant")),
+        Some(_) => Ok(false),
+    }
+}
+
+/// The functions among the tools, as chats have them. The server shows no others to the model.
+fn tools(body: &Map) -> Result<Vec<Json>, Unsupported> {
+    let Some(tools) = present(body, "tools") else { return Ok(Vec::new()) };
+    let tools = tools.list().ok_or_else(|| Unsupported::refused("tools", "is no list"))?;
+    let mut functions = Vec::new();
+    for tool in tools {
+        let tool =
+            tool.map().ok_or_else(|| Unsupported::refused("tools", "has an item that is no object"))?;
+        match text(tool, "type").as_deref() {
+            Some("function") => {}
+            Some("namespace" | "custom") => {
+                return Err(Unsupported::field("tools", "has a tool whose name in the prompt is not known"));
+            }
+            Some(_) => continue,
+            None => return Err(Unsupported::refused("tools", "has a tool without type")),
+        }
+        let fields = ["name", "description", "parameters", "strict", "defer_loading"];
+        let given =
+            fields.into_iter().filter_map(|field| Some((Arc::from(field), present(tool, field)?.clone())));
+        functions.push(Json::Map(object([
+            ("type", Json::from_text("function")),
+            ("function", Json::Map(given.collect())),
+        ])));
+    }
+    Ok(functions)
+}
+
+/// A message of the assistant, of which several items make one.
+#[derive(Default)]
+struct Assistant {
+    content: Option<Arc<str>>,
+    reasoning: Option<Arc<str>>,
+    call: Option<Json>,
+}
+
+/// The messages so far.
+#[derive(Default)]
+struct Items {
+    messages: Vec<Json>,
+    open: Option<Assistant>,
+}
+
+impl Items {
+    fn add(&mut self, item: &Map) -> Result<(), Unsupported> {
+        match text(item, "type").as_deref() {
+            None | Some("message") => self.message(item),
+            Some("reasoning") => {
+                let reasoning = reasoning(item)?;
+                self.assistant(|open| open.reasoning.is_none()).reasoning = Some(reasoning);
+                Ok(())
+            }
+            Some("function_call") => {
+                let call = call(item)?;
+                self.assistant(|open| open.call.is_none()).call = Some(call);
+                Ok(())
+            }
+            Some("function_call_output") => self.result(item),
+            Some(_) => Err(unknown("has an item of a type that is not known")),
+        }
+    }
+
+    /// The message that is open if it has `room`, else a new one.
+    fn assistant(&mut self, room: impl Fn(&Assistant) -> bool) -> &mut Assistant {
+        if self.open.as_ref().is_some_and(|open| !room(open)) {
+            self.close();
+        }
+        self.open.get_or_insert_default()
+    }
+
+    fn close(&mut self) {
+        let Some(Assistant { content, reasoning, call }) = self.open.take() else { return };
+        let mut made = object([("role", Json::from_text("assistant"))]);
+        for (field, value) in [
+            ("content", content.map(Json::Text)),
+            ("reasoning", reasoning.map(Json::Text)),
+            ("tool_calls", call.map(|call| Json::List(vec![call]))),
+        ] {
+            if let Some(value) = value {
+                made.insert(Arc::from(field), value);
+            }
+        }
+        self.messages.push(Json::Map(made));
+    }
+
+    fn message(&mut self, item: &Map) -> Result<(), Unsupported> {
+        let role = text(item, "role").ok_or_else(|| refused("has a message without role"))?;
+        if &*role != "assistant" {
+            self.close();
+            self.messages.push(Json::Map(item.clone()));
+            return Ok(());
+        }
+        let content = match item.get("content") {
+            Some(Json::Text(content)) => {
+                if self.open.as_ref().is_some_and(|open| open.content.is_none()) {
+                    return Err(unknown("has a message whose place behind other items is not known"));
+                }
+                Arc::clone(content)
+            }
+            // Only the first part counts.
+            Some(Json::List(parts)) => {
+                let first = parts.first().and_then(Json::map).and_then(|part| text(part, "text"));
+                first
+                    .ok_or_else(|| unknown("has a message of the assistant that does not begin with text"))?
+            }
+            _ => return Err(refused("has a message of the assistant without content")),
+        };
+        self.assistant(|open| open.content.is_none()).content = Some(content);
+        Ok(())
+    }
+
+    fn result(&mut self, item: &Map) -> Result<(), Unsupported> {
+        let id = text(item, "call_id").ok_or_else(|| refused("has an output without call_id"))?;
+        let output = text(item, "output").ok_or_else(|| unknown("has an output that is no text"))?;
+        self.close();
+        self.messages.push(Json::Map(object([
+            ("role", Json::from_text("tool")),
+            ("content", Json::Text(output)),
+            ("tool_call_id", Json::Text(id)),
+        ])));
+        Ok(())
+    }
+
+    fn finish(mut self) -> Vec<Json> {
+        self.close();
+        self.messages
+    }
+}
+
+/// The text of a reasoning item. Which of several texts counts is not known.
+fn reasoning(item: &Map) -> Result<Arc<str>, Unsupported> {
+    if present(item, "encrypted_content").is_some() {
+        return Err(refused("has encrypted reasoning"));
+    }
+    let texts = |field: &str| present(item, field).and_then(Json::list).unwrap_or_default();
+    match (texts("summary"), texts("content")) {
+        ([one], []) | ([], [one]) => one.map().and_then(|part| text(part, "text")),
+        _ => None,
+    }
+    .ok_or_else(|| unknown("has reasoning that is not one text"))
+}
+
+/// The call of a function, as chats have it.
+fn call(item: &Map) -> Result<Json, Unsupported> {
+    let field = |name| text(item, name).map(Json::Text);
+    let whole = field("call_id").zip(field("name")).zip(field("arguments"));
+    let ((id, name), arguments) =
+        whole.ok_or_else(|| refused("has a call without call_id, name and arguments"))?;
+    if present(item, "namespace").is_some() {
+        return Err(unknown("has a call whose name in the prompt is not known"));
+    }
+    let function = Json::Map(object([("name", name), ("arguments", arguments)]));
+    Ok(Json::Map(object([("id", id), ("type", Json::from_text("function")), ("function", function)])))
+}
