@@ -21,6 +21,7 @@ pub mod render;
 
 pub mod plugins;
 
+pub mod capture;
 pub mod config;
 pub mod decisions;
 pub mod director;

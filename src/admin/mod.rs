@@ -1,6 +1,7 @@
 //! The pages for operators: metrics, debug pages and the log level over HTTP, health over gRPC.
 
 mod access;
+mod capturing;
 mod debug;
 mod dry_runs;
 mod health;
@@ -12,6 +13,7 @@ mod server;
 mod tests;
 
 pub use access::{Access, AccessVerdict, Answer, Caller};
+pub use capturing::{CaptureSwitch, SwitchError};
 pub use debug::PluginState;
 pub use dry_runs::{DryRunner, Trying};
 pub use health::{HealthService, HealthState, LEADER_SERVICE};

@@ -14,6 +14,7 @@ use serde_json::{Value, json};
 use tracing::info;
 
 use super::access::{Access, guard};
+use super::capturing::{CaptureSwitch, SwitchError};
 use super::debug::{PluginState, plugin_states, pool_state};
 use super::dry_runs::{DECIDE, DryRunner, PATIENCE};
 use super::reloading::Reloading;
@@ -42,6 +43,8 @@ pub struct AdminState {
     pub dry_runs: Option<DryRunner>,
     /// The running configuration; `None` where none can be shown.
     pub reloading: Option<Reloading>,
+    /// The capture of decisions; `None` where there is no folder for it.
+    pub capturing: Option<CaptureSwitch>,
     /// The level of logs; without it the level can't be read or changed.
     pub log: Option<LogHandle>,
     /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
@@ -86,6 +89,7 @@ pub(super) fn router(state: AdminState) -> Router {
         .route(DECIDE, post(decide))
         .route("/debug/config", get(config))
         .route("/-/reload", post(reload))
+        .route("/debug/capture", get(capture).put(switch_capture))
         .route("/debug/log-level", get(log_level).put(set_log_level))
         .with_state(state);
     let pages = match access {
@@ -188,6 +192,40 @@ async fn reload(State(state): State<AdminState>, client: Option<Extension<Client
         }
         Ok(reloaded) => Json(reloaded.page).into_response(),
         Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, "a bug: reloading panicked\n").into_response(),
+    }
+}
+
+/// There is no folder for captures.
+fn no_capture() -> Response {
+    (StatusCode::NOT_FOUND, "captures have no folder; --capture names one\n").into_response()
+}
+
+async fn capture(State(state): State<AdminState>) -> Response {
+    state.capturing.map_or_else(no_capture, |capturing| Json((capturing.show)()).into_response())
+}
+
+/// Switches the capture: 400 for what cannot be understood, 500 where the disk refuses.
+async fn switch_capture(
+    State(state): State<AdminState>,
+    client: Option<Extension<ClientAddress>>,
+    body: Bytes,
+) -> Response {
+    if !state.log_level_from.admits(client.map(|Extension(client)| client)) {
+        let message = "captures are switched from loopback addresses alone; --remote-log-level allows it from anywhere\n";
+        return (StatusCode::FORBIDDEN, message).into_response();
+    }
+    let Some(capturing) = state.capturing else { return no_capture() };
+    match tokio::task::spawn_blocking(move || (capturing.switch)(&body)).await {
+        Ok(Ok(page)) => Json(page).into_response(),
+        Ok(Err(SwitchError::Asked(problem))) => {
+            (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response()
+        }
+        Ok(Err(SwitchError::Failed(problem))) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, format!("{problem}\n")).into_response()
+        }
+        Err(_) => {
+            (StatusCode::INTERNAL_SERVER_ERROR, "a bug: switching the capture panicked\n").into_response()
+        }
     }
 }
 

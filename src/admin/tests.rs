@@ -45,6 +45,7 @@ fn state() -> AdminState {
     };
     AdminState {
         decisions: None,
+        capturing: None,
         dry_runs: None,
         reloading: None,
         metrics: Metrics::new(),

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::background::INFLIGHT_PRODUCER;
+use super::capturing::Capturing;
 use super::holding::Holding;
-use crate::config::Plan;
+use crate::config::{ConfigSource, Plan};
 use crate::decisions::Decisions;
 use crate::director::{
-    Admission, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shedding,
+    Admission, Beside, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shedding,
 };
 use crate::metrics::Metrics;
 use crate::plugins::scorers::active_request;
@@ -24,6 +25,8 @@ pub(super) fn records(bytes: u64, metrics: &Metrics) -> Option<Decisions> {
 pub(super) struct Kept {
     pub(super) decisions: Option<Decisions>,
     pub(super) budget: Arc<BodyBudget>,
+    /// What goes on beside decisions.
+    pub(super) beside: Option<Arc<Beside>>,
 }
 
 /// What directors of one process share.
@@ -33,12 +36,20 @@ pub(super) struct Deciding {
     pub(super) holding: Option<Holding>,
     pub(super) settings: DirectorSettings,
     pub(super) kept: Kept,
+    pub(super) capturing: Option<Capturing>,
 }
 
 impl Deciding {
+    /// This plan, which was read from `source`, decides from now on.
+    pub(super) fn announce(&self, plan: &Plan, source: &ConfigSource) {
+        if let Some(capturing) = &self.capturing {
+            capturing.decides(plan, source);
+        }
+    }
+
     /// What a director of this plan is made of.
     pub(super) fn parts(&self, plan: Plan) -> DirectorParts {
-        let Self { pool, metrics, holding, settings, kept } = self;
+        let Self { pool, metrics, holding, settings, kept, .. } = self;
         parts(plan, pool, metrics, holding.as_ref(), settings.clone(), kept.clone())
     }
 }
@@ -97,6 +108,7 @@ fn parts(
         inflight,
         budget: kept.budget,
         decisions: kept.decisions,
+        beside: kept.beside,
         metrics: Arc::clone(metrics),
         settings,
     }

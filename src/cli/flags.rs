@@ -177,6 +177,22 @@ pub struct ServeFlags {
     /// none.
     #[arg(long, default_value = "32Mi", value_parser = bytes, help_heading = "Requests")]
     pub decision_records: u64,
+    /// Folder for captures: what decisions were made from, as compressed lines of JSON without text of prompts. A capture
+    /// begins at once. `pointsman replay` reads it.
+    #[arg(long, default_value = "", help_heading = "Requests")]
+    pub capture: String,
+    /// Begin the capture at once. With false it begins with a PUT to /debug/capture.
+    #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = true, default_missing_value = "true", help_heading = "Requests")]
+    pub capture_at_start: bool,
+    /// How long the capture goes on that begins at the start. 0s means until the end.
+    #[arg(long, default_value = "0s", value_parser = duration, help_heading = "Requests")]
+    pub capture_time: Duration,
+    /// Bytes that all files of captures may take, as a quantity. The oldest file goes first.
+    #[arg(long, default_value = "1Gi", value_parser = bytes, help_heading = "Requests")]
+    pub capture_disk: u64,
+    /// Bytes of one file of a capture, as a quantity. At a quarter of --capture-disk another one begins anyway.
+    #[arg(long, default_value = "64Mi", value_parser = bytes, help_heading = "Requests")]
+    pub capture_file: u64,
     /// Tell clients in the response header x-pointsman-decision which endpoint was picked, its score, its margin, the
     /// matched tokens and the wait.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]

@@ -5,6 +5,7 @@ mod arguments;
 mod asking;
 mod autoscaling;
 mod background;
+mod capturing;
 mod catalogue;
 mod check;
 mod commands;

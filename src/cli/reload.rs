@@ -13,6 +13,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::autoscaling::Demand;
+use super::capturing::Capturing;
 use super::deciding::Deciding;
 use super::live::Live;
 use super::loading::Loading;
@@ -61,12 +62,21 @@ impl Reloader {
         following: Following,
         applied: Applied,
     ) -> Arc<Self> {
+        deciding.announce(&plan, &loading.config);
+        if let Some(capturing) = &deciding.capturing {
+            capturing.begin();
+        }
         let director = Director::new(deciding.parts(plan));
         director.warm_up();
         let director = Arc::new(ArcSwap::from_pointee(director));
         let shown = Mutex::new(applied.shown());
         let applied = Mutex::new(applied);
         Arc::new(Self { loading, deciding, director, following, runtime: Handle::current(), applied, shown })
+    }
+
+    /// The capture, if there is a folder for it.
+    pub(super) fn capturing(&self) -> Option<&Capturing> {
+        self.deciding.capturing.as_ref()
     }
 
     /// The director that serves, as it is replaced.
@@ -243,6 +253,7 @@ impl Reloader {
         let changes = line_changes(&self.following.live.load().effective, &live.effective);
         let detector = plan.detector.clone();
         let _runtime = self.runtime.enter();
+        self.deciding.announce(&plan, &self.loading.config);
         let next = Director::after(&self.director.load(), self.deciding.parts(plan));
         next.warm_up();
         // Nothing can fail from here on.

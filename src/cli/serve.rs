@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use super::ServeFlags;
 use super::autoscaling::{self, Demand};
 use super::background::{Background, Finder};
+use super::capturing::Capturing;
 use super::deciding::{self, Deciding, Kept};
 use super::drain::Work;
 use super::dry_runs;
@@ -34,6 +35,7 @@ use super::sockets::Sockets;
 use super::thread::Thread;
 use crate::admin::{self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom};
 use crate::config::Plan;
+use crate::director::Beside;
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
 use crate::document::Level;
 use crate::extproc::{self, ExtProc, ExtProcSettings};
@@ -234,6 +236,7 @@ impl Services {
         let pages = pages(&deciding, &live, peering.as_ref(), log, settings.remote_log_level || known);
         let demanded = Arc::clone(&demand);
         let following = Following { scraping, beside, demand: demanded, live, peers: peering.is_some() };
+        let capture = deciding.capturing.as_ref().map(|capturing| Arc::clone(&capturing.capture));
         let reloader = configured.start(deciding, following);
         let director = reloader.director();
         let pages = reloadable(pages, &reloader);
@@ -273,6 +276,7 @@ impl Services {
             draining,
             work,
             holding,
+            capture,
             patience: settings.patience,
             tracing,
         })
@@ -294,6 +298,12 @@ fn deciding(
     holding: Option<&Holding>,
     extproc: &ExtProcSettings,
 ) -> Deciding {
+    let capturing = settings.capture.as_ref().map(|wish| {
+        let plugins = &settings.plugins;
+        Capturing::new(wish, (metrics, pool), &plugins.feature_gates, plugins.seed)
+    });
+    let capture = capturing.as_ref().map(|capturing| Arc::clone(&capturing.capture));
+    let beside = capture.map(|capture| Arc::new(Beside::new(Some(capture), pool.epoch())));
     Deciding {
         pool: Arc::clone(pool),
         metrics: Arc::clone(metrics),
@@ -302,7 +312,9 @@ fn deciding(
         kept: Kept {
             decisions: deciding::records(settings.decision_records, metrics),
             budget: Arc::clone(&extproc.machine.budget),
+            beside,
         },
+        capturing,
     }
 }
 
@@ -326,6 +338,7 @@ fn pages(
         prefix: Arc::new(move || caches.load().prefix_states()),
         dry_runs: None,
         reloading: None,
+        capturing: None,
         log: Some(log),
         access: None,
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
@@ -336,7 +349,10 @@ fn pages(
 /// The pages with those of the running configuration.
 fn reloadable(pages: AdminState, reloader: &Arc<Reloader>) -> AdminState {
     let dry_runs = Some(dry_runs::runner(&reloader.director()));
-    AdminState { dry_runs, reloading: Some(reloader.pages()), ..pages }
+    let director = reloader.director();
+    let first = move || director.load().requests();
+    let capturing = reloader.capturing().map(|capturing| capturing.switch(first));
+    AdminState { dry_runs, reloading: Some(reloader.pages()), capturing, ..pages }
 }
 
 /// What runs beside serving, and what takes over a changed configuration.

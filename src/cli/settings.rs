@@ -16,6 +16,7 @@ use crate::plugins::Registry;
 use crate::telemetry::{LogFormat, LogLevel};
 use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES};
 
+use super::capturing::CaptureWish;
 use super::peer_flags::{self, PeerSettings};
 use super::running::Patience;
 use super::{ServeFlags, fit};
@@ -86,6 +87,8 @@ pub(super) struct Settings {
     pub(super) tracing: bool,
     /// Memory for records of decisions, in bytes; 0 keeps none.
     pub(super) decision_records: u64,
+    /// The capture of decisions; `None` without a folder for it.
+    pub(super) capture: Option<CaptureWish>,
     /// Other replicas; `None` without any.
     pub(super) peers: Option<PeerSettings>,
     /// Folder in which a replica that ends leaves what it knows.
@@ -233,6 +236,7 @@ impl Settings {
             print_addresses: flags.print_addresses,
             tracing: flags.tracing,
             decision_records: flags.decision_records,
+            capture: CaptureWish::new(flags),
             peers: PeerSettings::new(flags),
             state_dir: given(&flags.state_dir),
             patience: Patience { drain: flags.drain_timeout, linger: flags.linger_timeout },

@@ -45,17 +45,25 @@ impl ConfigSource {
 
     /// A digest of the text as it is now; an error if it cannot be read.
     pub fn digest(&self) -> std::io::Result<u64> {
-        let text = match self {
-            Self::BuiltIn => BUILT_IN.as_bytes().to_vec(),
-            Self::Text(text) => text.clone().into_bytes(),
+        Ok(xxhash_rust::xxh64::xxh64(&self.bytes()?, 0))
+    }
+
+    /// The text as it is now, with U+FFFD for what is no UTF-8; an error if it cannot be read.
+    pub fn read(&self) -> std::io::Result<String> {
+        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
+    }
+
+    fn bytes(&self) -> std::io::Result<Vec<u8>> {
+        match self {
+            Self::BuiltIn => Ok(BUILT_IN.as_bytes().to_vec()),
+            Self::Text(text) => Ok(text.clone().into_bytes()),
             Self::File(path) => {
                 let mut bytes = Vec::new();
                 let limit = MAX_DOCUMENT_BYTES as u64 + 1;
                 std::fs::File::open(path)?.take(limit).read_to_end(&mut bytes)?;
-                bytes
+                Ok(bytes)
             }
-        };
-        Ok(xxhash_rust::xxh64::xxh64(&text, 0))
+        }
     }
 
     /// The text; `None` if it could not be read, which `problems` then says.

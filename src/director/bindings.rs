@@ -100,19 +100,25 @@ impl ServerBindings {
     }
 
     /// Sends the request to the endpoint that made the state it refers to, if that is a candidate; filters and scores
-    /// do not count. Otherwise the decision stays as it is. Profiles beside the primary one keep their choice.
-    pub(super) fn apply(&self, key: StateKey, candidates: &Candidates, decision: &mut Decision) {
-        let Some(incarnation) = self.bound(key) else { return self.metrics.request(BoundHit::Unknown) };
+    /// do not count; true then. Otherwise the decision stays as it is. Profiles beside the primary one keep their choice.
+    pub(super) fn apply(&self, key: StateKey, candidates: &Candidates, decision: &mut Decision) -> bool {
+        let Some(incarnation) = self.bound(key) else {
+            self.metrics.request(BoundHit::Unknown);
+            return false;
+        };
         let is_it = |endpoint: &&Arc<Endpoint>| endpoint.incarnation() == incarnation;
         let Some(endpoint) = candidates.iter().find(is_it) else {
-            return self.metrics.request(BoundHit::Gone);
+            self.metrics.request(BoundHit::Gone);
+            return false;
         };
         let primary = decision.primary;
         if let Some(Some(result)) = decision.profiles.get_mut(primary) {
             result.targets.clear();
             result.targets.push(Arc::clone(endpoint));
             self.metrics.request(BoundHit::Kept);
+            return true;
         }
+        false
     }
 }
 

@@ -12,6 +12,8 @@ use crate::scheduling::{Candidates, Columns, CycleRecorder, Decision, Entry, Hea
 /// The notes of one request. A request that is given up before it is decided gets a record too.
 #[derive(Default)]
 pub(super) struct Course {
+    /// Number of the request in the process.
+    pub(super) number: u64,
     pub(super) labels: LabelText,
     pub(super) waited: Waited,
     /// Where the record goes.
@@ -31,7 +33,7 @@ impl Course {
         let draft =
             ring.as_ref().map(|_| Box::new(Draft::new(&director.policy_names, sequence, seed, received)));
         let mut course = Self::default();
-        (course.ring, course.draft) = (ring, draft);
+        (course.number, course.ring, course.draft) = (sequence, ring, draft);
         course
     }
 
@@ -69,8 +71,7 @@ impl Course {
         now: Instant,
     ) {
         if let Some(draft) = self.draft() {
-            let matches = director.parts.shown_matches.and_then(|column| columns.slice(column));
-            draft.candidates(candidates, matches, now);
+            draft.candidates(candidates, director.shown_matches(columns), now);
         }
     }
 

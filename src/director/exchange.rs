@@ -6,12 +6,16 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 
+use super::beside::{Beside, between_decisions};
 use super::bindings::{ServerBindings, StateKey};
 use super::claim::Claim;
+use super::outcome_note::Seen;
 use super::reading::{self, Reading};
 use super::retry::Pace;
 use super::unseen::Unseen;
 use super::{Hook, Pieces, Refusal, ResponseSide, decision_header};
+use crate::capture::Note;
+use crate::capture::lines::{AnswerLine, FirstByteLine};
 use crate::clock;
 use crate::decisions::{Ended, Outcome, Ticket};
 use crate::metrics::{
@@ -40,6 +44,10 @@ pub(super) struct ExchangeParts {
     pub(super) decision: Decision,
     pub(super) profile_names: Arc<[Arc<str>]>,
     pub(super) hooks: Arc<[Hook]>,
+    /// What goes on beside decisions.
+    pub(super) beside: Option<Arc<Beside>>,
+    /// Number of the request in the process.
+    pub(super) number: u64,
     pub(super) states: Vec<PluginState>,
     pub(super) reporters: Arc<[ProfilePlugin<dyn UsageReporter>]>,
     pub(super) claim: Claim,
@@ -171,11 +179,17 @@ impl Exchange {
             decision: &self.parts.decision,
             profiles: &self.parts.profile_names,
         };
-        for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
-            if let Some(response) = &hook.response {
-                response.call(|plugin| plugin.on_response_headers(&call, state, &mut edits));
+        let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
+        let tell = || {
+            for (hook, state) in hooks.iter().zip(states) {
+                if let Some(response) = &hook.response {
+                    response.call(|plugin| plugin.on_response_headers(&call, state, &mut edits));
+                }
             }
-        }
+        };
+        let (n, status) = (self.parts.number, self.status);
+        let note = |now_ns| Note::Answer(AnswerLine { n, now_ns, status, served: served.map(str::to_owned) });
+        between_decisions(self.parts.beside.as_deref(), None, tell, note);
         edits
     }
 
@@ -214,12 +228,17 @@ impl Exchange {
         if self.error {
             return;
         }
-        let streamed = self.parts.streaming;
-        for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
-            if let Some(end) = &hook.end {
-                end.plugin.on_first_byte(now, streamed, state);
+        let (n, streamed) = (self.parts.number, self.parts.streaming);
+        let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
+        let tell = || {
+            for (hook, state) in hooks.iter().zip(states) {
+                if let Some(end) = &hook.end {
+                    end.plugin.on_first_byte(now, streamed, state);
+                }
             }
-        }
+        };
+        let note = |now_ns| Note::FirstByte(FirstByteLine { n, now_ns, streamed });
+        between_decisions(self.parts.beside.as_deref(), Some(now), tell, note);
     }
 
     /// The exchange is over, at the end of the response or before it. Whatever ended it, what was learned counts.
@@ -274,11 +293,23 @@ impl Exchange {
             first_byte: self.first_byte,
             chunks: self.chunks,
         };
-        for (hook, state) in self.parts.hooks.iter().zip(&mut self.parts.states) {
-            if let Some(end) = &hook.end {
-                end.call(|plugin| plugin.on_response_end(&call, state));
+        let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
+        let tell = || {
+            for (hook, state) in hooks.iter().zip(states) {
+                if let Some(end) = &hook.end {
+                    end.call(|plugin| plugin.on_response_end(&call, state));
+                }
             }
-        }
+        };
+        let seen = Seen {
+            n: self.parts.number,
+            ended: ended.label(),
+            status: self.status,
+            received: self.parts.received,
+            bytes: self.response_bytes,
+        };
+        let note = |now_ns| Note::Outcome(Box::new(seen.line(&call, now_ns)));
+        between_decisions(self.parts.beside.as_deref(), Some(now), tell, note);
     }
 
     fn read_usage(&mut self) -> Option<Usage> {

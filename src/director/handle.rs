@@ -10,7 +10,6 @@ use bytes::Bytes;
 use fastrand::Rng;
 use smallvec::SmallVec;
 
-use super::claim::Claim;
 use super::course::Course;
 use super::exchange::Exchange;
 use super::observed::{describe_stages, observer};
@@ -19,6 +18,7 @@ use super::request_body::{RequestBody, Unparsed};
 use super::retry;
 use super::rewrite::Incoming;
 use super::route::Routing;
+use super::settle::{Ready, Settled};
 use super::understood::{Understood, kept_request_id, new_request_id};
 use super::{
     AdmissionCall, AdmissionPlace, Ask, BodySeen, Director, Pieces, Reason, Refusal, Routed, SubsetHint,
@@ -26,7 +26,8 @@ use super::{
 };
 use crate::clock;
 use crate::decisions::Waited;
-use crate::pool::{Lease, Pool, Subset};
+use crate::pool::{Pool, Subset};
+use crate::prefix::PrefixMatch;
 use crate::request::{self, Headers};
 use crate::scheduling::{
     Call, Candidates, Columns, CycleRecorder, DecidedCall, Decision, HeaderEdits, PluginState, RequestView,
@@ -39,6 +40,11 @@ impl Director {
     /// kept waiting by them. Needs a runtime.
     pub fn warm_up(&self) {
         self.prepare.warm_up();
+    }
+
+    /// Requests so far.
+    pub fn requests(&self) -> u64 {
+        self.sequence.load(Ordering::Relaxed)
     }
 
     /// The pool it decides for.
@@ -115,31 +121,20 @@ impl Director {
         let began = course.now();
         (request.tokens, request.findings) = preparation.finish().await;
         course.prepared(&request, began);
-        let now = clock::now();
-        let view = request.view(&headers, &self.parts.media);
-        let candidates = self.screened(self.candidates(subset.as_ref())?, view, now, rng)?;
-        let everyone = candidates.slots();
-        let columns = self.produce(view, now, &candidates, &everyone);
-        let call = Call::new(view, now, &candidates, &everyone, &columns);
-        self.admit_scheduling(&call, rng)?;
-        course.candidates(self, &candidates, &columns, now);
-        let mut decision = self.schedule(&call, rng, &orchestration, course.recorder())?;
-        // The conversation is on the server that decodes, which may not do the work of another stage.
-        if let Some(bindings) = self.bindings.as_ref().filter(|_| !decision.answers_for_a_stage())
-            && let Some(key) = bindings.referred(&path, &request.body.inference, &request.body.plain)
-        {
-            bindings.apply(key, &candidates, &mut decision);
-        }
-        if let Some(endpoint) = decision.targets().first() {
-            self.scheduler_metrics.success(view.target_model, endpoint);
-        }
-        self.require_cached(&headers, &decision, &columns, &candidates)?;
-        let forwarded = self.forwarded(&body, &request)?;
-        let claim = Claim::new(take_lease(&decision, request.prompt_tokens())?, permit);
-        let (edits, states) = self.before_forward(call, &decision)?;
-        course.edits(&edits);
-        describe_stages(&orchestration, &view, &decision);
+        let ready = Ready {
+            headers: &headers,
+            path: &path,
+            body: &body,
+            request: &request,
+            subset: subset.as_ref(),
+            permit,
+            orchestration: &orchestration,
+        };
+        let settled = self.settle(ready, course, rng)?;
+        let Settled { candidates, decision, edits, states, claim, forwarded, decision_header } = settled;
+        describe_stages(&orchestration, &request.view(&headers, &self.parts.media), &decision);
         Ok(self.route(Routing {
+            number: course.number,
             headers: &headers,
             forwarded,
             path: &path,
@@ -148,7 +143,7 @@ impl Director {
             edits,
             states,
             claim,
-            decision_header: self.decision_header(&decision, &candidates, &columns, course.waited),
+            decision_header,
             labels: &course.labels,
             decision,
             received,
@@ -168,8 +163,13 @@ impl Director {
         self.parts.settings.seed ^ sequence.wrapping_mul(0x9e37_79b9_7f4a_7c15)
     }
 
+    /// What each candidate is believed to hold of the prompt, as records show it.
+    pub(super) fn shown_matches<'c>(&self, columns: &'c Columns) -> Option<&'c [PrefixMatch]> {
+        self.parts.shown_matches.and_then(|column| columns.slice(column))
+    }
+
     /// What the client is told of the decision, where the operator wants that.
-    fn decision_header(
+    pub(super) fn decision_header(
         &self,
         decision: &Decision,
         candidates: &Candidates,
@@ -179,8 +179,7 @@ impl Director {
         if !self.parts.settings.decision_header {
             return None;
         }
-        let matches = self.parts.shown_matches.and_then(|column| columns.slice(column));
-        decision_header::value(decision, candidates, matches, waited)
+        decision_header::value(decision, candidates, self.shown_matches(columns), waited)
     }
 
     /// The time after which a request that was refused for this reason has a chance, as far as that is known.
@@ -364,7 +363,7 @@ impl Director {
         columns
     }
 
-    fn schedule(
+    pub(super) fn schedule(
         &self,
         call: &Call<'_>,
         rng: &mut Rng,
@@ -409,7 +408,7 @@ impl Director {
     }
 
     /// Runs all pre-request hooks, even when one fails.
-    fn before_forward(
+    pub(super) fn before_forward(
         &self,
         call: Call<'_>,
         decision: &Decision,
@@ -438,23 +437,13 @@ impl Director {
     }
 
     /// The body as it goes on.
-    fn forwarded(&self, body: &Bytes, request: &Understood) -> Result<Pieces, Refusal> {
+    pub(super) fn forwarded(&self, body: &Bytes, request: &Understood) -> Result<Pieces, Refusal> {
         if request.rewrites {
             let limit = self.parts.settings.body_limit;
             let RequestBody { plain, inference, .. } = &request.body;
             return rewrite::rewritten(plain, inference, &request.target_model, limit);
         }
         Ok([body.clone()].into_iter().filter(|body| !body.is_empty()).collect())
-    }
-}
-
-/// The share of the endpoint that answers. It does not process the prompt where another stage does: those tokens count
-/// there.
-fn take_lease(decision: &Decision, prompt_tokens: u64) -> Result<Lease, Refusal> {
-    let tokens = if decision.prefill_target().is_some() { 0 } else { prompt_tokens };
-    match decision.targets().first() {
-        Some(endpoint) => Ok(Lease::take(endpoint, tokens)),
-        None => Err(Refusal::new(Reason::NoResult, "results must be greater than zero")),
     }
 }
 

@@ -1,6 +1,7 @@
 //! One request, from its last body byte to its last response byte: [`Director::handle`] reads top to bottom.
 
 mod admission;
+mod beside;
 mod bindings;
 mod breaker;
 mod budget;
@@ -18,6 +19,7 @@ mod held;
 mod names;
 mod objective;
 mod observed;
+mod outcome_note;
 mod parts;
 mod prepare;
 #[cfg(test)]
@@ -31,6 +33,7 @@ mod retry;
 mod rewrite;
 mod route;
 mod segments;
+mod settle;
 mod shed;
 #[cfg(test)]
 mod tests;
@@ -39,6 +42,7 @@ mod understood;
 mod unseen;
 
 pub use admission::{Admission, AdmissionCall, AdmissionPlace, Outlook, Place};
+pub use beside::Beside;
 pub use budget::{BodyBudget, Share};
 pub use dry_run::DryRun;
 pub use exchange::Exchange;

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use tokio::sync::Semaphore;
 
+use super::beside::Beside;
 use super::bindings::ServerBindings;
 use super::objective::UnknownObjectives;
 use super::prepare::PrepareStage;
@@ -66,6 +67,8 @@ pub struct DirectorParts {
     pub budget: Arc<BodyBudget>,
     /// Keeps records of decisions; `None` keeps none.
     pub decisions: Option<Decisions>,
+    /// What goes on beside decisions; `None` for nothing.
+    pub beside: Option<Arc<Beside>>,
     /// Exported series.
     pub metrics: Arc<Metrics>,
     /// Choices of the operator.

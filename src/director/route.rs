@@ -76,6 +76,8 @@ impl Director {
             decision,
             profile_names: Arc::clone(&self.profile_names),
             hooks: Arc::clone(&self.hooks),
+            beside: self.parts.beside.clone(),
+            number: routing.number,
             states: routing.states,
             reporters: Arc::clone(&self.reporters),
             claim: routing.claim,
@@ -96,6 +98,8 @@ impl Director {
 
 /// All that a decided request carries into its answer.
 pub(super) struct Routing<'a> {
+    /// Number of the request in the process.
+    pub(super) number: u64,
     pub(super) headers: &'a Headers,
     pub(super) forwarded: Pieces,
     pub(super) path: &'a str,

@@ -78,6 +78,7 @@ pub(super) fn parts(ports: &[u16], parsers: &Parsers) -> DirectorParts {
         inflight: None,
         budget: Arc::new(BodyBudget::new(0)),
         decisions: None,
+        beside: None,
         metrics,
         settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
     }

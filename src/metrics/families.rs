@@ -7,6 +7,7 @@ use prometheus::{Gauge, IntCounter, Registry};
 
 use super::answers::AnswerMetrics;
 use super::bounds::MetricBounds;
+use super::capture::CaptureMetrics;
 use super::cardinality::{Gate, Limiter, OTHER, VALUES};
 use super::datalayer::DataLayerMetrics;
 use super::disaggregation::{DecisionFamilies, DecisionMetrics};
@@ -69,6 +70,7 @@ struct Families {
     answers: AnswerMetrics,
     state: StateMetrics,
     records: RecordMetrics,
+    capture: CaptureMetrics,
     config_generation: Gauge,
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
@@ -133,6 +135,7 @@ impl Metrics {
             answers: AnswerMetrics::register(&registry),
             state: StateMetrics::register(&registry),
             records: RecordMetrics::register(&registry),
+            capture: CaptureMetrics::register(&registry),
             config_generation: records::config_generation(&registry),
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
@@ -279,6 +282,11 @@ impl Metrics {
     /// Sets the number of the running configuration.
     pub fn config_generation(&self, generation: u64) {
         self.families.config_generation.set(generation as f64);
+    }
+
+    /// Handles of the capture of decisions.
+    pub fn capture(&self) -> CaptureMetrics {
+        self.families.capture.clone()
     }
 
     /// Handles of the records of decisions.

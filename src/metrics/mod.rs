@@ -7,6 +7,7 @@
 mod answers;
 mod bounds;
 mod buckets;
+mod capture;
 mod cardinality;
 mod datalayer;
 mod disaggregation;
@@ -55,6 +56,7 @@ mod timer;
 
 pub use answers::{AnswerMetrics, ResponseEnd, UsageUnread};
 pub use bounds::MetricBounds;
+pub use capture::CaptureMetrics;
 pub use datalayer::DataLayerMetrics;
 pub use disaggregation::{DecisionMetrics, StagesRun};
 pub use discovery::DiscoveryMetrics;

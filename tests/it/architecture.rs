@@ -54,9 +54,21 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ),
     ("decisions", &["scheduling", "pool", "prefix", "request", "metrics", "telemetry", "document"]),
     ("doctor", &[]),
+    ("capture", &["scheduling", "pool", "prefix", "request", "metrics", "telemetry"]),
     (
         "director",
-        &["clock", "decisions", "scheduling", "flow", "pool", "prefix", "request", "metrics", "telemetry"],
+        &[
+            "clock",
+            "capture",
+            "decisions",
+            "scheduling",
+            "flow",
+            "pool",
+            "prefix",
+            "request",
+            "metrics",
+            "telemetry",
+        ],
     ),
     // Edges.
     ("transport", &["metrics", "telemetry"]),

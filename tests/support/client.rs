@@ -82,6 +82,12 @@ impl Client {
         self.post_with(path, &[], body.to_string()).await
     }
 
+    /// PUT of a text.
+    pub(crate) async fn put(&self, path: &str, body: &str) -> Reply {
+        let body = Full::new(Bytes::copy_from_slice(body.as_bytes())).boxed_unsync();
+        self.send(Method::PUT, path, &[], body).await
+    }
+
     /// POST of bytes with further headers.
     pub(crate) async fn post_with(
         &self,

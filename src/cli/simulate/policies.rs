@@ -110,7 +110,7 @@ fn brain(
     }
     let controller = holding.as_ref().map(|holding| Arc::clone(&holding.controller));
     let settings = DirectorSettings { seed, ..DirectorSettings::default() };
-    let kept = Kept { decisions: None, budget: Arc::new(BodyBudget::new(BODIES)) };
+    let kept = Kept { decisions: None, budget: Arc::new(BodyBudget::new(BODIES)), beside: None };
     let director = director(plan, &pool, &metrics, holding.as_ref(), settings, kept);
     Ok(Brain { director, controller, pool })
 }

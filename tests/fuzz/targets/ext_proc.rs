@@ -79,6 +79,7 @@ fn world() -> World {
         inflight: None,
         budget: Arc::clone(&budget),
         decisions: None,
+        beside: None,
         metrics: Arc::clone(&metrics),
         settings: DirectorSettings { seed: 1, ..DirectorSettings::default() },
     });

@@ -74,6 +74,24 @@ impl Attributes {
         });
     }
 
+    /// All of them, in the order in which they came.
+    pub(super) fn listed(&self) -> Vec<(AttributeKey, f64)> {
+        let all = self.0.load();
+        all.iter().map(|(key, value)| (key.clone(), f64::from_bits(value.load(Relaxed)))).collect()
+    }
+
+    /// Makes these the attributes, and there are no others.
+    pub(super) fn become_these(&self, all: &[(AttributeKey, f64)]) {
+        let known = self.0.load();
+        let others = known.iter().any(|(key, _)| !all.iter().any(|(wanted, _)| wanted == key));
+        if others {
+            self.clear();
+        }
+        for (key, value) in all {
+            self.set(key, *value);
+        }
+    }
+
     pub(super) fn clear(&self) {
         self.0.store(Arc::default());
     }

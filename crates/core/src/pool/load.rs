@@ -10,6 +10,8 @@ use arc_swap::ArcSwap;
 use super::AttributeKey;
 use super::attributes::Attributes;
 
+pub(super) mod state;
+
 /// How old the last scrape is. Never seen, fresh and stale are different states; each consumer states its own policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Age {

@@ -16,6 +16,7 @@ mod subset;
 pub use attributes::AttributeKey;
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels, MetricsAccess};
 pub use lease::Lease;
+pub use load::state::LoadState;
 pub use load::{Age, Load, LoadFigure, LoraReading, MOST_REQUESTS, Reading, Share};
 pub use objectives::{Objectives, UnknownObjectives};
 pub use registry::{Pool, PoolChange};

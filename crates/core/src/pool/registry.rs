@@ -95,6 +95,11 @@ impl Pool {
         &self.name
     }
 
+    /// The time from which ages of figures are counted.
+    pub fn epoch(&self) -> Instant {
+        self.epoch
+    }
+
     /// Namespace of the pool.
     pub fn namespace(&self) -> &str {
         &self.namespace

@@ -1,8 +1,9 @@
 //! The endpoints of the pool at one moment.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use super::{Endpoint, EndpointId};
+use super::{Endpoint, EndpointId, EndpointSpec, Load};
 
 /// An immutable, dense list of endpoints. An endpoint's place in it is its index for as long as the snapshot lives.
 #[derive(Debug, Default)]
@@ -14,6 +15,19 @@ pub struct Snapshot {
 impl Snapshot {
     pub(super) fn new(version: u64, endpoints: Vec<Arc<Endpoint>>) -> Self {
         Self { version, endpoints: endpoints.into() }
+    }
+
+    /// A list of endpoints, each with its incarnation, whose loads are their own: nobody but the caller changes them.
+    /// Ages are counted from `epoch`.
+    pub fn of(
+        version: u64,
+        endpoints: impl IntoIterator<Item = (EndpointSpec, u64)>,
+        epoch: Instant,
+    ) -> Self {
+        let made = endpoints.into_iter().map(|(spec, incarnation)| {
+            Arc::new(Endpoint::new(spec, incarnation, Arc::new(Load::new(epoch))))
+        });
+        Self::new(version, made.collect())
     }
 
     /// Grows by one with each change of the pool.

@@ -55,6 +55,28 @@ impl Candidates {
         Self { snapshot: self.snapshot, chosen: Some(chosen) }
     }
 
+    /// The candidates at these places of the snapshot, ascending; all of it for `None`. Places beyond its end are left
+    /// out.
+    pub fn at_places(snapshot: Arc<Snapshot>, places: Option<Vec<u32>>) -> Self {
+        let chosen = places.map(|mut places| {
+            places.retain(|place| (*place as usize) < snapshot.len());
+            places.into()
+        });
+        Self { snapshot, chosen }
+    }
+
+    /// The candidates at the same places of another snapshot, which is as long.
+    #[must_use]
+    pub fn in_snapshot(&self, snapshot: Arc<Snapshot>) -> Self {
+        let places = self.chosen.as_ref().map(|chosen| chosen.to_vec());
+        Self::at_places(snapshot, places)
+    }
+
+    /// Their places in the snapshot; `None` for all of it.
+    pub fn places(&self) -> Option<&[u32]> {
+        self.chosen.as_deref()
+    }
+
     /// Number of candidates.
     pub fn len(&self) -> usize {
         self.chosen.as_ref().map_or(self.snapshot.len(), |chosen| chosen.len())
