@@ -30,6 +30,7 @@ pub mod doctor;
 pub mod transport;
 
 pub mod peers;
+pub mod replay;
 
 pub mod admin;
 pub mod discovery;

@@ -13,11 +13,14 @@ pub enum SwitchError {
     Failed(String),
 }
 
+/// Does what the body of a request asks for.
+pub type Switch = dyn Fn(&[u8]) -> Result<Value, SwitchError> + Send + Sync;
+
 /// Shows how the capture stands, and switches it.
 #[derive(Clone)]
 pub struct CaptureSwitch {
     /// The page.
     pub show: Arc<dyn Fn() -> Value + Send + Sync>,
     /// Does what the body of a request asks for, and answers the page. It may block for some seconds.
-    pub switch: Arc<dyn Fn(&[u8]) -> Result<Value, SwitchError> + Send + Sync>,
+    pub switch: Arc<Switch>,
 }

@@ -13,7 +13,7 @@ mod server;
 mod tests;
 
 pub use access::{Access, AccessVerdict, Answer, Caller};
-pub use capturing::{CaptureSwitch, SwitchError};
+pub use capturing::{CaptureSwitch, Switch, SwitchError};
 pub use debug::PluginState;
 pub use dry_runs::{DryRunner, Trying};
 pub use health::{HealthService, HealthState, LEADER_SERVICE};

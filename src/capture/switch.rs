@@ -3,8 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::thread::JoinHandle;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use arc_swap::{ArcSwap, ArcSwapOption};
@@ -51,7 +50,8 @@ struct Run {
     limits: Limits,
     ending: Arc<Mutex<Option<Ending>>>,
     written: Arc<AtomicU64>,
-    thread: Option<JoinHandle<()>>,
+    /// Hears when the writer has ended.
+    over: Option<Receiver<()>>,
 }
 
 /// How a capture stands.
@@ -139,6 +139,7 @@ impl Capture {
         let metrics = self.metrics.clone();
         let opened = Arc::new(Open { queue, load });
         let mine = Arc::downgrade(&opened);
+        let (ends, over) = sync_channel(1);
         self.open.store(Some(opened));
         let thread = std::thread::Builder::new().name("capture".to_owned()).spawn(move || {
             let end = writer.run(&notes, deadline, limits.bytes);
@@ -152,11 +153,12 @@ impl Capture {
                 tracing::warn!(reason = %end, "the capture has ended");
             }
             *told.lock() = Some(end);
+            drop(ends);
         });
-        let thread = thread.inspect_err(|_| self.open.store(None))?;
+        thread.inspect_err(|_| self.open.store(None))?;
         self.metrics.active(true);
         tracing::info!(capture = name, folder = %self.settings.folder.display(), "capture begins");
-        *running = Some(Run { name, since, limits, ending, written, thread: Some(thread) });
+        *running = Some(Run { name, since, limits, ending, written, over: Some(over) });
         Ok(())
     }
 
@@ -165,14 +167,9 @@ impl Capture {
         let mut running = self.running.lock();
         self.open.store(None);
         self.metrics.active(false);
-        let Some(thread) = running.as_mut().and_then(|run| run.thread.take()) else { return };
-        let began = Instant::now();
-        while !thread.is_finished() && began.elapsed() < LAST_LINES {
-            std::thread::sleep(Duration::from_millis(5));
-        }
-        if thread.is_finished() {
-            let _ = thread.join();
-        }
+        let Some(over) = running.as_mut().and_then(|run| run.over.take()) else { return };
+        // The sender goes when the last line is written.
+        let _ = over.recv_timeout(LAST_LINES);
     }
 
     /// Tells the writer, if there is room.

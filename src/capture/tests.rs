@@ -81,7 +81,7 @@ fn the_oldest_files_go_when_the_disk_is_full_and_each_that_stays_can_be_read_by_
     for n in 0..40 {
         capture.note(Note::Decision(decision(n, 20_000), pool(1), Vec::new()));
         while capture.standing().bytes + (4 << 20) < n * 160_000 {
-            std::thread::sleep(Duration::from_millis(1));
+            std::thread::park_timeout(Duration::from_millis(1));
         }
     }
     capture.stop();
@@ -110,9 +110,11 @@ fn a_capture_ends_by_itself_at_its_limits_and_where_the_disk_refuses() {
                 break;
             }
             assert!(began.elapsed() < Duration::from_secs(20));
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::park_timeout(Duration::from_millis(2));
         }
-        std::thread::sleep(Duration::from_millis(20));
+        while capture.standing().ended.is_none() && began.elapsed() < Duration::from_secs(20) {
+            std::thread::park_timeout(Duration::from_millis(2));
+        }
         capture.standing().ended.unwrap_or_default()
     };
     let bytes = ended(Limits { bytes: Some(100_000), time: None });

@@ -115,7 +115,7 @@ fn parts(
 }
 
 /// The hooks of each plugin together, for they share its state.
-fn hooks(
+pub(super) fn hooks(
     before: Vec<ProfilePlugin<dyn PreRequest>>,
     mut responses: Vec<ProfilePlugin<dyn ResponseHeaderHook>>,
     mut ends: Vec<ProfilePlugin<dyn ResponseEndHook>>,

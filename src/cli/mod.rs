@@ -1,5 +1,5 @@
 //! The command line: `serve` (the default), `sidecar`, `check`, `explain`, `doctor`, `migrate`, `plugins`, `schema`,
-//! `sim`, `simulate`, `demo`.
+//! `sim`, `simulate`, `replay`, `demo`.
 
 mod arguments;
 mod asking;
@@ -33,6 +33,7 @@ mod overrides;
 mod peer_flags;
 mod peering;
 mod reload;
+mod replay;
 mod running;
 mod scrape_series;
 mod scraping;
@@ -93,6 +94,8 @@ enum Command {
     Sim(pointsman_sim::SimArgs),
     /// Compare configurations: play a request trace against simulated servers in virtual time.
     Simulate(Box<simulate::SimulateArgs>),
+    /// Make the decisions of a capture again, or compare them with those of another configuration.
+    Replay(replay::ReplayArgs),
     /// Compare Pointsman with turns: a real Envoy, and four simulated servers.
     Demo(demo::DemoArgs),
 }
@@ -143,6 +146,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
                 run_async(async { pointsman_sim::run(args, stop_signal()).await.map(|()| ExitCode::SUCCESS) })
             }
             Command::Simulate(args) => simulate::run(&args, registry),
+            Command::Replay(args) => replay::run(&args, registry),
             Command::Demo(args) => run_async(async { demo::run(args).await.map(|()| ExitCode::SUCCESS) }),
         };
     }
@@ -154,7 +158,7 @@ pub fn run_with(arguments: impl IntoIterator<Item = OsString>, registry: Registr
 
 fn serve(arguments: Vec<OsString>, registry: Registry) -> ExitCode {
     let command = clap::Command::new("pointsman serve").version(env!("CARGO_PKG_VERSION")).after_help(
-        "Other commands: pointsman sidecar, check, explain, doctor, migrate, plugins, schema, sim, simulate, demo; each with --help.",
+        "Other commands: pointsman sidecar, check, explain, doctor, migrate, plugins, schema, sim, simulate, replay, demo; each with --help.",
     );
     let command = ServeFlags::augment_args(command)
         .about("Serves ext_proc: Envoy asks, and Pointsman picks the model server for each request")

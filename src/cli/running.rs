@@ -13,7 +13,6 @@ use super::drain::Work;
 use super::holding::Holding;
 use super::stop::stop_signal;
 use super::thread::Thread;
-use crate::capture::Capture;
 use crate::telemetry::Tracing;
 
 /// A server that runs until its token is cancelled.
@@ -58,7 +57,6 @@ pub(super) struct Running {
     pub(super) draining: Arc<AtomicBool>,
     pub(super) work: Work,
     pub(super) holding: Option<Holding>,
-    pub(super) capture: Option<Arc<Capture>>,
     pub(super) patience: Patience,
     pub(super) tracing: Tracing,
 }
@@ -82,9 +80,6 @@ impl Running {
         }
         self.stops.admin.cancel();
         self.admin.join();
-        if let Some(capture) = &self.capture {
-            capture.stop();
-        }
         self.tracing.shutdown().await;
         tracing::info!("stopped");
         outcome

@@ -236,7 +236,6 @@ impl Services {
         let pages = pages(&deciding, &live, peering.as_ref(), log, settings.remote_log_level || known);
         let demanded = Arc::clone(&demand);
         let following = Following { scraping, beside, demand: demanded, live, peers: peering.is_some() };
-        let capture = deciding.capturing.as_ref().map(|capturing| Arc::clone(&capturing.capture));
         let reloader = configured.start(deciding, following);
         let director = reloader.director();
         let pages = reloadable(pages, &reloader);
@@ -276,7 +275,6 @@ impl Services {
             draining,
             work,
             holding,
-            capture,
             patience: settings.patience,
             tracing,
         })
@@ -362,7 +360,12 @@ async fn with_reloads(
     watch: bool,
     stop: CancellationToken,
 ) {
+    let capturing = reloader.capturing().cloned();
     tokio::join!(running, reloader.run(watch, stop));
+    // Its last lines are written.
+    if let Some(capturing) = capturing {
+        capturing.capture.stop();
+    }
 }
 
 /// Fills the pool before anything listens. A fault in the file ends the start; later ones leave the last good state in

@@ -167,8 +167,7 @@ impl Settings {
         let config = ConfigSource::from_flags(given(&flags.config_file), Some(flags.config_text.clone()));
         let config = config.map_err(|problem| problems.push(problem)).unwrap_or_default();
         problems.extend(unfit_certificates(flags));
-        problems.extend(out_of_range(flags));
-        problems.extend(peer_flags::problems(flags));
+        problems.extend(out_of_range(flags).into_iter().chain(peer_flags::problems(flags)));
         if flags.refresh_metrics_interval < MIN_REFRESH {
             warnings.push(format!(
                 "--refresh-metrics-interval {:?} is below the minimum; {MIN_REFRESH:?} is used",

@@ -146,7 +146,7 @@ impl Session<'_> {
     /// The request, and what the candidates are believed to hold of its prompt.
     pub(super) fn request(&mut self, view: &RequestView<'_>, model: &str, matches: Option<&[PrefixMatch]>) {
         self.line.request = features(view, model, &self.capture.rule());
-        self.line.id = view.id.to_owned();
+        view.id.clone_into(&mut self.line.id);
         self.line.matches = matches.and_then(match_line);
     }
 

@@ -79,6 +79,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("discovery", &["kubernetes", "plugins", "datalayer", "pool", "metrics", "telemetry", "document"]),
     ("scaler", &["document", "transport"]),
     ("sidecar", &["pool", "request", "metrics", "telemetry", "transport"]),
+    ("replay", &["clock", "capture", "decisions", "director", "pool", "prefix", "request", "scheduling"]),
     ("simulate", &["clock", "datalayer", "director", "flow", "pool", "request", "telemetry"]),
 ];
 

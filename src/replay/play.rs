@@ -1,0 +1,182 @@
+//! Reads a capture and makes each decision again: with the configuration that it holds, or beside it with another one.
+
+use std::path::Path;
+use std::time::Instant;
+
+use anyhow::Context as _;
+
+use super::check;
+use super::compare::Comparison;
+use super::policy::{Policy, Running};
+use super::request::Remade;
+use super::scene::Scene;
+use crate::capture::Reader;
+use crate::capture::lines::{ConfigLine, DecisionLine, Line, StartLine};
+
+/// Whose configuration is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The one of the capture.
+    Captured,
+    /// The other one.
+    Other,
+}
+
+/// Makes the policy of a side while this configuration decides in the capture. `fresh` if nothing is known any more:
+/// another process begins.
+pub type Loader<'l> = dyn FnMut(Side, &ConfigLine, bool) -> anyhow::Result<Policy> + 'l;
+
+/// What came of it.
+#[derive(Debug, Default)]
+pub struct Played {
+    /// Decisions that were made again.
+    pub decisions: u64,
+    /// Requests that were refused before any profile ran.
+    pub refused: u64,
+    /// Decisions that came out differently with the configuration of the capture.
+    pub differing: u64,
+    /// The first of them, in words.
+    pub first_difference: Option<String>,
+    /// What the other configuration would have chosen.
+    pub comparison: Option<Comparison>,
+    /// What limits the result.
+    pub notes: Vec<String>,
+}
+
+struct Play<'l> {
+    loader: &'l mut Loader<'l>,
+    with_other: bool,
+    epoch: Instant,
+    scene: Scene,
+    start: StartLine,
+    config: Option<ConfigLine>,
+    sides: Vec<(Side, Policy, Running)>,
+    played: Played,
+}
+
+/// Plays the capture in a file or folder. With `with_other` the other configuration decides beside that of the capture.
+pub fn play<'l>(path: &Path, with_other: bool, loader: &'l mut Loader<'l>) -> anyhow::Result<Played> {
+    let mut reader = Reader::open(path)?;
+    let epoch = Instant::now();
+    let mut play = Play {
+        loader,
+        with_other,
+        epoch,
+        scene: Scene::new(epoch),
+        start: StartLine::default(),
+        config: None,
+        sides: Vec::new(),
+        played: Played { comparison: with_other.then(Comparison::default), ..Played::default() },
+    };
+    while let Some(line) = reader.next_line()? {
+        play.line(line)?;
+    }
+    let mut played = play.played;
+    for file in reader.torn() {
+        played.notes.push(format!("{}: the rest of the file cannot be read", file.display()));
+    }
+    Ok(played)
+}
+
+impl Play<'_> {
+    fn line(&mut self, line: Line) -> anyhow::Result<()> {
+        match line {
+            Line::Start(start) => self.start(start),
+            Line::Config(config) => self.config(config)?,
+            Line::Pool(pool) => {
+                if self.scene.becomes(&pool).map_err(anyhow::Error::msg)? {
+                    self.sides.iter().for_each(|(_, policy, _)| policy.follow_pool(self.scene.pool()));
+                }
+            }
+            Line::Decision(line) => self.decision(&line),
+            Line::Answer(line) => {
+                let now = self.scene.at(line.now_ns);
+                self.sides.iter_mut().for_each(|(_, policy, running)| policy.answered(&line, now, running));
+            }
+            Line::FirstByte(line) => {
+                let now = self.scene.at(line.now_ns);
+                self.sides.iter_mut().for_each(|(_, policy, running)| policy.first_byte(&line, now, running));
+            }
+            Line::Outcome(line) => {
+                let now = self.scene.at(line.now_ns);
+                self.sides.iter_mut().for_each(|(_, policy, running)| policy.ended(&line, now, running));
+            }
+            Line::Gap(gap) => {
+                let note = format!(
+                    "{} lines are missing: plugins that keep state may decide differently",
+                    gap.lines
+                );
+                self.played.notes.push(note);
+            }
+        }
+        Ok(())
+    }
+
+    /// Another file, or another capture.
+    fn start(&mut self, start: StartLine) {
+        if start.capture == self.start.capture {
+            if start.file != self.start.file + 1 {
+                self.played
+                    .notes
+                    .push(format!("files are missing before file {} of the capture", start.file));
+            }
+        } else {
+            self.scene = Scene::new(self.epoch);
+            self.config = None;
+            self.sides.clear();
+            if start.first > 0 || start.file > 1 {
+                let note = format!(
+                    "the capture {} begins at request {}: what plugins knew before, beside prefixes, is not in it",
+                    start.capture, start.first
+                );
+                self.played.notes.push(note);
+            }
+        }
+        self.start = start;
+    }
+
+    fn config(&mut self, config: ConfigLine) -> anyhow::Result<()> {
+        if self.config.as_ref() == Some(&config) {
+            return Ok(());
+        }
+        let fresh = self.config.is_none();
+        let mut running: Vec<Running> = self.sides.drain(..).map(|(_, _, running)| running).collect();
+        running.reverse();
+        let sides = if self.with_other { &[Side::Captured, Side::Other][..] } else { &[Side::Captured] };
+        for side in sides {
+            let policy = (self.loader)(*side, &config, fresh)
+                .with_context(|| format!("the configuration {} of the capture", config.digest))?;
+            policy.follow_pool(self.scene.pool());
+            self.sides.push((*side, policy, running.pop().unwrap_or_default()));
+        }
+        self.config = Some(config);
+        Ok(())
+    }
+
+    fn decision(&mut self, line: &DecisionLine) {
+        self.scene.figures(&line.loads);
+        if line.runs.is_empty() {
+            self.played.refused += 1;
+        } else {
+            self.played.decisions += 1;
+        }
+        let remade = Remade::of(&line.request);
+        let mut made = Vec::with_capacity(self.sides.len());
+        for (side, policy, running) in &mut self.sides {
+            let decided = policy.decide(line, &remade, &self.scene);
+            policy.follow(line, &remade, &decided, &self.scene, running);
+            if *side == Side::Captured
+                && let Some(difference) = check::difference(line, &decided, self.config.as_ref(), &self.scene)
+            {
+                self.played.differing += 1;
+                self.played.first_difference.get_or_insert(difference);
+            }
+            made.push(decided);
+        }
+        if let [captured, other] = made.as_slice()
+            && let Some(comparison) = &mut self.played.comparison
+        {
+            comparison.take(line, captured, other, &self.scene);
+        }
+    }
+}
