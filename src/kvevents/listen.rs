@@ -316,7 +316,7 @@ impl EventListener {
         loop {
             tokio::select! {
                 accepted = socket.accept() => match accepted {
-                    Ok((stream, _)) => {
+                    Ok((stream, peer)) => {
                         guests.retain(|(task, _)| !task.is_finished());
                         // With all places taken, the oldest goes that has not shown that it is an endpoint of the pool.
                         if guests.len() >= MAX_GUESTS {
@@ -326,7 +326,7 @@ impl EventListener {
                         }
                         let known = Arc::new(AtomicBool::new(false));
                         let (listener, pool, shown) = (Arc::clone(&self), Arc::clone(&pool), Arc::clone(&known));
-                        let task = tasks.spawn(async move { listener.host(stream, &pool, &shown).await });
+                        let task = tasks.spawn(async move { listener.host(stream, peer, &pool, &shown).await });
                         guests.push_back((task, known));
                     }
                     Err(_) => tokio::time::sleep(CONNECT).await,
@@ -336,8 +336,9 @@ impl EventListener {
         }
     }
 
-    /// Hears a guest until it leaves. `known` is set once it has shown that it is an endpoint of the pool.
-    async fn host(&self, stream: TcpStream, pool: &Pool, known: &AtomicBool) {
+    /// Hears a guest until it leaves. `known` is set once it has shown that it is an endpoint of the pool: it names the
+    /// endpoint in its topic, which anybody can do, and connects from the endpoint's address.
+    async fn host(&self, stream: TcpStream, peer: SocketAddr, pool: &Pool, known: &AtomicBool) {
         let Ok(mut connection) = self.shake_hands(stream, &self.guest_room).await else { return };
         let _counted = self.counted();
         let mut engine: Option<(Vec<u8>, u64, Engine)> = None;
@@ -350,7 +351,9 @@ impl EventListener {
                 self.metrics.events("unknown_endpoint", 1);
                 continue;
             };
-            known.store(true, Relaxed);
+            if comes_from(peer, endpoint.spec().address) {
+                known.store(true, Relaxed);
+            }
             let incarnation = endpoint.incarnation();
             let same = |(topic, before, _): &(Vec<u8>, u64, Engine)| {
                 (topic, *before) == (&message.topic, incarnation)
@@ -369,6 +372,12 @@ impl EventListener {
     }
 }
 
+/// True if a connection from `peer` comes from the host of an endpoint at `address`. An IPv4 address within IPv6 is that
+/// IPv4 address.
+fn comes_from(peer: SocketAddr, address: SocketAddr) -> bool {
+    peer.ip().to_canonical() == address.ip().to_canonical()
+}
+
 /// The publisher that a topic names: the middle of `kv@PUBLISHER@MODEL`, or all of it.
 fn publisher(topic: &[u8]) -> &str {
     let topic = std::str::from_utf8(topic).unwrap_or_default();
@@ -382,6 +391,21 @@ fn publisher(topic: &[u8]) -> &str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_a_guest_from_the_address_of_an_endpoint_keeps_its_place() {
+        for (peer, address, comes) in [
+            ("10.0.0.1:40000", "10.0.0.1:8000", true),
+            ("[::ffff:10.0.0.1]:40000", "10.0.0.1:8000", true),
+            ("10.0.0.2:8000", "10.0.0.1:8000", false),
+        ] {
+            assert_eq!(
+                comes_from(peer.parse().unwrap(), address.parse().unwrap()),
+                comes,
+                "{peer} {address}"
+            );
+        }
+    }
 
     #[test]
     fn a_topic_names_its_publisher() {
