@@ -1,0 +1,180 @@
+//! The types whose worked cases stand in a test of their own.
+
+/// Types that answer nothing about endpoints, and those whose answers need more than a call: the file with their cases,
+/// and one of its tests.
+pub(super) const ELSEWHERE: &[(&str, &str, &str)] = &[
+    (
+        "agent-identity",
+        "flow_namers/agent_identity.rs",
+        "the_first_session_header_that_is_not_empty_names_the_flow",
+    ),
+    ("anthropic-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+    (
+        "approx-prefix-cache-producer",
+        "producers/approx_prefix_cache/tests.rs",
+        "a_prompt_matches_where_it_was_sent",
+    ),
+    (
+        "burst-prefix-cache-producer",
+        "producers/burst_prefix_cache/tests.rs",
+        "requests_of_one_window_match_in_full_where_they_were_placed",
+    ),
+    (
+        "core-metrics-extractor",
+        "sources/core_metrics.rs",
+        "without_parameters_the_built_in_engines_are_known",
+    ),
+    (
+        "data-parallel-profile-handler",
+        "profiles/data_parallel.rs",
+        "every_server_is_reached_on_the_primary_port_and_the_header_names_the_rank",
+    ),
+    ("dcgm-data-source", "sources/tests.rs", "sources_of_pages_have_the_defaults_of_their_type"),
+    ("dcgm-extractor", "sources/dcgm_extractor.rs", "the_busiest_gpu_of_the_pod_counts"),
+    (
+        "decision-tree-filter",
+        "former_filters/decision_tree.rs",
+        "the_tree_goes_on_with_those_that_are_left_or_with_all_if_nobody_is",
+    ),
+    (
+        "destination-endpoint-served-verifier",
+        "response_headers/served_verifier.rs",
+        "the_header_names_the_endpoint_that_served_or_says_that_nobody_told",
+    ),
+    (
+        "disagg-headers-handler",
+        "profiles/disagg_headers.rs",
+        "targets_of_the_named_profiles_are_written_and_forged_headers_are_removed",
+    ),
+    (
+        "disagg-profile-handler",
+        "profiles/stages/tests.rs",
+        "decode_runs_first_and_deciders_say_what_else_runs",
+    ),
+    (
+        "disaggregatedset-rollout-screener",
+        "screeners/rollout.rs",
+        "revisions_with_every_role_are_drawn_by_their_pods",
+    ),
+    ("edf-ordering-policy", "flow_control/tests.rs", "orderings_and_plain_fairness_take_no_parameters"),
+    (
+        "endpoint-notification-source",
+        "sources/tests.rs",
+        "a_source_of_endpoints_tells_of_them_and_takes_no_parameters",
+    ),
+    ("fcfs-ordering-policy", "flow_control/tests.rs", "orderings_and_plain_fairness_take_no_parameters"),
+    ("file-discovery", "discovery/file.rs", "the_file_is_watched_on_request_only"),
+    (
+        "global-strict-fairness-policy",
+        "flow_control/tests.rs",
+        "orderings_and_plain_fairness_take_no_parameters",
+    ),
+    (
+        "header-profile-handler",
+        "profiles/by_header.rs",
+        "the_header_names_the_profile_and_a_blank_one_means_the_default",
+    ),
+    (
+        "k8s-notification-source",
+        "sources/k8s_notification.rs",
+        "version_and_kind_are_required_and_name_the_objects_that_are_watched",
+    ),
+    (
+        "latency-slo-admitter",
+        "admitters/latency_slo.rs",
+        "sheddable_requests_are_refused_where_every_busy_endpoint_misses_the_objective",
+    ),
+    ("metrics-data-source", "sources/metrics.rs", "every_parameter_arrives"),
+    (
+        "mm-embeddings-cache-producer",
+        "producers/mm_embeddings_cache/tests.rs",
+        "items_are_held_where_they_were_sent",
+    ),
+    (
+        "models-data-extractor",
+        "sources/models_extractor.rs",
+        "lists_are_kept_by_endpoint_and_bad_pages_change_nothing",
+    ),
+    ("models-data-source", "sources/tests.rs", "sources_of_pages_have_the_defaults_of_their_type"),
+    (
+        "multicluster-approx-prefix-cache-producer",
+        "producers/approx_prefix_cache/tests.rs",
+        "a_prompt_matches_where_it_was_sent",
+    ),
+    (
+        "multicluster-file-discovery",
+        "discovery/file.rs",
+        "the_endpoints_of_the_multicluster_type_are_clusters",
+    ),
+    (
+        "multicluster-metrics-data-source",
+        "sources/tests.rs",
+        "sources_of_pages_have_the_defaults_of_their_type",
+    ),
+    (
+        "multicluster-metrics-extractor",
+        "sources/multicluster_metrics_extractor.rs",
+        "the_figures_of_a_cluster_become_attributes_and_missing_ones_stay_as_they_were",
+    ),
+    ("openai-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+    ("p2p-source-producer", "producers/p2p_source.rs", "the_endpoint_that_holds_most_is_named_if_that_pays"),
+    ("passthrough-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+    ("pd-profile-handler", "profiles/stages/tests.rs", "the_older_handler_knows_no_encode_stage"),
+    (
+        "precise-prefix-cache-producer",
+        "../../tests/it/precise_prefix.rs",
+        "requests_go_to_the_engine_that_says_that_it_holds_their_prompt",
+    ),
+    (
+        "precise-prefix-cache-scorer",
+        "../../tests/it/precise_prefix.rs",
+        "requests_go_to_the_engine_that_says_that_it_holds_their_prompt",
+    ),
+    (
+        "predicted-latency-producer",
+        "producers/predicted_latency/tests.rs",
+        "nothing_is_predicted_before_there_were_answers",
+    ),
+    (
+        "prefill-header-handler",
+        "profiles/disagg_headers.rs",
+        "targets_of_the_named_profiles_are_written_and_forged_headers_are_removed",
+    ),
+    ("priority-holdback-policy", "flow_control/tests.rs", "usage_limits_check_their_ceilings"),
+    (
+        "probabilistic-admitter",
+        "admitters/probabilistic.rs",
+        "sheddable_requests_are_refused_in_proportion_to_the_fill_and_others_never",
+    ),
+    (
+        "program-aware-fairness",
+        "flow_control/tests.rs",
+        "program_aware_fairness_reads_seconds_and_zero_as_never",
+    ),
+    ("request-attribute-reporter", "reporters/request_attribute.rs", "the_figure_is_computed_from_the_usage"),
+    (
+        "round-robin-fairness-policy",
+        "flow_control/tests.rs",
+        "orderings_and_plain_fairness_take_no_parameters",
+    ),
+    (
+        "session-id-producer",
+        "producers/session_id.rs",
+        "the_id_comes_from_the_header_or_the_cookie_of_that_name",
+    ),
+    ("sglanghttp-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+    ("single-profile-handler", "profiles/single.rs", "a_failed_profile_is_named_with_its_cause"),
+    (
+        "slo-deadline-ordering-policy",
+        "flow_control/tests.rs",
+        "orderings_and_plain_fairness_take_no_parameters",
+    ),
+    ("soft-reflective-ceiling-policy", "flow_control/tests.rs", "usage_limits_check_their_ceilings"),
+    ("static-usage-limit-policy", "flow_control/tests.rs", "usage_limits_check_their_ceilings"),
+    ("token-producer", "producers/token_producer/tests.rs", "without_parameters_tokens_are_estimated"),
+    ("tokenizer", "producers/token_producer/tests.rs", "the_socket_of_the_former_tokenizer_is_deprecated"),
+    ("topology-extractor", "topology/tests.rs", "host_names_of_ready_pods_stand_in_for_the_label"),
+    ("vertexai-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+    ("vllmgrpc-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+    ("vllmhttp-parser", "parsers/kinds.rs", "each_row_makes_the_parser_it_is_named_after"),
+];
