@@ -19,8 +19,8 @@ error, look at one of these places:
 * Envoy's access log, as `%RESPONSE_CODE_DETAILS%`.
 
 An error without any of these comes from Envoy or from the model server. Answers to overload and to an empty pool also
-carry the header `x-llm-d-request-dropped-reason`, and `retry-after` in seconds. The text of the answer, `error.message`,
-names the value at fault and the bound that was reached.
+carry the header `x-llm-d-request-dropped-reason`, and `retry-after` in seconds. The text of the answer,
+`error.message`, names the value at fault and the bound that was reached.
 
 ## One event, its names
 
