@@ -1,4 +1,4 @@
-//! One priority band: its flows, its bounds, whose turn it is.
+//! One priority band: its flows, its bounds, and the flow whose turn it is.
 
 use std::sync::Arc;
 
@@ -18,9 +18,9 @@ pub struct BandUsage {
     pub priority: i32,
     /// The requests that wait.
     pub queued: Queued,
-    /// Requests that may wait.
+    /// Most requests that may wait.
     pub max_requests: u64,
-    /// Bytes that may wait.
+    /// Most bytes that may wait.
     pub max_bytes: u64,
 }
 
@@ -30,9 +30,9 @@ pub(super) struct Band {
     pub(super) priority: i32,
     pub(super) settings: BandSettings,
     pub(super) queued: Queued,
-    /// The requests that wait in this band at other replicas: they fill the same bounds.
+    /// The requests that wait in this band at other replicas. They count towards the same bounds.
     pub(super) elsewhere: Queued,
-    /// Nobody wants the band any more; it goes when it is empty.
+    /// True if no objective has this priority any more. The band is removed when it is empty.
     pub(super) retiring: bool,
     pub(super) flows: Flows,
     pub(super) turn: Turn,
@@ -63,8 +63,8 @@ impl Band {
         }
     }
 
-    /// The bound of the band that leaves no room for a body of `bytes`; `None` if there is room. What waits at other
-    /// replicas counts.
+    /// The bound that leaves no room for a body of `bytes`; `None` if there is room. Requests that wait at other
+    /// replicas count.
     pub(super) fn full(&self, bytes: u64) -> Option<Full> {
         self.queued.plus(self.elsewhere).full(
             bytes,
@@ -73,7 +73,7 @@ impl Band {
         )
     }
 
-    /// The flow of a fairness id, made if it has none.
+    /// The flow of a fairness id. It is created if it does not exist.
     pub(super) fn flow(&mut self, fairness_id: &Arc<str>) -> u32 {
         let id = if self.turn.keeps_flows_apart() { fairness_id } else { &self.everyone };
         if let Some(flow) = self.flows.find(id) {
@@ -140,7 +140,7 @@ impl Band {
         }
     }
 
-    /// Takes a request out; `served` if it is released, which uses up its flow's turn.
+    /// Removes a request. `served` says that the request is released, which uses up its flow's turn.
     pub(super) fn remove(&mut self, items: &mut Items, index: u32, served: bool) {
         let Some(item) = items.get(index).copied() else { return };
         let Some(flow) = self.flows.get_mut(item.flow) else { return };

@@ -1,10 +1,10 @@
-//! The settings by which the fill of a pool is judged, as plain values. `saturation` holds the arithmetic.
+//! The settings of saturation detectors, as plain values. `saturation` has the arithmetic.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests in flight at which an endpoint without a recent reading counts as full; the limit that the concurrency
-/// detector starts from.
+/// Requests in flight at which an endpoint without a recent reading counts as full. It is also the default limit of the
+/// concurrency detector.
 pub const STALE_MAX_CONCURRENCY: u64 = 100;
 
 /// A saturation detector.
@@ -37,14 +37,14 @@ impl Default for DetectorKind {
     }
 }
 
-/// Judges by queue and cache as last scraped, and by what was sent since.
+/// Judges by the queue and the cache of the last reading, and by the requests that were sent since.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Utilization {
     /// Waiting requests at which an endpoint is full; at least 1.
     pub queue_depth_threshold: u64,
     /// Cache usage at which an endpoint is full, in (0, 1].
     pub kv_cache_util_threshold: f64,
-    /// Age from which a reading is not believed any more; more than 0.
+    /// Age from which a reading counts as stale; more than 0.
     pub staleness_threshold: Duration,
     /// Share by which the filter lets an endpoint exceed the thresholds; at least 0.
     pub headroom: f64,
@@ -96,7 +96,7 @@ pub enum ConcurrencyMode {
     Requests,
     /// Tokens.
     Tokens,
-    /// Whichever of the two is closer to its limit, endpoint by endpoint.
+    /// The one of the two that is closer to its limit, for each endpoint.
     Hybrid,
 }
 
@@ -105,9 +105,9 @@ pub enum ConcurrencyMode {
 pub enum StalenessPolicy {
     /// Full. A pool whose scrapes fail is held; this is what the reference does.
     Saturated,
-    /// Not there. A pool whose scrapes all fail is open.
+    /// Absent. A pool whose scrapes all fail is open.
     Ignore,
-    /// As full as the requests that this process has running there make it, [`STALE_MAX_CONCURRENCY`] being full.
+    /// As full as its requests in flight from this process make it. [`STALE_MAX_CONCURRENCY`] requests mean full.
     #[default]
     InFlight,
 }

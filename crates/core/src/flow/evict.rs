@@ -1,4 +1,4 @@
-//! Stopping requests that run already, when more important ones wait and the pool is full.
+//! Eviction: stops running requests when more important ones wait and the pool is full.
 //!
 //! Only requests below priority 0 are stopped, the least important first and of those the latest. Decisions are paced:
 //! after one, nothing more is stopped until the stopped requests have ended (or failed to for too long) and the pool's
@@ -15,10 +15,10 @@ use super::ordering::{Nanos, later};
 use super::outcome::GateDecision;
 use super::queue::Ticket;
 
-/// Requests stopped by one decision.
+/// Most requests that one decision stops.
 const AT_ONCE: usize = 2;
 
-/// Time for a stopped request to end.
+/// Longest time that a stopped request may take to end.
 const CONFIRMATION: Duration = Duration::from_secs(10);
 
 /// Time for the load to show the end of a request: this process counts them itself, or the next readings do.
@@ -33,7 +33,7 @@ pub(super) struct Evictor {
     grace: Duration,
     tracked: HashMap<Ticket, Option<Victim>>,
     victims: BTreeSet<Victim>,
-    /// Stopped and not ended, with the time of the decision.
+    /// Requests that were stopped and have not ended, with the time of the decision.
     outstanding: Vec<(Ticket, Nanos)>,
     cooling_until: Nanos,
     /// Saturation that the last decision wanted back, and what one request was worth then.
@@ -86,7 +86,7 @@ impl Evictor {
         decisions.push(GateDecision::RevocationEnded { confirmed, took });
     }
 
-    /// Gives up on stopped requests that do not end.
+    /// Stops waiting for stopped requests that do not end.
     pub(super) fn pace(&mut self, at: Nanos, decisions: &mut Vec<GateDecision>) {
         while let Some(position) =
             self.outstanding.iter().position(|(_, since)| later(*since, CONFIRMATION) <= at)

@@ -118,35 +118,35 @@ impl Default for BandSettings {
 /// A policy that chooses the request of a flow that goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ordering {
-    /// The one that arrived first.
+    /// The request that arrived first.
     #[default]
     Fcfs,
-    /// The one whose wait ends first: arrival plus its own longest wait. Requests that may wait forever come last;
-    /// equal deadlines by arrival.
+    /// The request whose wait ends first: its arrival plus its longest wait. Requests without a bound come last. Equal
+    /// deadlines are ordered by arrival.
     Edf,
-    /// The one whose first token is due first: receipt plus the milliseconds of its objective for the time to first
-    /// token. Requests without one come last; equal deadlines by receipt.
+    /// The request whose first token is due first: its receipt plus its objective for the time to the first token.
+    /// Requests without an objective come last. Equal deadlines are ordered by receipt.
     SloDeadline,
 }
 
 /// A policy that chooses the flow of a band that is served next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Fairness {
-    /// No share per flow: the best head of all flows, by the band's ordering.
+    /// Flows have no shares. The band's ordering chooses the best head of all flows.
     #[default]
     GlobalStrict,
     /// One request per flow in turn, in the order in which they began to wait.
     RoundRobin,
-    /// The program that got the least service, with a part for how long its head waits. Programs are told apart by flow
-    /// id and are shared by all bands with this policy.
+    /// The program that got the least service; the wait of its head also counts. The flow id names the program. All
+    /// bands with this policy share the programs.
     ProgramAware(ProgramAware),
-    /// The session that is deepest, with a part for how long its head waits. Sessions are told apart by flow id and are
-    /// shared by all bands with this policy.
+    /// The session with the highest turn; the wait of its head also counts. The flow id names the session. All bands
+    /// with this policy share the sessions.
     TurnPriority(TurnPriority),
 }
 
 /// Parameters of [`Fairness::TurnPriority`]. A flow's score is `turn + time_weight * seconds that its head waits`; the
-/// highest is served. `turn` is the number of requests that were released for the session, and one.
+/// highest score is served. `turn` is the number of requests that were released for the session, plus one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TurnPriority {
     /// Turns that a second of waiting is worth; finite and at least 0.
@@ -170,9 +170,9 @@ impl Default for TurnPriority {
     }
 }
 
-/// Parameters of [`Fairness::ProgramAware`]. A flow's score is
-/// `weight_service * (1 - norm(service)) + weight_head_wait * norm(head wait)`, with both normalised to 0..=1 over the flows that wait (0.5 if
-/// all are equal); the highest is served. Service is prompt tokens plus twice the completion tokens, and halves every `half_life`.
+/// Parameters of [`Fairness::ProgramAware`]. A flow's score is `weight_service * (1 - norm(service)) + weight_head_wait
+/// * norm(head wait)`, with both normalised to 0..=1 over the flows that wait (0.5 if all are equal); the highest is
+/// served. Service is prompt tokens plus twice the completion tokens, and halves every `half_life`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProgramAware {
     /// Weight of little service; finite and at least 0.

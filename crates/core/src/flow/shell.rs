@@ -1,7 +1,7 @@
 //! The shell around the gate: tasks that wait for their release, and the one timer.
 //!
-//! All decisions are made and handed to their waiters under one lock, which is held for as long as the decisions take
-//! and never across an await. So a waiter that goes away finds either that it still waits, or what was decided for it.
+//! One lock covers the decisions and their delivery to the waiters. It is held only for that time and never across an
+//! await. A waiter that goes away therefore finds either that it still waits, or the decision that was made for it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -31,15 +31,15 @@ type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
 
 struct Waiter {
     verdict: oneshot::Sender<WaitEnd>,
-    /// True if it may be told to stop once it runs.
+    /// True if the request may be stopped while it runs.
     revocable: bool,
 }
 
 struct State {
     gate: Gate,
-    /// By [`Ticket::index`].
+    /// Waiters by [`Ticket::index`].
     waiters: Vec<Option<Waiter>>,
-    /// Signals of running requests that may be stopped.
+    /// Stop signals of the running requests that may be stopped.
     stops: HashMap<Ticket, oneshot::Sender<()>>,
     /// Scratch, empty between calls.
     decisions: Vec<GateDecision>,
@@ -54,17 +54,17 @@ const JUDGED_AT_ONCE: usize = 64;
 /// nanoseconds an endpoint, and readings of a large pool come by the ten thousand a second.
 const PAUSE: Duration = Duration::from_micros(1);
 
-/// When the pool was judged because its load changed, and when it is to be judged again.
+/// The time of the last judgement after a change of the load, and the time of a postponed one.
 #[derive(Debug, Default)]
 struct Judging {
     last: Option<Instant>,
-    /// A change is waiting to be looked at.
+    /// Time at which a postponed change will be judged.
     postponed: Option<Instant>,
 }
 
 impl Judging {
-    /// True if a change of a pool of `size` endpoints is to be looked at now. If not, it is later, together with those
-    /// that come until then.
+    /// True if a change of a pool of `size` endpoints has to be judged now. Otherwise it is judged later, together with
+    /// the changes that come until then.
     fn begins(&mut self, size: usize, now: Instant) -> bool {
         let pause = if size > JUDGED_AT_ONCE {
             PAUSE * u32::try_from(size).unwrap_or(u32::MAX)
@@ -86,7 +86,7 @@ pub struct Controller {
     load: Box<dyn Load + Send + Sync>,
     observer: Box<dyn Observer>,
     rearm: Notify,
-    /// Requests that were submitted and are not decided; counted before the load is read for them.
+    /// Requests that were submitted and are not decided. They are counted before the load is read for them.
     undecided: AtomicU64,
     /// Mirrors of the gate's counts.
     requests: AtomicU64,
@@ -105,7 +105,7 @@ impl std::fmt::Debug for Controller {
 }
 
 impl Controller {
-    /// Empty queues. [`Controller::run`] must be spawned for waits to end.
+    /// A controller with empty queues. [`Controller::run`] must be spawned, or waits do not end.
     pub fn new(
         settings: FlowSettings,
         load: impl Load + Send + Sync + 'static,
@@ -136,7 +136,8 @@ impl Controller {
         })
     }
 
-    /// The timer: ends waits that last too long. Sleeps without any wake-up while nothing waits. Runs until dropped.
+    /// The timer task. It ends waits that last too long. While no request waits, it sleeps without any wake-up. It runs
+    /// until it is dropped.
     pub async fn run(self: Arc<Self>) {
         loop {
             let armed = self.state.lock().armed;
@@ -151,13 +152,13 @@ impl Controller {
         }
     }
 
-    /// When [`Controller::run`] would look at the queues next; `None` while it sleeps until something happens. For a
-    /// caller who plays that task in virtual time.
+    /// Time at which [`Controller::run`] checks the queues next; `None` while it sleeps until an event. Callers who
+    /// play that task in virtual time use it.
     pub fn next_look(&self) -> Option<Instant> {
         self.state.lock().armed
     }
 
-    /// Looks at the queues, as [`Controller::run`] does when it is time.
+    /// Checks the queues, as [`Controller::run`] does at that time.
     pub fn look(&self) {
         self.act(|state, load, now| {
             state.armed = None;
@@ -166,8 +167,8 @@ impl Controller {
         });
     }
 
-    /// Waits until the request may be scheduled. Dropping the future withdraws it; dropping the permit ends the
-    /// request.
+    /// Waits until the request may be scheduled. Dropping the future withdraws the request. Dropping the permit ends
+    /// it.
     pub async fn admit(self: &Arc<Self>, arrival: Arrival) -> Result<Permit, Rejection> {
         let began = now();
         self.undecided.fetch_add(1, Ordering::SeqCst);
@@ -205,8 +206,8 @@ impl Controller {
         })
     }
 
-    /// The pool's load changed, or its endpoints. Costs one atomic read while nothing waits. Of a large pool, changes
-    /// that come within a microsecond an endpoint are looked at together.
+    /// Notes that the pool's load or its endpoints changed. The call costs one atomic read while no request waits. In a
+    /// large pool, changes within one microsecond for each endpoint are judged together.
     pub fn notify_load(&self) {
         // Pairs with the count in `admit`: either that request is seen here, or it sees the new load.
         fence(Ordering::SeqCst);
@@ -228,8 +229,8 @@ impl Controller {
         self.act(|state, _, _| state.gate.provision(priorities));
     }
 
-    /// From now on a drain is under way: waiting requests go on being released. Resolves when none is left; give it the
-    /// time there is, then [`Controller::close`].
+    /// Starts a drain, during which waiting requests are still released. Resolves when none is left. Bound this future
+    /// by the time of the drain, then call [`Controller::close`].
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         let mut waiting = self.waiting.subscribe();
@@ -242,12 +243,12 @@ impl Controller {
         self.draining.load(Ordering::Relaxed)
     }
 
-    /// Refuses all requests that wait and all that come, as shutting down.
+    /// Rejects all waiting and all coming requests, because the process shuts down.
     pub fn close(&self) {
         self.act(|state, load, now| state.gate.close(now, load, &mut state.decisions));
     }
 
-    /// What waits.
+    /// The waiting requests.
     pub fn queued(&self) -> Queued {
         Queued {
             requests: self.requests.load(Ordering::Relaxed),
@@ -261,7 +262,7 @@ impl Controller {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// True if nothing waits and nothing runs.
+    /// True if no request waits and none runs.
     pub fn is_idle(&self) -> bool {
         self.queued().requests == 0 && self.in_flight() == 0
     }
@@ -271,13 +272,13 @@ impl Controller {
         self.state.lock().gate.unplaced()
     }
 
-    /// True if the pool is so full that a request waits, whatever its priority.
+    /// True if the pool is so full that a request of any priority has to wait.
     pub fn is_full(&self) -> bool {
         self.load.fill(self.unplaced(), now()).gating >= 1.0
     }
 
-    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without
-    /// eviction.
+    /// Saturation that the last eviction wanted to free, and the part that stopped requests will still free; `None`
+    /// without eviction.
     pub fn reclaim(&self) -> Option<(f64, f64)> {
         self.state.lock().gate.reclaim()
     }
@@ -292,7 +293,7 @@ impl Controller {
         self.waiting.subscribe()
     }
 
-    /// A request is submitted and decided.
+    /// Notes that a submitted request was decided.
     fn decided(&self) {
         self.undecided.fetch_sub(1, Ordering::SeqCst);
     }
@@ -303,7 +304,7 @@ impl Controller {
         self.undecided.load(Ordering::SeqCst)
     }
 
-    /// Runs one operation on the gate and hands out what it decided.
+    /// Runs one operation on the gate, and delivers its decisions.
     fn act<R>(&self, operation: impl FnOnce(&mut State, &dyn Load, Instant) -> R) -> R {
         let (result, took) = {
             let mut state = self.state.lock();
@@ -316,7 +317,7 @@ impl Controller {
         result
     }
 
-    /// Tells the waiters what was decided for them, all but the one of `except`.
+    /// Delivers the decisions to their waiters, except to that of `except`.
     fn tell(&self, state: &mut State, except: Option<Ticket>) {
         let State { decisions, waiters, stops, .. } = state;
         decisions.retain(|decision| {
@@ -369,8 +370,8 @@ impl Controller {
         self.arm(state);
     }
 
-    /// Sets the timer. One that is armed too early wakes once for nothing, which is cheaper than to disarm it at every
-    /// release.
+    /// Sets the timer. A timer that is set too early wakes once without need, which is cheaper than changing it at
+    /// every release.
     fn arm(&self, state: &mut State) {
         let next = [state.gate.next_wakeup(), state.judging.postponed].into_iter().flatten().min();
         if let Some(next) = next
@@ -397,7 +398,7 @@ impl Controller {
     }
 }
 
-/// A request in the queue, withdrawn when its future is dropped.
+/// A request in the queue. It is withdrawn when its future is dropped.
 struct Waiting<'a> {
     controller: &'a Controller,
     arrival: &'a Arrival,
@@ -415,8 +416,8 @@ impl Drop for Waiting<'_> {
     }
 }
 
-/// A released request. Dropping it ends the request. Drop the share of the endpoint's load first, so that the room is
-/// seen.
+/// A released request. Dropping the permit ends the request. Drop the lease on the endpoint first, so that the gate
+/// sees the free room.
 #[derive(Debug)]
 #[must_use = "dropping a permit ends the request"]
 pub struct Permit {
@@ -430,8 +431,8 @@ pub struct Permit {
 }
 
 impl Permit {
-    /// The request now counts in the load of an endpoint. Until then the controller counts it on top of the pool's
-    /// load.
+    /// Notes that the request now counts in the load of an endpoint. Before this call the controller adds the request
+    /// to the pool's load.
     pub fn placed(&mut self) {
         if !std::mem::replace(&mut self.placed, true) {
             let tokens = self.tokens;
@@ -441,12 +442,12 @@ impl Permit {
         }
     }
 
-    /// The request now takes up less of its endpoint, though it goes on: others may find room.
+    /// Notes that the request goes on but takes less room on its endpoint, so that others may find room.
     pub fn eased(&self) {
         self.controller.notify_load();
     }
 
-    /// Tells what the request cost, for program-aware fairness.
+    /// Reports the tokens of the request, which program-aware fairness counts.
     pub fn served(&self, prompt_tokens: u64, completion_tokens: u64) {
         self.controller.act(|state, _, now| {
             state.gate.served(&self.fairness_id, prompt_tokens, completion_tokens, now);
@@ -458,7 +459,7 @@ impl Permit {
         self.waited
     }
 
-    /// Ready, once, if the request should be stopped to make room for a more important one.
+    /// Returns `Ready` once if the request has to stop to make room for a more important one.
     pub fn poll_revoked(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(stop) = &mut self.stop else { return Poll::Pending };
         let stopped = ready!(Pin::new(stop).poll(cx));
@@ -466,7 +467,7 @@ impl Permit {
         if stopped.is_ok() { Poll::Ready(()) } else { Poll::Pending }
     }
 
-    /// Resolves if the request should be stopped to make room for a more important one; never for most.
+    /// Resolves if the request has to stop to make room for a more important one. For most requests it never resolves.
     pub async fn revoked(&mut self) {
         poll_fn(|cx| self.poll_revoked(cx)).await;
     }

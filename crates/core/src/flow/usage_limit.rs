@@ -1,4 +1,5 @@
-//! How full the pool may be for each band: one ceiling a band, at or above which the band is held.
+//! How full the pool may be for each band. Each band has a ceiling, and is held while the saturation reaches the
+//! ceiling.
 
 use super::settings::{HoldbackDomain, UsageLimit};
 
@@ -11,7 +12,7 @@ pub struct Ceilings {
 }
 
 impl Ceilings {
-    /// Ceilings by `limit`.
+    /// A calculator of the ceilings that `limit` describes.
     pub fn new(limit: UsageLimit) -> Self {
         Self { limit, calls: 0 }
     }
@@ -40,7 +41,7 @@ impl Ceilings {
     /// - soft reflective: 1 for the first band; for the others with `r = 1 - i * s / (N - 1)`: 1 while `s < r`, 0 from
     ///   `s >= 1`, and in between 1 at every `max(1, round(s / (1 - s)))`-th call, else 0.
     pub fn write(&mut self, saturation: f64, priorities: &[i32], ceilings: &mut Vec<f64>) {
-        // The rule: fixed ceilings that stand there already.
+        // The usual case: the fixed ceilings are already written.
         if let UsageLimit::Static { threshold } = self.limit
             && ceilings.len() == priorities.len()
             && ceilings.iter().all(|ceiling| ceiling.to_bits() == threshold.to_bits())
@@ -73,7 +74,7 @@ impl Ceilings {
         }
     }
 
-    /// Counts a call, and says whether it is one that lets limited bands through.
+    /// Counts a call, and returns true if this call lets limited bands through.
     fn is_open_turn(&mut self, saturation: f64) -> bool {
         if !reflects(saturation) {
             return saturation < 1.0;
@@ -85,7 +86,7 @@ impl Ceilings {
     }
 }
 
-/// True if the last of several bands is neither free nor shut.
+/// True if the last of several bands is neither always let through nor always held.
 fn reflects(saturation: f64) -> bool {
     (1.0 - saturation..1.0).contains(&saturation)
 }

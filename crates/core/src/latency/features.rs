@@ -1,27 +1,27 @@
-//! The figures that latencies are predicted from.
+//! The features from which latencies are predicted.
 
-/// Features of the time to the first token.
+/// Number of features of the time to the first token.
 pub(super) const FIRST: usize = 6;
-/// Features of the time between tokens.
+/// Number of features of the time between tokens.
 pub(super) const BETWEEN: usize = 4;
 
-/// What is known of an endpoint and a request at the moment of the decision.
+/// The figures of an endpoint and a request at the time of the decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Situation {
-    /// Tokens of the prompt that the endpoint has to prefill: those that it does not hold.
+    /// Tokens of the prompt that the endpoint does not hold in its cache and has to prefill.
     pub uncached_tokens: f64,
     /// Prompt tokens of other requests in flight at the endpoint that have no first token yet.
     pub queued_tokens: f64,
     /// Requests in flight at the endpoint.
     pub running: f64,
-    /// Requests that the endpoint said were waiting.
+    /// Waiting requests in the endpoint's last reading.
     pub waiting: f64,
-    /// KV-cache usage that the endpoint said, 0..=1.
+    /// KV-cache usage in the endpoint's last reading, 0..=1.
     pub kv_usage: f64,
 }
 
 impl Situation {
-    /// Each feature is of the order of 1 on a busy server.
+    /// Features of the time to the first token, scaled so that each is about 1 on a busy server.
     pub(super) fn first(&self) -> [f64; FIRST] {
         [
             1.0,
@@ -39,7 +39,7 @@ impl Situation {
     }
 }
 
-/// No figure is trusted beyond a million of its units.
+/// Bounds a figure to a million of its units.
 fn bounded(value: f64) -> f64 {
     if value.is_finite() { value.clamp(0.0, 1e6) } else { 0.0 }
 }

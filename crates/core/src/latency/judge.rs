@@ -1,12 +1,12 @@
-//! Whether predictions are worth more than the plain mean.
+//! Decides whether a model predicts better than the plain mean.
 
-/// Samples before a model is believed.
+/// Samples that a model needs before its predictions are used.
 const ENOUGH: u64 = 20;
 
-/// How many samples the errors are taken over.
+/// Number of samples over which the errors are averaged.
 const WINDOW: f64 = 100.0;
 
-/// A model that stepped aside comes back when its error is below this share of the mean's.
+/// A model that is out of use is used again when its error is below this share of the mean's error.
 const RETURN: f64 = 0.9;
 
 /// Compares the errors of a model with those of the plain mean of the last values.
@@ -21,7 +21,7 @@ pub(super) struct Judge {
 }
 
 impl Judge {
-    /// A value came for which the model had said `predicted`.
+    /// Notes an observed value, and what the model had predicted for it.
     pub(super) fn note(&mut self, predicted: Option<f64>, value: f64) {
         let step = 1.0 / (self.samples as f64 + 1.0).min(WINDOW);
         if let Some(predicted) = predicted

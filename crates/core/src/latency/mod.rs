@@ -1,11 +1,10 @@
-//! Predicting latencies in the process: how long an endpoint takes to the first token of an answer, and from token to
-//! token.
+//! Prediction of latencies in the process: the time to the first token of an answer, and the time between tokens.
 //!
-//! Each endpoint has a model of its own. An endpoint that answered too few requests borrows the model of its type (a
-//! label that names the hardware), and one of an unknown type that of the pool. The models learn from the answers that
-//! pass by, one sample each, and forget within minutes: see [`Regression`].
+//! Each endpoint has a model of its own. An endpoint that answered too few requests uses the model of its type, which a
+//! label with the name of the hardware gives. If the type has no model either, the endpoint uses the model of the pool.
+//! The models learn one sample from each answer, and forget within minutes: see [`Regression`].
 //!
-//! A model that predicts worse than the plain mean says nothing until it is better again.
+//! A model that predicts worse than the plain mean gives no predictions until it is better again.
 
 mod features;
 mod judge;

@@ -9,7 +9,7 @@ use super::features::{BETWEEN, FIRST, Situation};
 use super::judge::Judge;
 use super::regression::Regression;
 
-/// Samples after which a model stands for itself, those of the model that it followed among them.
+/// Samples after which a model is used on its own. The samples of the model from which it started count as well.
 const OWN: u64 = 20;
 
 /// Time after which a sample counts for a third.
@@ -18,16 +18,16 @@ const MEMORY: Duration = Duration::from_mins(2);
 /// Most types of endpoints that have a model.
 const MAX_TYPES: usize = 64;
 
-/// Most endpoints that have a model; further ones share those of their types.
+/// Most endpoints that have a model. Further endpoints share the models of their types.
 const MAX_ENDPOINTS: usize = 16_384;
 
-/// Models of endpoints that were not asked for this long go when there are too many.
+/// When there are too many models, those that were not used for this long are removed.
 const UNUSED: Duration = Duration::from_mins(30);
 
 /// Longest latency that is predicted, in milliseconds: an hour.
 const LONGEST: f64 = 3_600_000.0;
 
-/// Which of the two latencies.
+/// The kind of a latency.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LatencyKind {
     /// From the forwarding of a request to the first byte of its answer.
@@ -36,7 +36,7 @@ pub enum LatencyKind {
     BetweenTokens,
 }
 
-/// An endpoint, as far as its model is concerned.
+/// The identity of an endpoint's model.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Place {
     /// The endpoint's incarnation.
@@ -48,11 +48,11 @@ pub struct Place {
 /// How well a kind of latency is predicted.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Standing {
-    /// Predictions are given out.
+    /// True if predictions are given out.
     pub in_force: bool,
     /// Mean absolute error as a share of the mean latency; `None` before there are enough samples.
     pub error: Option<f64>,
-    /// Samples of the whole pool.
+    /// Number of samples of the whole pool.
     pub samples: u64,
 }
 
@@ -84,20 +84,20 @@ impl<const N: usize> Default for Models<N> {
     }
 }
 
-/// The share of the past that counts after this time.
+/// The share of past samples that still counts after this time.
 fn kept(last: Option<Instant>, now: Instant) -> f64 {
     let passed = last.map_or(Duration::ZERO, |last| now.saturating_duration_since(last));
     (-passed.as_secs_f64() / MEMORY.as_secs_f64()).exp()
 }
 
-/// A new model: it believes the first of the others that has learned enough, and nothing where none has.
+/// A new model. It starts from the first of the other models that has learned enough, or from nothing.
 fn begun<'m, const N: usize>(others: impl IntoIterator<Item = &'m Regression<N>>) -> Regression<N> {
     let known = others.into_iter().find(|other| other.experience() >= OWN);
     known.map_or_else(Regression::default, Regression::after)
 }
 
 impl<const N: usize> Models<N> {
-    /// Milliseconds for these features; `None` while nobody knows.
+    /// Predicted milliseconds for these features; `None` while no model has learned enough.
     fn predict(&self, endpoint: u64, kind: &str, features: &[f64; N]) -> Option<f64> {
         let own = self.endpoints.get(&endpoint).map(|own| &own.model);
         let known = |model: &&Regression<N>| model.experience() >= OWN;
@@ -152,8 +152,8 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// What a model says of the endpoint of this incarnation and type, in milliseconds, whether or not it is better
-    /// than the mean; `None` while nothing is known.
+    /// The model's prediction for this endpoint, in milliseconds, whether or not the model is better than the mean.
+    /// `None` while no model has learned enough.
     pub fn guess(
         &self,
         kind: LatencyKind,
@@ -167,7 +167,7 @@ impl Latencies {
         }
     }
 
-    /// Learns a latency of `value` milliseconds. `predicted` is what was guessed when the request was decided.
+    /// Learns a latency of `value` milliseconds. `predicted` is the guess from the time of the decision.
     pub fn learn(
         &mut self,
         kind: LatencyKind,

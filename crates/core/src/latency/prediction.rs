@@ -1,6 +1,6 @@
-//! What is predicted for one endpoint and one request.
+//! The prediction for one endpoint and one request.
 
-/// Latencies that a request asks for, in milliseconds; 0 where it asks for none.
+/// The latency objectives of a request, in milliseconds; 0 means no objective.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Objective {
     /// Time to the first token.
@@ -14,22 +14,23 @@ pub struct Objective {
 pub struct LatencyPrediction {
     /// Time to the first token.
     pub first: f64,
-    /// Time between two tokens; 0 where it is not predicted.
+    /// Time between two tokens; 0 if it is not predicted.
     pub between: f64,
-    /// The objective less the prediction: negative where the objective will be missed, and without an objective.
+    /// The objective minus the prediction. The value is negative if the prediction misses the objective, and if there
+    /// is no objective.
     pub first_headroom: f64,
-    /// The same for the time between tokens; 0 where that is not predicted.
+    /// The same for the time between tokens; 0 if that is not predicted.
     pub between_headroom: f64,
-    /// The time to the first token is within the objective.
+    /// True if the time to the first token is within the objective.
     pub first_valid: bool,
-    /// The time between tokens is within the objective, or is not predicted.
+    /// True if the time between tokens is within the objective, or if it is not predicted.
     pub between_valid: bool,
     /// Requests in flight at the endpoint.
     pub dispatched: u64,
 }
 
 impl LatencyPrediction {
-    /// Both latencies keep the objective.
+    /// True if both latencies are within their objectives.
     pub fn is_valid(&self) -> bool {
         self.first_valid && self.between_valid
     }

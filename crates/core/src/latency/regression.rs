@@ -7,16 +7,17 @@
 //! k = P·x / (λ/ω + xᵀ·P·x)      w ← w + k·(y − wᵀ·x)      P ← (P − k·xᵀ·P) / λ
 //! ```
 //!
-//! `ω` is the weight of the sample. It falls with the distance of a sample from what was predicted (Huber's weights),
-//! so that one request that stood still for a minute moves little.
+//! `ω` is the weight of the sample. It falls with the distance of the sample from the prediction (Huber's weights). A
+//! single request that stood still for a minute therefore changes the model little.
 
-/// Variance of a weight that nothing is known of. Features are scaled so that weights are of the order of the values.
+/// Variance of a weight before the first sample. Features are scaled so that weights are as large as the values.
 const WIDE: f64 = 1e6;
 
-/// A residual counts whole up to this many typical residuals, and less beyond.
+/// A residual counts in full up to this many typical residuals, and counts less above.
 const HUBER: f64 = 3.0;
 
-/// Residuals in a row, all beyond the typical one and on the same side, after which the past counts for nothing.
+/// Number of consecutive residuals, all above the typical one and of the same sign, after which the past no longer
+/// counts.
 const RUN_OF_SURPRISES: i32 = 8;
 
 /// A linear model of `N` features.
@@ -29,7 +30,7 @@ pub struct Regression<const N: usize> {
     /// Surprises in a row: positive if the values were higher than predicted.
     surprises: i32,
     samples: u64,
-    /// Samples of the model that it followed, of which it took over what they taught.
+    /// Samples of the model from which this model started.
     inherited: u64,
 }
 
@@ -55,7 +56,7 @@ fn dot<const N: usize>(a: &[f64; N], b: &[f64; N]) -> f64 {
 }
 
 impl<const N: usize> Regression<N> {
-    /// A model that believes what `other` has learned, and gives it up for what it sees itself.
+    /// A model that starts from what `other` has learned, and replaces it by its own samples.
     #[must_use]
     pub fn after(other: &Self) -> Self {
         // Endpoints differ by a factor more than by a fixed amount.
@@ -71,18 +72,18 @@ impl<const N: usize> Regression<N> {
         self.samples
     }
 
-    /// Samples so far, with those of the model that it followed.
+    /// Samples so far, together with those of the model from which it started.
     pub fn experience(&self) -> u64 {
         self.samples.saturating_add(self.inherited)
     }
 
-    /// The value for these features; may be negative where nothing like them was seen.
+    /// The value for these features. It may be negative if no sample had similar features.
     pub fn predict(&self, features: &[f64; N]) -> f64 {
         dot(&self.weights, features)
     }
 
     /// Learns that `features` gave `value`, which must be above 0. `keep` in 0..=1 is the share of the past that still
-    /// counts. Samples that are no numbers are passed over.
+    /// counts. Samples that are not finite numbers are skipped.
     pub fn learn(&mut self, features: &[f64; N], value: f64, keep: f64) {
         if !value.is_finite() || value <= 0.0 || features.iter().any(|feature| !feature.is_finite()) {
             return;
@@ -114,8 +115,9 @@ impl<const N: usize> Regression<N> {
         self.samples += 1;
     }
 
-    /// Eight samples in a row on one side, each off by more than the usual and by more than a tenth: the endpoint is
-    /// not what it was. What was learned stays the best guess, but each new sample may change it much.
+    /// Counts surprises. Eight consecutive samples on one side, each off by more than usual and by more than a tenth,
+    /// mean that the endpoint has changed. What was learned stays the best guess, but each new sample may change it
+    /// much.
     fn note_surprise(&mut self, share: f64) {
         let usual = self.spread.max(0.1);
         self.surprises = match (share > usual, share < -usual) {
@@ -130,7 +132,8 @@ impl<const N: usize> Regression<N> {
         }
     }
 
-    /// Forgetting widens the covariance in directions that no sample has; it never gets wider than at the start.
+    /// Bounds the covariance. Forgetting widens it in directions that no sample has; it never gets wider than at the
+    /// start.
     fn bound(&mut self) {
         let widest = (0..N).map(|index| self.covariance[index][index]).fold(0.0, f64::max);
         if !widest.is_finite() || self.weights.iter().any(|weight| !weight.is_finite()) {

@@ -9,7 +9,7 @@ use arc_swap::ArcSwap;
 /// Most attributes that an endpoint has. Their names come from the configuration, so no page can make more.
 const MAX_ATTRIBUTES: usize = 256;
 
-/// Name of an attribute: what it is, and which plugin says so.
+/// Name of an attribute: the figure's name, and the plugin instance that writes it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AttributeKey {
     attribute: Arc<str>,
@@ -22,12 +22,12 @@ impl AttributeKey {
         Self { attribute: attribute.into(), producer: producer.into() }
     }
 
-    /// What it is.
+    /// Name of the figure.
     pub fn attribute(&self) -> &str {
         &self.attribute
     }
 
-    /// Which plugin instance writes it; empty if none does by name.
+    /// Plugin instance that writes the attribute; empty if the attribute belongs to no plugin.
     pub fn producer(&self) -> &str {
         &self.producer
     }
@@ -53,7 +53,7 @@ impl Attributes {
         Some(f64::from_bits(value.load(Relaxed)))
     }
 
-    /// Sets a value; one that is no number is not taken.
+    /// Sets a value. A value that is not a finite number changes nothing.
     pub(super) fn set(&self, key: &AttributeKey, value: f64) {
         if !value.is_finite() {
             return;

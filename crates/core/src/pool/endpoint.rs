@@ -40,32 +40,32 @@ impl fmt::Display for EndpointId {
     }
 }
 
-/// How metrics of one endpoint are asked for, where that differs from the source of all.
+/// How this endpoint's metrics page is requested, where that differs from the metrics source of the pool.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct MetricsAccess {
-    /// Port; `None` for that of the source, or of the endpoint.
+    /// Port of the metrics page; `None` means the port of the source, or else that of the endpoint.
     pub port: Option<u16>,
-    /// True for `https`, false for `http`; `None` for the scheme of the source.
+    /// True for `https`, false for `http`; `None` means the scheme of the source.
     pub https: Option<bool>,
-    /// Name that the address was found under: what the server is asked as, and what its certificate must carry. `None`
-    /// for the address.
+    /// Host name that discovery resolved to the address. Requests carry this name, and the server's certificate must
+    /// carry it as well. `None` means the address itself.
     pub host: Option<Arc<str>>,
 }
 
-/// What discovery knows of an endpoint.
+/// What discovery knows about an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EndpointSpec {
     /// Stable name.
     pub id: EndpointId,
     /// Pod name; several endpoints of one pod share it.
     pub pod: Arc<str>,
-    /// Where inference requests go.
+    /// Address to which inference requests go.
     pub address: SocketAddr,
-    /// Where metrics are scraped; the serving address unless discovery says otherwise.
+    /// Address from which metrics are scraped; the serving address unless discovery names another one.
     pub metrics_address: SocketAddr,
-    /// How metrics are asked for there.
+    /// How the metrics page is requested there.
     pub metrics: MetricsAccess,
-    /// Address of the node, where known.
+    /// Address of the node; `None` if it is not known.
     pub node_address: Option<IpAddr>,
     /// Pod labels.
     pub labels: Arc<Labels>,
@@ -74,7 +74,7 @@ pub struct EndpointSpec {
 }
 
 impl EndpointSpec {
-    /// An endpoint with no labels that is scraped where it serves.
+    /// An endpoint without labels, whose metrics are scraped at its serving address.
     pub fn new(id: EndpointId, address: SocketAddr) -> Self {
         Self {
             pod: id.name().into(),
@@ -96,7 +96,7 @@ impl EndpointSpec {
     }
 }
 
-/// One life of an endpoint: what discovery said, and the load that successive snapshots share.
+/// One incarnation of an endpoint: what discovery knows about it, and the load that successive snapshots share.
 #[derive(Debug)]
 pub struct Endpoint {
     spec: EndpointSpec,
@@ -116,7 +116,7 @@ impl Endpoint {
         &self.spec.id
     }
 
-    /// What discovery said.
+    /// What discovery knows about the endpoint.
     pub fn spec(&self) -> &EndpointSpec {
         &self.spec
     }
@@ -126,18 +126,19 @@ impl Endpoint {
         self.spec.labels.get(key).map(String::as_str)
     }
 
-    /// `ip:port` as it goes into the destination header; IPv6 in brackets.
+    /// `ip:port` as the destination header carries it, with an IPv6 address in brackets.
     pub fn target(&self) -> &str {
         &self.target
     }
 
-    /// Number of this life, unique in the process and never reused. An endpoint that goes away and comes back, or
-    /// changes its address, is a new incarnation: nothing that was learned about the old one's caches holds for it.
+    /// Number of this incarnation, unique in the process and never reused. An endpoint that goes away and comes back,
+    /// or that changes its address, is a new incarnation. Nothing that was learned about the caches of the old
+    /// incarnation is true of the new one.
     pub fn incarnation(&self) -> u64 {
         self.incarnation
     }
 
-    /// Live figures.
+    /// Load of the endpoint, which changes while the snapshot exists.
     pub fn load(&self) -> &Arc<Load> {
         &self.load
     }

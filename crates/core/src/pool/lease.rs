@@ -1,10 +1,10 @@
-//! A request's share of an endpoint's load, given back when the stream ends, however it ends.
+//! A request's share of an endpoint's load. The stream gives it back when it ends, in whatever way it ends.
 
 use std::sync::Arc;
 
 use super::{Endpoint, Load};
 
-/// One request in flight on one endpoint. Dropping it gives the share back, once.
+/// One request in flight on one endpoint. Dropping the lease gives the share back, once.
 ///
 /// ```
 /// use std::net::SocketAddr;
@@ -37,7 +37,7 @@ impl Lease {
         Self { load: Arc::clone(endpoint.load()), tokens }
     }
 
-    /// Gives the tokens back early, when the prompt has been processed; the request still counts.
+    /// Gives the tokens back when the server has processed the prompt. The request itself still counts.
     pub fn release_tokens(&mut self) {
         self.load.end_tokens(std::mem::take(&mut self.tokens));
     }

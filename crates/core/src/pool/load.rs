@@ -1,4 +1,4 @@
-//! Live figures of one endpoint: the last scrape with its age, what this process sent, and what its peers sent.
+//! Load of one endpoint: the last scrape with its age, the requests that this process sent, and those of its peers.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -28,7 +28,7 @@ impl Age {
     }
 }
 
-/// Figures whose age is known each by itself.
+/// Figures that each have an age of their own.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoadFigure {
     /// Waiting requests.
@@ -50,7 +50,7 @@ pub struct LoraReading {
     pub max_active: u64,
 }
 
-/// What one scrape found. A field that the page lacked stays `None` and keeps its previous value.
+/// What one scrape found. A field is `None` if the page lacked the figure; the load then keeps its previous value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Reading {
     /// Requests waiting in the server's queue.
@@ -65,7 +65,7 @@ pub struct Reading {
     pub num_blocks: Option<u32>,
     /// LoRA adapters.
     pub lora: Option<LoraReading>,
-    /// Further figures, by name.
+    /// Further figures with their names.
     pub attributes: Vec<(AttributeKey, f64)>,
 }
 
@@ -76,17 +76,17 @@ impl Reading {
     }
 }
 
-/// Most requests that a server is believed to have waiting or running. Whatever claims more counts as this many, so
-/// that no page can make a sum or a mean useless.
+/// Most waiting or running requests that a server may claim. A larger number counts as this one, so that no page can
+/// make a sum or a mean useless.
 pub const MOST_REQUESTS: u64 = 1_000_000_000;
 
-/// Largest block of a KV cache that is believed, in tokens.
+/// Largest KV-cache block that a server may claim, in tokens.
 const LARGEST_BLOCK: u32 = 1 << 20;
 
-/// Scrapes without any answer, one after the other, until a server counts as unreachable: one may be an accident.
+/// Consecutive scrapes without any answer after which a server counts as unreachable. A single one may be an accident.
 const UNREACHABLE_AFTER: u32 = 2;
 
-/// What one replica has under way on an endpoint.
+/// The requests of one replica on an endpoint.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Share {
     /// Requests that are being served now.
@@ -97,15 +97,15 @@ pub struct Share {
     pub dispatched: u64,
 }
 
-/// Per-endpoint load. All methods are lock-free; fields are read one by one, so two of them may come from successive
-/// scrapes.
+/// Load of one endpoint. All methods are lock-free. A reader reads the fields one by one, so two fields may come from
+/// two successive scrapes.
 #[derive(Debug)]
 pub struct Load {
     epoch: Instant,
     in_flight: AtomicU64,
     in_flight_tokens: AtomicU64,
     dispatched: AtomicU64,
-    /// The same three of all peers.
+    /// Requests, tokens and dispatched requests of all peers, in this order.
     elsewhere: [AtomicU64; 3],
     waiting: AtomicU64,
     running: AtomicU64,
@@ -114,19 +114,21 @@ pub struct Load {
     num_blocks: AtomicU32,
     /// Nanoseconds since `epoch` plus one; 0 = never.
     updated: AtomicU64,
-    /// The same for waiting, running and KV-cache usage each: a page may stop showing one of them.
+    /// The times at which waiting requests, running requests and KV-cache usage were read, in the same form. A page may
+    /// stop showing one of them.
     read: [AtomicU64; 3],
     dispatched_at_reading: AtomicU64,
-    /// Requests in flight that the last reading counts.
+    /// Requests that were in flight at the last reading, which the reading therefore counts.
     in_flight_at_reading: AtomicU64,
-    /// Scrapes in a row that got no answer at all.
+    /// Consecutive scrapes that got no answer at all.
     unanswered: AtomicU32,
     lora: ArcSwap<LoraReading>,
     attributes: Attributes,
 }
 
 impl Load {
-    /// No requests in flight, never scraped. Ages are counted from `epoch`, which must not be later than any scrape.
+    /// A load without requests that was never scraped. Ages count from `epoch`, which must not be later than any
+    /// scrape.
     pub fn new(epoch: Instant) -> Self {
         Self {
             epoch,
@@ -149,22 +151,22 @@ impl Load {
         }
     }
 
-    /// Requests that are being served now: of this process and of its peers.
+    /// Requests of this process and of its peers that are being served now.
     pub fn in_flight(&self) -> u64 {
         self.own_in_flight().saturating_add(self.elsewhere[0].load(Relaxed))
     }
 
-    /// Estimated tokens of those requests.
+    /// Estimated tokens of the requests of [`Load::in_flight`].
     pub fn in_flight_tokens(&self) -> u64 {
         self.in_flight_tokens.load(Relaxed).saturating_add(self.elsewhere[1].load(Relaxed))
     }
 
-    /// Requests of this process alone that are being served now.
+    /// Requests of this process, without its peers, that are being served now.
     pub fn own_in_flight(&self) -> u64 {
         self.in_flight.load(Relaxed)
     }
 
-    /// What this process has under way here.
+    /// The requests of this process here.
     pub fn own(&self) -> Share {
         Share {
             requests: self.own_in_flight(),
@@ -173,8 +175,8 @@ impl Load {
         }
     }
 
-    /// Takes over what all peers together have under way here. `sent` is the number of requests that they sent since
-    /// the last call; the `dispatched` of `share` is not looked at, because it falls when a peer goes.
+    /// Replaces the requests that all peers together have here. `sent` is the number of requests that they sent since
+    /// the last call. The method ignores the `dispatched` of `share`, because this number falls when a peer goes.
     pub fn set_elsewhere(&self, share: Share, sent: u64) {
         let [requests, tokens, dispatched] = &self.elsewhere;
         requests.store(share.requests, Relaxed);
@@ -182,24 +184,25 @@ impl Load {
         dispatched.fetch_add(sent, Relaxed);
     }
 
-    /// Requests that this process and its peers ever sent here. Take it before a scrape is sent and hand it to
-    /// [`Load::record`].
+    /// Requests that this process and its peers ever sent here. Read this number before a scrape is sent, and pass it
+    /// to [`Load::record`].
     pub fn dispatched(&self) -> u64 {
         self.dispatched.load(Relaxed).saturating_add(self.elsewhere[2].load(Relaxed))
     }
 
-    /// Requests sent since the last reading was asked for, which it may therefore not count yet.
+    /// Requests sent since the last scrape was sent. The reading of that scrape may not count them.
     pub fn dispatched_since_reading(&self) -> u64 {
         self.dispatched().saturating_sub(self.dispatched_at_reading.load(Relaxed))
     }
 
-    /// Waiting and running requests at the last reading, plus what this process and its peers sent since, minus what of
-    /// that ended since; what they have in flight if nothing was ever read.
+    /// Waiting and running requests now. The number is that of the last reading, plus the requests that this process
+    /// and its peers sent since, minus their requests that ended since. Without a reading it is their requests in
+    /// flight.
     pub fn outstanding(&self) -> u64 {
         self.carried_on(self.waiting().saturating_add(self.running()))
     }
 
-    /// Waiting requests, carried on from the last reading in the same way.
+    /// Waiting requests now, computed from the last reading in the same way.
     pub fn waiting_by_now(&self) -> u64 {
         match self.updated.load(Relaxed) {
             0 => 0,
@@ -241,37 +244,39 @@ impl Load {
         self.lora.load()
     }
 
-    /// Value of an attribute as it was last written; `None` if it never was.
+    /// Last value of an attribute; `None` if nobody wrote it.
     pub fn attribute(&self, key: &AttributeKey) -> Option<f64> {
         self.attributes.get(key)
     }
 
-    /// Writes an attribute. A value that is no finite number leaves the last one.
+    /// Writes an attribute. A value that is not a finite number changes nothing.
     pub fn set_attribute(&self, key: &AttributeKey, value: f64) {
         self.attributes.set(key, value);
     }
 
-    /// A scrape was answered, with a page or with anything else.
+    /// Notes that a scrape got an answer, whether a page or anything else.
     pub fn note_answer(&self) {
         self.unanswered.store(0, Relaxed);
     }
 
-    /// A scrape got no answer at all. `gone` if that is certain at once: nothing listens there.
+    /// Notes that a scrape got no answer at all. `gone` says that nothing listens there, so that no second scrape is
+    /// needed.
     pub fn note_silence(&self, gone: bool) {
         self.unanswered.fetch_add(if gone { UNREACHABLE_AFTER } else { 1 }, Relaxed);
     }
 
-    /// False if the server has left two scrapes in a row without any answer. Never scraped counts as reachable.
+    /// False if the last two scrapes got no answer, or if nothing listens there. A server that was never scraped counts
+    /// as reachable.
     pub fn is_reachable(&self) -> bool {
         self.unanswered.load(Relaxed) < UNREACHABLE_AFTER
     }
 
-    /// Age of the last reading, whatever it carried.
+    /// Age of the last reading with any figure.
     pub fn age(&self, now: Instant) -> Age {
         self.since(self.updated.load(Relaxed), now)
     }
 
-    /// Age of one figure: the time since a page last had it.
+    /// Age of one figure: the time since a page last contained it.
     pub fn figure_age(&self, figure: LoadFigure, now: Instant) -> Age {
         let [waiting, running, kv_usage] = &self.read;
         let read = match figure {
@@ -282,8 +287,8 @@ impl Load {
         self.since(read.load(Relaxed), now)
     }
 
-    /// Age of what tells how full the server is: of waiting requests or KV-cache usage, the older. A figure that no
-    /// page ever had does not count.
+    /// Age of the figures that show how full the server is: the older age of waiting requests and KV-cache usage. A
+    /// figure that no page ever contained does not count.
     pub fn fullness_age(&self, now: Instant) -> Age {
         let ages = [LoadFigure::Waiting, LoadFigure::KvUsage].map(|figure| self.figure_age(figure, now));
         match ages {
@@ -302,8 +307,8 @@ impl Load {
         }
     }
 
-    /// Takes over a scrape. An empty reading changes nothing. `dispatched_before` is [`Load::dispatched`] from before
-    /// the scrape was sent.
+    /// Records a scrape. An empty reading changes nothing. `dispatched_before` is the value that [`Load::dispatched`]
+    /// had before the scrape was sent.
     pub fn record(&self, reading: Reading, dispatched_before: u64, now: Instant) {
         if reading.is_empty() {
             return;
@@ -341,7 +346,7 @@ impl Load {
         self.updated.store(at, Relaxed);
     }
 
-    /// Forgets what was read: it is another life of the server. What this process sent still counts.
+    /// Forgets the readings, because the server is a new incarnation. The requests of this process still count.
     pub(super) fn forget_reading(&self) {
         self.updated.store(0, Relaxed);
         self.in_flight_at_reading.store(0, Relaxed);

@@ -1,4 +1,4 @@
-//! What is known of the pool: its endpoints, their load, who is being served where, objectives and model rewrites.
+//! The pool: its endpoints, their load, the requests in flight on them, objectives and model rewrites.
 //!
 //! Readers take one immutable [`Snapshot`] per request and keep it. Load figures are atomics that successive
 //! snapshots share. This module calls nobody; discovery and the data layer write into it.

@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 
 use parking_lot::Mutex;
 
-/// Priority by objective name. Unknown names have priority 0; below 0 is sheddable.
+/// Priorities by the name of the objective. An unknown name has priority 0. A request below 0 is sheddable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Objectives {
     priorities: HashMap<String, i32>,
@@ -39,19 +39,19 @@ impl FromIterator<(String, i32)> for Objectives {
     }
 }
 
-/// Names that are remembered of objectives which do not exist.
+/// Most names of objectives that do not exist which are remembered.
 const REMEMBERED: usize = 32;
 
-/// The last few names that requests gave for objectives which do not exist, each once. They are for people who look
-/// for a misspelt header.
+/// The last few names that requests gave for objectives that do not exist, each once. They help people who look for a
+/// misspelt header.
 #[derive(Debug, Default)]
 pub struct UnknownObjectives {
     names: Mutex<VecDeque<Box<str>>>,
 }
 
 impl UnknownObjectives {
-    /// Remembers `name`; the oldest of 32 names makes room. The caller bounds the length of the name. Nobody waits:
-    /// while another thread remembers a name, this one is left out.
+    /// Remembers `name`. The oldest of 32 names makes room. The caller bounds the length of the name. The call never
+    /// waits: while another thread remembers a name, this name is left out.
     pub fn note(&self, name: &str) {
         let Some(mut names) = self.names.try_lock() else { return };
         if names.iter().any(|known| &**known == name) {

@@ -1,4 +1,4 @@
-//! The pool itself: what discovery writes and requests read.
+//! The pool itself, which discovery writes and requests read.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -15,7 +15,7 @@ use super::{Endpoint, EndpointId, EndpointSpec, Load, Objectives, Rewrites, Snap
 /// What a change of the endpoint list did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PoolChange {
-    /// Endpoints that are new, or back, or have moved to another address.
+    /// Endpoints that are new, that came back, or that moved to another address.
     pub added: usize,
     /// Endpoints that are gone.
     pub removed: usize,
@@ -23,7 +23,7 @@ pub struct PoolChange {
     pub kept: usize,
 }
 
-/// One inference pool. Several may live in one process; nothing here is global.
+/// One inference pool. One process may have several pools, because nothing here is global.
 #[derive(Debug)]
 pub struct Pool {
     name: String,
@@ -42,17 +42,17 @@ pub struct Pool {
 #[derive(Debug, Default)]
 struct Writer {
     next_incarnation: u64,
-    /// Loads of endpoints that are gone while requests on them may still be running. An endpoint that flaps finds its
-    /// count again.
+    /// Loads of endpoints that are gone while their requests may still run. An endpoint that comes back gets its count
+    /// back.
     departed: HashMap<(EndpointId, SocketAddr), Weak<Load>>,
     absence: Absence,
 }
 
-/// Times without endpoints.
+/// The times in which the pool had no endpoints.
 #[derive(Debug, Default)]
 struct Absence {
     since: Option<Instant>,
-    /// How long the last one took.
+    /// Length of the last such time.
     last: Option<Duration>,
 }
 
@@ -65,7 +65,7 @@ impl Absence {
         }
     }
 
-    /// Time until there are endpoints again, if it takes as long as last time.
+    /// Time until the pool has endpoints again, if this takes as long as last time.
     fn rest(&self, now: Instant) -> Option<Duration> {
         let elapsed = self.since.map_or(Duration::ZERO, |since| now.saturating_duration_since(since));
         self.last.map(|last| last.saturating_sub(elapsed))
@@ -105,13 +105,13 @@ impl Pool {
         &self.namespace
     }
 
-    /// The endpoints now. Take it once per request.
+    /// The current endpoints. A request takes one snapshot and keeps it.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// How much longer a pool without endpoints is expected to have none, going by the last time; zero if that time has
-    /// passed, `None` if there was no such time yet.
+    /// How much longer an empty pool is expected to stay empty, if this takes as long as last time. The answer is zero
+    /// if that time has passed, and `None` if the pool was never empty before.
     pub fn expected_absence(&self, now: Instant) -> Option<Duration> {
         self.writer.lock().absence.rest(now)
     }
@@ -131,12 +131,12 @@ impl Pool {
         self.rewrites.load()
     }
 
-    /// True once discovery has delivered a first state, be it empty.
+    /// True once discovery has delivered a first state, which may be empty.
     pub fn is_synced(&self) -> bool {
         self.synced.load(Ordering::Acquire)
     }
 
-    /// Application protocol of the model servers, in the spelling of `appProtocol`; `None` if the pool does not say.
+    /// Application protocol of the model servers, as `appProtocol` spells it; `None` if the pool names none.
     pub fn app_protocol(&self) -> Option<Arc<String>> {
         self.app_protocol.load_full()
     }
@@ -163,15 +163,15 @@ impl Pool {
         self.rewrites.store(Arc::new(rewrites));
     }
 
-    /// The pool is not known any more: no endpoints, and not synced. Objectives and rewrites stay.
+    /// Removes all endpoints, and marks the pool as not synced. Objectives and rewrites stay.
     pub fn forget_endpoints(&self) {
         self.synced.store(false, Ordering::Release);
         self.replace(Vec::new());
     }
 
-    /// Replaces the whole endpoint list in one step, and marks the pool as synced. Of several specs with one id the
-    /// last counts. An endpoint whose id and address stay keeps its incarnation and load; one that comes back while
-    /// requests to it still run keeps their count.
+    /// Replaces the whole endpoint list in one step, and marks the pool as synced. If several specs have one id, the
+    /// last one counts. An endpoint whose id and address stay the same keeps its incarnation and load. An endpoint that
+    /// comes back while its requests still run gets their count back.
     pub fn replace_endpoints(&self, specs: Vec<EndpointSpec>) -> PoolChange {
         let change = self.replace(specs);
         self.synced.store(true, Ordering::Release);

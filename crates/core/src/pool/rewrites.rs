@@ -1,4 +1,4 @@
-//! InferenceModelRewrites: which model a request is really sent to.
+//! InferenceModelRewrites: rules that replace the model of a request.
 
 use std::collections::HashMap;
 
@@ -13,10 +13,10 @@ pub struct ModelRewrite {
     pub rules: Vec<RewriteRule>,
 }
 
-/// Longest name of a target model in bytes. It is put into bodies, so that it may not be of any length.
+/// Longest name of a target model in bytes. Bodies grow by this name, so it needs a bound.
 pub const MAX_TARGET_NAME: usize = 1024;
 
-/// A rule: models it matches, and where their requests go.
+/// A rule: the models that it matches, and the target models of their requests.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RewriteRule {
     /// Exact model names. An empty list matches every model; an empty name matches none.
@@ -28,14 +28,15 @@ pub struct RewriteRule {
 /// A target model.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RewriteTarget {
-    /// Name the model server knows; one of more than [`MAX_TARGET_NAME`] bytes is never drawn.
+    /// Name that the model server knows. A name of more than [`MAX_TARGET_NAME`] bytes is never drawn.
     pub model: String,
-    /// Relative share; a target without weight beside weighted ones is never drawn.
+    /// Relative share of the requests. A target without a weight is never drawn if another target has one.
     pub weight: Option<u32>,
 }
 
 impl RewriteRule {
-    /// The target for a draw `u` in 0..1: by weight, uniformly if no target has one. `None` without targets.
+    /// The target for a draw `u` in 0..1. The weights decide; if no target has a weight, all are equally likely. `None`
+    /// without targets.
     pub fn draw(&self, u: f64) -> Option<&str> {
         let total: u64 = self.targets.iter().map(|target| u64::from(target.weight.unwrap_or(0))).sum();
         if total == 0 {
@@ -93,7 +94,7 @@ impl Rewrites {
         self.generic.is_some()
     }
 
-    /// Resource name and rule for `model`: an exact match first, else the oldest rule that matches all.
+    /// Resource name and rule for `model`: an exact match, or else the oldest rule that matches every model.
     pub fn find(&self, model: &str) -> Option<(&str, &RewriteRule)> {
         let index = self.exact.get(model).copied().or(self.generic)?;
         self.rules.get(index).map(|(name, rule)| (name.as_str(), rule))
@@ -104,7 +105,7 @@ impl Rewrites {
         self.rules.iter().map(|(name, rule)| (name.as_str(), rule))
     }
 
-    /// Every model name that rules mention, for label limits that must not fold them.
+    /// Every model name in the rules. Limits of labels must not fold these names.
     pub fn models(&self) -> impl Iterator<Item = &str> {
         self.rules.iter().flat_map(|(_, rule)| {
             rule.models

@@ -8,16 +8,16 @@ use super::Endpoint;
 /// One entry of a subset hint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct SubsetEntry {
-    /// Address of the pod; one that is IPv4 in the form of IPv6 is IPv4 here.
+    /// Address of the pod. An IPv4 address in the form of IPv6 is stored as IPv4.
     pub ip: IpAddr,
-    /// Port, if the entry names one; without it every port of the address belongs to the subset.
+    /// Port of the endpoint. With `None`, every port of the address belongs to the subset.
     pub port: Option<u16>,
 }
 
 /// Characters of a bad entry that an error shows. The longest address with a port has 47.
 const SHOWN: usize = 64;
 
-/// An entry that is no address.
+/// Error: an entry is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("subset hint entry {entry:?} is no IP address with an optional port")]
 pub struct SubsetError {
@@ -28,7 +28,7 @@ pub struct SubsetError {
 /// A parsed subset hint. An empty one admits no endpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Subset {
-    /// Sorted, so an entry for all ports of an address comes before those for one, each once.
+    /// Sorted and without repeats. An entry for all ports of an address comes before the entries for single ports.
     entries: Vec<SubsetEntry>,
 }
 
@@ -45,8 +45,9 @@ impl Subset {
         Self { entries }
     }
 
-    /// The same hint for a pool of these endpoints: an entry whose port is no endpoint's at its address stands for the
-    /// whole address, for gateways may send the port of a service. A port that is an endpoint's goes on counting.
+    /// The same hint, adapted to a pool of these endpoints. If no endpoint at an entry's address has the entry's port,
+    /// the entry stands for all ports of the address, because gateways may send the port of a service. If an endpoint
+    /// has the port, the port counts.
     #[must_use]
     pub fn among(&self, endpoints: &[Arc<Endpoint>]) -> Self {
         let mut served = vec![false; self.entries.len()];
@@ -62,7 +63,7 @@ impl Subset {
         Self::new(self.entries.iter().zip(served).map(widened).collect())
     }
 
-    /// True if the endpoint may serve. Ports are taken at their word; see [`Subset::among`].
+    /// True if the endpoint may serve the request. Ports have to match exactly; see [`Subset::among`].
     pub fn admits(&self, endpoint: &Endpoint) -> bool {
         let entry = entry_of(endpoint.spec().address);
         let known = |entry| self.entries.binary_search(&entry).is_ok();

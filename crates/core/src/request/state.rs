@@ -7,13 +7,13 @@ use super::skim::{Edge, Shape, Skim, WantedMembers};
 use super::sse::{Lines, Part};
 use super::types::Api;
 
-/// Longest id in bytes that is looked at.
+/// Longest id of a response or conversation that is read, in bytes.
 pub const MAX_STATE_ID: usize = 256;
 
-/// Bytes of a response in which its id must stand.
+/// Bytes at the beginning of a response in which its id is searched.
 const MAX_SEARCHED: usize = 64 << 10;
 
-/// Segments below `/v1/responses` that are no ids.
+/// Segments below `/v1/responses` that are not ids.
 const NO_IDS: [&str; 2] = ["input_tokens", "compact"];
 
 /// True for paths of requests that may refer to state in their bodies: `/v1/responses`, `/v1/responses/compact` and the
@@ -30,27 +30,27 @@ pub fn state_in_path(path: &str) -> Option<&str> {
     (!NO_IDS.contains(&id)).then_some(id)
 }
 
-/// Finds the ids of what a server makes, in its answer as it passes by: that of the response or conversation, and that
-/// of the conversation to which a response belongs. They stand at the top of a JSON body, in an event stream in the
-/// `response` that an event carries.
+/// Finds ids in a passing answer: the id of the response or conversation that the server made, and the id of the
+/// conversation to which a response belongs. In a JSON body the ids are members of the top object. In an event stream
+/// they are members of the `response` that an event carries.
 #[derive(Debug)]
 pub struct MadeId {
     skim: Skim,
     /// The lines of an event stream.
     lines: Option<Lines>,
-    /// The part of the value that has come, with its quotes or braces.
+    /// The received part of the value, with its quotes or braces.
     held: Vec<u8>,
     open: bool,
     searched: usize,
-    /// Which of the members were found.
+    /// True for each member that was found.
     found: [bool; 2],
 }
 
-/// The members that hold ids, the own one first.
+/// The members that hold ids, the object's own id first.
 const MEMBERS: &[(&str, Shape)] = &[("id", Shape::String), ("conversation", Shape::StringOrObject)];
 
 impl MadeId {
-    /// For the answer to a request of `api`; `None` if such answers make no state.
+    /// A reader for the answer to a request of `api`; `None` if such answers create no state.
     pub fn of(api: Api, event_stream: bool) -> Option<Self> {
         if !matches!(api, Api::Responses | Api::Conversations) {
             return None;
@@ -67,7 +67,7 @@ impl MadeId {
         })
     }
 
-    /// Takes the next bytes of the answer and gives each id to `made`. `Break` once no more is looked for.
+    /// Reads the next bytes of the answer, and passes each id to `made`. Returns `Break` when no id is left to find.
     pub fn feed(&mut self, chunk: &[u8], mut made: impl FnMut(Vec<u8>)) -> ControlFlow<()> {
         self.searched = self.searched.saturating_add(chunk.len());
         if let Some(lines) = self.lines.take() {
@@ -126,7 +126,7 @@ impl MadeId {
         }
     }
 
-    /// Keeps more of the id, but no more than shows that it is too long.
+    /// Keeps more of the id, up to the length that proves that the id is too long.
     fn hold(&mut self, part: &[u8]) {
         let room = (8 * MAX_STATE_ID).saturating_sub(self.held.len());
         self.held.extend_from_slice(part.get(..room).unwrap_or(part));

@@ -1,4 +1,4 @@
-//! What is asked of the index to compare it with the engines.
+//! Questions to the index whose answers are compared with the engines.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,34 +10,34 @@ use super::watch::Watch;
 use crate::pool::Endpoint;
 use crate::prefix::shard::BlockKey;
 
-/// How far an engine's events were taken in.
+/// How many events of an engine the index has applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Marks {
-    /// Events with blocks so far.
+    /// Events with blocks that were applied so far.
     pub heard: u64,
-    /// Events after which it may hold less than before.
+    /// Those of the events after which the engine may hold fewer blocks than before.
     pub lost: u64,
 }
 
-/// What the index has of one endpoint.
+/// What the index knows about one endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineRow {
-    /// Tokens of a block; `None` if it has told nothing yet.
+    /// Tokens of a block; `None` if the engine has sent no event yet.
     pub block_size: Option<u32>,
-    /// Blocks that it holds.
+    /// Blocks that the endpoint holds.
     pub blocks: usize,
-    /// How far its events were taken in.
+    /// How many of its events were applied.
     pub marks: Marks,
 }
 
 impl PreciseIndex {
-    /// How far the events of this endpoint were taken in; `None` if it is not one of the pool's.
+    /// How many events of this endpoint were applied; `None` if the pool does not have the endpoint.
     pub fn marks(&self, incarnation: u64) -> Option<Marks> {
         let engine = self.engine(incarnation)?;
         Some(Marks { heard: engine.heard.load(Relaxed), lost: engine.lost.load(Relaxed) })
     }
 
-    /// What the index has of this endpoint.
+    /// What the index knows about this endpoint.
     pub fn row(&self, incarnation: u64) -> Option<EngineRow> {
         let engine = self.engine(incarnation)?;
         let size = engine.block_size.load(Relaxed);
@@ -46,8 +46,8 @@ impl PreciseIndex {
         Some(EngineRow { block_size: (size > 0).then_some(size), blocks, marks })
     }
 
-    /// Blocks from the beginning of the prompts on that this endpoint has told of, in whatever tier. What was sent and
-    /// is not confirmed does not count.
+    /// Blocks from the beginning of the prompts that this endpoint's events contain, in any tier. Blocks of sent
+    /// prompts that no event has confirmed do not count.
     pub fn told(&self, incarnation: u64, prompts: &[PromptKeys]) -> u32 {
         let Some(engine) = self.engine(incarnation) else { return 0 };
         let held = |key: &&u64| {
@@ -57,8 +57,8 @@ impl PreciseIndex {
         prompts.iter().map(|prompt| prompt.0.iter().take_while(held).count() as u32).sum()
     }
 
-    /// Blocks, each counted for every engine that has it: in the accelerator's memory, in the machine's, in other
-    /// places, and sent and not confirmed.
+    /// Numbers of blocks, each block counted once for every engine that holds it. The places are the accelerator's
+    /// memory, the machine's memory, other places, and "sent and not confirmed".
     pub fn blocks_by_place(&self) -> [u64; PLACES] {
         std::array::from_fn(|place| self.by_place.get(place).map_or(0, |blocks| blocks.load(Relaxed)))
     }

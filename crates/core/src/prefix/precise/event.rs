@@ -1,4 +1,4 @@
-//! What an engine tells of its cache.
+//! Events in which an engine reports its cache.
 
 use super::Tier;
 
@@ -8,16 +8,16 @@ pub type Extra = Box<[u8]>;
 /// One event of an engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum KvEvent {
-    /// Blocks are held from now on.
+    /// The engine now holds these blocks.
     Stored(StoredBlocks),
-    /// Blocks are not held any more in this tier.
+    /// The engine no longer holds these blocks in this tier.
     Removed {
         /// The engine's hashes.
         hashes: Vec<u64>,
-        /// Where they were.
+        /// Tier from which they were removed.
         tier: Tier,
     },
-    /// Nothing is held any more, in any tier.
+    /// The engine no longer holds any block, in any tier.
     Cleared,
 }
 
@@ -28,27 +28,27 @@ pub struct StoredBlocks {
     pub hashes: Vec<u64>,
     /// The engine's hash of the block before; `None` at the beginning of a prompt.
     pub parent: Option<u64>,
-    /// Tokens of all blocks; empty where blocks that are known come into another tier.
+    /// Tokens of all blocks. The list is empty if known blocks come into another tier.
     pub tokens: Vec<u32>,
     /// Tokens of one block.
     pub block_size: u32,
-    /// Where they are.
+    /// Tier that holds them.
     pub tier: Tier,
-    /// Name of the LoRA adapter they were made with.
+    /// Name of the LoRA adapter that computed the blocks.
     pub adapter: Option<Box<str>>,
-    /// Further parts of the identity of each block; empty, or one list a block.
+    /// Further parts of the identity of each block: empty, or one list for each block.
     pub extras: Vec<Vec<Extra>>,
 }
 
-/// What became of an event.
+/// What the index did with an event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Taken {
-    /// It was taken in.
+    /// It applied the event.
     Whole,
-    /// It follows a block that the index does not know: an event was missed, or came before the index began.
+    /// The event follows a block that the index does not know. An event was missed, or it came before the index began.
     UnknownParent,
-    /// Its numbers of tokens, hashes and extras do not fit together, or its block size is none.
+    /// The numbers of tokens, hashes and extras do not fit together, or the block size is not valid.
     Malformed,
-    /// The endpoint is not one of the pool's.
+    /// The pool does not have the endpoint.
     UnknownEndpoint,
 }

@@ -1,4 +1,4 @@
-//! Who holds which blocks, by the word of the engines.
+//! The precise prefix index: which engine holds which blocks, as the engines' events say.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -18,16 +18,16 @@ use crate::prefix::shard::{BlockKey, SHARDS, Shard};
 use crate::prefix::slots::Slots;
 use crate::prefix::{PrefixMemory, Recency};
 
-/// Adapters whose names are kept, at most.
+/// Most adapters whose names are kept.
 const MAX_ADAPTERS: usize = 4096;
-/// Longest name of an adapter.
+/// Longest name of an adapter, in bytes.
 const MAX_ADAPTER_NAME: usize = 256;
 /// Largest block that an engine may have, in tokens.
 const MAX_BLOCK_SIZE: u32 = 1 << 16;
-/// Prompts that were sent to an endpoint and are not confirmed, at most, and their blocks.
+/// Most prompts that were sent to an endpoint and that no event has confirmed; the next constant bounds their blocks.
 const MAX_SENT: usize = 1024;
 const MAX_SENT_KEYS: usize = 1 << 17;
-/// Blocks that are forgotten at a time when memory runs out.
+/// Blocks that the index forgets at once when memory runs out.
 const TRIM: usize = 4096;
 
 /// What the engines of a pool hold.
@@ -35,16 +35,16 @@ const TRIM: usize = 4096;
 pub struct PreciseIndex {
     pub(super) keys: BlockKeys,
     pub(super) weights: TierWeights,
-    /// By place, who holds which keys.
+    /// The holders of each key, by place.
     pub(super) shards: Box<[RwLock<[Shard; PLACES]>]>,
     pub(super) engines: RwLock<Engines>,
-    /// Names of adapters that engines have told of.
+    /// Names of adapters that events contain.
     adapters: RwLock<HashSet<Box<str>>>,
     memory: Arc<PrefixMemory>,
-    /// Entries (engine, block), and by place how many of them lie there.
+    /// Number of entries (engine, block), and of those in each place.
     entries: AtomicU64,
     pub(super) by_place: [AtomicU64; PLACES],
-    /// What keys are mixed with: prompts come from clients, who may choose them.
+    /// A secret that is mixed into the keys, because clients choose the prompts.
     secret: Secret,
 }
 
@@ -58,9 +58,9 @@ pub(super) struct Engines {
 #[derive(Debug)]
 pub(super) struct Engine {
     pub(super) slot: HolderSlot,
-    /// Tokens of a block, as the engine has told; 0 if it has told nothing yet.
+    /// Tokens of a block, as the engine's events say; 0 before the first event.
     pub(super) block_size: AtomicU32,
-    /// Events with blocks that were taken in, and those after which it may hold less than before.
+    /// Events with blocks that were applied, and those of them after which the engine may hold fewer blocks.
     pub(super) heard: AtomicU64,
     pub(super) lost: AtomicU64,
     pub(super) state: Mutex<EngineState>,
@@ -68,14 +68,14 @@ pub(super) struct Engine {
 
 #[derive(Debug, Default)]
 pub(super) struct EngineState {
-    /// By the engine's hash, mixed.
+    /// Blocks by the engine's hash, mixed with the secret.
     pub(super) blocks: Recency<u64, Block>,
-    /// Keys that were sent, and until when they count.
+    /// Keys of sent prompts, each with the time until which it counts.
     sent: VecDeque<(Instant, Vec<BlockKey>)>,
     /// Keys in `sent`.
     sent_keys: usize,
     departed: bool,
-    /// Blocks that somebody waits for.
+    /// Blocks that a check waits for.
     pub(super) watches: Watches,
 }
 
@@ -83,7 +83,7 @@ pub(super) struct EngineState {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Block {
     key: u64,
-    /// How often it is held in each tier: engines may tell of one block for several groups of layers.
+    /// How often the engine holds the block in each tier. Engines may report one block for several groups of layers.
     held: [u8; SENT],
 }
 
@@ -108,23 +108,23 @@ impl PreciseIndex {
         self.entries.load(Relaxed)
     }
 
-    /// The bound it shares.
+    /// The memory bound that this index shares with the other prefix indexes.
     pub fn memory(&self) -> &PrefixMemory {
         &self.memory
     }
 
-    /// Makes keys as this index does.
+    /// The maker of this index's keys.
     pub fn keys(&self) -> BlockKeys {
         self.keys
     }
 
-    /// The name that stands for `model` in keys: its own if it is an adapter, else "". An engine has one model, whatever
-    /// it is called.
+    /// The name that stands for `model` in keys: the name itself if it is an adapter's, and "" otherwise. An engine has
+    /// one base model, which may have several names.
     pub fn adapter<'m>(&self, model: &'m str) -> &'m str {
         if self.adapters.read().contains(model) { model } else { "" }
     }
 
-    /// Block size that the engine of each of these endpoints has told; `None` if it has told nothing yet.
+    /// Block size of the engine of each of these endpoints; `None` if the engine has sent no event yet.
     pub fn block_sizes(&self, endpoints: &[&Endpoint]) -> Vec<Option<u32>> {
         let engines = self.engines.read();
         let told = |endpoint: &&Endpoint| {
@@ -138,7 +138,7 @@ impl PreciseIndex {
         self.engines.read().by_incarnation.get(&incarnation).map(Arc::clone)
     }
 
-    /// Knows the endpoints of this snapshot from now on, and forgets all others.
+    /// Starts to track the endpoints of this snapshot, and forgets all others.
     pub fn follow(&self, snapshot: &Snapshot) {
         let mut engines = self.engines.write();
         if engines.version >= snapshot.version() && engines.version != 0 {
@@ -162,14 +162,14 @@ impl PreciseIndex {
         }
     }
 
-    /// Forgets what this endpoint holds: its events have a gap, or it began anew.
+    /// Forgets what this endpoint holds, because its events have a gap or the engine restarted.
     pub fn forget(&self, incarnation: u64) {
         if let Some(engine) = self.engine(incarnation) {
             self.clear(&engine, &mut engine.state.lock());
         }
     }
 
-    /// Takes in an event of this endpoint.
+    /// Applies an event of this endpoint.
     pub fn apply(&self, incarnation: u64, event: &KvEvent) -> Taken {
         let Some(engine) = self.engine(incarnation) else { return Taken::UnknownEndpoint };
         let mut state = engine.state.lock();
@@ -262,7 +262,7 @@ impl PreciseIndex {
         }
     }
 
-    /// The block at this index is held in `tier`, once more.
+    /// Counts the block at this index once more in `tier`.
     fn hold(&self, engine: &Engine, state: &mut EngineState, at: u32, tier: Tier) {
         state.blocks.touch(at);
         let Some(block) = state.blocks.value_mut(at) else { return };
@@ -299,7 +299,7 @@ impl PreciseIndex {
         }
     }
 
-    /// A block that the engine's state does not have any more is held by it nowhere.
+    /// Removes a block from the shards, because the engine's state no longer contains it.
     fn let_go(&self, engine: &Engine, block: Block) {
         self.entries.fetch_sub(1, Relaxed);
         for place in (0..SENT).filter(|place| block.held[*place] > 0) {
@@ -319,7 +319,7 @@ impl PreciseIndex {
         self.forget_sent(engine, state, |_| true);
     }
 
-    /// Forgets the oldest of what was sent, as long as its time is `over`.
+    /// Forgets the oldest sent keys whose time is `over`.
     fn forget_sent(&self, engine: &Engine, state: &mut EngineState, over: impl Fn(Instant) -> bool) {
         while state.sent.front().is_some_and(|(until, _)| over(*until)) {
             let keys = state.sent.pop_front().map(|(_, keys)| keys).unwrap_or_default();
@@ -355,8 +355,8 @@ impl PreciseIndex {
         self.memory.resized(before, shard.bytes());
     }
 
-    /// Says that these blocks were sent to `endpoint`, which holds them soon: they count until `until`, or until the
-    /// engine tells.
+    /// Notes that these blocks were sent to `endpoint`, which will soon hold them. They count until `until`, or until
+    /// an event of the engine confirms them.
     pub fn sent(&self, endpoint: &Endpoint, prompts: &[PromptKeys], until: Instant) {
         let Some(engine) = self.engine(endpoint.incarnation()) else { return };
         let mut state = engine.state.lock();
@@ -391,7 +391,7 @@ impl PreciseIndex {
         }
     }
 
-    /// Forgets what was sent and should have been confirmed by now.
+    /// Forgets the sent blocks that should have been confirmed by now.
     pub fn expire(&self, now: Instant) {
         let engines: Vec<_> = self.engines.read().by_incarnation.values().map(Arc::clone).collect();
         for engine in engines {
@@ -399,7 +399,8 @@ impl PreciseIndex {
         }
     }
 
-    /// Forgets the blocks that were stored longest ago, of the engine with most, while memory is above its bound.
+    /// While memory is above its bound, forgets the blocks that were stored longest ago, of the engine with most
+    /// blocks.
     fn trim(&self) {
         while self.memory.is_exceeded() {
             let engines: Vec<_> = self.engines.read().by_incarnation.values().map(Arc::clone).collect();

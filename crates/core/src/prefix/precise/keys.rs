@@ -1,14 +1,14 @@
-//! Keys of blocks: chained, over the tokens and whatever else tells a block from another.
+//! Keys of blocks. A key covers the key of the block before, the tokens, and everything else that identifies the block.
 //!
 //! The formula is that of the reference's `xxh64` algorithm: XXH64 of the key before (8 bytes, little-endian), the
 //! tokens (4 bytes each, little-endian), and each extra (its length in 8 bytes, then its bytes). Keys never leave the
-//! process, so that nobody depends on which algorithm made them.
+//! process, so nothing outside depends on the algorithm.
 
 use xxhash_rust::xxh64::Xxh64;
 
 use crate::request::TokenizedPrompt;
 
-/// Blocks of a prompt that have keys, at most: a million tokens in blocks of 16.
+/// Most blocks of a prompt that have keys: a million tokens in blocks of 16.
 const MAX_BLOCKS: usize = 1 << 16;
 
 /// Makes the keys of one index.
@@ -27,7 +27,7 @@ impl BlockKeys {
         Self { seed: xxhash_rust::xxh64::xxh64(seed.as_bytes(), 0) }
     }
 
-    /// What the first block of a prompt for this model or adapter follows.
+    /// The parent key of the first block of a prompt for this model or adapter.
     pub fn root(self, name: &str) -> u64 {
         Self::next(self.seed, &[], [name.as_bytes()])
     }
@@ -50,9 +50,9 @@ impl BlockKeys {
         hasher.digest()
     }
 
-    /// Keys of a prompt for `name`, the adapter or "", cut into blocks of `block_size` tokens. A media item belongs to
-    /// each block that it touches, in the order of the items; the salt to the first block, behind those. Of a prompt of
-    /// more than 65,536 blocks the first ones have keys.
+    /// Keys of a prompt for `name`, which is an adapter or "". Blocks have `block_size` tokens. A media item belongs to
+    /// each block that it touches, in the order of the items. The salt belongs to the first block, after the items. If
+    /// a prompt has more than 65,536 blocks, only the first ones have keys.
     pub fn of_prompt(self, name: &str, prompt: &TokenizedPrompt, salt: &str, block_size: u32) -> PromptKeys {
         let size = (block_size as usize).max(1);
         let mut parent = self.root(name);
@@ -79,7 +79,7 @@ impl BlockKeys {
     }
 }
 
-/// Tokens that are turned into bytes at a time.
+/// Tokens that are converted to bytes at once.
 const AT_ONCE: usize = 64;
 
 #[cfg(test)]
