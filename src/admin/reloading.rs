@@ -5,12 +5,12 @@ use std::sync::Arc;
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
-/// What came of an attempt to take over a changed configuration.
+/// The result of a reload.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Reloaded {
-    /// It was refused, and the former one stays in force.
+    /// True if the new configuration was refused. The former one then stays in force.
     pub refused: bool,
-    /// What the page says.
+    /// The page with the result.
     pub page: Value,
 }
 

@@ -1,4 +1,4 @@
-//! What people and health checks see of the running configuration.
+//! The running configuration, as debug pages and health checks see it.
 
 use serde_json::{Value, json};
 
@@ -8,9 +8,9 @@ use crate::document::Level;
 use crate::plugins::StateReader;
 use crate::request::ParserKind;
 
-/// The running configuration, for those who look at it.
+/// The running configuration, as debug pages and health checks see it.
 pub(super) struct Live {
-    /// With every default filled in.
+    /// The configuration as text, with every default filled in.
     pub(super) effective: String,
     /// Its parsers.
     pub(super) parsers: Vec<ParserKind>,
@@ -20,7 +20,7 @@ pub(super) struct Live {
 }
 
 impl Live {
-    /// Of this plan.
+    /// The view of this plan.
     pub(super) fn of(plan: &Plan) -> Self {
         Self {
             effective: plan.effective_yaml(),
@@ -30,7 +30,7 @@ impl Live {
         }
     }
 
-    /// What plugins know of the engines' caches, by the names of the plugins.
+    /// What plugins know about the engines' caches, by plugin name.
     pub(super) fn prefix_states(&self) -> Value {
         let known = self.instances.iter();
         let known = known.filter_map(|it| Some((it.name.to_string(), it.prefix.as_ref()?.read())));

@@ -1,22 +1,22 @@
 //! A batch of events, as vLLM and SGLang write them.
 //!
 //! A batch is an array: a time, an array of events, and the rank of the engine in newer versions. An event is an array
-//! whose first member is its type, or a map with a member `type` (vLLM from 0.32 on). Fields that are missing at the end
-//! of an array are absent, and those that come behind the known ones are passed over. An event that cannot be read costs
-//! itself alone.
+//! whose first member is its type, or a map with a member `type` (vLLM from 0.32 on). Fields that are missing at the
+//! end of an array are absent, and further ones after the known fields are skipped. If an event cannot be read, only
+//! this event is lost.
 
 use std::collections::HashMap;
 
 use super::msgpack::{Reader, Unreadable, Value};
 use crate::prefix::precise::{Extra, KvEvent, StoredBlocks, Tier};
 
-/// Groups of layers of one engine whose kind is remembered, at most.
+/// Most groups of layers of one engine whose kind is remembered.
 const MAX_GROUPS: usize = 64;
 /// Longest name of an adapter or a tier, in bytes.
 const MAX_NAME: usize = 256;
 /// Longest extra, in bytes.
 const MAX_EXTRA: usize = 1024;
-/// Blocks, tokens, extras and members of one event, at most: a few bytes of a message become many in memory.
+/// Most blocks, tokens, extras and members of one event. A few bytes of a message become many bytes in memory.
 const MAX_BLOCKS: usize = 1 << 16;
 const MAX_TOKENS: usize = 1 << 20;
 const MAX_EXTRAS: usize = 1 << 17;
@@ -40,7 +40,7 @@ const REMOVED: [&[u8]; 3] = [b"block_hashes", b"medium", b"group_idx"];
 /// Kinds of attention whose blocks are held from the beginning of a prompt on.
 const WHOLE_ATTENTION: [&[u8]; 3] = [b"full_attention", b"mla_attention", b"sink_full_attention"];
 
-/// The events of a batch that were passed over.
+/// Numbers of the events of a batch that were skipped.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PassedOver {
     /// Events that could not be read.
@@ -65,7 +65,7 @@ enum Read {
 }
 
 impl Decoder {
-    /// Reads a batch, and hands over each event that counts, in order. An error if it is none at all.
+    /// Reads a batch, and passes on each event that counts, in order. Returns an error if the bytes are not a batch.
     pub fn batch(&mut self, payload: &[u8], mut take: impl FnMut(&KvEvent)) -> Result<PassedOver, NoBatch> {
         let mut reader = Reader::new(payload);
         let mut passed_over = PassedOver::default();
@@ -157,8 +157,8 @@ impl Decoder {
         Ok(Read::Event(KvEvent::Removed { hashes: read_hashes(hashes)?, tier }))
     }
 
-    /// Whether blocks of this group of layers count: those without a group do, others if they hold whole prompts. The
-    /// kind is told when blocks are stored, and remembered.
+    /// True if blocks of this group of layers count. Blocks without a group count; others count if the group holds
+    /// whole prompts. An event that stores blocks states the kind of the group, which is remembered.
     fn counts(&mut self, group: Option<&[u8]>, kind: Option<&[u8]>) -> Result<bool, Unreadable> {
         let Some(mut group) = present(group) else { return Ok(true) };
         let Value::Unsigned(group) = group.value()? else { return Err(Unreadable) };
@@ -172,7 +172,7 @@ impl Decoder {
     }
 }
 
-/// The payload is no batch of events.
+/// Error: the payload is not a batch of events.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct NoBatch;
 

@@ -1,4 +1,4 @@
-//! The events of one engine, taken in one message at a time.
+//! The events of one engine, which are applied message by message.
 
 use std::sync::Arc;
 
@@ -25,16 +25,16 @@ impl Message {
     }
 }
 
-/// What has to follow a message.
+/// What the caller has to do after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Follows {
-    /// It was taken in, or was heard before.
+    /// Nothing: the message was applied, or was received before.
     Nothing,
-    /// Messages from this number on are missing before it; it was not taken in yet.
+    /// Ask for a replay: messages from this number on are missing, and this message was not applied yet.
     Missing(u64),
 }
 
-/// One engine as we hear it.
+/// One engine whose events are received.
 #[derive(Debug)]
 pub(super) struct Engine {
     index: Arc<PreciseIndex>,
@@ -60,7 +60,7 @@ impl Engine {
         Self { index, metrics, incarnation, name: name.into(), sequence, decoder, ages }
     }
 
-    /// Hears a message. What it says is taken in unless something is missing before it.
+    /// Handles a received message. Its events are applied unless messages before it are missing.
     pub(super) fn hear(&mut self, message: &Message) -> Follows {
         self.metrics.message(&self.name);
         self.ages.heard(&self.name);
@@ -82,7 +82,7 @@ impl Engine {
         Follows::Nothing
     }
 
-    /// A message that the engine repeats. False if it is not the one that has to come next.
+    /// Handles a message that the engine repeats. Returns false if another message should have come next.
     pub(super) fn repeated(&mut self, expected: u64, number: u64, payload: &[u8]) -> bool {
         if number != expected {
             return false;
@@ -92,7 +92,7 @@ impl Engine {
         true
     }
 
-    /// Something is missing for good, for this reason: what the engine holds is learned anew.
+    /// Notes that messages are lost for this reason. The index forgets the engine's blocks and learns them again.
     pub(super) fn forget(&mut self, reason: &'static str) {
         self.metrics.gap("forgotten");
         self.metrics.rebuilt(reason);
@@ -112,12 +112,12 @@ impl Engine {
         self.sequence.expected()
     }
 
-    /// The number of the last message that was heard or repeated.
+    /// The number of the last message that was received or repeated.
     pub(super) fn last(&self) -> Option<u64> {
         self.sequence.last()
     }
 
-    /// Takes in what a batch says.
+    /// Applies the events of a batch.
     pub(super) fn take(&mut self, payload: &[u8]) {
         let Self { index, metrics, incarnation, decoder, .. } = self;
         let passed_over = decoder.batch(payload, |event| {

@@ -1,7 +1,8 @@
-//! What engines publish about their caches: heard, decoded, put in order, and told to the index.
+//! Cache events that engines publish. This module receives them, decodes them, orders them, and applies them to the
+//! index.
 //!
-//! [`EventListener`] follows the pool, with a task for each engine. [`Sequence`] finds gaps, [`Decoder`] reads batches,
-//! `zmtp` speaks to whatever stream it is given.
+//! [`EventListener`] follows the pool and has a task for each engine. [`Sequence`] finds gaps, and [`Decoder`] reads
+//! batches. `zmtp` speaks the protocol over any stream of bytes.
 
 mod ages;
 mod decode;

@@ -1,9 +1,9 @@
-//! MessagePack, as far as events need it: values are read where they lie, or passed over.
+//! The part of MessagePack that events need. Values are read in place, or skipped.
 //!
 //! The format is that of github.com/msgpack/msgpack/blob/master/spec.md. Nothing is allocated, nothing recurses, and
 //! lengths that reach beyond the bytes that are there are errors.
 
-/// The bytes are no MessagePack, or another type than the one asked for.
+/// Error: the bytes are not MessagePack, or the value has another type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
@@ -69,7 +69,7 @@ impl<'b> Reader<'b> {
         Ok(u64::try_from(number).map_or(Value::Negative(number), Value::Unsigned))
     }
 
-    /// The next value; of an array or a map the head alone.
+    /// The next value. For an array or a map this is only its head.
     pub(super) fn value(&mut self) -> Result<Value<'b>, Unreadable> {
         let head = self.take(1)?.first().copied().ok_or(Unreadable)?;
         Ok(match head {
@@ -115,7 +115,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// Passes over the next value and all that is in it. Returns the bytes that it took.
+    /// Skips the next value with everything in it. Returns its bytes.
     pub(super) fn skip(&mut self) -> Result<&'b [u8], Unreadable> {
         let start = self.rest;
         let mut left = 1_usize;

@@ -1,4 +1,4 @@
-//! Asking an engine to repeat what was missed.
+//! Replay: asks an engine to repeat messages that were missed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,11 +13,11 @@ use super::zmtp::{Connection, Kind, Room, timed_out};
 const CONNECT: Duration = Duration::from_secs(2);
 /// Longest silence of an engine that repeats.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Longest time for all of it.
+/// Longest time for the whole replay.
 const ALL: Duration = Duration::from_mins(1);
 
-/// Has the engine at `address` repeat messages from the number `from` on, to `to` or as many as there are. An error if
-/// one of them is missing.
+/// Asks the engine at `address` to repeat the messages from the number `from` on, up to `to` or to its last one.
+/// Returns an error if one of them is missing.
 pub(super) async fn replay(
     engine: &mut Engine,
     address: SocketAddr,

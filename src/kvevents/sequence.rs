@@ -1,29 +1,29 @@
-//! The numbers of an engine's messages: whether one was missed.
+//! The numbers of an engine's messages, which show whether a message was missed.
 
-/// What the number of a message means.
+/// The meaning of a message's number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// It is the next one.
+    /// The message is the next one.
     Next,
-    /// It was heard already, or the engine has repeated it.
+    /// The message was received already, or the engine has repeated it.
     Repeated,
     /// Messages from this number on were missed.
     Gap(u64),
-    /// The engine began anew.
+    /// The engine restarted.
     Restart,
 }
 
-/// Follows the numbers of one engine, which count up from 0 in its life.
+/// Follows the numbers of one engine. They count up from 0 when the engine starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sequence {
-    /// The last number that was heard as it was said.
+    /// Number of the last message that was received live, and not by a replay.
     live: Option<u64>,
     /// The last number that the engine repeated.
     replayed: Option<u64>,
 }
 
 impl Sequence {
-    /// A message with this number came. It counts as heard, and so does what was missed before it.
+    /// Notes a message with this number. This message and those that were missed before it count as received.
     pub fn hear(&mut self, number: u64) -> Step {
         let step = match self.live {
             Some(live) if number == live => Step::Repeated,
@@ -48,7 +48,7 @@ impl Sequence {
         self.replayed = self.replayed.max(Some(number));
     }
 
-    /// The number of the last message that was heard or repeated; `None` before the first.
+    /// Number of the last message that was received or repeated; `None` before the first.
     pub fn last(&self) -> Option<u64> {
         self.live.max(self.replayed)
     }

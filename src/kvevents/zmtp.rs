@@ -1,7 +1,7 @@
-//! ZMTP 3.0, as far as hearing events needs it: the handshake without security, subscriptions, and messages in frames.
+//! The part of ZMTP 3.0 that events need: the handshake without security, subscriptions, and messages in frames.
 //!
-//! The protocol is that of rfc.zeromq.org/spec/23. Either side may have opened the connection. What a peer may send has
-//! bounds in frames and in bytes, and memory grows with what has come, not with what is announced.
+//! The protocol is that of rfc.zeromq.org/spec/23. Either side may have opened the connection. The messages of a
+//! peer are bounded in frames and in bytes. Memory grows with the received bytes and not with the announced ones.
 
 use std::io;
 use std::sync::Arc;
@@ -18,9 +18,9 @@ const GREETING: usize = 64;
 const HANDSHAKE: Duration = Duration::from_secs(5);
 /// Largest command.
 const COMMAND: u64 = 4096;
-/// Frames of a message, at most.
+/// Most frames of a message.
 const MAX_FRAMES: usize = 8;
-/// Bytes of a message, at most: a batch of 100,000 blocks.
+/// Most bytes of a message, which is a batch of 100,000 blocks.
 const MAX_MESSAGE: u64 = 16 << 20;
 /// A frame of more bytes needs room that all connections share.
 const SMALL: u64 = 64 << 10;
@@ -36,12 +36,12 @@ const MORE: u8 = 1;
 const LONG: u8 = 2;
 const IS_COMMAND: u8 = 4;
 
-/// What this side of a connection is.
+/// The type of this side's socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Hears what a publisher says.
+    /// Subscriber: receives the messages of a publisher.
     Subscriber,
-    /// Asks and gets several answers.
+    /// Dealer: asks, and gets several answers.
     Dealer,
 }
 

@@ -1,9 +1,9 @@
-//! Several replicas as one: each tells the others what it has under way, and counts what they have.
+//! Replicas that act as one. Each replica reports its requests in flight to the others, and counts theirs.
 //!
-//! Pure are `Own`, what this replica does and how far each follower has come, and
-//! `Fleet`, what the peers do. Around them, `service.rs` tells followers, `link.rs` follows one peer,
-//! `names.rs` finds peers by DNS, and [`Peers`] joins it all: it looks at the pool every few milliseconds, writes the
-//! sums of all peers into the load of each endpoint, and hands assignments to the indexes.
+//! Two parts are pure: `Own` holds the state of this replica and the progress of each follower, and `Fleet` holds the
+//! state of the peers. Around them, `service.rs` serves followers, `link.rs` follows one peer, and `names.rs` finds
+//! peers by DNS. [`Peers`] connects the parts. It reads the pool every few milliseconds, writes the sums of all peers
+//! into the load of each endpoint, and passes assignments to the indexes.
 
 mod codec;
 mod connect;

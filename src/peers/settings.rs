@@ -1,8 +1,8 @@
-//! Who a replica is among its peers.
+//! The identity of a replica among its peers.
 
 use crate::transport::PeerTls;
 
-/// Who this replica is among its peers.
+/// The identity of this replica among its peers.
 #[derive(Clone, Debug)]
 pub struct PeersSettings {
     /// The pool, as `NAMESPACE/NAME`. Only replicas of one pool tell each other anything.

@@ -1,8 +1,8 @@
-//! What a replica knows, as a file for the one that comes after it.
+//! The knowledge of a replica as a file, which the next process reads.
 //!
-//! A line that names the format, eight bytes of digest (XXH64 of the rest, little-endian), and then what a follower
-//! would be told: messages of `pointsman.peers.v1`, each behind its length. Requests under way are in it too, and are
-//! not read: they end with the process.
+//! The file has a line that names the format, eight bytes of digest (XXH64 of the rest, little-endian), and the
+//! messages of `pointsman.peers.v1` that a follower would get, each after its length. The messages also contain the
+//! requests in flight. The reader ignores these, because they end with the process.
 
 use std::time::Instant;
 

@@ -1,4 +1,4 @@
-//! Choosers beside each other, over several seeds.
+//! Compares choosers (configurations, or turns) over several seeds.
 
 use std::collections::BTreeMap;
 
@@ -24,7 +24,7 @@ pub struct Compared {
     pub name: String,
     /// Means over the seeds.
     pub mean: Figures,
-    /// Ratios to the first chooser, by figure. A figure that is 0 there has none.
+    /// Ratios to the first chooser, by figure. There is no ratio if the first chooser's figure is 0.
     pub ratios: BTreeMap<&'static str, Ratio>,
     /// Figures by seed.
     pub seeds: Vec<Figures>,

@@ -29,14 +29,14 @@ impl std::fmt::Debug for Policy<'_> {
     }
 }
 
-/// What is to be run.
+/// The runs of an experiment.
 #[derive(Debug)]
 pub struct Experiment<'p> {
-    /// The first one is what the others are compared with.
+    /// The choosers. The others are compared with the first one.
     pub policies: Vec<Policy<'p>>,
-    /// Servers.
+    /// Number of servers.
     pub servers: usize,
-    /// What they are like.
+    /// Profile of the servers' engine.
     pub profile: &'static EngineProfile,
     /// Multiples of the workload's rate.
     pub rates: Vec<f64>,
@@ -44,13 +44,13 @@ pub struct Experiment<'p> {
     pub replicas: Vec<usize>,
     /// Times between two readings of a server.
     pub intervals: Vec<Duration>,
-    /// Time from asking a server for its metrics until they are read.
+    /// Time from the request for a server's metrics until they are read.
     pub latency: Duration,
-    /// Longest time by which that is longer, at random.
+    /// Largest random addition to that time.
     pub jitter: Duration,
-    /// What befalls servers, beside what the workload says.
+    /// Faults of servers, in addition to those of the workload.
     pub conditions: Vec<Condition>,
-    /// The promise.
+    /// The objective by which goodput is counted.
     pub objective: Objective,
     /// Seeds.
     pub seeds: Vec<u64>,

@@ -1,4 +1,4 @@
-//! What a run comes to.
+//! The results of a run.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::record::{Fate, Notes, Record};
 use super::workload::Workload;
 
-/// The promise by which goodput is counted.
+/// The objective by which goodput is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Objective {
     /// Longest time to first token.
@@ -31,7 +31,7 @@ pub struct Times {
     pub p99: f64,
 }
 
-/// What one run comes to.
+/// The results of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Figures {
     /// Requests of the workload.
@@ -40,7 +40,7 @@ pub struct Figures {
     pub answered: usize,
     /// Requests that the picker refused.
     pub refused: usize,
-    /// Requests whose server was gone, or could never run them.
+    /// Requests that failed, because their server was gone or could never run them.
     pub failed: usize,
     /// Requests that had not ended when the simulation did.
     pub unfinished: usize,
@@ -54,11 +54,11 @@ pub struct Figures {
     pub goodput: f64,
     /// Share of the prompts' blocks that the servers' caches had.
     pub hit_rate: f64,
-    /// The same for a cache that holds everything and forgets nothing.
+    /// The same share for one cache that forgets nothing.
     pub infinite_hit_rate: f64,
-    /// Load of the busiest server divided by the mean load, a mean over time; 1 is even.
+    /// Load of the busiest server divided by the mean load, as a mean over time. 1 means that the load is even.
     pub imbalance: f64,
-    /// Estimated time to first token beyond that at the best server, a mean.
+    /// Estimated time to first token minus that at the best server, as a mean.
     pub regret_ms: f64,
     /// Share of requests by server.
     pub shares: Vec<f64>,

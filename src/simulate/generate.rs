@@ -1,4 +1,4 @@
-//! Made-up loads, each for one question.
+//! Generated loads, each of which answers one question.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +7,17 @@ use fastrand::Rng;
 
 use super::workload::{Condition, Event, Request, Start, Workload, mix};
 
-/// A made-up load, with what it asks.
+/// A generated load, with the question that it answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Generator {
     /// Name on the command line.
     pub name: &'static str,
-    /// What it consists of.
+    /// Description of the load.
     pub about: &'static str,
     make: fn(&mut Making),
 }
 
-/// All made-up loads.
+/// All generated loads.
 pub const GENERATORS: [Generator; 7] = [
     Generator {
         name: "chat",
@@ -57,7 +57,7 @@ pub const GENERATORS: [Generator; 7] = [
 ];
 
 impl Generator {
-    /// The one of this name.
+    /// The load of this name.
     pub fn named(name: &str) -> Option<Self> {
         GENERATORS.into_iter().find(|generator| generator.name == name)
     }
@@ -99,7 +99,7 @@ impl Making {
         Duration::from_secs_f64(-(1.0 - self.random.f64()).ln() * mean)
     }
 
-    /// A number below `count`, where number k comes in proportion to 1 / (k + 1).
+    /// A random number below `count`. Number k has a probability in proportion to 1 / (k + 1).
     fn zipf(&mut self, count: usize) -> usize {
         let all: f64 = (1..=count).map(|rank| 1.0 / rank as f64).sum();
         let mut left = self.random.f64() * all;
@@ -111,7 +111,7 @@ impl Making {
             .map_or(0, |rank| rank - 1)
     }
 
-    /// A length around `median`, long ones included.
+    /// A random length with the median `median` and a long tail.
     fn length(&mut self, median: f64) -> u32 {
         // The sum of twelve uniform numbers is nearly normal.
         let normal = (0..12).map(|_| self.random.f64()).sum::<f64>() - 6.0;

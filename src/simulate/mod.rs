@@ -1,14 +1,14 @@
 //! `pointsman simulate`: the program's own decisions in virtual time, over request traces.
 //!
-//! The parser, producers, filters, scorers, pickers, flow control and the ledger of load are the very objects that
-//! `serve` builds from an `EndpointPickerConfig`. Simulated are the servers, the clients and the clock; readings of the
-//! servers are as old as the data layer's schedule makes them.
+//! The parser, producers, filters, scorers, pickers, flow control and the ledger of load are the objects that `serve`
+//! builds from an `EndpointPickerConfig`. Only the servers, the clients and the clock are simulated. The readings of
+//! the servers are as old as the data layer's schedule makes them.
 //!
-//! - `workload`: requests, and what befalls servers; `traces` and `generate` make them
+//! - `workload`: the requests, and the faults of servers; `traces` and `generate` make them
 //! - `body`: requests and responses as bytes
-//! - `picker`: one replica of the picker; `server`: one simulated server; `queue`: what is planned
-//! - `world`: the loop; `record`: what it notes
-//! - `figures`: what a run comes to; `compare`: choosers over several seeds
+//! - `picker`: one replica of the picker; `server`: one simulated server; `queue`: the planned events
+//! - `world`: the loop; `record`: its records
+//! - `figures`: the results of a run; `compare`: configurations over several seeds
 //! - `experiment`: all runs; `report`, `plot`, `html`: how they are shown
 
 mod body;

@@ -17,11 +17,11 @@ use crate::flow::Controller;
 use crate::pool::{EndpointId, EndpointSpec, LoraReading, Pool, Reading};
 use crate::telemetry::Span;
 
-/// What `serve` makes of a configuration, without its ports.
+/// The parts that `serve` builds from a configuration, without the ports.
 pub struct Brain {
     /// Decides.
     pub director: Arc<Director>,
-    /// Holds requests, where the configuration says so.
+    /// Flow control, if the configuration enables it.
     pub controller: Option<Arc<Controller>>,
     /// The endpoints.
     pub pool: Arc<Pool>,
@@ -113,7 +113,7 @@ impl Replica {
         self.notify();
     }
 
-    /// A request came.
+    /// Handles a request that came.
     pub(super) fn arrive(&mut self, request: usize, ask: Ask, now: Instant) -> Option<Verdict> {
         let director = Arc::clone(&self.brain.director);
         let deciding: Deciding = Box::pin(async move { director.handle(ask, now, &mut Span::off()).await });
@@ -137,8 +137,8 @@ impl Replica {
         }
     }
 
-    /// Requests of which something was decided since the last call: the verdict, or `None` for a running one that is to
-    /// be stopped.
+    /// Decisions since the last call. Each is a verdict on a waiting request, or `None` for a running request that has
+    /// to stop.
     pub(super) fn decided(&mut self) -> Vec<(usize, Option<Verdict>)> {
         let mut decided = Vec::new();
         loop {
@@ -156,7 +156,7 @@ impl Replica {
         }
     }
 
-    /// Asks whether a running request is to be stopped, and to be woken if it is later.
+    /// Asks whether a running request has to stop, and registers a wake-up in case it has to later.
     pub(super) fn is_revoked(&mut self, request: usize) -> bool {
         let waker = self.waker(request);
         let Some(exchange) = self.running.get_mut(&request) else { return false };
@@ -172,13 +172,13 @@ impl Replica {
         self.running.get_mut(&request)
     }
 
-    /// The request is over.
+    /// Notes that the request is over.
     pub(super) fn end(&mut self, request: usize) {
         self.held.remove(&request);
         self.running.remove(&request);
     }
 
-    /// When it will next ask a server for its metrics.
+    /// Time of the next request for a server's metrics.
     pub(super) fn next_scrape(&self) -> Option<Instant> {
         self.schedule.next_due()
     }
@@ -188,7 +188,7 @@ impl Replica {
         self.schedule.take_due(now).map(|key| key as usize)
     }
 
-    /// Asks a server; nothing answers if `glance` is missing.
+    /// Asks a server for its metrics. Without a `glance` the server does not answer.
     pub(super) fn scrape(&mut self, server: usize, answer: Option<Answer<'_>>, now: Instant) -> Option<Page> {
         let endpoint = self.endpoint(server)?;
         let Some(answer) = answer else {
@@ -201,7 +201,7 @@ impl Replica {
         Some(Page { replica: self.number, server, reading: answer.reading(), dispatched_before })
     }
 
-    /// A page has come.
+    /// Handles a page that has come.
     pub(super) fn read(&mut self, page: Page, now: Instant) {
         if let Some(endpoint) = self.endpoint(page.server) {
             endpoint.load().note_answer();
@@ -227,7 +227,7 @@ impl Replica {
         }
     }
 
-    /// When flow control's timer looks next.
+    /// Time at which flow control's timer checks the queues next.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.brain.controller.as_ref().and_then(|controller| controller.next_look())
     }
@@ -239,7 +239,7 @@ impl Replica {
     }
 }
 
-/// What a server would say on its metrics page.
+/// The figures that a server would show on its metrics page.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Answer<'s> {
     pub(super) glance: &'s Glance,

@@ -1,10 +1,10 @@
-//! What happens when.
+//! The planned events, in the order of their time.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// Things by the time at which they happen; of those at one time, the one that was added first.
+/// A queue of events by time. Of several events at one time, the one that was added first comes first.
 #[derive(Debug)]
 pub(super) struct Queue<T> {
     heap: BinaryHeap<Reverse<Entry<T>>>,

@@ -1,8 +1,8 @@
-//! What is noted while the simulation runs.
+//! Records of a simulation.
 
 use std::time::Duration;
 
-/// How a request fared.
+/// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Fate {
     /// It was never sent, or had not ended when the simulation did.
@@ -31,9 +31,9 @@ pub(super) struct Record {
     pub(super) tokens: u32,
     /// Prompt tokens that the server's cache had.
     pub(super) cached: u32,
-    /// Estimated time to first token at its server beyond that at the best one, judged when it was sent there.
+    /// Estimated time to first token at its server minus that at the best server, when the request was sent.
     pub(super) regret: Duration,
-    /// How it fared.
+    /// How the request ended.
     pub(super) fate: Fate,
 }
 
@@ -106,7 +106,7 @@ pub(super) struct Sample {
     pub(super) cache: (u64, u64),
 }
 
-/// Everything that was noted.
+/// All records of a run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
     /// By place in the workload.

@@ -1,4 +1,4 @@
-//! What came out, as a document and as a table.
+//! The results of an experiment, as a document and as a table.
 
 use std::fmt::Write as _;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use super::compare::{Compared, Ratio};
 
-/// Everything that came out.
+/// All results of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
     /// Version of the program.
@@ -21,7 +21,7 @@ pub struct Report {
     pub seeds: Vec<u64>,
     /// Goodput counts answers whose first token came within this time.
     pub slo_ttft_ms: f64,
-    /// And whose mean time between tokens is at most this.
+    /// Goodput counts answers whose mean time between tokens is at most this.
     pub slo_tbt_ms: f64,
     /// One for each combination of rate, replicas and interval.
     pub scenarios: Vec<Scenario>,

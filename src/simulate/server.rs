@@ -1,4 +1,4 @@
-//! A simulated server, who runs there, and what befalls it.
+//! A simulated server, its requests and its faults.
 
 use std::time::Duration;
 
@@ -8,11 +8,11 @@ use pointsman_sim::{EngineProfile, Glance, VirtualEvent, VirtualRequest, Virtual
 use super::picker::Answer;
 use super::workload::{mix, unique_blocks};
 
-/// Tokens of a stranger's prompt, and of the answer.
+/// Tokens of the prompt and of the answer of other clients' requests.
 const STRANGERS_PROMPT: u32 = 600;
 const STRANGERS_ANSWER: u32 = 400;
 
-/// Who asked.
+/// The sender of a request: the workload, or another client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Owner {
     Request(usize),
@@ -63,7 +63,7 @@ impl Server {
         self.engine.next_event()
     }
 
-    /// Requests that wait or run, those of strangers included.
+    /// Requests that wait or run, including those of other clients.
     pub(super) fn load(&self) -> usize {
         self.engine.load()
     }
@@ -138,7 +138,7 @@ impl Server {
         self.events = events;
     }
 
-    /// It is gone. Returns the requests that failed by that, in their order.
+    /// Takes the server down. Returns the requests that fail with it, in their order.
     pub(super) fn fall(&mut self) -> Vec<usize> {
         self.down = true;
         let mut failed: Vec<usize> = self
@@ -154,7 +154,7 @@ impl Server {
         failed
     }
 
-    /// It is back with an empty cache.
+    /// Brings the server back, with an empty cache.
     pub(super) fn rise(&mut self, now: Duration) {
         self.down = false;
         self.engine.set_speed(self.speed);

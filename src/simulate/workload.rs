@@ -1,4 +1,4 @@
-//! What is asked of the servers, and what befalls these meanwhile.
+//! The requests of a simulation, and the faults of its servers.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,13 +10,13 @@ pub struct Workload {
     pub name: String,
     /// Tokens in a block of [`Request::blocks`], at least one.
     pub block_tokens: u32,
-    /// In order of their start; a request that follows another stands after it.
+    /// The requests in the order of their start. A request that follows another one comes after it.
     pub requests: Vec<Request>,
     /// Named priorities.
     pub objectives: Vec<(String, i32)>,
     /// LoRA adapters that fit one batch of a server; `None` without adapters.
     pub max_adapters: Option<usize>,
-    /// What befalls servers.
+    /// Faults of servers.
     pub conditions: Vec<Condition>,
 }
 
@@ -48,31 +48,31 @@ pub enum Start {
     After(usize, Duration),
 }
 
-/// Something that befalls a server at a time.
+/// A change of a server at a time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
     /// The time.
     pub at: Duration,
     /// Number of the server, from 0.
     pub server: usize,
-    /// What happens.
+    /// The change.
     pub what: Event,
 }
 
-/// What befalls a server.
+/// A change of a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
-    /// It is gone: its requests fail, nothing answers.
+    /// The server goes down. Its requests fail, and it does not answer.
     Down,
-    /// It is back with an empty cache.
+    /// The server comes back with an empty cache.
     Up,
-    /// It leaves the pool; what runs there goes on.
+    /// The server leaves the pool. Its running requests go on.
     Leaves,
-    /// It comes into the pool.
+    /// The server joins the pool.
     Joins,
-    /// From now on it works at this multiple of its speed.
+    /// The server works at this multiple of its speed from now on.
     Speed(f64),
-    /// Strangers keep this many requests there from now on.
+    /// Other clients keep this many requests running there from now on.
     Strangers(u32),
 }
 

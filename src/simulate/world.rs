@@ -1,7 +1,7 @@
-//! The loop: one thing after the other, in virtual time.
+//! The loop, which plays one event after the other in virtual time.
 //!
-//! Things that happen at one time come in this order: tokens, what was planned (requests, readings, conditions), scrapes,
-//! the timers of flow control. So a run depends on its inputs and its seed alone.
+//! Events at the same time come in this order: tokens, planned events (requests, readings, changes of servers),
+//! scrapes, the timers of flow control. A run therefore depends only on its inputs and its seed.
 
 use std::time::{Duration, Instant};
 
@@ -27,28 +27,28 @@ const SAMPLE: Duration = Duration::from_secs(1);
 pub(super) struct Setting {
     /// Servers.
     pub(super) servers: usize,
-    /// What they are like.
+    /// Profile of the servers' engine.
     pub(super) profile: &'static EngineProfile,
     /// Replicas of the picker; each gets the next request in turn.
     pub(super) replicas: usize,
     /// Time between two readings of a server's metrics.
     pub(super) interval: Duration,
-    /// Time from asking for a page until it is read.
+    /// Time from the request for a page until it is read.
     pub(super) latency: Duration,
-    /// Longest time by which that is longer, at random.
+    /// Largest random addition to that time.
     pub(super) jitter: Duration,
     /// Seed of all random choices.
     pub(super) seed: u64,
-    /// What befalls servers, beside what the workload says.
+    /// Faults of servers, in addition to those of the workload.
     pub(super) conditions: Vec<Condition>,
 }
 
-/// Who chooses servers.
+/// The chooser of servers.
 #[derive(Debug)]
 pub(super) enum Chooser {
     /// Replicas of the picker.
     Pickers(Vec<Brain>),
-    /// Each server in turn, whatever its state.
+    /// Turns: each server comes in turn, in any state.
     RoundRobin,
 }
 
@@ -215,7 +215,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// What happens next.
+    /// The next event.
     fn next(&self) -> Option<(Duration, Next)> {
         let mut best: Option<(Duration, Next)> = None;
         let mut offer = |at: Option<Duration>, what: Next| {
@@ -280,7 +280,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// What was decided of requests that waited, or that are to be stopped.
+    /// Handles the decisions on requests that waited, or that have to stop.
     fn settle(&mut self) {
         for replica in 0..self.replicas.len() {
             for (number, verdict) in self.replicas[replica].decided() {

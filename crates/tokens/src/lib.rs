@@ -2,7 +2,7 @@
 //!
 //! A [`Model`] is loaded from a folder with the files that the server itself reads. Given the path and the body of a
 //! request it makes the token ids that the server will make, or says why it cannot ([`Unsupported`]). It never
-//! guesses: whoever asks falls back to something approximate. Nothing here waits or starts threads.
+//! guesses. The caller then falls back to an estimate. Nothing here waits or starts threads.
 
 mod chat;
 mod encoder;

@@ -1,8 +1,8 @@
-//! What is known of the server whose tokens are to be matched.
+//! The profile of the server whose tokens have to be matched.
 
 use crate::json::{Json, Map};
 
-/// What the server that is to be matched was started with.
+/// The start settings of the server whose tokens have to be matched.
 #[derive(Clone, Debug)]
 pub struct ServerProfile {
     /// The second number of vLLM's version: 32 for 0.32. From 29 on the rules are known.

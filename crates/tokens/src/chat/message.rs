@@ -9,7 +9,7 @@ use crate::profile::ServerProfile;
 use crate::template::{ContentFormat, Dict, from_json};
 use crate::unsupported::Unsupported;
 
-/// What a message says.
+/// The content of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
     /// A text.
@@ -18,7 +18,7 @@ pub(super) enum Content {
     Parts(Vec<Arc<str>>),
 }
 
-/// Where messages come from.
+/// The source of messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
     /// A client.
@@ -106,7 +106,7 @@ impl Message {
         Ok(message)
     }
 
-    /// What templates get.
+    /// The value that templates get.
     pub(super) fn value(&self) -> Value {
         let mut dict = Dict::default();
         dict.set("role", Value::from(Arc::clone(&self.role)));
@@ -248,7 +248,7 @@ fn object<const N: usize>(entries: [(&str, Json); N]) -> Json {
     Json::Map(entries.into_iter().map(|(key, value)| (Arc::from(key), value)).collect())
 }
 
-/// Arguments of a call. What is no object counts as an empty one.
+/// Arguments of a call. A value that is not an object counts as an empty object.
 fn parsed(arguments: &str) -> Result<Json, Unsupported> {
     match Json::parse(arguments.as_bytes()) {
         Ok(Json::Map(map)) => Ok(Json::Map(map)),

@@ -11,7 +11,7 @@ use crate::request::flag;
 use crate::template::{Dict, from_json};
 use crate::unsupported::Unsupported;
 
-/// Variables by name. What is set first counts least, except for defaults.
+/// Variables by name. A later value overrides an earlier one, except for defaults.
 pub(super) struct Variables(IndexMap<Arc<str>, Value>);
 
 /// Keys of `chat_template_kwargs` that are parameters of the server's functions, and not variables.
@@ -88,7 +88,7 @@ impl Variables {
         self.0.entry(Arc::from(name)).or_insert(value);
     }
 
-    /// What the template gets.
+    /// The variables that the template gets.
     pub(super) fn into_context(self) -> Dict {
         Dict::new(self.0)
     }

@@ -1,4 +1,4 @@
-//! Where a text may be cut so that the parts have the ids of the whole.
+//! Finds the places where a text may be cut so that the ids of the parts are the ids of the whole.
 //!
 //! Added tokens that are not normalized are found in the raw text, before anything else is done. What stands left and
 //! right of one is encoded on its own; a part that begins with the token is therefore encoded as in the whole text.

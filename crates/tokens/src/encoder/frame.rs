@@ -1,6 +1,6 @@
 //! Special tokens around a text.
 
-/// What is added around a text.
+/// The tokens that are added around a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Frame {
     pub(crate) before: Vec<u32>,

@@ -18,7 +18,7 @@ use frame::Frame;
 /// Why a text was not encoded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum EncodeError {
-    /// Nobody wants the result any more.
+    /// The caller no longer needs the result.
     #[error("stopped")]
     Stopped,
     /// The tokenizer does not take the text.
@@ -26,7 +26,7 @@ pub enum EncodeError {
     Failed(String),
 }
 
-/// Says when work is to end that nobody waits for any more.
+/// Tells the work to end when nobody waits for its result.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop<'a>(Option<&'a AtomicBool>);
 

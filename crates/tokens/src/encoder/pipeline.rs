@@ -1,4 +1,5 @@
-//! What the server makes of a `tokenizer.json`: added tokens, classes that build a pipeline of their own, BOS and EOS.
+//! Changes that the server makes to a `tokenizer.json`: added tokens, classes with a pipeline of their own, BOS and
+//! EOS.
 
 use serde_json::{Map, Value, json};
 
@@ -76,7 +77,7 @@ fn known(document: &Value, token: &str) -> Result<u32, Flaw> {
     })
 }
 
-/// Adds the tokens that stand in the configuration alone.
+/// Adds the tokens that only the configuration contains.
 fn add_tokens(document: &mut Value, config: &TokenizerConfig) -> Result<(), Flaw> {
     let mut missing = Vec::new();
     let added = document.get("added_tokens").and_then(Value::as_array).cloned().unwrap_or_default();

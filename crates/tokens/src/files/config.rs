@@ -1,4 +1,4 @@
-//! `tokenizer_config.json`, with what older files beside it add.
+//! `tokenizer_config.json`, together with the older files that add to it.
 
 use std::sync::Arc;
 
@@ -11,7 +11,7 @@ const FILE: &str = "tokenizer_config.json";
 pub(crate) const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
-/// What the server takes from `tokenizer_config.json`.
+/// The settings that the server reads from `tokenizer_config.json`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TokenizerConfig {
     /// Class of the tokenizer.

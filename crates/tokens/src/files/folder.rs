@@ -10,7 +10,7 @@ use crate::json::{Json, Map};
 /// Largest file apart from the tokenizer, in bytes.
 const SMALL_FILE: u64 = 4 << 20;
 
-/// What a folder holds.
+/// The files of a model's folder.
 pub(crate) struct ModelFiles {
     /// `tokenizer.json`
     pub(crate) tokenizer: String,

@@ -1,4 +1,4 @@
-//! What a template expects the content of a message to be, by the server's rules on its syntax tree.
+//! Detects the form of a message's content that a template expects, by the server's rules on the syntax tree.
 
 use std::collections::HashMap;
 use std::collections::HashSet;
@@ -9,7 +9,7 @@ use minijinja::syntax::SyntaxConfig;
 
 use super::generation;
 
-/// What the content of a message is.
+/// The form of a message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ContentFormat {
     /// A text.

@@ -1,4 +1,4 @@
-//! `{% generation %}` marks what a model has written, for training. For a prompt it is a block without effect.
+//! `{% generation %}` marks the text of a model, for training. In a prompt this block has no effect.
 
 use std::borrow::Cow;
 

@@ -1,4 +1,4 @@
-//! What `{{ value }}` prints: Python's `str`.
+//! The output of `{{ value }}`, which is that of Python's `str`.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Output, State, Value};
