@@ -170,9 +170,10 @@ impl Default for TurnPriority {
     }
 }
 
-/// Parameters of [`Fairness::ProgramAware`]. A flow's score is `weight_service * (1 - norm(service)) + weight_head_wait
-/// * norm(head wait)`, with both normalised to 0..=1 over the flows that wait (0.5 if all are equal); the highest is
-/// served. Service is prompt tokens plus twice the completion tokens, and halves every `half_life`.
+/// Parameters of [`Fairness::ProgramAware`]. The flow with the highest score is served. A flow's score is
+/// `weight_service * (1 - norm(service)) + weight_head_wait * norm(head wait)`. `norm` maps the values of all waiting
+/// flows to 0..=1, and gives 0.5 if all are equal. Service is prompt tokens plus twice the completion tokens, and halves
+/// every `half_life`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProgramAware {
     /// Weight of little service; finite and at least 0.
