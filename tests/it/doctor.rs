@@ -221,6 +221,10 @@ async fn deprecated_flags_and_fields_in_use_are_found_with_the_new_ones() {
     let picker =
         Pointsman::start(&text, &["--poolNamespace", "n", "--cache-info-metric", "vllm:cache_config_info"])
             .await;
+    holds("the server was read", async || {
+        picker.metric("pointsman_scrape_state", &[("state", "fresh")]).await == Some(1.0)
+    })
+    .await;
     let (found, code) = at(&picker).await;
     assert_eq!(code, 1, "{found:#}");
     let told = found["findings"].to_string();
