@@ -49,7 +49,7 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
 
 .PHONY: setup
-setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute ## Fetch or build what the tests need: Envoy, Prometheus, an API server, Helm, kustomize, the crates
+setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute chromium ## Fetch or build what the tests need: Envoy, Prometheus, Chromium, an API server, Helm, kustomize, the crates
 	$(CARGO) fetch --locked
 
 # Nothing is fetched when the stamp is there. The link is relative, so the folder may be moved.
@@ -94,6 +94,16 @@ $(KUSTOMIZE_STAMP):
 iproute:
 	@command -v ip > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y iproute2 > /dev/null; } \
 	    || { echo "no ip: the tests need the package iproute2" >&2; exit 1; }
+
+# The page is tested in a real browser. Where none can be installed, its tests say so and pass.
+.PHONY: chromium
+chromium:
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y --no-install-recommends chromium > /dev/null; } \
+	    || echo "no chromium: the page is NOT tested in a browser (apt-get install chromium)"
+
+.PHONY: screenshots
+screenshots: $(ENVOY_STAMP) chromium ## Make pictures of the page in target/screenshots, in light and dark, with 4 and with 1,000 endpoints
+	SCREENSHOTS=$(abspath target/screenshots) $(CARGO) test --locked --test it -- --nocapture browser::pictures
 
 .PHONY: build
 build: ## Build the release binary
@@ -155,7 +165,7 @@ deny: ## Check licences, advisories and sources of the dependencies (needs cargo
 	fi
 
 .PHONY: test
-test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
+test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute chromium deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
 	$(CARGO) test --locked --workspace --no-run --quiet
 	$(CARGO) test --locked --workspace
 

@@ -13,72 +13,36 @@ use axum::routing::{get, post};
 use serde_json::{Value, json};
 use tracing::info;
 
-use super::access::{Access, guard};
-use super::capturing::{CaptureSwitch, SwitchError};
-use super::debug::{PluginState, plugin_states, pool_state};
-use super::dry_runs::{DECIDE, DryRunner, PATIENCE};
-use super::reloading::Reloading;
-use crate::decisions::{self, Decisions};
-use crate::metrics::{Format, Metrics};
-use crate::pool::Pool;
-use crate::telemetry::{LogHandle, LogLevel, rfc3339};
+use super::access::guard;
+use super::capturing::SwitchError;
+use super::debug::{plugin_states, pool_state};
+use super::dry_runs::{DECIDE, PATIENCE};
+use super::page::{self, Feed, own_host, same_origin};
+use super::state::AdminState;
+use super::words::with_words;
+use crate::decisions;
+use crate::metrics::Format;
+use crate::telemetry::{LogLevel, rfc3339};
 use crate::transport::ClientAddress;
 
-/// The sources of the pages.
-#[derive(Clone)]
-pub struct AdminState {
-    /// Exported series.
-    pub metrics: Metrics,
-    /// The pool.
-    pub pool: Arc<Pool>,
-    /// State of the plugin instances, asked for at each request.
-    pub plugins: Arc<dyn Fn() -> Vec<PluginState> + Send + Sync>,
-    /// How this replica stands to its peers, asked for at each request; `None` without peers.
-    pub peers: Option<Arc<dyn Fn() -> Value + Send + Sync>>,
-    /// Records of decisions; `None` if none are kept.
-    pub decisions: Option<Decisions>,
-    /// What plugins know of the engines' caches: an object by the name of the instance, asked for at each request.
-    pub prefix: Arc<dyn Fn() -> Value + Send + Sync>,
-    /// Decides requests for nobody; `None` where nothing decides.
-    pub dry_runs: Option<DryRunner>,
-    /// The running configuration; `None` where none can be shown.
-    pub reloading: Option<Reloading>,
-    /// The capture of decisions; `None` where there is no folder for it.
-    pub capturing: Option<CaptureSwitch>,
-    /// The level of logs; without it the level can't be read or changed.
-    pub log: Option<LogHandle>,
-    /// Decides who may see the pages; `None` lets everyone see them. `/healthz` says nothing and is open to all.
-    pub access: Option<Arc<dyn Access>>,
-    /// The addresses from which the log level may be changed.
-    pub log_level_from: LogLevelFrom,
-}
-
-/// From where the level of logs may be changed, by whoever the door lets in.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum LogLevelFrom {
-    /// From the machine, or the pod, that this runs on: nobody else has to say who they are.
-    #[default]
-    Loopback,
-    /// From anywhere.
-    Anywhere,
-}
-
-impl LogLevelFrom {
-    fn admits(self, client: Option<ClientAddress>) -> bool {
-        let is_loopback = |ClientAddress(address)| address.ip().to_canonical().is_loopback();
-        self == Self::Anywhere || client.is_some_and(is_loopback)
-    }
-}
-
-impl std::fmt::Debug for AdminState {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("AdminState").field("pool", &self.pool.name()).finish_non_exhaustive()
-    }
-}
-
-pub(super) fn router(state: AdminState) -> Router {
+/// All pages, behind their door.
+pub(super) fn router(state: AdminState, feed: Feed) -> Router {
     let access = state.access.clone();
-    let pages = Router::new()
+    let pages = pages(state, feed);
+    let pages = match access {
+        Some(access) => pages.layer(middleware::from_fn_with_state(access, guard)),
+        None => pages,
+    };
+    pages.route("/healthz", get(async || "ok"))
+}
+
+/// All pages for people on this machine, who need no further right. No foreign name leads here.
+pub(super) fn router_for_people(state: AdminState, feed: Feed) -> Router {
+    pages(state, feed).layer(middleware::from_fn(own_host))
+}
+
+fn pages(state: AdminState, feed: Feed) -> Router {
+    Router::new()
         .route("/metrics", get(metrics))
         .route("/debug/plugins/state", get(plugins))
         .route("/debug/pool", get(pool))
@@ -91,12 +55,10 @@ pub(super) fn router(state: AdminState) -> Router {
         .route("/-/reload", post(reload))
         .route("/debug/capture", get(capture).put(switch_capture))
         .route("/debug/log-level", get(log_level).put(set_log_level))
-        .with_state(state);
-    let pages = match access {
-        Some(access) => pages.layer(middleware::from_fn_with_state(access, guard)),
-        None => pages,
-    };
-    pages.route("/healthz", get(async || "ok"))
+        .merge(page::routes())
+        .with_state(state)
+        .layer(Extension(feed))
+        .layer(middleware::from_fn(same_origin))
 }
 
 async fn metrics(State(state): State<AdminState>, headers: HeaderMap) -> impl IntoResponse {
@@ -139,12 +101,16 @@ async fn list_decisions(
 }
 
 /// The newest record of a request; with `@`, the record of this number.
-async fn one_decision(State(state): State<AdminState>, Path(id): Path<String>) -> Response {
+async fn one_decision(
+    State(state): State<AdminState>,
+    Path(id): Path<String>,
+    Query(parameters): Query<Vec<(String, String)>>,
+) -> Response {
     let Some(records) = &state.decisions else { return no_records() };
     let number = id.strip_prefix('@').and_then(|number| number.parse().ok());
     let found = number.and_then(|number| records.numbered(number)).or_else(|| records.find(&id));
     match found {
-        Some(view) => Json(view).into_response(),
+        Some(view) => with_words(serde_json::to_value(view).unwrap_or_default(), &parameters),
         None => (StatusCode::NOT_FOUND, "no record of a request with this id is kept\n").into_response(),
     }
 }
@@ -153,10 +119,14 @@ async fn prefix(State(state): State<AdminState>) -> Json<Value> {
     Json(json!({ "timestamp": rfc3339(SystemTime::now()), "plugins": (state.prefix)() }))
 }
 
-async fn decide(State(state): State<AdminState>, body: Bytes) -> Response {
+async fn decide(
+    State(state): State<AdminState>,
+    Query(parameters): Query<Vec<(String, String)>>,
+    body: Bytes,
+) -> Response {
     let Some(run) = &state.dry_runs else { return StatusCode::NOT_FOUND.into_response() };
     match tokio::time::timeout(PATIENCE, run(body)).await {
-        Ok(Ok(answer)) => Json(answer).into_response(),
+        Ok(Ok(answer)) => with_words(answer, &parameters),
         Ok(Err(problem)) => (StatusCode::BAD_REQUEST, format!("{problem}\n")).into_response(),
         Err(_) => (StatusCode::SERVICE_UNAVAILABLE, "the decision took longer than 1 s\n").into_response(),
     }
@@ -272,6 +242,7 @@ fn read_level(body: &[u8]) -> Result<LogLevel, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::admin::LogLevelFrom;
 
     #[test]
     fn the_level_is_changed_from_loopback_alone_unless_anybody_may() {

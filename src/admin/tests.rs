@@ -56,6 +56,7 @@ fn state() -> AdminState {
         log: Some(log),
         access: None,
         log_level_from: LogLevelFrom::Loopback,
+        page: PageSources { queues: None, staleness: None },
     }
 }
 
@@ -65,7 +66,7 @@ async fn start(tls: Option<Arc<ServerConfig>>, state: AdminState) -> Server {
     let (stop, stopped) = oneshot::channel();
     let port = Port::new("metrics", tcp, FEW_CLIENTS, Keepalive::default(), &state.metrics);
     let port = port.with_tls(tls.map(Tls::from));
-    let task = tokio::spawn(serve(port, state, async move {
+    let task = tokio::spawn(serve(port, state, Feed::default(), async move {
         let _ = stopped.await;
     }));
     Server { address, stop, task }

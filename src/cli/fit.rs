@@ -13,6 +13,7 @@ pub(super) fn collisions(flags: &ServeFlags) -> Vec<String> {
         ("--grpc-health-port", Some(flags.grpc_health_port)),
         ("--metrics-port", Some(flags.metrics_port)),
         ("--keda-scaler-port", flags.keda_scaler_port),
+        ("--page-port", flags.page_port),
         ("--peer-port", peer_flags::is_wanted(flags).then_some(flags.peer_port)),
     ];
     let given: Vec<(&str, u16)> =

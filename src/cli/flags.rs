@@ -309,6 +309,11 @@ pub struct ServeFlags {
     /// File with the authorities of client certificates for the metrics port. Needs --metrics-cert-dir.
     #[arg(long, default_value = "", help_heading = "Metrics port")]
     pub metrics_client_ca_file: String,
+    /// Port of 127.0.0.1 with the page for people and all debug pages. Whoever reaches it may see them. In a cluster that
+    /// is whoever may forward a port to the pod. Without it, the page is on the metrics port only. With 0 the system
+    /// chooses a port.
+    #[arg(long, help_heading = "Metrics port")]
+    pub page_port: Option<u16>,
     /// Allow any address to change the log level and to reload the configuration. Without this flag, only loopback
     /// addresses may if the metrics port asks for no token.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Metrics port")]

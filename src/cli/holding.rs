@@ -5,9 +5,12 @@ use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
 
+use crate::admin::{BandRow, FlowRow, Queues};
 use crate::flow::detector::Detector;
 use crate::flow::usage_limit::Ceilings;
-use crate::flow::{Controller, Fill, FlowSettings, Load, Observer, Unplaced, saturation};
+use crate::flow::{
+    BandUsage, Controller, Fill, FlowSettings, FlowWait, Load, Observer, Unplaced, saturation,
+};
 use crate::metrics::{FlowMetrics, Metrics};
 use crate::pool::Pool;
 
@@ -15,6 +18,8 @@ use crate::pool::Pool;
 const REFRESH: Duration = Duration::from_secs(1);
 /// A flow in which nothing has waited for this long has no series any more.
 const FLOW_IDLE: Duration = Duration::from_mins(5);
+/// Flows that the page for people shows.
+const FLOWS_SHOWN: usize = 20;
 
 /// Flow control of one pool.
 #[derive(Clone)]
@@ -57,6 +62,23 @@ impl Holding {
             self.metrics.add_band(*priority);
         }
         self.controller.provision(&levels);
+    }
+
+    /// What the page for people shows of what waits.
+    pub(super) fn shown(&self) -> Arc<dyn Fn() -> Queues + Send + Sync> {
+        let controller = Arc::clone(&self.controller);
+        let band = |band: BandUsage| BandRow {
+            priority: band.priority,
+            requests: band.queued.requests,
+            bytes: band.queued.bytes,
+            max_requests: band.max_requests,
+            max_bytes: band.max_bytes,
+        };
+        let flow = |flow: FlowWait| FlowRow { priority: flow.priority, id: flow.id, oldest: flow.oldest };
+        Arc::new(move || Queues {
+            bands: controller.bands().into_iter().map(band).collect(),
+            flows: controller.longest_waits(FLOWS_SHOWN).into_iter().map(flow).collect(),
+        })
     }
 
     /// Runs the timer, wakes the queues when the pool changes, and keeps gauges up to date; until told to stop.

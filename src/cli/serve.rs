@@ -33,7 +33,9 @@ use super::scraping::Scraping;
 use super::settings::Settings;
 use super::sockets::Sockets;
 use super::thread::Thread;
-use crate::admin::{self, Access, AdminState, HealthRpc, HealthService, HealthState, LogLevelFrom};
+use crate::admin::{
+    self, Access, AdminState, Feed, HealthRpc, HealthService, HealthState, LogLevelFrom, PageSources,
+};
 use crate::config::Plan;
 use crate::director::Beside;
 use crate::discovery::{FileDiscovery, ReloadOutcome, Scope};
@@ -215,9 +217,7 @@ impl Services {
             }
         };
         let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
-        if let Some(holding) = &holding {
-            holding.provision();
-        }
+        holding.iter().for_each(Holding::provision);
         let scraped = plan.metrics_source.is_some().then_some(settings.scraping.staleness);
         let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
         let way = (sockets.peers, finder.connection());
@@ -231,11 +231,12 @@ impl Services {
         let health = health_service(&live, &pool, (&ready, &draining), leadership, warm);
         let health = HealthRpc::new(health.of_replica(identity.as_deref()));
         let known = settings.metrics_client_ca.is_some() || access.is_some();
+        let anywhere = known || settings.remote_log_level;
         let extproc = settings.streams.service(&metrics);
         let deciding = deciding(settings, &metrics, &pool, holding.as_ref(), &extproc);
-        let pages = pages(&deciding, &live, peering.as_ref(), log, settings.remote_log_level || known);
-        let demanded = Arc::clone(&demand);
-        let following = Following { scraping, beside, demand: demanded, live, peers: peering.is_some() };
+        let pages = pages(&deciding, &live, peering.as_ref(), (log, scraped), anywhere);
+        let (demanded, peers) = (Arc::clone(&demand), peering.is_some());
+        let following = Following { scraping, beside, demand: demanded, live, peers };
         let reloader = configured.start(deciding, following);
         let director = reloader.director();
         let pages = reloadable(pages, &reloader);
@@ -247,7 +248,8 @@ impl Services {
         let running = background.run(stops.background.clone(), stops.resign.clone());
         let running = with_reloads(running, reloader, settings.watch_config, stops.background.clone());
         let background = Thread::start("background", Box::pin(running))?;
-        let admin = Thread::start("admin", admin(sockets.metrics, pages, access, stops.admin.clone()))?;
+        let ports = (sockets.metrics, sockets.page);
+        let admin = Thread::start("admin", admin(ports, pages, access, stops.admin.clone()))?;
         Ok(Running {
             scaler: Box::pin(autoscaling::serve(
                 sockets.scaler,
@@ -321,7 +323,7 @@ fn pages(
     deciding: &Deciding,
     live: &Arc<ArcSwap<Live>>,
     peering: Option<&Peering>,
-    log: LogHandle,
+    (log, staleness): (LogHandle, Option<Duration>),
     anywhere: bool,
 ) -> AdminState {
     let (plugins, caches) = (Arc::clone(live), Arc::clone(live));
@@ -339,6 +341,7 @@ fn pages(
         capturing: None,
         log: Some(log),
         access: None,
+        page: PageSources { queues: deciding.holding.as_ref().map(Holding::shown), staleness },
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
         log_level_from: if anywhere { LogLevelFrom::Anywhere } else { LogLevelFrom::Loopback },
     }
@@ -398,15 +401,25 @@ async fn first_endpoints(
 
 /// Serves the pages until `stop`.
 async fn admin(
-    port: Port,
+    (port, page): (Port, Option<Port>),
     pages: AdminState,
     access: Option<impl FnOnce() -> anyhow::Result<Arc<dyn Access>>>,
     stop: CancellationToken,
 ) {
-    match guarded(pages, access) {
-        Ok(state) => admin::serve(port, state, stop.cancelled_owned()).await,
-        Err(error) => tracing::error!(error = format!("{error:#}"), "no metrics port"),
-    }
+    let feed = Feed::default();
+    let people = async {
+        if let Some(page) = page {
+            let stop = stop.clone().cancelled_owned();
+            admin::serve_people(page, pages.clone(), feed.clone(), stop).await;
+        }
+    };
+    let callers = async {
+        match guarded(pages.clone(), access) {
+            Ok(state) => admin::serve(port, state, feed.clone(), stop.clone().cancelled_owned()).await,
+            Err(error) => tracing::error!(error = format!("{error:#}"), "no metrics port"),
+        }
+    };
+    tokio::join!(people, callers);
 }
 
 /// The pages behind their door, if they have one.

@@ -129,6 +129,8 @@ pub(super) struct PortNumbers {
     pub(super) metrics: u16,
     /// KEDA's external scaler; `None` for no such port.
     pub(super) keda_scaler: Option<u16>,
+    /// The page for people, on loopback; `None` for no such port.
+    pub(super) page: Option<u16>,
 }
 
 /// Reading metrics pages of model servers, and the figures that come of it.
@@ -194,12 +196,7 @@ impl Settings {
             watch_config: flags.watch_config_file,
             plugins: PluginSettings::new(flags, seed),
             bind: bind_addresses(flags.bind_address),
-            ports: PortNumbers {
-                grpc: flags.grpc_port,
-                health: flags.grpc_health_port,
-                metrics: flags.metrics_port,
-                keda_scaler: flags.keda_scaler_port,
-            },
+            ports: PortNumbers::new(flags),
             threads: flags.threads,
             pool_name: match (nonempty(&flags.pool_name), &pod_name) {
                 (Some(name), _) => name.to_owned(),
@@ -251,6 +248,18 @@ impl Settings {
             .or_else(|| kernel().map(|name| name.trim().to_owned()))
             .filter(|name| !name.is_empty())
             .unwrap_or_else(|| "pointsman".to_owned())
+    }
+}
+
+impl PortNumbers {
+    fn new(flags: &ServeFlags) -> Self {
+        Self {
+            grpc: flags.grpc_port,
+            health: flags.grpc_health_port,
+            metrics: flags.metrics_port,
+            keda_scaler: flags.keda_scaler_port,
+            page: flags.page_port,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The first stage of serving: every port is bound, with its TLS, before anything else begins. A port that is taken
 //! ends the start.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -19,6 +19,8 @@ pub(super) struct Sockets {
     pub(super) health: Port,
     /// Metrics and debug pages.
     pub(super) metrics: Port,
+    /// The page for people, if it has a port of its own.
+    pub(super) page: Option<Port>,
     /// KEDA's external scaler, if it has a port.
     pub(super) scaler: Option<Port>,
     /// Peers, if there are any.
@@ -38,6 +40,10 @@ impl Sockets {
         let grpc = listen(bind, ports.grpc, "--grpc-port").await?;
         let health = listen(bind, ports.health, "--grpc-health-port").await?;
         let pages_socket = listen(bind, ports.metrics, "--metrics-port").await?;
+        let page = match ports.page {
+            Some(number) => Some(listen(&[Ipv4Addr::LOCALHOST.into()], number, "--page-port").await?),
+            None => None,
+        };
         let scaler = match ports.keda_scaler {
             Some(number) => Some(listen(bind, number, "--keda-scaler-port").await?),
             None => None,
@@ -53,6 +59,7 @@ impl Sockets {
             grpc: port("grpc", grpc, settings.proxies).with_tls(tls),
             health: port("health", health, FEW_CLIENTS),
             metrics: port("metrics", pages_socket, FEW_CLIENTS).with_tls(pages),
+            page: page.map(|socket| port("page", socket, FEW_CLIENTS)),
             scaler: scaler.map(|socket| port("scaler", socket, FEW_CLIENTS)),
         })
     }
@@ -64,6 +71,9 @@ impl Sockets {
             ("health", self.health.address()?),
             ("metrics", self.metrics.address()?),
         ];
+        if let Some(page) = &self.page {
+            addresses.push(("page", page.address()?));
+        }
         if let Some(scaler) = &self.scaler {
             addresses.push(("keda-scaler", scaler.address()?));
         }

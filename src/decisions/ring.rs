@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::record::{Outcome, Record};
 use super::slow::SlowBar;
+use super::view::SummaryView;
 use crate::metrics::RecordMetrics;
 
 /// Time that the ring shall hold at least, by sampling.
@@ -79,6 +80,21 @@ impl Decisions {
     /// Number of records.
     pub fn count(&self) -> usize {
         self.0.lanes.lock().count()
+    }
+
+    /// What a list shows of the newest records, newest first.
+    pub fn newest(&self, count: usize) -> Vec<SummaryView> {
+        let mut found: Vec<Arc<Record>> = Vec::with_capacity(3 * count);
+        {
+            let lanes = self.0.lanes.lock();
+            for lane in [Lane::First, Lane::Pending, Lane::Sampled] {
+                let newest = lanes.lane(lane).held.iter().rev().take(count);
+                found.extend(newest.map(|held| Arc::clone(&held.record)));
+            }
+        }
+        found.sort_by_key(|record| std::cmp::Reverse(record.sequence));
+        found.truncate(count);
+        found.iter().map(|record| record.summary()).collect()
     }
 
     /// All records, newest first. The lock is held for a few hundred of them at a time.

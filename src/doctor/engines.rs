@@ -24,6 +24,8 @@ pub struct EngineFacts {
     pub known_block_size: u64,
     /// Number of its blocks as the picker read it; 0 if it did not.
     pub known_blocks: u64,
+    /// The picker has read a page of it.
+    pub read: bool,
     /// Its metrics page, asked whole; `None` if it did not answer from here.
     pub page: Option<Page>,
     /// Whether something listens on the port that requests go to.
@@ -184,7 +186,10 @@ fn caching(engines: &[EngineFacts], effective: &Value) -> Option<Finding> {
 
 fn filtered(engines: &[EngineFacts]) -> Option<Finding> {
     let wrong = |engine: &&EngineFacts| {
-        engine.cache("block_size").is_some() && engine.known_block_size == 0 && engine.known_blocks == 0
+        engine.read
+            && engine.cache("block_size").is_some()
+            && engine.known_block_size == 0
+            && engine.known_blocks == 0
     };
     let wrong: Vec<&str> = engines.iter().filter(wrong).map(|engine| engine.name.as_str()).collect();
     (!wrong.is_empty()).then(|| {
@@ -235,6 +240,7 @@ mod tests {
             port: 8000,
             known_block_size: size,
             known_blocks: 100,
+            read: true,
             page: Some(Page::new(page)),
             listens: Listens::Yes,
             events: None,

@@ -141,6 +141,20 @@ impl ExtProcMetrics {
         self.series.refusals.child([reason, &code.to_string()]).inc();
     }
 
+    /// Refusals so far: reason, HTTP status and count.
+    pub fn refusals(&self) -> Vec<(String, String, u64)> {
+        let counts = self.series.refusals.counts().into_iter();
+        counts
+            .map(|(labels, count)| {
+                let label = |wanted: &str| {
+                    let found = labels.iter().find(|(name, _)| name == wanted);
+                    found.map(|(_, value)| value.clone()).unwrap_or_default()
+                };
+                (label("reason"), label("code"), count)
+            })
+            .collect()
+    }
+
     /// Changes the number of body bytes in memory.
     pub fn add_buffered_bytes(&self, change: i64) {
         self.series.buffered.add(change);

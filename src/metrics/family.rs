@@ -214,6 +214,15 @@ impl<V: Vector, const N: usize> Family<V, N> {
 
     /// The same, each with its value if it is a gauge.
     pub(super) fn gauges(&self) -> Vec<(LabelValues, f64)> {
+        self.each(|metric| metric.get_gauge().get_value())
+    }
+
+    /// The same, each with its count if it is a counter.
+    pub(super) fn counts(&self) -> Vec<(LabelValues, u64)> {
+        self.each(|metric| metric.get_counter().get_value() as u64)
+    }
+
+    fn each<T>(&self, read: impl Fn(&prometheus::proto::Metric) -> T) -> Vec<(LabelValues, T)> {
         let families = self.current.collect();
         families
             .iter()
@@ -222,7 +231,7 @@ impl<V: Vector, const N: usize> Family<V, N> {
                 let labels = metric.get_label().iter();
                 let labels =
                     labels.map(|label| (label.name().to_owned(), label.value().to_owned())).collect();
-                (labels, metric.get_gauge().get_value())
+                (labels, read(metric))
             })
             .collect()
     }

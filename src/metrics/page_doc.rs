@@ -86,7 +86,10 @@ const LABELS: &[(&str, &str)] = &[
     ("direction", "`sent` or `received`"),
     ("pod", "name of the endpoint's pod, or its name in the endpoints file"),
     ("pod_name", "name of the chosen pod"),
-    ("port", "port of the endpoint, or the port of this program: `grpc`, `health`, `metrics`, `keda-scaler`"),
+    (
+        "port",
+        "port of the endpoint, or the port of this program: `grpc`, `health`, `metrics`, `page`, `keda-scaler`",
+    ),
     ("priority", "priority of the request, from its objective; 0 without one"),
     ("producer_name", "instance name of the producer"),
     ("program_id", "program of program-aware fairness"),

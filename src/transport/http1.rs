@@ -9,6 +9,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures_util::{Stream, StreamExt as _};
 use http::header::CONNECTION;
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
@@ -36,6 +37,20 @@ const BODY: Duration = Duration::from_secs(5);
 
 /// Largest body of a request; a log level needs a few bytes.
 const BODY_BYTES: usize = 1024;
+
+/// What is answered.
+pub enum PageBody {
+    /// All of it.
+    Whole(Bytes),
+    /// Pieces as they come, until they end, the client leaves or the port closes.
+    Live(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
+}
+
+impl From<Bytes> for PageBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Whole(bytes)
+    }
+}
 
 /// A page whose requests may have larger bodies, a few at once.
 #[derive(Clone, Debug)]
@@ -83,7 +98,7 @@ pub async fn serve_pages<A, F>(
     shutdown: impl Future<Output = ()>,
 ) where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Bytes>> + Send + 'static,
+    F: Future<Output = Response<PageBody>> + Send + 'static,
 {
     let shared = Shared { writers: Writers::new(PAGES), readers: Writers::new(LARGE_BODIES), large };
     port.send_buffer = Some(SEND_BUFFER);
@@ -103,12 +118,15 @@ struct Shared {
 async fn connection<A, F>(io: Io, client: Client, shared: Shared, answer: A) -> Result<(), Ended>
 where
     A: Fn(Request<Bytes>) -> F + Clone + Send + Sync + 'static,
-    F: Future<Output = Response<Bytes>> + Send + 'static,
+    F: Future<Output = Response<PageBody>> + Send + 'static,
 {
     let Client { address, closing, peer } = client;
     let service = {
-        let peer = peer.clone();
-        service_fn(move |request| exchange(request, address, peer.clone(), shared.clone(), answer.clone()))
+        let (peer, closing) = (peer.clone(), closing.clone());
+        service_fn(move |request| {
+            let whom = Client { address, closing: closing.clone(), peer: peer.clone() };
+            exchange(request, whom, shared.clone(), answer.clone())
+        })
     };
     let mut connection = std::pin::pin!(
         http1::Builder::new()
@@ -146,20 +164,19 @@ async fn silence(peer: &Peer) {
 
 async fn exchange<A, F>(
     request: Request<Incoming>,
-    address: SocketAddr,
-    peer: Peer,
+    whom: Client,
     shared: Shared,
     answer: A,
 ) -> Result<Response<Page>, Infallible>
 where
     A: Fn(Request<Bytes>) -> F,
-    F: Future<Output = Response<Bytes>>,
+    F: Future<Output = Response<PageBody>>,
 {
     let (head, body) = request.into_parts();
     let is_large = head.uri.path() == shared.large.path;
     let limit = if is_large { shared.large.bytes } else { BODY_BYTES };
     // Until the whole request is there, the connection is one that does nothing.
-    let body = match timeout(BODY, whole(body, limit, &shared.readers, &peer)).await {
+    let body = match timeout(BODY, whole(body, limit, &shared.readers, &whom.peer)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLong)) => {
             return Ok(refusal(
@@ -184,12 +201,22 @@ where
     };
     // A client that sends request upon request has each answered in its turn.
     tokio::task::yield_now().await;
-    let answering = peer.answering();
+    let answering = whom.peer.answering();
     let mut request = Request::from_parts(head, body);
-    request.extensions_mut().insert(ClientAddress(address));
-    let response = answer(request).await;
-    let writing = (response.body().len() > BUFFER).then(|| shared.writers.begin(&peer));
-    Ok(response.map(|rest| Page { rest, _answering: Some(answering), _writing: writing }))
+    request.extensions_mut().insert(ClientAddress(whom.address));
+    let (head, body) = answer(request).await.into_parts();
+    let (rest, live, writing) = match body {
+        PageBody::Whole(rest) => {
+            let writing = (rest.len() > BUFFER).then(|| shared.writers.begin(&whom.peer));
+            (rest, None, writing)
+        }
+        // Its client takes as long as it likes; one that takes nothing is given up as on any port.
+        PageBody::Live(pieces) => {
+            let live: Live = Box::pin(pieces.take_until(whom.closing.cancelled_owned()));
+            (Bytes::new(), Some(live), None)
+        }
+    };
+    Ok(Response::from_parts(head, Page { rest, live, _answering: Some(answering), _writing: writing }))
 }
 
 /// Why a body was not read.
@@ -220,7 +247,8 @@ async fn whole(mut body: Incoming, limit: usize, readers: &Writers, peer: &Peer)
 }
 
 fn refusal(status: StatusCode, text: &'static str) -> Response<Page> {
-    let page = Page { rest: Bytes::from_static(text.as_bytes()), _answering: None, _writing: None };
+    let page =
+        Page { rest: Bytes::from_static(text.as_bytes()), live: None, _answering: None, _writing: None };
     let mut response = Response::new(page);
     *response.status_mut() = status;
     // What is left of the body is not waited for.
@@ -228,9 +256,13 @@ fn refusal(status: StatusCode, text: &'static str) -> Response<Page> {
     response
 }
 
+type Live = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
+
 /// An answer that is handed on piece by piece, as the client reads it.
 struct Page {
     rest: Bytes,
+    /// What comes behind it.
+    live: Option<Live>,
     _answering: Option<Answering>,
     _writing: Option<Writing>,
 }
@@ -241,18 +273,21 @@ impl Body for Page {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if let Some(live) = &mut self.live {
+            return live.poll_next_unpin(cx).map(|piece| piece.map(|piece| Ok(Frame::data(piece))));
+        }
         let length = self.rest.len().min(PIECE);
         let piece = (length > 0).then(|| Ok(Frame::data(self.rest.split_to(length))));
         Poll::Ready(piece)
     }
 
     fn is_end_stream(&self) -> bool {
-        self.rest.is_empty()
+        self.live.is_none() && self.rest.is_empty()
     }
 
     fn size_hint(&self) -> SizeHint {
-        SizeHint::with_exact(self.rest.len() as u64)
+        if self.live.is_some() { SizeHint::default() } else { SizeHint::with_exact(self.rest.len() as u64) }
     }
 }

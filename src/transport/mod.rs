@@ -29,7 +29,7 @@ pub use certificate::{Identity, Renewal};
 pub use client_tls::ClientTls;
 pub use connections::Connections;
 pub use http::serve_http;
-pub use http1::{ClientAddress, LargeBodies, serve_pages};
+pub use http1::{ClientAddress, LargeBodies, PageBody, serve_pages};
 pub use http2::{GrpcService, Http2Settings, serve_grpc, serve_grpc_while};
 pub use lazy_timer::LazyTimer;
 pub use peer_tls::PeerTls;

@@ -21,6 +21,7 @@ mod architecture;
 mod autoscaling;
 mod bodies;
 mod body_modes;
+mod browser;
 mod capture;
 mod catalogue;
 mod cli;

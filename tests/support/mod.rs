@@ -1,6 +1,7 @@
 //! What the integration tests stand on: the program, simulated model servers and Envoy as real processes on ports the
 //! system chose, and clients that speak to them.
 
+mod chromium;
 mod client;
 pub(crate) mod cluster;
 mod endpoints;
@@ -24,6 +25,7 @@ mod scripted;
 mod stack;
 mod tools;
 
+pub(crate) use chromium::Chromium;
 pub(crate) use client::{Client, Reply, chat, lone_request, sse_events};
 pub(crate) use endpoints::EndpointsFile;
 pub(crate) use envoy::{BodyMode, Envoy};

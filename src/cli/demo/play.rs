@@ -100,7 +100,9 @@ fn hints(envoy: &Envoy, picker: &Picker, fleet: &Fleet) -> String {
     let entry = envoy.addr;
     let server = fleet.servers.first().map(|(_, addr)| addr.to_string()).unwrap_or_default();
     format!(
-        "Everything is still running; Ctrl-C stops it. To try:
+        "Everything is still running; Ctrl-C stops it. What the picker sees and decides, in a browser: http://{}/
+
+To try:
 
   curl -si http://{entry}/v1/chat/completions -H 'content-type: application/json' \\
     -d '{{\"model\":\"sim-model\",\"messages\":[{{\"role\":\"user\",\"content\":\"hello\"}}],\"max_tokens\":8}}'     # x-sim-server names who answered
@@ -111,6 +113,6 @@ fn hints(envoy: &Envoy, picker: &Picker, fleet: &Fleet) -> String {
   curl -s http://{server}/sim/faults -d '{{\"hang\":true,\"hang_metrics\":true}}'     # the first server stands still; false wakes it
   curl -s http://{}/stats | grep ext_proc     # Envoy's own view
 ",
-        picker.metrics, envoy.admin
+        picker.metrics, picker.metrics, envoy.admin
     )
 }

@@ -60,6 +60,7 @@ fn known(endpoint: &Value, prefix: &Value) -> EngineFacts {
         port: address.as_str().and_then(|text| text.rsplit(':').next()?.parse().ok()).unwrap_or(0),
         known_block_size: endpoint["block_size"].as_u64().unwrap_or(0),
         known_blocks: endpoint["num_blocks"].as_u64().unwrap_or(0),
+        read: !endpoint["age_seconds"].is_null(),
         events: (!precise.is_empty()).then_some(heard),
         ..EngineFacts::default()
     }

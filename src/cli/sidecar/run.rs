@@ -24,7 +24,7 @@ use crate::plugins::FileDiscoverySpec;
 use crate::pool::Pool;
 use crate::sidecar::{Allowed, Sidecar, new_metrics};
 use crate::telemetry::{LineQueue, LogFormat, Tracing, logs};
-use crate::transport::{FEW_CLIENTS, Keepalive, LargeBodies, Port, Tls, serve_pages};
+use crate::transport::{FEW_CLIENTS, Keepalive, LargeBodies, PageBody, Port, Tls, serve_pages};
 
 /// Exit code of a command line that the parser does not understand, as Go's has it.
 const NO_SUCH_FLAG: u8 = 2;
@@ -222,14 +222,14 @@ async fn serve_page(port: Port, metrics: SidecarMetrics, stop: CancellationToken
     let answer = move |request: Request<Bytes>| {
         let metrics = metrics.clone();
         async move {
-            let mut response = Response::new(Bytes::new());
+            let mut response = Response::new(PageBody::Whole(Bytes::new()));
             if request.uri().path() == "/metrics" {
                 let accept =
                     request.headers().get(http::header::ACCEPT).and_then(|value| value.to_str().ok());
                 let format = Format::negotiate(accept);
                 let kind = http::HeaderValue::from_static(format.content_type());
                 response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
-                *response.body_mut() = Bytes::from(metrics.encode(format));
+                *response.body_mut() = PageBody::Whole(metrics.encode(format).into());
             } else {
                 *response.status_mut() = StatusCode::NOT_FOUND;
             }

@@ -1,6 +1,7 @@
 //! One priority band: its flows, its bounds, and the flow whose turn it is.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::fairness::Turn;
 use super::flows::{Flow, Flows};
@@ -22,6 +23,17 @@ pub struct BandUsage {
     pub max_requests: u64,
     /// Most bytes that may wait.
     pub max_bytes: u64,
+}
+
+/// A flow in which requests wait.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FlowWait {
+    /// Priority of its band.
+    pub priority: i32,
+    /// Fairness id; empty where a band does not keep flows apart.
+    pub id: Arc<str>,
+    /// How long the request has waited that is served next.
+    pub oldest: Duration,
 }
 
 /// A priority band.

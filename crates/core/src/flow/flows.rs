@@ -60,6 +60,11 @@ impl Flows {
         }
     }
 
+    /// Flows with requests waiting, in no order.
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Flow> {
+        self.slots.iter().flatten()
+    }
+
     /// Flows with requests waiting.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()

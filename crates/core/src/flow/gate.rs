@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::arrival::Arrival;
-use super::band::BandUsage;
+use super::band::{BandUsage, FlowWait};
 use super::evict::Evictor;
 use super::ledger::Ledger;
 use super::limit::Queued;
@@ -286,6 +286,11 @@ impl Gate {
     /// Bands by falling priority.
     pub fn bands(&self) -> impl Iterator<Item = BandUsage> {
         self.ledger.usages()
+    }
+
+    /// Every flow that has requests waiting, and how long its next one has waited.
+    pub fn waits(&self, now: Instant) -> impl Iterator<Item = FlowWait> {
+        self.ledger.waits(nanos(self.epoch, now))
     }
 
     /// Flows that have requests waiting, in all bands. Bands that do not keep flows apart count as one.

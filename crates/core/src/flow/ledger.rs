@@ -10,7 +10,7 @@ use std::time::Duration;
 use hashbrown::HashMap;
 
 use super::arrival::Arrival;
-use super::band::{Band, BandUsage};
+use super::band::{Band, BandUsage, FlowWait};
 use super::limit::{Full, Queued, Waits};
 use super::ordering::{Due, Nanos, rank};
 use super::outcome::{Outcome, QueueBound, Rejection};
@@ -186,6 +186,18 @@ impl Ledger {
     /// Bands by falling priority.
     pub(super) fn usages(&self) -> impl Iterator<Item = BandUsage> {
         (0..self.order.len()).filter_map(|rank| self.band(rank)).map(Band::usage)
+    }
+
+    /// Every flow that has requests waiting, and how long its next one has waited at `at`.
+    pub(super) fn waits(&self, at: Nanos) -> impl Iterator<Item = FlowWait> {
+        let bands = self.bands.iter().flatten();
+        bands.flat_map(move |band| {
+            band.flows.iter().filter_map(move |flow| {
+                let next = self.item(flow.queue.head()?)?;
+                let oldest = waited(next.enqueued, at);
+                Some(FlowWait { priority: band.priority, id: Arc::clone(&flow.id), oldest })
+            })
+        })
     }
 
     /// Flows that have requests waiting, in all bands.

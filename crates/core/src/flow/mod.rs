@@ -31,7 +31,7 @@ mod tests;
 pub mod usage_limit;
 
 pub use arrival::Arrival;
-pub use band::BandUsage;
+pub use band::{BandUsage, FlowWait};
 pub use gate::{Gate, Load, Rivals};
 pub use limit::Queued;
 pub use observer::{Observer, Silent};

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::arrival::Arrival;
-use super::band::BandUsage;
+use super::band::{BandUsage, FlowWait};
 use super::gate::{Gate, Load};
 use super::limit::Queued;
 use super::observer::Observer;
@@ -286,6 +286,15 @@ impl Controller {
     /// Bands by falling priority.
     pub fn bands(&self) -> Vec<BandUsage> {
         self.state.lock().gate.bands().collect()
+    }
+
+    /// The `count` flows whose next request has waited longest, longest first. The lock is held while flows are looked
+    /// through.
+    pub fn longest_waits(&self, count: usize) -> Vec<FlowWait> {
+        let mut waits: Vec<FlowWait> = self.state.lock().gate.waits(now()).collect();
+        waits.sort_by_key(|flow| std::cmp::Reverse(flow.oldest));
+        waits.truncate(count);
+        waits
     }
 
     /// Whether requests wait, as it changes.
