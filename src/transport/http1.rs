@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt as _};
-use http::header::CONNECTION;
+use http::header::{CONNECTION, EXPECT};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
@@ -68,6 +68,10 @@ const SMALL_BODY: usize = 64 << 10;
 
 /// Larger bodies that are being read at once. Beyond it the one that has taken longest is given up.
 const LARGE_BODIES: usize = 4;
+
+/// How much is taken, and for how long, of a body that is too long, before the client is told.
+const DISCARDED: usize = 8 << 20;
+const DISCARDING: Duration = Duration::from_secs(1);
 
 /// Pages above the size of a buffer that are being read by clients at once.
 const PAGES: usize = 16;
@@ -176,9 +180,13 @@ where
     let is_large = head.uri.path() == shared.large.path;
     let limit = if is_large { shared.large.bytes } else { BODY_BYTES };
     // Until the whole request is there, the connection is one that does nothing.
-    let body = match timeout(BODY, whole(body, limit, &shared.readers, &whom.peer)).await {
+    let mut body = body;
+    let body = match timeout(BODY, whole(&mut body, limit, &shared.readers, &whom.peer)).await {
         Ok(Ok(body)) => body,
         Ok(Err(Unread::TooLong)) => {
+            if !head.headers.contains_key(EXPECT) {
+                discard(body).await;
+            }
             return Ok(refusal(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 if limit == BODY_BYTES {
@@ -225,8 +233,24 @@ enum Unread {
     Broken,
 }
 
+/// Takes what is left of a body that is too long, for a short while: a client that still writes when the connection is
+/// closed may never see why.
+async fn discard(mut body: Incoming) {
+    let mut left = DISCARDED;
+    // A client that goes on for longer has had its chance.
+    let _ = timeout(DISCARDING, async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                return;
+            }
+        }
+    })
+    .await;
+}
+
 /// Reads a body of at most `limit` bytes. While a large one comes it has a place among the `readers`.
-async fn whole(mut body: Incoming, limit: usize, readers: &Writers, peer: &Peer) -> Result<Bytes, Unread> {
+async fn whole(body: &mut Incoming, limit: usize, readers: &Writers, peer: &Peer) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLong);
     }
