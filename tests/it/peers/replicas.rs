@@ -1,6 +1,7 @@
 //! Some replicas of one pool.
 
 use std::net::{SocketAddr, TcpListener};
+use std::sync::atomic::{AtomicU16, Ordering::Relaxed};
 
 use serde_json::Value;
 use tonic::transport::Channel;
@@ -23,9 +24,17 @@ pub(super) struct Replicas {
     lines: Vec<Vec<Line>>,
 }
 
-/// A port that nobody listens on for now.
+/// A port that nobody listens on. It lies below those that the system chooses from, so that nobody is given it before a
+/// replica listens, and no other test of this process gets it.
 pub(super) fn free_port() -> SocketAddr {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 16_000 + (std::process::id() % 32) as u16 * 500;
+    loop {
+        let address = SocketAddr::from(([127, 0, 0, 1], first + NEXT.fetch_add(1, Relaxed) % 500));
+        if TcpListener::bind(address).is_ok() {
+            return address;
+        }
+    }
 }
 
 /// Begins a request and leaves it open; the endpoint that it goes to.
