@@ -288,9 +288,9 @@ impl Gate {
         self.ledger.usages()
     }
 
-    /// Every flow that has requests waiting, and how long its next one has waited.
-    pub fn waits(&self, now: Instant) -> impl Iterator<Item = FlowWait> {
-        self.ledger.waits(nanos(self.epoch, now))
+    /// The `count` flows whose next request has waited longest, longest wait first.
+    pub fn longest_waits(&self, count: usize, now: Instant) -> Vec<FlowWait> {
+        self.ledger.longest_waits(count, nanos(self.epoch, now))
     }
 
     /// Flows that have requests waiting, in all bands. Bands that do not keep flows apart count as one.

@@ -188,16 +188,27 @@ impl Ledger {
         (0..self.order.len()).filter_map(|rank| self.band(rank)).map(Band::usage)
     }
 
-    /// Every flow that has requests waiting, and how long its next one has waited at `at`.
-    pub(super) fn waits(&self, at: Nanos) -> impl Iterator<Item = FlowWait> {
+    /// The `count` flows whose next request has waited longest, longest wait first.
+    pub(super) fn longest_waits(&self, count: usize, at: Nanos) -> Vec<FlowWait> {
         let bands = self.bands.iter().flatten();
-        bands.flat_map(move |band| {
-            band.flows.iter().filter_map(move |flow| {
-                let next = self.item(flow.queue.head()?)?;
-                let oldest = waited(next.enqueued, at);
-                Some(FlowWait { priority: band.priority, id: Arc::clone(&flow.id), oldest })
+        let flows = bands.flat_map(|band| band.flows.iter().map(move |flow| (band.priority, flow)));
+        let mut waits: Vec<_> = flows
+            .filter_map(|(priority, flow)| {
+                Some((self.item(flow.queue.head()?)?.enqueued, priority, &flow.id))
             })
-        })
+            .collect();
+        // There may be many flows, and the queues stand still meanwhile.
+        if count < waits.len() {
+            waits.select_nth_unstable_by_key(count, |(enqueued, ..)| *enqueued);
+            waits.truncate(count);
+        }
+        waits.sort_by_key(|(enqueued, ..)| *enqueued);
+        let wait = |(enqueued, priority, id): (Nanos, i32, &Arc<str>)| FlowWait {
+            priority,
+            id: Arc::clone(id),
+            oldest: waited(enqueued, at),
+        };
+        waits.into_iter().map(wait).collect()
     }
 
     /// Flows that have requests waiting, in all bands.

@@ -291,10 +291,7 @@ impl Controller {
     /// The `count` flows whose next request has waited longest, longest first. The lock is held while flows are looked
     /// through.
     pub fn longest_waits(&self, count: usize) -> Vec<FlowWait> {
-        let mut waits: Vec<FlowWait> = self.state.lock().gate.waits(now()).collect();
-        waits.sort_by_key(|flow| std::cmp::Reverse(flow.oldest));
-        waits.truncate(count);
-        waits
+        self.state.lock().gate.longest_waits(count, now())
     }
 
     /// Whether requests wait, as it changes.

@@ -60,7 +60,9 @@ impl Gate {
             self.ceilings.write(fill.gating, self.ledger.priorities(), &mut self.written);
             match self.search(fill.gating) {
                 Found::Request(index, ceiling) => {
-                    if let Some(due) = self.leaves_to_others(index, ceiling, at, now, load) {
+                    if self.reserve.has_rivals()
+                        && let Some(due) = self.leaves_to_others(index, ceiling, at, now, load)
+                    {
                         self.retry = Some(due);
                         return;
                     }

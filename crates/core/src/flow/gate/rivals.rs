@@ -53,12 +53,18 @@ impl Reserve {
         self.rivals = rivals;
     }
 
+    /// True if other replicas release requests to the same endpoints.
+    pub(super) fn has_rivals(&self) -> bool {
+        self.rivals.others > 0
+    }
+
     /// There is no room. Whoever waits for the next place begins anew.
     pub(super) fn held(&mut self) {
         self.line = None;
     }
 
-    /// When a request may be released that came to the queue at `enqueued`; `None` for at once. `most` is the fill up to
+    /// When a request may be released that came to the queue at `enqueued`; `None` for at once. To be asked where there
+    /// are rivals. `most` is the fill up to
     /// which the pool takes it, and `unplaced` what was released and is not placed, without it.
     pub(super) fn waits(
         &mut self,
@@ -69,9 +75,6 @@ impl Reserve {
         at: Nanos,
         fill: impl Fn(Unplaced) -> f64,
     ) -> Option<Nanos> {
-        if self.rivals.others == 0 {
-            return None;
-        }
         while self.unheard.front().is_some_and(|released| later(*released, LEAD) <= at) {
             self.unheard.pop_front();
         }
@@ -101,7 +104,7 @@ impl Reserve {
 
     /// A request was released. In the line this replica is the last from now on.
     pub(super) fn released(&mut self, at: Nanos) {
-        if self.rivals.others > 0 {
+        if self.has_rivals() {
             self.unheard.push_back(at);
             if self.line.take().is_some() {
                 self.rivals.before = self.rivals.waiting;
