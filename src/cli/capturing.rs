@@ -11,7 +11,7 @@ use super::ServeFlags;
 use crate::admin::{CaptureSwitch, SwitchError};
 use crate::capture::lines::{ConfigLine, ProfileLine, ScorerLine};
 use crate::capture::{Capture, CaptureSettings, Exact, Limits};
-use crate::config::{ConfigSource, Plan};
+use crate::config::Plan;
 use crate::document::scalar;
 use crate::metrics::Metrics;
 use crate::pool::Pool;
@@ -61,9 +61,9 @@ impl Capturing {
         Self { capture, wish: wish.clone(), feature_gates: feature_gates.to_vec(), seed }
     }
 
-    /// This plan, which was read from `source`, decides from now on.
-    pub(super) fn decides(&self, plan: &Plan, source: &ConfigSource) {
-        let line = config_line(plan, source.read().unwrap_or_default());
+    /// This plan decides from now on.
+    pub(super) fn decides(&self, plan: &Plan) {
+        let line = config_line(plan);
         let feature_gates = self.feature_gates.clone();
         self.capture.decides(ConfigLine { feature_gates, seed: self.seed.to_string(), ..line });
     }
@@ -149,7 +149,7 @@ fn page(capture: &Capture) -> Value {
 }
 
 /// The configuration of a plan, as captures have it.
-pub(super) fn config_line(plan: &Plan, text: String) -> ConfigLine {
+fn config_line(plan: &Plan) -> ConfigLine {
     let profile = |profile: &crate::scheduling::Profile| ProfileLine {
         name: profile.name.to_string(),
         filters: profile.filters.iter().map(|filter| filter.name.to_string()).collect(),
@@ -165,8 +165,8 @@ pub(super) fn config_line(plan: &Plan, text: String) -> ConfigLine {
         picker: profile.picker.name.to_string(),
     };
     ConfigLine {
-        digest: format!("{:016x}", xxhash_rust::xxh64::xxh64(text.as_bytes(), 0)),
-        text,
+        digest: format!("{:016x}", xxhash_rust::xxh64::xxh64(plan.text.as_bytes(), 0)),
+        text: plan.text.clone(),
         profiles: plan.scheduler.profiles().iter().map(profile).collect(),
         ..ConfigLine::default()
     }

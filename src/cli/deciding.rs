@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::background::INFLIGHT_PRODUCER;
 use super::capturing::Capturing;
 use super::holding::Holding;
-use crate::config::{ConfigSource, Plan};
+use crate::config::Plan;
 use crate::decisions::Decisions;
 use crate::director::{
     Admission, Beside, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shedding,
@@ -41,9 +41,9 @@ pub(super) struct Deciding {
 
 impl Deciding {
     /// This plan, which was read from `source`, decides from now on.
-    pub(super) fn announce(&self, plan: &Plan, source: &ConfigSource) {
+    pub(super) fn announce(&self, plan: &Plan) {
         if let Some(capturing) = &self.capturing {
-            capturing.decides(plan, source);
+            capturing.decides(plan);
         }
     }
 

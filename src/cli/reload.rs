@@ -62,7 +62,7 @@ impl Reloader {
         following: Following,
         applied: Applied,
     ) -> Arc<Self> {
-        deciding.announce(&plan, &loading.config);
+        deciding.announce(&plan);
         if let Some(capturing) = &deciding.capturing {
             capturing.begin();
         }
@@ -253,7 +253,7 @@ impl Reloader {
         let changes = line_changes(&self.following.live.load().effective, &live.effective);
         let detector = plan.detector.clone();
         let _runtime = self.runtime.enter();
-        self.deciding.announce(&plan, &self.loading.config);
+        self.deciding.announce(&plan);
         let next = Director::after(&self.director.load(), self.deciding.parts(plan));
         next.warm_up();
         // Nothing can fail from here on.

@@ -108,6 +108,8 @@ pub struct Plan {
     pub carried: Carried,
     /// Warnings and notes; no errors.
     pub problems: Problems,
+    /// The document as it was read.
+    pub text: String,
     /// References of the data layer, for [`Plan::effective_yaml`].
     pub(super) data_layer: DataLayerNames,
     /// References of flow control, for [`Plan::effective_yaml`].

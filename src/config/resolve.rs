@@ -20,8 +20,8 @@ use crate::scheduling::{Entry, ProfilePlugin};
 /// notes.
 pub fn load(source: &ConfigSource, options: &LoadOptions) -> Result<Plan, Problems> {
     let mut problems = Problems::new(&source.name());
-    let document =
-        source.text(&mut problems).and_then(|text| document(&text, &options.feature_gates, &mut problems));
+    let text = source.text(&mut problems);
+    let document = text.as_deref().and_then(|text| document(text, &options.feature_gates, &mut problems));
     let (plan, mut problems) = match document {
         Some(document) => {
             let mut resolver = Resolver::new(options, problems);
@@ -33,6 +33,7 @@ pub fn load(source: &ConfigSource, options: &LoadOptions) -> Result<Plan, Proble
     match plan {
         Some(mut plan) if !problems.has_errors() => {
             plan.problems = problems;
+            plan.text = text.unwrap_or_default();
             Ok(plan)
         }
         _ => {
@@ -122,6 +123,7 @@ impl Resolver<'_> {
             instances: instances.iter().map(|instance| planned(instance, instances)).collect(),
             carried: Carried::of(instances),
             problems: problems.clone(),
+            text: String::new(),
             data_layer: data_layer.names(instances),
             flow_names,
         })

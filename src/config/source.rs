@@ -48,11 +48,6 @@ impl ConfigSource {
         Ok(xxhash_rust::xxh64::xxh64(&self.bytes()?, 0))
     }
 
-    /// The text as it is now, with U+FFFD for what is no UTF-8; an error if it cannot be read.
-    pub fn read(&self) -> std::io::Result<String> {
-        Ok(String::from_utf8_lossy(&self.bytes()?).into_owned())
-    }
-
     fn bytes(&self) -> std::io::Result<Vec<u8>> {
         match self {
             Self::BuiltIn => Ok(BUILT_IN.as_bytes().to_vec()),
@@ -68,18 +63,8 @@ impl ConfigSource {
 
     /// The text; `None` if it could not be read, which `problems` then says.
     pub(super) fn text(&self, problems: &mut Problems) -> Option<String> {
-        let path = match self {
-            Self::BuiltIn => return Some(BUILT_IN.to_owned()),
-            Self::Text(text) => return Some(text.clone()),
-            Self::File(path) => path,
-        };
-        let mut bytes = Vec::new();
-        let limit = MAX_DOCUMENT_BYTES as u64 + 1;
-        let read = std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes));
-        if let Err(error) = read {
-            problems.error(0, "", format!("cannot be read: {error}"));
-            return None;
-        }
+        let unreadable = |error| problems.error(0, "", format!("cannot be read: {error}"));
+        let bytes = self.bytes().map_err(unreadable).ok()?;
         String::from_utf8(bytes)
             .map_err(|error| {
                 let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
