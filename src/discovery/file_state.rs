@@ -28,12 +28,12 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use super::hosts::{At, Hosts};
-use super::timestamp::unix_seconds;
 use crate::document::{Fields, Level, MAX_DOCUMENT_BYTES, Node, NodeValue, Problem, Problems, parse};
 use crate::pool::{
     EndpointId, EndpointSpec, Labels, MAX_TARGET_NAME, MetricsAccess, ModelRewrite, RewriteRule,
     RewriteTarget,
 };
+use crate::telemetry::unix_seconds;
 
 /// An InferenceObjective.
 #[derive(Clone, Debug, PartialEq, Eq)]

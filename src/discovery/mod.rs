@@ -10,10 +10,9 @@ mod file_state;
 mod hosts;
 mod kubernetes;
 mod resolve;
-mod timestamp;
 
 pub use discover::{Discovery, DiscoveryError};
 pub use file::{FileDiscovery, ReloadOutcome};
 pub use file_state::{FileObjective, FileRewrite, FileState};
-pub(crate) use kubernetes::without_repeats;
+pub(crate) use kubernetes::{CURRENT_GROUP, GroupVersion, LEGACY_GROUP, without_repeats};
 pub use kubernetes::{KubernetesDiscovery, ObjectWatches, Scope, ServiceSlices};

@@ -182,9 +182,21 @@ fn reference(pool: &Value) -> Option<(&str, Option<u64>)> {
     found["name"].as_str().filter(|_| is_service).map(|name| (name, port))
 }
 
+/// The Service of this name.
+fn service<'f>(facts: &'f ClusterFacts, name: &str) -> Option<&'f Value> {
+    facts.services.iter().find(|service| service["metadata"]["name"] == name)
+}
+
+/// Pods that the Service of the pool's picker selects.
+pub fn picker_pods(facts: &ClusterFacts) -> impl Iterator<Item = &Value> {
+    let service = reference(&facts.pool).and_then(|(name, _)| service(facts, name));
+    let labels = service.and_then(|service| selector(&service["spec"]["selector"]));
+    facts.pods.iter().filter(move |pod| labels.is_some_and(|labels| fits(labels, pod)))
+}
+
 fn pickers(facts: &ClusterFacts) -> Option<Finding> {
     let (name, port) = reference(&facts.pool)?;
-    let Some(service) = facts.services.iter().find(|service| service["metadata"]["name"] == name) else {
+    let Some(service) = service(facts, name) else {
         return Some(NO_SERVICE.found(
             name,
             format!("the pool {} names it in endpointPickerRef", facts.name),
@@ -202,7 +214,7 @@ fn pickers(facts: &ClusterFacts) -> Option<Finding> {
         ));
     }
     let labels = selector(&spec["selector"])?;
-    let nobody = !facts.pods.iter().any(|pod| fits(labels, pod));
+    let nobody = picker_pods(facts).next().is_none();
     nobody.then(|| {
         SERVICE_EMPTY.found(
             name,
@@ -318,5 +330,19 @@ mod tests {
         let mut facts = sound();
         facts.services[1]["spec"]["selector"] = of_one_role;
         assert_eq!(found(&facts), [""; 0]);
+    }
+
+    #[test]
+    fn the_pickers_pods_are_those_of_the_service_that_a_pool_of_either_group_names() {
+        let mut facts = sound();
+        let names = |facts: &ClusterFacts| -> Vec<String> {
+            picker_pods(facts).map(|pod| pod["metadata"]["name"].to_string()).collect()
+        };
+        assert_eq!(names(&facts), ["\"epp\""]);
+        facts.pool = json!({"spec": {"selector": {"app": "vllm"}, "targetPortNumber": 8000,
+            "extensionRef": {"name": "epp", "portNumber": 9002}}});
+        assert_eq!(names(&facts), ["\"epp\""]);
+        facts.pool = json!({"spec": {}});
+        assert_eq!(names(&facts), [""; 0]);
     }
 }

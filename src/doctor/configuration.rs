@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::{Family, Finding, Rule};
+use super::{Family, Finding, Rule, texts};
 
 const FAMILY: Family = Family::Configuration;
 
@@ -75,16 +75,12 @@ pub fn flags(subject: &str, warnings: &[String]) -> Vec<Finding> {
 
 /// What a running picker says of its own configuration and command line: `warnings` of `/debug/config`.
 pub fn running(url: &str, config: &Value) -> Vec<Finding> {
-    let texts = |name: &str| -> Vec<String> {
-        let rows = config["warnings"][name].as_array().into_iter().flatten();
-        rows.filter_map(Value::as_str).map(str::to_owned).collect()
-    };
-    let remarks: Vec<Remark> = texts("configuration")
-        .into_iter()
+    let warnings = |kind: &str| texts(&config["warnings"][kind]).into_iter().map(str::to_owned);
+    let remarks: Vec<Remark> = warnings("configuration")
         .map(|message| Remark { place: url.to_owned(), message, ..Remark::default() })
         .collect();
     let mut found = findings(&remarks);
-    found.extend(flags(url, &texts("command_line")));
+    found.extend(flags(url, &warnings("command_line").collect::<Vec<_>>()));
     found
 }
 

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::blocks;
 use super::page::Page;
-use super::{Family, Finding, Rule};
+use super::{Family, Finding, Rule, few};
 
 const FAMILY: Family = Family::Engines;
 
@@ -215,13 +215,6 @@ fn events(engines: &[EngineFacts]) -> Option<Finding> {
              command line of vLLM",
         )
     })
-}
-
-/// The first names, and how many more there are.
-fn few<'n>(names: impl Iterator<Item = &'n str>) -> String {
-    let names: Vec<&str> = names.collect();
-    let shown = names.iter().take(5).copied().collect::<Vec<_>>().join(", ");
-    if names.len() > 5 { format!("{shown} and {} more", names.len() - 5) } else { shown }
 }
 
 #[cfg(test)]

@@ -122,6 +122,19 @@ impl Rule {
     }
 }
 
+/// The texts of a list in a document; none where it is no list.
+pub fn texts(list: &Value) -> Vec<&str> {
+    list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
+}
+
+/// The first five names, and how many more there are.
+pub fn few<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
+    const SHOWN: usize = 5;
+    let names: Vec<&str> = names.into_iter().collect();
+    let shown = names.iter().take(SHOWN).copied().collect::<Vec<_>>().join(", ");
+    if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
+}
+
 /// Something that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
@@ -147,5 +160,19 @@ impl Finding {
             "why": self.rule.why,
             "mend": self.mend,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn five_names_are_shown_and_the_others_counted() {
+        let names: Vec<String> = (0..7).map(|it| it.to_string()).collect();
+        assert_eq!(few(names.iter().map(String::as_str)), "0, 1, 2, 3, 4 and 2 more");
+        assert_eq!(few(["a", "b"]), "a, b");
+        assert_eq!(texts(&json!(["a", 1, "b"])), ["a", "b"]);
+        assert_eq!(texts(&json!(null)), [""; 0]);
     }
 }

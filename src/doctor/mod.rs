@@ -20,5 +20,5 @@ mod rules;
 mod rules_doc;
 pub mod waits;
 
-pub use finding::{Family, Finding, Rule, Severity};
+pub use finding::{Family, Finding, Rule, Severity, few, texts};
 pub use rules::RULES;

@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::page::Page;
-use super::{Family, Finding, Rule};
+use super::{Family, Finding, Rule, texts};
 
 const FAMILY: Family = Family::Picker;
 
@@ -177,27 +177,28 @@ fn scrapes(facts: &PickerFacts) -> Vec<Finding> {
             ),
         ));
     }
+    let old = || {
+        let old: Vec<String> = facts.endpoints().filter(|it| age(it) > 2.0).map(endpoint_name).collect();
+        if old.is_empty() { facts.url.clone() } else { old.join(", ") }
+    };
     let dead = state("unreachable");
     if found.is_empty() && (dead > 0.0 || rises(failed) && state("fresh") < facts.endpoints().count() as f64)
     {
-        let old: Vec<String> = facts.endpoints().filter(|it| age(it) > 2.0).map(endpoint_name).collect();
         found.push(SCRAPE_FAILING.found(
-            if old.is_empty() { facts.url.clone() } else { old.join(", ") },
+            old(),
             format!("{dead} endpoints do not answer on their metrics port, and reading pages fails now"),
             "a model server that runs, and a NetworkPolicy that lets the picker reach its metrics port",
         ));
     }
     if state("stale") > 0.0 && found.is_empty() {
-        let old: Vec<String> = facts.endpoints().filter(|it| age(it) > 2.0).map(endpoint_name).collect();
         found.push(SCRAPE_STALE.found(
-            if old.is_empty() { facts.url.clone() } else { old.join(", ") },
+            old(),
             format!("{} endpoints have stale figures", state("stale")),
             "`--refresh-metrics-interval 50ms`, and `--metrics-staleness-threshold` above the time that a page takes",
         ));
     }
     for endpoint in facts.endpoints() {
-        let missing: Vec<&str> =
-            endpoint["missing_figures"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let missing = texts(&endpoint["missing_figures"]);
         if missing.is_empty() {
             continue;
         }
@@ -247,7 +248,7 @@ fn plugins(facts: &PickerFacts) -> Vec<Finding> {
 fn reload(facts: &PickerFacts) -> Option<Finding> {
     let last = &facts.config["last_reload"];
     (last["outcome"] == "refused").then(|| {
-        let problems: Vec<&str> = last["problems"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        let problems = texts(&last["problems"]);
         let first = problems.first().copied().unwrap_or("no problem is named");
         RELOAD_REFUSED.found(
             facts.config["source"].as_str().unwrap_or("?"),
@@ -258,8 +259,7 @@ fn reload(facts: &PickerFacts) -> Option<Finding> {
 }
 
 fn objectives(facts: &PickerFacts) -> Option<Finding> {
-    let unknown: Vec<&str> =
-        facts.pool["unknown_objectives"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+    let unknown = texts(&facts.pool["unknown_objectives"]);
     (!unknown.is_empty()).then(|| {
         UNKNOWN_OBJECTIVES.found(
             unknown.join(", "),

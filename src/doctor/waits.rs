@@ -2,6 +2,8 @@
 
 use serde_json::Value;
 
+use crate::document::scalar::go_duration;
+
 /// The longest waits that a configuration allows, in seconds.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Waits {
@@ -34,31 +36,9 @@ impl Waits {
     }
 }
 
-/// A span as Go writes it (`1m0s`, `10.5s`, `300ms`), in seconds.
+/// A span as Go writes it (`1m0s`, `10.5s`, `300ms`), in seconds. `None` for what is none, or is below zero.
 pub fn go_seconds(text: &str) -> Option<f64> {
-    let (mut sum, mut rest) = (0.0, text.trim());
-    if rest.is_empty() {
-        return None;
-    }
-    while !rest.is_empty() {
-        let end = rest.find(|character: char| !character.is_ascii_digit() && character != '.')?;
-        let number: f64 = rest[..end].parse().ok()?;
-        rest = &rest[end..];
-        let end =
-            rest.find(|character: char| character.is_ascii_digit() || character == '.').unwrap_or(rest.len());
-        let unit = match &rest[..end] {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            "us" | "µs" => 1e-6,
-            "ns" => 1e-9,
-            _ => return None,
-        };
-        sum += number * unit;
-        rest = &rest[end..];
-    }
-    Some(sum)
+    go_duration(text).ok().map(|span| span.as_secs_f64())
 }
 
 /// Seconds for people.

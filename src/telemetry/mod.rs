@@ -26,5 +26,5 @@ pub use lines::{Dropped, LineQueue};
 pub use logs::LogHandle;
 pub use propagation::{Injected, PROPAGATED};
 pub use span::Span;
-pub use timestamp::rfc3339;
+pub use timestamp::{rfc3339, unix_seconds, unix_time};
 pub use traces::Tracing;

@@ -53,7 +53,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
         ],
     ),
     ("decisions", &["scheduling", "pool", "prefix", "request", "metrics", "telemetry", "document"]),
-    ("doctor", &[]),
+    ("doctor", &["telemetry", "document"]),
     ("capture", &["scheduling", "pool", "prefix", "request", "metrics", "telemetry"]),
     (
         "director",
@@ -74,7 +74,7 @@ const MAY_USE: &[(&str, &[&str])] = &[
     ("transport", &["metrics", "telemetry"]),
     ("peers", &["flow", "pool", "prefix", "metrics", "telemetry", "transport"]),
     ("extproc", &["director", "scheduling", "request", "metrics", "telemetry", "transport"]),
-    ("admin", &["decisions", "pool", "metrics", "telemetry", "transport"]),
+    ("admin", &["decisions", "doctor", "pool", "metrics", "telemetry", "transport"]),
     ("kubernetes", &["admin", "metrics", "telemetry"]),
     ("discovery", &["kubernetes", "plugins", "datalayer", "pool", "metrics", "telemetry", "document"]),
     ("scaler", &["document", "transport"]),

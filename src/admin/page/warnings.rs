@@ -7,10 +7,9 @@ use serde_json::{Value, json};
 use super::rows::state;
 use crate::admin::debug::PluginState;
 use crate::admin::state::AdminState;
+use crate::doctor::{few, texts};
 use crate::pool::Snapshot;
 
-/// Names in one warning, at most.
-const NAMES: usize = 5;
 /// Warnings of one kind, at most.
 const MOST: usize = 20;
 
@@ -47,7 +46,7 @@ pub(super) fn warnings(state: &AdminState, config: &Value, now: Instant) -> Vec<
     configuration(config, &mut found);
     let unknown = state.pool.unknown_objectives().names();
     if !unknown.is_empty() {
-        let names = few(unknown.iter().map(ToString::to_string).collect());
+        let names = few(unknown.iter().map(|name| &**name));
         found.push(Warning::new(false, format!("Requests named objectives that do not exist: {names}.")));
     }
     found
@@ -62,7 +61,10 @@ fn readings(snapshot: &Snapshot, staleness: Option<Duration>, now: Instant, foun
         let of_state = snapshot.endpoints().iter().filter(|it| state(it, now, staleness) == wanted);
         let names: Vec<String> = of_state.map(|endpoint| endpoint.id().to_string()).collect();
         if !names.is_empty() {
-            found.push(Warning::new(grave, format!("{} endpoints {what}: {}.", names.len(), few(names))));
+            found.push(Warning::new(
+                grave,
+                format!("{} endpoints {what}: {}.", names.len(), few(names.iter().map(String::as_str))),
+            ));
         }
     }
 }
@@ -77,7 +79,10 @@ fn blocks(snapshot: &Snapshot, found: &mut Vec<Warning>) {
         let sizes: Vec<String> = sizes.iter().map(ToString::to_string).collect();
         found.push(Warning::new(
             false,
-            format!("Endpoints have blocks of different sizes: {} tokens.", few(sizes)),
+            format!(
+                "Endpoints have blocks of different sizes: {} tokens.",
+                few(sizes.iter().map(String::as_str))
+            ),
         ));
     }
 }
@@ -103,9 +108,6 @@ fn plugins(plugins: &[PluginState], found: &mut Vec<Warning>) {
 }
 
 fn configuration(config: &Value, found: &mut Vec<Warning>) {
-    let texts = |value: &Value| -> Vec<String> {
-        value.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
-    };
     let last = &config["last_reload"];
     let time = last["time"].as_str().unwrap_or_default();
     if last["outcome"] == "refused" {
@@ -123,14 +125,6 @@ fn configuration(config: &Value, found: &mut Vec<Warning>) {
             found.push(Warning::new(false, text));
         }
     }
-}
-
-/// The first names, and how many more there are.
-fn few(mut names: Vec<String>) -> String {
-    let more = names.len().saturating_sub(NAMES);
-    names.truncate(NAMES);
-    let shown = names.join(", ");
-    if more > 0 { format!("{shown} and {more} more") } else { shown }
 }
 
 #[cfg(test)]
@@ -170,6 +164,5 @@ mod tests {
         let config = json!({"last_reload": {"outcome": "applied", "time": "t", "changes": ["a"]},
             "warnings": {"configuration": ["old"], "command_line": []}});
         assert_eq!(told(config).len(), 2);
-        assert_eq!(few((0..7).map(|it| it.to_string()).collect()), "0, 1, 2, 3, 4 and 2 more");
     }
 }

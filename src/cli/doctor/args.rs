@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::asking::AskArgs;
+use crate::cli::asking::{AskArgs, CallerArgs};
 use crate::plugins::Registry;
 
 /// Flags of `doctor`.
@@ -43,26 +43,14 @@ pub(in crate::cli) struct DoctorArgs {
     /// Print the findings as JSON
     #[arg(long)]
     pub(in crate::cli) json: bool,
-    /// File with a bearer token for the metrics port
-    #[arg(long, value_name = "PATH")]
-    pub(in crate::cli) token_file: Option<PathBuf>,
-    /// File with the authorities that the picker's certificate must come from
-    #[arg(long, value_name = "PATH")]
-    pub(in crate::cli) ca_file: Option<PathBuf>,
-    /// Take any certificate of the picker
-    #[arg(long)]
-    pub(in crate::cli) insecure_skip_tls_verify: bool,
+    #[command(flatten)]
+    pub(in crate::cli) caller: CallerArgs,
 }
 
 impl DoctorArgs {
     /// How the picker at `url` is asked.
     pub(super) fn ask(&self, url: &str) -> AskArgs {
-        AskArgs {
-            url: url.to_owned(),
-            token_file: self.token_file.clone(),
-            ca_file: self.ca_file.clone(),
-            insecure_skip_tls_verify: self.insecure_skip_tls_verify,
-        }
+        AskArgs { url: url.to_owned(), caller: self.caller.clone() }
     }
 
     /// Something beside a picker is to be looked at.

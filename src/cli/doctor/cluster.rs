@@ -11,7 +11,8 @@ use tokio::time::timeout;
 use super::args::DoctorArgs;
 use super::files;
 use super::gathered::Gathered;
-use crate::doctor::cluster::{ClusterFacts, KindFacts, UNREACHABLE, findings};
+use crate::discovery::{CURRENT_GROUP, GroupVersion, LEGACY_GROUP};
+use crate::doctor::cluster::{ClusterFacts, KindFacts, UNREACHABLE, findings, picker_pods};
 use crate::doctor::picker::PickerFacts;
 use crate::doctor::pods;
 use crate::doctor::waits::Waits;
@@ -22,7 +23,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// Most objects of a kind that are asked for.
 const MOST: usize = 2000;
 /// Groups of objectives and rewrites.
-const GROUPS: [&str; 2] = ["llm-d.ai/v1alpha2", "inference.networking.x-k8s.io/v1alpha2"];
+const GROUPS: [&str; 2] = [CURRENT_GROUP, LEGACY_GROUP];
+/// Their version in both.
+const VERSION: &str = "v1alpha2";
 
 /// The pool that is looked at.
 struct Place {
@@ -75,11 +78,11 @@ async fn ask(
         Connection::from_file(&path.display().to_string()).await.map_err(|error| error.to_string())?;
     let client = connection.client().map_err(|error| error.to_string())?;
     let api = Api(client);
-    let version = if place.group == "inference.networking.x-k8s.io" { "v1alpha2" } else { "v1" };
-    let pools = format!("{}/{version}", place.group);
-    let mut kinds = vec![api.serves("inferencepools", &[&pools], true).await?];
+    let pools = format!("{}/{}", place.group, GroupVersion::of_pool(&place.group).version);
+    let mut kinds = vec![api.serves("inferencepools", std::slice::from_ref(&pools), true).await?];
+    let groups = GROUPS.map(|group| format!("{group}/{VERSION}"));
     for plural in ["inferenceobjectives", "inferencemodelrewrites"] {
-        kinds.push(api.serves(plural, &GROUPS, false).await?);
+        kinds.push(api.serves(plural, &groups, false).await?);
     }
     let Place { namespace, name, .. } = place;
     let pool = api.get(&format!("/apis/{pools}/namespaces/{namespace}/inferencepools/{name}")).await?;
@@ -96,7 +99,8 @@ async fn ask(
     if let Some(account) = account {
         let account = format!("system:serviceaccount:{namespace}:{account}");
         let elects = picker_pods(&facts)
-            .flat_map(arguments)
+            .flat_map(containers)
+            .flat_map(words)
             .any(|word| word.contains("ha-enable-leader-election") && !word.ends_with("=false"));
         let asks = picker.is_some_and(|picker| picker.after.has("pointsman_metrics_auth_total"));
         facts.rights = api.rights(&account, place, elects, asks).await?;
@@ -105,22 +109,14 @@ async fn ask(
     Ok(facts)
 }
 
-/// Pods that the Service of the pool's picker selects.
-fn picker_pods(facts: &ClusterFacts) -> impl Iterator<Item = &Value> {
-    let name = facts.pool["spec"]["endpointPickerRef"]["name"].as_str();
-    let service =
-        facts.services.iter().find(|service| name.is_some() && service["metadata"]["name"].as_str() == name);
-    let labels = service.and_then(|service| service["spec"]["selector"].as_object());
-    facts.pods.iter().filter(move |pod| {
-        labels
-            .is_some_and(|labels| labels.iter().all(|(key, value)| &pod["metadata"]["labels"][key] == value))
-    })
+/// The containers of a pod.
+fn containers(pod: &Value) -> impl Iterator<Item = &Value> {
+    pod["spec"]["containers"].as_array().into_iter().flatten()
 }
 
-/// The words of the command lines of a pod's containers.
-fn arguments(pod: &Value) -> impl Iterator<Item = &str> {
-    let containers = pod["spec"]["containers"].as_array().into_iter().flatten();
-    containers.filter_map(|container| container["args"].as_array()).flatten().filter_map(Value::as_str)
+/// The words of a container's command line.
+fn words(container: &Value) -> impl Iterator<Item = &str> {
+    container["args"].as_array().into_iter().flatten().filter_map(Value::as_str)
 }
 
 /// What is wrong with the command lines of the picker's pods. Pods of one template are told once.
@@ -128,9 +124,8 @@ fn command_lines(facts: &ClusterFacts) -> Vec<crate::doctor::Finding> {
     let mut seen: Vec<Vec<String>> = Vec::new();
     let mut found = Vec::new();
     for pod in picker_pods(facts).take(MOST) {
-        for container in pod["spec"]["containers"].as_array().into_iter().flatten() {
-            let args = container["args"].as_array().into_iter().flatten();
-            let words: Vec<String> = args.filter_map(Value::as_str).map(str::to_owned).collect();
+        for container in containers(pod) {
+            let words: Vec<String> = words(container).map(str::to_owned).collect();
             let of_picker = words.iter().any(|word| word.contains("pool-name") || word.contains("poolName"));
             if of_picker && !seen.contains(&words) {
                 let name = pod["metadata"]["name"].as_str().unwrap_or("?");
@@ -163,7 +158,7 @@ impl Api {
     }
 
     /// Whether one of these groups, each with its version, serves a kind.
-    async fn serves(&self, plural: &str, groups: &[&str], needed: bool) -> Result<KindFacts, String> {
+    async fn serves(&self, plural: &str, groups: &[String], needed: bool) -> Result<KindFacts, String> {
         let mut served = false;
         for group in groups {
             let list = self.get(&format!("/apis/{group}")).await?.unwrap_or_default();
@@ -184,8 +179,8 @@ impl Api {
         for verb in ["list", "watch"] {
             wanted.push((verb, "", "pods"));
             wanted.push((verb, place.group.as_str(), "inferencepools"));
-            wanted.push((verb, "llm-d.ai", "inferenceobjectives"));
-            wanted.push((verb, "llm-d.ai", "inferencemodelrewrites"));
+            wanted.push((verb, CURRENT_GROUP, "inferenceobjectives"));
+            wanted.push((verb, CURRENT_GROUP, "inferencemodelrewrites"));
         }
         if elects {
             wanted.push(("create", "coordination.k8s.io", "leases"));

@@ -1,6 +1,6 @@
 //! Asks Envoy's admin port.
 
-use anyhow::{Context, bail};
+use anyhow::Context as _;
 use serde_json::Value;
 
 use super::gathered::Gathered;
@@ -26,16 +26,11 @@ pub(super) async fn look(url: &str, waits: Option<Waits>, gathered: &mut Gathere
 }
 
 async fn ask(url: &str) -> anyhow::Result<EnvoyFacts> {
-    let ask =
-        AskArgs { url: url.to_owned(), token_file: None, ca_file: None, insecure_skip_tls_verify: true };
+    let ask = AskArgs::anonymous(url.to_owned());
     let (info, dump) = (read(&ask, "/server_info").await?, read(&ask, "/config_dump").await?);
     Ok(EnvoyFacts::of_dump(&dump, &info))
 }
 
 async fn read(ask: &AskArgs, path: &str) -> anyhow::Result<Value> {
-    let answer = ask.get(path).await?;
-    if answer.status != 200 {
-        bail!("{path} was answered with {}", answer.status);
-    }
-    serde_json::from_slice(&answer.body).with_context(|| format!("{path} is no JSON"))
+    ask.document(path).await?.with_context(|| format!("{path} was answered with 404"))
 }

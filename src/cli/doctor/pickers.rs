@@ -2,14 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context, bail};
+use anyhow::{Context as _, bail};
 use serde_json::Value;
 
 use crate::cli::asking::AskArgs;
 use crate::doctor::page::Page;
 use crate::doctor::picker::PickerFacts;
-use crate::doctor::pods::unix;
 use crate::doctor::replicas::ReplicaFacts;
+use crate::telemetry::unix_time;
 
 /// Time between two looks at counters.
 const APART: Duration = Duration::from_millis(500);
@@ -20,14 +20,14 @@ pub(super) async fn ask(ask: &AskArgs) -> anyhow::Result<(PickerFacts, ReplicaFa
     let asked = now();
     let pool = needed(ask, "/debug/pool").await?;
     let answered = now();
-    let config = wanted(ask, "/debug/config").await?;
+    let config = ask.document("/debug/config").await?.unwrap_or_default();
     let plugins = needed(ask, "/debug/plugins/state").await?;
-    let prefix = wanted(ask, "/debug/prefix").await?;
-    let peers = wanted(ask, "/debug/peers").await?;
+    let prefix = ask.document("/debug/prefix").await?.unwrap_or_default();
+    let peers = ask.document("/debug/peers").await?.unwrap_or_default();
     tokio::time::sleep(APART).await;
     let after = page(ask).await?;
     let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
-    let clock = text(&pool, "timestamp").and_then(|time| unix(&time));
+    let clock = text(&pool, "timestamp").and_then(|time| unix_time(&time));
     let replica = ReplicaFacts {
         url: ask.url.clone(),
         digest: text(&config, "digest"),
@@ -55,19 +55,6 @@ async fn page(ask: &AskArgs) -> anyhow::Result<Page> {
 
 /// A page that every version has.
 async fn needed(ask: &AskArgs, path: &str) -> anyhow::Result<Value> {
-    let page = wanted(ask, path).await?;
-    if page.is_null() {
-        bail!("there is no {path}: this is no picker, or one of another version")
-    }
-    Ok(page)
-}
-
-/// A page; null if there is none.
-async fn wanted(ask: &AskArgs, path: &str) -> anyhow::Result<Value> {
-    let answer = ask.get(path).await?;
-    match answer.status {
-        200 => serde_json::from_slice(&answer.body).with_context(|| format!("{path} is no JSON")),
-        404 => Ok(Value::Null),
-        status => bail!("{path} was answered with {status}"),
-    }
+    let page = ask.document(path).await?;
+    page.with_context(|| format!("there is no {path}: this is no picker, or one of another version"))
 }

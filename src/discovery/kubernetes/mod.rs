@@ -17,5 +17,5 @@ mod watch;
 
 pub use discover::{KubernetesDiscovery, Scope};
 pub use objects::ObjectWatches;
-pub(crate) use resources::without_repeats;
+pub(crate) use resources::{CURRENT_GROUP, GroupVersion, LEGACY_GROUP, without_repeats};
 pub use slices::ServiceSlices;
