@@ -7,7 +7,7 @@ use xxhash_rust::xxh64::xxh64;
 use super::exact::Chains;
 use super::lines::{BASE_BLOCK, MediaLine, RequestLine};
 use crate::prefix::{BlockShape, block_hashes, prompt_tokens, token_block_hashes};
-use crate::request::{Headers, MediaKind, Piece};
+use crate::request::{Headers, Piece};
 use crate::scheduling::RequestView;
 
 /// Longest header value that is kept as it is, in bytes. Of longer ones a hash is kept.
@@ -87,10 +87,9 @@ pub fn features(view: &RequestView<'_>, model: &str, rule: &HeaderRule) -> Reque
     };
     let keyed = |hash: &u64| xxh64(&hash.to_le_bytes(), rule.key);
     let media = inference.prompt.pieces.iter().filter_map(|piece| match piece {
-        Piece::Media(kind, content) => Some(MediaLine {
-            media: kind_name(*kind).to_owned(),
-            hash: rule.hash(content.text(body).as_bytes()),
-        }),
+        Piece::Media(kind, content) => {
+            Some(MediaLine { media: kind.label().to_owned(), hash: rule.hash(content.text(body).as_bytes()) })
+        }
         _ => None,
     });
     RequestLine {
@@ -106,15 +105,6 @@ pub fn features(view: &RequestView<'_>, model: &str, rule: &HeaderRule) -> Reque
         media: media.take(MOST_MEDIA).collect(),
         chains: Chains(blocks.chains().map(|chain| chain.iter().map(keyed).collect()).collect()),
         headers: rule.kept(view.headers),
-    }
-}
-
-/// Name of a kind of media.
-pub(super) fn kind_name(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Image => "image",
-        MediaKind::Audio => "audio",
-        MediaKind::Video => "video",
     }
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::exact::{Chains, Exact};
+use crate::request::Usage;
 
 /// Version of the schema. It grows with every change that a reader has to know of.
 pub const SCHEMA: u32 = 1;
@@ -362,6 +363,20 @@ pub struct UsageLine {
     pub total_tokens: u64,
     /// Tokens of the prompt that came from the cache, where the server says so.
     pub cached_tokens: Option<u64>,
+}
+
+impl From<&Usage> for UsageLine {
+    fn from(usage: &Usage) -> Self {
+        let Usage { prompt_tokens, completion_tokens, total_tokens, cached_tokens } = *usage;
+        Self { prompt_tokens, completion_tokens, total_tokens, cached_tokens }
+    }
+}
+
+impl From<UsageLine> for Usage {
+    fn from(line: UsageLine) -> Self {
+        let UsageLine { prompt_tokens, completion_tokens, total_tokens, cached_tokens } = line;
+        Self { prompt_tokens, completion_tokens, total_tokens, cached_tokens }
+    }
 }
 
 /// Lines that are missing, for the queue to the writer was full.

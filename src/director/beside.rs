@@ -52,7 +52,7 @@ impl Beside {
             stage,
             capture: Arc::clone(capture),
             now,
-            _still: Standstill::at(now),
+            _still: clock::stand_still(now),
             live: None,
             line: Box::default(),
             loads: Vec::new(),
@@ -77,27 +77,10 @@ pub(super) fn between_decisions<R>(
     };
     let _stage = beside.stage.lock();
     let now = now.unwrap_or_else(clock::now);
-    let _still = Standstill::at(now);
+    let _still = clock::stand_still(now);
     let result = call();
     capture.note(note(beside.nanos(now)));
     result
-}
-
-/// The time of this thread stands still until this is dropped.
-struct Standstill(Option<Instant>);
-
-impl Standstill {
-    fn at(now: Instant) -> Self {
-        let before = clock::simulated();
-        clock::simulate(Some(now));
-        Self(before)
-    }
-}
-
-impl Drop for Standstill {
-    fn drop(&mut self) {
-        clock::simulate(self.0);
-    }
 }
 
 /// One decision that somebody watches. Others wait until it is dropped.
@@ -106,7 +89,7 @@ pub(super) struct Session<'b> {
     stage: MutexGuard<'b, Stage>,
     capture: Arc<Capture>,
     now: Instant,
-    _still: Standstill,
+    _still: clock::Standstill,
     /// The endpoints as others see them.
     live: Option<Arc<Snapshot>>,
     line: Box<DecisionLine>,

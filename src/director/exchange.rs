@@ -9,6 +9,7 @@ use bytes::Bytes;
 use super::beside::{Beside, between_decisions};
 use super::bindings::{ServerBindings, StateKey};
 use super::claim::Claim;
+use super::hooks::{tell_end, tell_first_byte, tell_headers};
 use super::outcome_note::Seen;
 use super::reading::{self, Reading};
 use super::retry::Pace;
@@ -180,13 +181,7 @@ impl Exchange {
             profiles: &self.parts.profile_names,
         };
         let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
-        let tell = || {
-            for (hook, state) in hooks.iter().zip(states) {
-                if let Some(response) = &hook.response {
-                    response.call(|plugin| plugin.on_response_headers(&call, state, &mut edits));
-                }
-            }
-        };
+        let tell = || tell_headers(hooks, states, &call, &mut edits);
         let (n, status) = (self.parts.number, self.status);
         let note = |now_ns| Note::Answer(AnswerLine { n, now_ns, status, served: served.map(str::to_owned) });
         between_decisions(self.parts.beside.as_deref(), None, tell, note);
@@ -230,13 +225,7 @@ impl Exchange {
         }
         let (n, streamed) = (self.parts.number, self.parts.streaming);
         let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
-        let tell = || {
-            for (hook, state) in hooks.iter().zip(states) {
-                if let Some(end) = &hook.end {
-                    end.plugin.on_first_byte(now, streamed, state);
-                }
-            }
-        };
+        let tell = || tell_first_byte(hooks, states, now, streamed);
         let note = |now_ns| Note::FirstByte(FirstByteLine { n, now_ns, streamed });
         between_decisions(self.parts.beside.as_deref(), Some(now), tell, note);
     }
@@ -294,13 +283,7 @@ impl Exchange {
             chunks: self.chunks,
         };
         let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
-        let tell = || {
-            for (hook, state) in hooks.iter().zip(states) {
-                if let Some(end) = &hook.end {
-                    end.call(|plugin| plugin.on_response_end(&call, state));
-                }
-            }
-        };
+        let tell = || tell_end(hooks, states, &call);
         let seen = Seen {
             n: self.parts.number,
             ended: ended.label(),

@@ -36,12 +36,7 @@ impl Seen {
             duration_ms: ms(call.now),
             bytes: self.bytes,
             chunks: call.chunks,
-            usage: call.usage.map(|usage| UsageLine {
-                prompt_tokens: usage.prompt_tokens,
-                completion_tokens: usage.completion_tokens,
-                total_tokens: usage.total_tokens,
-                cached_tokens: usage.cached_tokens,
-            }),
+            usage: call.usage.map(UsageLine::from),
         }
     }
 }

@@ -7,6 +7,7 @@ use tokio::sync::Semaphore;
 
 use super::beside::Beside;
 use super::bindings::ServerBindings;
+use super::hooks::Hook;
 use super::objective::UnknownObjectives;
 use super::prepare::PrepareStage;
 use super::retry::Pace;
@@ -19,21 +20,7 @@ use crate::metrics::{
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind, Parsers};
-use crate::scheduling::{
-    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook, ResponseHeaderHook,
-    Scheduler, UsageReporter,
-};
-
-/// A plugin with hooks around forwarding. Its pre-request hook's state comes back in its response hook.
-#[derive(Clone, Debug)]
-pub struct Hook {
-    /// Acts before forwarding.
-    pub before: Option<ProfilePlugin<dyn PreRequest>>,
-    /// Acts on response headers.
-    pub response: Option<ProfilePlugin<dyn ResponseHeaderHook>>,
-    /// Acts on the end of the response.
-    pub end: Option<ProfilePlugin<dyn ResponseEndHook>>,
-}
+use crate::scheduling::{Column, Entry, Preparer, Producer, ProfilePlugin, Scheduler, UsageReporter};
 
 /// Everything a director works with.
 pub struct DirectorParts {

@@ -70,14 +70,6 @@ impl EncoderCacheFamilies {
     }
 }
 
-fn modality(kind: MediaKind) -> &'static str {
-    match kind {
-        MediaKind::Image => "image",
-        MediaKind::Audio => "audio",
-        MediaKind::Video => "video",
-    }
-}
-
 /// Handles of one index.
 #[derive(Clone)]
 pub struct EncoderCacheMetrics {
@@ -91,12 +83,12 @@ pub struct EncoderCacheMetrics {
 impl EncoderCacheMetrics {
     /// Counts an item of a request.
     pub fn query(&self, kind: MediaKind) {
-        self.queries.child([&self.kind, &self.name, modality(kind)]).inc();
+        self.queries.child([&self.kind, &self.name, kind.label()]).inc();
     }
 
     /// Counts items that `endpoint` should hold.
     pub fn hits(&self, endpoint: &Endpoint, kind: MediaKind, count: u64) {
-        self.hits.child([&self.kind, &self.name, &endpoint.spec().pod, modality(kind)]).inc_by(count);
+        self.hits.child([&self.kind, &self.name, &endpoint.spec().pod, kind.label()]).inc_by(count);
     }
 
     /// Records the share of a request's items that an endpoint should hold, 0..=1.

@@ -148,11 +148,7 @@ impl Rendered {
         }
         let mut media = Vec::new();
         for (modality, places) in features.iter().flat_map(|features| &features.mm_placeholders) {
-            let kind = match modality.as_str() {
-                "audio" => MediaKind::Audio,
-                "video" => MediaKind::Video,
-                _ => MediaKind::Image,
-            };
+            let kind = MediaKind::named(modality).unwrap_or(MediaKind::Image);
             let hashes = features.as_ref().and_then(|features| features.mm_hashes.get(modality));
             for (place, hash) in places.ranges.iter().zip(hashes.iter().flat_map(|hashes| &hashes.values)) {
                 let (Ok(offset), Ok(length)) = (u32::try_from(place.offset), u32::try_from(place.length))

@@ -51,11 +51,7 @@ pub(super) fn read(answer: &[u8]) -> Result<Tokenized, String> {
 fn spans(features: &Features) -> Vec<MediaSpan> {
     let mut spans = Vec::new();
     for (modality, places) in &features.mm_placeholders {
-        let kind = match modality.as_str() {
-            "audio" => MediaKind::Audio,
-            "video" => MediaKind::Video,
-            _ => MediaKind::Image,
-        };
+        let kind = MediaKind::named(modality).unwrap_or(MediaKind::Image);
         let hashes = features.mm_hashes.get(modality).map_or(&[][..], Vec::as_slice);
         for (place, hash) in places.iter().zip(hashes).take(MAX_MEDIA) {
             let hash = cut(hash, MAX_HASH).into();

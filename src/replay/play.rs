@@ -13,6 +13,9 @@ use super::scene::Scene;
 use crate::capture::Reader;
 use crate::capture::lines::{ConfigLine, DecisionLine, Line, StartLine};
 
+/// Notes on what limits the result, at most; a capture may have faults without end.
+const MOST_NOTES: usize = 100;
+
 /// Whose configuration is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
@@ -41,6 +44,14 @@ pub struct Played {
     pub comparison: Option<Comparison>,
     /// What limits the result.
     pub notes: Vec<String>,
+}
+
+impl Played {
+    fn note(&mut self, text: impl FnOnce() -> String) {
+        if self.notes.len() < MOST_NOTES {
+            self.notes.push(text());
+        }
+    }
 }
 
 struct Play<'l> {
@@ -73,7 +84,7 @@ pub fn play<'l>(path: &Path, with_other: bool, loader: &'l mut Loader<'l>) -> an
     }
     let mut played = play.played;
     for file in reader.torn() {
-        played.notes.push(format!("{}: the rest of the file cannot be read", file.display()));
+        played.note(|| format!("{}: the rest of the file cannot be read", file.display()));
     }
     Ok(played)
 }
@@ -101,13 +112,9 @@ impl Play<'_> {
                 let now = self.scene.at(line.now_ns);
                 self.sides.iter_mut().for_each(|(_, policy, running)| policy.ended(&line, now, running));
             }
-            Line::Gap(gap) => {
-                let note = format!(
-                    "{} lines are missing: plugins that keep state may decide differently",
-                    gap.lines
-                );
-                self.played.notes.push(note);
-            }
+            Line::Gap(gap) => self.played.note(|| {
+                format!("{} lines are missing: plugins that keep state may decide differently", gap.lines)
+            }),
         }
         Ok(())
     }
@@ -116,20 +123,19 @@ impl Play<'_> {
     fn start(&mut self, start: StartLine) {
         if start.capture == self.start.capture {
             if start.file != self.start.file + 1 {
-                self.played
-                    .notes
-                    .push(format!("files are missing before file {} of the capture", start.file));
+                self.played.note(|| format!("files are missing before file {} of the capture", start.file));
             }
         } else {
             self.scene = Scene::new(self.epoch);
             self.config = None;
             self.sides.clear();
             if start.first > 0 || start.file > 1 {
-                let note = format!(
-                    "the capture {} begins at request {}: what plugins knew before, beside prefixes, is not in it",
-                    start.capture, start.first
-                );
-                self.played.notes.push(note);
+                self.played.note(|| {
+                    format!(
+                        "the capture {} begins at request {}: what plugins knew before, beside prefixes, is not in it",
+                        start.capture, start.first
+                    )
+                });
             }
         }
         self.start = start;

@@ -12,7 +12,7 @@ use super::scene::Scene;
 use crate::capture::RunNotes;
 use crate::capture::lines::{AnswerLine, DecisionLine, FirstByteLine, MatchLine, OutcomeLine, RunLine};
 use crate::clock;
-use crate::director::Hook;
+use crate::director::{Hook, tell_end, tell_first_byte, tell_headers};
 use crate::pool::{Endpoint, Snapshot};
 use crate::prefix::{PrefixMatch, SharedIndex};
 use crate::request::{Headers, MediaEstimate, Usage};
@@ -88,7 +88,7 @@ impl Policy {
     /// Makes the decision of a line again.
     pub(super) fn decide(&self, line: &DecisionLine, remade: &Remade, scene: &Scene) -> Made {
         let now = scene.at(line.now_ns);
-        clock::simulate(Some(now));
+        let _still = clock::stand_still(now);
         let view = remade.view(&line.id, &line.request, &self.media);
         let mut rng = Rng::with_seed(line.rng.parse().unwrap_or_default());
         let candidates = self.screened(scene.candidates(line.candidates.as_ref()), view, now, &mut rng);
@@ -111,7 +111,6 @@ impl Policy {
         let primary = decision.as_ref().ok().and_then(|decision| {
             self.scheduler.profile_names().get(decision.primary).map(ToString::to_string)
         });
-        clock::simulate(None);
         Made { runs, decision, primary, candidates, columns, matches }
     }
 
@@ -177,14 +176,13 @@ impl Policy {
         let call = Call::new(view, now, &made.candidates, &everyone, &made.columns);
         let profiles = self.scheduler.profile_names();
         let decided = DecidedCall { call, decision: &decision, profiles };
-        clock::simulate(Some(now));
+        let _still = clock::stand_still(now);
         let before = |hook: &Hook| {
             let before = hook.before.as_ref()?;
             let mut edits = HeaderEdits::default();
             before.call(|plugin| plugin.before_forward(&decided, &mut edits)).unwrap_or_default()
         };
         let states = self.hooks.iter().map(before).collect();
-        clock::simulate(None);
         let api = api(&line.request.api);
         running.insert(line.n, Kept { decision, states, api, first_byte: None });
     }
@@ -230,26 +228,16 @@ impl Policy {
             decision: &kept.decision,
             profiles: self.scheduler.profile_names(),
         };
-        clock::simulate(Some(now));
-        for (hook, state) in self.hooks.iter().zip(&mut kept.states) {
-            if let Some(response) = &hook.response {
-                response.call(|plugin| plugin.on_response_headers(&call, state, &mut HeaderEdits::default()));
-            }
-        }
-        clock::simulate(None);
+        let _still = clock::stand_still(now);
+        tell_headers(&self.hooks, &mut kept.states, &call, &mut HeaderEdits::default());
     }
 
     /// The first bytes of a response came.
     pub(super) fn first_byte(&self, line: &FirstByteLine, now: Instant, running: &mut Running) {
         let Some(kept) = running.get_mut(&line.n) else { return };
         kept.first_byte = Some(now);
-        clock::simulate(Some(now));
-        for (hook, state) in self.hooks.iter().zip(&mut kept.states) {
-            if let Some(end) = &hook.end {
-                end.plugin.on_first_byte(now, line.streamed, state);
-            }
-        }
-        clock::simulate(None);
+        let _still = clock::stand_still(now);
+        tell_first_byte(&self.hooks, &mut kept.states, now, line.streamed);
     }
 
     /// A request has ended.
@@ -258,12 +246,7 @@ impl Policy {
         let targets = kept.decision.targets();
         let served = targets.iter().find(|target| target.id().to_string() == line.endpoint);
         let Some(endpoint) = served.or_else(|| targets.first()) else { return };
-        let usage = line.usage.map(|usage| Usage {
-            prompt_tokens: usage.prompt_tokens,
-            completion_tokens: usage.completion_tokens,
-            total_tokens: usage.total_tokens,
-            cached_tokens: usage.cached_tokens,
-        });
+        let usage = line.usage.map(Usage::from);
         let call = EndedCall {
             api: kept.api,
             endpoint,
@@ -275,13 +258,8 @@ impl Policy {
             first_byte: kept.first_byte,
             chunks: line.chunks,
         };
-        clock::simulate(Some(now));
-        for (hook, state) in self.hooks.iter().zip(&mut kept.states) {
-            if let Some(end) = &hook.end {
-                end.call(|plugin| plugin.on_response_end(&call, state));
-            }
-        }
-        clock::simulate(None);
+        let _still = clock::stand_still(now);
+        tell_end(&self.hooks, &mut kept.states, &call);
     }
 }
 

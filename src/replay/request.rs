@@ -8,26 +8,6 @@ use crate::request::{
 };
 use crate::scheduling::RequestView;
 
-/// All APIs, to find one by its name.
-const APIS: [Api; 16] = [
-    Api::ChatCompletions,
-    Api::Completions,
-    Api::Embeddings,
-    Api::Responses,
-    Api::Conversations,
-    Api::Images,
-    Api::Messages,
-    Api::CountTokens,
-    Api::Generate,
-    Api::SglangGenerate,
-    Api::GrpcGenerate,
-    Api::GrpcEmbed,
-    Api::VertexChat,
-    Api::VertexRaw,
-    Api::Other,
-    Api::Opaque,
-];
-
 /// A request without its text.
 #[derive(Debug)]
 pub(super) struct Remade {
@@ -56,11 +36,7 @@ impl Remade {
         inference.stream = line.stream;
         inference.max_output_tokens = line.max_output_tokens;
         for media in &line.media {
-            let kind = match media.media.as_str() {
-                "audio" => MediaKind::Audio,
-                "video" => MediaKind::Video,
-                _ => MediaKind::Image,
-            };
+            let kind = MediaKind::named(&media.media).unwrap_or(MediaKind::Image);
             inference.prompt.pieces.push(Piece::Media(kind, put(&media.hash)));
         }
         Self { headers, body: body.into(), inference, tokens: tokens(line) }
@@ -90,7 +66,7 @@ impl Remade {
 
 /// The API of this name.
 pub(super) fn api(name: &str) -> Api {
-    APIS.into_iter().find(|api| api.label() == name).unwrap_or(Api::Other)
+    Api::ALL.into_iter().find(|api| api.label() == name).unwrap_or(Api::Other)
 }
 
 /// Tokens that are equal where the hashes of their blocks are. The last block of a prompt is as short as the number of

@@ -99,23 +99,13 @@ pub(super) fn run(
     choosers: impl FnOnce() -> anyhow::Result<Chooser>,
     progress: &mut dyn FnMut(Progress),
 ) -> anyhow::Result<Notes> {
-    let _ordinary = Ordinary;
     let origin = Instant::now();
-    clock::simulate(Some(origin));
+    let _virtual = clock::stand_still(origin);
     let chooser = choosers()?;
     let mut world = World::new(workload, setting, chooser, origin);
     world.play(progress);
     world.notes.end = world.now;
     Ok(world.notes)
-}
-
-/// The machine's time counts again when this is dropped.
-struct Ordinary;
-
-impl Drop for Ordinary {
-    fn drop(&mut self) {
-        clock::simulate(None);
-    }
 }
 
 impl<'w> World<'w> {

@@ -25,6 +25,22 @@ pub fn simulate(now: Option<Instant>) {
     VIRTUAL.set(now);
 }
 
+/// Lets the time of this thread stand still at `now` until what is returned is dropped. Then counts what counted before.
+pub fn stand_still(now: Instant) -> Standstill {
+    Standstill(VIRTUAL.replace(Some(now)))
+}
+
+/// The time of a thread stands still. Made by [`stand_still`], and to be dropped on the same thread.
+#[derive(Debug)]
+#[must_use = "the time goes on when this is dropped"]
+pub struct Standstill(Option<Instant>);
+
+impl Drop for Standstill {
+    fn drop(&mut self) {
+        simulate(self.0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::time::Duration;
@@ -40,5 +56,19 @@ mod tests {
         assert_eq!(other, None);
         simulate(None);
         assert!(now() < then);
+    }
+
+    #[test]
+    fn the_time_that_counted_before_counts_again_after_a_standstill() {
+        let hour = Duration::from_hours(1);
+        let (first, second) = (Instant::now() + hour, Instant::now() + 2 * hour);
+        let outer = stand_still(first);
+        {
+            let _inner = stand_still(second);
+            assert_eq!(now(), second);
+        }
+        assert_eq!(now(), first);
+        drop(outer);
+        assert_eq!(simulated(), None);
     }
 }

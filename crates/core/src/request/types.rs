@@ -47,6 +47,26 @@ pub enum Api {
 }
 
 impl Api {
+    /// All of them.
+    pub const ALL: [Self; 16] = [
+        Self::ChatCompletions,
+        Self::Completions,
+        Self::Embeddings,
+        Self::Responses,
+        Self::Conversations,
+        Self::Images,
+        Self::Messages,
+        Self::CountTokens,
+        Self::Generate,
+        Self::SglangGenerate,
+        Self::GrpcGenerate,
+        Self::GrpcEmbed,
+        Self::VertexChat,
+        Self::VertexRaw,
+        Self::Other,
+        Self::Opaque,
+    ];
+
     /// Name for metrics.
     pub fn label(self) -> &'static str {
         match self {
@@ -104,6 +124,25 @@ pub enum MediaKind {
     Audio,
     /// `video_url`.
     Video,
+}
+
+impl MediaKind {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Image, Self::Audio, Self::Video];
+
+    /// The kind of this name.
+    pub fn named(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|kind| kind.label() == name)
+    }
+
+    /// Lower-case name.
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Audio => "audio",
+            Self::Video => "video",
+        }
+    }
 }
 
 /// One piece of a prompt, in prompt order.
