@@ -1,4 +1,4 @@
-//! When each engine was heard last.
+//! The times at which each engine last sent a message.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 
-/// By address of the endpoint, when its last message came, and when its events last began anew. Clones share it.
+/// For each endpoint address, the times of its engine's last message and of its last restart. Clones share the times.
 #[derive(Clone, Debug, Default)]
 pub struct Ages(Arc<Mutex<HashMap<Box<str>, Times>>>);
 
@@ -17,12 +17,12 @@ struct Times {
 }
 
 impl Ages {
-    /// This engine sent a message now.
+    /// Notes that this engine has sent a message.
     pub(super) fn heard(&self, name: &str) {
         self.note(name, |times, now| times.heard = Some(now));
     }
 
-    /// The events of this engine begin anew now.
+    /// Notes that this engine has restarted.
     pub(super) fn renewed(&self, name: &str) {
         self.note(name, |times, now| times.renewed = Some(now));
     }
@@ -36,19 +36,19 @@ impl Ages {
         }
     }
 
-    /// How long ago this engine sent a message; `None` if it never did.
+    /// The time since this engine's last message; `None` if there was none.
     pub fn of(&self, name: &str, now: Instant) -> Option<Duration> {
         let heard = self.0.lock().get(name)?.heard?;
         Some(now.saturating_duration_since(heard))
     }
 
-    /// True if the events of this engine began anew within this time.
+    /// True if this engine restarted within `time`.
     pub(super) fn renewed_within(&self, name: &str, time: Duration, now: Instant) -> bool {
         let renewed = self.0.lock().get(name).and_then(|times| times.renewed);
         renewed.is_some_and(|at| now.saturating_duration_since(at) < time)
     }
 
-    /// All ages.
+    /// The time since the last message of each engine.
     pub(super) fn all(&self, now: Instant) -> Vec<(Box<str>, Duration)> {
         let all = self.0.lock();
         let ages = all
@@ -57,7 +57,7 @@ impl Ages {
         ages.collect()
     }
 
-    /// Forgets engines that are gone.
+    /// Forgets the engines for which `is_there` is false.
     pub(super) fn retain(&self, is_there: impl Fn(&str) -> bool) {
         self.0.lock().retain(|name, _| is_there(name));
     }

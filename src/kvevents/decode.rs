@@ -10,19 +10,20 @@ use std::collections::HashMap;
 use super::msgpack::{Reader, Unreadable, Value};
 use crate::prefix::precise::{Extra, KvEvent, StoredBlocks, Tier};
 
-/// Most groups of layers of one engine whose kind is remembered.
+/// The most layer groups of one engine whose kind is remembered.
 const MAX_GROUPS: usize = 64;
-/// Longest name of an adapter or a tier, in bytes.
+/// The longest name of an adapter or a tier, in bytes.
 const MAX_NAME: usize = 256;
-/// Longest extra, in bytes.
+/// The longest extra key, in bytes.
 const MAX_EXTRA: usize = 1024;
-/// Most blocks, tokens, extras and members of one event. A few bytes of a message become many bytes in memory.
+/// The most blocks, tokens, extra keys and members of one event. Without these bounds a few bytes of a message could
+/// become many bytes in memory.
 const MAX_BLOCKS: usize = 1 << 16;
 const MAX_TOKENS: usize = 1 << 20;
 const MAX_EXTRAS: usize = 1 << 17;
 const MAX_MEMBERS: usize = 64;
 
-/// The fields of an event, in the order in which arrays have them.
+/// The fields of an event, in the order of the array form.
 const STORED: [&[u8]; 10] = [
     b"block_hashes",
     b"parent_block_hash",
@@ -37,26 +38,26 @@ const STORED: [&[u8]; 10] = [
 ];
 const REMOVED: [&[u8]; 3] = [b"block_hashes", b"medium", b"group_idx"];
 
-/// Kinds of attention whose blocks are held from the beginning of a prompt on.
+/// The kinds of attention whose cache holds a prompt from its beginning.
 const WHOLE_ATTENTION: [&[u8]; 3] = [b"full_attention", b"mla_attention", b"sink_full_attention"];
 
-/// Numbers of the events of a batch that were skipped.
+/// The numbers of events in a batch that were skipped.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct PassedOver {
     /// Events that could not be read.
     pub unreadable: u32,
-    /// Events of layers that do not hold whole prompts: sliding windows, state.
+    /// Events of layers that do not hold whole prompts, such as sliding windows and state layers.
     pub of_other_layers: u32,
 }
 
 /// Reads the batches of one engine.
 #[derive(Debug, Default)]
 pub struct Decoder {
-    /// Whether the blocks of a group of layers count.
+    /// For each layer group, whether its blocks count.
     groups: HashMap<u64, bool>,
 }
 
-/// The bytes of the fields of an event, by their place.
+/// The bytes of the fields of an event, by index.
 type Fields<'b> = [Option<&'b [u8]>; 10];
 
 enum Read {
@@ -157,8 +158,8 @@ impl Decoder {
         Ok(Read::Event(KvEvent::Removed { hashes: read_hashes(hashes)?, tier }))
     }
 
-    /// True if blocks of this group of layers count. Blocks without a group count; others count if the group holds
-    /// whole prompts. An event that stores blocks states the kind of the group, which is remembered.
+    /// Returns true if blocks of this layer group count. Blocks without a group count. Others count if the layers of
+    /// the group hold whole prompts. An event that stores blocks states the kind of its group, which is remembered.
     fn counts(&mut self, group: Option<&[u8]>, kind: Option<&[u8]>) -> Result<bool, Unreadable> {
         let Some(mut group) = present(group) else { return Ok(true) };
         let Value::Unsigned(group) = group.value()? else { return Err(Unreadable) };
@@ -182,10 +183,10 @@ impl From<Unreadable> for NoBatch {
     }
 }
 
-/// A name and the bytes of its value.
+/// The name of a member, and the bytes of its value.
 type Member<'b> = (&'b [u8], &'b [u8]);
 
-/// The type of an event that is a map, and its members.
+/// Reads the type and the members of an event that is a map.
 fn named_members(mut reader: Reader<'_>, pairs: usize) -> Result<(&[u8], Vec<Member<'_>>), Unreadable> {
     if pairs > MAX_MEMBERS {
         return Err(Unreadable);
@@ -207,7 +208,7 @@ fn named_members(mut reader: Reader<'_>, pairs: usize) -> Result<(&[u8], Vec<Mem
     Ok((kind.ok_or(Unreadable)?, members))
 }
 
-/// A reader of a field, unless it is absent or nil.
+/// Returns a reader of a field, or `None` if the field is absent or nil.
 fn present(field: Option<&[u8]>) -> Option<Reader<'_>> {
     field.filter(|bytes| *bytes != [0xc0]).map(Reader::new)
 }
@@ -222,7 +223,7 @@ fn text(field: Option<&[u8]>) -> Result<Option<&str>, Unreadable> {
     }
 }
 
-/// A block's hash: a number of 64 bits, signed or not, or bytes, of which the last eight count.
+/// Reads the hash of a block. It is a 64-bit number, signed or not, or a string of bytes whose last eight bytes count.
 fn hash(reader: &mut Reader<'_>) -> Result<u64, Unreadable> {
     match reader.value()? {
         Value::Unsigned(hash) => Ok(hash),
@@ -235,7 +236,7 @@ fn hash(reader: &mut Reader<'_>) -> Result<u64, Unreadable> {
     }
 }
 
-/// `count` if it is no more than `most`.
+/// Returns `count` if it is at most `most`.
 fn at_most(most: usize, count: usize) -> Result<usize, Unreadable> {
     if count <= most { Ok(count) } else { Err(Unreadable) }
 }
@@ -254,8 +255,8 @@ fn read_tokens(field: Option<&[u8]>) -> Result<Vec<u32>, Unreadable> {
     (0..at_most(MAX_TOKENS, reader.array()?)?).map(|_| token(&mut reader)).collect()
 }
 
-/// One list of extras a block, or none at all. Of a list that is an extra the first member counts: a media item comes
-/// with its place.
+/// Reads one list of extra keys for each block, or no list at all. An extra key may itself be a list, such as a media
+/// item with its position; its first member counts.
 fn read_extras(field: Option<&[u8]>, blocks: usize) -> Result<Vec<Vec<Extra>>, Unreadable> {
     let Some(mut reader) = present(field) else { return Ok(Vec::new()) };
     let count = reader.array()?;

@@ -17,7 +17,7 @@ pub(super) struct Message {
 }
 
 impl Message {
-    /// A message of three frames: topic, number in eight bytes, payload.
+    /// Reads a message from its three frames: the topic, the number in eight bytes, and the payload.
     pub(super) fn of(frames: Frames) -> Option<Self> {
         let [topic, number, payload]: [Vec<u8>; 3] = frames.try_into().ok()?;
         let number = u64::from_be_bytes(number.try_into().ok()?);
@@ -28,9 +28,9 @@ impl Message {
 /// What the caller has to do after a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Follows {
-    /// Nothing: the message was applied, or was received before.
+    /// The caller does nothing: the message was applied, or was received before.
     Nothing,
-    /// Ask for a replay: messages from this number on are missing, and this message was not applied yet.
+    /// The caller asks for a replay and then applies this message. The messages from this number on are missing.
     Missing(u64),
 }
 
@@ -39,9 +39,9 @@ pub(super) enum Follows {
 pub(super) struct Engine {
     index: Arc<PreciseIndex>,
     metrics: KvEventMetrics,
-    /// Of the endpoint.
+    /// The incarnation of the engine's endpoint.
     incarnation: u64,
-    /// Its address, for series.
+    /// The address of the engine, for labels.
     pub(super) name: Box<str>,
     sequence: Sequence,
     decoder: Decoder,
@@ -99,7 +99,7 @@ impl Engine {
         self.index.forget(self.incarnation);
     }
 
-    /// Nothing is known of the engine.
+    /// Forgets all that is known of the engine, which starts anew.
     pub(super) fn begin_anew(&mut self) {
         self.index.forget(self.incarnation);
         self.ages.renewed(&self.name);

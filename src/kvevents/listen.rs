@@ -1,4 +1,5 @@
-//! Listening to engines: one task for each that is connected to, and one for the address on which engines connect to us.
+//! Receives the cache events. There is a task for each engine that this process connects to, and one for the address
+//! that engines connect to.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -25,35 +26,36 @@ use crate::metrics::KvEventMetrics;
 use crate::pool::{Endpoint, EndpointId, Pool, Snapshot};
 use crate::prefix::precise::PreciseIndex;
 
-/// Longest time for a connection.
+/// The longest time for setting up a connection.
 const CONNECT: Duration = Duration::from_secs(5);
-/// Pause before a connection is tried again.
+/// The pause before a connection is tried again.
 const PAUSE: Duration = Duration::from_secs(5);
-/// After this long without a connection, what an engine holds is not known any more.
+/// When an engine has been without a connection for this long, the index forgets its blocks.
 const DEAF: Duration = Duration::from_secs(15);
-/// Engines that repeat at a time.
+/// The most engines that repeat messages at the same time.
 const REPLAYS: usize = 8;
-/// Engines that connect to us, at most.
+/// The most engines that may connect to this process.
 const MAX_GUESTS: usize = 1024;
-/// An engine that showed within this time by its events that it began anew is not forgotten again when its metrics page
-/// shows the same.
+/// If the events of an engine showed within this time that it restarted, the engine is not forgotten again when its
+/// metrics page shows the same.
 const RECENT: Duration = Duration::from_secs(30);
-/// How often what was sent is looked over.
+/// The time between two calls of `look`.
 const LOOK: Duration = Duration::from_millis(500);
 
-/// Called twice a second while events are heard.
+/// A function that is called twice a second while events are received.
 pub type Tick = Box<dyn Fn(&Arc<Snapshot>, std::time::Instant) + Send + Sync>;
 
-/// Listens to the engines of a pool.
+/// Receives the cache events of the engines of a pool.
 pub struct EventListener {
     settings: EventSettings,
     index: Arc<PreciseIndex>,
     metrics: KvEventMetrics,
     connected: AtomicUsize,
     replays: Semaphore,
-    /// Room for large messages of engines that we connect to.
+    /// The memory for large messages of engines that this process connects to.
     room: Room,
-    /// The same for whoever connects to us, so that no stranger takes the room of an engine.
+    /// The memory for large messages of clients that connect to this process. It is separate, so that a stranger cannot
+    /// use up the memory for engines.
     guest_room: Room,
     ages: Ages,
     lives: Mutex<Lives>,
@@ -66,7 +68,7 @@ impl std::fmt::Debug for EventListener {
     }
 }
 
-/// Counts a connection for as long as it is there.
+/// Counts a connection until this value is dropped.
 struct Connected<'l>(&'l EventListener);
 
 impl Drop for Connected<'_> {
@@ -77,7 +79,7 @@ impl Drop for Connected<'_> {
 }
 
 impl EventListener {
-    /// What engines tell goes into `index`, and when they told it into `ages`.
+    /// Makes a listener that applies events to `index` and notes their times in `ages`.
     pub fn new(
         settings: EventSettings,
         index: Arc<PreciseIndex>,
@@ -92,7 +94,7 @@ impl EventListener {
         Self { settings, index, metrics, connected, replays, room, guest_room, ages, lives, tick }
     }
 
-    /// What is done twice a second.
+    /// Does the work that is due twice a second.
     fn look(&self, pool: &Pool) {
         let now = std::time::Instant::now();
         self.index.expire(now);
@@ -118,7 +120,7 @@ impl EventListener {
         Engine::new(index, metrics, endpoint.incarnation(), endpoint.target(), self.ages.clone())
     }
 
-    /// Listens until `stop`, to whatever endpoints the pool has.
+    /// Receives events from the endpoints of the pool until `stop` is cancelled.
     pub async fn run(self: Arc<Self>, pool: Arc<Pool>, stop: CancellationToken) {
         let guests = async {
             match self.settings.listen {
@@ -133,7 +135,7 @@ impl EventListener {
         }
     }
 
-    /// Keeps one task for each endpoint.
+    /// Keeps one task for each endpoint of the pool.
     async fn follow(self: Arc<Self>, pool: &Pool) {
         let mut versions = pool.subscribe();
         let mut tasks: HashMap<u64, (EndpointId, CancellationToken)> = HashMap::new();
@@ -181,7 +183,7 @@ impl EventListener {
         }
     }
 
-    /// Listens to one engine for ever.
+    /// Receives the events of one engine for ever.
     async fn subscribe(&self, endpoint: &Endpoint) {
         let Some(base) = self.settings.publisher_port else { return };
         let rank = u16::try_from(endpoint.spec().rank).unwrap_or(u16::MAX);
@@ -231,7 +233,7 @@ impl EventListener {
     }
 
     async fn shake_hands(&self, stream: TcpStream, room: &Room) -> io::Result<Connection<TcpStream>> {
-        // An engine may say nothing for hours. A peer that is gone is noticed.
+        // An engine may send nothing for hours, so the probes of TCP have to notice an engine that is gone.
         let keepalive = TcpKeepalive::new().with_time(Duration::from_secs(10)).with_interval(CONNECT);
         SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
         let mut connection = Connection::open(stream, Kind::Subscriber, room.clone()).await?;
@@ -239,14 +241,14 @@ impl EventListener {
         Ok(connection)
     }
 
-    /// Takes in what an engine says until the connection ends; the error says why.
+    /// Receives messages until the connection ends. Returns the reason why it ended.
     async fn hear(
         &self,
         engine: &mut Engine,
         mut connection: Connection<TcpStream>,
         replay: Option<SocketAddr>,
     ) -> io::Error {
-        // What was published before we listened.
+        // The engine may have published messages before this process subscribed.
         if let Some(address) = replay {
             self.catch_up(engine, address, engine.expected(), None).await;
         }
@@ -263,7 +265,7 @@ impl EventListener {
         }
     }
 
-    /// Takes in a message, and before it what was missed.
+    /// Applies a message, after the messages before it that were missed.
     async fn take_in(&self, engine: &mut Engine, message: &Message, replay: Option<SocketAddr>) {
         if let Follows::Missing(from) = engine.hear(message) {
             self.fill(engine, replay, from, message.number).await;
@@ -271,20 +273,21 @@ impl EventListener {
         }
     }
 
-    /// Messages from `from` to before `until` are missing: they are repeated, or what the engine holds is forgotten.
+    /// Handles the messages from `from` up to, but without, `until`, which are missing. The engine repeats them, or
+    /// else the index forgets the engine's blocks.
     async fn fill(&self, engine: &mut Engine, replay: Option<SocketAddr>, from: u64, until: u64) {
         if let Some(address) = replay
             && self.catch_up(engine, address, from, until.checked_sub(1)).await
         {
             return;
         }
-        // Before the first message nothing is known that could be wrong.
+        // Before the first message the index knows nothing of the engine that could be wrong.
         if from > 0 {
             engine.forget("gap");
         }
     }
 
-    /// True if the engine repeated all that was asked for.
+    /// Asks the engine to repeat the messages from `from` to `to`. Returns true if it repeated all of them.
     async fn catch_up(&self, engine: &mut Engine, address: SocketAddr, from: u64, to: Option<u64>) -> bool {
         let Ok(_place) = self.replays.acquire().await else { return false };
         match replay(engine, address, from, to, self.room.clone()).await {
@@ -300,7 +303,7 @@ impl EventListener {
         }
     }
 
-    /// Engines connect to us: each says in its topics which endpoint it is.
+    /// Accepts connections of engines. The topic of each message names the endpoint of its engine.
     async fn welcome(self: Arc<Self>, address: SocketAddr, pool: Arc<Pool>) {
         let socket = loop {
             match TcpListener::bind(address).await {
@@ -318,7 +321,8 @@ impl EventListener {
                 accepted = socket.accept() => match accepted {
                     Ok((stream, peer)) => {
                         guests.retain(|(task, _)| !task.is_finished());
-                        // With all places taken, the oldest goes that has not shown that it is an endpoint of the pool.
+                        // If all places are taken, the oldest connection is closed that has not shown that it belongs
+                        // to an endpoint of the pool.
                         if guests.len() >= MAX_GUESTS {
                             let stranger = guests.iter().position(|(_, known)| !known.load(Relaxed));
                             let Some((task, _)) = stranger.and_then(|at| guests.remove(at)) else { continue };
@@ -336,8 +340,9 @@ impl EventListener {
         }
     }
 
-    /// Hears a guest until it leaves. `known` is set once it has shown that it is an endpoint of the pool: it names the
-    /// endpoint in its topic, which anybody can do, and connects from the endpoint's address.
+    /// Receives the messages of one client until its connection ends. `known` is set once the client has shown that it
+    /// is an endpoint of the pool. It does so by naming the endpoint in its topic, which anybody can do, and by
+    /// connecting from the endpoint's address.
     async fn host(&self, stream: TcpStream, peer: SocketAddr, pool: &Pool, known: &AtomicBool) {
         let Ok(mut connection) = self.shake_hands(stream, &self.guest_room).await else { return };
         let _counted = self.counted();
@@ -365,20 +370,21 @@ impl EventListener {
                 self.take_in(engine, &message, None).await;
             }
         }
-        // It may publish elsewhere what we do not hear.
+        // The engine may now publish events that this process does not receive.
         if let Some((.., mut engine)) = engine {
             engine.forget("silent");
         }
     }
 }
 
-/// True if a connection from `peer` comes from the host of an endpoint at `address`. An IPv4 address within IPv6 is that
-/// IPv4 address.
+/// Returns true if a connection from `peer` comes from the host of an endpoint at `address`. An IPv4 address that is
+/// mapped to IPv6 equals the IPv4 address.
 fn comes_from(peer: SocketAddr, address: SocketAddr) -> bool {
     peer.ip().to_canonical() == address.ip().to_canonical()
 }
 
-/// The publisher that a topic names: the middle of `kv@PUBLISHER@MODEL`, or all of it.
+/// The publisher that a topic names: the middle part of `kv@PUBLISHER@MODEL`, or the whole topic if it has another
+/// form.
 fn publisher(topic: &[u8]) -> &str {
     let topic = std::str::from_utf8(topic).unwrap_or_default();
     let mut parts = topic.split('@');

@@ -1,29 +1,29 @@
-//! What the metrics page of an engine shows of its cache: counters that fall are those of another process, and an engine
-//! that sleeps has let its cache go.
+//! What the metrics page of an engine shows of its cache. Counters that fall belong to a new process with an empty
+//! cache. An engine that sleeps has dropped its cache.
 
 use std::collections::HashMap;
 
 use crate::pool::{AttributeKey, Endpoint};
 
-/// Who writes the attributes, in their keys.
+/// The producer in the keys of the attributes.
 const PRODUCER: &str = "cache-events";
-/// Tokens of prompts since the process began.
+/// The attribute with the number of prompt tokens since the process began.
 const TOKENS: &str = "prompt-tokens";
-/// 1 while the engine is awake, else 0.
+/// The attribute that is 1 while the engine is awake, and 0 otherwise.
 const AWAKE: &str = "awake";
 
-/// A series of an engine's page.
+/// A series of an engine's metrics page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LifeSeries {
-    /// What it becomes.
+    /// The attribute that holds the value of the series.
     pub attribute: AttributeKey,
-    /// Its name.
+    /// The name of the series.
     pub metric: &'static str,
-    /// Name and value of a label that must match, if one must.
+    /// The name and the value of the label that the series must have. `None` if any label will do.
     pub label: Option<(&'static str, &'static str)>,
 }
 
-/// The series that show whether the cache of this engine lives; none for an engine without them.
+/// The series that show whether the cache of an engine of this kind still exists. Empty for a kind without such series.
 pub fn series_of_life(engine: &str) -> Vec<LifeSeries> {
     let row = |attribute, metric, label| LifeSeries {
         attribute: AttributeKey::new(attribute, PRODUCER),
@@ -40,7 +40,7 @@ pub fn series_of_life(engine: &str) -> Vec<LifeSeries> {
     }
 }
 
-/// What the pages of the engines last showed.
+/// What the metrics pages of the engines last showed.
 #[derive(Debug)]
 pub(super) struct Lives {
     tokens: AttributeKey,
@@ -62,8 +62,8 @@ impl Default for Lives {
 }
 
 impl Lives {
-    /// Why what this endpoint holds has to be forgotten, if its page shows that since the look before. `renewed` tells
-    /// that its events have shown a new beginning already.
+    /// Compares the page with that of the last call. Returns the reason why the cache of this endpoint must be
+    /// forgotten, if there is one. `renewed` is true if the cache events have already shown that the engine restarted.
     pub(super) fn look(&mut self, endpoint: &Endpoint, renewed: bool) -> Option<&'static str> {
         let load = endpoint.load();
         let tokens = load.attribute(&self.tokens);
@@ -81,7 +81,7 @@ impl Lives {
         (shown.asleep && !before.asleep).then_some("asleep")
     }
 
-    /// Forgets endpoints that are gone.
+    /// Forgets the endpoints for which `is_there` is false.
     pub(super) fn retain(&mut self, is_there: impl Fn(u64) -> bool) {
         self.seen.retain(|incarnation, _| is_there(*incarnation));
     }

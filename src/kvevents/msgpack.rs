@@ -1,4 +1,4 @@
-//! The part of MessagePack that events need. Values are read in place, or skipped.
+//! The part of MessagePack that the events use. Values are read in place, or skipped.
 //!
 //! The format is that of github.com/msgpack/msgpack/blob/master/spec.md. Nothing is allocated, nothing recurses, and
 //! lengths that reach beyond the bytes that are there are errors.
@@ -7,21 +7,21 @@
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Unreadable;
 
-/// What comes next.
+/// The next value.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Value<'b> {
     Nil,
     Boolean,
-    /// A whole number from 0 on.
+    /// A whole number that is 0 or more.
     Unsigned(u64),
     /// A whole number below 0.
     Negative(i64),
     Float,
     Text(&'b [u8]),
     Bytes(&'b [u8]),
-    /// An array of this many values, which follow.
+    /// The head of an array with this many values, which follow.
     Array(usize),
-    /// A map of this many pairs, which follow.
+    /// The head of a map with this many pairs, which follow.
     Map(usize),
     Extension,
 }
@@ -37,7 +37,7 @@ impl<'b> Reader<'b> {
         Self { rest: bytes }
     }
 
-    /// Bytes that are left.
+    /// The number of bytes that are left.
     #[cfg(test)]
     fn left(&self) -> usize {
         self.rest.len()
@@ -49,7 +49,7 @@ impl<'b> Reader<'b> {
         Ok(taken)
     }
 
-    /// A big-endian number of `count` bytes, at most eight.
+    /// Reads a big-endian number of `count` bytes. `count` is at most eight.
     fn number(&mut self, count: usize) -> Result<u64, Unreadable> {
         Ok(self.take(count)?.iter().fold(0, |number, byte| (number << 8) | u64::from(*byte)))
     }
@@ -58,7 +58,7 @@ impl<'b> Reader<'b> {
         usize::try_from(self.number(count)?).map_err(|_| Unreadable)
     }
 
-    /// A collection cannot have more members than bytes are left.
+    /// Returns `count`, or an error if the collection has more members than there are bytes left.
     fn members(&self, count: usize) -> Result<usize, Unreadable> {
         if count <= self.rest.len() { Ok(count) } else { Err(Unreadable) }
     }
@@ -69,7 +69,7 @@ impl<'b> Reader<'b> {
         Ok(u64::try_from(number).map_or(Value::Negative(number), Value::Unsigned))
     }
 
-    /// The next value. For an array or a map this is only its head.
+    /// Reads the next value. Of an array or a map it reads only the head.
     pub(super) fn value(&mut self) -> Result<Value<'b>, Unreadable> {
         let head = self.take(1)?.first().copied().ok_or(Unreadable)?;
         Ok(match head {
@@ -115,7 +115,7 @@ impl<'b> Reader<'b> {
         })
     }
 
-    /// Skips the next value with everything in it. Returns its bytes.
+    /// Skips the next value with everything in it, and returns its bytes.
     pub(super) fn skip(&mut self) -> Result<&'b [u8], Unreadable> {
         let start = self.rest;
         let mut left = 1_usize;
@@ -131,7 +131,7 @@ impl<'b> Reader<'b> {
         start.get(..start.len() - self.rest.len()).ok_or(Unreadable)
     }
 
-    /// The number of values of the array that comes next.
+    /// Reads the head of an array, and returns the number of its values.
     pub(super) fn array(&mut self) -> Result<usize, Unreadable> {
         match self.value()? {
             Value::Array(count) => Ok(count),

@@ -1,4 +1,4 @@
-//! Replay: asks an engine to repeat messages that were missed.
+//! Asks an engine to repeat messages that were missed.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,11 +9,11 @@ use tokio::net::TcpStream;
 use super::engine::Engine;
 use super::zmtp::{Connection, Kind, Room, timed_out};
 
-/// Longest time for a connection.
+/// The longest time for setting up the connection.
 const CONNECT: Duration = Duration::from_secs(2);
-/// Longest silence of an engine that repeats.
+/// The longest wait for the next repeated message.
 const SILENCE: Duration = Duration::from_secs(2);
-/// Longest time for the whole replay.
+/// The longest time for the whole replay.
 const ALL: Duration = Duration::from_mins(1);
 
 /// Asks the engine at `address` to repeat the messages from the number `from` on, up to `to` or to its last one.
@@ -45,12 +45,12 @@ async fn repeat(
     loop {
         let frames = tokio::time::timeout(SILENCE, connection.hear()).await;
         let mut frames = frames.map_err(|_| timed_out("repeated message"))??;
-        // An empty frame and a topic may stand in front.
+        // The frames may begin with an empty frame and a topic.
         let (Some(payload), Some(number)) = (frames.pop(), frames.pop()) else {
             return Err(invalid("a repeated message has too few frames"));
         };
         if payload.is_empty() {
-            // The end. Nothing at all is no answer where something was missed.
+            // The engine has repeated what it has. That is an error if a missed message is not among it.
             let complete = to.is_none_or(|to| expected > to);
             return if complete { Ok(()) } else { Err(invalid("the engine does not have what was missed")) };
         }

@@ -16,9 +16,9 @@ pub enum Step {
 /// Follows the numbers of one engine. They count up from 0 when the engine starts.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sequence {
-    /// Number of the last message that was received live, and not by a replay.
+    /// The number of the last message that was received live, not in a replay.
     live: Option<u64>,
-    /// The last number that the engine repeated.
+    /// The number of the last message that the engine repeated.
     replayed: Option<u64>,
 }
 
@@ -43,22 +43,22 @@ impl Sequence {
         step
     }
 
-    /// The engine repeated the message with this number.
+    /// Notes that the engine has repeated the message with this number.
     pub fn replayed(&mut self, number: u64) {
         self.replayed = self.replayed.max(Some(number));
     }
 
-    /// Number of the last message that was received or repeated; `None` before the first.
+    /// The number of the last message that was received or repeated; `None` before the first message.
     pub fn last(&self) -> Option<u64> {
         self.live.max(self.replayed)
     }
 
-    /// The number that should come next. There is none behind the largest, which stays then.
+    /// The number of the next message. After the largest number it stays the same.
     pub fn expected(&self) -> u64 {
         self.last().map_or(0, |last| last.saturating_add(1))
     }
 
-    /// Nothing was heard yet.
+    /// Forgets all numbers, as before the first message.
     pub fn reset(&mut self) {
         *self = Self::default();
     }

@@ -1,17 +1,18 @@
-//! Settings of the event listener.
+//! The settings of the event listener.
 
 use std::net::SocketAddr;
 
-/// Settings of the event listener.
+/// The settings of the event listener.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventSettings {
-    /// Start of the topics that are asked for.
+    /// The prefix of the topics that this process subscribes to.
     pub topic: String,
-    /// Port on which engines publish. The engines of a pod with several ports use the following ports. With `None` this
-    /// process connects to no engine.
+    /// The port on which engines publish. The engine of rank `n` of a pod uses the port `n` above this one. With `None`
+    /// this process connects to no engine.
     pub publisher_port: Option<u16>,
-    /// Port on which engines repeat missed messages, counted up in the same way; `None` if engines repeat nothing.
+    /// The port on which engines repeat missed messages, with the rank added in the same way. `None` if engines do not
+    /// repeat messages.
     pub replay_port: Option<u16>,
-    /// Address on which engines connect to us; `None` if they do not.
+    /// The address that engines connect to. `None` if engines do not connect to this process.
     pub listen: Option<SocketAddr>,
 }

@@ -1,7 +1,8 @@
 //! The part of ZMTP 3.0 that events need: the handshake without security, subscriptions, and messages in frames.
 //!
-//! The protocol is that of rfc.zeromq.org/spec/23. Either side may have opened the connection. The messages of a
-//! peer are bounded in frames and in bytes. Memory grows with the received bytes and not with the announced ones.
+//! The specification is rfc.zeromq.org/spec/23. Either side may have opened the connection. The messages of a peer are
+//! bounded in frames and in bytes. Memory grows with the bytes that were received, and not with the lengths that a peer
+//! announces.
 
 use std::io;
 use std::sync::Arc;
@@ -12,36 +13,36 @@ use tokio::io::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-/// Bytes of a greeting.
+/// The length of a greeting in bytes.
 const GREETING: usize = 64;
-/// Longest time for the handshake.
+/// The longest time for the handshake.
 const HANDSHAKE: Duration = Duration::from_secs(5);
-/// Largest command.
+/// The most bytes of a command.
 const COMMAND: u64 = 4096;
-/// Most frames of a message.
+/// The most frames of a message.
 const MAX_FRAMES: usize = 8;
-/// Most bytes of a message, which is a batch of 100,000 blocks.
+/// The most bytes of a message. A batch of 100,000 blocks needs them.
 const MAX_MESSAGE: u64 = 16 << 20;
-/// A frame of more bytes needs room that all connections share.
+/// A frame with more bytes takes memory that all connections share.
 const SMALL: u64 = 64 << 10;
-/// Bytes of a unit of that room.
+/// The unit, in bytes, in which that memory is handed out.
 const UNIT: u64 = 1 << 10;
-/// Bytes of large frames of all connections of one room together, at most.
+/// The most bytes that the large frames of all connections with one `Room` may take together.
 const ALL_MESSAGES: u64 = 32 << 20;
-/// Longest time from the first to the last byte of a message.
+/// The longest time from the first to the last byte of a message.
 const UNFINISHED: Duration = Duration::from_secs(30);
 
-/// Flags of a frame.
+/// The flags of a frame.
 const MORE: u8 = 1;
 const LONG: u8 = 2;
 const IS_COMMAND: u8 = 4;
 
-/// The type of this side's socket.
+/// The socket type of this side.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// Subscriber: receives the messages of a publisher.
+    /// A subscriber, which receives the messages of a publisher.
     Subscriber,
-    /// Dealer: asks, and gets several answers.
+    /// A dealer, which sends a request and gets several answers.
     Dealer,
 }
 
@@ -54,10 +55,10 @@ impl Kind {
     }
 }
 
-/// A message: its frames.
+/// The frames of a message.
 pub type Frames = Vec<Vec<u8>>;
 
-/// Room for the large messages of many connections.
+/// The memory for the large messages of many connections. Clones share the memory.
 #[derive(Clone, Debug)]
 pub struct Room(Arc<Semaphore>);
 
@@ -67,18 +68,22 @@ impl Default for Room {
     }
 }
 
-/// A connection whose handshake is done.
+/// A connection after its handshake.
 #[derive(Debug)]
 pub struct Connection<S> {
     stream: BufReader<S>,
     room: Room,
-    /// Room of the message that was heard last.
+    /// The shares of the memory that the last message takes.
     held: Vec<OwnedSemaphorePermit>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
-    /// Shakes hands as `kind`. An error if the peer does not speak ZMTP 3, wants another mechanism than NULL, or takes
-    /// longer than 5 s.
+    /// Makes the handshake as a socket of type `kind`.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the peer does not speak ZMTP 3, asks for another security mechanism than NULL, or takes longer than 5
+    /// s.
     pub async fn open(stream: S, kind: Kind, room: Room) -> io::Result<Self> {
         let stream = BufReader::with_capacity(32 << 10, stream);
         let mut connection = Self { stream, room, held: Vec::new() };
@@ -115,13 +120,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         Ok(())
     }
 
-    /// Asks a publisher for messages whose first frame begins like this.
+    /// Subscribes to the messages whose first frame begins with `topic`.
     pub async fn subscribe(&mut self, topic: &str) -> io::Result<()> {
         self.send(0, &[b"\x01", topic.as_bytes()].concat()).await?;
         self.stream.flush().await
     }
 
-    /// Sends a message.
+    /// Sends a message with these frames.
     pub async fn say(&mut self, frames: &[&[u8]]) -> io::Result<()> {
         for (at, frame) in frames.iter().enumerate() {
             self.send(if at + 1 < frames.len() { MORE } else { 0 }, frame).await?;
@@ -129,12 +134,16 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.flush().await
     }
 
-    /// The next message, of at most 8 frames and 16 MiB. It has room until the next one is waited for. An error if the
-    /// connection ends, a bound is passed, or half of a message takes 30 s.
+    /// Receives the next message. Its share of the memory is given back at the next call.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the connection ends, if a message has more than 8 frames or 16 MiB, or if a message that has begun
+    /// takes longer than 30 s.
     pub async fn hear(&mut self) -> io::Result<Frames> {
         loop {
             self.held.clear();
-            // A peer may say nothing for as long as it likes, but not half of something.
+            // A peer may be silent for as long as it likes, but must not stop in the middle of a message.
             self.stream.fill_buf().await?;
             let message = tokio::time::timeout(UNFINISHED, self.message()).await;
             if let Some(frames) = message.map_err(|_| timed_out("message"))?? {
@@ -143,7 +152,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// A message whose first byte has come; `None` if it was a command.
+    /// Reads a message whose first byte is here. Returns `None` if it was a command.
     async fn message(&mut self) -> io::Result<Option<Frames>> {
         let mut frames = Frames::new();
         let mut left = MAX_MESSAGE;
@@ -167,10 +176,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         }
     }
 
-    /// Answers a command that wants an answer.
+    /// Answers a command that asks for an answer.
     async fn obey(&mut self, command: &[u8]) -> io::Result<()> {
         if let Some(rest) = command.strip_prefix(b"\x04PING") {
-            // The first two bytes are a time; what follows comes back.
+            // The first two bytes are a time to live. The bytes after them are sent back.
             let context = rest.get(2..).unwrap_or_default();
             self.send(IS_COMMAND, &[b"\x04PONG", context].concat()).await?;
             self.stream.flush().await?;
@@ -188,7 +197,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.write_all(body).await
     }
 
-    /// The next frame, of at most `most` bytes: its flags and its body.
+    /// Reads the flags and the body of the next frame. The body has at most `most` bytes.
     async fn frame(&mut self, most: u64) -> io::Result<(u8, Vec<u8>)> {
         let flags = self.stream.read_u8().await?;
         let length = if flags & LONG == 0 {
@@ -228,7 +237,7 @@ mod tests {
 
     use super::*;
 
-    /// The other side, which says these bytes after its greeting and reads all that comes.
+    /// The other side, which sends these bytes after its greeting and then reads all that comes.
     async fn peer(mut stream: DuplexStream, mechanism: &[u8], then: Vec<u8>) -> Vec<u8> {
         let mut greeting = [0; GREETING];
         greeting[0] = 0xff;
@@ -239,7 +248,7 @@ mod tests {
         stream.write_all(&greeting).await.unwrap();
         stream.write_all(&then).await.unwrap();
         let mut heard = Vec::new();
-        // The test lets go of its side in the end.
+        // The test drops its side at the end.
         let _ = stream.read_to_end(&mut heard).await;
         heard
     }
@@ -319,7 +328,7 @@ mod tests {
         let (ours, theirs) = duplex(1 << 16);
         let said = [ready(), large.clone(), large, b"\0\x01a".to_vec()].concat();
         let _peer = tokio::spawn(peer(theirs, b"NULL", said));
-        // Room for one of them.
+        // The memory is enough for one of the two messages.
         let room = Room(Arc::new(Semaphore::new(1 << 10)));
         let mut connection = Connection::open(ours, Kind::Subscriber, room.clone()).await.unwrap();
         for _ in 0..2 {

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use super::target::Target;
 use crate::pool::Pool;
 
-/// The servers that may be asked. Clones share the pool.
+/// The servers that the sidecar may ask. Clones share one pool.
 #[derive(Clone, Default)]
 pub struct Allowed {
     pool: Option<Arc<Pool>>,
 }
 
 impl Allowed {
-    /// Every server.
+    /// Allows every server.
     pub fn everyone() -> Self {
         Self::default()
     }
 
-    /// The endpoints of a pool, as they are when a request comes.
+    /// Allows the endpoints that `pool` has at the time of a request.
     pub fn endpoints_of(pool: Arc<Pool>) -> Self {
         Self { pool: Some(pool) }
     }
 
-    /// True if `target` may be asked.
+    /// Returns true if the sidecar may ask `target`. A target without a port means port 80.
     pub fn allows(&self, target: &Target) -> bool {
         let Some(pool) = &self.pool else { return true };
         let snapshot = pool.snapshot();
@@ -36,7 +36,7 @@ impl Allowed {
         })
     }
 
-    /// True once it is known who may be asked.
+    /// Returns true once the pool has been filled, so that `allows` answers from real data.
     pub fn is_known(&self) -> bool {
         self.pool.as_ref().is_none_or(|pool| pool.is_synced())
     }

@@ -1,4 +1,4 @@
-//! Answers that the sidecar makes itself.
+//! Errors that the sidecar answers with itself.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -7,19 +7,19 @@ use serde_json::json;
 /// An error for the client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Refusal {
-    /// Its status.
+    /// The HTTP status of the answer.
     pub status: StatusCode,
-    /// What happened, for people.
+    /// What went wrong, as a text for people.
     pub message: String,
 }
 
 impl Refusal {
-    /// An error of this status.
+    /// Makes an error with this status.
     pub(super) fn new(status: StatusCode, message: impl Into<String>) -> Self {
         Self { status, message: message.into() }
     }
 
-    /// The class of the error, as model servers name it.
+    /// The `type` of the error, named as model servers name theirs.
     pub(super) fn kind(&self) -> &'static str {
         match self.status {
             StatusCode::BAD_REQUEST => "BadRequestError",
@@ -33,8 +33,8 @@ impl Refusal {
         }
     }
 
-    /// The body: members for clients of the sidecar's first releases, and the object `error` for those of newer model
-    /// servers.
+    /// The JSON body. Its top-level members are for clients written against the first releases of the sidecar; the
+    /// object `error` has the form that newer model servers use.
     pub(super) fn body(&self) -> Bytes {
         let (kind, code) = (self.kind(), self.status.as_u16());
         let body = json!({

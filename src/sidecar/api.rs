@@ -1,4 +1,4 @@
-//! The APIs whose requests are split, and how the answer of a prefill server is kept to one token.
+//! The APIs whose requests the sidecar splits, and how the answer of a prefill server is limited to one token.
 
 use bytes::Bytes;
 use http::Method;
@@ -20,7 +20,7 @@ pub(super) enum Api {
     Generate,
 }
 
-/// Members of a request that are read or set.
+/// The members of a request body that the sidecar reads or sets.
 pub(super) const MEMBERS: &[&str] = &[
     "stream",
     "stream_options",
@@ -53,23 +53,24 @@ pub(super) const MEMBERS: &[&str] = &[
 
 const LIMITS: &[&str] = &["max_tokens", "min_tokens", "extra_args"];
 
-/// Which limits are set even if the client set none.
+/// Which limits `Api::cap` sets when the client set none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Caps {
-    /// Every limit that the API knows.
+    /// Every limit that the API has, the lower limit included.
     All,
-    /// The two that bound the answer.
+    /// The upper limits of the answer: `max_tokens` and `max_completion_tokens`.
     Bounds,
-    /// The one that the API needs. Others only if the client set them.
+    /// Only the upper limit that the API cannot do without. The other limits are lowered if the client set them.
     Needed,
 }
 
 impl Api {
-    /// All of them.
+    /// All APIs.
     pub(super) const ALL: [Self; 5] =
         [Self::Chat, Self::Completions, Self::Messages, Self::Responses, Self::Generate];
 
-    /// The API of a request that may be split; `None` for everything else. Paths must be the same letter for letter.
+    /// Returns the API of a request that may be split, and `None` for every other request. The method must be POST, and
+    /// the path must match letter for letter.
     pub(super) fn of(method: &Method, path: &str) -> Option<Self> {
         if method != Method::POST {
             return None;
@@ -77,7 +78,7 @@ impl Api {
         Self::ALL.into_iter().find(|api| api.path() == path)
     }
 
-    /// Its path.
+    /// The path of the API's requests.
     pub(super) fn path(self) -> &'static str {
         match self {
             Self::Chat => "/v1/chat/completions",
@@ -88,7 +89,7 @@ impl Api {
         }
     }
 
-    /// Its name in metrics.
+    /// The name of the API in metrics.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Chat => "chat_completions",
@@ -99,7 +100,7 @@ impl Api {
         }
     }
 
-    /// The same among all APIs.
+    /// The same API in the list of all APIs that the request reader knows.
     pub(super) fn kind(self) -> Kind {
         match self {
             Self::Chat => Kind::ChatCompletions,
@@ -110,8 +111,8 @@ impl Api {
         }
     }
 
-    /// Keeps the answer of a stage that only prepares to one token: each limit of the API becomes 1. A lower limit above
-    /// the upper one would be refused by the server, so that it is lowered too wherever the client set one.
+    /// Limits the answer of a prefill or encode server to one token: each limit of the API becomes 1. A server refuses
+    /// a request whose `min_tokens` is above `max_tokens`, so `min_tokens` becomes 1 wherever the client set it.
     pub(super) fn cap(self, body: &JsonObject, caps: Caps, edits: &mut Edits) {
         let mut one = |name: &'static str, always: bool| {
             if always || body.has(name) {

@@ -1,4 +1,4 @@
-//! The bodies of the calls to prefill and decode servers, connector by connector.
+//! The bodies of the calls to prefill and decode servers, one function for each connector.
 
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -7,20 +7,21 @@ use super::api::{Api, Caps};
 use super::target::Target;
 use crate::request::{Edits, JsonObject};
 
-/// Transfer parameters that ask a prefill server to keep the cache of the prompt. Whitespace-free, as all that is set.
+/// The transfer parameters that ask a prefill server to keep the cache of the prompt. They are written without spaces,
+/// as are all members that the sidecar sets.
 const KEEP: &str = r#"{"do_remote_decode":true,"do_remote_prefill":false,"remote_engine_id":null,"remote_block_ids":null,"remote_host":null,"remote_port":null}"#;
 
-/// Pieces of a body.
+/// The pieces of a body, in order. Pieces that the sidecar did not change are slices of the client's body.
 pub(super) type Pieces = smallvec::SmallVec<[Bytes; 3]>;
 
-/// The prompt's cache at another server, for the connector that pulls from it.
+/// A server that already has a part of the prompt's cache, for connectors that pull from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct KvSource {
-    /// Names the pull.
+    /// The id of the pull.
     pub id: String,
-    /// Who has it.
+    /// The host name or address of that server.
     pub host: String,
-    /// Its port of the peer-to-peer tier.
+    /// The port of the peer-to-peer cache tier on that server.
     pub port: u16,
 }
 
@@ -30,12 +31,12 @@ impl KvSource {
     }
 }
 
-/// The body of a request and what all calls have in common.
+/// The client's body and its API, from which the bodies of all calls are made.
 #[derive(Clone, Copy)]
 pub(super) struct Body<'b> {
-    /// The client's body.
+    /// The body as the client sent it.
     pub object: &'b JsonObject,
-    /// Its API.
+    /// The API that the client called.
     pub api: Api,
 }
 
@@ -46,7 +47,7 @@ impl Body<'_> {
         self.object.edited(edits)
     }
 
-    /// `nixlv2`: the prefill server keeps the cache, and pulls what `source` has of it.
+    /// `nixlv2`: the prefill server keeps the cache of the prompt. It pulls the part that `source` already has.
     pub(super) fn nixl_v2_prefill(self, source: Option<&KvSource>) -> Pieces {
         let mut parameters = KEEP.to_owned();
         if let Some(source) = source {
@@ -58,35 +59,36 @@ impl Body<'_> {
         self.prefill(Caps::All, &mut edits)
     }
 
-    /// The body with these transfer parameters; what the client said of them is gone.
+    /// The client's body with these transfer parameters in place of the client's.
     pub(super) fn with_parameters(self, parameters: Bytes) -> Pieces {
         let mut edits = Edits::new();
         edits.set("kv_transfer_params", parameters);
         self.object.edited(&edits)
     }
 
-    /// A prefill call of a connector that asks both servers at once.
+    /// The prefill call of a connector that asks both servers at the same time.
     pub(super) fn concurrent_prefill(self, parameters: &Value) -> Pieces {
         let mut edits = Edits::new();
         edits.set("kv_transfer_params", parameters.to_string());
         self.prefill(Caps::Needed, &mut edits)
     }
 
-    /// A prefill call of MoRI-IO's write mode.
+    /// The prefill call of MoRI-IO's write mode.
     pub(super) fn write_mode_prefill(self, parameters: &Value) -> Pieces {
         let mut edits = Edits::new();
         edits.set("kv_transfer_params", parameters.to_string());
         self.prefill(Caps::All, &mut edits)
     }
 
-    /// `nixl`: the prefill server keeps the cache. Its protocol caps nothing; one token is enough all the same.
+    /// `nixl`: the prefill server keeps the cache of the prompt. The protocol does not limit the prefill server's
+    /// answer; the sidecar limits it to one token.
     pub(super) fn nixl_v1_prefill(self) -> Pieces {
         let mut edits = Edits::new();
         edits.set("do_remote_decode", "true");
         self.prefill(Caps::Bounds, &mut edits)
     }
 
-    /// `nixl`: the decode server fetches what the prefill server's answer says.
+    /// `nixl`: the decode server fetches the cache blocks that the prefill server's `answer` names.
     pub(super) fn nixl_v1_decode(self, answer: &JsonObject) -> Pieces {
         let mut edits = Edits::new();
         edits.set("do_remote_prefill", "true");
@@ -96,14 +98,14 @@ impl Body<'_> {
         self.object.edited(&edits)
     }
 
-    /// `lmcache`: the prefill server fills the store. The client's `stream` stays.
+    /// `lmcache`: the prefill server fills the store that both servers share. The client's `stream` is kept.
     pub(super) fn lmcache_prefill(self) -> Pieces {
         let mut edits = Edits::new();
         self.api.cap(self.object, Caps::Bounds, &mut edits);
         self.object.edited(&edits)
     }
 
-    /// `shared-storage`: the prefill server processes the prompt whatever it has of it.
+    /// `shared-storage`: the prefill server processes the prompt, even if it has little of it in its cache.
     pub(super) fn shared_storage_prefill(self) -> Pieces {
         let mut edits = Edits::new();
         edits.set("cache_hit_threshold", "0");
@@ -111,14 +113,14 @@ impl Body<'_> {
         self.object.edited(&edits)
     }
 
-    /// `shared-storage`: the decode server answers whatever it has of the prompt.
+    /// `shared-storage`: the decode server answers, even if it has little of the prompt in its cache.
     pub(super) fn shared_storage_decode(self) -> Pieces {
         let mut edits = Edits::new();
         edits.set("cache_hit_threshold", "0");
         self.object.edited(&edits)
     }
 
-    /// `sglang`: both servers meet in this room.
+    /// `sglang`: both servers get the same body, which names the room in which they meet.
     pub(super) fn sglang(self, prefill: &Target, port: u16, room: u64) -> Pieces {
         let mut edits = Edits::new();
         edits
@@ -128,7 +130,8 @@ impl Body<'_> {
         self.object.edited(&edits)
     }
 
-    /// The shortest answer to what the prefill server keeps, by which the engine tells it to let go.
+    /// The shortest request that uses the cache which the prefill server keeps. When the engine has answered it, the
+    /// prefill server frees the cache.
     pub(super) fn release(self, parameters: Bytes) -> Pieces {
         let mut edits = Edits::new();
         edits.set("kv_transfer_params", parameters);
@@ -136,12 +139,12 @@ impl Body<'_> {
     }
 }
 
-/// `mooncake`: what the prefill server is told.
+/// `mooncake`: the transfer parameters of the prefill call.
 pub(super) fn mooncake_prefill(transfer: &str) -> Value {
     json!({ "do_remote_prefill": false, "do_remote_decode": true, "transfer_id": transfer })
 }
 
-/// `mooncake`: what the decode server is told.
+/// `mooncake`: the transfer parameters of the decode call.
 pub(super) fn mooncake_decode(transfer: &str, prefill: &Target, port: u16, engine: &str) -> Value {
     json!({
         "do_remote_prefill": true,
@@ -152,7 +155,7 @@ pub(super) fn mooncake_decode(transfer: &str, prefill: &Target, port: u16, engin
     })
 }
 
-/// `offloading`: what the prefill server is told.
+/// `offloading`: the transfer parameters of the prefill call.
 pub(super) fn offloading_prefill(id: &str, source: Option<&KvSource>) -> Value {
     let mut parameters = json!({ "remote_decoder": { "kv_request_id": id } });
     if let Some(source) = source {
@@ -161,12 +164,13 @@ pub(super) fn offloading_prefill(id: &str, source: Option<&KvSource>) -> Value {
     parameters
 }
 
-/// `offloading`: what the decode server is told.
+/// `offloading`: the transfer parameters of the decode call.
 pub(super) fn offloading_decode(id: &str, host: &str, port: u16) -> Value {
     json!({ "remote_prefiller": { "kv_request_id": id, "remote_host": host, "remote_port": port } })
 }
 
-/// `offloading` without a prefill server: what the local engine is told.
+/// `offloading` without a prefill server: the transfer parameters by which the local engine pulls the cache from
+/// `source`.
 pub(super) fn pull(source: &KvSource) -> Value {
     json!({ "remote_kv_source": source.to_json() })
 }

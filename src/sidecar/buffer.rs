@@ -1,4 +1,4 @@
-//! Bodies of requests that are split are read before anything is sent, in bounded memory.
+//! Reads the bodies of requests that are split, in bounded memory, before any call is sent.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -13,12 +13,12 @@ use tokio::time::{Instant, timeout_at};
 use super::outcome::FailReason;
 use crate::metrics::{Direction, SidecarMetrics};
 
-/// Longest wait for the next piece of a body.
+/// The longest wait for the next piece of a body.
 const SILENCE: Duration = Duration::from_secs(30);
-/// Longest time from the first piece of a body to its last.
+/// The longest time that a whole body may take.
 const WHOLE: Duration = Duration::from_mins(2);
 
-/// Memory for bodies. Clones share it.
+/// The memory for bodies. Clones share the memory.
 #[derive(Clone, Debug)]
 pub(super) struct Buffer {
     bytes: usize,
@@ -26,25 +26,25 @@ pub(super) struct Buffer {
     metrics: SidecarMetrics,
 }
 
-/// Why a body is not read.
+/// Why a body was not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum NotRead {
-    /// It is too long.
+    /// The body is longer than this many bytes.
     #[error("the body is longer than {0} bytes")]
     TooLong(usize),
-    /// Others fill the memory.
+    /// The bodies of other requests fill the memory.
     #[error("too many bodies are being read at once")]
     Full,
-    /// The client broke off.
+    /// The client's connection broke.
     #[error("the body broke off")]
     Broken,
-    /// The client sends nothing more, or far too slowly.
+    /// The client sends nothing more, or sends too slowly.
     #[error("the body did not come in time: {SILENCE:?} for a piece, {WHOLE:?} for all")]
     Late,
 }
 
 impl NotRead {
-    /// What counters tell.
+    /// The reason that the counters name.
     pub(super) fn reason(self) -> FailReason {
         match self {
             Self::TooLong(_) | Self::Full => FailReason::TooLarge,
@@ -52,7 +52,7 @@ impl NotRead {
         }
     }
 
-    /// What the client is told.
+    /// The HTTP status that the client gets.
     pub(super) fn status(self) -> StatusCode {
         match self {
             Self::TooLong(_) => StatusCode::PAYLOAD_TOO_LARGE,
@@ -63,7 +63,7 @@ impl NotRead {
     }
 }
 
-/// Memory that a body holds.
+/// The part of the memory that one body uses. Dropping it gives the memory back.
 #[derive(Debug)]
 pub(super) struct Held {
     buffer: Buffer,
@@ -71,12 +71,16 @@ pub(super) struct Held {
 }
 
 impl Buffer {
-    /// Memory of this many bytes.
+    /// Makes a memory of `bytes` bytes.
     pub(super) fn new(bytes: usize, metrics: &SidecarMetrics) -> Self {
         Self { bytes, used: Arc::default(), metrics: metrics.clone() }
     }
 
-    /// Reads a body of at most `longest` bytes into one piece.
+    /// Reads a body of at most `longest` bytes into one piece. The second value must live as long as the bytes.
+    ///
+    /// # Errors
+    ///
+    /// Returns why the body was not read; see `NotRead`.
     pub(super) async fn read<B>(&self, mut body: B, longest: usize) -> Result<(Bytes, Held), NotRead>
     where
         B: Body<Data = Bytes> + Unpin,
@@ -91,7 +95,7 @@ impl Buffer {
         let mut all: Option<BytesMut> = None;
         let end = Instant::now() + WHOLE;
         loop {
-            // A body that is held must not wait for ever: its memory is everybody's.
+            // Each wait is bounded, because all requests share the memory that this body fills.
             let next = end.min(Instant::now() + SILENCE);
             let frame = timeout_at(next, body.frame()).await.map_err(|_| NotRead::Late)?;
             let Some(frame) = frame else { break };
@@ -144,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    /// A body of so many pieces of a kilobyte, each after a pause; behind the last one nothing comes.
+    /// A body that sends `pieces` pieces of 1000 bytes, each after a pause, and then never ends.
     struct Slow {
         pieces: usize,
         pause: Duration,

@@ -1,4 +1,4 @@
-//! Calls to servers, over connections that are kept for the next call.
+//! Sends calls to servers, over connections that are kept for later calls.
 
 use std::error::Error as _;
 
@@ -15,21 +15,21 @@ use super::outbound::Outbound;
 use super::settings::Settings;
 use crate::transport::{ClientTls, TlsError};
 
-/// Bytes of an answer's head, and of a piece of its body.
+/// The most bytes of an answer's head, and of one piece of its body.
 const BUFFER: usize = 256 << 10;
 
-/// Bytes of a stream of HTTP/2 that wait to be sent.
+/// The most bytes that wait to be sent on one HTTP/2 stream.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// The clients of the stages' servers.
+/// One HTTP client for the servers of each stage.
 #[derive(Debug)]
 pub(super) struct Clients {
     encode: Kind,
     prefill: Kind,
     decode: Kind,
-    /// The engine over HTTP/2 without TLS, for gRPC.
+    /// The client for gRPC calls to the engine: HTTP/2 without TLS.
     grpc: Client<Connector, Outbound>,
-    /// Servers that never speak TLS.
+    /// The client for servers that never use TLS.
     plain: Kind,
 }
 
@@ -39,17 +39,17 @@ struct Kind {
     scheme: Scheme,
 }
 
-/// Why a call failed, and what the client library says of it.
+/// Why a call failed.
 #[derive(Debug)]
 pub(super) struct CallError {
     /// The class of the failure.
     pub failure: LegFailure,
-    /// Details for the log.
+    /// The error text of the client library, for the log.
     pub text: String,
 }
 
 impl Clients {
-    /// Clients as the operator wants them.
+    /// Makes the clients that `settings` asks for.
     pub(super) fn new(settings: &Settings) -> Result<Self, TlsError> {
         let kind = |stage: Stage| {
             let tls = settings
@@ -72,7 +72,7 @@ impl Clients {
         })
     }
 
-    /// Makes a call to a server of this stage. The request's URI is a path with its query; `authority` is the server.
+    /// Sends a call to a server of `stage`. The URI of `request` is a path with a query; `authority` is the server.
     pub(super) async fn call(
         &self,
         stage: Stage,
@@ -90,7 +90,7 @@ impl Clients {
             .await
     }
 
-    /// Makes a call to a server that never speaks TLS.
+    /// Sends a call to a server that never uses TLS.
     pub(super) async fn call_plain(
         &self,
         authority: Authority,
@@ -101,7 +101,7 @@ impl Clients {
     }
 }
 
-/// Makes a call. What the client spoke to us says nothing of the version that the server speaks.
+/// Sends a call with HTTP `version`. The version of the client's own request does not matter for the server.
 async fn send(
     client: &Client<Connector, Outbound>,
     scheme: &Scheme,
@@ -135,7 +135,7 @@ fn builder(settings: &Settings) -> legacy::Builder {
     builder
 }
 
-/// True for calls of gRPC, which has no form but HTTP/2.
+/// Returns true for a gRPC call, which needs HTTP/2.
 fn is_grpc(request: &Request<Outbound>) -> bool {
     let kind = request.headers().get(http::header::CONTENT_TYPE);
     kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
@@ -154,7 +154,7 @@ fn failure(error: &legacy::Error) -> LegFailure {
     if garbage { LegFailure::Garbage } else { LegFailure::Reset }
 }
 
-/// The error with its causes.
+/// The text of the error and of its causes.
 fn text(error: &legacy::Error) -> String {
     let causes = std::iter::successors(error.source(), |&error| error.source());
     causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))

@@ -1,4 +1,4 @@
-//! Connections to servers: names, addresses, time limits, TLS.
+//! Makes the connections to other servers: name look-up, time limit, TLS.
 
 use std::future::Future;
 use std::io;
@@ -21,26 +21,26 @@ use tokio_rustls::client::TlsStream;
 
 use crate::transport::{Keepalive, prepare_socket};
 
-/// Makes connections for one kind of servers.
+/// Makes connections to the servers of one stage.
 #[derive(Clone)]
 pub(super) struct Connector {
     tls: Option<Arc<ClientConfig>>,
     limit: Duration,
 }
 
-/// Why no connection came about.
+/// Why a connection was not made.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum ConnectError {
-    /// Not in time.
+    /// The connection did not stand within the time limit.
     #[error("no connection within {0:?}")]
     Timeout(Duration),
-    /// The server, or the way to it, refused.
+    /// The server refused the connection, or could not be reached.
     #[error("{0}")]
     Refused(#[from] io::Error),
 }
 
 impl Connector {
-    /// Connections of at most `limit`, with TLS if there is any.
+    /// Makes connections within `limit` each, with TLS if `tls` is given.
     pub(super) fn new(tls: Option<Arc<ClientConfig>>, limit: Duration) -> Self {
         Self { tls, limit }
     }
@@ -84,12 +84,12 @@ async fn connect(uri: &Uri, tls: Option<Arc<ClientConfig>>) -> io::Result<Stream
     Ok(Stream::Tls(Box::new(stream)))
 }
 
-/// The first of the host's addresses that takes a connection.
+/// Connects to the first address of `host` that accepts a connection.
 async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
     if let Ok(address) = host.parse::<IpAddr>() {
         return TcpStream::connect(SocketAddr::new(address, port)).await;
     }
-    // The engine of this pod: no name server need be asked where it is.
+    // `localhost` is the engine of this pod, so its address is known without a name server.
     if host == "localhost" {
         return match TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await {
             Ok(stream) => Ok(stream),
@@ -102,9 +102,9 @@ async fn dial(host: &str, port: u16) -> io::Result<TcpStream> {
 /// A connection to a server.
 #[derive(Debug)]
 pub(super) enum Stream {
-    /// As bytes come.
+    /// A connection without TLS.
     Plain(TcpStream),
-    /// Through TLS.
+    /// A connection with TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 

@@ -1,23 +1,24 @@
-//! How the cache of a prompt travels from the server that processed it to the one that answers.
+//! How the cache of a prompt travels from the server that processed the prompt to the server that answers.
 
 use std::fmt;
 
 /// The protocol between a prefill and a decode server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Connector {
-    /// NIXL of vLLM: the prefill server's `kv_transfer_params` go to the decode server.
+    /// vLLM with NIXL: the `kv_transfer_params` of the prefill server's answer go into the decode call.
     NixlV2,
-    /// NIXL of vLLM's first releases: the same in members of the body itself.
+    /// vLLM's first releases with NIXL: the transfer parameters are members of the body itself.
     NixlV1,
-    /// LMCache: the servers share a store, and nothing is said in the body.
+    /// LMCache: the servers share a store, and the bodies carry no transfer parameters.
     LmCache,
-    /// A store that servers share, with a threshold of cached tokens.
+    /// A store that the servers share. If the client sets `cache_hit_threshold`, the engine is asked first, and answers
+    /// if it has enough of the prompt in its cache.
     SharedStorage,
-    /// SGLang: both servers get the same body and meet in a room.
+    /// SGLang: both servers get the same body, which names the room in which they meet.
     SgLang,
-    /// Mooncake: both servers at once, under one transfer id.
+    /// Mooncake: both servers are asked at the same time, with one transfer id.
     Mooncake,
-    /// The peer-to-peer tier of vLLM's offloading connector: both servers at once.
+    /// The peer-to-peer tier of vLLM's offloading connector: both servers are asked at the same time.
     Offloading,
 }
 
@@ -33,7 +34,7 @@ impl Connector {
         Self::Offloading,
     ];
 
-    /// Its name in flags and metrics.
+    /// The name of the connector in flags.
     pub fn name(self) -> &'static str {
         match self {
             Self::NixlV2 => "nixlv2",
@@ -46,7 +47,7 @@ impl Connector {
         }
     }
 
-    /// The connector of this name.
+    /// The connector with this name; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|connector| connector.name() == name)
     }
@@ -58,17 +59,17 @@ impl fmt::Display for Connector {
     }
 }
 
-/// How what an encode server made of images and sounds reaches the others.
+/// The protocol by which the result of an encode server reaches the other servers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EncodeConnector {
-    /// A store that servers share, keyed by hash.
+    /// The servers share a store whose keys are hashes of the media.
     Example,
-    /// NIXL: the encode server's `ec_transfer_params` go to the others.
+    /// NIXL: the `ec_transfer_params` of the encode server's answer go into the later calls.
     Nixl,
 }
 
 impl EncodeConnector {
-    /// Its name in flags.
+    /// The name of the connector in flags.
     pub fn name(self) -> &'static str {
         match self {
             Self::Example => "ec-example",
@@ -76,25 +77,25 @@ impl EncodeConnector {
         }
     }
 
-    /// The connector of this name.
+    /// The connector with this name; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Example, Self::Nixl].into_iter().find(|connector| connector.name() == name)
     }
 }
 
-/// What a server is asked to do for a request.
+/// A part of the work on a request that a server of its own may do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Stage {
-    /// Encode an image or a sound.
+    /// Encoding an image, a video or a sound.
     Encode,
-    /// Process the prompt.
+    /// Processing the prompt.
     Prefill,
-    /// Answer.
+    /// Writing the answer.
     Decode,
 }
 
 impl Stage {
-    /// Its name in metrics and logs.
+    /// The name of the stage in metrics and logs.
     pub fn name(self) -> &'static str {
         match self {
             Self::Encode => "encode",
@@ -103,7 +104,7 @@ impl Stage {
         }
     }
 
-    /// What flags call the servers of this stage.
+    /// The word that flags use for a server of this stage.
     pub fn server(self) -> &'static str {
         match self {
             Self::Encode => "encoder",

@@ -1,4 +1,4 @@
-//! Runs the machine of a request: carries its calls out, and tells it what happens.
+//! Runs the machine of one request: it makes the calls that the machine asks for, and reports the results as events.
 
 use std::future::{Future as _, poll_fn};
 use std::pin::Pin;
@@ -26,25 +26,25 @@ use crate::metrics::SidecarMetrics;
 use crate::request::CachedTokens;
 use crate::telemetry::{Injected, Span, Tracing};
 
-/// Pieces of an answer that wait for the client.
+/// The most pieces of a streamed answer that wait for the client.
 const PIECES: usize = 4;
 
-/// What every request needs.
+/// What all requests of the process use.
 #[derive(Clone, Debug)]
 pub(super) struct Surroundings {
-    /// What the machines share.
+    /// The settings and the state that the machines share.
     pub shared: Arc<Shared>,
-    /// The way to the servers.
+    /// The clients for the other servers.
     pub upstream: Arc<Upstream>,
-    /// The counters.
+    /// The counters of the sidecar.
     pub metrics: SidecarMetrics,
-    /// The log's warnings.
+    /// The rate-limited warnings of the log.
     pub notices: Arc<Notices>,
-    /// Spans, if any are made.
+    /// Makes the spans, or none if tracing is off.
     pub(super) tracing: Tracing,
 }
 
-/// A request on its way.
+/// One request while it is processed.
 struct Drive {
     surroundings: Surroundings,
     api: Api,
@@ -52,16 +52,16 @@ struct Drive {
     legs: Option<Legs>,
     head: Arc<ClientHead>,
     timer: Option<Pin<Box<Sleep>>>,
-    /// What is called if the client leaves now.
+    /// The call to make if the client leaves before the answer.
     on_gone: Option<Box<LegRequest>>,
-    /// What the machine says, until the answer that it belongs to begins.
+    /// The outcome that the machine named. It is counted when the answer has ended.
     outcome: Option<Outcome>,
     verdict: Option<Verdict>,
     over: bool,
     span: Span,
 }
 
-/// What the client gets.
+/// One step of the answer to the client.
 enum Word {
     Response(Box<Response<Answer>>),
     Begin(&'static str),
@@ -69,7 +69,7 @@ enum Word {
     End,
 }
 
-/// Answers a request that is split.
+/// Processes a request that is split, and returns its answer. The body of the answer may go on after that.
 pub(super) async fn drive(
     surroundings: Surroundings,
     ask: Ask,
@@ -107,7 +107,7 @@ pub(super) async fn drive(
 }
 
 impl Drive {
-    /// Waits for what happens, and does what the machine makes of it.
+    /// Waits for the next event, gives it to the machine, and does what the machine asks for.
     async fn next(&mut self) -> Vec<Word> {
         let event = poll_fn(|cx| {
             if let Some(legs) = &mut self.legs
@@ -128,7 +128,8 @@ impl Drive {
         self.carry_out(calls)
     }
 
-    /// The rest of the answer comes from a task, as it reaches the client while calls are still made.
+    /// Returns an answer whose body a task sends piece by piece. The task makes the further calls while the client
+    /// already reads.
     fn in_pieces(mut self, kind: &'static str, begun: Vec<Word>) -> Response<Answer> {
         let (sender, receiver) = channel(PIECES);
         let task = tokio::spawn(async move { self.send_pieces(&sender, begun).await });
@@ -180,7 +181,7 @@ impl Drive {
         None
     }
 
-    /// What is no call to a server.
+    /// Carries out a `call` that is not a call to a server.
     fn tell(&mut self, call: Call) -> Option<Word> {
         match call {
             Call::Wake(after) => self.timer = Some(Box::pin(sleep_until(Instant::now() + after))),
@@ -216,7 +217,7 @@ impl Drive {
         None
     }
 
-    /// The sidecar made the answer itself, so that its outcome is certain.
+    /// Counts the outcome now. The sidecar wrote this answer itself, so it cannot break off any more.
     fn judge(&mut self) {
         if let (Some(verdict), Some(outcome)) = (&mut self.verdict, self.outcome) {
             verdict.give(outcome);
@@ -229,7 +230,7 @@ impl Drive {
         Word::Response(Box::new(response))
     }
 
-    /// The answer of a call becomes the client's. The other calls go on beside it.
+    /// Makes the answer of the call `leg` the client's answer. The other calls go on beside it.
     fn relay(&mut self, leg: Leg, rewrite: Rewrite) -> Response<Answer> {
         let taken = self.legs.take().and_then(|mut legs| Some((legs.take(leg)?, legs)));
         let Some(((mut head, read, rest), legs)) = taken else {
@@ -279,7 +280,7 @@ impl Drop for Drive {
     }
 }
 
-/// Has the engine tell the prefill server that nobody wants the cache any more.
+/// Asks the engine for the shortest answer that uses the cache, after which the prefill server frees the cache.
 fn release(upstream: &Arc<Upstream>, head: &Arc<ClientHead>, request: LegRequest) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
     let mut legs = Legs::new(Arc::clone(upstream), Arc::clone(head));
@@ -291,7 +292,7 @@ fn release(upstream: &Arc<Upstream>, head: &Arc<ClientHead>, request: LegRequest
     });
 }
 
-/// An error as the client gets it.
+/// Makes the response that tells the client of an error.
 pub(super) fn refuse(refusal: &Refusal, id: &HeaderValue) -> Response<Answer> {
     let mut response = Response::new(Answer::whole(refusal.body()));
     *response.status_mut() = refusal.status;

@@ -1,5 +1,5 @@
-//! The ids of Mooncake's engines, by prefill server. A server that was started anew has new ids, so that what was heard
-//! counts for half a minute, and no longer once a decode server fails with it.
+//! The ids of Mooncake's engines for each prefill server. A restarted server has new ids. The sidecar therefore trusts
+//! ids for half a minute, and forgets those of a server as soon as a decode call that used them fails.
 
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
@@ -10,39 +10,40 @@ use parking_lot::Mutex;
 use super::target::Target;
 use crate::request::{JsonObject, json_members};
 
-/// How long ids count.
+/// The time for which ids are trusted after they were read.
 const TRUSTED: Duration = Duration::from_secs(30);
 
-/// Most servers that are remembered.
+/// The most servers whose engines are remembered.
 const MOST: usize = 1024;
 
-/// Most ranks of a server that are remembered.
+/// The most ranks of one server that are remembered.
 const MOST_RANKS: usize = 1024;
 
 /// An engine of a prefill server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Engine {
-    /// Its data-parallel rank.
+    /// The data-parallel rank of the engine.
     pub rank: u32,
-    /// Its id.
+    /// The id that the engine gave itself.
     pub id: String,
 }
 
-/// What is known of engines.
+/// The engines of the prefill servers that were asked lately.
 #[derive(Debug, Default)]
 pub(super) struct EngineIds {
     known: Mutex<HashMap<Target, (Instant, Vec<Engine>)>>,
 }
 
 impl EngineIds {
-    /// The engines of a prefill server, if they are known.
+    /// The engines of a prefill server; `None` if they are unknown or were read too long ago.
     pub(super) fn of(&self, target: &Target, now: Instant) -> Option<Vec<Engine>> {
         let known = self.known.lock();
         let (heard, engines) = known.get(target)?;
         (now.saturating_duration_since(*heard) < TRUSTED).then(|| engines.clone())
     }
 
-    /// Remembers the engines of a prefill server.
+    /// Remembers the engines of a prefill server. When `MOST` servers are known, those that are no longer trusted make
+    /// room; if there are none, all are forgotten.
     pub(super) fn learn(&self, target: &Target, engines: Vec<Engine>, now: Instant) {
         let mut known = self.known.lock();
         if known.len() >= MOST && !known.contains_key(target) {
@@ -60,7 +61,8 @@ impl EngineIds {
     }
 }
 
-/// Reads the answer of a bootstrap server: an object by rank, whose values have an `engine_id`. Others are passed over.
+/// Reads the answer of a bootstrap server: an object whose names are ranks and whose values have an `engine_id`.
+/// Members of another form are skipped.
 pub(super) fn read_engines(answer: &Bytes) -> Vec<Engine> {
     let ranks = json_members(answer).unwrap_or_default();
     ranks

@@ -1,4 +1,4 @@
-//! Headers that go from one connection to the next, and those that stay.
+//! Which headers of a message the proxy forwards, and which belong to one connection.
 
 use std::net::IpAddr;
 
@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, request};
 
 use super::route;
 
-/// Headers that belong to one connection, whatever `Connection` says.
+/// Headers that belong to one connection even if the `Connection` header does not name them.
 const HOP_BY_HOP: [HeaderName; 6] = [
     CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -19,10 +19,10 @@ const HOP_BY_HOP: [HeaderName; 6] = [
 
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
-/// Most names that one `Connection` header may take out.
+/// The most header names that are taken from one message's `Connection` headers.
 const MOST_NAMED: usize = 64;
 
-/// The protocol that a request or an answer wants to go over to, if any.
+/// Returns the protocol that a request or a response asks to switch to (`Connection: upgrade` and `Upgrade: …`).
 pub(super) fn upgrade(headers: &HeaderMap) -> Option<HeaderValue> {
     let wants = names(headers).any(|name| name.eq_ignore_ascii_case("upgrade"));
     wants.then(|| headers.get(UPGRADE).cloned()).flatten()
@@ -33,7 +33,7 @@ fn names(headers: &HeaderMap) -> impl Iterator<Item = &str> {
     lines.flat_map(|line| line.split(',')).map(str::trim).filter(|name| !name.is_empty()).take(MOST_NAMED)
 }
 
-/// Takes out what belongs to the connection. An upgrade that is wanted stays.
+/// Removes the headers that belong to the connection, except for those that ask for an upgrade.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let upgrade = upgrade(headers);
     let trailers = headers.get_all(TE).iter().any(|value| {
@@ -61,8 +61,9 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Makes the head of a client's request that of a call: without what belongs to the connection, without routing
-/// headers, with the host that the client named and with the client's address.
+/// Turns the head of a client's request into the head of a call to the engine. It removes the headers of the connection
+/// and the routing headers. It sets `Host` to the host that the client named, and adds the client's address to
+/// `X-Forwarded-For`.
 pub(super) fn forward(head: &mut request::Parts, client: IpAddr) {
     for name in &route::ALL {
         head.headers.remove(name);
@@ -82,7 +83,8 @@ pub(super) fn forward(head: &mut request::Parts, client: IpAddr) {
     }
 }
 
-/// The headers of a call whose body is not the client's: its length is another one.
+/// Returns the headers of a call whose body is not the client's body. They lack the headers that describe the client's
+/// body, such as `Content-Length`.
 pub(super) fn for_another_body(headers: &HeaderMap) -> HeaderMap {
     let mut headers = headers.clone();
     headers.remove(CONTENT_LENGTH);

@@ -1,16 +1,16 @@
-//! Names that the sidecar gives: requests, transfers, rooms.
+//! The names that the sidecar makes up: for requests, transfers and rooms.
 
-/// A source of names.
+/// A source of random names.
 #[derive(Clone, Debug)]
 pub(super) struct Ids(fastrand::Rng);
 
 impl Ids {
-    /// Names that nobody had before.
+    /// A source with a random seed.
     pub(super) fn new() -> Self {
         Self(fastrand::Rng::new())
     }
 
-    /// The names of this seed.
+    /// A source that makes the same names for the same seed.
     #[cfg(test)]
     pub(super) fn seeded(seed: u64) -> Self {
         Self(fastrand::Rng::with_seed(seed))
@@ -30,12 +30,12 @@ impl Ids {
         )
     }
 
-    /// A room: a number from 1 to 2^63 - 1.
+    /// The number of an SGLang room, from 1 to 2^63 - 1.
     pub(super) fn room(&mut self) -> u64 {
         self.0.u64(1..=i64::MAX as u64)
     }
 
-    /// An index below `count`; 0 if there is nothing to choose from.
+    /// An index below `count`. It is 0 if `count` is 0 or 1.
     pub(super) fn index(&mut self, count: usize) -> usize {
         if count < 2 { 0 } else { self.0.usize(..count) }
     }

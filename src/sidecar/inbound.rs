@@ -1,4 +1,4 @@
-//! Answers on their way to the client.
+//! The bodies of answers on their way to the client.
 
 use std::collections::VecDeque;
 use std::pin::Pin;
@@ -16,17 +16,17 @@ use crate::metrics::{Direction, SidecarInFlight, SidecarMetrics};
 use crate::request::CachedTokens;
 use crate::telemetry::Span;
 
-/// The body of an answer.
+/// The body of an answer to the client.
 #[derive(Debug)]
 pub(super) struct Answer {
-    /// What goes out before the rest.
+    /// Pieces that the client gets before `rest`.
     ready: VecDeque<Bytes>,
     rest: Rest,
     rewrite: Option<Box<CachedTokens>>,
     companions: Companions,
     verdict: Option<Verdict>,
     counted: Option<Counted>,
-    /// It ends with this.
+    /// The span of the request, which ends when this body is dropped.
     span: Span,
 }
 
@@ -37,14 +37,14 @@ enum Rest {
     Pieces { pieces: Receiver<Bytes>, _task: AbortOnDrop },
 }
 
-/// What counts an answer.
+/// Counts the bytes of an answer and the request as in flight.
 #[derive(Debug)]
 struct Counted {
     metrics: SidecarMetrics,
     _in_flight: Option<SidecarInFlight>,
 }
 
-/// Ends a task when nobody waits for it any more.
+/// Aborts a task when this value is dropped.
 #[derive(Debug)]
 pub(super) struct AbortOnDrop(pub tokio::task::AbortHandle);
 
@@ -55,7 +55,7 @@ impl Drop for AbortOnDrop {
 }
 
 impl Answer {
-    /// A document.
+    /// Makes a body from bytes that are complete.
     pub(super) fn whole(body: Bytes) -> Self {
         let ready = (!body.is_empty()).then_some(body).into_iter().collect();
         Self {
@@ -69,7 +69,7 @@ impl Answer {
         }
     }
 
-    /// A server's answer: what was read of it, and the rest.
+    /// Makes a body from a server's answer: the pieces that were read already, then the rest of the server's body.
     pub(super) fn relayed(read: Vec<Bytes>, rest: Option<Incoming>) -> Self {
         let ready = read.into_iter().filter(|piece| !piece.is_empty()).collect();
         let rest = rest.map_or(Rest::Nothing, Rest::Server);
@@ -84,7 +84,7 @@ impl Answer {
         }
     }
 
-    /// An answer that a task makes.
+    /// Makes a body from the pieces that a task sends.
     pub(super) fn pieces(pieces: Receiver<Bytes>, task: AbortOnDrop) -> Self {
         Self {
             ready: VecDeque::new(),
@@ -97,7 +97,8 @@ impl Answer {
         }
     }
 
-    /// The same with another count of cached tokens. What was read before goes through it too.
+    /// Replaces the count of cached tokens in the body with that of `rewrite`. The pieces that were read before are
+    /// rewritten too.
     #[must_use]
     pub(super) fn rewritten(mut self, mut rewrite: CachedTokens) -> Self {
         let read = std::mem::take(&mut self.ready);
@@ -106,28 +107,28 @@ impl Answer {
         self
     }
 
-    /// The same with calls that go on beside it.
+    /// Lets `companions` run on while the body is sent.
     #[must_use]
     pub(super) fn with_companions(mut self, companions: Companions) -> Self {
         self.companions = companions;
         self
     }
 
-    /// The same; the span ends with it.
+    /// Ends `span` when the body is dropped.
     #[must_use]
     pub(super) fn traced(mut self, span: Span) -> Self {
         drop(std::mem::replace(&mut self.span, span));
         self
     }
 
-    /// The same; its end makes the verdict certain.
+    /// Gives `verdict` the outcome of the request when the body has ended.
     #[must_use]
     pub(super) fn judged(mut self, verdict: Verdict) -> Self {
         self.verdict = Some(verdict);
         self
     }
 
-    /// The answer is complete.
+    /// Marks the answer as complete.
     fn ended(&mut self) {
         self.companions.go_on();
         if let Some(verdict) = &mut self.verdict {
@@ -135,7 +136,7 @@ impl Answer {
         }
     }
 
-    /// True if nothing of the answer is missing.
+    /// Returns true if the client has got the whole answer.
     fn is_complete(&self) -> bool {
         let rest = match &self.rest {
             Rest::Nothing => true,
@@ -145,7 +146,7 @@ impl Answer {
         self.ready.is_empty() && self.rewrite.is_none() && rest
     }
 
-    /// The same, counted until it is gone.
+    /// Counts the bytes of the body, and the request as in flight until the body is dropped.
     #[must_use]
     pub(super) fn counted(mut self, metrics: &SidecarMetrics, in_flight: Option<SidecarInFlight>) -> Self {
         self.counted = Some(Counted { metrics: metrics.clone(), _in_flight: in_flight });
@@ -196,7 +197,7 @@ impl Answer {
 
 impl Drop for Answer {
     fn drop(&mut self) {
-        // Whoever knows the length does not ask whether there is more.
+        // hyper does not poll a body of known length again after its last byte, so the end is noticed here.
         if self.is_complete() {
             self.ended();
         }

@@ -1,4 +1,5 @@
-//! The calls of one request that are under way: each is sent, read as far as the machine wants, and given up with it.
+//! The calls of one request that are running. Each is sent, and read as far as the machine asks. Dropping `Legs` ends
+//! them.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -23,33 +24,33 @@ use super::outbound::Outbound;
 use super::upstream::Upstream;
 use crate::telemetry::{Injected, Span};
 
-/// Largest answer that is read before it is acted on.
+/// The longest answer, in bytes, that is read in full. A longer one counts as malformed.
 const ANSWER: usize = 16 << 20;
 
-/// Most of a stream that is read to find two events in it.
+/// The most bytes of a stream that are read to find its first two events.
 const BEGINNING: usize = 64 << 10;
 
-/// What becomes of a call in one step.
+/// The result of one step of a call.
 enum Step {
     Head(Result<Response<Incoming>, LegFailure>),
     Whole(Result<Bytes, LegFailure>),
     Peeked(Read, Result<(Vec<Bytes>, bool), LegFailure>),
 }
 
-/// The body of an answer while it is read.
+/// The rest of an answer's body, of which the beginning was read.
 struct Read {
     body: Option<Incoming>,
 }
 
 type Running = Pin<Box<dyn Future<Output = Step> + Send>>;
 
-/// One call.
+/// One call to a server.
 struct Call {
     leg: Leg,
     running: Option<Running>,
     head: Option<response::Parts>,
     body: Option<Incoming>,
-    /// What was read of the body.
+    /// The pieces of the body that were read.
     read: Vec<Bytes>,
     began: Instant,
     deadline: Option<Instant>,
@@ -57,32 +58,32 @@ struct Call {
     span: Span,
 }
 
-/// The calls of one request.
+/// The running calls of one request.
 pub(super) struct Legs {
     calls: SmallVec<[Call; 2]>,
     upstream: Arc<Upstream>,
-    /// The client's request, from which calls are made.
+    /// The head of the client's request, from which the heads of the calls are made.
     head: Arc<ClientHead>,
 }
 
-/// The head of the client's request, as calls take it over.
+/// The parts of the client's request head that the calls use.
 #[derive(Debug)]
 pub(super) struct ClientHead {
-    /// Its headers without its length.
+    /// The client's headers, without the headers of the connection and the routing headers.
     pub headers: HeaderMap,
-    /// Its path and query.
+    /// The path and the query of the client's request.
     pub uri: Uri,
-    /// Its id.
+    /// The id of the request.
     pub id: http::HeaderValue,
 }
 
 impl Legs {
-    /// No calls yet.
+    /// Makes an empty set of calls.
     pub(super) fn new(upstream: Arc<Upstream>, head: Arc<ClientHead>) -> Self {
         Self { calls: SmallVec::new(), upstream, head }
     }
 
-    /// Makes a call.
+    /// Starts a call. A running call of the same `leg` is ended first.
     pub(super) fn send(&mut self, leg: Leg, request: LegRequest, trace: Injected, span: Span) {
         self.cancel(leg);
         let began = Instant::now();
@@ -109,12 +110,13 @@ impl Legs {
         self.calls.push(Call { leg, running: Some(running), head, body, read, began, deadline, taken, span });
     }
 
-    /// Ends a call.
+    /// Ends a call and closes its connection.
     pub(super) fn cancel(&mut self, leg: Leg) {
         self.calls.retain(|call| call.leg != leg);
     }
 
-    /// Reads the whole answer; `keep` it, or let go of it piece by piece.
+    /// Reads the answer of a call to its end. With `keep` the bytes are kept for the event, otherwise they are dropped
+    /// as they come.
     pub(super) fn read(&mut self, leg: Leg, keep: bool) {
         let Some(call) = self.calls.iter_mut().find(|call| call.leg == leg) else { return };
         let (body, deadline) = (call.body.take(), call.deadline);
@@ -125,7 +127,7 @@ impl Legs {
         }));
     }
 
-    /// Reads the beginning of the answer.
+    /// Reads the beginning of the answer of a call.
     pub(super) fn peek(&mut self, leg: Leg, peek: Peek) {
         let Some(call) = self.calls.iter_mut().find(|call| call.leg == leg) else { return };
         let (body, deadline) = (call.body.take(), call.deadline);
@@ -138,12 +140,12 @@ impl Legs {
         }));
     }
 
-    /// True if a connection has taken the whole body of a call, so that the server knows of it.
+    /// Returns true if a connection has accepted the whole body of a call, so that the server may have read it.
     pub(super) fn is_taken(&self, leg: Leg) -> bool {
         self.calls.iter().any(|call| call.leg == leg && call.taken.load(Relaxed))
     }
 
-    /// What happens next to any of the calls.
+    /// Returns the next event of any of the calls.
     pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Event> {
         for call in &mut self.calls {
             let Some(running) = &mut call.running else { continue };
@@ -160,14 +162,14 @@ impl Legs {
         Poll::Pending
     }
 
-    /// Takes an answer out, as far as it has come.
+    /// Takes the answer of a call: its head, the pieces that were read, and the rest of the body.
     pub(super) fn take(&mut self, leg: Leg) -> Option<(response::Parts, Vec<Bytes>, Option<Incoming>)> {
         let index = self.calls.iter().position(|call| call.leg == leg)?;
         let call = self.calls.remove(index);
         Some((call.head?, call.read, call.body))
     }
 
-    /// What is still under way goes on beside the answer, and is only watched.
+    /// Returns the calls that are still running. They go on beside the answer, and are only watched.
     pub(super) fn into_companions(self) -> Vec<Companion> {
         let upstream = self.upstream;
         let going = self.calls.into_iter().filter(|call| call.running.is_some());
@@ -176,7 +178,7 @@ impl Legs {
 }
 
 impl Call {
-    /// The event that a step makes, and whether the call is over with it.
+    /// Turns the result of a step into an event. The second value is true if the call is over.
     fn took(&mut self, step: Step) -> (Event, bool) {
         let leg = self.leg;
         match step {
@@ -242,7 +244,7 @@ async fn send(
         headers.insert(REQUEST_ID, client.id.clone());
     }
     if call.client_headers && leg != Leg::Decode {
-        // The answer is read here.
+        // The sidecar reads this answer itself, so the server must not compress it.
         headers.remove(http::header::ACCEPT_ENCODING);
     }
     for (name, value) in trace {
@@ -263,7 +265,7 @@ async fn send(
     upstream.call(leg, authority, request).await
 }
 
-/// Id of a request.
+/// The header with the id of a request.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 fn broken(error: &hyper::Error) -> LegFailure {
@@ -321,7 +323,7 @@ async fn beginning(body: &mut Incoming, peek: Peek) -> Result<(Vec<Bytes>, bool)
     }
 }
 
-/// Events that have ended in `text` since the last look, which reached as far as `looked`.
+/// Counts the events that ended in `text` after the position `looked`, and moves `looked` to the end of `text`.
 fn ends(text: &[u8], looked: &mut usize) -> usize {
     let from = std::mem::replace(looked, text.len());
     let end_at = |end: usize| {
@@ -331,10 +333,10 @@ fn ends(text: &[u8], looked: &mut usize) -> usize {
     (from + 1..=text.len()).filter(|end| end_at(*end)).count()
 }
 
-/// Longest time for which a call is watched beside an answer.
+/// The longest time for which a call is watched beside an answer.
 const WATCHED: Duration = Duration::from_hours(1);
 
-/// Lets a prefill call go on, and tells how it ended.
+/// Reads a prefill call to its end beside the answer, and counts how it ended.
 async fn watch(mut call: Call, upstream: Arc<Upstream>) {
     let deadline = call.deadline.or_else(|| call.began.checked_add(WATCHED));
     while let Some(running) = call.running.take() {

@@ -6,14 +6,15 @@ use bytes::Bytes;
 
 use crate::request::{JsonObject, json_elements};
 
-/// Kinds of parts that encode servers work on.
+/// The types of message parts that encode servers work on.
 const KINDS: [&str; 4] = ["image_url", "audio_url", "video_url", "input_audio"];
 
-/// Most items of a request that go to encode servers; further ones are encoded where the prompt is processed.
+/// The most items of a request that go to encode servers. The engine that processes the prompt encodes the further
+/// ones.
 const MOST: usize = 256;
 
-/// The parts of all messages that encode servers work on, as they lie, in order. What is named by a URL stands there
-/// once.
+/// Returns the parts of all messages that encode servers work on, in order, as the client wrote them. Two parts with
+/// the same URL count as one.
 pub(super) fn media_items(request: &JsonObject) -> Vec<Bytes> {
     let mut seen = HashSet::new();
     let messages = request.get("messages").as_ref().and_then(json_elements).unwrap_or_default();

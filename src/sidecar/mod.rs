@@ -1,9 +1,10 @@
-//! The proxy in front of a model server that splits requests: prefill on one server, decode on another, images on a
-//! third.
+//! `pointsman sidecar`: the proxy that stands in front of a model server and splits requests. The prompt of a request
+//! is processed on a prefill server, its images and sounds on encode servers, and the answer is written by the local
+//! model server, which is called the engine here.
 //!
-//! The core is pure: `Route` reads the headers, `Machine` takes events and gives
-//! calls, `bodies` says what each call carries. The shell carries the calls out: `Proxy` takes
-//! requests, `client` makes calls, `drive` runs the machine.
+//! The core is pure. `Route` reads the routing headers. `Machine` takes events and returns the calls to make. `bodies`
+//! writes the body of each call. The shell does the input and output: `Proxy` accepts requests, `client` sends calls,
+//! and `drive` runs the machine of a request.
 
 mod allow;
 mod answer;

@@ -1,11 +1,12 @@
-//! Warnings of requests, each kind once a minute: what happens to one request happens to thousands.
+//! Warnings about requests. Each kind is written at most once a minute, because one cause usually affects thousands of
+//! requests.
 
 use std::time::{Duration, Instant};
 
 use super::machine::Note;
 use crate::telemetry::Repeat;
 
-/// Least time between two warnings of a kind.
+/// The shortest time between two warnings of the same kind.
 const PERIOD: Duration = Duration::from_mins(1);
 
 /// The warnings of one process.
@@ -24,7 +25,7 @@ impl Default for Notices {
 }
 
 impl Notices {
-    /// Writes what happened, if it is time again.
+    /// Writes a warning about `note`, unless one of the same kind was written within the last minute.
     pub(super) fn tell(&self, note: &Note) {
         let now = Instant::now();
         match note {
@@ -46,7 +47,7 @@ impl Notices {
         }
     }
 
-    /// Writes that a request was not let through, if it is time again.
+    /// Warns that the sidecar refused a request, unless it did so within the last minute.
     pub(super) fn refused(&self, reason: &str, message: &str) {
         if let Some(suppressed) = self.refused.due(Instant::now()) {
             tracing::warn!(reason, message, suppressed, "request refused");

@@ -1,4 +1,4 @@
-//! Bodies on their way to a server.
+//! The bodies of calls on their way to a server.
 
 use std::collections::VecDeque;
 use std::future::Future as _;
@@ -18,24 +18,24 @@ use tokio::time::{Sleep, sleep};
 use super::bodies::Pieces;
 use crate::request::Blanker;
 
-/// How long a server that was asked whether it wants the body may say nothing.
+/// How long a body is held back for a server that was asked to confirm it with `100 Continue`.
 const CONTINUE: Duration = Duration::from_secs(1);
 
 /// Why a body broke off.
 pub(super) type BodyError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A body of a call.
+/// The body of a call.
 #[derive(Debug)]
 pub(super) enum Outbound {
-    /// None.
+    /// A call without a body.
     Empty,
-    /// One that is there already.
+    /// A body that is complete in memory.
     Whole(Whole),
-    /// The client's, as it comes.
+    /// The client's body, forwarded as it comes.
     Passing(Box<Passing>),
 }
 
-/// A body that is there already.
+/// A body that is complete in memory.
 #[derive(Debug)]
 pub(super) struct Whole {
     pieces: VecDeque<Bytes>,
@@ -44,7 +44,7 @@ pub(super) struct Whole {
 }
 
 impl Outbound {
-    /// These pieces; `taken` becomes true when the connection has taken the last one.
+    /// Makes a body of these pieces. `taken` becomes true when the connection has accepted the last piece.
     pub(super) fn whole(pieces: Pieces, taken: Arc<AtomicBool>) -> Self {
         let left = pieces.iter().map(|piece| piece.len() as u64).sum();
         Self::Whole(Whole {
@@ -54,13 +54,14 @@ impl Outbound {
         })
     }
 
-    /// The client's body; with a blanker, what that blanks is blanked. With a gate, the server says when it begins.
+    /// Makes a body that forwards the client's body. The blanker overwrites members that clients may not set. The gate
+    /// holds the body back until the server asks for it.
     pub(super) fn passing(body: Incoming, blanker: Option<Blanker>, gate: Option<Gate>) -> Self {
         Self::Passing(Box::new(Passing { body, blanker, gate, ready: VecDeque::new(), ended: false }))
     }
 }
 
-/// The client's body on its way.
+/// The client's body while it is forwarded.
 #[derive(Debug)]
 pub(super) struct Passing {
     body: Incoming,
@@ -70,7 +71,7 @@ pub(super) struct Passing {
     ended: bool,
 }
 
-/// Holds a body back until the server has said that it wants it, or has said nothing for a second.
+/// Holds a body back until the server has asked for it, or has not answered for one second.
 #[derive(Debug)]
 pub(super) struct Gate {
     opened: Pin<Box<OwnedNotified>>,
@@ -78,7 +79,7 @@ pub(super) struct Gate {
 }
 
 impl Gate {
-    /// A gate, and what opens it.
+    /// Makes a gate, and the notification that opens it.
     pub(super) fn new() -> (Self, Arc<Notify>) {
         let opener = Arc::new(Notify::new());
         let opened = Box::pin(Arc::clone(&opener).notified_owned());
@@ -124,7 +125,8 @@ impl Passing {
                     Ok(pieces) => self.ready.extend(pieces),
                     Err(error) => return Poll::Ready(Some(Err(error.into()))),
                 },
-                // What is held back goes out in front of trailers; a body that ends so is no JSON.
+                // Bytes that the blanker holds back are lost before trailers. They belong to a body that ends in the
+                // middle of a JSON value.
                 Err(trailers) => return Poll::Ready(Some(Ok(trailers))),
             }
         }
@@ -170,7 +172,7 @@ impl Body for Outbound {
         match self {
             Self::Empty => SizeHint::with_exact(0),
             Self::Whole(whole) => SizeHint::with_exact(whole.left),
-            // Blanking keeps the length.
+            // Blanking keeps the length of the body.
             Self::Passing(passing) => passing.body.size_hint(),
         }
     }

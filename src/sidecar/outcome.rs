@@ -1,70 +1,70 @@
-//! What came of a request, as the counters tell it.
+//! The outcome of a request, as the counters name it.
 
 use super::connector::Stage;
 use crate::metrics::SidecarMetrics;
 
-/// Where the prompt of a request was processed, or why it was not answered.
+/// Where the prompt of a request was processed, or why the request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Outcome {
-    /// On the prefill server; its cache was handed over.
+    /// The prefill server processed the prompt and handed over the cache.
     Remote,
-    /// On the local engine, as nothing else was asked for.
+    /// The local engine processed the prompt, and no prefill server was asked.
     Local(LocalReason),
-    /// On the local engine although a prefill server was named.
+    /// The local engine processed the prompt, although the request named a prefill server.
     Recompute(RecomputeReason),
-    /// The client got an error of ours or of a server, or left.
+    /// The client got an error of the sidecar or of a server, or the client left.
     Failed(FailReason),
 }
 
-/// Why a prompt was processed by the local engine.
+/// Why the local engine processed the prompt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum LocalReason {
-    /// No prefill server was named.
+    /// The request named no prefill server.
     NoPrefill,
     /// The engine had enough of the prompt in its cache.
     CacheHit,
-    /// No prefill server was named, but one to pull the cache from.
+    /// The request named no prefill server, but a server to pull the cache from.
     KvSource,
 }
 
-/// Why a prompt was processed a second time, or in place of the prefill server.
+/// Why the local engine processed a prompt that a prefill server should have processed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum RecomputeReason {
-    /// The prefill server's answer holds no parameters of a transfer.
+    /// The prefill server's answer has no transfer parameters, so its cache is lost.
     NoParameters,
-    /// The prefill server failed, and the operator lets the local engine step in.
+    /// The prefill server failed, and the settings let the local engine take its place.
     PrefillFailed,
 }
 
 /// Why a request failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum FailReason {
-    /// The body is no JSON object.
+    /// The body is not a JSON object.
     Body,
-    /// The body is too large to be split, or too many are being split.
+    /// The body is too large to be split, or the bodies of other requests fill the memory for bodies.
     TooLarge,
-    /// The prefill server may not be asked, or is no host and port.
+    /// The header of the prefill server names a server that may not be asked, or is not `host:port`.
     Target,
-    /// The rank does not exist.
+    /// The header of the rank names a rank that this pod does not have.
     Rank,
-    /// No connection came about.
+    /// The server of the stage refused the connection.
     Refused(Stage),
-    /// It took too long.
+    /// The server of the stage did not connect or answer in time.
     Timeout(Stage),
-    /// The connection broke before the answer's head.
+    /// The connection broke before the head of the answer.
     Reset(Stage),
-    /// The connection broke behind the answer's head.
+    /// The connection broke after the head of the answer.
     Broken(Stage),
-    /// The answer makes no sense.
+    /// The answer is not what the protocol asks for.
     Garbage(Stage),
-    /// The server answered with an error.
+    /// The server answered with an error status.
     Status(Stage),
-    /// The client left.
+    /// The client left before the end of its answer.
     ClientGone,
 }
 
 impl Outcome {
-    /// Value of the label `outcome`.
+    /// The value of the label `outcome`.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Remote => "remote",
@@ -74,7 +74,7 @@ impl Outcome {
         }
     }
 
-    /// Value of the label `reason`.
+    /// The value of the label `reason`.
     pub(super) fn reason(self) -> &'static str {
         match self {
             Self::Remote => "transferred",
@@ -87,7 +87,7 @@ impl Outcome {
         }
     }
 
-    /// All that there are.
+    /// All outcomes, for the series of the metrics page.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         let stages = [Stage::Encode, Stage::Prefill, Stage::Decode];
         let kinds: [fn(Stage) -> FailReason; 6] = [
@@ -120,7 +120,7 @@ impl Outcome {
 }
 
 impl FailReason {
-    /// Value of the label `reason`.
+    /// The value of the label `reason`.
     pub(super) fn name(self) -> &'static str {
         use Stage::{Decode, Encode, Prefill};
         match self {
@@ -151,25 +151,28 @@ impl FailReason {
     }
 }
 
-/// Counts a request's outcome once, when it is certain: an answer that has begun may still break off.
+/// Counts the outcome of a request once, as soon as the outcome is certain. An answer that has begun may still break
+/// off, and then counts as failed.
 #[derive(Debug)]
 pub(super) struct Verdict {
     metrics: SidecarMetrics,
-    /// What is counted when the answer has ended.
+    /// The outcome that is counted when the answer has ended well.
     outcome: Outcome,
-    /// Whose answer it is.
+    /// The stage whose server writes the answer.
     stage: Stage,
     given: bool,
 }
 
 impl Verdict {
-    /// Nothing is certain yet. If this is dropped without a word, the client left.
+    /// Makes a verdict for a request that has no outcome yet. If it is dropped before an outcome is given, the client
+    /// left.
     pub(super) fn open(metrics: &SidecarMetrics) -> Self {
         let outcome = Outcome::Failed(FailReason::ClientGone);
         Self { metrics: metrics.clone(), outcome, stage: Stage::Decode, given: false }
     }
 
-    /// An answer of a server of this stage has begun, and means this once it has ended well.
+    /// Notes that a server of `stage` has begun to answer, and that `outcome` counts once the answer has ended well. A
+    /// failed outcome is counted at once.
     pub(super) fn begun(&mut self, stage: Stage, outcome: Outcome) {
         (self.stage, self.outcome) = (stage, outcome);
         if matches!(outcome, Outcome::Failed(_)) {
@@ -177,12 +180,12 @@ impl Verdict {
         }
     }
 
-    /// The answer has ended well.
+    /// Counts the outcome of an answer that has ended well.
     pub(super) fn ended(&mut self) {
         self.give(self.outcome);
     }
 
-    /// The answer broke off.
+    /// Counts an answer that broke off as failed.
     pub(super) fn broken(&mut self) {
         if !self.given {
             self.metrics.call_failed(self.stage.name());
@@ -190,7 +193,7 @@ impl Verdict {
         self.give(Outcome::Failed(FailReason::Broken(self.stage)));
     }
 
-    /// This is what came of the request.
+    /// Counts `outcome`, unless an outcome was counted before.
     pub(super) fn give(&mut self, outcome: Outcome) {
         if !std::mem::replace(&mut self.given, true) {
             self.metrics.outcome(outcome.name(), outcome.reason());

@@ -1,4 +1,5 @@
-//! Takes requests: health is answered here, what is to be split goes to the machine, and all else to the engine.
+//! Accepts requests. The proxy answers the health paths itself, gives requests that are split to the machine, and
+//! forwards all others to the engine.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
@@ -30,13 +31,13 @@ use crate::request::{Blanker, JsonObject};
 use crate::telemetry::Span;
 use crate::transport::ClientAddress;
 
-/// Members that clients may not set: they would have the engine fetch from wherever they say.
+/// Members that clients may not set, because they tell the engine which server to fetch a cache from.
 const UNTRUSTED: &[&str] = &["kv_transfer_params", "ec_transfer_params"];
 
-/// Where some engines read the same members too.
+/// The objects inside a body in which some engines read the same members.
 const UNTRUSTED_IN: &[&str] = &["sampling_params", "extra_args"];
 
-/// The proxy behind one port. Clones share everything.
+/// The proxy behind one port. Clones share all state.
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
     surroundings: Surroundings,
@@ -47,19 +48,19 @@ pub(super) struct Proxy {
 }
 
 impl Proxy {
-    /// The proxy of rank 0.
+    /// Makes the proxy of rank 0.
     pub(super) fn new(surroundings: Surroundings, allowed: Allowed, readiness: Arc<Readiness>) -> Self {
         let buffer = Buffer::new(surroundings.shared.settings.buffer_bytes, &surroundings.metrics);
         Self { surroundings, allowed, readiness, buffer, rank: 0 }
     }
 
-    /// The same for the port of another rank.
+    /// Makes the proxy for the port of another rank, with the same state.
     #[must_use]
     pub(super) fn of_rank(&self, rank: u16) -> Self {
         Self { rank, ..self.clone() }
     }
 
-    /// Answers a request.
+    /// Answers one request.
     pub(super) async fn answer(self, request: Request<Incoming>) -> Response<Answer> {
         let asks = matches!(*request.method(), Method::GET | Method::HEAD);
         match request.uri().path() {
@@ -89,7 +90,7 @@ impl Proxy {
         response
     }
 
-    /// A request to an API whose requests have stages.
+    /// Answers a request to an API whose requests may be split.
     async fn split(self, api: Api, request: Request<Incoming>) -> Response<Answer> {
         let Surroundings { metrics, shared, notices, .. } = &self.surroundings;
         let in_flight = metrics.in_flight(true);
@@ -146,7 +147,7 @@ impl Proxy {
         response.map(|body| body.counted(metrics, Some(in_flight)))
     }
 
-    /// The servers that the headers name.
+    /// Reads the routing headers.
     fn route(&self, headers: &HeaderMap) -> Result<Route, RouteError> {
         let settings = &self.surroundings.shared.settings;
         let rules = Rules {
@@ -157,7 +158,7 @@ impl Proxy {
         Route::read(headers, &rules)
     }
 
-    /// Reads a request that is to be split.
+    /// Reads the body and the headers of a request that is split.
     async fn read(
         &self,
         api: Api,
@@ -188,7 +189,8 @@ impl Proxy {
         Ok((ask, ClientHead { headers: head.headers, uri, id }, held))
     }
 
-    /// The engine answers, and neither the request nor the answer is looked at.
+    /// Forwards a request to the engine without reading it. The body passes through; only transfer parameters are
+    /// blanked.
     async fn pass(&self, request: Request<Incoming>, span: Option<&mut Span>, rank: u16) -> Response<Answer> {
         let Surroundings { metrics, shared, upstream, .. } = &self.surroundings;
         let (mut call, tunnel) = self.passing(request, span.is_some());
@@ -234,7 +236,8 @@ impl Proxy {
         response.map(|body| body.judged(verdict))
     }
 
-    /// The call that a request becomes, and the client's end of a tunnel, if it wants one.
+    /// Turns a request into the call to the engine. The second value is the client's side of a tunnel, if the request
+    /// asks for an upgrade.
     fn passing(
         &self,
         mut request: Request<Incoming>,
@@ -268,24 +271,24 @@ impl Proxy {
     }
 }
 
-/// True if the engine may read members in a body with these headers. It knows more paths than are split, and more
-/// spellings of them.
+/// Returns true if the body must be searched for transfer parameters. That is each body which the engine may read as
+/// JSON. The engine serves more paths than the sidecar splits, and accepts more spellings of a path.
 fn is_looked_at(headers: &HeaderMap, split: bool) -> bool {
     let is_json = || {
         let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes).unwrap_or_default();
-        // Messages of gRPC have a frame around them.
+        // A gRPC message has a frame in front of its JSON.
         let is_framed = kind.get(..16).is_some_and(|start| start.eq_ignore_ascii_case(b"application/grpc"));
         kind.is_empty() || !is_framed && kind.windows(4).any(|word| word.eq_ignore_ascii_case(b"json"))
     };
     !headers.contains_key(CONTENT_ENCODING) && (split || is_json())
 }
 
-/// The client's address.
+/// The address of the client.
 fn client(head: &request::Parts) -> IpAddr {
     head.extensions.get::<ClientAddress>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |client| client.0.ip())
 }
 
-/// The stages that a route has servers for, as counters name them.
+/// The stages that have a server in `route`, as the counters name them.
 fn stages(route: &Route) -> &'static str {
     match (route.encoders.is_empty(), route.prefill.is_empty()) {
         (true, true) => "decode-only",
@@ -295,7 +298,7 @@ fn stages(route: &Route) -> &'static str {
     }
 }
 
-/// The body without what clients may not say.
+/// Returns the body with the transfer parameters blanked that clients may not set.
 fn untrusted(body: Bytes) -> Bytes {
     let mut blanker = Blanker::new(UNTRUSTED, UNTRUSTED_IN);
     let Ok(pieces) = blanker.feed(&body) else { return body };
@@ -319,7 +322,8 @@ fn engine_failed(failure: LegFailure) -> Refusal {
     }
 }
 
-/// The engine's answer as the client gets it. If both want a tunnel, they get one.
+/// Turns the engine's response into the client's. If the engine agrees to an upgrade, the two connections become a
+/// tunnel.
 fn relayed(response: Response<Incoming>, tunnel: Option<hyper::upgrade::OnUpgrade>) -> Response<Answer> {
     let (mut head, body) = response.into_parts();
     head.version = http::Version::HTTP_11;
@@ -333,7 +337,7 @@ fn relayed(response: Response<Incoming>, tunnel: Option<hyper::upgrade::OnUpgrad
         tokio::spawn(async move {
             let Ok((client, server)) = tokio::try_join!(client, server) else { return };
             let (mut client, mut server) = (TokioIo::new(client), TokioIo::new(server));
-            // Whichever end closes or breaks first, the tunnel is over.
+            // The tunnel ends as soon as either side closes or breaks.
             if let Err(error) = tokio::io::copy_bidirectional(&mut client, &mut server).await {
                 tracing::debug!(%error, "tunnel ended");
             }

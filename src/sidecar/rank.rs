@@ -1,9 +1,10 @@
-//! The rank at which prefill and decode servers of MoRI-IO meet.
+//! The data-parallel rank at which the prefill and the decode server of MoRI-IO exchange a cache.
 
 use blake2::{Blake2s256, Digest};
 
-/// The rank among `size` at which a transfer of this name happens: the first 8 bytes of the hash, big-endian, modulo
-/// the size.
+/// Returns the rank among `size` ranks at which the transfer `name` happens. It is the first 8 bytes of the BLAKE2s-256
+/// hash of the name (RFC 7693), read as a big-endian number, modulo `size`. Every server computes the same rank from
+/// the same name.
 pub(super) fn rank_of(name: &str, size: u32) -> u32 {
     let hash = Blake2s256::digest(name);
     let number = hash.iter().take(8).fold(0_u64, |sum, byte| sum << 8 | u64::from(*byte));

@@ -1,4 +1,4 @@
-//! Whether requests would be answered: the engine is well, and it is known who may be asked.
+//! Whether the sidecar is ready: the engine is healthy, and the list of servers that may be asked is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -14,20 +14,21 @@ use super::outbound::Outbound;
 use super::upstream::Upstream;
 use crate::metrics::SidecarMetrics;
 
-/// Longest time that the engine's health may take.
+/// The longest time that the engine may take to answer its health check.
 const PROBE: Duration = Duration::from_secs(1);
 
-/// Time between two looks at an engine that is not ready, and at one that is.
+/// The pause between two health checks while the engine is not ready, and the pause while it is.
 const LOOK: Duration = Duration::from_secs(1);
 const LOOK_WHEN_READY: Duration = Duration::from_secs(10);
 
-/// Bytes of the health's body that are read; with more of them, or with none within the time, the connection is closed.
+/// The most bytes of a health answer's body that are read. The connection is closed if there are more, or if the time
+/// ends.
 const BODY: usize = 64 << 10;
 
-/// Time between two lines that say that the engine is waited for.
+/// The number of failed health checks between two log lines that say that the engine is not ready.
 const WAITING: u32 = 30;
 
-/// Asks the engine.
+/// Checks the health of the engine.
 #[derive(Debug)]
 pub(super) struct Readiness {
     upstream: Arc<Upstream>,
@@ -36,17 +37,17 @@ pub(super) struct Readiness {
 }
 
 impl Readiness {
-    /// The readiness of the engines behind `upstream`.
+    /// Makes the readiness check of the engines that `upstream` calls.
     pub(super) fn new(upstream: Arc<Upstream>, metrics: SidecarMetrics) -> Self {
         Self { upstream, metrics, draining: AtomicBool::new(false) }
     }
 
-    /// The process ends: it is not ready any more.
+    /// Marks the sidecar as not ready, because the process is stopping.
     pub(super) fn drain(&self) {
         self.draining.store(true, Relaxed);
     }
 
-    /// Why requests would not be answered; `None` if they would.
+    /// Returns why requests would not be answered, and `None` if they would be.
     pub(super) async fn unready(&self, allowed: &Allowed) -> Option<&'static str> {
         if self.draining.load(Relaxed) {
             return Some("the sidecar is stopping\n");
@@ -63,7 +64,7 @@ impl Readiness {
             *request.uri_mut() = http::Uri::from_static("/health");
             let response = self.upstream.call(Leg::Decode, self.upstream.engine(0), request).await.ok()?;
             let well = response.status().is_success();
-            // The connection serves again if the body was read.
+            // The connection can be used again only if the body was read to its end.
             let (mut body, mut length) = (response.into_body(), 0);
             while let Some(frame) = body.frame().await {
                 length += frame.ok()?.data_ref().map_or(0, bytes::Bytes::len);
@@ -78,7 +79,8 @@ impl Readiness {
         well
     }
 
-    /// Looks at the engine now and then, and says in the log when it comes and goes.
+    /// Checks the engine's health again and again, and logs when the engine becomes ready and when it stops being
+    /// ready.
     pub(super) async fn watch(&self) {
         let (mut ready, mut waited) = (None, 0);
         loop {

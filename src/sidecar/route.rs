@@ -1,68 +1,68 @@
-//! What the headers of a request say about the servers of its stages.
+//! What the routing headers of a request say about the servers of its stages.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::target::Target;
 
-/// Candidates for the prefill server, the best first.
+/// The header with the candidates for the prefill server, the best first.
 pub(super) const PREFILL: HeaderName = HeaderName::from_static("x-prefiller-host-port");
-/// The same in the first releases, as a URL.
+/// The header with a prefill server as a URL, which the first releases of the reference sent.
 pub(super) const PREFILL_URL: HeaderName = HeaderName::from_static("x-prefiller-url");
-/// The server that already holds a part of the prompt's cache.
+/// The header with the server that already has a part of the prompt's cache.
 pub(super) const KV_SOURCE: HeaderName = HeaderName::from_static("x-kv-cache-source-host-port");
-/// Encode servers.
+/// The header with the encode servers.
 pub(super) const ENCODERS: HeaderName = HeaderName::from_static("x-encoder-hosts-ports");
-/// Which of the ranks of this pod answers.
+/// The header with the rank of this pod that answers.
 pub(super) const RANK: HeaderName = HeaderName::from_static("x-data-parallel-host-port");
 
-/// All of them; none reaches a model server.
+/// All routing headers. The sidecar forwards none of them to a model server.
 pub(super) const ALL: [HeaderName; 5] = [PREFILL, PREFILL_URL, KV_SOURCE, ENCODERS, RANK];
 
-/// Most servers that one header may name; further ones are not looked at.
+/// The most servers that are read from one header.
 const MOST: usize = 64;
 
 /// The servers that a request names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Route {
-    /// Prefill servers: the one to ask, and those that may be asked in its place, in order.
+    /// The prefill server to ask, then those that may be asked in its place, in order.
     pub prefill: Vec<Target>,
-    /// Whom to pull a part of the cache from.
+    /// The server to pull a part of the cache from.
     pub kv_source: Option<Target>,
-    /// Encode servers, in order.
+    /// The encode servers, in order.
     pub encoders: Vec<Target>,
-    /// The value that names a rank of this pod.
+    /// The value of the rank header.
     pub rank: Option<String>,
 }
 
-/// Why the headers cannot be followed.
+/// Why the routing headers cannot be followed.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum RouteError {
-    /// The prefill server is no host and port.
+    /// The first candidate for the prefill server is not `host:port`.
     #[error("{name}: got {value:?}, expected host:port", name = PREFILL.as_str())]
     Target {
-        /// What stands there, cut.
+        /// The value of the header, cut to 100 characters.
         value: String,
     },
-    /// The prefill server is none that may be asked.
+    /// The first candidate for the prefill server may not be asked.
     #[error("{name}: {target} is none of the endpoints that may be asked", name = PREFILL.as_str())]
     Denied {
-        /// Who it is.
+        /// The server that the header names.
         target: String,
     },
 }
 
-/// What the reader of the headers has to know.
+/// The rules by which the routing headers are read.
 pub(super) struct Rules<'r> {
-    /// Whether a server may be asked.
+    /// Returns true if the sidecar may ask a server.
     pub allowed: &'r dyn Fn(&Target) -> bool,
-    /// Where among the candidates to begin, given their number.
+    /// Returns the index of the candidate to begin with, given the number of candidates.
     pub pick: &'r dyn Fn(usize) -> usize,
-    /// Whether a source of caches is of use to the connector.
+    /// True if the connector can pull a cache from another server.
     pub kv_source: bool,
 }
 
 impl Route {
-    /// Reads the headers of a request.
+    /// Reads the routing headers of a request.
     pub(super) fn read(headers: &HeaderMap, rules: &Rules<'_>) -> Result<Self, RouteError> {
         let mut named = values(headers, &PREFILL);
         if named.is_empty() {
@@ -80,13 +80,13 @@ impl Route {
         Ok(route)
     }
 
-    /// True if no other server has a part in the request.
+    /// Returns true if no other server takes part in the request.
     pub(super) fn is_local(&self) -> bool {
         self.prefill.is_empty() && self.encoders.is_empty() && self.kv_source.is_none()
     }
 }
 
-/// The candidate to ask, then the others that may be asked.
+/// Returns the candidate to begin with, then the other candidates that may be asked.
 fn prefill(named: &[String], rules: &Rules<'_>) -> Result<Vec<Target>, RouteError> {
     if named.is_empty() {
         return Ok(Vec::new());
@@ -108,7 +108,7 @@ fn prefill(named: &[String], rules: &Rules<'_>) -> Result<Vec<Target>, RouteErro
     Ok(targets)
 }
 
-/// The values of a header: those of its one line, split at commas, or its lines as they are.
+/// Returns the values of a header. A single line is split at its commas; of several lines, each is one value.
 fn values(headers: &HeaderMap, name: &HeaderName) -> Vec<String> {
     let lines: Vec<String> = headers.get_all(name).iter().take(MOST).map(text).collect();
     let split: Vec<String> = match lines.as_slice() {

@@ -1,4 +1,4 @@
-//! The sidecar as a whole: its ports, and how it ends.
+//! The sidecar as a whole: its ports, and how it stops.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -20,20 +20,20 @@ use crate::metrics::SidecarMetrics;
 use crate::telemetry::Tracing;
 use crate::transport::{ConnectionBounds, Keepalive, Port, TlsError, serve_http};
 
-/// Connections of a port.
+/// The bounds on the open connections of each port.
 pub(super) const CONNECTIONS: ConnectionBounds = ConnectionBounds { open: 16_384, strangers: 1024 };
 
-/// How clients are asked whether they still live. Whoever reads nothing for five minutes is given up.
+/// The keep-alive probes of client connections. A client that reads nothing for five minutes is disconnected.
 pub(super) const KEEPALIVE: Keepalive =
     Keepalive { interval: Duration::from_mins(1), timeout: Duration::from_mins(4) };
 
-/// The counters of a sidecar.
+/// Makes the counters of a sidecar, with a series for each API and each outcome.
 pub fn new_metrics() -> SidecarMetrics {
     let outcomes = Outcome::all().map(|outcome| (outcome.name(), outcome.reason()));
     SidecarMetrics::new(&Api::ALL.map(Api::name), outcomes)
 }
 
-/// A sidecar that is ready to serve.
+/// A sidecar that is set up and not yet serving.
 #[derive(Debug)]
 pub struct Sidecar {
     proxy: Proxy,
@@ -42,7 +42,12 @@ pub struct Sidecar {
 }
 
 impl Sidecar {
-    /// A sidecar of these settings. `allowed` says whom it may ask.
+    /// Makes a sidecar. The routing headers may name only the servers that `allowed` allows.
+    ///
+    /// # Errors
+    ///
+    /// Fails if a TLS client for one of the stages cannot be set up, for example because the system has no root
+    /// certificates.
     pub fn new(
         settings: Settings,
         allowed: Allowed,
@@ -64,12 +69,12 @@ impl Sidecar {
         Ok(Self { proxy, readiness, drain })
     }
 
-    /// A port of the sidecar, for a socket that listens.
+    /// Makes a port of the sidecar from a listening socket.
     pub fn port(listener: tokio::net::TcpListener, metrics: &SidecarMetrics) -> Port {
         Port::counted(listener, CONNECTIONS, KEEPALIVE, metrics.port("proxy"))
     }
 
-    /// Serves `ports`, one for each rank, until `stop` resolves; then requests that are under way may end.
+    /// Serves `ports`, one for each rank in order, until `stop` resolves. Then open requests get the drain time to end.
     pub async fn serve(self, ports: Vec<Port>, stop: impl Future<Output = ()>) {
         let Self { proxy, readiness, drain } = self;
         let closing = CancellationToken::new();

@@ -1,23 +1,24 @@
-//! What the operator chose, as values.
+//! The settings of the sidecar, read from its flags.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
 use super::connector::{Connector, EncodeConnector, Stage};
 
-/// What is done when the prefill server fails.
+/// What the sidecar does when the prefill server of a request fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnPrefillFailure {
     /// The client gets the failure.
     Error,
-    /// The further servers that the header names are asked, one after the other; then the client gets the failure.
+    /// The sidecar asks the other prefill servers that the header names, one after the other. If all fail, the client
+    /// gets the failure of the last one.
     Next,
-    /// The further servers are asked, and then the local engine processes the prompt itself.
+    /// The sidecar asks the other prefill servers, and then lets the local engine process the prompt itself.
     Local,
 }
 
 impl OnPrefillFailure {
-    /// The choice of this name.
+    /// The choice with this name as the flag spells it; `None` if there is none.
     pub fn named(name: &str) -> Option<Self> {
         match name {
             "error" => Some(Self::Error),
@@ -28,7 +29,7 @@ impl OnPrefillFailure {
     }
 }
 
-/// One choice for each stage.
+/// One yes-or-no choice for each stage.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct PerStage {
     encode: bool,
@@ -37,7 +38,7 @@ pub struct PerStage {
 }
 
 impl PerStage {
-    /// Chooses a stage.
+    /// Sets the choice of `stage` to yes.
     pub fn choose(&mut self, stage: Stage) {
         match stage {
             Stage::Encode => self.encode = true,
@@ -46,7 +47,7 @@ impl PerStage {
         }
     }
 
-    /// Whether a stage was chosen.
+    /// Returns true if the choice of `stage` is yes.
     pub fn of(self, stage: Stage) -> bool {
         match stage {
             Stage::Encode => self.encode,
@@ -56,102 +57,104 @@ impl PerStage {
     }
 }
 
-/// Time limits; `None` waits for ever.
+/// Time limits. `None` sets no limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// Until a connection stands, TLS included.
+    /// The time to set up a connection, with the TLS handshake.
     pub connect: Duration,
-    /// Until the prefill server has answered.
+    /// The time from the prefill call until the prefill server has answered in full.
     pub prefill: Option<Duration>,
-    /// Until an encode server has answered.
+    /// The time from an encode call until the encode server has answered in full.
     pub encode: Option<Duration>,
-    /// Until the local engine has begun to answer.
+    /// The time from the decode call until the head of the engine's answer is here.
     pub decode: Option<Duration>,
-    /// How long a connection may lie idle before it is closed. Model servers close theirs after 5 s.
+    /// The time for which a connection may lie idle before the sidecar closes it. It is shorter than the 5 s after
+    /// which model servers close theirs.
     pub idle: Duration,
-    /// How long open requests may take at the end of the process.
+    /// The time that open requests get to end when the process stops.
     pub drain: Duration,
 }
 
-/// Settings of MoRI-IO's write mode.
+/// Settings of MoRI-IO, a connector whose prefill server can write the cache to the decode server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moriio {
-    /// The decode server announces itself to the prefill server, which writes to it.
+    /// Turns write mode on: the prefill call names the decode server, and the prefill server writes the cache to it.
     pub write_mode: bool,
-    /// Both servers are asked at once.
+    /// The sidecar asks the prefill and the decode server at the same time.
     pub parallel: bool,
-    /// How long the decode server's answer waits for the prefill server.
+    /// The time that a finished answer of the decode server waits for the prefill server. It is used with `parallel`.
     pub wait: Duration,
-    /// Where this pod is reached.
+    /// The address of this pod that the prefill server writes to.
     pub local_ip: String,
-    /// Ports of the decode server: handshake and notifications.
+    /// The handshake port and the notification port of the decode server.
     pub decode_ports: (u16, u16),
-    /// The same of the prefill server.
+    /// The handshake port and the notification port of the prefill server.
     pub prefill_ports: (u16, u16),
-    /// Tensor parallelism.
+    /// The number of tensor-parallel workers.
     pub tp_size: u32,
-    /// Data parallelism, over all hosts and of each.
+    /// The number of data-parallel ranks over all hosts.
     pub dp_size: u32,
-    /// 0: not said.
+    /// The number of data-parallel ranks on each host; 0 leaves the field out.
     pub dp_size_local: u32,
-    /// Hosts of the prefill server's ranks.
+    /// The hosts of the prefill server's ranks.
     pub remote_hosts: Vec<String>,
-    /// Hosts of this server's ranks.
+    /// The hosts of this decode server's ranks.
     pub decode_hosts: Vec<String>,
 }
 
-/// What the operator chose for the way of requests.
+/// The settings that decide how requests are routed, split and bounded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
-    /// Port of rank 0.
+    /// The port that the sidecar listens on for rank 0. Rank `n` has the port `port + n`.
     pub port: u16,
-    /// Port of the local engine's rank 0.
+    /// The port of the local engine's rank 0. The engine of rank `n` has the port `engine_port + n`.
     pub engine_port: u16,
-    /// Ranks of this pod; each has a port of its own, and so has its engine.
+    /// The number of data-parallel ranks of this pod. Each rank has a port of the sidecar and an engine port.
     pub ranks: u16,
-    /// This pod's address, if it is known.
+    /// The address of this pod; `None` if the pod does not know its address.
     pub pod_ip: Option<IpAddr>,
-    /// How caches travel.
+    /// The protocol by which the cache of a prompt travels from the prefill to the decode server.
     pub connector: Connector,
-    /// How encoded media travel; `None` leaves encode servers alone.
+    /// The protocol by which encoded images and sounds travel. With `None` the sidecar asks no encode servers.
     pub encode: Option<EncodeConnector>,
-    /// The prefill server is any of those that the header names, and not the first.
+    /// The sidecar begins at a random one of the prefill servers that the header names, and not at the first.
     pub sampling: bool,
-    /// Further attempts at the same prefill server.
+    /// The number of further attempts at a prefill server after its first failure.
     pub retries: u32,
-    /// Pause between two attempts.
+    /// The pause between two attempts at the same prefill server.
     pub backoff: Duration,
-    /// What is done when the prefill server fails.
+    /// What the sidecar does when the prefill server fails.
     pub on_prefill_failure: OnPrefillFailure,
-    /// Longest prompt in bytes of the body that the local engine processes in place of a failed prefill server.
+    /// The longest body, in bytes, that the local engine processes in place of a failed prefill server.
     pub local_body_bytes: u64,
-    /// Most such requests in a second.
+    /// The highest number of requests each second that the local engine processes in place of a failed prefill server.
     pub local_per_second: u32,
-    /// Tokens of one call to the local engine; 0 answers in one call.
+    /// The number of tokens that one call to the local engine may write. 0 lets the engine write the answer in one
+    /// call.
     pub chunk_size: u64,
-    /// `nixlv2` asks the prefill server to pull a part of the cache from elsewhere.
+    /// With the connector `nixlv2`, the prefill server pulls the part of the cache that another server already has.
     pub p2p_pull: bool,
-    /// Port of the peer-to-peer tier, of rank 0.
+    /// The port of rank 0 of the peer-to-peer cache tier.
     pub p2p_port: u16,
-    /// Port of Mooncake's bootstrap server.
+    /// The port of Mooncake's bootstrap server on the prefill server.
     pub mooncake_port: u16,
-    /// Port of SGLang's bootstrap server.
+    /// The port of SGLang's bootstrap server on the prefill server.
     pub sglang_port: u16,
-    /// MoRI-IO.
+    /// The settings of MoRI-IO.
     pub moriio: Moriio,
-    /// Stages whose servers are spoken to over TLS.
+    /// The stages whose servers the sidecar speaks TLS to.
     pub tls: PerStage,
-    /// Stages whose certificates are not verified.
+    /// The stages whose server certificates the sidecar does not verify.
     pub skip_verify: PerStage,
-    /// Time limits.
+    /// The time limits.
     pub limits: Limits,
-    /// Transfer parameters of clients reach the engine.
+    /// Transfer parameters that a client sends reach the engine. Otherwise the sidecar takes them out.
     pub trust_client: bool,
-    /// Largest body of a request that is split.
+    /// The largest body, in bytes, of a request that is split.
     pub body_bytes: usize,
-    /// Bytes of bodies of requests that are being split, all together.
+    /// The bytes that the bodies of all requests being split may fill together.
     pub buffer_bytes: usize,
-    /// Idle connections to one server.
+    /// The number of idle connections that the sidecar keeps to one server.
     pub idle_connections: usize,
 }
 
@@ -219,12 +222,13 @@ impl Default for Moriio {
 }
 
 impl Settings {
-    /// Whether a source of caches is of use.
+    /// Returns true if the connector can pull a cache from the server that the cache source header names.
     pub fn takes_kv_source(&self) -> bool {
         self.connector == Connector::Offloading || self.connector == Connector::NixlV2 && self.p2p_pull
     }
 
-    /// The rank that a routing header names: its address must be this pod's, if that is known, and its port one of ours.
+    /// Returns the rank that the value of the rank header names, such as `10.1.1.1:8001`. The address must be the
+    /// pod's, if the pod knows its address. The port must be one of the sidecar's ports.
     pub fn rank(&self, text: &str) -> Option<u16> {
         let target = super::target::Target::parse(text)?;
         let address = target.address();

@@ -1,11 +1,11 @@
-//! How often the local engine may process a prompt in place of a prefill server. Without a bound, an outage of the
-//! prefill servers would become one of the decode servers.
+//! How often the local engine may process a prompt in place of a failed prefill server. Without this bound, an outage
+//! of the prefill servers would overload the decode servers too.
 
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-/// A bucket of such requests that fills with time.
+/// A token bucket (<https://en.wikipedia.org/wiki/Token_bucket>) of prompts that the local engine may process.
 #[derive(Debug)]
 pub(super) struct Spare {
     per_second: f64,
@@ -13,12 +13,12 @@ pub(super) struct Spare {
 }
 
 impl Spare {
-    /// `per_second` requests in a second, and as many at once.
+    /// Allows `per_second` prompts each second, and bursts of as many.
     pub(super) fn new(per_second: u32) -> Self {
         Self { per_second: f64::from(per_second), bucket: Mutex::new(None) }
     }
 
-    /// Takes a request out of the bucket, if there is one.
+    /// Takes one prompt out of the bucket. Returns false if the bucket is empty.
     pub(super) fn take(&self, now: Instant) -> bool {
         let mut bucket = self.bucket.lock();
         let (left, since) = bucket.unwrap_or((self.per_second, now));

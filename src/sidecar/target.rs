@@ -1,12 +1,12 @@
-//! Where a stage of a request runs, as a routing header names it.
+//! A server that a routing header names.
 
 use std::fmt;
 use std::net::IpAddr;
 
-/// Longest `host:port` that is looked at.
+/// The longest text, in bytes, that is read as `host:port`.
 const LONGEST: usize = 300;
 
-/// Another server, by its host and port.
+/// The host and the port of another server.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Target {
     host: String,
@@ -14,7 +14,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads `host:port`, `host`, `[v6]:port` or `v6`, with `http://` in front or not. `None` if it is none of them.
+    /// Reads `host:port`, `host`, `[v6]:port` or `v6`, each with or without `http://` in front. Returns `None` for any
+    /// other text.
     pub fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let text = text.strip_prefix("http://").unwrap_or(text).trim_end_matches('/');
@@ -42,27 +43,27 @@ impl Target {
         (!host.is_empty() && host.bytes().all(named)).then(|| Self { host: host.to_owned(), port })
     }
 
-    /// Host name or address, without brackets.
+    /// The host name or the address, without brackets.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// The address, if the host is one.
+    /// The address, if the host is an address.
     pub fn address(&self) -> Option<IpAddr> {
         self.host.parse().ok()
     }
 
-    /// The port, if it is named.
+    /// The port, if the text named one.
     pub fn port(&self) -> Option<u16> {
         self.port
     }
 
-    /// Host as it stands in a URL.
+    /// The host as it stands in a URL: an IPv6 address has brackets around it.
     pub fn url_host(&self) -> String {
         if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() }
     }
 
-    /// The same host with another port.
+    /// Returns the same host with another port.
     #[must_use]
     pub fn with_port(&self, port: u16) -> Self {
         Self { host: self.host.clone(), port: Some(port) }

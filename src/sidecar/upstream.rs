@@ -1,4 +1,4 @@
-//! Calls, counted.
+//! Sends calls to the servers of all stages, and counts them.
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use super::settings::Settings;
 use crate::metrics::SidecarMetrics;
 use crate::transport::TlsError;
 
-/// The way to all servers.
+/// The clients for all servers, and the addresses of the local engines.
 #[derive(Debug)]
 pub(super) struct Upstream {
     clients: Clients,
@@ -23,7 +23,7 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// The way to the servers that the settings name.
+    /// Makes the clients that `settings` asks for.
     pub(super) fn new(settings: &Settings, metrics: &SidecarMetrics) -> Result<Self, TlsError> {
         let ports = (0..settings.ranks).map(|rank| settings.engine_port.saturating_add(rank));
         let engines = ports.filter_map(|port| Authority::try_from(format!("localhost:{port}")).ok());
@@ -31,13 +31,13 @@ impl Upstream {
         Ok(Self { clients, engines: engines.collect(), metrics })
     }
 
-    /// The engine of a rank.
+    /// The address of the engine of `rank`.
     pub(super) fn engine(&self, rank: u16) -> Authority {
         let known = self.engines.get(usize::from(rank)).or_else(|| self.engines.first());
         known.cloned().unwrap_or(Authority::from_static("localhost"))
     }
 
-    /// Makes a call. Mooncake's bootstrap server never speaks TLS.
+    /// Sends a call. A query to Mooncake's bootstrap server never uses TLS.
     pub(super) async fn call(
         &self,
         leg: Leg,
@@ -50,7 +50,7 @@ impl Upstream {
         self.clients.call(leg.stage(), authority, request).await
     }
 
-    /// Counts what became of a call.
+    /// Counts the result of a call that `event` reports: a failure, or the time that the call took.
     pub(super) fn note(&self, stage: Stage, event: &Event, time: Duration) {
         match event {
             Event::Failed(..) => self.metrics.call_failed(stage.name()),
@@ -66,7 +66,7 @@ impl Upstream {
         }
     }
 
-    /// A prefill server failed behind the client's first byte.
+    /// Counts a prefill server that failed after the client got its first byte.
     pub(super) fn late_failure(&self) {
         self.metrics.late_failure();
     }

@@ -1,4 +1,5 @@
-//! The serving certificate: self-signed by default, or from files that may be renewed while running.
+//! The certificate that a port serves with. It is self-signed by default, or is read from files that may be renewed
+//! while the process runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -20,7 +21,7 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// Reads the certificate that the settings name, or makes one.
+    /// Reads the certificate from the folder that `settings` names, or makes a self-signed certificate.
     pub fn load(settings: &TlsSettings) -> Result<Arc<Self>, TlsError> {
         let key = match &settings.cert_path {
             Some(folder) => from_files(folder)?,
@@ -29,7 +30,7 @@ impl Identity {
         Ok(Arc::new(Self { current: ArcSwap::from_pointee(key) }))
     }
 
-    /// Reads the files again. On an error the certificate in use stays.
+    /// Reads the certificate files again. On an error the present certificate stays in use.
     pub fn reload(&self, folder: &Path) -> Result<(), TlsError> {
         self.current.store(Arc::new(from_files(folder)?));
         Ok(())
@@ -53,8 +54,8 @@ fn from_files(folder: &Path) -> Result<CertifiedKey, TlsError> {
     Ok(CertifiedKey::from_der(chain, key, &aws_lc_rs::default_provider())?)
 }
 
-/// A certificate without names, as clients that verify nothing accept it. Its key is on a curve, so that making it
-/// takes no time.
+/// Makes a certificate without host names, for clients that verify nothing. Its key is an elliptic-curve key, which
+/// takes no noticeable time to make.
 fn self_signed() -> Result<CertifiedKey, TlsError> {
     let mut params = rcgen::CertificateParams::new(Vec::<String>::new())?;
     params.distinguished_name = rcgen::DistinguishedName::new();
@@ -69,20 +70,21 @@ fn self_signed() -> Result<CertifiedKey, TlsError> {
     Ok(CertifiedKey::from_der(vec![certificate.der().clone()], key, &aws_lc_rs::default_provider())?)
 }
 
-/// How often certificate files are looked at. Reading them is cheap, and no way of replacing them goes unseen.
+/// The pause between two checks of the certificate files. Each check reads the files, which is cheap and notices every
+/// way of replacing them.
 const CERTIFICATE_POLL: Duration = Duration::from_secs(5);
 
-/// A certificate whose files may be renewed.
+/// A certificate whose files may be renewed while the process runs.
 #[derive(Debug)]
 pub struct Renewal {
-    /// Folder with `tls.crt` and `tls.key`.
+    /// The folder with `tls.crt` and `tls.key`.
     pub(super) folder: PathBuf,
-    /// The certificate that is served from it.
+    /// The certificate that was read from the folder.
     pub(super) identity: Arc<Identity>,
 }
 
 impl Renewal {
-    /// Takes over renewed files, for ever.
+    /// Checks the files for ever, and serves a renewed certificate to new connections.
     pub async fn watch(self) {
         let mut seen = self.read().await;
         loop {

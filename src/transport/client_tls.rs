@@ -1,4 +1,5 @@
-//! TLS towards other servers: the system's authorities, read again when they change, or no verification at all.
+//! TLS for connections to other servers. Servers are verified with the certificate authorities of the system, which are
+//! read again when they change, or not at all.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +16,7 @@ use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme
 
 use super::tls_settings::TlsError;
 
-/// Files in which systems keep the authorities that they trust.
+/// The files in which systems keep the certificate authorities that they trust.
 const BUNDLES: [&str; 4] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -23,19 +24,24 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// The files are looked at again after this long, when a connection is made.
+/// The authorities are read again when a connection is made and the last reading is older than this.
 const RELOAD_AFTER: Duration = Duration::from_secs(10);
 
-/// Most files of a folder of authorities that are read.
+/// The most files that are read from a folder of authorities.
 const MOST_FILES: usize = 4096;
 
-/// The client's side of TLS.
+/// Makes the TLS configuration of clients.
 #[derive(Debug)]
 pub struct ClientTls;
 
 impl ClientTls {
-    /// TLS 1.2 and later with HTTP/2 and HTTP/1.1 on offer. Servers are verified with the authorities of
-    /// `SSL_CERT_FILE`, of the folders in `SSL_CERT_DIR`, or else of the system; with `skip_verify` they are not.
+    /// Makes a configuration for TLS 1.2 and later that offers HTTP/2 and HTTP/1.1. Servers are verified with the
+    /// authorities of the file in `SSL_CERT_FILE` and of the folders in `SSL_CERT_DIR`. If neither is set, the
+    /// authorities of the system are used. With `skip_verify` servers are not verified.
+    ///
+    /// # Errors
+    ///
+    /// Fails if no authority can be read and servers are to be verified.
     pub fn load(skip_verify: bool) -> Result<Arc<ClientConfig>, TlsError> {
         let provider = Arc::new(aws_lc_rs::default_provider());
         let verifier: Arc<dyn ServerCertVerifier> = if skip_verify {
@@ -53,7 +59,7 @@ impl ClientTls {
     }
 }
 
-/// Where authorities are read from.
+/// The files and folders that the authorities are read from.
 #[derive(Clone, Debug)]
 struct Sources {
     files: Vec<PathBuf>,
@@ -94,7 +100,7 @@ fn changed(path: &Path) -> Option<SystemTime> {
     std::fs::metadata(path).and_then(|data| data.modified()).ok()
 }
 
-/// Verifies servers by authorities whose files may change.
+/// Verifies servers with authorities whose files may change.
 #[derive(Debug)]
 struct Authorities {
     sources: Sources,
@@ -170,7 +176,7 @@ impl ServerCertVerifier for Authorities {
     }
 }
 
-/// Accepts whatever a server shows. The traffic is encrypted, not authenticated.
+/// Accepts every certificate. The traffic is encrypted, but the server is not authenticated.
 #[derive(Debug)]
 struct Unverified(Arc<CryptoProvider>);
 

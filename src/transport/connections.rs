@@ -1,4 +1,5 @@
-//! The open connections of a port: how many there are, what each is doing, and which are given up for others.
+//! The open connections of a port: how many there are, whether each is being answered, and which are closed to make
+//! room.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -23,17 +24,17 @@ struct Shared {
     metrics: PortMetrics,
 }
 
-/// The state of a connection.
+/// The state of one connection.
 #[derive(Debug, Default)]
 struct Standing {
     number: AtomicU64,
-    /// It has brought a whole request.
+    /// True once the client has sent a whole request.
     known: AtomicBool,
-    /// Requests that are being answered.
+    /// The number of requests that are being answered.
     answering: AtomicUsize,
-    /// When the last answer ended, in milliseconds since the port was opened.
+    /// The time at which the last answer ended, in milliseconds since the port was opened.
     idle_since: AtomicU64,
-    /// Says that the connection is to end at once.
+    /// Cancelled when the connection has to end at once.
     give_up: CancellationToken,
 }
 
@@ -44,7 +45,7 @@ impl Guest for Arc<Standing> {
 }
 
 impl Connections {
-    /// None yet.
+    /// Makes an empty list of connections.
     pub fn new(bounds: ConnectionBounds, metrics: PortMetrics) -> Self {
         let roster = Mutex::new(Roster::new(bounds));
         Self {
@@ -52,12 +53,13 @@ impl Connections {
         }
     }
 
-    /// Connections open now.
+    /// The number of open connections.
     pub fn open(&self) -> usize {
         self.shared.open.load(Relaxed)
     }
 
-    /// Takes a connection in; at the bound another one goes. `None` if every other one is being answered.
+    /// Adds a new connection. If the port is full, another connection is closed. Returns `None` if the port is full and
+    /// every connection is being answered.
     pub(super) fn admit(&self) -> Option<Admitted> {
         let standing = Arc::new(Standing::default());
         standing.idle_since.store(self.shared.now(), Relaxed);
@@ -75,7 +77,7 @@ impl Connections {
         Some(Admitted { peer: Peer { standing, shared: Arc::clone(&self.shared) } })
     }
 
-    /// Gives up the connection that can be spared most. False if there is none.
+    /// Closes the connection that can be spared most. Returns false if there is none.
     pub(super) fn make_room(&self) -> bool {
         let other = self.shared.roster.lock().give_up();
         other.inspect(|other| self.shared.give_up(other)).is_some()
@@ -99,7 +101,7 @@ impl Shared {
     }
 }
 
-/// A connection that counts as open until this is dropped.
+/// A connection that counts as open until this value is dropped.
 pub(super) struct Admitted {
     peer: Peer,
 }
@@ -119,7 +121,7 @@ impl Drop for Admitted {
     }
 }
 
-/// The other end of a connection, for those who answer it.
+/// The client of a connection, for the code that answers it.
 #[derive(Clone)]
 pub(super) struct Peer {
     standing: Arc<Standing>,
@@ -127,8 +129,8 @@ pub(super) struct Peer {
 }
 
 impl Peer {
-    /// A whole request has come, and is being answered until the guard is dropped. Costs two atomic additions, but for
-    /// the first request.
+    /// Notes that a whole request has come. The request counts as being answered until the returned guard is dropped.
+    /// The call costs two atomic additions, and a lock for the first request of a connection.
     pub(super) fn answering(&self) -> Answering {
         let Self { standing, shared } = self;
         if !standing.known.swap(true, Relaxed) {
@@ -138,23 +140,23 @@ impl Peer {
         Answering { peer: self.clone() }
     }
 
-    /// True once a whole request has come.
+    /// True once the client has sent a whole request.
     pub(super) fn is_known(&self) -> bool {
         self.standing.known.load(Relaxed)
     }
 
-    /// Resolves when the connection is to end at once.
+    /// Resolves when the connection has to end at once.
     pub(super) async fn given_up(&self) {
         self.standing.give_up.cancelled().await;
     }
 
-    /// Ends the connection from within.
+    /// Ends the connection for the reason `end`.
     pub(super) fn give_up(&self, end: ConnectionEnd) {
         self.ended(end);
         self.standing.give_up.cancel();
     }
 
-    /// Counts why it ended.
+    /// Counts the reason for which the connection ended.
     pub(super) fn ended(&self, end: ConnectionEnd) {
         self.shared.metrics.ended(end);
     }

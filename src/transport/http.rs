@@ -1,4 +1,5 @@
-//! HTTP of any version, for a proxy: requests and answers pass as they come, of any length and for any time.
+//! HTTP/1.1 and HTTP/2 for a proxy: requests and answers are forwarded as they come, with no bound on their length or
+//! time.
 
 use std::convert::Infallible;
 use std::error::Error;
@@ -24,26 +25,26 @@ use super::settings::GREETING;
 use super::{Keepalive, Port};
 use crate::metrics::ConnectionEnd;
 
-/// Longest wait for the head of a request on a connection that has brought one before.
+/// The longest wait for the head of a further request on a connection that has already sent a request.
 const HEAD: Duration = Duration::from_mins(5);
 
-/// Bytes of a request's head, and of a piece of a body.
+/// The most bytes of a request's head, and of one piece of a body.
 const BUFFER: usize = 256 << 10;
 
-/// Bytes of the headers of a request over HTTP/2.
+/// The most bytes of the headers of a request over HTTP/2.
 const HEADER_LIST: u32 = 256 << 10;
 
-/// Bytes that a stream, and a connection with all its streams, may send ahead.
+/// The bytes that a client may send before they are read: on one stream, and on all streams of a connection.
 const STREAM_WINDOW: u32 = 256 << 10;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Bytes of an answer that wait on one stream.
+/// The most bytes of an answer that wait on one stream.
 const SEND_BUFFER: usize = 64 << 10;
 
-/// Streams of one connection.
+/// The most open streams of one connection.
 const STREAMS: u32 = 4096;
 
-/// Serves requests on `port` by `answer` until `shutdown` resolves; then requests that are under way have `farewell` to
+/// Serves requests on `port` with `answer` until `shutdown` resolves. Then open requests have the time `farewell` to
 /// end.
 pub async fn serve_http<A, F, B>(
     port: Port,
@@ -116,7 +117,7 @@ where
     }
 }
 
-/// A client that brings no further request is no failure.
+/// Turns the end of a connection into a result. A client that sends no further request is not a failure.
 fn served(result: Result<(), Box<dyn Error + Send + Sync>>, peer: &Peer) -> Result<(), Ended> {
     let Err(error) = result else { return Ok(()) };
     match error.downcast::<hyper::Error>() {
@@ -129,7 +130,7 @@ fn served(result: Result<(), Box<dyn Error + Send + Sync>>, peer: &Peer) -> Resu
     }
 }
 
-/// Resolves if the client has not brought the head of a request in its time.
+/// Resolves if the client has not sent the head of a request within the greeting time.
 async fn silence(peer: &Peer) {
     tokio::time::sleep(GREETING).await;
     if peer.is_known() {
@@ -137,7 +138,7 @@ async fn silence(peer: &Peer) {
     }
 }
 
-/// An answer; its connection counts as busy until it has gone.
+/// The body of an answer. Its connection counts as busy until the body is dropped.
 struct Counted<B> {
     body: B,
     _answering: Answering,

@@ -1,4 +1,4 @@
-//! Pages over HTTP/1.1: small requests, answers of any size, and a time limit for each part of an exchange.
+//! Pages over HTTP/1.1: requests are small, answers may have any size, and each part of an exchange has a time limit.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -29,20 +29,20 @@ use super::settings::GREETING;
 use super::writers::{Writers, Writing};
 use crate::metrics::ConnectionEnd;
 
-/// Longest wait for the head of a request, also between two requests of a connection.
+/// The longest wait for the head of a request, also between two requests of a connection.
 const HEAD: Duration = Duration::from_secs(30);
 
-/// Longest wait for the body of a request.
+/// The longest wait for the body of a request.
 const BODY: Duration = Duration::from_secs(5);
 
-/// Largest body of a request; a log level needs a few bytes.
+/// The largest body of a request on most pages. Setting a log level needs a few bytes.
 const BODY_BYTES: usize = 1024;
 
-/// What is answered.
+/// The body of an answer.
 pub enum PageBody {
-    /// All of it.
+    /// A body that is complete.
     Whole(Bytes),
-    /// Pieces as they come, until they end, the client leaves or the port closes.
+    /// A body whose pieces are sent as they come. It ends when the stream ends, the client leaves or the port closes.
     Live(Pin<Box<dyn Stream<Item = Bytes> + Send>>),
 }
 
@@ -52,49 +52,50 @@ impl From<Bytes> for PageBody {
     }
 }
 
-/// A page whose requests may have larger bodies, a few at once.
+/// The page whose requests may have larger bodies.
 #[derive(Clone, Debug)]
 pub struct LargeBodies {
-    /// Path of the page.
+    /// The path of the page.
     pub path: &'static str,
-    /// Largest body, in bytes.
+    /// The largest body, in bytes.
     pub bytes: usize,
-    /// Requests that are answered at once; more get 429.
+    /// The requests that may be answered at the same time. Further requests get the status 429.
     pub places: Arc<Semaphore>,
 }
 
-/// Bytes of a body for which no place is needed.
+/// The bytes of a body that may be read without a place among the large bodies.
 const SMALL_BODY: usize = 64 << 10;
 
-/// Larger bodies that are being read at once. Beyond it the one that has taken longest is given up.
+/// The number of larger bodies that may be read at the same time. For a further body, the connection of the one that
+/// has taken longest is closed.
 const LARGE_BODIES: usize = 4;
 
-/// How much is taken, and for how long, of a body that is too long, before the client is told.
+/// How many bytes, and for how long, are read of a body that is too long before the connection is closed.
 const DISCARDED: usize = 8 << 20;
 const DISCARDING: Duration = Duration::from_secs(1);
 
-/// Pages above the size of a buffer that are being read by clients at once.
+/// The number of answers above `BUFFER` that may be sent at the same time.
 const PAGES: usize = 16;
 
-/// Bytes of a request's head, and bytes of an answer that wait for the client to take them.
+/// The most bytes of a request's head, and of an answer that wait for the client to read them.
 const BUFFER: usize = 64 << 10;
 
-/// Pieces in which a page is handed on.
+/// The bytes of a page that are handed to the connection at a time.
 const PIECE: usize = 32 << 10;
 
-/// Bytes of answers that the system holds for a client. It would take megabytes, and so let a client that does not read
-/// have page after page made.
+/// The bytes of an answer that the system holds for a client. Left to itself the system would hold megabytes, so that a
+/// client that does not read could have page after page made.
 const SEND_BUFFER: usize = 128 << 10;
 
-/// Longest wait for open connections at the end.
+/// The longest wait for open connections when the port closes.
 const FAREWELL: Duration = Duration::from_secs(5);
 
-/// Where a request comes from, among its extensions.
+/// The address of the client, which is among the extensions of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientAddress(pub SocketAddr);
 
-/// Serves pages on `port` until `shutdown` resolves; then answers that are under way get 5 s to finish. `answer` gets
-/// whole requests.
+/// Serves pages on `port` until `shutdown` resolves. Then open answers have 5 s to end. `answer` gets requests whose
+/// bodies are complete.
 pub async fn serve_pages<A, F>(
     mut port: Port,
     large: LargeBodies,
@@ -109,12 +110,12 @@ pub async fn serve_pages<A, F>(
     port.run(shutdown, move |io, client| connection(io, client, shared.clone(), answer.clone())).await;
 }
 
-/// What the connections of a port share.
+/// The state that the connections of a port share.
 #[derive(Clone)]
 struct Shared {
-    /// Pages on their way to clients.
+    /// The answers that are being sent to clients.
     writers: Writers,
-    /// Large bodies on their way from clients.
+    /// The large bodies that are being read from clients.
     readers: Writers,
     large: LargeBodies,
 }
@@ -150,7 +151,7 @@ where
     }
 }
 
-/// A client that brings no further request is no failure.
+/// Turns the end of a connection into a result. A client that sends no further request is not a failure.
 fn served(result: hyper::Result<()>, peer: &Peer) -> Result<(), Ended> {
     match result {
         Err(error) if error.is_timeout() && peer.is_known() => Ok(()),
@@ -158,7 +159,7 @@ fn served(result: hyper::Result<()>, peer: &Peer) -> Result<(), Ended> {
     }
 }
 
-/// Resolves if the client has not brought a whole request in its time.
+/// Resolves if the client has not sent a whole request within the greeting time.
 async fn silence(peer: &Peer) {
     tokio::time::sleep(GREETING).await;
     if peer.is_known() {
@@ -179,7 +180,7 @@ where
     let (head, body) = request.into_parts();
     let is_large = head.uri.path() == shared.large.path;
     let limit = if is_large { shared.large.bytes } else { BODY_BYTES };
-    // Until the whole request is there, the connection is one that does nothing.
+    // The connection counts as idle until the whole request is here.
     let mut body = body;
     let body = match timeout(BODY, whole(&mut body, limit, &shared.readers, &whom.peer)).await {
         Ok(Ok(body)) => body,
@@ -201,13 +202,13 @@ where
         }
         Err(_) => return Ok(refusal(StatusCode::REQUEST_TIMEOUT, "the body did not come within 5 s\n")),
     };
-    // One of a few places, until the request is answered. Whoever is still sending holds none.
+    // A request to this page takes a place until it is answered. A client that is still sending takes no place.
     let place = is_large.then(|| Arc::clone(&shared.large.places).try_acquire_owned());
     let Ok(_place) = place.transpose() else {
         let text = "too many requests of this kind at once\n";
         return Ok(refusal(StatusCode::TOO_MANY_REQUESTS, text));
     };
-    // A client that sends request upon request has each answered in its turn.
+    // Yielding lets other tasks run between two requests of a client that sends one after the other.
     tokio::task::yield_now().await;
     let answering = whom.peer.answering();
     let mut request = Request::from_parts(head, body);
@@ -218,7 +219,7 @@ where
             let writing = (rest.len() > BUFFER).then(|| shared.writers.begin(&whom.peer));
             (rest, None, writing)
         }
-        // Its client takes as long as it likes; one that takes nothing is given up as on any port.
+        // A live answer has no time limit. A client that reads nothing is disconnected by the limit on stalled writes.
         PageBody::Live(pieces) => {
             let live: Live = Box::pin(pieces.take_until(whom.closing.cancelled_owned()));
             (Bytes::new(), Some(live), None)
@@ -233,11 +234,11 @@ enum Unread {
     Broken,
 }
 
-/// Takes what is left of a body that is too long, for a short while: a client that still writes when the connection is
-/// closed may never see why.
+/// Reads and drops the rest of a body that is too long, for a short while. A client that is still writing when the
+/// connection closes may never see the answer.
 async fn discard(mut body: Incoming) {
     let mut left = DISCARDED;
-    // A client that goes on for longer has had its chance.
+    // A client that writes for longer does not get the answer.
     let _ = timeout(DISCARDING, async {
         while let Some(Ok(frame)) = body.frame().await {
             left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
@@ -249,7 +250,7 @@ async fn discard(mut body: Incoming) {
     .await;
 }
 
-/// Reads a body of at most `limit` bytes. While a large one comes it has a place among the `readers`.
+/// Reads a body of at most `limit` bytes. While a large body is read, it has a place among the `readers`.
 async fn whole(body: &mut Incoming, limit: usize, readers: &Writers, peer: &Peer) -> Result<Bytes, Unread> {
     if body.size_hint().lower() > limit as u64 {
         return Err(Unread::TooLong);
@@ -275,17 +276,17 @@ fn refusal(status: StatusCode, text: &'static str) -> Response<Page> {
         Page { rest: Bytes::from_static(text.as_bytes()), live: None, _answering: None, _writing: None };
     let mut response = Response::new(page);
     *response.status_mut() = status;
-    // What is left of the body is not waited for.
+    // The rest of the body is not read, so the connection has to close.
     response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
     response
 }
 
 type Live = Pin<Box<dyn Stream<Item = Bytes> + Send>>;
 
-/// An answer that is handed on piece by piece, as the client reads it.
+/// The body of an answer, which is handed on in pieces as the client reads it.
 struct Page {
     rest: Bytes,
-    /// What comes behind it.
+    /// Pieces that follow `rest` as they come.
     live: Option<Live>,
     _answering: Option<Answering>,
     _writing: Option<Writing>,

@@ -1,4 +1,5 @@
-//! gRPC over HTTP/2, with every limit of the protocol set on purpose. `docs/limits.md` says why each has its value.
+//! gRPC over HTTP/2, with an explicit value for every limit of the protocol. `docs/limits.md` says why each has its
+//! value.
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -24,7 +25,7 @@ use super::unread::Guarded;
 use super::{Keepalive, Port};
 use crate::metrics::ConnectionEnd;
 
-/// A gRPC service as a port serves it.
+/// A gRPC service that a port can serve.
 pub trait GrpcService:
     Service<Request<Body>, Response = Response<Body>, Error = Infallible, Future: Send + Unpin + 'static>
     + Clone
@@ -43,47 +44,50 @@ impl<S> GrpcService for S where
 {
 }
 
-/// The bounds on one connection of a port.
+/// The HTTP/2 bounds on each connection of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Http2Settings {
-    /// Bytes that a client may send on one stream before they are read.
+    /// The bytes that a client may send on one stream before they are read.
     pub stream_window: u32,
-    /// The same on all streams of a connection together.
+    /// The bytes that a client may send on all streams of a connection before they are read.
     pub connection_window: u32,
-    /// Streams that are open at once on a connection; those beyond are refused, and the client may try again.
+    /// The most open streams of a connection. The server refuses further streams, and the client may try again.
     pub max_streams: u32,
 }
 
 impl Default for Http2Settings {
-    /// For small messages and few of them.
+    /// The values for clients that send few and small messages.
     fn default() -> Self {
         Self { stream_window: 64 << 10, connection_window: 1 << 20, max_streams: 128 }
     }
 }
 
-/// Resets of streams that nobody has looked at yet. A HEADERS and a RST_STREAM frame take 22 bytes at the very least,
-/// so that one turn of reading brings fewer than this: it is never reached, whatever is sent.
+/// The bound on streams that were opened and reset before the server looked at them. A HEADERS and a RST_STREAM frame
+/// take at least 22 bytes, so one turn of reading brings fewer such streams than this. The bound is therefore never
+/// reached.
 const UNSEEN_RESETS: usize = READ_TURN;
 
-/// Resets that are ours because of an error of the client, in the whole life of a connection: without a bound, for such
-/// a connection may live for months. What they cost is bounded by not reading from who does not read.
+/// The bound on resets that the server sends because of errors of the client, over the life of a connection. There is
+/// none, because a proxy's connection may live for months. Their cost is bounded in another way: the server does not
+/// read from a client that does not read.
 const RESETS_FOR_ERRORS: Option<usize> = None;
 
-/// Largest header list. A proxy passes on at most 60 KiB of its client's headers; more costs the stream, and four times
-/// as much the connection.
+/// The largest header list. A proxy forwards at most 60 KiB of its client's headers. A larger list costs the client the
+/// stream, and one of four times this size costs it the connection.
 const HEADER_LIST: u32 = 64 << 10;
 
-/// Largest frame taken, which is the smallest bound that the protocol knows: a half-sent one is held in memory.
+/// The largest frame that is accepted, which is the smallest bound that HTTP/2 allows. A frame that was sent in part is
+/// held in memory.
 const FRAME: u32 = 16 << 10;
 
-/// Bytes of answers that wait on one stream for the client to take them.
+/// The most bytes of an answer that wait on one stream for the client to read them.
 const SEND_BUFFER: usize = 400 << 10;
 
 fn builder(settings: Http2Settings, keepalive: Keepalive) -> http2::Builder<Guarded> {
     let mut builder = http2::Builder::new(Guarded);
     builder
         .timer(TokioTimer::new())
-        // The windows are what they are set to; measuring would let them grow.
+        // The windows keep these sizes. Adaptive windows would grow.
         .adaptive_window(false)
         .initial_stream_window_size(settings.stream_window)
         .initial_connection_window_size(settings.connection_window)
@@ -98,7 +102,8 @@ fn builder(settings: Http2Settings, keepalive: Keepalive) -> http2::Builder<Guar
     builder
 }
 
-/// Serves gRPC on `port` until `shutdown` resolves; then open streams finish. Returns when the last connection is gone.
+/// Serves gRPC on `port` until `shutdown` resolves. Then open streams finish. Returns when the last connection is
+/// closed.
 pub async fn serve_grpc<S: GrpcService>(
     port: Port,
     settings: Http2Settings,
@@ -113,9 +118,9 @@ pub async fn serve_grpc<S: GrpcService>(
     port.run(shutdown, serve).await;
 }
 
-/// The same for a service whose clients are sent elsewhere at times: `ends` makes a future for each new connection, and
-/// when that resolves, the client is told to take another connection, and has the time given to let go of this one.
-/// That holds at shutdown too.
+/// Serves gRPC on `port` as [`serve_grpc`] does, for a service that sends its clients to other replicas at times.
+/// `ends` makes a future for each new connection. When that future or `shutdown` resolves, the client is told to take
+/// another connection, and has the time `goodbye` to close this one.
 pub async fn serve_grpc_while<S, E, F>(
     port: Port,
     settings: Http2Settings,
@@ -149,7 +154,7 @@ async fn connection<S: GrpcService>(
         () = ends => {}
     }
     connection.as_mut().graceful_shutdown();
-    // Whoever has not said a word has nothing to lose.
+    // A client that has not sent its greeting loses nothing when the connection closes.
     if turn.heard() < GREETING_BYTES {
         return Ok(());
     }
@@ -159,7 +164,7 @@ async fn connection<S: GrpcService>(
     }
 }
 
-/// Resolves if the client has not greeted in its time.
+/// Resolves if the client has not sent its greeting within the greeting time.
 async fn silence(turn: &Turn) {
     tokio::time::sleep(GREETING).await;
     if turn.heard() >= GREETING_BYTES {
@@ -167,7 +172,7 @@ async fn silence(turn: &Turn) {
     }
 }
 
-/// A service whose requests count for as long as they are answered.
+/// A service whose requests count as being answered until their bodies are dropped.
 struct Counted<S> {
     service: S,
     peer: Peer,
@@ -185,7 +190,7 @@ impl<S: GrpcService> hyper::service::Service<Request<Incoming>> for Counted<S> {
     }
 }
 
-/// A request before its response.
+/// A request that has no response yet.
 struct Call<F> {
     future: F,
     answering: Option<Answering>,

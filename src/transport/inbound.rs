@@ -1,9 +1,9 @@
-//! The body of a request, read to its end even if its service has lost interest.
+//! The body of a request, which is read to its end even if its service has stopped reading.
 //!
-//! An answer that ends before its request makes HTTP/2 reset the stream, and whatever the client has sent by then is an
-//! error of the connection's: h2 counts it against the connection, for as long as it lives, and closes it at a bound.
-//! Behind a proxy that connection is everybody's. So what still comes is read and thrown away, for a while; the proxy
-//! ends the stream as soon as it sees the answer.
+//! If an answer ends before its request, HTTP/2 resets the stream. h2 then counts the bytes that the client has sent by
+//! that time as an error of the connection, and closes a connection with too many errors. Behind a proxy all clients
+//! share that connection. Therefore the rest of the body is read and dropped for a short while. The proxy ends the
+//! stream as soon as it sees the answer.
 
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
@@ -14,12 +14,12 @@ use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::runtime::Handle;
 
-/// How long the rest of a body is read for.
+/// The longest time for which the rest of a body is read.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// The body of a request.
 pub(super) struct Inbound<B: Body<Data = Bytes> + Send + Unpin + 'static> {
-    /// `None` once it has ended.
+    /// The body; `None` once it has ended.
     body: Option<B>,
 }
 
@@ -57,7 +57,7 @@ impl<B: Body<Data = Bytes> + Send + Unpin + 'static> Body for Inbound<B> {
 impl<B: Body<Data = Bytes> + Send + Unpin + 'static> Drop for Inbound<B> {
     fn drop(&mut self) {
         let Some(mut body) = self.body.take().filter(|body| !body.is_end_stream()) else { return };
-        // Most often the end is there already, and nothing has to wait for it.
+        // The end of the body is usually here already, so that no task is needed.
         let mut cx = Context::from_waker(Waker::noop());
         if let Poll::Ready(None | Some(Err(_))) = Pin::new(&mut body).poll_frame(&mut cx) {
             return;
@@ -65,7 +65,7 @@ impl<B: Body<Data = Bytes> + Send + Unpin + 'static> Drop for Inbound<B> {
         let Ok(runtime) = Handle::try_current() else { return };
         runtime.spawn(async move {
             let rest = async { while let Some(Ok(_)) = body.frame().await {} };
-            // Whoever goes on sending for longer is cut off.
+            // The stream of a client that sends for longer is reset.
             let _: Result<(), _> = tokio::time::timeout(PATIENCE, rest).await;
         });
     }

@@ -1,4 +1,4 @@
-//! The bytes of a connection once TLS, if there is any, is set up.
+//! The bytes of a connection, with or without TLS.
 
 use std::io;
 use std::pin::Pin;
@@ -10,17 +10,17 @@ use tokio_rustls::server::TlsStream;
 
 use super::socket::{Socket, Turn};
 
-/// Plain or encrypted.
+/// A plain or an encrypted connection.
 #[derive(Debug)]
 pub(super) enum Io {
-    /// As they come.
+    /// A connection without TLS.
     Plain(Socket<TcpStream>),
-    /// Through TLS.
+    /// A connection with TLS.
     Tls(Box<TlsStream<Socket<TcpStream>>>),
 }
 
 impl Io {
-    /// The facts about the socket underneath.
+    /// The shared state of the socket underneath.
     pub(super) fn turn(&self) -> Turn {
         match self {
             Self::Plain(stream) => stream.turn(),

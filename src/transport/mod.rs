@@ -1,9 +1,9 @@
-//! The parts that every port shares: taking connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and
-//! HTTP/2, and the list of connections.
+//! The parts that all ports share: accepting connections, TLS, renewed certificates, the settings of TCP, HTTP/1 and
+//! HTTP/2, and the list of open connections.
 //!
-//! A [`Port`] takes connections without ever waiting for one of them, and knows what each is doing. [`serve_grpc`] and
-//! [`serve_pages`] speak the two protocols on it. No act and no omission of one client costs another one
-//! more than the time of a task.
+//! A [`Port`] accepts connections without waiting for any of them, and knows whether each is being answered.
+//! [`serve_grpc`], [`serve_pages`] and [`serve_http`] speak the protocols on a port. Whatever one client does or omits,
+//! it costs other clients no more than the time of a task.
 
 mod certificate;
 mod client_tls;

@@ -1,4 +1,4 @@
-//! TLS between replicas: both ends show a certificate of one authority that carries one agreed name.
+//! TLS between replicas. Both sides show a certificate that one authority signed and that carries one agreed name.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -19,8 +19,8 @@ use super::Tls;
 use super::certificate::{Identity, Renewal};
 use super::tls_settings::{TlsError, TlsSettings};
 
-/// The material of replicas among each other: a folder with `tls.crt`, `tls.key` and `ca.crt`, and the name that every
-/// replica's certificate carries.
+/// The TLS files of a replica and the name that every replica's certificate carries. The files are `tls.crt`, `tls.key`
+/// and `ca.crt` in one folder.
 #[derive(Clone, Debug)]
 pub struct PeerTls {
     folder: PathBuf,
@@ -28,7 +28,12 @@ pub struct PeerTls {
 }
 
 impl PeerTls {
-    /// Reads the folder once, so that a fault in it ends the start. `name` is a DNS name.
+    /// Makes the settings from a folder and a DNS name. The files are read once, so that a fault in them ends the start
+    /// of the process.
+    ///
+    /// # Errors
+    ///
+    /// Fails if `name` is not a DNS name, or if the files cannot be read or used.
     pub fn new(folder: &Path, name: &str) -> Result<Self, TlsError> {
         let wrong = TlsError::Setting {
             flag: "peer-tls-name",
@@ -41,12 +46,13 @@ impl PeerTls {
         Ok(tls)
     }
 
-    /// The name that the other end's certificate must carry.
+    /// The name that the certificate of the other replica must carry.
     pub fn name(&self) -> &ServerName<'static> {
         &self.name
     }
 
-    /// TLS of a port for replicas. The certificate is read again when its files change; the authority is not.
+    /// Makes the TLS of a port that only replicas may use. The certificate is read again when its files change; the
+    /// authority is not.
     pub fn server(&self) -> Result<Tls, TlsError> {
         let settings = TlsSettings { cert_path: Some(self.folder.clone()), ..TlsSettings::default() };
         let identity = Identity::load(&settings)?;
@@ -63,7 +69,7 @@ impl PeerTls {
         Ok(Tls::renewed(Arc::new(config), Renewal { folder: self.folder.clone(), identity }))
     }
 
-    /// TLS towards a replica, from the files as they are now.
+    /// Makes the TLS of a connection to another replica, from the present content of the files.
     pub fn client(&self) -> Result<Arc<ClientConfig>, TlsError> {
         let (certificates, key_file) = (self.folder.join("tls.crt"), self.folder.join("tls.key"));
         let chain = CertificateDer::pem_file_iter(&certificates)
@@ -93,7 +99,7 @@ impl PeerTls {
     }
 }
 
-/// Clients whose certificate is of the authority and carries the name.
+/// Accepts only clients whose certificate the authority signed and that carries the name.
 #[derive(Debug)]
 struct NamedClients {
     inner: Arc<dyn ClientCertVerifier>,

@@ -1,4 +1,4 @@
-//! One port: its socket, its TLS, its connections, and the loop that takes them.
+//! One port: its socket, its TLS, its connections, and the loop that accepts them.
 
 use std::future::Future;
 use std::io;
@@ -20,22 +20,22 @@ use super::{ConnectionBounds, Connections, Keepalive, Tls};
 use crate::metrics::{ConnectionEnd, Metrics, PortMetrics};
 use crate::telemetry::Repeat;
 
-/// Least time between two warnings that connections cannot be taken.
+/// The shortest time between two warnings that connections cannot be accepted.
 const WARNINGS: Duration = Duration::from_secs(30);
 
-/// A port that listens.
+/// A listening port.
 #[derive(Debug)]
 pub struct Port {
     listener: TcpListener,
     tls: Option<Tls>,
     pub(super) keepalive: Keepalive,
-    /// Bytes that the system holds for a client that does not read; `None` leaves that to the system.
+    /// The bytes that the system holds for a client that does not read. `None` leaves the number to the system.
     pub(super) send_buffer: Option<usize>,
     connections: Connections,
 }
 
 impl Port {
-    /// The port called `name` in metrics, in plaintext.
+    /// Makes a plaintext port that metrics call `name`.
     pub fn new(
         name: &'static str,
         listener: TcpListener,
@@ -46,7 +46,7 @@ impl Port {
         Self::counted(listener, bounds, keepalive, metrics.port(name))
     }
 
-    /// A port with these series, in plaintext.
+    /// Makes a plaintext port that counts its connections in `metrics`.
     pub fn counted(
         listener: TcpListener,
         bounds: ConnectionBounds,
@@ -57,25 +57,25 @@ impl Port {
         Self { listener, tls: None, keepalive, send_buffer: None, connections }
     }
 
-    /// The same with TLS, if there is any.
+    /// Adds TLS to the port, unless `tls` is `None`.
     #[must_use]
     pub fn with_tls(self, tls: Option<Tls>) -> Self {
         Self { tls, ..self }
     }
 
-    /// Where it listens.
+    /// The address that the port listens on.
     pub fn address(&self) -> io::Result<SocketAddr> {
         self.listener.local_addr()
     }
 
-    /// Its connections.
+    /// The open connections of the port.
     pub fn connections(&self) -> Connections {
         self.connections.clone()
     }
 
-    /// Serves each connection in a task of its own by `serve`, until `shutdown` resolves. Then connections are told to
-    /// finish, and this returns when the last one is gone. Nothing that a client does or leaves undone delays taking
-    /// the next one.
+    /// Accepts connections until `shutdown` resolves, and serves each with `serve` in a task of its own. Then the
+    /// connections are told to finish, and the call returns when the last one is closed. Nothing that a client does or
+    /// omits delays the next connection.
     pub(super) async fn run<S, F>(self, shutdown: impl Future<Output = ()>, serve: S)
     where
         S: Fn(Io, Client) -> F + Clone + Send + Sync + 'static,
@@ -113,22 +113,22 @@ impl Port {
     }
 }
 
-/// Whom a connection leads to.
+/// The client of a connection, as `serve` gets it.
 #[derive(Clone)]
 pub(super) struct Client {
-    /// Where it comes from.
+    /// The address of the client.
     pub(super) address: SocketAddr,
-    /// Says that the port closes: what is being answered is finished, and no more.
+    /// Cancelled when the port closes. Open answers are finished, and no further request is read.
     pub(super) closing: CancellationToken,
-    /// Its place among the connections.
+    /// The client in the list of connections.
     pub(super) peer: Peer,
 }
 
 /// Why serving a connection ended.
 pub(super) enum Ended {
-    /// For a reason of ours.
+    /// The server ended the connection for this reason.
     Ours(ConnectionEnd),
-    /// The connection broke, or the client broke the rules.
+    /// The connection broke, or the client broke the protocol.
     Broken(hyper::Error),
 }
 
@@ -175,7 +175,7 @@ fn tell(peer: &Peer, turn: &Turn, error: &hyper::Error) {
     tracing::debug!(%error, "connection ended");
 }
 
-/// Sets up TLS where there is any. `None` if the client does not play along.
+/// Sets up TLS if the port has TLS. Returns `None` if the handshake fails or takes too long.
 async fn greet(
     socket: Socket<TcpStream>,
     acceptor: Option<TlsAcceptor>,

@@ -1,32 +1,34 @@
-//! Who is connected to a port, and who leaves first when it is full. Pure.
+//! The connections of a port, and which of them is closed first when the port is full. The code is pure.
 
 use std::collections::BTreeMap;
 
-/// How many connections a port holds.
+/// The bounds on the connections of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ConnectionBounds {
-    /// Connections in all.
+    /// The most open connections.
     pub open: usize,
-    /// Of these, connections that have not brought a whole request yet: silent ones, half handshakes, half requests.
+    /// The most connections among them whose client has not sent a whole request yet. Examples are silent clients, half
+    /// handshakes and half requests.
     pub strangers: usize,
 }
 
-/// The request of the roster to a connection.
+/// What the roster needs to know of a connection.
 pub(super) trait Guest {
-    /// Since when nothing is being answered on it, on any clock that only goes forward; `None` while something is.
+    /// The time since which no request is being answered, on a clock that only goes forward. `None` while a request is
+    /// being answered.
     fn idle_since(&self) -> Option<u64>;
 }
 
-/// Who may stay.
+/// Whether a new connection may stay.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Admission<G> {
-    /// The newcomer, under this number, in place of whoever is named.
+    /// The new connection may stay. It has this number, and the other connection, if there is one, must be closed.
     Admitted(u64, Option<G>),
-    /// No connection can leave, because every one is being answered.
+    /// The port is full, and every connection is being answered.
     Full,
 }
 
-/// The connections of a port in the order of their coming.
+/// The connections of a port, in the order in which they came.
 #[derive(Debug)]
 pub(super) struct Roster<G> {
     bounds: ConnectionBounds,
@@ -40,8 +42,8 @@ impl<G: Guest> Roster<G> {
         Self { bounds, next: 0, strangers: BTreeMap::new(), known: BTreeMap::new() }
     }
 
-    /// Lets a newcomer in. At a bound the stranger that has waited longest leaves, and without strangers whoever has
-    /// been idle longest.
+    /// Adds a connection. At a bound another connection is removed: the oldest of those without a whole request. If
+    /// there are none, it is the connection that has been idle longest.
     pub(super) fn admit(&mut self, guest: G) -> Admission<G> {
         let full = self.strangers.len() + self.known.len() >= self.bounds.open;
         let instead_of = if self.strangers.len() >= self.bounds.strangers {
@@ -58,7 +60,7 @@ impl<G: Guest> Roster<G> {
         Admission::Admitted(number, instead_of)
     }
 
-    /// Takes out whoever can be spared most, if anybody can.
+    /// Removes the connection that can be spared most, if there is one.
     pub(super) fn give_up(&mut self) -> Option<G> {
         if let Some((_, guest)) = self.strangers.pop_first() {
             return Some(guest);
@@ -68,14 +70,14 @@ impl<G: Guest> Roster<G> {
         self.known.remove(&number)
     }
 
-    /// The connection has brought a whole request.
+    /// Notes that a connection has sent a whole request.
     pub(super) fn promote(&mut self, number: u64) {
         if let Some(guest) = self.strangers.remove(&number) {
             self.known.insert(number, guest);
         }
     }
 
-    /// The connection is gone.
+    /// Removes a connection that is closed.
     pub(super) fn leave(&mut self, number: u64) {
         if self.strangers.remove(&number).is_none() {
             self.known.remove(&number);

@@ -1,32 +1,33 @@
-//! How a port treats its connections.
+//! The time limits and the numbers of a port's connections.
 
 use std::time::Duration;
 
 use super::ConnectionBounds;
 
-/// Longest wait for a TLS handshake, and for the first sign of a client after it: the preface of HTTP/2, or a whole
+/// The longest time for the TLS handshake. Also the longest wait after it for the preface of HTTP/2, or for a whole
 /// request of HTTP/1.
 pub(super) const GREETING: Duration = Duration::from_secs(10);
 
-/// Longest time for which a write may make no progress where keepalive is off.
+/// The longest time for which a write may make no progress if keep-alive is off.
 const WRITE_PATIENCE: Duration = Duration::from_secs(30);
 
-/// How the other end is asked whether it still lives.
+/// The keep-alive probes of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Keepalive {
-    /// Silence after which it is asked, by TCP and by a ping of HTTP/2; zero means never.
+    /// The time without traffic after which the other side is probed, by TCP and by an HTTP/2 ping. Zero turns the
+    /// probes off.
     pub interval: Duration,
-    /// How long its answer may take; then the connection is closed.
+    /// The time that the other side has to answer a probe. Then the connection is closed.
     pub timeout: Duration,
 }
 
 impl Keepalive {
-    /// The interval, unless keepalive is off.
+    /// The interval; `None` if keep-alive is off.
     pub(super) fn interval(self) -> Option<Duration> {
         (!self.interval.is_zero()).then_some(self.interval)
     }
 
-    /// Longest time for which a write may make no progress.
+    /// The longest time for which a write may make no progress.
     pub(super) fn write_patience(self) -> Duration {
         self.interval().map_or(WRITE_PATIENCE, |interval| interval.saturating_add(self.timeout))
     }
@@ -38,15 +39,15 @@ impl Default for Keepalive {
     }
 }
 
-/// How replicas ask whether the others still live: within three seconds a dead one is known.
+/// The probes between replicas. They notice within three seconds that a replica is gone.
 pub const AMONG_PEERS: Keepalive =
     Keepalive { interval: Duration::from_secs(1), timeout: Duration::from_secs(2) };
 
-/// Bounds of a port that few clients use: probes, scrapers, an autoscaler.
+/// The bounds of a port that few clients use, such as probes, scrapers and an autoscaler.
 pub const FEW_CLIENTS: ConnectionBounds = ConnectionBounds { open: 512, strangers: 256 };
 
-/// Connections of the ext_proc port that have not brought a request yet.
+/// The most connections of the ext_proc port without a whole request.
 pub const UNKNOWN_PROXIES: usize = 1024;
 
-/// Most connections of the ext_proc port where nothing else is said.
+/// The most connections of the ext_proc port, unless a flag sets another number.
 pub const PROXIES: usize = 8192;

@@ -1,5 +1,5 @@
-//! A TCP connection with bounds on what its peer may cost: how much is read in one turn, how long a write may stand
-//! still, and how much is read from a peer that does not read.
+//! A TCP connection whose client can cost only so much. The bounds are: the bytes that are read in one turn, the time
+//! for which a write may make no progress, and the bytes that are read from a client that does not read.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -12,18 +12,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// Bytes read from one connection before whatever they hold is worked on. HTTP/2 reads frames for as long as there are
-/// any, and only then looks at the streams that they opened; without this bound a burst decides how many streams are
-/// held unseen.
+/// The bytes that are read from a connection before they are processed. HTTP/2 reads all frames that there are before
+/// it looks at the streams that they opened. Without this bound, a burst of frames would decide how many streams are
+/// held before they are looked at.
 pub(super) const READ_TURN: usize = 64 << 10;
 
-/// Bytes read from a peer while it takes none of ours. Each byte read may make an answer that waits in memory.
+/// The bytes that are read from a client while it reads none of ours. Each byte that is read may cause an answer that
+/// waits in memory.
 const READ_WHILE_BLOCKED: usize = 256 << 10;
 
-/// Length of the preface with which a client of HTTP/2 begins.
+/// The length of the preface with which an HTTP/2 client begins.
 pub(super) const GREETING_BYTES: usize = 24;
 
-/// The facts about a socket that are known outside of it. Clones share them.
+/// The state of a socket that other code can read. Clones share the state.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Turn {
     state: Arc<TurnState>,
@@ -33,12 +34,12 @@ pub(super) struct Turn {
 struct TurnState {
     left: AtomicUsize,
     stalled: AtomicBool,
-    /// Bytes that came from the client itself, TLS put aside; counted only as far as a greeting is long.
+    /// The bytes that the client has sent, without those of TLS. The count ends at the length of a greeting.
     heard: AtomicUsize,
 }
 
 impl Turn {
-    /// Runs `future`, in which the socket is read: every time that it is polled is one turn.
+    /// Runs `future`, which reads the socket. Each poll of the future is one turn.
     pub(super) async fn around<F: Future>(&self, future: F) -> F::Output {
         let mut future = pin!(future);
         poll_fn(|cx| {
@@ -48,12 +49,12 @@ impl Turn {
         .await
     }
 
-    /// True if the connection ended because its peer took no bytes for too long.
+    /// True if the connection ended because the client read nothing for too long.
     pub(super) fn stalled(&self) -> bool {
         self.state.stalled.load(Relaxed)
     }
 
-    /// Bytes that the client has sent, TLS put aside, or [`GREETING_BYTES`] if there are more.
+    /// The number of bytes that the client has sent, without those of TLS, but at most [`GREETING_BYTES`].
     pub(super) fn heard(&self) -> usize {
         self.state.heard.load(Relaxed)
     }
@@ -67,18 +68,18 @@ impl Turn {
     }
 }
 
-/// The bytes of one connection. `S` is the TCP stream; TLS goes on top.
+/// The bytes of one connection. `S` is the TCP stream. TLS, if there is any, wraps this type.
 #[derive(Debug)]
 pub(super) struct Socket<S> {
     stream: S,
     turn: Turn,
-    /// Longest time for which a write may make no progress.
+    /// The longest time for which a write may make no progress.
     patience: Duration,
-    /// Bytes read since writing stands still; `None` while it does not.
+    /// The bytes that were read since a write made no progress. `None` while writes make progress.
     blocked: Option<usize>,
-    /// Set once writing has stood still; moved when it does so again.
+    /// The timer of a write that makes no progress. It is made once and then moved.
     timer: Option<Pin<Box<Sleep>>>,
-    /// Who wants to read as soon as writing goes on.
+    /// The task that wants to read as soon as writes make progress again.
     reader: Option<Waker>,
 }
 
@@ -87,12 +88,12 @@ impl<S> Socket<S> {
         Self { stream, turn: Turn::default(), patience, blocked: None, timer: None, reader: None }
     }
 
-    /// Its turns.
+    /// The shared state of the socket.
     pub(super) fn turn(&self) -> Turn {
         self.turn.clone()
     }
 
-    /// Counts bytes of the client.
+    /// Counts bytes that the client sent.
     pub(super) fn note_heard(&self, bytes: usize) {
         let heard = &self.turn.state.heard;
         let before = heard.load(Relaxed);
@@ -108,7 +109,7 @@ impl<S> Socket<S> {
         }
     }
 
-    /// A write makes no progress. An error once it has not for too long.
+    /// Handles a write that makes no progress. Returns an error once that has lasted for too long.
     fn poll_stalled(&mut self, cx: &mut Context<'_>) -> Poll<io::Error> {
         if self.blocked.is_none() {
             self.blocked = Some(0);
@@ -163,7 +164,8 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Socket<S> {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // A TCP stream has nothing to flush; that this is done at once says nothing about its peer.
+        // A TCP stream has nothing to flush. The result says nothing about the client, so it does not count as
+        // progress.
         Pin::new(&mut self.get_mut().stream).poll_flush(cx)
     }
 
@@ -194,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    /// A socket and its peer, with this much room in between.
+    /// A socket, and the other side of a connection that holds this many bytes in between.
     fn pair(room: usize, patience: Duration) -> (Socket<tokio::io::DuplexStream>, tokio::io::DuplexStream) {
         let (ours, theirs) = duplex(room);
         (Socket::new(ours, patience), theirs)

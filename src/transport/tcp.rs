@@ -1,4 +1,4 @@
-//! TCP: taking connections, and how they are set up.
+//! Accepts TCP connections and sets their options.
 
 use std::io;
 use std::net::SocketAddr;
@@ -10,15 +10,15 @@ use tokio::net::{TcpListener, TcpStream};
 use super::{Connections, Keepalive};
 use crate::telemetry::Repeat;
 
-/// Pause after a failure to accept for which nothing can be done.
+/// The pause after a failure to accept that cannot be mended.
 const PAUSE: Duration = Duration::from_millis(100);
-/// The same where a connection was given up, whose descriptor is free in a moment.
+/// The pause after a failure to accept if a connection was closed, whose descriptor is free in a moment.
 const BRIEF_PAUSE: Duration = Duration::from_millis(5);
-/// Probes of TCP without an answer after which a connection is dead.
+/// The number of TCP probes without an answer after which a connection counts as dead.
 const PROBES: u32 = 3;
 
-/// The next connection. When descriptors have run out, connections that can be spared are given up; otherwise that is
-/// waited out.
+/// Accepts the next connection. If accepting fails because the process has no descriptors left, a connection that can
+/// be spared is closed. Other failures are waited out.
 pub(super) async fn next_connection(
     listener: &TcpListener,
     connections: &Connections,
@@ -27,7 +27,7 @@ pub(super) async fn next_connection(
     loop {
         match listener.accept().await {
             Ok(accepted) => return accepted,
-            // The client left before it was looked at.
+            // The client left before its connection was accepted.
             Err(error) if is_of_the_client(&error) => {}
             Err(error) => {
                 let made_room = connections.make_room();
@@ -45,12 +45,13 @@ fn is_of_the_client(error: &io::Error) -> bool {
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset)
 }
 
-/// Sets up a connection that this program has made: small requests leave at once, and a peer that is gone is noticed.
+/// Sets the options of a connection that this process has made. Small requests are sent at once, and a peer that is
+/// gone is noticed.
 pub fn prepare_socket(stream: &TcpStream, keepalive: Keepalive) {
     set_up(stream, keepalive, None);
 }
 
-/// Small answers leave at once; a peer that is gone is noticed.
+/// Sets the options of a connection. Small messages are sent at once, and a peer that is gone is noticed.
 pub(super) fn set_up(stream: &TcpStream, keepalive: Keepalive, send_buffer: Option<usize>) {
     let socket = SockRef::from(stream);
     let result = stream
@@ -58,19 +59,20 @@ pub(super) fn set_up(stream: &TcpStream, keepalive: Keepalive, send_buffer: Opti
         .and_then(|()| send_buffer.map_or(Ok(()), |bytes| socket.set_send_buffer_size(bytes)))
         .and_then(|()| keep_alive(&socket, keepalive));
     if let Err(error) = result {
-        // The connection is gone already, or the system cannot: HTTP/2 asks too.
+        // Either the connection is closed already, or the system cannot set the option. HTTP/2 pings notice a dead peer
+        // too.
         tracing::debug!(%error, "cannot set up a connection");
     }
 }
 
 fn keep_alive(socket: &SockRef<'_>, keepalive: Keepalive) -> io::Result<()> {
     let Some(interval) = keepalive.interval() else { return Ok(()) };
-    // The system counts whole seconds.
+    // The system counts these times in whole seconds.
     let second = Duration::from_secs(1);
     let between = (keepalive.timeout / PROBES).max(second);
     let probing = TcpKeepalive::new().with_time(interval.max(second)).with_interval(between);
     socket.set_tcp_keepalive(&probing.with_retries(PROBES))?;
-    // The same for bytes that were sent and that nobody acknowledges.
+    // This option sets the same limit for sent bytes that are not acknowledged.
     #[cfg(target_os = "linux")]
     socket.set_tcp_user_timeout(Some(interval.saturating_add(keepalive.timeout)))?;
     Ok(())

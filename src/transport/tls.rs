@@ -1,4 +1,4 @@
-//! TLS of a port: what rustls is told.
+//! The TLS configuration of each kind of port.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -14,15 +14,19 @@ use tokio_rustls::TlsAcceptor;
 use super::certificate::{Identity, Renewal};
 use super::tls_settings::{TlsError, TlsSettings};
 
-/// TLS of one port.
+/// The TLS configuration of one port, with the renewal of its certificate.
 pub struct Tls {
     config: Arc<ServerConfig>,
     renewal: Option<Renewal>,
 }
 
 impl Tls {
-    /// TLS of a gRPC port: HTTP/2 by ALPN, no client certificates. With `reload` the certificate's files are read again
-    /// when they change.
+    /// Makes the TLS of a gRPC port: HTTP/2 by ALPN, and no client certificates. With `reload`, the certificate files
+    /// are read again when they change.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the certificate cannot be read or used, or if a TLS setting has an unknown value.
     pub fn grpc(settings: &TlsSettings, reload: bool) -> Result<Self, TlsError> {
         let identity = Identity::load(settings)?;
         let config = grpc_config(settings, Arc::clone(&identity))?;
@@ -30,8 +34,9 @@ impl Tls {
         Ok(Self { config, renewal: folder.map(|folder| Renewal { folder, identity }) })
     }
 
-    /// TLS of an HTTP port with the certificate in `folder`, whose files are read again when they change: TLS 1.2 and
-    /// later, with client certificates if `client_ca` names their authorities.
+    /// Makes the TLS of an HTTP port: TLS 1.2 and later, with the certificate in `folder`. The certificate files are
+    /// read again when they change. If `client_ca` names a file of authorities, clients must show a certificate of one
+    /// of them.
     pub fn pages(folder: &Path, client_ca: Option<&Path>) -> Result<Self, TlsError> {
         let folder = folder.to_owned();
         let identity =
@@ -40,13 +45,13 @@ impl Tls {
         Ok(Self { config, renewal: Some(Renewal { folder, identity }) })
     }
 
-    /// A configuration whose certificate is renewed.
+    /// Makes a TLS configuration whose certificate is renewed.
     pub(super) fn renewed(config: Arc<ServerConfig>, renewal: Renewal) -> Self {
         Self { config, renewal: Some(renewal) }
     }
 
-    /// TLS of a proxy's port: HTTP/2 and HTTP/1.1 on offer, with the certificate in `folder`, whose files are read again
-    /// when they change, or with a self-signed one.
+    /// Makes the TLS of a proxy's port, which offers HTTP/2 and HTTP/1.1. The certificate is read from `folder`, and
+    /// again when its files change. Without a folder it is self-signed.
     pub fn proxy(folder: Option<&Path>) -> Result<Self, TlsError> {
         let settings = TlsSettings { cert_path: folder.map(Path::to_owned), ..TlsSettings::default() };
         let identity = Identity::load(&settings)?;
@@ -109,7 +114,8 @@ fn pages_config(identity: Arc<Identity>, client_ca: Option<&Path>) -> Result<Arc
     Ok(Arc::new(builder.with_cert_resolver(identity)))
 }
 
-/// Protocol versions from the named one on. TLS 1.0 and 1.1 are accepted as names, but 1.2 is the oldest spoken.
+/// The protocol versions from `min` on. The names of TLS 1.0 and 1.1 are accepted, but the oldest version that is
+/// spoken is 1.2.
 fn versions(min: &str) -> Result<Vec<&'static SupportedProtocolVersion>, TlsError> {
     match min {
         "" | "VersionTLS10" | "VersionTLS11" | "VersionTLS12" => Ok(rustls::ALL_VERSIONS.to_vec()),
@@ -122,7 +128,7 @@ fn versions(min: &str) -> Result<Vec<&'static SupportedProtocolVersion>, TlsErro
     }
 }
 
-/// Suites by their Go names. TLS 1.3 suites are always on, as in Go.
+/// The cipher suites with these Go names. The suites of TLS 1.3 are always on, as in Go.
 fn suites(names: &[String]) -> Result<Vec<SupportedCipherSuite>, TlsError> {
     if names.is_empty() {
         return Ok(aws_lc_rs::DEFAULT_CIPHER_SUITES.to_vec());

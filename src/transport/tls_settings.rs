@@ -1,43 +1,43 @@
-//! The operator's choices of TLS, and why they cannot be followed.
+//! The TLS settings of the operator, and the errors that they can cause.
 
 use std::path::PathBuf;
 
 /// Why TLS cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file is missing or unreadable.
+    /// A file is missing or cannot be read.
     #[error("cannot read {path}: {source}")]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why.
+        /// The cause.
         source: rustls::pki_types::pem::Error,
     },
-    /// The certificate and key do not go together, or are of no known kind.
+    /// The certificate and the key do not belong together, or are of an unknown kind.
     #[error("cannot use certificate: {0}")]
     Rustls(#[from] rustls::Error),
     /// The self-signed certificate could not be made.
     #[error("cannot make a self-signed certificate: {0}")]
     SelfSigned(#[from] rcgen::Error),
-    /// A setting has a value that does not exist.
+    /// A setting has an unknown value.
     #[error("--{flag}: got {value:?}, expected {expected}")]
     Setting {
-        /// The flag.
+        /// The name of the flag, without dashes.
         flag: &'static str,
         /// The value that was given.
         value: String,
-        /// The values that would be right.
+        /// The values that are allowed.
         expected: &'static str,
     },
 }
 
-/// TLS choices of the operator.
+/// The TLS settings of a port.
 #[derive(Clone, Debug, Default)]
 pub struct TlsSettings {
-    /// Folder with `tls.crt` and `tls.key`; `None` makes a self-signed certificate.
+    /// The folder with `tls.crt` and `tls.key`. `None` makes a self-signed certificate.
     pub cert_path: Option<PathBuf>,
-    /// `VersionTLS12`, `VersionTLS13`; empty means 1.2 and later.
+    /// The oldest version: `VersionTLS12` or `VersionTLS13`. Empty means 1.2.
     pub min_version: String,
-    /// Go names of TLS 1.2 cipher suites; empty means all that are safe.
+    /// The Go names of the TLS 1.2 cipher suites. Empty means all safe suites.
     pub cipher_suites: Vec<String>,
 }

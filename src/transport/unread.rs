@@ -1,8 +1,9 @@
-//! Ends a stream whose answers nobody takes.
+//! Ends a stream whose client does not read its answers.
 //!
-//! A stream whose client has closed its flow-control window is not asked for its next answer, so that it cannot end
-//! itself. Its future is therefore polled by a guard: the stream says by when it must be asked again
-//! ([`must_be_taken_by`]), and the guard drops it, which resets it, when that time has passed.
+//! If a client has closed the flow-control window of a stream, HTTP/2 does not poll the stream's body for the next
+//! answer. The stream cannot end itself then. Its future is therefore polled by a guard. The stream tells the guard a
+//! time by which its body must be polled again ([`must_be_taken_by`]). When that time has passed, the guard drops the
+//! future, which resets the stream.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -15,17 +16,17 @@ use tokio::time::Instant;
 use super::LazyTimer;
 
 thread_local! {
-    /// The time by which the stream that this thread polls must be asked for its next answer.
+    /// The time by which the body of the stream that this thread polls must be polled again.
     static TAKEN_BY: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
-/// Says by when the stream that is being polled must be asked for its next answer; `None`: whenever. It holds until it
-/// is said anew. Outside of a stream's poll it does nothing.
+/// Sets the time by which the body of the stream that is being polled must be polled again. `None` sets no limit. The
+/// value holds until the next call. Outside of a stream's poll the call does nothing.
 pub fn must_be_taken_by(time: Option<Instant>) {
     TAKEN_BY.set(time);
 }
 
-/// Runs each stream in a task of its own, until it ends or its time is up.
+/// Runs each stream in a task of its own, until the stream ends or its time is up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Guarded;
 
@@ -39,7 +40,7 @@ where
     }
 }
 
-/// Polls `stream` until it ends, or until the time that it said has passed.
+/// Polls `stream` until it ends, or until the time that it set has passed.
 async fn guarded<F: Future>(stream: F) {
     let mut stream = pin!(stream);
     let mut taken_by = None;
@@ -67,7 +68,7 @@ mod tests {
 
     use super::*;
 
-    /// Says each of these times in seconds from the start, one a second, and then nothing more.
+    /// A stream that sets each of these times, in seconds from the start, one each second, and then no further time.
     async fn stream(times: &'static [Option<u64>]) {
         let start = Instant::now();
         let mut told = 0;

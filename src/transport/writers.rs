@@ -1,5 +1,5 @@
-//! Pages on their way to clients that read slowly, and bodies on their way from clients that write slowly: few at a
-//! time, and none for long.
+//! Bounds the pages that are sent to slow clients, and the bodies that are read from slow clients. Only a few may be
+//! under way at a time, and none for long.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use tokio::task::AbortHandle;
 use super::connections::Peer;
 use crate::metrics::ConnectionEnd;
 
-/// Longest time for reading a page.
+/// The longest time for one page or body.
 const PATIENCE: Duration = Duration::from_mins(1);
 
-/// What is on its way to slow clients, or from them. Clones share it.
+/// The pages or bodies that are under way. Clones share the list.
 #[derive(Clone)]
 pub(super) struct Writers {
     most: usize,
@@ -28,12 +28,13 @@ struct Reading {
 }
 
 impl Writers {
-    /// At most so many at once, for each is held in memory: beyond it the one that has taken longest is given up.
+    /// Allows `most` at the same time, because each is held in memory. For a further one, the connection of the one
+    /// that has taken longest is closed.
     pub(super) fn new(most: usize) -> Self {
         Self { most, reading: Arc::default() }
     }
 
-    /// Something is on its way to `peer`, or from it, until the guard is dropped.
+    /// Adds a page or a body of `peer`, until the returned guard is dropped.
     pub(super) fn begin(&self, peer: &Peer) -> Writing {
         let mut reading = self.reading.lock();
         let slowest = if reading.peers.len() < self.most { None } else { reading.peers.pop_first() };
@@ -53,7 +54,7 @@ impl Writers {
     }
 }
 
-/// A page or a body that is on its way.
+/// A page or a body that is under way.
 pub(super) struct Writing {
     writers: Writers,
     number: u64,

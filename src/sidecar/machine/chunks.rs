@@ -1,5 +1,5 @@
-//! Chunked decode: the engine answers a chat in calls of a few tokens each, and the client gets them as one answer. A
-//! long answer so leaves the engine's batch again and again, and others have their turn.
+//! Chunked decode: the engine writes the answer to a chat in several calls of a few tokens each, and the client gets
+//! one answer. A long answer thus leaves the engine's batch after each chunk, so that other requests get their turn.
 
 use bytes::Bytes;
 use http::StatusCode;
@@ -14,12 +14,12 @@ use crate::sidecar::bodies::Pieces;
 use crate::sidecar::connector::{Connector, Stage};
 use crate::sidecar::outcome::{FailReason, Outcome};
 
-/// Members of a chunk's answer.
+/// The members of a chunk's answer that are read.
 const ANSWER: &[&str] = &["id", "created", "model", "object", "choices", "usage"];
 
 impl Machine {
-    /// Whether the engine answers in several calls: only chats, only where no text would be lost by it, and only if one
-    /// call would not do.
+    /// Returns true if the engine answers in several calls. That holds only for chats whose members a joined answer
+    /// keeps, and only if the answer may be longer than one chunk.
     pub(super) fn answers_in_chunks(&self) -> bool {
         let settings = self.settings();
         let object = &self.ask.object;
@@ -41,7 +41,7 @@ impl Machine {
         limit.filter(|limit| *limit > 0)
     }
 
-    /// Asks for the first chunk.
+    /// Asks the engine for the first chunk.
     pub(super) fn chunks(&mut self, body: &Pieces) {
         let Ok(object) = JsonObject::read(Bytes::from(body.concat()), MEMBERS) else { return };
         let chunks = Chunks {
@@ -92,7 +92,7 @@ impl Machine {
         }
     }
 
-    /// A chunk of the answer has come.
+    /// Handles the answer to one chunk: passes on its text, and asks for the next chunk if the answer is not complete.
     fn chunk(&mut self, mut chunks: Chunks, body: Bytes) {
         let Some(answer) = Answer::read(body) else {
             if chunks.begun {
@@ -124,7 +124,7 @@ impl Machine {
         }
     }
 
-    /// The last chunk's document with the whole text and the sum of tokens.
+    /// The answer to the last chunk, with the text of all chunks and the sum of their tokens.
     fn joined(&self, chunks: &Chunks, last: &Answer) -> Bytes {
         let mut choice = last.choice.clone();
         choice["message"]["content"] = json!(chunks.text);
@@ -174,7 +174,7 @@ impl Machine {
         }
     }
 
-    /// The client has a part of the answer; an event tells it that no more comes.
+    /// Ends a stream of which the client has got a part with an event that tells of the failure.
     fn broken_off(&mut self, reason: FailReason) {
         let error = json!({ "error": { "message": "the model server failed in the middle of the answer", "type": "BadGateway", "code": 502 } });
         self.call(Call::Outcome(Outcome::Failed(reason)));
@@ -184,7 +184,7 @@ impl Machine {
 }
 
 impl Chunks {
-    /// The messages with what the engine has written as the last one.
+    /// The client's messages, followed by an assistant message with the text that the engine has written so far.
     fn conversation(&self) -> Bytes {
         let messages = self.object.get("messages").unwrap_or_else(|| Bytes::from_static(b"[]"));
         let written: &[&[u8]] =
@@ -202,7 +202,7 @@ impl Chunks {
     }
 }
 
-/// A chunk's answer, as far as it matters.
+/// The parts of a chunk's answer that are used.
 struct Answer {
     object: JsonObject,
     choice: Value,

@@ -1,5 +1,5 @@
-//! Connectors that ask prefill and decode server at once. The prefill server's answer is nobody's, but what became of it
-//! is watched: a decode server that waits for a cache that never comes is not waited for.
+//! Connectors that ask the prefill and the decode server at the same time. The body of the prefill server's answer is
+//! dropped, but its success is watched: once it has failed, the decode server waits for a cache that never comes.
 
 use std::time::Duration;
 
@@ -15,11 +15,11 @@ use crate::sidecar::connector::{Connector, Stage};
 use crate::sidecar::engines::read_engines;
 use crate::sidecar::outcome::{FailReason, Outcome};
 
-/// How long a decode server may still bring its first byte when the prefill server has failed. One that had what it
-/// needed does so at once.
+/// How long a decode server may still send its first byte after the prefill server has failed. A decode server that
+/// already has the cache sends it at once.
 const GRACE: Duration = Duration::from_millis(100);
 
-/// Longest wait for the ids of Mooncake's engines.
+/// The longest wait for the ids of Mooncake's engines.
 const QUERY: Duration = Duration::from_secs(5);
 
 impl Machine {
@@ -83,7 +83,7 @@ impl Machine {
         self.both();
     }
 
-    /// Asks both servers.
+    /// Sends the prefill and the decode call at the same time.
     pub(super) fn both(&mut self) {
         let Some(target) = self.target() else { return };
         let settings = &self.shared.clone().settings;
@@ -113,7 +113,7 @@ impl Machine {
             }
             _ => self.parallel_write(&target),
         };
-        // The prefill server may wait for the decode server as long as that waits for it.
+        // Each server may wait for the other, so both calls get the full limits of their stages.
         to_prefill.limit = settings.limits.prefill;
         to_engine.limit = settings.limits.decode;
         self.outcome = Outcome::Remote;
@@ -186,7 +186,7 @@ impl Machine {
         self.phase = Phase::Both(both);
     }
 
-    /// The decode server will get no cache.
+    /// Ends the decode call, which waits for a cache that never comes, and handles the failure of the prefill server.
     fn give_up_decode(&mut self, failed: PrefillFailed) {
         self.call(Call::Cancel(Leg::Decode));
         self.prefill_failed(failed);

@@ -1,4 +1,4 @@
-//! Images and sounds go to encode servers before the prompt goes anywhere.
+//! Sends the images, videos and sounds of a request to encode servers before its prompt is processed.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,18 +17,19 @@ use crate::sidecar::connector::{EncodeConnector, Stage};
 use crate::sidecar::media::media_items;
 use crate::sidecar::outcome::{FailReason, Outcome};
 
-/// Most calls to encode servers at once for one request.
+/// The most encode calls that run at the same time for one request.
 const AT_ONCE: usize = 8;
 
-/// Id of a request, on every call.
+/// The header with the id of the request.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 impl Machine {
-    /// Sends each item to an encode server.
+    /// Sends the first items to encode servers.
     pub(super) fn encode(&mut self) {
         let items = media_items(&self.ask.object);
         let servers = self.ask.route.encoders.len();
-        // With fewer items than servers, the first servers would otherwise do all the work.
+        // A request with fewer items than servers begins at a server of its own, or the first servers would do all the
+        // work.
         let start = if items.len() < servers && !items.is_empty() {
             self.shared.encoder.fetch_add(items.len(), Relaxed) % servers
         } else {
@@ -73,7 +74,7 @@ impl Machine {
                 let read = self.settings().encode == Some(EncodeConnector::Nixl);
                 self.call(if read { Call::Collect(leg) } else { Call::Drain(leg) });
             }
-            // What the client sent is at fault: it hears what the server has to say.
+            // The client's request is at fault, so the client gets the server's answer.
             Event::Head(leg @ Leg::Encode(_), status) if status.is_client_error() => {
                 self.cancel_others(&encoding, leg);
                 self.call(Call::Outcome(Outcome::Failed(FailReason::Status(Stage::Encode))));
@@ -128,7 +129,7 @@ impl Machine {
         self.refuse(reason, StatusCode::BAD_GATEWAY, format!("an encode server failed: {text}"));
     }
 
-    /// With all items encoded, the body says where they are, and goes on.
+    /// Once all items are encoded, adds the transfer parameters to the body and goes on with the prompt.
     fn encoded_if_done(&mut self, encoding: Encoding) {
         if encoding.done < encoding.items.len() {
             self.phase = Phase::Encode(encoding);
@@ -148,7 +149,8 @@ impl Machine {
     }
 }
 
-/// One object with the members of all; of repeated names the last counts. `None` without any.
+/// Returns one object with the members of all objects. If a name is repeated, its last value counts. `None` if there
+/// are no members.
 fn merged<'p>(parameters: impl Iterator<Item = &'p Bytes>) -> Option<Bytes> {
     let mut members: Vec<(String, Bytes)> = Vec::new();
     for (name, value) in parameters.filter_map(json_members).flatten() {

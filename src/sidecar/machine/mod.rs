@@ -1,5 +1,5 @@
-//! The way of one request through the servers of its stages, as a pure machine: events come in, calls go out. It neither
-//! waits nor looks at the clock, and knows no connection.
+//! The way of one request through the servers of its stages, as a pure state machine. It takes events and returns the
+//! calls to make. It does not wait, does not read the clock, and knows no connections.
 
 mod chunks;
 mod concurrent;

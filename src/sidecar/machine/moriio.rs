@@ -1,4 +1,5 @@
-//! MoRI-IO: the prefill server writes the cache to a decode server that has said where it is.
+//! MoRI-IO's write mode: the prefill call says where the decode server is, and the prefill server writes the cache
+//! there.
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue};
@@ -11,7 +12,7 @@ use crate::sidecar::bodies::Pieces;
 use crate::sidecar::rank::rank_of;
 use crate::sidecar::target::Target;
 
-/// Members of a prefill server's parameters that are read or filled in.
+/// The members of a prefill server's transfer parameters that are read or filled in.
 const PARAMETERS: &[&str] = &[
     "remote_dp_rank",
     "remote_dp_rank_override",
@@ -24,14 +25,14 @@ const PARAMETERS: &[&str] = &[
 ];
 
 impl Machine {
-    /// Names the transfer and the rank at which it happens, the same for all calls.
+    /// Chooses the id of the transfer and its rank, which are the same in all calls.
     fn meet(&mut self) {
         let id = self.ids.uuid();
         self.transfer.rank = rank_of(&id, self.settings().moriio.dp_size);
         self.transfer.id = format!("tx{id}");
     }
 
-    /// The header of the prefill call that names the rank, where there are several.
+    /// The header that names the rank in the prefill call, if there are several ranks.
     pub(super) fn moriio_rank(&mut self) -> Option<(HeaderName, HeaderValue)> {
         if self.settings().moriio.dp_size < 2 {
             return None;
@@ -42,7 +43,7 @@ impl Machine {
         Some(rank_header(self.transfer.rank))
     }
 
-    /// Parameters of the prefill call: where the decode server is.
+    /// The transfer parameters of the prefill call, which say where the decode server is.
     fn announcement(&self) -> Value {
         let moriio = &self.settings().moriio;
         let (handshake, notify) = moriio.decode_ports;
@@ -67,14 +68,14 @@ impl Machine {
         parameters
     }
 
-    /// The prefill call of the write mode that asks one server after the other.
+    /// The body of the prefill call of the write mode that asks one server after the other.
     pub(super) fn write_mode_body(&mut self) -> Pieces {
         self.meet();
         self.body().write_mode_prefill(&self.announcement())
     }
 
-    /// What the decode server is told in the write mode, made of what the prefill server answered. Without the write
-    /// mode it is what was answered, letter for letter.
+    /// The transfer parameters of the decode call. In write mode they are those of the prefill server's answer with the
+    /// missing members filled in. Otherwise they are those of the answer, byte for byte.
     pub(super) fn write_mode_answer(&mut self, answered: Bytes) -> Bytes {
         let moriio = self.settings().moriio.clone();
         if !moriio.write_mode {
@@ -107,7 +108,7 @@ impl Machine {
         object.edited(&edits).concat().into()
     }
 
-    /// Both calls of the write mode that asks both servers at once.
+    /// The prefill and the decode call of the write mode that asks both servers at the same time.
     pub(super) fn parallel_write(&mut self, target: &Target) -> (LegRequest, LegRequest) {
         self.meet();
         let moriio = &self.settings().moriio;

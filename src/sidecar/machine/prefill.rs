@@ -1,4 +1,4 @@
-//! Connectors that ask the prefill server first and the decode server afterwards.
+//! Connectors that ask the prefill server first and the decode server after it.
 
 use std::time::Duration;
 
@@ -15,12 +15,12 @@ use crate::sidecar::connector::{Connector, Stage};
 use crate::sidecar::outcome::{FailReason, LocalReason, Outcome, RecomputeReason};
 use crate::sidecar::settings::OnPrefillFailure;
 
-/// Members of a prefill server's answer.
+/// The members of a prefill server's answer that are read.
 const ANSWER: &[&str] =
     &["kv_transfer_params", "usage", "remote_block_ids", "remote_engine_id", "remote_host", "remote_port"];
 
 impl Machine {
-    /// Asks the prefill server.
+    /// Sends the prefill call.
     pub(super) fn prefill(&mut self) {
         let Some(target) = self.target() else { return };
         let body = match self.settings().connector {
@@ -60,7 +60,8 @@ impl Machine {
         }
     }
 
-    /// Tries the same server again, as long as attempts are left.
+    /// Tries the same server again after a pause if `again` allows and attempts are left. Otherwise the server has
+    /// failed.
     fn attempt_failed(&mut self, again: bool, failed: PrefillFailed) {
         if again && self.attempt <= self.settings().retries {
             self.note_failure(failed, PrefillRetry::Same);
@@ -80,10 +81,11 @@ impl Machine {
         }
     }
 
-    /// The prefill server has failed for good: another one, the engine itself, or the failure for the client.
+    /// Handles a prefill server that has failed after all attempts. The settings choose whether the next server is
+    /// asked, the engine processes the prompt, or the client gets the failure.
     pub(super) fn prefill_failed(&mut self, failed: PrefillFailed) {
         let policy = self.settings().on_prefill_failure;
-        // What a client did wrong is wrong everywhere.
+        // A request that is at fault itself fails on every server.
         let of_client = failed.status.is_some_and(|status| {
             status.is_client_error() && !matches!(status.as_u16(), 404 | 408 | 425 | 429)
         });
@@ -124,14 +126,15 @@ impl Machine {
         }
     }
 
-    /// Whether the engine may process the prompt itself. SGLang's cannot, and neither can one that decodes alone.
+    /// Returns true if the engine may process the prompt itself. SGLang's decode servers cannot, and the settings bound
+    /// the size and the rate of such prompts.
     fn may_step_in(&self) -> bool {
         self.settings().connector != Connector::SgLang
             && self.ask.object.body().len() as u64 <= self.settings().local_body_bytes
             && self.shared.spare.take(self.now)
     }
 
-    /// The prefill server has done its part.
+    /// Calls the decode server after the prefill server has answered with success.
     fn prefilled(&mut self, body: Bytes) {
         match self.settings().connector {
             Connector::LmCache => {
@@ -147,7 +150,7 @@ impl Machine {
                 Err(_) => self.prefill_failed(PrefillFailed {
                     reason: FailReason::Garbage(Stage::Prefill),
                     status: None,
-                    // As the reference has it.
+                    // The reference answers with 400 here.
                     instead: StatusCode::BAD_REQUEST,
                     text: "its answer is no JSON object",
                 }),
@@ -155,7 +158,7 @@ impl Machine {
         }
     }
 
-    /// What the prefill server said of the cache goes to the decode server.
+    /// Copies the transfer parameters from the prefill server's answer into the decode call.
     fn hand_over(&mut self, answer: &JsonObject) {
         let parameters = answer.get("kv_transfer_params").filter(|value| value.as_ref() != b"null");
         self.outcome = Outcome::Remote;
@@ -186,7 +189,7 @@ impl Machine {
         }
     }
 
-    /// Asks the engine whether it has enough of the prompt to answer itself.
+    /// Asks the engine to answer if it has enough of the prompt in its cache.
     pub(super) fn probe(&mut self) {
         let request = self.to_engine(self.whole());
         self.call(Call::Send(Leg::Probe, Box::new(request)));
@@ -239,13 +242,13 @@ impl Machine {
     }
 }
 
-/// How long the engine may take to let go of a cache that nobody wants any more.
+/// The time limit of the call by which a prefill server's unused cache is freed.
 const RELEASE: Duration = Duration::from_secs(10);
 
-/// The finish reason of an engine that has too little of the prompt.
+/// The finish reason of an engine that has too little of the prompt in its cache.
 const TOO_LITTLE: &str = "cache_threshold";
 
-/// The finish reason of the first choice, or nothing of it; `None` if the answer is no JSON object.
+/// The finish reason of the first choice, empty if there is none. `None` if the answer is not a JSON object.
 fn finish_reason(answer: &Bytes) -> Option<String> {
     let answer = JsonObject::read(answer.clone(), &["choices"]).ok()?;
     let choices = answer.get("choices").as_ref().and_then(json_elements).unwrap_or_default();
@@ -253,7 +256,7 @@ fn finish_reason(answer: &Bytes) -> Option<String> {
     Some(first.and_then(|first| first.text("finish_reason")).unwrap_or_default())
 }
 
-/// How many tokens of the prompt a prefill server had in its cache.
+/// The number of prompt tokens that the prefill server had in its cache.
 fn cached_tokens(api: Api, answer: &JsonObject) -> u64 {
     let names: &[&'static str] = match api {
         Api::Messages => &["cache_read_input_tokens"],
@@ -267,7 +270,7 @@ fn cached_tokens(api: Api, answer: &JsonObject) -> u64 {
     value.and_then(|value| std::str::from_utf8(&value).ok()?.parse().ok()).unwrap_or(0)
 }
 
-/// A prefill server that answered with an error.
+/// The failure of a prefill server that answered with an error status.
 pub(super) fn failed_with(status: StatusCode) -> PrefillFailed {
     PrefillFailed {
         reason: FailReason::Status(Stage::Prefill),
@@ -277,7 +280,7 @@ pub(super) fn failed_with(status: StatusCode) -> PrefillFailed {
     }
 }
 
-/// A prefill server that did not answer.
+/// The failure of a prefill server that gave no answer.
 pub(super) fn failed_by(failure: LegFailure) -> PrefillFailed {
     PrefillFailed {
         reason: failure.reason(Stage::Prefill),

@@ -1,4 +1,4 @@
-//! The machine: where a request begins, and how its answer comes about.
+//! The machine of a request: its first calls, and the call to the decode server.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -17,7 +17,7 @@ use crate::sidecar::outcome::{FailReason, LocalReason, Outcome};
 use crate::sidecar::settings::Settings;
 use crate::sidecar::target::Target;
 
-/// The data-parallel rank that is to work, for engines behind one port.
+/// The header with the data-parallel rank that works on a request, for engines with one port for several ranks.
 pub(super) const RANK: HeaderName = HeaderName::from_static("x-data-parallel-rank");
 
 /// The machine of one request.
@@ -28,19 +28,19 @@ pub(in crate::sidecar) struct Machine {
     pub(super) ids: Ids,
     pub(super) now: Instant,
     pub(super) phase: Phase,
-    /// The prefill server that is asked, among those of the route.
+    /// The index of the prefill server that is asked now, in the list of the route.
     pub(super) candidate: usize,
-    /// Attempts at it so far.
+    /// The number of attempts at this prefill server so far.
     pub(super) attempt: u32,
     pub(super) transfer: Transfer,
-    /// What the decode server's answer will mean.
+    /// The outcome that is counted if the decode server answers.
     pub(super) outcome: Outcome,
     pub(super) rewrite: Rewrite,
     pub(super) calls: Calls,
 }
 
 impl Machine {
-    /// The machine of a request, and the first calls.
+    /// Makes the machine of a request, and returns it with its first calls.
     pub(in crate::sidecar) fn start(shared: Arc<Shared>, ask: Ask, ids: Ids, now: Instant) -> (Self, Calls) {
         let mut machine = Self {
             shared,
@@ -64,7 +64,7 @@ impl Machine {
         (machine, calls)
     }
 
-    /// Takes in what happened, and says what is to be done.
+    /// Takes an event, and returns the calls to make. `now` is the time of the event.
     pub(in crate::sidecar) fn on(&mut self, event: Event, now: Instant) -> Calls {
         self.now = now;
         match std::mem::replace(&mut self.phase, Phase::Done) {
@@ -93,7 +93,7 @@ impl Machine {
         self.calls.push(call);
     }
 
-    /// Encoding is done, or not asked for: on to the prompt.
+    /// Starts the work on the prompt, as the encode calls are done or there are none.
     pub(super) fn connect(&mut self) {
         if self.ask.route.prefill.is_empty() {
             return self.decode_locally();
@@ -109,7 +109,7 @@ impl Machine {
         }
     }
 
-    /// The engine answers without a prefill server.
+    /// Lets the engine answer without a prefill server.
     fn decode_locally(&mut self) {
         let parameters = self.kv_source().map(|source| {
             self.outcome = Outcome::Local(LocalReason::KvSource);
@@ -121,18 +121,18 @@ impl Machine {
         }
     }
 
-    /// The body as the client sent it.
+    /// The body as the client sent it, with the parameters of encode servers.
     pub(super) fn whole(&self) -> Pieces {
         SmallVec::from_iter([self.ask.object.body().clone()])
     }
 
-    /// The engine answers a body with these transfer parameters.
+    /// Asks the engine to answer the client's body with these transfer parameters.
     pub(super) fn decode_with(&mut self, parameters: Bytes) {
         self.transfer.parameters = Some(parameters.clone());
         self.decode(self.body().with_parameters(parameters));
     }
 
-    /// The engine answers this body, in one piece or in several.
+    /// Asks the engine to answer this body, in one call or in several.
     pub(super) fn decode(&mut self, body: Pieces) {
         if self.answers_in_chunks() {
             return self.chunks(&body);
@@ -162,7 +162,7 @@ impl Machine {
         }
     }
 
-    /// The client gets the engine's answer.
+    /// Gives the client the engine's answer.
     pub(super) fn relay(&mut self, status: StatusCode) {
         let (outcome, rewrite) = if status.as_u16() >= 400 {
             self.distrust_engine_ids();
@@ -175,7 +175,7 @@ impl Machine {
         self.phase = Phase::Done;
     }
 
-    /// What was heard of Mooncake's engines may be out of date.
+    /// Forgets the ids of Mooncake's engines if the transfer used them, because they may be out of date.
     fn distrust_engine_ids(&self) {
         if let Some(target) = self.ask.route.prefill.get(self.candidate)
             && self.transfer.engine.is_some()
@@ -199,7 +199,7 @@ impl Machine {
         self.refuse(failure.reason(Stage::Decode), status, message);
     }
 
-    /// The client gets an error.
+    /// Gives the client an error.
     pub(super) fn refuse(&mut self, reason: FailReason, status: StatusCode, message: impl Into<String>) {
         self.call(Call::Outcome(Outcome::Failed(reason)));
         self.call(Call::Refuse(Refusal::new(status, message)));
@@ -211,7 +211,7 @@ impl Machine {
         self.ask.route.prefill.get(self.candidate).cloned()
     }
 
-    /// A call to the prefill server.
+    /// Makes a call to the prefill server.
     pub(super) fn to_prefill(&self, target: &Target, body: Pieces) -> LegRequest {
         LegRequest {
             to: Destination::Server(target.clone()),
@@ -223,7 +223,7 @@ impl Machine {
         }
     }
 
-    /// Whom a part of the cache is pulled from: neither the prefill server nor this pod.
+    /// The server to pull a part of the cache from. It is never the prefill server or this pod.
     pub(super) fn kv_source(&mut self) -> Option<KvSource> {
         let source = self.ask.route.kv_source.clone()?;
         let own = self.settings().port + self.ask.rank;
@@ -236,7 +236,7 @@ impl Machine {
         Some(KvSource { id: self.ids.uuid(), host: source.host().to_owned(), port: self.p2p_port(&source) })
     }
 
-    /// The port of the peer-to-peer tier of the rank that a server's port belongs to; all pods have the same layout.
+    /// The peer-to-peer port of the rank that a server's port belongs to. All pods must have the same layout of ports.
     pub(super) fn p2p_port(&self, target: &Target) -> u16 {
         let settings = self.settings();
         let rank = target.port().and_then(|port| port.checked_sub(settings.port));

@@ -1,4 +1,4 @@
-//! How far a request is.
+//! The states of the machine of a request.
 
 use std::collections::BTreeMap;
 
@@ -12,36 +12,36 @@ use crate::sidecar::outcome::FailReason;
 /// What a request waits for.
 #[derive(Debug)]
 pub(super) enum Phase {
-    /// Encode servers.
+    /// The answers of encode servers.
     Encode(Encoding),
-    /// The local engine's word whether it has enough of the prompt.
+    /// The answer of the local engine to the probe.
     Probe,
     /// The ids of the prefill server's engines.
     Query,
-    /// The prefill server; nothing else goes on.
+    /// The answer of the prefill server, with no other call running.
     Prefill,
-    /// The next attempt at the prefill server.
+    /// The end of the pause before the next attempt at the prefill server.
     Backoff,
-    /// Prefill and decode server at once.
+    /// The answers of the prefill and the decode server, which were asked at the same time.
     Both(Both),
-    /// The head of the answer.
+    /// The head of the decode server's answer.
     Decode,
-    /// The answer, piece by piece.
+    /// The next chunk of the answer.
     Chunks(Box<Chunks>),
-    /// Nothing more.
+    /// Nothing; the request is over.
     Done,
 }
 
-/// Prefill and decode server at work at once.
+/// The state of a prefill and a decode server that work at the same time.
 #[derive(Debug, Default)]
 pub(super) struct Both {
-    /// The prefill server has done its part.
+    /// The prefill server has answered with success.
     pub(super) prefilled: bool,
-    /// The decode server has begun its answer, or its first byte has come.
+    /// The first bytes of the decode server's answer have come.
     pub(super) answers: bool,
-    /// The answer waits until the prefill server has done its part.
+    /// The client gets no byte before the prefill server has answered.
     pub(super) hold: bool,
-    /// The prefill server failed, with this status if it answered.
+    /// The failure of the prefill server, if it has failed.
     pub(super) failed: Option<PrefillFailed>,
 }
 
@@ -49,52 +49,52 @@ pub(super) struct Both {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct PrefillFailed {
     pub(super) reason: FailReason,
-    /// Its own answer, which the client may get.
+    /// The status of the server's own answer, which the client may get. `None` if there was no answer.
     pub(super) status: Option<StatusCode>,
-    /// The status that the client gets otherwise.
+    /// The status that the client gets if the server gave no answer.
     pub(super) instead: StatusCode,
     pub(super) text: &'static str,
 }
 
-/// What the decode server is told of the transfer, kept until it is asked.
+/// What the machine remembers of a transfer until it calls the decode server.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Transfer {
-    /// Mooncake: the engine of the prefill server.
+    /// Mooncake: the rank and the id of the prefill server's engine.
     pub(super) engine: Option<(u32, String)>,
-    /// MoRI-IO: the id and the rank.
+    /// MoRI-IO: the id of the transfer and the rank at which it happens.
     pub(super) id: String,
     pub(super) rank: u32,
-    /// The decode server is told the rank too.
+    /// The decode call names the rank in a header too.
     pub(super) decides: bool,
-    /// Parameters that a chunk of an answer begins with.
+    /// The transfer parameters of the first chunk.
     pub(super) parameters: Option<Bytes>,
 }
 
-/// How far the answer is.
+/// The state of an answer that the engine writes in several calls.
 #[derive(Debug)]
 pub(super) struct Chunks {
-    /// The body that is asked with, without what the engine has written.
+    /// The body of the first call, without the text that the engine has written since.
     pub(super) object: JsonObject,
-    /// Tokens that may be written in all; none: as many as the engine likes.
+    /// The most tokens of the whole answer. `None` sets no limit.
     pub(super) limit: Option<u64>,
     pub(super) used: u64,
     pub(super) prompt: u64,
-    /// What the engine has written.
+    /// The text that the engine has written so far.
     pub(super) text: String,
-    /// Events have gone to the client already.
+    /// The client has got a part of the answer.
     pub(super) begun: bool,
-    /// The first answer's id and time, which the later ones take over.
+    /// The `id` and the `created` of the first answer, which all events of the stream carry.
     pub(super) first: Option<(Value, Value)>,
 }
 
-/// How far the encode servers are.
+/// The state of the encode calls.
 #[derive(Debug)]
 pub(super) struct Encoding {
     pub(super) items: Vec<Bytes>,
-    /// Where among the servers the first item goes.
+    /// The index of the encode server that gets the first item.
     pub(super) start: usize,
     pub(super) sent: usize,
     pub(super) done: usize,
-    /// Parameters of transfers by item; merged in their order.
+    /// The transfer parameters of each item, merged in the order of the items.
     pub(super) parameters: BTreeMap<u16, Bytes>,
 }

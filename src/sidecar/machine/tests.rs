@@ -1,4 +1,4 @@
-//! The machine in virtual time, against the servers of a test.
+//! Tests of the machine in virtual time, against servers that a test plays.
 
 mod both;
 mod extras;

@@ -1,4 +1,4 @@
-//! What goes into the machine of a request, and what comes out.
+//! The input and the output of the machine of a request.
 
 use std::time::Duration;
 
@@ -19,58 +19,58 @@ use crate::sidecar::settings::Settings;
 use crate::sidecar::spare::Spare;
 use crate::sidecar::target::Target;
 
-/// What the requests of one process share.
+/// The settings and the state that all requests of the process share.
 #[derive(Debug)]
 pub(in crate::sidecar) struct Shared {
-    /// The operator's choices.
+    /// The settings of the operator.
     pub settings: Settings,
-    /// How often the local engine may step in.
+    /// The token bucket for prompts that the local engine processes in place of a failed prefill server.
     pub spare: Spare,
-    /// Ids of Mooncake's engines.
+    /// The ids of Mooncake's engines.
     pub engines: EngineIds,
-    /// Where the next request with few images begins among the encode servers.
+    /// A counter that spreads requests with few items evenly over the encode servers.
     pub encoder: std::sync::atomic::AtomicUsize,
 }
 
-/// A request that is to be split.
+/// A request that is split.
 #[derive(Clone, Debug)]
 pub(in crate::sidecar) struct Ask {
-    /// Its API.
+    /// The API that the client called.
     pub api: Api,
-    /// Its body.
+    /// The client's body.
     pub object: JsonObject,
-    /// The servers that it names.
+    /// The servers that the routing headers name.
     pub route: Route,
-    /// The rank whose port it came to.
+    /// The rank whose engine answers.
     pub rank: u16,
-    /// Its id, the same on all calls.
+    /// The id of the request, which all calls carry.
     pub request_id: String,
 }
 
 impl Ask {
-    /// True if the client wants a stream of events.
+    /// Returns true if the client asks for a stream of events.
     pub(in crate::sidecar) fn streams(&self) -> bool {
         self.object.is_true("stream")
     }
 }
 
-/// One call to a server.
+/// One call to a server. A request makes each kind of call at most once at a time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::sidecar) enum Leg {
-    /// Encode this item.
+    /// Encode the item with this index.
     Encode(u16),
-    /// Ask the prefill server for the ids of its engines.
+    /// Ask Mooncake's bootstrap server for the ids of the prefill server's engines.
     Query,
     /// Process the prompt.
     Prefill,
-    /// Ask the local engine whether it has enough of the prompt.
+    /// Ask the local engine to answer if it has enough of the prompt in its cache.
     Probe,
-    /// Answer.
+    /// Write the answer.
     Decode,
 }
 
 impl Leg {
-    /// The stage that it belongs to.
+    /// The stage of the servers that this call goes to.
     pub(in crate::sidecar) fn stage(self) -> Stage {
         match self {
             Self::Encode(_) => Stage::Encode,
@@ -80,51 +80,51 @@ impl Leg {
     }
 }
 
-/// Where a call goes.
+/// The server that a call goes to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sidecar) enum Destination {
-    /// The engine of this rank.
+    /// The local engine of this rank.
     Engine(u16),
     /// Another server.
     Server(Target),
 }
 
-/// A call as it is to be sent.
+/// A call that is ready to be sent.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sidecar) struct LegRequest {
-    /// Where to.
+    /// The server that the call goes to.
     pub to: Destination,
-    /// Its path; `None` is the client's, with its query.
+    /// The path of the call. `None` takes the client's path and query.
     pub path: Option<&'static str>,
-    /// Headers that are set on top of the client's.
+    /// Headers that are added to those of the client, or replace them.
     pub headers: SmallVec<[(HeaderName, HeaderValue); 2]>,
-    /// The client's headers go along. Its authorization always does.
+    /// The call carries the client's headers. Without them, it carries only the client's `Authorization`.
     pub client_headers: bool,
-    /// The body; `None` asks with GET.
+    /// The body. `None` makes the call a GET without a body.
     pub body: Option<Pieces>,
-    /// How long the whole answer may take, or its head where its body is the client's.
+    /// The time limit for the whole answer, or for its head if the client gets the body as it comes.
     pub limit: Option<Duration>,
 }
 
-/// Why a call came to nothing.
+/// Why a call failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(in crate::sidecar) enum LegFailure {
-    /// No connection came about: nothing was sent.
+    /// The server refused the connection, so that nothing was sent.
     Refused,
-    /// The connection did not come about in time: nothing was sent.
+    /// The connection was not made in time, so that nothing was sent.
     ConnectTimeout,
     /// The answer did not come in time.
     Timeout,
-    /// The connection broke before the head of an answer.
+    /// The connection broke before the head of the answer.
     Reset,
-    /// It broke behind the head.
+    /// The connection broke after the head of the answer.
     Broken,
-    /// What came is no HTTP, or longer than is read.
+    /// The answer is not HTTP, or is longer than the sidecar reads.
     Garbage,
 }
 
 impl LegFailure {
-    /// The reason that counters tell.
+    /// The reason that the counters name.
     pub(in crate::sidecar) fn reason(self, stage: Stage) -> FailReason {
         match self {
             Self::Refused => FailReason::Refused(stage),
@@ -135,7 +135,7 @@ impl LegFailure {
         }
     }
 
-    /// The status that a client gets for it.
+    /// The HTTP status that the client gets.
     pub(in crate::sidecar) fn status(self) -> StatusCode {
         match self {
             Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
@@ -143,7 +143,7 @@ impl LegFailure {
         }
     }
 
-    /// What happened, for people.
+    /// The failure as a text for people, with the server as `it`.
     pub(in crate::sidecar) fn text(self) -> &'static str {
         match self {
             Self::Refused => "it refuses connections",
@@ -156,83 +156,84 @@ impl LegFailure {
     }
 }
 
-/// What happened.
+/// An event that the shell reports to the machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sidecar) enum Event {
-    /// The head of an answer came.
+    /// The head of an answer came, with this status.
     Head(Leg, StatusCode),
-    /// The whole body of an answer came that was to be collected or drained; empty if it was drained.
+    /// The answer of a call has been read to its end. The bytes are those of the body, or empty if the body was
+    /// drained.
     Body(Leg, Bytes),
-    /// The beginning of an answer's body came that was to be peeked at; true if that is all of it.
+    /// The beginning of an answer's body has been read. The flag is true if the body ended there.
     Peeked(Leg, Bytes, bool),
-    /// A call came to nothing.
+    /// A call failed.
     Failed(Leg, LegFailure),
-    /// The time that was asked for has come.
+    /// The timer of `Call::Wake` has run out.
     Timer,
 }
 
-/// How much of an answer's body is looked at.
+/// How much of an answer's body a peek reads.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sidecar) enum Peek {
-    /// Its first bytes.
+    /// The first bytes of the body.
     FirstByte,
-    /// Its first two events.
+    /// The first two events of a stream.
     TwoEvents,
 }
 
-/// What is to be done.
+/// What the machine asks the shell to do.
 #[derive(Clone, Debug)]
 pub(in crate::sidecar) enum Call {
-    /// Make a call.
+    /// Send a call.
     Send(Leg, Box<LegRequest>),
-    /// Read the whole answer.
+    /// Read the answer of a call to its end, and report its bytes.
     Collect(Leg),
-    /// Read the whole answer and forget it.
+    /// Read the answer of a call to its end, and drop its bytes.
     Drain(Leg),
-    /// Read the beginning of the answer, which stays in front of the rest.
+    /// Read the beginning of an answer and report it. The client still gets these bytes if the answer is relayed.
     Peek(Leg, Peek),
-    /// End a call, however far it is.
+    /// End a call, whatever its state.
     Cancel(Leg),
-    /// Report a timer after this time. An earlier one is forgotten.
+    /// Report `Event::Timer` after this time. The timer replaces an earlier one.
     Wake(Duration),
-    /// Give this answer to the client, as far as it has come and as it goes on. Calls that are still open go on with
-    /// it. The last word.
+    /// Give the answer of this call to the client, from its first byte on. The other running calls go on beside it.
+    /// Nothing follows this call.
     Relay(Leg, Rewrite),
-    /// Give the client an error. The last word.
+    /// Give the client an error. Nothing follows this call.
     Refuse(Refusal),
-    /// Give the client this document of this content type. The last word.
+    /// Give the client this document with this content type. Nothing follows this call.
     Answer(Bytes, &'static str),
-    /// Begin an answer of this content type that comes in pieces.
+    /// Begin an answer with this content type, whose body comes as `Piece`s.
     Begin(&'static str),
-    /// The next piece of it.
+    /// Send the next piece of the body.
     Piece(Bytes),
-    /// No more pieces come. The last word.
+    /// End the body. Nothing follows this call.
     End,
-    /// What came of the request, said once and before the last word.
+    /// Note the outcome of the request. It comes once, before the call that ends the answer.
     Outcome(Outcome),
-    /// If the client leaves before the answer, make this call so that the prefill server lets go of the cache.
+    /// If the client leaves before the answer, send this call, after which the prefill server frees its cache.
     OnGone(Box<LegRequest>),
-    /// Something for the log.
+    /// Write a line to the log.
     Note(Note),
 }
 
-/// Something for the log.
+/// An event for the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(in crate::sidecar) enum Note {
-    /// The prefill server's answer has no parameters of a transfer.
+    /// The answer of this prefill server has no transfer parameters.
     NoParameters(Target),
-    /// A prefill server failed, and the request goes on elsewhere.
+    /// A prefill server failed for this reason, and the request goes on as the last field says.
     PrefillFailed(Target, FailReason, &'static str, PrefillRetry),
 }
 
-/// What is changed in an answer on its way to the client.
+/// A change to an answer on its way to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sidecar) enum Rewrite {
-    /// Nothing.
+    /// The answer is forwarded as it is.
     Nothing,
-    /// How many tokens of the prompt were cached.
+    /// The count of cached prompt tokens in the answer is replaced by this number.
     CachedTokens(u64),
 }
 
-/// Calls in the order in which they are to be made.
+/// Calls in the order in which the shell carries them out.
 pub(in crate::sidecar) type Calls = Vec<Call>;

@@ -1,7 +1,7 @@
-//! Accounts of programs, by an id that clients choose.
+//! One value for each program, by an id that clients choose.
 //!
-//! Their number is bounded: the account that was touched longest ago makes room for a new one, and accounts that were
-//! idle for too long go a few at a time. No call looks at all accounts.
+//! The number of accounts is bounded. If all are in use, the account that was used longest ago makes room for a new
+//! one. Accounts that have been idle for too long are dropped a few at a time. No call looks at all accounts.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,34 +12,34 @@ use smallvec::SmallVec;
 use super::fairness::Ring;
 use super::ordering::{Nanos, later};
 
-/// Programs that are told apart. With ids of at most 256 bytes their accounts take 24 MB at most.
+/// The most programs that are told apart. With ids of at most 256 bytes their accounts take at most 24 MB.
 pub(super) const PROGRAMS: usize = 65_536;
 
-/// Idle accounts that one call forgets at most.
+/// The most idle accounts that one call drops.
 pub(super) const FORGET_AT_ONCE: usize = 4;
 
-/// Ids of programs that have no account any more.
+/// The ids of the programs whose accounts were dropped.
 pub(super) type Forgotten = SmallVec<[Arc<str>; FORGET_AT_ONCE]>;
 
-/// When idle accounts go.
+/// When idle accounts are dropped.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Idleness {
-    /// Time after which they go; `None` for never.
+    /// The idle time after which an account is dropped; `None` never drops an account.
     pub(super) ttl: Option<Duration>,
-    /// How often they are looked for.
+    /// The time between two searches for idle accounts.
     pub(super) sweep: Duration,
 }
 
-/// A `T` for each program.
+/// A value of type `T` for each program.
 #[derive(Debug)]
 pub(super) struct Accounts<T> {
     idleness: Idleness,
-    /// Time at which idle accounts are looked for again.
+    /// The time of the next search for idle accounts.
     next_sweep: Nanos,
     by_id: HashMap<Arc<str>, u32>,
     list: Vec<Account<T>>,
     free: Vec<u32>,
-    /// Accounts in use, the one that was touched longest ago first.
+    /// The accounts in use, with the account that was used longest ago first.
     by_age: Ring,
 }
 
@@ -62,14 +62,14 @@ impl<T: Default> Accounts<T> {
         }
     }
 
-    /// What the account of a program says.
+    /// The value of a program's account.
     pub(super) fn get(&self, id: &str) -> Option<&T> {
         let account = self.by_id.get(id).and_then(|index| self.list.get(*index as usize));
         account.map(|account| &account.value)
     }
 
-    /// Changes the account of a program, which is made if there is none, in the place of the oldest one if there is no
-    /// room.
+    /// Changes the value of a program's account. A missing account is made; if there is no room, it takes the place of
+    /// the account that was used longest ago.
     pub(super) fn touch(
         &mut self,
         id: &Arc<str>,
@@ -89,7 +89,7 @@ impl<T: Default> Accounts<T> {
         }
     }
 
-    /// Changes the account of a program if it has one, which does not count as a touch.
+    /// Changes the value of a program's account, if there is one. The call does not count as a use.
     pub(super) fn change(&mut self, id: &str, change: impl FnOnce(&mut T)) {
         let index = self.by_id.get(id).copied();
         if let Some(account) = index.and_then(|index| self.list.get_mut(index as usize)) {
@@ -116,7 +116,7 @@ impl<T: Default> Accounts<T> {
     fn close(&mut self, index: u32, forgotten: &mut Forgotten) {
         self.by_age.remove(index);
         if let Some(account) = self.list.get_mut(index as usize) {
-            // The id may be long: a place in wait keeps none.
+            // The id may be long, so a free place keeps no id.
             let id = std::mem::replace(&mut account.id, Arc::from(""));
             self.by_id.remove(&id);
             self.free.push(index);
@@ -124,7 +124,8 @@ impl<T: Default> Accounts<T> {
         }
     }
 
-    /// Forgets accounts that were idle for too long, oldest first, a few at a time.
+    /// Drops accounts that have been idle for too long, a few at a time, beginning with the one that was used longest
+    /// ago.
     pub(super) fn sweep(&mut self, now: Nanos, forgotten: &mut Forgotten) {
         let Some(ttl) = self.idleness.ttl.filter(|_| now >= self.next_sweep) else { return };
         for _ in 0..FORGET_AT_ONCE {
@@ -139,7 +140,7 @@ impl<T: Default> Accounts<T> {
         }
     }
 
-    /// Accounts in use, places for accounts, and bytes of ids that the places keep.
+    /// The number of accounts in use, the number of places, and the bytes of the ids that the places keep.
     #[cfg(test)]
     pub(super) fn sizes(&self) -> (usize, usize, usize) {
         (self.by_id.len(), self.list.len(), self.list.iter().map(|account| account.id.len()).sum())

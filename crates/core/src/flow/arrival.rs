@@ -1,4 +1,4 @@
-//! A request that asks to be released.
+//! The facts of a request that flow control needs.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -6,24 +6,24 @@ use std::time::{Duration, Instant};
 /// A request that asks to be released.
 #[derive(Clone, Debug)]
 pub struct Arrival {
-    /// Priority of the request's objective; a larger number is more important. A priority without a band waits in band
-    /// 0.
+    /// The priority of the request's objective; a larger number is more important. A request whose priority has no band
+    /// waits in band 0.
     pub priority: i32,
-    /// Fairness id, which names the request's flow.
+    /// The fairness id, which names the flow of the request.
     pub fairness_id: Arc<str>,
-    /// Model that the client asked for; used as a label only.
+    /// The model that the client asked for. It is used only as a label.
     pub model: Arc<str>,
-    /// Model after rewrites; used as a label only.
+    /// The model after rewrites. It is used only as a label.
     pub target_model: Arc<str>,
-    /// Bytes of the body.
+    /// The length of the body in bytes.
     pub size: u64,
-    /// Tokens of the prompts, exact or estimated.
+    /// The number of tokens of the prompts, exact or estimated.
     pub tokens: u64,
-    /// Time at which the request headers came.
+    /// The time at which the request headers came.
     pub received: Instant,
-    /// Longest wait that the request asks for. The configured wait is in force if it is shorter, or if this is `None`
-    /// or 0.
+    /// The longest wait that the request asks for. The configured wait applies if it is shorter, or if this field is
+    /// `None` or 0.
     pub ttl: Option<Duration>,
-    /// Objective for the time to first token, see [`super::slo_ttft`].
+    /// The objective for the time to the first token; see [`super::slo_ttft`].
     pub slo_ttft: Option<Duration>,
 }

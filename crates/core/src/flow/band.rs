@@ -1,4 +1,4 @@
-//! One priority band: its flows, its bounds, and the flow whose turn it is.
+//! One priority band: its flows, its bounds, and the flow that is served next.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,27 +12,27 @@ use super::queue::{Items, List, Queue};
 use super::sessions::Sessions;
 use super::settings::{BandSettings, Fairness, Ordering};
 
-/// The requests that wait in a band, and its bounds.
+/// The load and the bounds of one band.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BandUsage {
-    /// The band.
+    /// The priority of the band.
     pub priority: i32,
-    /// The requests that wait.
+    /// The requests that wait in the band.
     pub queued: Queued,
-    /// Most requests that may wait.
+    /// The most requests that may wait in the band.
     pub max_requests: u64,
-    /// Most bytes that may wait.
+    /// The most body bytes that may wait in the band.
     pub max_bytes: u64,
 }
 
 /// A flow in which requests wait.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FlowWait {
-    /// Priority of its band.
+    /// The priority of the flow's band.
     pub priority: i32,
-    /// Fairness id; empty where a band does not keep flows apart.
+    /// The fairness id of the flow. It is empty where a band does not keep flows apart.
     pub id: Arc<str>,
-    /// How long the request has waited that is served next.
+    /// The time that the flow's first request has waited.
     pub oldest: Duration,
 }
 
@@ -48,7 +48,7 @@ pub(super) struct Band {
     pub(super) retiring: bool,
     pub(super) flows: Flows,
     pub(super) turn: Turn,
-    /// Id of the flow that holds all requests if flows are not kept apart.
+    /// The id of the one flow of a band that does not keep flows apart.
     everyone: Arc<str>,
 }
 
@@ -98,7 +98,7 @@ impl Band {
         self.flows.insert(Flow { id: Arc::clone(id), queue })
     }
 
-    /// Adds a request to its flow. `standing` is the service that its program got, or the turn of its session.
+    /// Adds a request to its flow. `standing` is the service that the flow's program got, or the turn of its session.
     pub(super) fn push(&mut self, items: &mut Items, index: u32, standing: f64) {
         let Some(item) = items.get(index).copied() else { return };
         let Some(flow) = self.flows.get_mut(item.flow) else { return };
@@ -113,12 +113,12 @@ impl Band {
         }
     }
 
-    /// The request whose turn it is.
+    /// The request that is served next.
     pub(super) fn next(&self) -> Option<u32> {
         self.flows.get(self.turn.next()?)?.queue.head()
     }
 
-    /// The account of the program `id` changed, and what is in `aside`.
+    /// Updates the scores of the program `id` and of the programs in `aside`, whose accounts changed.
     pub(super) fn service_changed(&mut self, programs: &Programs, id: &str, aside: &Aside) {
         let Fairness::ProgramAware(parameters) = &self.settings.fairness else { return };
         if parameters != programs.parameters() {
@@ -135,13 +135,13 @@ impl Band {
         }
     }
 
-    /// The session of a flow and the turn of its head; `None` without fairness by turns.
+    /// The session of a flow and the turn of its first request. `None` if the band is not fair by turns.
     pub(super) fn session(&self, flow: u32) -> Option<(Arc<str>, f64)> {
         let Turn::Sessions(depths) = &self.turn else { return None };
         Some((Arc::clone(&self.flows.get(flow)?.id), depths.turn(flow)?))
     }
 
-    /// The session `id` has another turn.
+    /// Updates the score of the session `id`, whose turn changed.
     pub(super) fn turn_changed(&mut self, sessions: &Sessions, id: &str, now: Nanos) {
         let Fairness::TurnPriority(parameters) = &self.settings.fairness else { return };
         if parameters == sessions.parameters()
@@ -152,7 +152,7 @@ impl Band {
         }
     }
 
-    /// Removes a request. `served` says that the request is released, which uses up its flow's turn.
+    /// Removes a request. `served` is true if the request is released, which uses up the turn of its flow.
     pub(super) fn remove(&mut self, items: &mut Items, index: u32, served: bool) {
         let Some(item) = items.get(index).copied() else { return };
         let Some(flow) = self.flows.get_mut(item.flow) else { return };

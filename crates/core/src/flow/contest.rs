@@ -1,14 +1,15 @@
 //! Finds the waiting flow with the best score, for program-aware fairness.
 //!
-//! The score of a flow depends on all others through the normalisation, and on time through the head's wait. But the
-//! wait's normal form is `(latest head - head) / (latest head - earliest head)`, in which now cancels out, and halving
-//! all services together leaves theirs unchanged. So a flow is a fixed point (head, service), and the best one is found
-//! by descending a tree of bounds. A change costs O(log n); a look costs O(log n) if one flow stands out, and about the
-//! square root of n if services and waits are unrelated.
+//! The score of a flow depends on all other flows through the normalisation, and on time through the wait of its first
+//! request. But the normalised wait is `(latest head - head) / (latest head - earliest head)`, in which the present
+//! time cancels out. Halving all services together leaves the normalised services unchanged. Each flow is therefore a
+//! fixed point (head, service), and a search down a tree of bounds finds the best one (branch and bound). A change
+//! costs O(log n). A search costs O(log n) if one flow stands out, and about the square root of n if services and waits
+//! are unrelated.
 
 use super::ordering::{NEVER, Nanos};
 
-/// One node of the tree: the extremes of the flows below it.
+/// One node of the tree: the smallest and the largest head and service of the flows below it.
 #[derive(Clone, Copy, Debug)]
 struct Extremes {
     earliest: Nanos,
@@ -40,7 +41,7 @@ impl Extremes {
 pub(super) struct Contest {
     weight_service: f64,
     weight_wait: f64,
-    /// A complete binary tree in an array: the root at 1, the leaves in the second half.
+    /// A complete binary tree in an array: the root is at index 1, and the leaves are the second half.
     nodes: Vec<Extremes>,
 }
 
@@ -74,7 +75,7 @@ impl Contest {
         }
     }
 
-    /// Multiplies all services.
+    /// Multiplies all services by `factor`.
     pub(super) fn scale(&mut self, factor: f64) {
         for node in self.nodes.iter_mut().filter(|node| !node.is_nobody()) {
             (node.least, node.most) = (node.least * factor, node.most * factor);
@@ -106,7 +107,7 @@ impl Contest {
         self.nodes = nodes;
     }
 
-    /// The flow with the highest score; of equal ones the one whose head waits longest.
+    /// The flow with the highest score. Of equal scores, the flow whose first request waits longest.
     pub(super) fn best(&self) -> Option<u32> {
         let all = self.nodes[1];
         if all.is_nobody() {
@@ -133,8 +134,8 @@ impl Contest {
         self.descend(second, all, best);
     }
 
-    /// A constant minus the score that the least service and the earliest head below `node` would have together: no
-    /// flow there is better.
+    /// A constant minus the best score that a flow below `node` could have: that of the least service and the earliest
+    /// head together. No flow below the node costs less.
     fn cost(&self, node: Extremes, all: Extremes) -> f64 {
         let service =
             if all.most > all.least { (node.least - all.least) / (all.most - all.least) } else { 0.5 };

@@ -1,8 +1,9 @@
-//! Which waiting flow has the best score, for fairness by turns.
+//! Finds the waiting flow with the best score, for fairness by turns.
 //!
-//! A score is `turn + weight * seconds that the head waits`. As time goes on all scores of waiting flows grow alike, so
-//! their order is that of `turn - weight * head`, in which now cancels out. Flows lie in that order; a change costs
-//! O(log n), a look nothing.
+//! The score of a flow is `turn + weight * seconds that its first request has waited`. All scores grow by the same
+//! amount as time passes. The order of the flows is therefore that of `turn - weight * head`, where `head` is the time
+//! at which the first request began to wait; the present time cancels out. The flows are kept sorted by that number. A
+//! change costs O(log n), and reading the best flow costs nothing.
 
 use std::cmp::Ordering;
 use std::collections::BTreeSet;
@@ -12,13 +13,13 @@ use super::ordering::Nanos;
 /// The waiting flows of one band, by flow slot.
 #[derive(Debug)]
 pub(super) struct Depths {
-    /// Turns that a second of waiting is worth.
+    /// The turns that one second of waiting is worth.
     time_weight: f64,
     order: BTreeSet<Standing>,
     by_flow: Vec<Option<Standing>>,
 }
 
-/// One flow in the order: the best first.
+/// One flow in the sorted order, in which the best flow is first.
 #[derive(Clone, Copy, Debug)]
 struct Standing {
     score: f64,
@@ -28,7 +29,7 @@ struct Standing {
 }
 
 impl Ord for Standing {
-    /// The higher score first; of equal ones the head that waits longest.
+    /// The higher score is first. Of equal scores, the flow whose first request waits longest is first.
     fn cmp(&self, other: &Self) -> Ordering {
         other
             .score
@@ -53,12 +54,13 @@ impl PartialEq for Standing {
 impl Eq for Standing {}
 
 impl Depths {
-    /// `time_weight` is finite and at least 0.
+    /// `time_weight` must be finite and at least 0.
     pub(super) fn new(time_weight: f64) -> Self {
         Self { time_weight, order: BTreeSet::new(), by_flow: Vec::new() }
     }
 
-    /// The head of `flow` waits since `head`, and is its session's request number `turn`.
+    /// Sets the place of `flow`, whose first request has waited since `head` and is request number `turn` of its
+    /// session.
     pub(super) fn set(&mut self, flow: u32, head: Nanos, turn: f64) {
         self.clear(flow);
         let score = turn - self.time_weight * (head as f64 / 1e9);
@@ -82,14 +84,14 @@ impl Depths {
         }
     }
 
-    /// Another turn for a flow that waits.
+    /// Changes the turn of a flow that waits.
     pub(super) fn set_turn(&mut self, flow: u32, turn: f64) {
         if let Some(standing) = self.standing(flow) {
             self.set(flow, standing.head, turn);
         }
     }
 
-    /// Number of the request that waits in a flow, from 1.
+    /// The number, from 1, that the first request of a flow has in its session.
     pub(super) fn turn(&self, flow: u32) -> Option<f64> {
         self.standing(flow).map(|standing| standing.turn)
     }
@@ -119,7 +121,8 @@ mod tests {
     fn the_deeper_session_goes_first_until_the_other_has_waited_long_enough() {
         let mut depths = Depths::new(0.05);
         depths.set(0, 0, 1.0);
-        // 20 seconds are worth a turn: 41 seconds later a session must be three turns deeper.
+        // A turn is worth 20 seconds of waiting. A session that came 41 seconds later must therefore be three turns
+        // deeper.
         depths.set(1, 39 * SECOND, 3.0);
         assert_eq!(depths.best(), Some(1));
         depths.set_head(1, 41 * SECOND);

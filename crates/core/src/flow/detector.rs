@@ -1,18 +1,18 @@
-//! The settings of saturation detectors, as plain values. `saturation` has the arithmetic.
+//! The settings of the saturation detectors as plain values. `saturation` computes the saturation from them.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Requests in flight at which an endpoint without a recent reading counts as full. It is also the default limit of the
-/// concurrency detector.
+/// The number of requests in flight at which an endpoint without a recent reading counts as full. It is also the
+/// default limit of the concurrency detector.
 pub const STALE_MAX_CONCURRENCY: u64 = 100;
 
-/// A saturation detector.
+/// The settings of a saturation detector.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Detector {
-    /// Name of the instance, for the metric of stale endpoints.
+    /// The name of the instance, which labels the metric of stale endpoints.
     pub name: Arc<str>,
-    /// The figures that it looks at.
+    /// The figures that the detector compares with its thresholds.
     pub kind: DetectorKind,
 }
 
@@ -22,12 +22,12 @@ impl Default for Detector {
     }
 }
 
-/// The figures that a detector looks at.
+/// The figures that a detector compares with its thresholds.
 #[derive(Clone, Debug, PartialEq)]
 pub enum DetectorKind {
-    /// Figures that the model servers report.
+    /// The queue and the cache usage that the model servers report.
     Utilization(Utilization),
-    /// Requests that this process has in flight.
+    /// The requests that this process has in flight.
     Concurrency(Concurrency),
 }
 
@@ -37,18 +37,19 @@ impl Default for DetectorKind {
     }
 }
 
-/// Judges by the queue and the cache of the last reading, and by the requests that were sent since.
+/// The settings of the utilization detector. It uses the queue and the cache usage of the last reading, and the
+/// requests that were sent since.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Utilization {
-    /// Waiting requests at which an endpoint is full; at least 1.
+    /// The number of waiting requests at which an endpoint is full; at least 1.
     pub queue_depth_threshold: u64,
-    /// Cache usage at which an endpoint is full, in (0, 1].
+    /// The share of the cache in use at which an endpoint is full, in (0, 1].
     pub kv_cache_util_threshold: f64,
-    /// Age from which a reading counts as stale; more than 0.
+    /// The age at which a reading is stale; more than 0.
     pub staleness_threshold: Duration,
-    /// Share by which the filter lets an endpoint exceed the thresholds; at least 0.
+    /// The share by which the filter lets an endpoint exceed the thresholds; at least 0.
     pub headroom: f64,
-    /// The fill that an endpoint without a recent reading counts as.
+    /// How full an endpoint without a recent reading counts.
     pub staleness_policy: StalenessPolicy,
 }
 
@@ -64,14 +65,14 @@ impl Default for Utilization {
     }
 }
 
-/// Judges by the requests of this process.
+/// The settings of the concurrency detector, which counts the requests that this process has in flight.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Concurrency {
-    /// Requests at which an endpoint is full; at least 1.
+    /// The number of requests at which an endpoint is full; at least 1.
     pub max_concurrency: u64,
-    /// Estimated tokens in flight at which an endpoint is full; at least 1.
+    /// The number of estimated tokens in flight at which an endpoint is full; at least 1.
     pub max_token_concurrency: u64,
-    /// The figure that counts: requests or tokens.
+    /// The figure that counts: requests, tokens or both.
     pub mode: ConcurrencyMode,
     /// Share by which the filter lets an endpoint exceed the limits; at least 0.
     pub headroom: f64,
@@ -91,23 +92,24 @@ impl Default for Concurrency {
 /// The figure that the concurrency detector counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ConcurrencyMode {
-    /// Requests.
+    /// Requests count.
     #[default]
     Requests,
-    /// Tokens.
+    /// Tokens count.
     Tokens,
-    /// The one of the two that is closer to its limit, for each endpoint.
+    /// For each endpoint, the figure counts that is closer to its limit.
     Hybrid,
 }
 
-/// What an endpoint without a recent reading counts as.
+/// How full an endpoint without a recent reading counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum StalenessPolicy {
-    /// Full. A pool whose scrapes fail is held; this is what the reference does.
+    /// It counts as full. If all scrapes fail, no request is released. The reference does this.
     Saturated,
-    /// Absent. A pool whose scrapes all fail is open.
+    /// It does not count. If all scrapes fail, every request is released.
     Ignore,
-    /// As full as its requests in flight from this process make it. [`STALE_MAX_CONCURRENCY`] requests mean full.
+    /// It is as full as its requests in flight from this process make it. [`STALE_MAX_CONCURRENCY`] requests make it
+    /// full.
     #[default]
     InFlight,
 }

@@ -1,7 +1,8 @@
-//! Eviction: stops running requests when more important ones wait and the pool is full.
+//! Eviction: stops running requests when more important requests wait and the pool is full.
 //!
-//! Only requests below priority 0 are stopped, the least important first and of those the latest. Decisions are paced:
-//! after one, nothing more is stopped until the stopped requests have ended (or failed to for too long) and the pool's
+//! Only requests below priority 0 are stopped: the least important first, and among those the latest. The decisions are
+//! paced. After one, no further request is stopped until the stopped requests have ended, or have not ended within
+//! [`CONFIRMATION`], and the load of the pool has had time to show it.
 //! load had time to show it.
 
 use std::cmp::Reverse;
@@ -15,28 +16,30 @@ use super::ordering::{Nanos, later};
 use super::outcome::GateDecision;
 use super::queue::Ticket;
 
-/// Most requests that one decision stops.
+/// The most requests that one decision stops.
 const AT_ONCE: usize = 2;
 
-/// Longest time that a stopped request may take to end.
+/// The longest wait for a stopped request to end.
 const CONFIRMATION: Duration = Duration::from_secs(10);
 
-/// Time for the load to show the end of a request: this process counts them itself, or the next readings do.
+/// The time until the load shows the end of a request. The concurrency detector counts requests in this process; the
+/// utilization detector needs the next reading.
 const COUNTED_GRACE: Duration = Duration::from_millis(10);
 const SCRAPED_GRACE: Duration = Duration::from_millis(2300);
 
 type Victim = (i32, Reverse<Nanos>, Ticket);
 
-/// The released requests, and which of them were told to stop.
+/// The released requests, and those of them that were told to stop.
 #[derive(Debug)]
 pub(super) struct Evictor {
     grace: Duration,
     tracked: HashMap<Ticket, Option<Victim>>,
     victims: BTreeSet<Victim>,
-    /// Requests that were stopped and have not ended, with the time of the decision.
+    /// The requests that were told to stop and have not ended, with the time of the decision.
     outstanding: Vec<(Ticket, Nanos)>,
     cooling_until: Nanos,
-    /// Saturation that the last decision wanted back, and what one request was worth then.
+    /// The saturation that the last decision wanted to free, and the saturation that one request was worth at that
+    /// time.
     wanted: f64,
     share: f64,
 }
@@ -58,8 +61,8 @@ impl Evictor {
         }
     }
 
-    /// Saturation that the last decision wanted back, and what requests that were stopped and have not ended will give
-    /// of it.
+    /// The saturation that the last decision wanted to free, and the part of it that the stopped requests which have
+    /// not ended will free.
     pub(super) fn reclaim(&self) -> (f64, f64) {
         (self.wanted, self.outstanding.len() as f64 * self.share)
     }
@@ -86,7 +89,7 @@ impl Evictor {
         decisions.push(GateDecision::RevocationEnded { confirmed, took });
     }
 
-    /// Stops waiting for stopped requests that do not end.
+    /// Stops waiting for stopped requests that did not end in time.
     pub(super) fn pace(&mut self, at: Nanos, decisions: &mut Vec<GateDecision>) {
         while let Some(position) =
             self.outstanding.iter().position(|(_, since)| later(*since, CONFIRMATION) <= at)
@@ -94,19 +97,19 @@ impl Evictor {
             let (_, since) = self.outstanding.swap_remove(position);
             self.end(false, since, at, decisions);
             if self.outstanding.is_empty() {
-                // The decision came to nothing.
+                // No stopped request is left, so the decision will free nothing more.
                 (self.wanted, self.share) = (0.0, 0.0);
             }
         }
     }
 
-    /// Priority of the first request to be stopped.
+    /// The priority of the request that would be stopped first.
     pub(super) fn least_important(&self) -> Option<i32> {
         self.victims.first().map(|(priority, ..)| *priority)
     }
 
-    /// Stops as many requests below `demand` as bring the pool under `ceiling`, if their share of the load is that of
-    /// all others.
+    /// Stops enough requests below priority `demand` to bring the saturation under `ceiling`. Each request is taken to
+    /// cause the same share of the saturation.
     pub(super) fn revoke(
         &mut self,
         demand: i32,
@@ -120,8 +123,8 @@ impl Evictor {
         }
         let share = saturation / self.tracked.len().max(1) as f64;
         (self.wanted, self.share) = ((saturation - ceiling).max(0.0), share);
-        // The difference of two sums of equal shares is rarely exact; what is missing to a whole share is not one more
-        // request.
+        // The difference of two sums of equal shares is rarely exact. A remainder below 1e-9 of a share does not stop
+        // one more request.
         let needed = ((saturation - ceiling) / share - 1e-9).ceil();
         let count = if needed > 1.0 { (needed as usize).min(AT_ONCE) } else { 1 };
         for _ in 0..count {
@@ -136,12 +139,12 @@ impl Evictor {
         }
     }
 
-    /// Time at which a stopped request that has not ended is given up.
+    /// The time at which the wait for a stopped request ends.
     pub(super) fn gives_up(&self) -> Option<Nanos> {
         self.outstanding.iter().map(|(_, since)| later(*since, CONFIRMATION)).min()
     }
 
-    /// Time from which a decision may be made that could not be made at `at`.
+    /// The earliest time after `at` at which a new decision may be made.
     pub(super) fn next(&self, at: Nanos) -> Option<Nanos> {
         let cooled = || Some(self.cooling_until).filter(|until| *until > at && !self.victims.is_empty());
         self.gives_up().or_else(cooled)

@@ -1,4 +1,4 @@
-//! Chooses the flow of a band that is served next.
+//! The order of service among the flows of one band.
 
 use super::contest::Contest;
 use super::depths::Depths;
@@ -9,14 +9,14 @@ use super::settings::Fairness;
 /// The order of service among the flows of one band that have requests waiting.
 #[derive(Debug)]
 pub(super) enum Turn {
-    /// All requests of the band are one flow, so its ordering alone decides. This is what "the best head of all flows"
-    /// amounts to when all flows have the same ordering, without looking at every head.
+    /// All requests of the band are in one flow, so the band's ordering alone decides. The result is that of comparing
+    /// the first requests of all flows, without the cost of doing so.
     OneFlow(Option<u32>),
-    /// Flows take turns; a flow that begins to wait comes last.
+    /// The flows take turns. A flow that begins to wait comes last.
     RoundRobin(Ring),
-    /// The program with the best score.
+    /// The program with the best score goes first.
     Programs(Contest),
-    /// The session with the best score.
+    /// The session with the best score goes first.
     Sessions(Depths),
 }
 
@@ -32,12 +32,12 @@ impl Turn {
         }
     }
 
-    /// True if requests are kept apart by fairness id.
+    /// True if the requests of different fairness ids are in different flows.
     pub(super) fn keeps_flows_apart(&self) -> bool {
         !matches!(self, Self::OneFlow(_))
     }
 
-    /// The flow to be served.
+    /// The flow that is served next.
     pub(super) fn next(&self) -> Option<u32> {
         match self {
             Self::OneFlow(flow) => *flow,
@@ -47,8 +47,8 @@ impl Turn {
         }
     }
 
-    /// `flow` has requests again, its head since `head`. `standing` is the service that its program got, or the turn
-    /// of its session.
+    /// Adds `flow`, whose first request has waited since `head`. `standing` is the service that the flow's program got,
+    /// or the turn of its session.
     pub(super) fn begin(&mut self, flow: u32, head: Nanos, standing: f64) {
         match self {
             Self::OneFlow(only) => *only = Some(flow),
@@ -58,7 +58,7 @@ impl Turn {
         }
     }
 
-    /// `flow` has another head.
+    /// Notes that the first request of `flow` is another one now, which has waited since `head`.
     pub(super) fn head_changed(&mut self, flow: u32, head: Nanos) {
         match self {
             Self::Programs(contest) => contest.set_head(flow, head),
@@ -67,7 +67,7 @@ impl Turn {
         }
     }
 
-    /// A request of `flow` was released, and more wait.
+    /// Notes that a request of `flow` was released and others of the flow still wait.
     pub(super) fn served(&mut self, flow: u32) {
         if let Self::RoundRobin(ring) = self {
             ring.remove(flow);
@@ -75,7 +75,7 @@ impl Turn {
         }
     }
 
-    /// `flow` has no requests left.
+    /// Removes `flow`, which has no requests left.
     pub(super) fn end(&mut self, flow: u32) {
         match self {
             Self::OneFlow(only) => *only = None,
@@ -86,10 +86,11 @@ impl Turn {
     }
 }
 
-/// Flows in turn; every operation is O(1).
+/// The flows that take turns, as a linked list. Every operation is O(1).
 #[derive(Debug)]
 pub(super) struct Ring {
-    /// Previous and next by flow slot; a lone element and an absent one both link to nothing.
+    /// The previous and the next flow, by flow slot. A flow that is alone in the list and one that is not in it both
+    /// link to nothing.
     links: Vec<(u32, u32)>,
     head: u32,
     tail: u32,
@@ -121,7 +122,7 @@ impl Ring {
         }
     }
 
-    /// Takes a flow out; one that is not in it must not be given.
+    /// Removes a flow, which must be in the list.
     pub(super) fn remove(&mut self, flow: u32) {
         let Some(links) = self.links.get_mut(flow as usize) else { return };
         let (previous, next) = std::mem::replace(links, (NONE, NONE));

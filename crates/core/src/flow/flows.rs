@@ -1,5 +1,4 @@
-//! The flows of a band that have requests waiting. A flow without any is forgotten, so nothing here outlives its
-//! requests.
+//! The flows of a band that have requests waiting. A flow is forgotten as soon as none of its requests waits.
 
 use std::sync::Arc;
 
@@ -14,7 +13,7 @@ pub(super) struct Flow {
     pub(super) queue: Queue,
 }
 
-/// The flows of one band, in slots that stay in place.
+/// The flows of one band. The slot of a flow does not change while the flow exists.
 #[derive(Debug, Default)]
 pub(super) struct Flows {
     slots: Vec<Option<Flow>>,
@@ -22,8 +21,8 @@ pub(super) struct Flows {
     by_id: HashMap<Arc<str>, Slot>,
 }
 
-/// Index of a flow's slot. A type of its own keeps the compiler from sharing the lookup with other maps: each request
-/// does one, and it is faster inlined.
+/// The index of a flow's slot. The type is separate so that the compiler inlines this look-up, which each request does
+/// once.
 #[derive(Clone, Copy, Debug)]
 struct Slot(u32);
 
@@ -60,12 +59,12 @@ impl Flows {
         }
     }
 
-    /// Flows with requests waiting, in no order.
+    /// The flows that have requests waiting, in no order.
     pub(super) fn iter(&self) -> impl Iterator<Item = &Flow> {
         self.slots.iter().flatten()
     }
 
-    /// Flows with requests waiting.
+    /// The number of flows that have requests waiting.
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

@@ -1,7 +1,7 @@
-//! The core of flow control: who waits, who goes, who has waited for too long.
+//! The core of flow control. It decides which request waits, which is released, and which has waited for too long.
 //!
-//! Pure and deterministic: time and the pool's load come in, decisions go out. Nothing is done by the clock: each call
-//! looks at what changed, releases all that may go, and says when to look again.
+//! The gate is pure and deterministic: its input is the time and the load of the pool, its output is decisions. It has
+//! no timer. Each call looks at what changed, releases every request that may go, and computes when to look again.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -24,18 +24,18 @@ mod rivals;
 use rivals::Reserve;
 pub use rivals::Rivals;
 
-/// The fill of the pool. The gate asks for it again after every release.
+/// Computes how full the pool is. The gate asks again after every release.
 pub trait Load {
     /// True if the pool has no endpoint.
     fn is_empty(&self) -> bool;
 
-    /// Endpoints that [`Load::fill`] looks at, which is what a judgement of the pool costs.
+    /// The number of endpoints that [`Load::fill`] looks at, which is the cost of one call.
     fn size(&self) -> usize {
         1
     }
 
-    /// The fill of the pool, counting also `unplaced` requests: those that were released and that no endpoint's load
-    /// shows yet.
+    /// The fill of the pool. It includes the requests of `unplaced`, which were released but do not show in the load of
+    /// any endpoint yet.
     fn fill(&self, unplaced: Unplaced, now: Instant) -> Fill;
 }
 
@@ -81,31 +81,32 @@ pub trait Load {
 /// # Ok::<(), pointsman_core::flow::Rejection>(())
 /// ```
 ///
-/// Calls must come with a `now` that doesn't go back; an earlier one counts as the latest seen.
+/// The `now` of a call should not be earlier than that of the call before. If it is, the latest time seen counts.
 #[derive(Debug)]
 pub struct Gate {
     epoch: Instant,
     latest: Instant,
     settings: FlowSettings,
-    /// The requests that wait.
+    /// The waiting requests.
     ledger: Ledger,
-    /// How full the pool may be for each band, and the values in force, by rank.
+    /// Computes how full the pool may be for each band. `written` holds the last ceilings, by rank.
     ceilings: Ceilings,
     written: Vec<f64>,
-    /// Requests that were released and that no endpoint's load shows yet.
+    /// The requests that were released but do not show in the load of any endpoint yet.
     unplaced: Unplaced,
-    /// Requests that were released and have not ended.
+    /// The number of requests that were released and have not ended.
     in_flight: u64,
     evictor: Option<Evictor>,
-    /// The last places, where other replicas release too.
+    /// Shares the last places of the pool with other replicas that release into it.
     reserve: Reserve,
-    /// Time at which to look again at a band that is held by turns, or at a place that is left to another replica.
+    /// The time at which to look again because a band is held at some calls only, or a place is left to another
+    /// replica.
     retry: Option<Nanos>,
     closed: bool,
 }
 
 impl Gate {
-    /// Empty queues. `epoch` must not be later than any `now`.
+    /// Makes empty queues. `epoch` must not be later than any `now`.
     pub fn new(settings: FlowSettings, epoch: Instant) -> Self {
         Self {
             epoch,
@@ -123,9 +124,12 @@ impl Gate {
         }
     }
 
-    /// Takes a request in. It is in `decisions` at once if there is room, and later otherwise; it is refused at once,
-    /// and gets no ticket, if a bound is reached or the gate is closed. Bounds hold for a request that would not have
-    /// to wait, too.
+    /// Submits a request. If the pool has room, `decisions` gets its release at once; otherwise the request waits. The
+    /// bounds on waiting requests apply even to a request that would not have to wait.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`], and no ticket, if a bound is reached or the gate is closed.
     pub fn submit(
         &mut self,
         arrival: &Arrival,
@@ -143,7 +147,8 @@ impl Gate {
         Ok(ticket)
     }
 
-    /// Takes a waiting request out. False if it does not wait any more: then a decision was made for it.
+    /// Removes a waiting request. Returns false if the request does not wait any more, because a decision was made for
+    /// it.
     pub fn cancel(
         &mut self,
         ticket: Ticket,
@@ -159,14 +164,14 @@ impl Gate {
         found
     }
 
-    /// A released request now counts in the load of an endpoint. `tokens` as in its [`Arrival`].
+    /// Notes that a released request now shows in the load of an endpoint. `tokens` is that of its [`Arrival`].
     pub fn placed(&mut self, tokens: u64, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         self.forget_unplaced(tokens);
         self.advance(now, load, decisions);
     }
 
-    /// A released request has ended. `unplaced` is the tokens of its [`Arrival`] if [`Gate::placed`] was not called for
-    /// it.
+    /// Notes that a released request has ended. If [`Gate::placed`] was not called for the request, `unplaced` is the
+    /// `tokens` of its [`Arrival`].
     pub fn complete(
         &mut self,
         ticket: Ticket,
@@ -186,7 +191,8 @@ impl Gate {
         self.advance(now, load, decisions);
     }
 
-    /// Tells that a released request of this session has ended, for fairness by turns. Costs nothing without it.
+    /// Notes that a released request of this session has ended. Only fairness by turns needs this call; otherwise it
+    /// costs nothing.
     pub fn session_request_ended(&mut self, fairness_id: &str, now: Instant) {
         if self.ledger.has_sessions() {
             let at = self.at(now);
@@ -194,7 +200,8 @@ impl Gate {
         }
     }
 
-    /// Tells what a program was served, for program-aware fairness. Costs nothing without it.
+    /// Adds the tokens of a response to the service of its program. Only program-aware fairness needs this call;
+    /// otherwise it costs little.
     pub fn served(
         &mut self,
         fairness_id: &Arc<str>,
@@ -208,35 +215,35 @@ impl Gate {
         self.ledger.note_service(fairness_id, tokens);
     }
 
-    /// What programs were served since the last call, in tokens as program-aware fairness weighs them. Account is kept
-    /// from the first call on, and only with that policy.
+    /// Returns the tokens that each program was served since the last call, weighed as program-aware fairness weighs
+    /// them. Service is recorded only after the first call, and only with that policy.
     pub fn take_services(&mut self) -> Vec<(Arc<str>, u64)> {
         self.ledger.take_services()
     }
 
-    /// Another replica has served a program this many weighed tokens.
+    /// Adds the weighed tokens that another replica served to a program.
     pub fn served_elsewhere(&mut self, fairness_id: &Arc<str>, tokens: u64, now: Instant) {
         let at = self.at(now);
         self.ledger.served(fairness_id, tokens as f64, at);
     }
 
-    /// Looks at everything anew: the load or the pool changed, or [`Gate::next_wakeup`] came.
+    /// Looks at all queues again. Call this when the load or the pool changed, or when [`Gate::next_wakeup`] has come.
     pub fn advance(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         self.look(now, load, decisions);
         self.release(now.max(self.latest), load, decisions);
     }
 
-    /// From now on this much waits at other replicas, by priority. It fills the same bounds.
+    /// Sets the requests that wait at other replicas, by priority. They count towards the same bounds.
     pub fn set_elsewhere(&mut self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
         self.ledger.set_elsewhere(waiting);
     }
 
-    /// These are the other replicas that release into the same pool, from now on.
+    /// Sets the other replicas that release into the same pool.
     pub fn set_rivals(&mut self, rivals: Rivals) {
         self.reserve.set(rivals);
     }
 
-    /// Refuses all that wait and all that come.
+    /// Rejects all waiting requests, and all that come later.
     pub fn close(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         let at = self.look(now, load, decisions);
         self.closed = true;
@@ -249,7 +256,7 @@ impl Gate {
         }
     }
 
-    /// Time at which to call [`Gate::advance`] if nothing happens before; `None` if no time will change anything.
+    /// The time at which to call [`Gate::advance`] if nothing happens before. `None` if time alone changes nothing.
     pub fn next_wakeup(&self) -> Option<Instant> {
         let latest = nanos(self.epoch, self.latest);
         let evictor = self.evictor.as_ref();
@@ -262,28 +269,28 @@ impl Gate {
         self.epoch.checked_add(Duration::from_nanos(next))
     }
 
-    /// All requests that wait.
+    /// The number and the size of all waiting requests.
     pub fn queued(&self) -> Queued {
         self.ledger.queued()
     }
 
-    /// Requests that were released and have not ended.
+    /// The number of requests that were released and have not ended.
     pub fn in_flight(&self) -> u64 {
         self.in_flight
     }
 
-    /// Released requests that no endpoint's load shows yet.
+    /// The released requests that do not show in the load of any endpoint yet.
     pub fn unplaced(&self) -> Unplaced {
         self.unplaced
     }
 
-    /// Saturation that the last eviction wanted back, and what stopped requests will still give; `None` without
-    /// eviction.
+    /// The saturation that the last eviction wanted to free, and the part of it that stopped requests will still free.
+    /// `None` without eviction.
     pub fn reclaim(&self) -> Option<(f64, f64)> {
         self.evictor.as_ref().map(Evictor::reclaim)
     }
 
-    /// Bands by falling priority.
+    /// The bands, by falling priority.
     pub fn bands(&self) -> impl Iterator<Item = BandUsage> {
         self.ledger.usages()
     }
@@ -293,13 +300,14 @@ impl Gate {
         self.ledger.longest_waits(count, nanos(self.epoch, now))
     }
 
-    /// Flows that have requests waiting, in all bands. Bands that do not keep flows apart count as one.
+    /// The number of flows that have requests waiting, in all bands. A band that does not keep flows apart counts as
+    /// one flow.
     pub fn flows(&self) -> usize {
         self.ledger.flows()
     }
 
-    /// Gives each of `priorities` a band, beside the configured ones. A band that is not among them any more goes once
-    /// it is empty.
+    /// Makes a band for each of `priorities`, beside the configured bands. A band for any other priority is removed
+    /// once it is empty.
     pub fn provision(&mut self, priorities: &[i32]) {
         self.ledger.provision(&self.settings, priorities);
     }
@@ -309,7 +317,7 @@ impl Gate {
         self.unplaced.tokens = self.unplaced.tokens.saturating_sub(tokens);
     }
 
-    /// `now` as the gate counts.
+    /// Converts `now` to nanoseconds since the epoch. It never goes back.
     fn at(&mut self, now: Instant) -> Nanos {
         self.latest = self.latest.max(now);
         nanos(self.epoch, self.latest)

@@ -1,7 +1,8 @@
-//! The ledger of the requests that wait: their bands and flows, their order, and how long each may wait.
+//! The ledger of the waiting requests: their bands and flows, their order, and the end of their waits.
 //!
-//! The gate decides; the ledger keeps its books. Each request stands in three lists: that of its flow, that of its wait,
-//! and the sums of its band and of all bands. The ledger changes all of them together, and nobody else can change one.
+//! The gate decides, and the ledger keeps the books. Each request is part of three records: the queue of its flow, the
+//! group of requests with the same wait, and the sums of its band and of all bands. The ledger changes all three
+//! together, and no other code can change one of them.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,27 +20,28 @@ use super::queue::{Item, Items, Ticket};
 use super::sessions::Sessions;
 use super::settings::{Fairness, FlowSettings};
 
-/// Programs whose service is noted between two questions for it.
+/// The most programs whose service is recorded between two calls of [`Ledger::take_services`].
 const SERVICES: usize = 4096;
 
-/// The requests that wait.
+/// The waiting requests.
 #[derive(Debug)]
 pub(super) struct Ledger {
     items: Items,
     waits: Waits,
     bands: Vec<Option<Band>>,
-    /// Slots of the bands, by falling priority.
+    /// The slots of the bands, by falling priority.
     order: Vec<u32>,
     priorities: Vec<i32>,
     queued: Queued,
-    /// What waits at other replicas, by priority and in sum: it fills the same bounds.
+    /// The requests that wait at other replicas, by priority and in sum. They count towards the same bounds.
     elsewhere: BTreeMap<i32, Queued>,
     elsewhere_sum: Queued,
     programs: Vec<Programs>,
-    /// What programs were served since somebody last asked; `None` while nobody asks.
+    /// The tokens that programs were served since the last call of [`Ledger::take_services`]. `None` before the first
+    /// call.
     services: Option<HashMap<Arc<str>, u64>>,
     sessions: Vec<Sessions>,
-    /// Requests that ever came in.
+    /// The number of requests that ever came in.
     sequence: u64,
 }
 
@@ -64,7 +66,11 @@ impl Ledger {
         ledger
     }
 
-    /// Takes a request in, unless a bound is reached. `received` is the time of its headers.
+    /// Adds a request. `received` is the time of its headers.
+    ///
+    /// # Errors
+    ///
+    /// Returns a [`Rejection`] if a bound is reached.
     pub(super) fn enter(
         &mut self,
         settings: &FlowSettings,
@@ -74,7 +80,7 @@ impl Ledger {
     ) -> Result<Ticket, Rejection> {
         let pool_empty = self.waits.is_empty_pool();
         let full = |bound| Rejection::full(bound, pool_empty);
-        // There is always a band for priority 0.
+        // The band of priority 0 always exists, so this rejection does not happen.
         let no_band = Rejection::new(Outcome::RejectedOther, pool_empty);
         let slot = self.slot(arrival.priority).ok_or(no_band)?;
         let band = self.bands.get_mut(slot as usize).and_then(Option::as_mut).ok_or(no_band)?;
@@ -122,7 +128,7 @@ impl Ledger {
         Ok(ticket)
     }
 
-    /// From now on this much waits at other replicas, by priority.
+    /// Sets the requests that wait at other replicas, by priority.
     pub(super) fn set_elsewhere(&mut self, waiting: impl IntoIterator<Item = (i32, Queued)>) {
         self.elsewhere = waiting.into_iter().collect();
         self.elsewhere_sum = self.elsewhere.values().fold(Queued::default(), |sum, one| sum.plus(*one));
@@ -131,8 +137,8 @@ impl Ledger {
         }
     }
 
-    /// Takes a request out of all lists; `served` if it is released. It returns nothing: copying the request out costs
-    /// more than the callers save, who read from [`Ledger::item`] what they need.
+    /// Removes a request from all records. `served` is true if the request is released. The request is not returned:
+    /// copying it costs more than callers save by it. They read it with [`Ledger::item`] before.
     pub(super) fn take(&mut self, index: u32, served: bool) {
         let Some(item) = self.items.get(index).copied() else { return };
         self.waits.remove(&mut self.items, index, item.wait);
@@ -148,22 +154,22 @@ impl Ledger {
         }
     }
 
-    /// The request in this place.
+    /// The request in this slot.
     pub(super) fn item(&self, index: u32) -> Option<&Item> {
         self.items.get(index)
     }
 
-    /// The ticket of the request in this place.
+    /// The ticket of the request in this slot.
     pub(super) fn ticket(&self, index: u32) -> Ticket {
         self.items.ticket(index)
     }
 
-    /// True if the request still waits.
+    /// True if the request of `ticket` still waits.
     pub(super) fn has(&self, ticket: Ticket) -> bool {
         self.items.find(ticket).is_some()
     }
 
-    /// The request whose turn it is in the band of this rank.
+    /// The request that is served next in the band of this rank.
     pub(super) fn next_in(&self, rank: usize) -> Option<u32> {
         self.band(rank).and_then(Band::next)
     }
@@ -173,17 +179,17 @@ impl Ledger {
         self.band(rank).is_some_and(|band| band.queued.requests > 0)
     }
 
-    /// Priorities of the bands, falling: the place of one is its rank.
+    /// The priorities of the bands, falling. The index of a priority is the rank of its band.
     pub(super) fn priorities(&self) -> &[i32] {
         &self.priorities
     }
 
-    /// All requests that wait.
+    /// The number and the size of all waiting requests.
     pub(super) fn queued(&self) -> Queued {
         self.queued
     }
 
-    /// Bands by falling priority.
+    /// The load and the bounds of each band, by falling priority.
     pub(super) fn usages(&self) -> impl Iterator<Item = BandUsage> {
         (0..self.order.len()).filter_map(|rank| self.band(rank)).map(Band::usage)
     }
@@ -197,7 +203,7 @@ impl Ledger {
                 Some((self.item(flow.queue.head()?)?.enqueued, priority, &flow.id))
             })
             .collect();
-        // There may be many flows, and the queues stand still meanwhile.
+        // There may be many flows and the caller holds the lock, so the search sorts only the flows that it returns.
         if count < waits.len() {
             waits.select_nth_unstable_by_key(count, |(enqueued, ..)| *enqueued);
             waits.truncate(count);
@@ -211,44 +217,44 @@ impl Ledger {
         waits.into_iter().map(wait).collect()
     }
 
-    /// Flows that have requests waiting, in all bands.
+    /// The number of flows that have requests waiting, in all bands.
     pub(super) fn flows(&self) -> usize {
         self.bands.iter().flatten().map(|band| band.flows.len()).sum()
     }
 
-    /// Takes note of whether the pool has endpoints. Every wait starts anew when that changes.
+    /// Notes whether the pool has endpoints. If that changed, the wait of every request begins anew.
     pub(super) fn observe_pool(&mut self, is_empty: bool, at: Nanos) {
         self.waits.observe(is_empty, &self.items, at);
     }
 
-    /// True if the pool was without endpoints when last looked at.
+    /// True if the pool had no endpoint when it was last observed.
     pub(super) fn is_pool_empty(&self) -> bool {
         self.waits.is_empty_pool()
     }
 
-    /// A request that has waited for too long, and how it ends.
+    /// A request whose wait has ended, with the outcome of the request.
     pub(super) fn expired(&self, at: Nanos) -> Option<(u32, Outcome)> {
         self.waits.expired(&self.items, at)
     }
 
-    /// Time at which the next request will have waited for too long.
+    /// The time at which the next wait ends.
     pub(super) fn next_expiry(&self) -> Option<Nanos> {
         self.waits.next()
     }
 
-    /// A request of this session has ended, for fairness by turns.
+    /// Notes that a request of this session has ended, for fairness by turns.
     pub(super) fn session_request_ended(&mut self, fairness_id: &str, at: Nanos) {
         for sessions in &mut self.sessions {
             sessions.ended(fairness_id, at);
         }
     }
 
-    /// True if a band is fair by turns.
+    /// True if at least one band is fair by turns.
     pub(super) fn has_sessions(&self) -> bool {
         !self.sessions.is_empty()
     }
 
-    /// A request of the session in a flow of this band is about to be released.
+    /// Notes that the next request of the session in this flow of this band is about to be released.
     pub(super) fn take_turn(&mut self, band: u32, flow: u32, at: Nanos) {
         let Some(band) = self.bands.get(band as usize).and_then(Option::as_ref) else { return };
         let (Fairness::TurnPriority(parameters), Some((id, turn))) =
@@ -264,7 +270,7 @@ impl Ledger {
         }
     }
 
-    /// A program was served this many tokens, as its policy weighs them.
+    /// Adds `tokens`, weighed as the policy weighs them, to the service of a program.
     pub(super) fn served(&mut self, fairness_id: &Arc<str>, tokens: f64, at: Nanos) {
         for programs in &mut self.programs {
             let aside = programs.add(fairness_id, tokens, at);
@@ -274,7 +280,7 @@ impl Ledger {
         }
     }
 
-    /// A program was served by this process, for whoever asks by [`Ledger::take_services`].
+    /// Records service that this process gave to a program, for [`Ledger::take_services`].
     pub(super) fn note_service(&mut self, fairness_id: &Arc<str>, tokens: f64) {
         let Some(services) = self.services.as_mut().filter(|_| !self.programs.is_empty()) else { return };
         if services.len() < SERVICES || services.contains_key(fairness_id) {
@@ -282,13 +288,13 @@ impl Ledger {
         }
     }
 
-    /// What was noted since the last call.
+    /// Returns the service that was recorded since the last call, and starts recording.
     pub(super) fn take_services(&mut self) -> Vec<(Arc<str>, u64)> {
         self.services.replace(HashMap::new()).into_iter().flatten().collect()
     }
 
-    /// Gives each of `priorities` a band, beside the configured ones. A band that is not among them any more goes once
-    /// it is empty.
+    /// Makes a band for each of `priorities`, beside the configured bands. A band for any other priority is removed
+    /// once it is empty.
     pub(super) fn provision(&mut self, settings: &FlowSettings, priorities: &[i32]) {
         let fixed = settings.bands.keys().copied().chain([0]);
         for priority in priorities.iter().copied().chain(fixed).collect::<Vec<_>>() {
@@ -329,7 +335,7 @@ impl Ledger {
         self.priorities.insert(rank, priority);
     }
 
-    /// Drops empty bands that nobody wants.
+    /// Removes the empty bands whose priority is no longer needed.
     fn drop_retired(&mut self) {
         for slot in &mut self.bands {
             if slot.as_ref().is_some_and(|band| band.retiring && band.queued.requests == 0) {
@@ -343,12 +349,12 @@ impl Ledger {
             .extend(self.order.iter().filter_map(|slot| Some(bands.get(*slot as usize)?.as_ref()?.priority)));
     }
 
-    /// Rank of the band of `priority`, or where it would be.
+    /// The rank of the band of `priority`. The error is the rank that a new band of this priority would have.
     fn rank(&self, priority: i32) -> Result<usize, usize> {
         self.priorities.binary_search_by(|other| priority.cmp(other))
     }
 
-    /// Slot of the band that a request of `priority` waits in.
+    /// The slot of the band in which a request of `priority` waits.
     fn slot(&self, priority: i32) -> Option<u32> {
         let rank = self.rank(priority).or_else(|_| self.rank(0)).ok()?;
         self.order.get(rank).copied()
@@ -359,7 +365,7 @@ impl Ledger {
     }
 }
 
-/// Time that a request has waited since it came in.
+/// The time that a request has waited since it came in.
 pub(super) fn waited(enqueued: Nanos, at: Nanos) -> Duration {
     Duration::from_nanos(at.saturating_sub(enqueued))
 }

@@ -1,4 +1,4 @@
-//! Bounds of what waits, and for how long.
+//! The bounds on the number, the size and the wait of requests.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,14 +9,14 @@ use super::ordering::{NEVER, Nanos, later};
 use super::outcome::Outcome;
 use super::queue::{Items, List, Via};
 
-/// Number and bytes of the requests that wait, in a band or in all.
+/// The number and the size of the requests that wait in a band or in all bands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
-    /// Requests.
+    /// The number of requests.
     pub requests: u64,
-    /// Bytes of their bodies.
+    /// The length of their bodies in bytes.
     pub bytes: u64,
-    /// Their estimated tokens.
+    /// The number of their estimated tokens.
     pub tokens: u64,
 }
 
@@ -33,7 +33,7 @@ impl Queued {
         self.tokens = self.tokens.saturating_sub(tokens);
     }
 
-    /// The sum of both.
+    /// The sum of `self` and `other`.
     #[must_use]
     pub fn plus(self, other: Self) -> Self {
         Self {
@@ -43,31 +43,33 @@ impl Queued {
         }
     }
 
-    /// The bound that leaves no room for a body of `bytes`; `None` if it fits. A bound of `None` is no bound.
+    /// The bound that leaves no room for a body of `bytes`; `None` if the body fits. A `None` among the arguments sets
+    /// no bound.
     pub(super) fn full(&self, bytes: u64, max_requests: Option<u64>, max_bytes: Option<u64>) -> Option<Full> {
         let requests = max_requests.filter(|max| self.requests >= *max).map(Full::Requests);
         requests.or_else(|| max_bytes.filter(|max| self.bytes.saturating_add(bytes) > *max).map(Full::Bytes))
     }
 }
 
-/// The bound of what waits that is reached, with its value.
+/// The bound that a request would exceed, with its value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Full {
-    /// Number of requests.
+    /// The bound on the number of requests.
     Requests(u64),
-    /// Bytes of their bodies.
+    /// The bound on the bytes of the bodies.
     Bytes(u64),
 }
 
-/// Time past the longest wait after which a request goes even though the pool kept coming and going.
+/// The time after the longest wait at which a request is rejected, even if the pool became empty and filled again so
+/// that its wait began anew.
 const BACKSTOP_MARGIN: Duration = Duration::from_secs(2);
 
-/// Distinct waits that requests may ask for; further ones get the default.
+/// The number of different longest waits that are told apart. A request with a further one gets the default wait.
 const WAITS: usize = 4096;
 
-/// Waiting requests by their longest wait. Each group of equal waits is in order of arrival, so only the heads of the
-/// groups can expire next, and a change between a pool with and one without endpoints, which changes every deadline,
-/// costs nothing per request.
+/// The waiting requests, grouped by their longest wait. Each group is in the order of arrival, so only the first
+/// request of a group can expire next. All deadlines change when the pool becomes empty or stops being empty. That
+/// costs work for each group, and none for each request.
 #[derive(Debug)]
 pub(super) struct Waits {
     default_ttl: Option<Duration>,
@@ -75,12 +77,12 @@ pub(super) struct Waits {
     groups: Vec<Group>,
     free: Vec<u32>,
     by_ttl: HashMap<Option<Duration>, u32>,
-    /// The group of the default wait, which most requests have and which is never dropped.
+    /// The group of the default wait, which most requests have. This group is never dropped.
     default_group: Option<u32>,
-    /// Deadline of the head of each group that has one.
+    /// The deadline of the first request of each group that has a deadline.
     due: BTreeSet<(Nanos, u32)>,
     empty: bool,
-    /// Time at which the pool last became empty, or stopped being empty.
+    /// The time at which the pool last became empty, or stopped being empty.
     since: Nanos,
 }
 
@@ -88,7 +90,7 @@ pub(super) struct Waits {
 struct Group {
     ttl: Option<Duration>,
     list: List,
-    /// As it stands in `due`.
+    /// The deadline of this group's entry in `due`.
     deadline: Nanos,
 }
 
@@ -107,8 +109,8 @@ impl Waits {
         }
     }
 
-    /// The longest wait of a request that asks for `wanted`: never more than that of its band, where zero is forever,
-    /// or else the pool's default.
+    /// The longest wait of a request that asks for `wanted`. It is at most the wait of the request's band, where zero
+    /// waits for ever. A band without a wait of its own takes the pool's default.
     pub(super) fn ttl(&self, wanted: Option<Duration>, band: Option<Duration>) -> Option<Duration> {
         let most = match band {
             Some(own) => (!own.is_zero()).then_some(own),
@@ -120,7 +122,7 @@ impl Waits {
         }
     }
 
-    /// The group of `ttl`.
+    /// The group of the longest wait `ttl`.
     pub(super) fn group(&mut self, ttl: Option<Duration>) -> u32 {
         match self.default_group {
             Some(index) if ttl == self.default_ttl => index,
@@ -147,12 +149,12 @@ impl Waits {
         index
     }
 
-    /// True if the pool was without endpoints when last looked at.
+    /// True if the pool had no endpoint when it was last observed.
     pub(super) fn is_empty_pool(&self) -> bool {
         self.empty
     }
 
-    /// Takes note of whether the pool has endpoints. Every wait starts anew when that changes.
+    /// Notes whether the pool has endpoints. If that changed, the wait of every request begins anew.
     pub(super) fn observe(&mut self, empty: bool, items: &Items, now: Nanos) {
         if self.empty == empty {
             return;
@@ -187,7 +189,7 @@ impl Waits {
         }
     }
 
-    /// A request that has waited for too long at `now`, and how it ends.
+    /// A request whose wait has ended at `now`, with the outcome of the request.
     pub(super) fn expired(&self, items: &Items, now: Nanos) -> Option<(u32, Outcome)> {
         let (_, group) = self.due.first().filter(|(deadline, _)| *deadline <= now)?;
         let group = self.groups.get(*group as usize)?;
@@ -198,12 +200,12 @@ impl Waits {
         Some((index, outcome))
     }
 
-    /// Time at which the next request will have waited for too long.
+    /// The time at which the next wait ends.
     pub(super) fn next(&self) -> Option<Nanos> {
         self.due.first().map(|(deadline, _)| *deadline)
     }
 
-    /// End of the wait that counts now, and end of all waiting.
+    /// The end of the wait that applies now, and the end of every wait however often the pool changed.
     fn deadlines(&self, group: &Group, enqueued: Nanos) -> (Nanos, Nanos) {
         let budget = if self.empty { self.no_endpoint_ttl } else { group.ttl };
         let end = budget.map_or(NEVER, |budget| later(enqueued.max(self.since), budget));

@@ -1,9 +1,10 @@
-//! Flow control: requests wait here while the pool is full or empty, and leave in the right order the moment there is
-//! room.
+//! Flow control: requests wait here while the pool is full or empty. They leave in the order of their importance as
+//! soon as the pool has room.
 //!
-//! [`Gate`] is the pure core: arrivals, completions, cancels, a pool's load and now come in, decisions and the next
-//! wake-up go out. [`Controller`] is the shell around it, with the waiting tasks and one timer. [`settings`] says what
-//! both go by, [`saturation`] how full a pool is, and [`usage_limit`] how full it may be for each band.
+//! [`Gate`] is the pure core. Its input is arrivals, completions, cancellations, the load of the pool and the time. Its
+//! output is decisions and the time of the next wake-up. [`Controller`] is the shell around the gate, with the waiting
+//! tasks and one timer. [`settings`] holds the settings of both, [`saturation`] computes how full a pool is, and
+//! [`usage_limit`] computes how full it may be for each band.
 
 mod accounts;
 mod arrival;

@@ -1,16 +1,16 @@
-//! The interface for everybody who wants to know how the queues are doing.
+//! The interface of those who count the work of the queues.
 
 use std::time::Duration;
 
-/// Hears what the queues do, for metrics.
+/// Is told of the work of the queues, for metrics.
 pub trait Observer: Send + Sync {
-    /// One look at the queues took this long. Called by the task that looked, outside of the lock.
+    /// One operation on the queues took this long. The task of the operation calls this after it has released the lock.
     fn cycle(&self, took: Duration);
 
     /// A running request was told to stop for a request of priority `demand`. Called under the lock.
     fn revocation_issued(&self, demand: i32);
 
-    /// A request that was told to stop has ended, or did not in time. Called under the lock.
+    /// A request that was told to stop has ended, or did not end in time. The call holds the lock.
     fn revocation_ended(&self, confirmed: bool, took: Duration);
 }
 

@@ -1,4 +1,4 @@
-//! Chooses the request of a flow that goes first.
+//! The order of the requests of one flow.
 
 use std::time::Duration;
 
@@ -7,32 +7,32 @@ use super::settings::Ordering;
 /// Nanoseconds since the gate was made.
 pub(super) type Nanos = u64;
 
-/// The moment that never comes: requests without a deadline sort last.
+/// The deadline of requests without a deadline, which sorts last.
 pub(super) const NEVER: Nanos = Nanos::MAX;
 
-/// Place of a request among those of its flow; the smallest goes first.
+/// The place of a request among those of its flow. The smallest rank goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Rank {
     deadline: Nanos,
     since: Nanos,
-    /// Position in the order of arrival, so that no two ranks are equal.
+    /// The number of the request in the order of arrival, so that no two ranks are equal.
     sequence: u64,
 }
 
-/// The figures that the orderings look at.
+/// The figures of a request that the orderings compare.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Due {
-    /// Headers came.
+    /// The time at which the request headers came.
     pub(super) received: Nanos,
-    /// The request was submitted.
+    /// The time at which the request was submitted.
     pub(super) enqueued: Nanos,
-    /// Longest wait.
+    /// The longest wait of the request.
     pub(super) ttl: Option<Duration>,
-    /// Objective for the time to the first token.
+    /// The objective for the time to the first token.
     pub(super) slo_ttft: Option<Duration>,
 }
 
-/// `None` if the order of arrival is the order of service.
+/// The rank of a request. `None` if requests are served in the order of arrival.
 pub(super) fn rank(ordering: Ordering, due: Due, sequence: u64) -> Option<Rank> {
     let after = |start: Nanos, wait: Option<Duration>| wait.map_or(NEVER, |wait| later(start, wait));
     match ordering {
@@ -44,13 +44,14 @@ pub(super) fn rank(ordering: Ordering, due: Due, sequence: u64) -> Option<Rank> 
     }
 }
 
-/// `start` plus `wait`, capped.
+/// The time `wait` after `start`, at most [`NEVER`].
 pub(super) fn later(start: Nanos, wait: Duration) -> Nanos {
     start.saturating_add(Nanos::try_from(wait.as_nanos()).unwrap_or(NEVER))
 }
 
-/// The objective for the time to first token from a header: whole milliseconds, base 10, surrounding space allowed.
-/// `None` if it is missing, no number, negative, or too large for nanoseconds in 63 bits.
+/// Reads the objective for the time to the first token from its header. The value is a whole number of milliseconds in
+/// base 10; space around it is allowed. `None` if the header is missing, is not a number, is negative, or does not fit
+/// into 63 bits as nanoseconds.
 pub fn slo_ttft(header: Option<&str>) -> Option<Duration> {
     let millis: i64 = header?.trim().parse().ok()?;
     let largest = i64::MAX / 1_000_000;

@@ -8,21 +8,21 @@ use super::Ticket;
 /// The final state of a request, as the `outcome` label of the metrics names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Outcome {
-    /// Released to be scheduled.
+    /// The request was released and may be scheduled.
     Dispatched,
-    /// Not queued: a bound was reached while the pool had endpoints.
+    /// The request was not queued, because a bound was reached while the pool had endpoints.
     RejectedCapacity,
-    /// Not queued: a bound was reached while the pool had none.
+    /// The request was not queued, because a bound was reached while the pool had no endpoint.
     RejectedNoEndpoints,
-    /// Not queued for another reason, such as shutdown.
+    /// The request was not queued for another reason, such as the shutdown of the process.
     RejectedOther,
-    /// Waited for too long.
+    /// The request waited for longer than it may.
     EvictedTtl,
-    /// Waited for too long for the pool to get an endpoint.
+    /// The request waited for longer than it may for the pool to get an endpoint.
     EvictedNoEndpoints,
     /// The client left while the request waited.
     EvictedContextCancelled,
-    /// Taken out of the queue for another reason, such as shutdown.
+    /// The request was taken out of the queue for another reason, such as the shutdown of the process.
     EvictedOther,
 }
 
@@ -39,7 +39,7 @@ impl Outcome {
         Self::EvictedOther,
     ];
 
-    /// Label value.
+    /// The value of the label `outcome`.
     pub const fn label(self) -> &'static str {
         match self {
             Self::Dispatched => "Dispatched",
@@ -54,7 +54,7 @@ impl Outcome {
     }
 }
 
-/// Why a request was not released, as its client is told.
+/// Why a request was not released, as the client is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum DropReason {
     /// A queue was full.
@@ -65,7 +65,7 @@ pub enum DropReason {
     NoEndpoints,
     /// The client left.
     ContextCancelled,
-    /// The queues are closed.
+    /// The queues are closed, because the process shuts down.
     ShuttingDown,
 }
 
@@ -75,16 +75,16 @@ impl DropReason {
         [Self::Saturated, Self::TtlExpired, Self::NoEndpoints, Self::ContextCancelled, Self::ShuttingDown];
 }
 
-/// The bound of a queue that left no room for a request. Each holds the value of the bound.
+/// The bound of a queue that left no room for a request. Each variant holds the value of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QueueBound {
-    /// Requests of one priority band.
+    /// The number of requests in one priority band.
     BandRequests(u64),
-    /// Bytes of one priority band.
+    /// The body bytes of the requests in one priority band.
     BandBytes(u64),
-    /// Requests of all bands together.
+    /// The number of requests in all bands together.
     Requests(u64),
-    /// Bytes of all bands together.
+    /// The body bytes of the requests in all bands together.
     Bytes(u64),
 }
 
@@ -103,27 +103,27 @@ impl fmt::Display for QueueBound {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{}", self.message())]
 pub struct Rejection {
-    /// Final state; never [`Outcome::Dispatched`].
+    /// The final state of the request; never [`Outcome::Dispatched`].
     pub outcome: Outcome,
-    /// The pool had no endpoint when this was decided.
+    /// True if the pool had no endpoint at the time of the decision.
     pub pool_empty: bool,
-    /// The bound that left no room, if one did.
+    /// The bound that left no room for the request, if a bound was the reason.
     pub bound: Option<QueueBound>,
 }
 
 impl Rejection {
-    /// A request that ended like this for another reason than a bound.
+    /// Makes the rejection of a request that no bound kept out.
     pub fn new(outcome: Outcome, pool_empty: bool) -> Self {
         Self { outcome, pool_empty, bound: None }
     }
 
-    /// A request for which a queue has no room.
+    /// Makes the rejection of a request that `bound` kept out.
     pub fn full(bound: QueueBound, pool_empty: bool) -> Self {
         let outcome = if pool_empty { Outcome::RejectedNoEndpoints } else { Outcome::RejectedCapacity };
         Self { outcome, pool_empty, bound: Some(bound) }
     }
 
-    /// Text for the client.
+    /// The text for the client.
     pub fn message(self) -> String {
         let text = match (self.outcome, self.pool_empty) {
             (Outcome::RejectedCapacity, _) => "request rejected pre-queue: queue at capacity",
@@ -143,7 +143,7 @@ impl Rejection {
         self.bound.map_or_else(|| text.to_owned(), |bound| format!("{text}: {bound}"))
     }
 
-    /// Why, as the client is told.
+    /// The reason that the client is told.
     pub fn drop_reason(self) -> DropReason {
         match (self.outcome, self.pool_empty) {
             (Outcome::RejectedCapacity, _) => DropReason::Saturated,
@@ -164,32 +164,32 @@ impl Rejection {
 pub enum GateDecision {
     /// The request may be scheduled. It counts as in flight until [`super::Gate::complete`].
     Release {
-        /// The request.
+        /// The request that may be scheduled.
         ticket: Ticket,
-        /// Time in the queue.
+        /// The time that the request spent in the queue.
         waited: Duration,
     },
     /// The request will not be served.
     Reject {
-        /// The request.
+        /// The request that will not be served.
         ticket: Ticket,
-        /// Why.
+        /// Why the request will not be served.
         rejection: Rejection,
-        /// Time in the queue.
+        /// The time that the request spent in the queue.
         waited: Duration,
     },
     /// The request is being served and should be stopped, to make room for a more important one.
     Revoke {
-        /// The request.
+        /// The running request that should be stopped.
         ticket: Ticket,
-        /// Priority of the band that needs the room.
+        /// The priority of the band that needs the room.
         demand: i32,
     },
     /// A request that was told to stop has ended.
     RevocationEnded {
-        /// False if it did not end in time and is not waited for any more.
+        /// False if the request did not end in time and the gate stopped waiting for its end.
         confirmed: bool,
-        /// Time since the decision.
+        /// The time since the decision to stop the request.
         took: Duration,
     },
 }

@@ -1,4 +1,5 @@
-//! What each program was served, for program-aware fairness. Accounts go when their programs are idle for too long.
+//! The service that each program got, for program-aware fairness. The account of a program goes when the program has
+//! been idle for too long.
 
 use std::sync::Arc;
 
@@ -6,11 +7,11 @@ use super::accounts::{Accounts, Forgotten, Idleness};
 use super::ordering::Nanos;
 use super::settings::ProgramAware;
 
-/// Half-lives after which accounts are scaled down, so that numbers stay finite.
+/// The number of half-lives after which the accounts are scaled down, so that the numbers stay finite.
 const RESCALE_AFTER: f64 = 256.0;
 
-/// Service by program. Amounts are kept as if measured at `origin`: older service is worth less because newer one is
-/// written down larger.
+/// The service of each program. All amounts are stored as if they were measured at `origin`: instead of shrinking old
+/// service as time passes, new service is stored larger.
 #[derive(Debug)]
 pub(super) struct Programs {
     parameters: ProgramAware,
@@ -25,12 +26,12 @@ struct Attained {
     origin: Nanos,
 }
 
-/// Changes of a call beside those of the account that it was made for.
+/// The changes that a call made to other accounts than that of its own program.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Aside {
-    /// All amounts are to be multiplied by this.
+    /// The factor by which all amounts are to be multiplied, if they were rescaled.
     pub(super) factor: Option<f64>,
-    /// These programs have no account any more.
+    /// The programs whose accounts were dropped.
     pub(super) forgotten: Forgotten,
 }
 
@@ -44,12 +45,12 @@ impl Programs {
         &self.parameters
     }
 
-    /// Service of a program; comparable with that of other programs only.
+    /// The service of a program. The number is comparable only with that of other programs.
     pub(super) fn service(&self, id: &str) -> f64 {
         self.accounts.get(id).map_or(0.0, |attained| attained.service * self.decay(attained.origin))
     }
 
-    /// Adds `tokens` to a program's account.
+    /// Adds `tokens` to the account of a program.
     pub(super) fn add(&mut self, id: &Arc<str>, tokens: f64, now: Nanos) -> Aside {
         let mut aside = Aside { factor: self.rescale(now), ..Aside::default() };
         self.accounts.sweep(now, &mut aside.forgotten);
@@ -70,7 +71,7 @@ impl Programs {
         if origin == self.origin { 1.0 } else { (-self.half_lives(origin, self.origin)).exp2() }
     }
 
-    /// Begins a new origin. Accounts follow when they are used.
+    /// Begins a new origin. An account is converted to the new origin when it is next used.
     fn rescale(&mut self, now: Nanos) -> Option<f64> {
         let passed = self.half_lives(self.origin, now);
         (passed >= RESCALE_AFTER).then(|| {
@@ -124,7 +125,7 @@ mod tests {
         for number in 0..PROGRAMS {
             assert_eq!(programs.add(&id(number), 1.0, number as Nanos), Aside::default());
         }
-        // Whoever was served lately stays.
+        // The program that was served lately keeps its account.
         programs.add(&id(0), 1.0, PROGRAMS as Nanos);
         for number in PROGRAMS..PROGRAMS + 100 {
             let aside = programs.add(&id(number), 1.0, 2 * PROGRAMS as Nanos);

@@ -1,14 +1,14 @@
-//! The waiting requests: a slab of them, lists threaded through the slab, and the queue of one flow.
+//! The waiting requests: a slab that holds them, lists threaded through the slab, and the queue of one flow.
 
 use std::collections::BTreeSet;
 
 use super::ordering::{Nanos, Rank};
 
-/// Index that is none.
+/// An index that no request has.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// Names a request from submission to completion. Never used twice in practice: a slot's generation wraps after four
-/// billion requests.
+/// Names a request from its submission to its completion. A ticket is not reused in practice, because the generation of
+/// a slot wraps only after four billion requests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Ticket {
     pub(super) index: u32,
@@ -16,7 +16,8 @@ pub struct Ticket {
 }
 
 impl Ticket {
-    /// Dense position among the tickets in use; positions are used again.
+    /// The index of the ticket's slot. The indices in use are small numbers, and an index is reused after its request
+    /// has ended.
     pub fn index(self) -> usize {
         self.index as usize
     }
@@ -27,7 +28,7 @@ impl Ticket {
 pub(super) struct Item {
     pub(super) band: u32,
     pub(super) flow: u32,
-    /// Its group of equal waits.
+    /// The index of the group of requests with the same longest wait.
     pub(super) wait: u32,
     pub(super) priority: i32,
     pub(super) size: u64,
@@ -51,12 +52,12 @@ struct ItemSlot {
     links: [Links; 2],
 }
 
-/// The list of a request, out of two.
+/// The two lists that each request belongs to.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Via {
-    /// Its flow.
+    /// The list of the request's flow.
     Flow = 0,
-    /// Its group of equal waits.
+    /// The list of the requests with the same longest wait.
     Wait = 1,
 }
 
@@ -81,7 +82,7 @@ impl Items {
         Ticket { index, generation: 0 }
     }
 
-    /// Frees the slot. The request must be in no list any more.
+    /// Frees the slot of a request that is in no list any more.
     pub(super) fn remove(&mut self, index: u32) {
         if let Some(slot) = self.slots.get_mut(index as usize)
             && slot.item.take().is_some()
@@ -95,7 +96,7 @@ impl Items {
         self.slots.get(index as usize)?.item.as_ref()
     }
 
-    /// The request, if it still waits.
+    /// The request of `ticket`, if it still waits.
     pub(super) fn find(&self, ticket: Ticket) -> Option<&Item> {
         let slot = self.slots.get(ticket.index as usize)?;
         slot.item.as_ref().filter(|_| slot.generation == ticket.generation)
@@ -112,7 +113,7 @@ impl Items {
     }
 }
 
-/// A list through the slab; append, take from the front and remove from the middle are O(1).
+/// A doubly linked list through the slab. Appending, taking from the front and removing from the middle are O(1).
 #[derive(Clone, Copy, Debug)]
 pub(super) struct List {
     head: u32,
@@ -158,9 +159,9 @@ impl List {
 /// The requests of one flow, in the order of service.
 #[derive(Debug)]
 pub(super) enum Queue {
-    /// In order of arrival; every operation is O(1).
+    /// The order is that of arrival. Every operation is O(1).
     Arrival(List),
-    /// By rank; every operation is O(log n).
+    /// The order is that of the ranks. Every operation is O(log n).
     Ranked(BTreeSet<(Rank, u32)>),
 }
 

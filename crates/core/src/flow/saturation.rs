@@ -1,16 +1,18 @@
-//! How full a pool is: a pure function of its endpoints, of what was let go and has no endpoint yet, and of now.
+//! How full a pool is: a pure function of its endpoints, of the requests that were released and have no endpoint yet,
+//! and of the time.
 //!
-//! An endpoint's score is 0 when it is idle and 1 when it is full; a stage of the pool (prefill, decode) is as full as
-//! the mean of its endpoints, and the pool as its fullest stage. Three things differ from the plain mean of scraped
-//! figures:
+//! The score of an endpoint is 0 when it is idle and 1 when it is full. A stage of the pool (prefill, decode) is as
+//! full as the mean of its endpoints, and the pool is as full as its fullest stage. The result differs from the plain
+//! mean of the scraped figures in three ways:
 //!
-//! - Requests sent since the last reading was asked for, and not finished, count as waiting, and so do those that were
-//!   let go and not placed yet ([`Unplaced`]). A burst cannot pass on an old reading.
+//! - Requests that were sent after the last reading was asked for, and have not ended, count as waiting. So do requests
+//!   that were released and not placed yet ([`Unplaced`]). A burst of requests therefore cannot pass on one old
+//!   reading.
 //! - The value that gates caps each endpoint's score, so one overloaded endpoint among idle ones does not stop the
-//!   pool. It reaches 1 when every endpoint is full, and then says the same as the plain mean. The plain mean is kept
-//!   beside it for metrics and for eviction.
-//! - An endpoint without a recent reading is judged by [`StalenessPolicy`], and one that does not answer at all is left
-//!   out while others do.
+//!   pool. The value reaches 1 when every endpoint is full, and then equals the plain mean. The plain mean is kept
+//!   beside it, for metrics and for eviction.
+//! - The settings choose how an endpoint without a recent reading counts ([`StalenessPolicy`]). An endpoint that does
+//!   not answer at all is left out while others answer.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -20,29 +22,29 @@ use super::detector::{
 };
 use crate::pool::{Endpoint, Load};
 
-/// Pod label that names the stage a model server works in.
+/// The pod label that names the stage of a model server.
 const ROLE_LABEL: &str = "llm-d.ai/role";
 
-/// Requests that were let go and are on no endpoint yet.
+/// The requests that were released and are on no endpoint yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Unplaced {
-    /// Number of requests.
+    /// The number of requests.
     pub requests: u64,
-    /// Their estimated tokens.
+    /// The number of their estimated tokens.
     pub tokens: u64,
 }
 
-/// The fill of a stage or a pool; 1 is full.
+/// The fill of a stage or a pool. 1 is full.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Fill {
-    /// Mean of the scores as they are; beyond 1 if overloaded.
+    /// The mean of the endpoints' scores. It is above 1 if the endpoints are overloaded.
     pub raw: f64,
-    /// The same with each endpoint's score capped: what ceilings are compared with.
+    /// The mean of the endpoints' capped scores, which is compared with the ceilings.
     pub gating: f64,
 }
 
 impl Fill {
-    /// Of a pool without endpoints.
+    /// The fill of a pool without endpoints.
     pub const FULL: Self = Self { raw: 1.0, gating: 1.0 };
 
     fn max(self, other: Self) -> Self {
@@ -53,18 +55,18 @@ impl Fill {
 /// The fill of a pool, by stage.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PoolFill {
-    /// Endpoints that prefill; `None` without any.
+    /// The fill of the endpoints that prefill; `None` if there are none.
     pub prefill: Option<Fill>,
-    /// Endpoints that decode, which is also what those without a role do; `None` without any.
+    /// The fill of the endpoints that decode, with those that have no role; `None` if there are none.
     pub decode: Option<Fill>,
-    /// The fuller of both; of all endpoints if none belongs to a stage.
+    /// The larger fill of the two stages. If no endpoint belongs to a stage, the fill of all endpoints.
     pub effective: Fill,
-    /// Endpoints without a recent reading. Always 0 for detectors that use none.
+    /// The number of endpoints without a recent reading. It is always 0 for a detector that uses no readings.
     pub stale: u64,
 }
 
-/// Judges a pool. `cap` is the score that counts for a full endpoint however overloaded it is: the highest ceiling in
-/// use, at least 1. One pass, no allocation.
+/// Computes the fill of a pool. `cap` bounds the score of an overloaded endpoint: it is the highest ceiling in use, at
+/// least 1. The function makes one pass over the endpoints and allocates nothing.
 pub fn pool(
     detector: &Detector,
     endpoints: &[Arc<Endpoint>],
@@ -93,9 +95,9 @@ pub fn pool(
     PoolFill { prefill: prefill_fill, decode: decode_fill, effective, stale }
 }
 
-/// How full a pool is for those who decide on its size. An endpoint without a recent reading is left out while others
-/// have one: that it was not read lately is no reason for more servers. If none has one, the requests that this process
-/// has in flight there are all that is known.
+/// Computes the fill of a pool for those who decide on the number of its servers. An endpoint without a recent reading
+/// is left out while others have one: a failed scrape is no reason for more servers. If no endpoint has a recent
+/// reading, the requests that this process has in flight count.
 pub fn demand(detector: &Detector, endpoints: &[Arc<Endpoint>], now: Instant) -> f64 {
     let judged_by = |policy: StalenessPolicy| {
         let mut detector = detector.clone();
@@ -110,8 +112,8 @@ pub fn demand(detector: &Detector, endpoints: &[Arc<Endpoint>], now: Instant) ->
     fill.effective.raw
 }
 
-/// Judges `endpoints` as one stage whatever their roles, as admission without flow control does; [`Fill::FULL`] without
-/// any. Beside it the number of endpoints without a recent reading.
+/// Computes the fill of `endpoints` as one stage, whatever their roles, as admission without flow control does. It is
+/// [`Fill::FULL`] if there are no endpoints. The second value is the number of endpoints without a recent reading.
 pub fn together<'e>(
     detector: &Detector,
     endpoints: impl IntoIterator<Item = &'e Arc<Endpoint>>,
@@ -126,7 +128,7 @@ pub fn together<'e>(
     (stage.fill(Unplaced::default()).unwrap_or(Fill::FULL), stale)
 }
 
-/// Says whether an endpoint prefills, and whether it decodes.
+/// Returns whether an endpoint prefills, and whether it decodes.
 fn stages(endpoint: &Endpoint) -> (bool, bool) {
     match endpoint.label(ROLE_LABEL) {
         Some("prefill" | "encode-prefill") => (true, false),
@@ -136,14 +138,14 @@ fn stages(endpoint: &Endpoint) -> (bool, bool) {
     }
 }
 
-/// One endpoint as its detector sees it.
+/// One endpoint as a detector sees it.
 #[derive(Clone, Copy, Debug)]
 struct View {
-    /// `None` if it is not to be counted.
+    /// The score of the endpoint; `None` if the endpoint does not count.
     score: Option<f64>,
-    /// Requests and tokens that fill it; 0 if it takes no further ones.
+    /// The numbers of requests and of tokens that fill the endpoint; 0 if that figure does not count.
     room: [u64; 2],
-    /// Without a recent reading, for a detector that needs one.
+    /// True if the detector needs a recent reading and the endpoint has none.
     stale: bool,
     /// True if it does not answer. It is left out if others answer.
     silent: bool,
@@ -158,8 +160,8 @@ impl DetectorKind {
     }
 }
 
-/// Requests that wait on an endpoint: those of the last reading, and those sent since that it cannot show. A request
-/// that finished meanwhile waits no more.
+/// The number of requests that wait on an endpoint: those of the last reading, and those that were sent since and have
+/// not ended.
 fn pending(load: &Load) -> u64 {
     load.waiting().saturating_add(load.dispatched_since_reading().min(load.in_flight()))
 }
@@ -187,8 +189,8 @@ impl Utilization {
         }
     }
 
-    /// True if the endpoint is below the thresholds, raised by the headroom. One without a recent reading passes only
-    /// if its policy judges it by its requests in flight, and these leave room.
+    /// True if the endpoint is below the thresholds, raised by the headroom. An endpoint without a recent reading has
+    /// room only if the policy judges it by its requests in flight, and these are few enough.
     pub fn has_room(&self, load: &Load, now: Instant) -> bool {
         let share = 1.0 + self.headroom;
         if load.fullness_age(now).is_fresh(self.staleness_threshold) {
@@ -213,7 +215,7 @@ impl Concurrency {
         View { score: Some(score), room, stale: false, silent: !load.is_reachable() }
     }
 
-    /// True if the endpoint has less in flight than the limits, raised by the headroom and rounded down.
+    /// True if the endpoint has less in flight than the limits. Each limit is raised by the headroom and rounded down.
     pub fn has_room(&self, load: &Load) -> bool {
         let below = |count: u64, limit: u64| count < (limit as f64 * (1.0 + self.headroom)) as u64;
         let requests = below(load.in_flight(), self.max_concurrency);
@@ -226,7 +228,7 @@ impl Concurrency {
     }
 }
 
-/// Sums over the endpoints of a stage: those that answer, and those that do not.
+/// The sums over the endpoints of a stage: of those that answer, and of those that do not.
 #[derive(Clone, Copy, Debug, Default)]
 struct Stage {
     answering: Sums,
@@ -235,7 +237,7 @@ struct Stage {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Sums {
-    /// Endpoints, counted or not.
+    /// The number of endpoints, with those that do not count.
     endpoints: u64,
     counted: u64,
     raw: f64,
@@ -257,12 +259,12 @@ impl Stage {
         }
     }
 
-    /// `None` without endpoints.
+    /// The fill of the stage; `None` if it has no endpoints.
     fn fill(self, unplaced: Unplaced) -> Option<Fill> {
         let sums = if self.answering.endpoints > 0 { self.answering } else { self.silent };
         match sums {
             Sums { endpoints: 0, .. } => None,
-            // All are to be ignored: there is nothing to hold requests for.
+            // No endpoint counts, so there is no reason to hold requests.
             Sums { counted: 0, .. } => Some(Fill { raw: 0.0, gating: 0.0 }),
             Sums { counted, raw, capped, room, .. } => {
                 let share = |count: u64, room: u64| if room == 0 { 0.0 } else { count as f64 / room as f64 };

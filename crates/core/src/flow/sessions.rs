@@ -1,8 +1,8 @@
-//! How deep each session is, for fairness by turns.
+//! The turn of each session, for fairness by turns.
 //!
-//! A session is a program: all requests with one fairness id. Its depth is the number of requests that were released
-//! for it. A session that has nothing in flight and was idle for too long begins anew, for its prefix is cached no
-//! more.
+//! A session is the sequence of all requests with one fairness id. Its turn is the number of requests that were
+//! released for it, plus one. A session without a request in flight begins at turn one again once it has been idle for
+//! too long, because its prefix is probably no longer cached.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use super::accounts::{Accounts, Forgotten, Idleness};
 use super::ordering::{Nanos, later};
 use super::settings::TurnPriority;
 
-/// Depths by session.
+/// The turn of each session.
 #[derive(Debug)]
 pub(super) struct Sessions {
     parameters: TurnPriority,
@@ -19,10 +19,10 @@ pub(super) struct Sessions {
 
 #[derive(Clone, Copy, Debug, Default)]
 struct Session {
-    /// Requests that were released since the session began.
+    /// The number of requests that were released since the session began.
     released: u64,
     in_flight: u64,
-    /// When the last request was released or ended.
+    /// The time at which the last request was released or ended.
     latest: Nanos,
 }
 
@@ -36,7 +36,7 @@ impl Sessions {
         &self.parameters
     }
 
-    /// Number of the session's next request, from 1.
+    /// The number of the session's next request, from 1.
     pub(super) fn turn(&self, id: &str, now: Nanos) -> f64 {
         let session = self.accounts.get(id).filter(|session| !self.is_over(session, now));
         session.map_or(1.0, |session| session.released as f64 + 1.0)
@@ -47,7 +47,7 @@ impl Sessions {
         session.in_flight == 0 && self.parameters.inactivity.is_some_and(idle)
     }
 
-    /// A request that waited at `turn` was released.
+    /// Notes that a request was released that waited at `turn`.
     pub(super) fn released(&mut self, id: &Arc<str>, turn: f64, now: Nanos) {
         let mut forgotten = Forgotten::new();
         self.accounts.sweep(now, &mut forgotten);
@@ -58,7 +58,7 @@ impl Sessions {
         });
     }
 
-    /// A request that was released has ended.
+    /// Notes that a released request has ended.
     pub(super) fn ended(&mut self, id: &str, now: Nanos) {
         self.accounts.change(id, |session| {
             session.in_flight = session.in_flight.saturating_sub(1);

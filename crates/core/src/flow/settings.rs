@@ -1,47 +1,47 @@
-//! Settings of flow control, as plain values. What the configuration file says is turned into these, checked, by
-//! `config`.
+//! The settings of flow control as plain values. `config` checks the configuration file and makes these values from it.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::detector::Detector;
 
-/// Longest wait in a pool with endpoints, unless set.
+/// The longest wait in a pool with endpoints if the configuration sets none.
 pub const DEFAULT_REQUEST_TTL: Duration = Duration::from_mins(1);
 
-/// Longest wait in a pool without endpoints if no wait at all is set: enough for a server to be scheduled, to load its
-/// model and to answer. The reference waits for one minute.
+/// The longest wait in a pool without endpoints if the configuration sets no wait at all. A server can be scheduled,
+/// load its model and become ready in this time. The reference waits for one minute.
 pub const DEFAULT_NO_ENDPOINT_TTL: Duration = Duration::from_mins(10);
 
-/// Bytes that may wait in a band, unless set.
+/// The body bytes that may wait in a band if the configuration sets no bound.
 pub const DEFAULT_BAND_BYTES: u64 = 1_000_000_000;
 
-/// Requests that may wait in a band, unless set.
+/// The number of requests that may wait in a band if the configuration sets no bound.
 pub const DEFAULT_BAND_REQUESTS: u64 = 5000;
 
-/// Flow of requests that name none.
+/// The fairness id of requests that carry none.
 pub const DEFAULT_FLOW: &str = "default-flow";
 
 /// The settings of one pool's queues.
 #[derive(Clone, Debug, PartialEq)]
 pub struct FlowSettings {
-    /// Bytes of request bodies that may wait in all; `None` is unlimited.
+    /// The most body bytes that may wait in all bands together; `None` sets no bound.
     pub max_bytes: Option<u64>,
-    /// Requests that may wait in all; `None` is unlimited.
+    /// The most requests that may wait in all bands together; `None` sets no bound.
     pub max_requests: Option<u64>,
-    /// Longest wait while the pool has endpoints; `None` is forever.
+    /// The longest wait while the pool has endpoints; `None` waits for ever.
     pub default_request_ttl: Option<Duration>,
-    /// Longest wait while the pool has none; `None` is forever. See [`no_endpoint_ttl`] for what it is if unset.
+    /// The longest wait while the pool has no endpoint; `None` waits for ever. [`no_endpoint_ttl`] says how it is
+    /// computed if the configuration sets none.
     pub no_endpoint_request_ttl: Option<Duration>,
-    /// The band of a priority that has none of its own.
+    /// The settings of a band whose priority is not in `bands`.
     pub default_band: BandSettings,
-    /// The same for priorities below 0; `None` for [`FlowSettings::default_band`].
+    /// The settings of such a band if its priority is below 0; `None` takes [`FlowSettings::default_band`].
     pub default_negative_band: Option<BandSettings>,
-    /// Bands by priority that exist from the start and stay. Priority 0 is always among them.
+    /// The bands that always exist, by priority. Priority 0 is always among them.
     pub bands: BTreeMap<i32, BandSettings>,
     /// The share of the pool that each band may fill.
     pub usage_limit: UsageLimit,
-    /// Requests below priority 0 that run already may be stopped to make room for more important ones.
+    /// If true, running requests below priority 0 may be stopped to make room for more important requests.
     pub eviction: bool,
     /// The detector that says how full the pool is.
     pub detector: Detector,
@@ -65,7 +65,7 @@ impl Default for FlowSettings {
 }
 
 impl FlowSettings {
-    /// Settings of the band of `priority`: its own, else the default for its sign.
+    /// The settings of the band of `priority`: those of `bands`, else the default for the sign of the priority.
     pub fn band(&self, priority: i32) -> &BandSettings {
         let fallback = match &self.default_negative_band {
             Some(band) if priority < 0 => band,
@@ -75,27 +75,28 @@ impl FlowSettings {
     }
 }
 
-/// The wait without endpoints from what was written, where `Some(0)` is forever: the value itself, else the wait with
-/// endpoints if that one is written, else [`DEFAULT_NO_ENDPOINT_TTL`].
+/// Computes the longest wait without endpoints from the configured values, where `Some(0)` waits for ever. The result
+/// is `written` if it is set, else `request_ttl` if that is set, else [`DEFAULT_NO_ENDPOINT_TTL`].
 pub fn no_endpoint_ttl(written: Option<Duration>, request_ttl: Option<Duration>) -> Option<Duration> {
     let ttl = written.or(request_ttl).unwrap_or(DEFAULT_NO_ENDPOINT_TTL);
     (!ttl.is_zero()).then_some(ttl)
 }
 
-/// The wait with endpoints from what was written, where `Some(0)` is forever.
+/// Computes the longest wait with endpoints from the configured value, where `Some(0)` waits for ever.
 pub fn request_ttl(written: Option<Duration>) -> Option<Duration> {
     let ttl = written.unwrap_or(DEFAULT_REQUEST_TTL);
     (!ttl.is_zero()).then_some(ttl)
 }
 
-/// One priority band.
+/// The settings of one priority band.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BandSettings {
-    /// Bytes of request bodies that may wait in the band; at least 1.
+    /// The most body bytes that may wait in the band; at least 1.
     pub max_bytes: u64,
-    /// Requests that may wait in the band; at least 1.
+    /// The most requests that may wait in the band; at least 1.
     pub max_requests: u64,
-    /// Longest wait while the pool has endpoints; zero is forever, `None` is [`FlowSettings::default_request_ttl`].
+    /// The longest wait while the pool has endpoints. Zero waits for ever; `None` takes
+    /// [`FlowSettings::default_request_ttl`].
     pub request_ttl: Option<Duration>,
     /// The policy that chooses the flow of the band that is served next.
     pub fairness: Fairness,
@@ -118,30 +119,31 @@ impl Default for BandSettings {
 /// A policy that chooses the request of a flow that goes first.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Ordering {
-    /// The request that arrived first.
+    /// The request that arrived first goes first.
     #[default]
     Fcfs,
-    /// The request whose wait ends first: its arrival plus its longest wait. Requests without a bound come last. Equal
-    /// deadlines are ordered by arrival.
+    /// The request whose wait ends first goes first. Its wait ends at its arrival plus its longest wait. Requests
+    /// without a longest wait come last. Equal deadlines are ordered by arrival.
     Edf,
-    /// The request whose first token is due first: its receipt plus its objective for the time to the first token.
-    /// Requests without an objective come last. Equal deadlines are ordered by receipt.
+    /// The request whose first token is due first goes first. The token is due at the receipt of the request plus its
+    /// objective for the time to the first token. Requests without an objective come last. Equal deadlines are ordered
+    /// by receipt.
     SloDeadline,
 }
 
 /// A policy that chooses the flow of a band that is served next.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Fairness {
-    /// Flows have no shares. The band's ordering chooses the best head of all flows.
+    /// All flows of the band compete in one queue, which the band's ordering sorts.
     #[default]
     GlobalStrict,
-    /// One request per flow in turn, in the order in which they began to wait.
+    /// The flows take turns, with one request each, in the order in which they began to wait.
     RoundRobin,
-    /// The program that got the least service; the wait of its head also counts. The flow id names the program. All
-    /// bands with this policy share the programs.
+    /// The program that got the least service goes first, with a bonus for the wait of its first request. The flow id
+    /// names the program. All bands with equal parameters share the accounts of the programs.
     ProgramAware(ProgramAware),
-    /// The session with the highest turn; the wait of its head also counts. The flow id names the session. All bands
-    /// with this policy share the sessions.
+    /// The session with the highest turn goes first, with a bonus for the wait of its first request. The flow id names
+    /// the session. All bands with equal parameters share the turns of the sessions.
     TurnPriority(TurnPriority),
 }
 
@@ -149,13 +151,13 @@ pub enum Fairness {
 /// highest score is served. `turn` is the number of requests that were released for the session, plus one.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TurnPriority {
-    /// Turns that a second of waiting is worth; finite and at least 0.
+    /// The turns that one second of waiting is worth; finite and at least 0.
     pub time_weight: f64,
-    /// Idle time after which a session begins at turn one again; `None` never does.
+    /// The idle time after which a session begins at turn one again; `None` never resets a session.
     pub inactivity: Option<Duration>,
-    /// Idle time after which a session is forgotten; `None` never forgets.
+    /// The idle time after which a session is forgotten; `None` never forgets a session.
     pub eviction_ttl: Option<Duration>,
-    /// How often idle sessions are looked for; more than 0.
+    /// The time between two searches for idle sessions; more than 0.
     pub eviction_sweep: Duration,
 }
 
@@ -176,15 +178,15 @@ impl Default for TurnPriority {
 /// every `half_life`.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ProgramAware {
-    /// Weight of little service; finite and at least 0.
+    /// The weight of the service term; finite and at least 0.
     pub weight_service: f64,
-    /// Weight of the head's wait; finite and at least 0.
+    /// The weight of the wait of the flow's first request; finite and at least 0.
     pub weight_head_wait: f64,
-    /// Time after which service counts half; `None` counts it in full for good.
+    /// The time after which past service counts half; `None` counts it in full for ever.
     pub half_life: Option<Duration>,
-    /// Idle time after which a program is forgotten; `None` never forgets.
+    /// The idle time after which a program is forgotten; `None` never forgets a program.
     pub eviction_ttl: Option<Duration>,
-    /// Time between two searches for idle programs; more than 0.
+    /// The time between two searches for idle programs; more than 0.
     pub eviction_sweep: Duration,
 }
 
@@ -206,19 +208,20 @@ impl Default for ProgramAware {
 pub enum UsageLimit {
     /// The same ceiling for all bands.
     Static {
-        /// The ceiling; finite. 1 is a full pool, at or below 0 nothing is let through.
+        /// The ceiling; finite. 1 is a full pool. At 0 or less no request is released.
         threshold: f64,
     },
-    /// Ceilings fall evenly from the first band to the last, which keeps the rest for more important requests.
+    /// The ceilings fall evenly from the most important band to the least important one. The room above a band's
+    /// ceiling is kept for more important requests.
     PriorityHoldback {
-        /// Ceiling of the last band, in [0, 1) and less than `max_ceiling`.
+        /// The ceiling of the least important band, in [0, 1) and less than `max_ceiling`.
         min_ceiling: f64,
-        /// Ceiling of the first band, in (0, 1].
+        /// The ceiling of the most important band, in (0, 1].
         max_ceiling: f64,
-        /// The measure of "evenly".
+        /// The measure by which the ceilings fall evenly.
         domain: HoldbackDomain,
     },
-    /// The first band is never limited; the others are let through ever more rarely the fuller the pool is.
+    /// The most important band is never limited. The other bands are released more rarely the fuller the pool is.
     SoftReflectiveCeiling,
 }
 

@@ -1,7 +1,8 @@
-//! The shell around the gate: tasks that wait for their release, and the one timer.
+//! The shell around the gate: the tasks that wait for a release, and one timer.
 //!
-//! One lock covers the decisions and their delivery to the waiters. It is held only for that time and never across an
-//! await. A waiter that goes away therefore finds either that it still waits, or the decision that was made for it.
+//! One lock covers each decision together with its delivery to the waiting task. The lock is held only for that time,
+//! and never across an await. A task that gives up therefore finds either that its request still waits, or the decision
+//! that was made for it.
 
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
@@ -26,7 +27,7 @@ use crate::clock;
 
 mod elsewhere;
 
-/// The answer to a waiter: released, with the signal to stop if it may be stopped, or refused.
+/// The decision for a waiting task. A release carries a stop signal if the request may be stopped while it runs.
 type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
 
 struct Waiter {
@@ -37,34 +38,34 @@ struct Waiter {
 
 struct State {
     gate: Gate,
-    /// Waiters by [`Ticket::index`].
+    /// The waiting tasks, by [`Ticket::index`].
     waiters: Vec<Option<Waiter>>,
     /// Stop signals of the running requests that may be stopped.
     stops: HashMap<Ticket, oneshot::Sender<()>>,
-    /// Scratch, empty between calls.
+    /// A buffer that is empty between calls.
     decisions: Vec<GateDecision>,
-    /// Time at which the timer looks next; `None` while the timer sleeps until it is woken.
+    /// The time at which the timer checks the queues next. `None` while the timer sleeps until it is woken.
     armed: Option<Instant>,
     judging: Judging,
 }
 
-/// Pools of up to this many endpoints are judged at each reading.
+/// In a pool with at most this many endpoints, the queues are checked at each reading of a load.
 const JUDGED_AT_ONCE: usize = 64;
-/// Time that must pass between two judgements because of readings, for each endpoint: a judgement takes a few
-/// nanoseconds an endpoint, and readings of a large pool come by the ten thousand a second.
+/// The shortest time, for each endpoint of a larger pool, between two checks that readings cause. A check costs a few
+/// nanoseconds for each endpoint, and a large pool has ten thousand readings a second.
 const PAUSE: Duration = Duration::from_micros(1);
 
-/// The time of the last judgement after a change of the load, and the time of a postponed one.
+/// The times of the last check and of a postponed check that a change of the load caused.
 #[derive(Debug, Default)]
 struct Judging {
     last: Option<Instant>,
-    /// Time at which a postponed change will be judged.
+    /// The time of the postponed check.
     postponed: Option<Instant>,
 }
 
 impl Judging {
-    /// True if a change of a pool of `size` endpoints has to be judged now. Otherwise it is judged later, together with
-    /// the changes that come until then.
+    /// True if a change in a pool of `size` endpoints has to be checked now. Otherwise the change is checked later,
+    /// together with the changes that come until then.
     fn begins(&mut self, size: usize, now: Instant) -> bool {
         let pause = if size > JUDGED_AT_ONCE {
             PAUSE * u32::try_from(size).unwrap_or(u32::MAX)
@@ -80,15 +81,15 @@ impl Judging {
     }
 }
 
-/// Flow control of one pool, for tasks.
+/// Flow control of one pool, for tasks that await the release of their requests.
 pub struct Controller {
     state: Mutex<State>,
     load: Box<dyn Load + Send + Sync>,
     observer: Box<dyn Observer>,
     rearm: Notify,
-    /// Requests that were submitted and are not decided. They are counted before the load is read for them.
+    /// The number of undecided requests. A request is counted before its task reads the load.
     undecided: AtomicU64,
-    /// Mirrors of the gate's counts.
+    /// Copies of the gate's counts, which can be read without the lock.
     requests: AtomicU64,
     bytes: AtomicU64,
     tokens: AtomicU64,
@@ -152,8 +153,8 @@ impl Controller {
         }
     }
 
-    /// Time at which [`Controller::run`] checks the queues next; `None` while it sleeps until an event. Callers who
-    /// play that task in virtual time use it.
+    /// The time at which [`Controller::run`] checks the queues next. `None` while it sleeps until an event. A caller
+    /// that replaces that task, in virtual time, needs this time.
     pub fn next_look(&self) -> Option<Instant> {
         self.state.lock().armed
     }
@@ -168,7 +169,8 @@ impl Controller {
     }
 
     /// Waits until the request may be scheduled. Dropping the future withdraws the request. Dropping the permit ends
-    /// it.
+    /// the request.
+    /// The error says why the request will not be served: a bound, the end of its wait, or the end of the process.
     pub async fn admit(self: &Arc<Self>, arrival: Arrival) -> Result<Permit, Rejection> {
         let began = now();
         self.undecided.fetch_add(1, Ordering::SeqCst);
@@ -177,8 +179,8 @@ impl Controller {
         let waiter = Waiter { verdict: sender, revocable: self.eviction && arrival.priority < 0 };
         let submitted = self.act(|state, load, now| {
             let ticket = state.gate.submit(&arrival, now, load, &mut state.decisions)?;
-            // The ticket's place may be that of a request that this very call ended, whose waiter must be told before
-            // this one takes its place.
+            // This call may have ended another request whose slot the ticket reuses. The waiter of that request must be
+            // told before the new waiter takes its place.
             self.tell(state, Some(ticket));
             if state.waiters.len() <= ticket.index() {
                 state.waiters.resize_with(ticket.index() + 1, || None);
@@ -190,7 +192,7 @@ impl Controller {
         let mut waiting = Waiting { controller: self, arrival: &arrival, ticket, receiver, decided: false };
         let verdict = (&mut waiting.receiver).await;
         waiting.decided = true;
-        // Waiters are told before they are dropped, so this error is not met.
+        // The controller sends a decision to each waiter before it drops the waiter, so this error does not happen.
         let verdict =
             verdict.unwrap_or_else(|_| Err(Rejection::new(Outcome::EvictedOther, self.load.is_empty())));
         self.decided();
@@ -209,7 +211,8 @@ impl Controller {
     /// Notes that the pool's load or its endpoints changed. The call costs one atomic read while no request waits. In a
     /// large pool, changes within one microsecond for each endpoint are judged together.
     pub fn notify_load(&self) {
-        // Pairs with the count in `admit`: either that request is seen here, or it sees the new load.
+        // This fence pairs with the count in `admit`. Either this call sees the request there, or the request sees the
+        // new load.
         fence(Ordering::SeqCst);
         if self.undecided.load(Ordering::SeqCst) == 0 {
             return;
@@ -234,7 +237,7 @@ impl Controller {
     pub async fn drain(&self) {
         self.draining.store(true, Ordering::Relaxed);
         let mut waiting = self.waiting.subscribe();
-        // The sender lives as long as `self`, so there is no error to meet.
+        // The sender lives as long as `self`, so this wait cannot fail.
         _ = waiting.wait_for(|waiting| !waiting).await;
     }
 
@@ -248,7 +251,7 @@ impl Controller {
         self.act(|state, load, now| state.gate.close(now, load, &mut state.decisions));
     }
 
-    /// The waiting requests.
+    /// The number and the size of the waiting requests.
     pub fn queued(&self) -> Queued {
         Queued {
             requests: self.requests.load(Ordering::Relaxed),
@@ -257,22 +260,22 @@ impl Controller {
         }
     }
 
-    /// Requests that were released and have not ended.
+    /// The number of requests that were released and have not ended.
     pub fn in_flight(&self) -> u64 {
         self.in_flight.load(Ordering::Relaxed)
     }
 
-    /// True if no request waits and none runs.
+    /// True if no request waits and no request runs.
     pub fn is_idle(&self) -> bool {
         self.queued().requests == 0 && self.in_flight() == 0
     }
 
-    /// Released requests that no endpoint's load shows yet.
+    /// The released requests that do not show in the load of any endpoint yet.
     pub fn unplaced(&self) -> super::Unplaced {
         self.state.lock().gate.unplaced()
     }
 
-    /// True if the pool is so full that a request of any priority has to wait.
+    /// True if the saturation of the pool is 1 or more.
     pub fn is_full(&self) -> bool {
         self.load.fill(self.unplaced(), now()).gating >= 1.0
     }
@@ -294,7 +297,7 @@ impl Controller {
         self.state.lock().gate.longest_waits(count, now())
     }
 
-    /// Whether requests wait, as it changes.
+    /// A channel that tells whether requests wait.
     pub fn waiting(&self) -> watch::Receiver<bool> {
         self.waiting.subscribe()
     }
@@ -304,13 +307,13 @@ impl Controller {
         self.undecided.fetch_sub(1, Ordering::SeqCst);
     }
 
-    /// Requests that were submitted and are not decided.
+    /// The number of requests that were submitted and not decided.
     #[cfg(test)]
     pub(super) fn undecided(&self) -> u64 {
         self.undecided.load(Ordering::SeqCst)
     }
 
-    /// Runs one operation on the gate, and delivers its decisions.
+    /// Runs one operation on the gate, and delivers the decisions that it made.
     fn act<R>(&self, operation: impl FnOnce(&mut State, &dyn Load, Instant) -> R) -> R {
         let (result, took) = {
             let mut state = self.state.lock();
@@ -323,18 +326,18 @@ impl Controller {
         result
     }
 
-    /// Delivers the decisions to their waiters, except to that of `except`.
+    /// Delivers the decisions to their waiters, except for those of the request `except`.
     fn tell(&self, state: &mut State, except: Option<Ticket>) {
         let State { decisions, waiters, stops, .. } = state;
         decisions.retain(|decision| {
             let (ticket, rejection) = match *decision {
                 GateDecision::Release { ticket, .. } => (ticket, None),
                 GateDecision::Reject { ticket, rejection, .. } => (ticket, Some(rejection)),
-                // It was released by this very call: it can be told once its waiter knows.
+                // This call released the request too, so its waiter must hear of the release first.
                 GateDecision::Revoke { ticket, .. } if except == Some(ticket) => return true,
                 GateDecision::Revoke { ticket, demand } => {
                     self.observer.revocation_issued(demand);
-                    // A request whose stream is just ending does not listen any more.
+                    // A request that is just ending does not listen to its stop signal any more.
                     _ = stops.remove(&ticket).map(|stop| stop.send(()));
                     return false;
                 }
@@ -356,7 +359,7 @@ impl Controller {
                 }
                 None => Ok(None),
             };
-            // The receiver lives until its waiter has taken this lock.
+            // The receiver lives until its waiter has taken this lock, so the decision arrives.
             _ = waiter.verdict.send(verdict);
             false
         });
@@ -404,7 +407,7 @@ impl Controller {
     }
 }
 
-/// A request in the queue. It is withdrawn when its future is dropped.
+/// A request in the queue. Dropping this value withdraws the request.
 struct Waiting<'a> {
     controller: &'a Controller,
     arrival: &'a Arrival,
@@ -460,7 +463,7 @@ impl Permit {
         });
     }
 
-    /// Time in the queue.
+    /// The time that the request spent in the queue.
     pub fn waited(&self) -> Duration {
         self.waited
     }

@@ -1,10 +1,10 @@
-//! How full the pool may be for each band. Each band has a ceiling, and is held while the saturation reaches the
-//! ceiling.
+//! How full the pool may be for each band. Each band has a ceiling. No request of a band is released while the
+//! saturation is at or above the band's ceiling.
 
 use super::settings::{HoldbackDomain, UsageLimit};
 
-/// Computes ceilings. Keeps the count that [`UsageLimit::SoftReflectiveCeiling`] alternates by, and is otherwise a
-/// function of its arguments.
+/// Computes the ceilings. The result depends only on the arguments, except for [`UsageLimit::SoftReflectiveCeiling`],
+/// which also counts the calls.
 #[derive(Clone, Debug)]
 pub struct Ceilings {
     limit: UsageLimit,
@@ -17,8 +17,8 @@ impl Ceilings {
         Self { limit, calls: 0 }
     }
 
-    /// The score that an overloaded endpoint counts for in [`super::saturation::pool`]: the highest ceiling there can
-    /// be, and at least 1, so that a pool of which every endpoint is full is above all ceilings.
+    /// The cap on an endpoint's score in [`super::saturation::pool`]: the highest ceiling that is possible, and at
+    /// least 1. A pool whose endpoints are all full is then above every ceiling.
     pub fn score_cap(&self) -> f64 {
         match self.limit {
             UsageLimit::Static { threshold } => threshold.max(1.0),
@@ -26,22 +26,22 @@ impl Ceilings {
         }
     }
 
-    /// True if the same arguments may give higher ceilings at the next call, so that a band that is held now should be
-    /// looked at again shortly even if nothing happens.
+    /// True if a later call with the same arguments may give higher ceilings. The caller should then check again soon,
+    /// even if nothing happens.
     pub fn alternates(&self, saturation: f64) -> bool {
         self.limit == UsageLimit::SoftReflectiveCeiling && reflects(saturation)
     }
 
-    /// Writes one ceiling for each of `priorities`, which fall, into `ceilings`. Call it once for each dispatch.
+    /// Writes one ceiling for each of `priorities`, which must fall, into `ceilings`. Call this once for each dispatch.
     ///
-    /// With `N` bands, of which `i` counts from 0 at the highest:
+    /// With `N` bands, which `i` counts from 0 at the highest priority:
     /// - static: the threshold;
     /// - holdback by rank: `max - i * (max - min) / (N - 1)`; by value: `min + (p - p_min) / (p_max - p_min) * (max -
     ///   min)`; `max` for a single band;
-    /// - soft reflective: 1 for the first band; for the others with `r = 1 - i * s / (N - 1)`: 1 while `s < r`, 0 from
-    ///   `s >= 1`, and in between 1 at every `max(1, round(s / (1 - s)))`-th call, else 0.
+    /// - soft reflective: 1 for the first band. For the other bands, with `r = 1 - i * s / (N - 1)` at the saturation `s`:
+    ///   1 while `s < r`; 0 from `s >= 1`; in between 1 at every `max(1, round(s / (1 - s)))`-th call, else 0.
     pub fn write(&mut self, saturation: f64, priorities: &[i32], ceilings: &mut Vec<f64>) {
-        // The usual case: the fixed ceilings are already written.
+        // The ceilings of the static policy do not change, so they are usually there already.
         if let UsageLimit::Static { threshold } = self.limit
             && ceilings.len() == priorities.len()
             && ceilings.iter().all(|ceiling| ceiling.to_bits() == threshold.to_bits())
@@ -74,19 +74,19 @@ impl Ceilings {
         }
     }
 
-    /// Counts a call, and returns true if this call lets limited bands through.
+    /// Counts a call. Returns true if this call releases limited bands.
     fn is_open_turn(&mut self, saturation: f64) -> bool {
         if !reflects(saturation) {
             return saturation < 1.0;
         }
         self.calls = self.calls.wrapping_add(1);
-        // Below 1 the quotient is at most 1e9; the small summand keeps it finite just below.
+        // The summand 1e-9 bounds the quotient by 1e9 when the saturation is just below 1.
         let period = (saturation / (1.0 - saturation + 1e-9)).round().max(1.0) as u64;
         self.calls.is_multiple_of(period)
     }
 }
 
-/// True if the last of several bands is neither always let through nor always held.
+/// True if the saturation is in the range in which limited bands are released at some calls and not at others.
 fn reflects(saturation: f64) -> bool {
     (1.0 - saturation..1.0).contains(&saturation)
 }
@@ -131,7 +131,7 @@ mod tests {
         check(&ceilings(holdback(HoldbackDomain::Rank), 0.5, &[]), &[]);
     }
 
-    /// Share of calls, of 1000, at which the last of three bands is open.
+    /// The number of 1000 calls at which the last of three bands is open.
     fn open_calls(saturation: f64) -> usize {
         let mut limit = Ceilings::new(UsageLimit::SoftReflectiveCeiling);
         let mut out = Vec::new();

@@ -71,7 +71,7 @@ fn mooncake_asks_for_the_engines_once_and_tells_both_servers_of_one_transfer() {
         json!({"kv_transfer_params":{"do_remote_prefill":true,"do_remote_decode":false,"transfer_id":id,"remote_bootstrap_addr":"http://10.0.0.2:8998","remote_engine_id":"A"}})
     );
     assert!(play(&shared, ask(Api::Chat, "{}", &[P]), script).of(Leg::Query).is_empty());
-    // A decode server that fails may have been told of an engine that is gone.
+    // A decode server that fails may have been told the id of an engine that is gone, so the ids are read again.
     let failing =
         |made: &Made| if made.leg == Leg::Decode { Reply::Answer(500, String::new()) } else { script(made) };
     play(&shared, ask(Api::Chat, "{}", &[P]), failing);

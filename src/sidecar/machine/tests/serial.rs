@@ -110,7 +110,7 @@ fn attempts_are_repeated_after_a_pause_where_the_server_says_that_it_cannot() {
     assert_eq!((played.of(Leg::Prefill).len(), played.outcome().as_str()), (2, "remote/transferred"));
     let played = play(&retries(), ask(Api::Chat, "{}", &[P]), |_| Reply::Answer(500, String::new()));
     assert_eq!(played.of(Leg::Prefill).len(), 1);
-    // Something may have reached the server: it is not asked twice.
+    // The server may have read the first call, so the sidecar does not send it again.
     let played = play(&retries(), ask(Api::Chat, "{}", &[P]), |_| Reply::Fail(LegFailure::Reset));
     assert_eq!((played.of(Leg::Prefill).len(), played.got), (1, Got::Refused(StatusCode::BAD_GATEWAY)));
     let played = play(&retries(), ask(Api::Chat, "{}", &[P]), |_| Reply::Fail(LegFailure::Refused));
@@ -166,12 +166,12 @@ fn the_next_server_of_the_header_or_the_engine_steps_in_where_that_is_chosen() {
     let played = play(&policy(OnPrefillFailure::Local), ask(Api::Chat, r#"{"a":1}"#, &[P]), dead);
     assert_eq!(played.one(Leg::Decode).bytes(), br#"{"a":1}"#);
     assert_eq!(played.outcome(), "recompute/prefill_failed");
-    // A client's own fault is nobody else's.
+    // A request that is at fault itself fails on every server.
     let played = play(&policy(OnPrefillFailure::Local), ask(Api::Chat, "{}", two), |_| {
         Reply::Answer(422, String::new())
     });
     assert_eq!((played.made.len(), played.got), (1, Got::Relayed(Leg::Prefill, Rewrite::Nothing)));
-    // The engine takes small bodies, and only so many.
+    // The engine takes only small bodies, and only a bounded number of them.
     let settings = Settings {
         on_prefill_failure: OnPrefillFailure::Local,
         local_per_second: 1,

@@ -1,4 +1,4 @@
-//! A machine with the servers of a test around it.
+//! Plays a request through its machine against servers that a test scripts.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -25,13 +25,13 @@ use crate::sidecar::target::Target;
 /// What a server of the test does with a call.
 #[derive(Clone, Debug)]
 pub(super) enum Reply {
-    /// Answers with this status and body.
+    /// It answers with this status and body.
     Answer(u16, String),
-    /// Fails.
+    /// The call fails for this reason.
     Fail(LegFailure),
-    /// Answers with this head, and breaks off.
+    /// It answers with a head of this status, and then the connection breaks.
     BreakOff(u16),
-    /// Never answers.
+    /// It never answers.
     Hang,
 }
 
@@ -44,17 +44,17 @@ pub(super) fn ok(body: &str) -> Reply {
 pub(super) enum Got {
     /// The answer of this call.
     Relayed(Leg, Rewrite),
-    /// An error of this status.
+    /// An error with this status.
     Refused(StatusCode),
     /// A document.
     Document(Value),
-    /// A stream.
+    /// A stream of events.
     Stream(String),
-    /// Nothing yet.
+    /// No answer up to now.
     Nothing,
 }
 
-/// A call that was made.
+/// A call that the machine made.
 #[derive(Clone, Debug)]
 pub(super) struct Made {
     pub(super) leg: Leg,
@@ -80,7 +80,7 @@ impl Made {
 
 type Script<'s> = Box<dyn FnMut(&Made) -> Reply + 's>;
 
-/// A request played through to its end, in virtual time.
+/// A request that is played to its end in virtual time.
 pub(super) struct Played {
     pub(super) made: Vec<Made>,
     pub(super) cancelled: Vec<Leg>,
@@ -129,7 +129,7 @@ pub(super) fn ask(api: Api, body: &str, prefill: &[&str]) -> Ask {
     }
 }
 
-/// Plays a request against servers that do what `script` says of each call.
+/// Plays a request against servers that do with each call what `script` says.
 pub(super) fn play(shared: &Arc<Shared>, ask: Ask, script: impl FnMut(&Made) -> Reply) -> Played {
     Player::new(Box::new(script)).play(Arc::clone(shared), ask)
 }
@@ -138,10 +138,10 @@ struct Player<'s> {
     script: Script<'s>,
     start: Instant,
     now: Instant,
-    /// What will happen, in order.
+    /// The events that are still to come, in order.
     events: VecDeque<Event>,
     replies: Vec<(Leg, Reply)>,
-    /// When calls that hang are given up.
+    /// The times at which calls without an answer reach their limit.
     limits: Vec<(Leg, Instant)>,
     timer: Option<Instant>,
     played: Played,
@@ -189,7 +189,7 @@ impl<'s> Player<'s> {
         self.played
     }
 
-    /// The next event; if nothing happens, time goes on to the next limit.
+    /// The next event. If no event is due, time moves on to the next limit.
     fn next(&mut self) -> Option<Event> {
         if let Some(event) = self.events.pop_front() {
             return Some(event);

@@ -1,4 +1,4 @@
-//! Releasing and expiring.
+//! How the gate releases requests, and how it ends waits that are too long.
 //!
 //! A release goes through three choices.
 //!
@@ -8,11 +8,11 @@
 //! 2. The flow. The band's fairness policy chooses among the tenants that wait in it.
 //! 3. The request. The band's ordering policy says which request of the flow comes first.
 //!
-//! Where other replicas release into the same pool, the last places are left to one replica after the other (`rivals`).
+//! Where other replicas release into the same pool, the replicas take the last places one after the other (`rivals`).
 //!
-//! Then the pool is judged again, with the released request counted, and the next release is searched for. Example: two
-//! bands, 0 with a ceiling of 1.0 and −1 with a ceiling of 0.8. At a saturation of 0.9 requests of band 0 go; when band
-//! 0 is empty the search stops at band −1, because 0.9 is over its ceiling.
+//! After a release the gate computes the fill of the pool again, with the released request counted, and searches for
+//! the next one. Example: band 0 has a ceiling of 1.0 and band −1 a ceiling of 0.8. At a saturation of 0.9 requests of
+//! band 0 are released. When band 0 is empty the search ends at band −1, because 0.9 is above its ceiling.
 
 use std::time::{Duration, Instant};
 
@@ -23,12 +23,12 @@ use crate::flow::outcome::{GateDecision, Rejection};
 use crate::flow::queue::Item;
 use crate::flow::saturation::Fill;
 
-/// Time until a band that is held by turns is looked at again.
+/// The time until the gate looks again at a band that is held at some calls only.
 const NEXT_TURN: Duration = Duration::from_millis(1);
 
 /// The result of the search for a request to release.
 enum Found {
-    /// This request may go, until the pool is as full as this.
+    /// This request may be released, as long as the saturation is below this ceiling.
     Request(u32, f64),
     /// The pool is too full for the band of this rank.
     Held(usize),
@@ -37,7 +37,7 @@ enum Found {
 }
 
 impl Gate {
-    /// Takes note of time and pool, and rejects what has waited for too long.
+    /// Notes the time and the state of the pool, and rejects the requests whose wait has ended.
     pub(super) fn look(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) -> Nanos {
         let at = self.at(now);
         if let Some(evictor) = &mut self.evictor {
@@ -51,7 +51,7 @@ impl Gate {
         at
     }
 
-    /// Releases all that may go.
+    /// Releases every request that may go.
     pub(super) fn release(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         let at = self.at(now);
         self.retry = None;
@@ -84,7 +84,7 @@ impl Gate {
 
     fn search(&self, saturation: f64) -> Found {
         for (rank, ceiling) in self.written.iter().enumerate() {
-            // A saturation that is no number holds, too.
+            // A band is also held if the saturation is not a number.
             if !matches!(saturation.partial_cmp(ceiling), Some(std::cmp::Ordering::Less)) {
                 return Found::Held(rank);
             }
@@ -95,7 +95,7 @@ impl Gate {
         Found::Nothing
     }
 
-    /// When the request may go if other replicas come first; `None` for at once.
+    /// The time from which the request may be released if other replicas come first. `None` if it may go at once.
     fn leaves_to_others(
         &mut self,
         index: u32,
@@ -140,8 +140,8 @@ impl Gate {
         decisions.push(GateDecision::Reject { ticket, rejection, waited: waited(enqueued, at) });
     }
 
-    /// Stops running requests for the first band, from the held one down, that waits and is more important than they
-    /// are.
+    /// Stops running requests in favour of a waiting band. That is the first band, from the held one down, in which
+    /// requests wait. The stopped requests must be less important than the band.
     fn revoke(&mut self, held: usize, fill: Fill, at: Nanos, decisions: &mut Vec<GateDecision>) {
         let Some(evictor) = &mut self.evictor else { return };
         let Some(least) = evictor.least_important() else { return };

@@ -1,16 +1,16 @@
-//! Who takes the last places when several replicas release into one pool.
+//! Shares the last places of a pool among several replicas that release into it.
 //!
-//! Each replica hears a little late what the others released. So each has a share: it releases no more within [`LEAD`]
-//! than would still fit if every other replica released as many.
+//! Each replica hears with a short delay of the requests that the others released. Therefore each replica has a share:
+//! within [`LEAD`] it releases no more requests than would fit if every other replica released as many.
 //!
-//! Where there are fewer places than replicas, replicas go one after the other. Those whose requests wait form a line
-//! that all of them compute from the same state, and the line turns with each request that any of them sends. The first
-//! in line releases at once. Each further one leaves those before it [`LEAD`] to act, after which it would know that
-//! they did. A replica whose request has just come is not in the others' line yet. So its request waits for [`LEAD`]
-//! first, which is long enough for the others to know of it.
+//! Where the pool has fewer places than there are replicas, the replicas take the places one after the other. The
+//! replicas whose requests wait form a line. All of them compute the same line from the same state, and the line turns
+//! with each request that any replica sends. The first replica in the line releases at once. Each further replica
+//! leaves [`LEAD`] to each replica before it, after which it knows what they did. A replica whose request has just come
+//! is not in the line of the others yet. Its request therefore waits for [`LEAD`] first, so that the others hear of it.
 //!
-//! The price is that a full pool has places that nobody takes for some milliseconds: about as many as requests end
-//! within [`LEAD`].
+//! The cost is that places of a full pool stay free for some milliseconds: about as many as requests end within
+//! [`LEAD`].
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -18,30 +18,32 @@ use std::time::Duration;
 use crate::flow::ordering::{Nanos, later};
 use crate::flow::saturation::Unplaced;
 
-/// Time that a replica leaves to whoever comes before it. It is more than two exchanges between replicas take: one until
-/// the other knows of the place, and one until what it did is known here.
+/// The time that a replica leaves to each replica before it in the line. It is longer than two exchanges between
+/// replicas. In the first the other replica hears of the free place, and in the second this replica hears what the
+/// other one did.
 const LEAD: Duration = Duration::from_millis(20);
 
 /// The other replicas that release into the same pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Rivals {
-    /// Their number. 0 makes all of this cost nothing.
+    /// The number of other replicas. With 0 the shares and the line cost nothing.
     pub others: u32,
-    /// Those whose requests wait and who come before this replica now.
+    /// The number of replicas in the line before this replica.
     pub before: u32,
-    /// Those whose requests wait.
+    /// The number of other replicas whose requests wait.
     pub waiting: u32,
-    /// Requests that all replicas have ever sent. The line turns with it.
+    /// The number of requests that all replicas have ever sent. The line turns with this number.
     pub sent: u64,
 }
 
-/// What this replica did that the others cannot know yet, and how long it has left others the place.
+/// The releases of this replica that the others cannot know of yet, and the time for which it has left places to
+/// others.
 #[derive(Debug, Default)]
 pub(super) struct Reserve {
     rivals: Rivals,
-    /// When it released what the others may not have heard of.
+    /// The times of the releases that the others may not have heard of.
     unheard: VecDeque<Nanos>,
-    /// The state of the line, and when it was first seen like that.
+    /// The `sent` of the line, and the time at which it was first seen.
     line: Option<(u64, Nanos)>,
 }
 
@@ -58,14 +60,14 @@ impl Reserve {
         self.rivals.others > 0
     }
 
-    /// There is no room. Whoever waits for the next place begins anew.
+    /// Notes that the pool has no room, so that the wait for the next place begins anew.
     pub(super) fn held(&mut self) {
         self.line = None;
     }
 
-    /// When a request may be released that came to the queue at `enqueued`; `None` for at once. To be asked where there
-    /// are rivals. `most` is the fill up to
-    /// which the pool takes it, and `unplaced` what was released and is not placed, without it.
+    /// The time from which a request may be released that came to the queue at `enqueued`; `None` if it may go at once.
+    /// The caller asks only while [`Reserve::has_rivals`]. The pool takes the request while its fill is below `most`.
+    /// `unplaced` is the released requests without a place, this request not counted.
     pub(super) fn waits(
         &mut self,
         enqueued: Nanos,
@@ -102,7 +104,7 @@ impl Reserve {
         (due > at).then_some(due)
     }
 
-    /// A request was released. In the line this replica is the last from now on.
+    /// Notes that a request was released. This replica is now the last in the line.
     pub(super) fn released(&mut self, at: Nanos) {
         if self.has_rivals() {
             self.unheard.push_back(at);

@@ -1,4 +1,4 @@
-//! From checks to a state, with hysteresis.
+//! Turns checks of computed tokens into a state, with hysteresis.
 //!
 //! | from | to | when |
 //! |---|---|---|
@@ -8,37 +8,37 @@
 //! | suspect | exact | 200 checks in a row hold |
 //! | off | suspect | the pause is over, 20 checks in a row hold, and so do 3 of each server that was at fault |
 //!
-//! Back from off, one check that differs is enough for off again, and the pause has doubled.
+//! After the state off, one check that differs leads back to off, and the pause is twice as long.
 
 use std::time::{Duration, Instant};
 
-/// Checks in a row that make an unknown state exact, and end the state off.
+/// The number of checks in a row that must hold to turn unknown into exact, or to end the state off.
 const PROVEN: u32 = 20;
-/// Checks in a row that make a suspect state exact.
+/// The number of checks in a row that must hold to turn suspect into exact.
 const CLEARED: u32 = 200;
-/// Checks that differ, from the first suspicion on, until the state is off.
+/// The number of checks that differ, from the first suspicion on, at which the state becomes off.
 const STRIKES: u32 = 4;
-/// Checks in a row of a server that was at fault, before the state off ends.
+/// The number of checks in a row that must hold for a server that was at fault, before the state off ends.
 const AMENDS: u32 = 3;
-/// Of so many last checks of the weaker kinds, so many must differ to count.
+/// Of the last `WINDOW` checks of the weaker kinds, `WINDOW_STRIKES` must differ to count as one difference.
 const WINDOW: u32 = 100;
 const WINDOW_STRIKES: u32 = 3;
-/// Servers at fault that are remembered.
+/// The most servers at fault that are remembered.
 const MAX_CULPRITS: usize = 64;
-/// Longest pause.
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_hours(1);
 
-/// What is known of the computed tokens.
+/// How far the tokens that are computed for a prompt are known to equal those of the model servers.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ProofState {
-    /// Too little was checked yet.
+    /// Too few checks were made.
     #[default]
     Unknown,
-    /// They equal those of the servers.
+    /// The tokens equal those of the servers.
     Exact,
-    /// Some differed lately.
+    /// Some checks differed lately.
     Suspect,
-    /// They differ: nothing is decided by them.
+    /// The tokens differ, so no decision uses them.
     Off,
 }
 
@@ -46,7 +46,7 @@ impl ProofState {
     /// All states.
     pub const ALL: [Self; 4] = [Self::Unknown, Self::Exact, Self::Suspect, Self::Off];
 
-    /// Its name.
+    /// The name of the state in metrics and pages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Unknown => "unknown",
@@ -57,14 +57,14 @@ impl ProofState {
     }
 }
 
-/// What was compared.
+/// A comparison of computed tokens with an answer or an event of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Check {
-    /// `usage.prompt_tokens` with the number of computed tokens.
+    /// `usage.prompt_tokens` is compared with the number of computed tokens.
     Count,
-    /// The blocks that the engine told of after the request with those of the computed tokens.
+    /// The blocks that the engine announced after the request are compared with those of the computed tokens.
     Events,
-    /// `cached_tokens` with the tokens that the index said were cached.
+    /// `cached_tokens` is compared with the number of tokens that the index expected to be cached.
     Hit,
 }
 
@@ -72,7 +72,7 @@ impl Check {
     /// All checks.
     pub const ALL: [Self; 3] = [Self::Count, Self::Events, Self::Hit];
 
-    /// Its name.
+    /// The name of the check in metrics and pages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Count => "count",
@@ -81,13 +81,13 @@ impl Check {
         }
     }
 
-    /// True if one that differs says for certain that the tokens do.
+    /// True if one difference proves that the tokens differ.
     fn is_strong(self) -> bool {
         self == Self::Count
     }
 }
 
-/// A state that became another.
+/// A change of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     /// The state before.
@@ -100,22 +100,22 @@ pub struct Change {
 #[derive(Clone, Debug)]
 pub struct Machine {
     state: ProofState,
-    /// Checks in a row that held.
+    /// The number of checks in a row that held.
     clean: u32,
-    /// Checks that differed since the suspicion began.
+    /// The number of checks that differed since the suspicion began.
     strikes: u32,
-    /// The last weaker checks, the newest in the lowest bit: set where one differed.
+    /// The last checks of the weaker kinds, the newest in the lowest bit. A bit is set if its check differed.
     window: u128,
-    /// Pause before the state off may end, and when the present one does.
+    /// The shortest time in the state off, at first and now, and the time at which the present stay may end.
     first_pause: Duration,
     pause: Duration,
     until: Option<Instant>,
-    /// Servers at fault, and how many checks of each held since.
+    /// The servers at fault, each with the number of its checks that have held since.
     culprits: Vec<(u64, u32)>,
 }
 
 impl Machine {
-    /// A machine that knows nothing. `pause`: shortest stay in the state off.
+    /// Makes a machine in the state unknown. `pause` is the shortest time in the state off.
     pub fn new(pause: Duration) -> Self {
         Self {
             state: ProofState::Unknown,
@@ -129,17 +129,17 @@ impl Machine {
         }
     }
 
-    /// The state.
+    /// The present state.
     pub fn state(&self) -> ProofState {
         self.state
     }
 
-    /// A check of an answer of `server` held.
+    /// Notes that a check of an answer of `server` held. Returns the change of the state, if there is one.
     pub fn held(&mut self, check: Check, server: u64, now: Instant) -> Option<Change> {
         if !check.is_strong() {
             self.window <<= 1;
         }
-        // That a prediction of the cache held says little: where nothing is cached it always does.
+        // A check of this kind always holds where nothing is cached, so it proves little and does not count.
         if check == Check::Hit {
             return None;
         }
@@ -155,7 +155,7 @@ impl Machine {
         }
     }
 
-    /// A check of an answer of `server` showed a difference.
+    /// Notes that a check of an answer of `server` differed. Returns the change of the state, if there is one.
     pub fn differed(&mut self, check: Check, server: u64, now: Instant) -> Option<Change> {
         self.culprits.retain(|(culprit, _)| *culprit != server);
         if self.culprits.len() < MAX_CULPRITS {
@@ -193,7 +193,7 @@ impl Machine {
         }
     }
 
-    /// Servers that are gone are at fault no more.
+    /// Forgets the faults of servers for which `is_there` is false.
     pub fn retain(&mut self, is_there: impl Fn(u64) -> bool) {
         self.culprits.retain(|(server, _)| is_there(*server));
     }
@@ -205,7 +205,7 @@ impl Machine {
         self.turn(ProofState::Exact)
     }
 
-    /// Ends the state off, if all that it takes is there.
+    /// Ends the state off if the pause is over, enough checks held, and every server at fault made amends.
     fn reprieve(&mut self, now: Instant) -> Option<Change> {
         let over = self.until.is_some_and(|until| now >= until);
         let amended = self.culprits.iter().all(|(_, amends)| *amends >= AMENDS);
@@ -255,7 +255,7 @@ mod tests {
         let (mut machine, now) = machine();
         hold(&mut machine, PROVEN, 1, now);
         for answers in 1..=4 {
-            // Another server goes on being right.
+            // Another server still gives the right answers.
             hold(&mut machine, 2, 1, now);
             machine.differed(Check::Count, 2, now);
             let expected = if answers < 4 { ProofState::Suspect } else { ProofState::Off };
@@ -276,7 +276,7 @@ mod tests {
         assert_eq!(machine.state(), ProofState::Off, "the pause is not over");
         hold(&mut machine, 1, 1, later);
         assert_eq!(machine.state(), ProofState::Suspect);
-        // Once more, and longer.
+        // The second stay in the state off is longer.
         machine.differed(Check::Events, 2, later);
         assert_eq!(machine.state(), ProofState::Off);
         machine.retain(|server| server != 2);

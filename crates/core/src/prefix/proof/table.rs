@@ -1,4 +1,4 @@
-//! The machines of all models and versions of servers.
+//! The machines of all models and all versions of their servers.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,51 +8,51 @@ use parking_lot::{Mutex, RwLock};
 
 use super::machine::{Change, Check, Machine, ProofState};
 
-/// Pairs of a model and a version, at most. Beyond them the one that was checked longest ago is forgotten.
+/// The most pairs of a model and a version. For a further pair, the one that was checked longest ago is forgotten.
 const MAX_ROWS: usize = 1024;
-/// Longest name of a model, and of a version, in bytes; others are not checked.
+/// The longest name of a model or a version, in bytes. Pairs with longer names are not checked.
 const MAX_NAME: usize = 512;
-/// Mismatches of a pair that are remembered.
+/// The number of differences that are remembered for each pair.
 const MAX_MISMATCHES: usize = 16;
 
-/// What is checked.
+/// The model and the version of its servers that a check belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject<'a> {
-    /// The model that was asked for.
+    /// The name of the model that the request asked for.
     pub model: &'a str,
-    /// Which version the servers are; "" if nothing tells them apart.
+    /// The version of the servers; empty if nothing tells versions apart.
     pub version: &'a str,
 }
 
-/// A check that showed a difference.
+/// A check that differed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What was compared.
+    /// The kind of the check.
     pub check: Check,
-    /// The server, as `ip:port`.
+    /// The address of the server, as `ip:port`.
     pub server: Box<str>,
-    /// What was computed: tokens, or blocks for [`Check::Events`].
+    /// The computed number: tokens, or blocks for [`Check::Events`].
     pub predicted: u64,
-    /// What the server said.
+    /// The number that the server reported.
     pub observed: u64,
-    /// When it was seen.
+    /// The time of the check.
     pub at: Instant,
 }
 
-/// What is known of one model on one version of its servers, to be shown.
+/// The state and the checks of one model on one version of its servers, for pages.
 #[derive(Clone, Debug)]
 pub struct ProofRow {
-    /// The model.
+    /// The name of the model.
     pub model: Box<str>,
     /// The version of its servers.
     pub version: Box<str>,
-    /// The state.
+    /// The present state.
     pub state: ProofState,
-    /// Since when.
+    /// The time since which the state has been the present one.
     pub since: Instant,
-    /// Checks that held and that differed, in the order of [`Check::ALL`].
+    /// The number of checks that held and the number that differed, for each kind in the order of [`Check::ALL`].
     pub checks: [[u64; 2]; 3],
-    /// The last differences, the newest first.
+    /// The last differences, with the newest first.
     pub mismatches: Vec<Mismatch>,
 }
 
@@ -65,10 +65,10 @@ struct Row {
     mismatches: VecDeque<Mismatch>,
 }
 
-/// By model, then by version.
+/// The rows by model, then by version.
 type Rows = HashMap<Box<str>, HashMap<Box<str>, Arc<Mutex<Row>>>>;
 
-/// What is known of all models.
+/// The rows of all models.
 #[derive(Debug)]
 pub struct ProofTable {
     pause: Duration,
@@ -76,12 +76,12 @@ pub struct ProofTable {
 }
 
 impl ProofTable {
-    /// A table that knows nothing. `pause`: shortest stay in the state off.
+    /// Makes an empty table. `pause` is the shortest time in the state off.
     pub fn new(pause: Duration) -> Self {
         Self { pause, rows: RwLock::default() }
     }
 
-    /// True unless the tokens that are computed for these servers are known to differ from theirs.
+    /// True unless the tokens that are computed for these servers are known to differ from the servers' own.
     pub fn trusts(&self, subject: Subject<'_>) -> bool {
         self.state(subject) != ProofState::Off
     }
@@ -91,7 +91,7 @@ impl ProofTable {
         self.find(subject).map_or(ProofState::Unknown, |row| row.lock().machine.state())
     }
 
-    /// A check of an answer of `server` held.
+    /// Notes that a check of an answer of `server` held. Returns the change of the state, if there is one.
     pub fn held(&self, subject: Subject<'_>, check: Check, server: u64, now: Instant) -> Option<Change> {
         let row = self.row(subject, now)?;
         let mut row = row.lock();
@@ -100,7 +100,7 @@ impl ProofTable {
         row.changed(change, now)
     }
 
-    /// A check of an answer of `server` showed a difference.
+    /// Notes that a check of an answer of `server` differed. Returns the change of the state, if there is one.
     pub fn differed(&self, subject: Subject<'_>, server: u64, mismatch: Mismatch) -> Option<Change> {
         let now = mismatch.at;
         let row = self.row(subject, now)?;
@@ -113,14 +113,14 @@ impl ProofTable {
         row.changed(change, now)
     }
 
-    /// Servers that are gone are at fault no more.
+    /// Forgets the faults of servers for which `is_there` is false.
     pub fn retain_servers(&self, is_there: impl Fn(u64) -> bool) {
         for row in self.rows.read().values().flat_map(HashMap::values) {
             row.lock().machine.retain(&is_there);
         }
     }
 
-    /// Forgets versions of which there are no servers, and returns what was known of them.
+    /// Forgets the versions for which `is_there` is false, and returns their rows.
     pub fn forget_versions(&self, is_there: impl Fn(&str) -> bool) -> Vec<ProofRow> {
         let mut gone = Vec::new();
         self.rows.write().retain(|model, versions| {
@@ -136,7 +136,7 @@ impl ProofTable {
         gone
     }
 
-    /// All rows, by model and version.
+    /// All rows, sorted by model and version.
     pub fn rows(&self) -> Vec<ProofRow> {
         let rows = self.rows.read();
         let all = rows.iter().flat_map(|(model, versions)| {
