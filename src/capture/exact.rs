@@ -1,4 +1,4 @@
-//! Numbers of a capture that come back bit for bit.
+//! Numbers of a capture that are read back bit for bit.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -6,7 +6,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use serde_json::value::RawValue;
 
-/// A number that reads as it was written, to the last bit. One that is not finite is written as null and reads as NaN.
+/// A number that is read exactly as it was written. A number that is not finite is written as null, and null is read as
+/// NaN.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Exact(pub f64);
 
@@ -18,7 +19,7 @@ impl PartialEq for Exact {
 
 impl Serialize for Exact {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        // The shortest text that reads as the same number.
+        // `serialize_f64` writes the shortest text that is read as the same number.
         if self.0.is_finite() { serializer.serialize_f64(self.0) } else { serializer.serialize_none() }
     }
 }
@@ -33,17 +34,17 @@ impl<'de> Deserialize<'de> for Exact {
     }
 }
 
-/// Hashes of the blocks of a request: base64 of their little-endian bytes, one text for each prompt.
+/// The hashes of the blocks of a request. Each prompt is one text: the little-endian bytes of its hashes in base64.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Chains(pub Vec<Vec<u64>>);
 
 impl Chains {
-    /// Number of hashes in all chains.
+    /// The number of hashes in all chains.
     pub fn len(&self) -> usize {
         self.0.iter().map(Vec::len).sum()
     }
 
-    /// True if there is none.
+    /// True if there are no hashes.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

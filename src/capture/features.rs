@@ -1,4 +1,5 @@
-//! What is kept of a request: sizes and hashes, and the headers that decisions go by. Never text of a prompt.
+//! The features of a request that a capture keeps: sizes, hashes, and the headers that decisions depend on. The text of
+//! a prompt is never kept.
 
 use std::collections::HashSet;
 
@@ -10,38 +11,38 @@ use crate::prefix::{BlockShape, block_hashes, prompt_tokens, token_block_hashes}
 use crate::request::{Headers, Piece};
 use crate::scheduling::RequestView;
 
-/// Longest header value that is kept as it is, in bytes. Of longer ones a hash is kept.
+/// The longest header value, in bytes, that is kept as it is. Of a longer value only a hash is kept.
 const LONGEST_VALUE: usize = 256;
-/// Most headers of a request.
+/// The most headers of a request that are kept.
 const MOST_HEADERS: usize = 32;
-/// Most images, videos and sounds of a request.
+/// The most images, videos and sounds of a request that are kept.
 const MOST_MEDIA: usize = 256;
-/// Beginnings of the names of headers that pickers go by.
+/// The prefixes of the names of headers that pickers read.
 const FAMILIES: [&str; 6] = ["x-llm-d-", "x-gateway-", "x-slo-", "x-session", "x-prefiller-", "x-encoder-"];
-/// Further headers that pickers go by.
+/// The names of further headers that pickers read.
 const KNOWN: [&str; 5] =
     ["prefer", "test-epp-endpoint-selection", "x-data-parallel-host-port", "x-model-name", "cookie"];
-/// Headers whose values are never kept.
+/// The names of headers that are never kept.
 const SECRET: [&str; 6] =
     ["authorization", "proxy-authorization", "api-key", "x-api-key", "x-goog-api-key", "set-cookie"];
 
-/// Which headers are kept: those that the configuration names, and those that pickers go by anyway.
+/// Which headers are kept: those that the configuration names, and those that pickers read anyway.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderRule {
     named: HashSet<String>,
-    /// Key of the hashes; nothing writes it down.
+    /// The key of the hashes. It is not written anywhere.
     key: u64,
 }
 
 impl HeaderRule {
-    /// The rule of a configuration. `key` makes hashes that nobody can look up in a table.
+    /// Makes the rule of a configuration. `key` keeps readers of a capture from finding a value by hashing guesses.
     pub fn new(document: &str, key: u64) -> Self {
         let words = document.split(|c: char| !(c.is_ascii_alphanumeric() || "-_".contains(c)));
         let named = words.filter(|word| word.len() > 1).map(str::to_ascii_lowercase).collect();
         Self { named, key }
     }
 
-    /// The headers that are kept. A cookie keeps its name, and a hash in place of its value.
+    /// The headers that are kept. Of a cookie, the name and a hash of the value are kept.
     fn kept(&self, headers: &Headers) -> Vec<(String, String)> {
         let wanted = headers.iter().filter_map(|(name, value)| {
             let name = std::str::from_utf8(name).ok()?;
@@ -74,7 +75,7 @@ impl HeaderRule {
     }
 }
 
-/// What is kept of this request. `model` is what it asked for.
+/// The features of this request. `model` is the model that the client asked for.
 pub fn features(view: &RequestView<'_>, model: &str, rule: &HeaderRule) -> RequestLine {
     let RequestView { inference, body, target_model, .. } = *view;
     let shape = BlockShape { block_size: BASE_BLOCK, max_blocks: usize::MAX };

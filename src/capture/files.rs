@@ -1,17 +1,17 @@
-//! Files of captures: their names, their rotation, and the bound on what they take.
+//! The files of captures: their names, their rotation, and the bound on the disk space.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-/// Beginning and end of the name of every file of a capture.
+/// The beginning and the end of the name of each capture file.
 const PREFIX: &str = "capture-";
 pub(super) const SUFFIX: &str = ".jsonl.zst";
-/// Files that one file may be of the whole, so that there is something to remove.
+/// The smallest number of files into which the disk space is divided, so that an old file can be removed.
 const SHARES: u64 = 4;
 
-/// The files of one capture, and those of earlier ones in the folder.
+/// The files of one capture, and the files of earlier captures in the same folder.
 #[derive(Debug)]
 pub(super) struct Files {
     folder: PathBuf,
@@ -30,7 +30,12 @@ struct Current {
 }
 
 impl Files {
-    /// For the capture of this name. The folder is made if need be, and can be written to.
+    /// Makes the files of the capture `name`. The folder is made if it does not exist. `disk` bounds the bytes of all
+    /// files, and `file` those of one file.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be made or written to.
     pub(super) fn new(folder: &Path, name: &str, disk: u64, file: u64) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let file = file.min(disk / SHARES).max(1);
@@ -41,18 +46,18 @@ impl Files {
         Ok(files)
     }
 
-    /// True if the next bytes begin a file.
+    /// True if the next bytes begin a new file.
     pub(super) fn at_begin(&self) -> bool {
         self.current.as_ref().is_none_or(|current| current.bytes >= self.file)
     }
 
-    /// Number of the file that the next bytes go to, from 1.
+    /// The number, from 1, of the file that gets the next bytes.
     pub(super) fn next_number(&self) -> u64 {
         if self.at_begin() { self.number + 1 } else { self.number }
     }
 
-    /// Appends a whole frame, and removes the oldest files until all of them are within their bound. Answers the bytes
-    /// on disk.
+    /// Appends a whole frame. Then removes the oldest files until all files together are within their bound. Returns
+    /// the bytes of all files.
     pub(super) fn append(&mut self, frame: &[u8]) -> io::Result<u64> {
         if self.at_begin() {
             self.number += 1;
@@ -89,7 +94,7 @@ fn private() -> OpenOptions {
     options
 }
 
-/// The files of captures in a folder with their sizes, oldest first.
+/// The capture files in a folder with their sizes in bytes, the oldest first.
 pub(super) fn listed(folder: &Path) -> io::Result<Vec<(PathBuf, u64)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {

@@ -1,4 +1,4 @@
-//! The lines of a capture. Each is one JSON object whose `kind` says what it is.
+//! The lines of a capture. Each line is one JSON object whose `kind` names its type.
 
 use std::collections::BTreeMap;
 
@@ -7,361 +7,363 @@ use serde::{Deserialize, Serialize};
 use super::exact::{Chains, Exact};
 use crate::request::Usage;
 
-/// Version of the schema. It grows with every change that a reader has to know of.
+/// The version of the schema. It grows with every change that a reader has to know.
 pub const SCHEMA: u32 = 1;
 
-/// Tokens of a block of [`RequestLine::chains`].
+/// The number of tokens in a block of [`RequestLine::chains`].
 pub const BASE_BLOCK: u32 = 16;
 
-/// One line.
+/// One line of a capture.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Line {
-    /// A file begins.
+    /// The first line of a file.
     Start(StartLine),
     /// The configuration that decides from here on.
     Config(ConfigLine),
-    /// The endpoints from here on.
+    /// The list of endpoints from here on.
     Pool(PoolLine),
-    /// A decision, and all that it was made from.
+    /// A decision, and the figures that it was made from.
     Decision(Box<DecisionLine>),
-    /// The headers of a response came.
+    /// The headers of a response.
     Answer(AnswerLine),
-    /// The first bytes of a response's body came.
+    /// The first bytes of a response's body.
     FirstByte(FirstByteLine),
-    /// What became of a request.
+    /// The end of a request.
     Outcome(Box<OutcomeLine>),
-    /// Lines are missing.
+    /// A note that lines are missing.
     Gap(GapLine),
 }
 
-/// The begin of a file.
+/// The first line of a file.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct StartLine {
-    /// Version of the schema.
+    /// The version of the schema.
     pub schema: u32,
-    /// Version of the program that wrote it.
+    /// The version of the program that wrote the file.
     pub version: String,
-    /// Names the capture: files of one capture share it.
+    /// The name of the capture, which all its files share.
     pub capture: String,
-    /// Number of the file in the capture, from 1.
+    /// The number of the file in the capture, from 1.
     pub file: u64,
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub time_us: u64,
-    /// Name and namespace of the pool.
+    /// The namespace and the name of the pool.
     pub pool: String,
-    /// Number of the first request that may be in the capture; 0 if it began with the process.
+    /// The number of the first request that may be in the capture. It is 0 if the capture began with the process.
     pub first: u64,
 }
 
-/// A configuration.
+/// The configuration that decides.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct ConfigLine {
-    /// Digest of the text: 16 hexadecimal digits.
+    /// The digest of the text: 16 hexadecimal digits.
     pub digest: String,
-    /// The document as it was read.
+    /// The configuration document as it was read.
     pub text: String,
-    /// Feature gates of the command line.
+    /// The feature gates of the command line.
     pub feature_gates: Vec<String>,
-    /// Seed of the process, a decimal number.
+    /// The random seed of the process, as a decimal number.
     pub seed: String,
-    /// The profiles with their plugins, in document order.
+    /// The profiles with their plugins, in the order of the document.
     pub profiles: Vec<ProfileLine>,
 }
 
-/// A profile of a configuration.
+/// One profile of the configuration.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct ProfileLine {
-    /// Its name.
+    /// The name of the profile.
     pub name: String,
-    /// Names of its filters, in the order they run.
+    /// The names of its filters, in the order in which they run.
     pub filters: Vec<String>,
-    /// Its scorers.
+    /// Its scorers, in the order in which they run.
     pub scorers: Vec<ScorerLine>,
-    /// Name of its picker.
+    /// The name of its picker.
     pub picker: String,
 }
 
-/// A scorer of a profile.
+/// One scorer of a profile.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct ScorerLine {
-    /// Its name.
+    /// The name of the scorer.
     pub name: String,
-    /// Its type.
+    /// The plugin type of the scorer.
     pub r#type: String,
-    /// Factor of its scores.
+    /// The factor of its scores.
     pub weight: Exact,
 }
 
 /// The endpoints of the pool. Other lines name an endpoint by its place in this list, from 0.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct PoolLine {
-    /// Version of the list.
+    /// The version of the list.
     pub version: u64,
-    /// The endpoints.
+    /// The endpoints, in the order of their places.
     pub endpoints: Vec<EndpointLine>,
 }
 
-/// An endpoint.
+/// One endpoint.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct EndpointLine {
-    /// Namespace.
+    /// The namespace of the endpoint.
     pub namespace: String,
-    /// Name.
+    /// The name of the endpoint.
     pub name: String,
-    /// Pod.
+    /// The name of its pod.
     pub pod: String,
-    /// `ip:port`.
+    /// Its address, as `ip:port`.
     pub address: String,
-    /// Labels of the pod.
+    /// The labels of the pod.
     pub labels: BTreeMap<String, String>,
-    /// Address of the node, where known.
+    /// The address of the node, if it is known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<String>,
-    /// Index of the port among those of the pool.
+    /// The index of the port among the ports of the pool.
     pub rank: u32,
-    /// Number of this life of the endpoint.
+    /// The incarnation of the endpoint. A new pod under the same name has another number.
     pub incarnation: u64,
 }
 
-/// A decision.
+/// One decision.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct DecisionLine {
-    /// Number of the request in the process, from 0.
+    /// The number of the request in the process, from 0.
     pub n: u64,
-    /// Request id.
+    /// The id of the request.
     pub id: String,
-    /// Microseconds since 1970.
+    /// The time in microseconds since 1970.
     pub time_us: u64,
-    /// Nanoseconds since the process began to count, as in all lines.
+    /// The time in nanoseconds of the process's clock, as in all lines.
     pub now_ns: u64,
-    /// Microseconds in the queues of flow control.
+    /// The microseconds that the request spent in the queues of flow control.
     pub queue_us: u64,
-    /// The request.
+    /// The features of the request.
     pub request: RequestLine,
-    /// Version of the pool.
+    /// The version of the list of endpoints.
     pub pool_version: u64,
-    /// Places of the endpoints that could be asked; null for all.
+    /// The places of the endpoints that could be chosen; null for all endpoints.
     pub candidates: Option<Vec<u32>>,
-    /// Figures of candidates, where they differ from those of an earlier line.
+    /// The figures of the candidates that differ from those of an earlier line.
     pub loads: Vec<LoadLine>,
-    /// What the candidates were believed to hold of the prompt; null if nobody counted that.
+    /// The part of the prompt that each candidate was expected to have cached; null if no plugin computed it.
     pub matches: Option<MatchLine>,
-    /// State of the request's random generator, a decimal number.
+    /// The state of the request's random generator, as a decimal number.
     pub rng: String,
     /// The runs of profiles, in order.
     pub runs: Vec<RunLine>,
-    /// Profile whose choice answers; null if nothing was chosen.
+    /// The name of the profile whose choice answers; null if nothing was chosen.
     pub primary: Option<String>,
-    /// Places of the endpoints in the order in which the proxy tries them.
+    /// The places of the chosen endpoints, in the order in which the proxy tries them.
     pub targets: Vec<u32>,
-    /// The conversation that the request belongs to overruled the picker.
+    /// True if the conversation of the request was bound to a server, which overruled the picker.
     pub bound: bool,
-    /// Reason of a refusal.
+    /// The reason of a refusal; null if the request was not refused.
     pub refusal: Option<String>,
 }
 
-/// What is kept of a request.
+/// The features of a request.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct RequestLine {
-    /// Model as asked for.
+    /// The model that the client asked for.
     pub model: String,
-    /// Model after rewriting.
+    /// The model after rewriting.
     pub target_model: String,
-    /// Priority.
+    /// The priority of the request.
     pub priority: i32,
-    /// Fairness id.
+    /// The fairness id of the request.
     pub fairness_id: String,
-    /// The API, as in metrics.
+    /// The API, named as in metrics.
     pub api: String,
-    /// A stream was asked for.
+    /// True if the client asked for a stream.
     pub stream: bool,
-    /// Cap on output tokens.
+    /// The bound on output tokens that the client set.
     pub max_output_tokens: Option<u64>,
-    /// Tokens of the prompts.
+    /// The number of tokens of the prompts.
     pub tokens: u64,
-    /// The tokens were counted; otherwise they are estimated.
+    /// True if the tokens were counted, and false if they were estimated.
     pub exact: bool,
-    /// Images, videos and sounds.
+    /// The images, videos and sounds.
     pub media: Vec<MediaLine>,
-    /// Hashes of the prompts in blocks of 16 tokens, each of which stands for the whole prompt up to its end.
+    /// The hashes of the prompts, one for each block of 16 tokens. A hash stands for the whole prompt up to the end of
+    /// its block.
     pub chains: Chains,
-    /// Headers that the configuration names, with their values.
+    /// The headers that the configuration names or that pickers read, with their values.
     pub headers: Vec<(String, String)>,
 }
 
-/// An image, video or sound.
+/// One image, video or sound.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct MediaLine {
     /// `image`, `audio` or `video`.
     pub media: String,
-    /// Hash of its address or data: 16 hexadecimal digits.
+    /// The hash of its address or its data: 16 hexadecimal digits.
     pub hash: String,
 }
 
-/// Figures of one endpoint. Times are nanoseconds as in `now_ns`; null for never.
+/// The figures of one endpoint. Times are nanoseconds as in `now_ns`, and null for never.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct LoadLine {
-    /// Its place.
+    /// The place of the endpoint.
     pub endpoint: u32,
-    /// Requests that it is serving.
+    /// The number of requests that the picker counts as in flight at the endpoint.
     pub in_flight: u64,
-    /// Tokens of those.
+    /// The tokens of those requests.
     pub in_flight_tokens: u64,
-    /// Requests ever sent to it.
+    /// The number of requests that were ever sent to the endpoint.
     pub dispatched: u64,
-    /// Waiting requests.
+    /// The number of waiting requests that the server reported.
     pub waiting: u64,
-    /// Running requests.
+    /// The number of running requests that the server reported.
     pub running: u64,
-    /// KV-cache usage, 0 to 1.
+    /// The share of the KV cache in use, from 0 to 1.
     pub kv_usage: Exact,
-    /// Tokens of a KV-cache block.
+    /// The number of tokens in a KV-cache block.
     pub block_size: u32,
-    /// KV-cache blocks.
+    /// The number of KV-cache blocks.
     pub num_blocks: u32,
-    /// When it was last read.
+    /// The time of the last reading.
     pub read_ns: Option<u64>,
-    /// When waiting requests, running requests and KV-cache usage were last read.
+    /// The times at which the waiting requests, the running requests and the KV-cache usage were last read.
     pub figures_read_ns: [Option<u64>; 3],
-    /// Requests sent before the last reading was asked for.
+    /// The number of requests that were sent before the last reading was asked for.
     pub dispatched_at_reading: u64,
-    /// Requests in flight that the last reading counts.
+    /// The number of requests in flight that the last reading includes.
     pub in_flight_at_reading: u64,
-    /// Scrapes in a row without an answer.
+    /// The number of scrapes in a row without an answer.
     pub unanswered: u32,
-    /// LoRA adapters; null without any.
+    /// The LoRA adapters; null if the endpoint has none.
     pub lora: Option<LoraLine>,
-    /// Further figures.
+    /// Further figures of the endpoint.
     pub attributes: Vec<AttributeLine>,
 }
 
-/// LoRA adapters of an endpoint.
+/// The LoRA adapters of an endpoint.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct LoraLine {
-    /// Adapters that running requests use.
+    /// The adapters that running requests use.
     pub active: Vec<String>,
-    /// Adapters that waiting requests use.
+    /// The adapters that waiting requests use.
     pub waiting: Vec<String>,
-    /// Adapters that may be loaded at once.
+    /// The most adapters that may be loaded at the same time.
     pub max_active: u64,
 }
 
-/// A further figure.
+/// A further figure of an endpoint.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct AttributeLine {
-    /// What it is.
+    /// The name of the figure.
     pub attribute: String,
-    /// Which plugin says so.
+    /// The plugin that computed the figure.
     pub producer: String,
-    /// The value.
+    /// The value of the figure.
     pub value: Exact,
 }
 
-/// What candidates are believed to hold of a prompt.
+/// The part of a prompt that each candidate is expected to have cached.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct MatchLine {
-    /// Blocks of the prompt.
+    /// The number of blocks of the prompt.
     pub total: u32,
-    /// Tokens of a block.
+    /// The number of tokens in a block.
     pub block_size: u32,
-    /// Blocks that each candidate holds, in the order of the candidates that screeners left; empty if none holds any.
+    /// The number of leading blocks that each candidate has, in the order of the candidates that screeners left. Empty
+    /// if no candidate has any.
     pub matched: Vec<u32>,
-    /// The same counted anywhere on the endpoint; empty if that is the same.
+    /// The number of blocks that each candidate has, leading or not. Empty if the numbers equal those of `matched`.
     pub cached: Vec<u32>,
 }
 
 /// One run of a profile.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct RunLine {
-    /// Its name.
+    /// The name of the profile.
     pub profile: String,
-    /// What each filter removed.
+    /// The endpoints that each filter removed.
     pub removed: Vec<RemovedLine>,
-    /// Places of the survivors.
+    /// The places of the endpoints that the filters left.
     pub survivors: Vec<u32>,
-    /// Raw scores of each scorer, in the order of the survivors.
+    /// The raw scores of each scorer, in the order of the survivors.
     pub scores: Vec<Vec<Exact>>,
-    /// Weighted totals of the survivors.
+    /// The weighted totals, in the order of the survivors.
     pub totals: Vec<Exact>,
-    /// State of the random generator before the choice.
+    /// The state of the random generator before the picker ran.
     pub draw: String,
-    /// Places of the endpoints that it picked, best first.
+    /// The places of the endpoints that the picker chose, the best first.
     pub picked: Vec<u32>,
 }
 
-/// What a filter removed.
+/// The endpoints that a filter removed.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct RemovedLine {
-    /// Name of the filter.
+    /// The name of the filter.
     pub filter: String,
-    /// Places of the endpoints.
+    /// The places of the endpoints.
     pub endpoints: Vec<u32>,
 }
 
 /// The headers of a response.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct AnswerLine {
-    /// Number of the request.
+    /// The number of the request.
     pub n: u64,
-    /// When.
+    /// The time in nanoseconds.
     pub now_ns: u64,
-    /// HTTP status; 0 if there is none.
+    /// The HTTP status; 0 if there is none.
     pub status: u16,
-    /// `ip:port` that served, as the proxy tells.
+    /// The address `ip:port` of the server that answered, as the proxy reports it.
     pub served: Option<String>,
 }
 
 /// The first bytes of a response's body.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct FirstByteLine {
-    /// Number of the request.
+    /// The number of the request.
     pub n: u64,
-    /// When.
+    /// The time in nanoseconds.
     pub now_ns: u64,
-    /// It is an event stream.
+    /// True if the body is an event stream.
     pub streamed: bool,
 }
 
-/// What became of a request.
+/// The end of a request.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct OutcomeLine {
-    /// Number of the request.
+    /// The number of the request.
     pub n: u64,
-    /// When.
+    /// The time in nanoseconds.
     pub now_ns: u64,
-    /// How it ended, as in metrics.
+    /// How the request ended, named as in metrics.
     pub ended: String,
-    /// HTTP status; 0 if no headers were seen.
+    /// The HTTP status; 0 if no headers were seen.
     pub status: u16,
-    /// `namespace/name` of the endpoint that served.
+    /// The endpoint that served, as `namespace/name`.
     pub endpoint: String,
-    /// It is an event stream.
+    /// True if the body was an event stream.
     pub streamed: bool,
-    /// The whole response was seen, and it reports no failure.
+    /// True if the whole response was seen and reports no failure.
     pub succeeded: bool,
-    /// Milliseconds from the arrival of the request to the first byte of the response body.
+    /// The milliseconds from the arrival of the request to the first byte of the response's body.
     pub ttft_ms: Option<Exact>,
-    /// Milliseconds from the arrival of the request to the end of the response.
+    /// The milliseconds from the arrival of the request to the end of the response.
     pub duration_ms: Exact,
-    /// Bytes of the response body.
+    /// The bytes of the response's body.
     pub bytes: u64,
-    /// Parts in which it came.
+    /// The number of parts in which the body came.
     pub chunks: u64,
-    /// Tokens, as the model server counts them.
+    /// The tokens that the model server counted.
     pub usage: Option<UsageLine>,
 }
 
-/// Tokens of a response.
+/// The tokens of a response.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct UsageLine {
-    /// Tokens of the prompt.
+    /// The tokens of the prompt.
     pub prompt_tokens: u64,
-    /// Generated tokens.
+    /// The generated tokens.
     pub completion_tokens: u64,
-    /// Both.
+    /// The sum of both.
     pub total_tokens: u64,
-    /// Tokens of the prompt that came from the cache, where the server says so.
+    /// The tokens of the prompt that came from the cache, if the server reports them.
     pub cached_tokens: Option<u64>,
 }
 
@@ -379,9 +381,9 @@ impl From<UsageLine> for Usage {
     }
 }
 
-/// Lines that are missing, for the queue to the writer was full.
+/// A note that lines are missing, because the queue of the writer was full.
 #[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq, Serialize)]
 pub struct GapLine {
-    /// Their number.
+    /// The number of missing lines.
     pub lines: u64,
 }

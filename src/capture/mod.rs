@@ -1,10 +1,12 @@
-//! What decisions were made from, as lines of JSON in compressed files: requests as features and hashes without text,
-//! the pool, figures of its endpoints, random states, decisions and outcomes.
+//! Captures: the decisions of a picker with the figures that they were made from, as lines of JSON in compressed files.
+//! A capture has the features and hashes of requests without their text, the pool, the figures of its endpoints, the
+//! states of random generators, the decisions and the outcomes.
 //!
-//! - `lines`: the schema, which `docs/capture.md` describes; `exact`: numbers that come back bit for bit
-//! - `features`: what is kept of a request; `runs`: what is kept of a cycle
-//! - `switch`: on, off, and the bounded queue; `writer`: the thread behind it; `files`: rotation and the bound on disk
-//! - `read`: a capture, line after line
+//! - `lines`: the schema, which `docs/capture.md` describes; `exact`: numbers that are read back bit for bit
+//! - `features`: what is kept of a request; `runs`: what is kept of the runs of profiles
+//! - `switch`: turns captures on and off, with a bounded queue; `writer`: the thread that writes; `files`: the files
+//!   and the bound on disk space
+//! - `read`: reads a capture line by line
 
 mod exact;
 mod features;

@@ -1,4 +1,4 @@
-//! What is told to the writer.
+//! The notes that requests send to the writer of a capture.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 use super::lines::{AnswerLine, ConfigLine, DecisionLine, FirstByteLine, OutcomeLine, RunLine};
 use crate::pool::{LoadState, Snapshot};
 
-/// What is told to the writer.
+/// A note to the writer.
 #[derive(Debug)]
 pub enum Note {
     /// A decision, with the pool and the figures of the candidates that it was made from.
@@ -17,12 +17,12 @@ pub enum Note {
     FirstByte(FirstByteLine),
     /// The end of a request.
     Outcome(Box<OutcomeLine>),
-    /// Another configuration decides.
+    /// The configuration that decides from now on.
     Config(Box<ConfigLine>),
 }
 
 impl Note {
-    /// Bytes that it takes, about.
+    /// The approximate number of bytes that the note takes in memory.
     pub(super) fn bytes(&self) -> usize {
         match self {
             Self::Decision(line, _, loads) => {
@@ -37,10 +37,10 @@ impl Note {
     }
 }
 
-/// What is on its way to the writer.
+/// The notes that wait for the writer.
 #[derive(Debug, Default)]
 pub(super) struct Load {
     pub(super) bytes: AtomicUsize,
-    /// Notes that were dropped since the writer last said so.
+    /// The number of notes that were dropped since the writer last wrote a gap line.
     pub(super) lost: AtomicU64,
 }

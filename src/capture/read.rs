@@ -1,4 +1,4 @@
-//! A capture, line after line. Files are read as a stream; what a capture claims costs no more memory than a line.
+//! Reads a capture line by line. Files are read as streams, so a capture needs no more memory than its longest line.
 
 use std::collections::VecDeque;
 use std::fs::File;
@@ -11,37 +11,37 @@ use serde::Deserialize;
 use super::files;
 use super::lines::{Line, SCHEMA};
 
-/// Longest line, in bytes.
+/// The longest line, in bytes.
 const LONGEST_LINE: u64 = 256 << 20;
-/// Largest window of a frame, in bytes: ours have less than 1 MiB.
+/// The largest window of a compressed frame, in bytes. The frames that the writer makes have less than 1 MiB.
 const LARGEST_WINDOW: u64 = 64 << 20;
 
-/// Why a capture cannot be read on.
+/// Why a capture cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// The file system says no.
+    /// The file system returned an error.
     #[error("{0}: {1}")]
     File(PathBuf, io::Error),
-    /// There is no capture.
+    /// The folder has no file of a capture.
     #[error("{0}: there is no file of a capture (*.jsonl.zst)")]
     Nothing(PathBuf),
-    /// A line is none of a capture.
+    /// A line is not a line of a capture.
     #[error("{file}, line {line}: {problem}")]
     Line {
         /// The file.
         file: PathBuf,
-        /// Number of the line, from 1.
+        /// The number of the line, from 1.
         line: u64,
-        /// What is wrong.
+        /// What is wrong with the line.
         problem: String,
     },
 }
 
-/// Reads a file of a capture, or all of a folder in their order.
+/// Reads one file of a capture, or all files of a folder in their order.
 pub struct Reader {
     files: VecDeque<PathBuf>,
     current: Option<Lines>,
-    /// Files whose rest cannot be read.
+    /// The files that could not be read to their end.
     torn: Vec<PathBuf>,
 }
 
@@ -49,7 +49,7 @@ struct Lines {
     path: PathBuf,
     number: u64,
     text: BufReader<Frames>,
-    /// What was read of the line.
+    /// The bytes of the present line.
     line: Vec<u8>,
 }
 
@@ -75,12 +75,13 @@ impl Reader {
         Ok(Self { files, current: None, torn: Vec::new() })
     }
 
-    /// Files whose rest cannot be read: the process that wrote them was killed, or they are damaged.
+    /// The files that could not be read to their end, because the process that wrote them was killed or they are
+    /// damaged.
     pub fn torn(&self) -> &[PathBuf] {
         &self.torn
     }
 
-    /// The next line; `None` at the end. Lines of a kind that this version does not know are passed over.
+    /// Returns the next line, and `None` at the end. Lines of a kind that this version does not know are skipped.
     pub fn next_line(&mut self) -> Result<Option<Line>, ReadError> {
         loop {
             if self.current.is_none() {
@@ -111,7 +112,7 @@ impl Lines {
         Ok(Self { path, number: 0, text: BufReader::with_capacity(1 << 16, frames), line: Vec::new() })
     }
 
-    /// Reads a line; false at the end.
+    /// Reads the next line. Returns false at the end of the file.
     fn next(&mut self) -> io::Result<bool> {
         self.line.clear();
         let mut bounded = (&mut self.text).take(LONGEST_LINE);
@@ -150,7 +151,7 @@ impl Lines {
     }
 }
 
-/// The content of frames that follow each other.
+/// The content of compressed frames that follow each other.
 struct Frames {
     source: Option<BufReader<File>>,
     frame: Option<StreamingDecoder<BufReader<File>, FrameDecoder>>,
@@ -161,7 +162,7 @@ impl Frames {
         Self { source: Some(source), frame: None }
     }
 
-    /// Opens the next frame; false if there is none.
+    /// Opens the next frame. Returns false if there is none.
     fn open(&mut self) -> io::Result<bool> {
         let Some(mut source) = self.source.take() else { return Ok(false) };
         if source.fill_buf()?.is_empty() {

@@ -1,13 +1,13 @@
-//! What is kept of a cycle.
+//! Records the runs of profiles for a capture.
 
 use super::exact::Exact;
 use super::lines::{RemovedLine, RunLine};
 use crate::scheduling::{Candidates, CycleRecorder, Mask, Profile};
 
-/// Runs of profiles that are kept of a request.
+/// The most runs of profiles that are kept of one request.
 const MOST_RUNS: usize = 16;
 
-/// Takes down a cycle over these candidates.
+/// Records the runs of profiles over these candidates.
 #[derive(Debug)]
 pub struct RunNotes<'c> {
     candidates: &'c Candidates,
@@ -18,12 +18,12 @@ pub struct RunNotes<'c> {
 }
 
 impl<'c> RunNotes<'c> {
-    /// Nothing yet.
+    /// Makes a recorder without runs.
     pub fn new(candidates: &'c Candidates, profiles: &'c [Profile]) -> Self {
         Self { candidates, profiles, current: None, slots: Vec::new(), runs: Vec::new() }
     }
 
-    /// What was taken down.
+    /// Returns the recorded runs.
     pub fn finish(self) -> Vec<RunLine> {
         self.runs
     }

@@ -1,24 +1,24 @@
-//! How much a capture may take.
+//! The settings of captures, and the limits of one capture.
 
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Where captures go, and what they may take there.
+/// Where captures are written, and how much disk space they may take.
 #[derive(Clone, Debug)]
 pub struct CaptureSettings {
-    /// The folder. It is made if it does not exist.
+    /// The folder, which is made if it does not exist.
     pub folder: PathBuf,
-    /// Bytes of all files of captures in the folder. The oldest ones go first.
+    /// The most bytes of all capture files in the folder. The oldest files are removed first.
     pub disk: u64,
-    /// Bytes of one file.
+    /// The most bytes of one file.
     pub file: u64,
 }
 
 /// When a capture ends by itself.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
-    /// After this time.
+    /// The time after which it ends.
     pub time: Option<Duration>,
-    /// After this many bytes on disk.
+    /// The bytes on disk after which it ends.
     pub bytes: Option<u64>,
 }

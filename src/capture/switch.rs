@@ -1,5 +1,5 @@
-//! The capture's switch, and the bounded queue to its writer. What does not fit is dropped and counted: a slow disk
-//! costs the capture, not a request.
+//! Turns captures on and off, and queues notes for the writer. The queue is bounded. A note that does not fit is
+//! dropped and counted, so a slow disk does not slow requests.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -16,11 +16,11 @@ use super::settings::{CaptureSettings, Limits};
 use super::writer::{Ending, Writer};
 use crate::metrics::CaptureMetrics;
 
-/// Notes that wait for the writer, at most.
+/// The most notes that wait for the writer.
 const QUEUE: usize = 8192;
-/// Bytes of those notes, at most.
+/// The most bytes that those notes may take.
 const QUEUE_BYTES: usize = 64 << 20;
-/// How long the end of the process waits for the writer.
+/// The longest wait for the writer when a capture is turned off.
 const LAST_LINES: Duration = Duration::from_secs(5);
 
 #[derive(Debug)]
@@ -29,7 +29,7 @@ struct Open {
     load: Arc<Load>,
 }
 
-/// Writes what decisions were made from, while it is on.
+/// Writes a capture while it is on.
 #[derive(Debug)]
 pub struct Capture {
     settings: CaptureSettings,
@@ -50,29 +50,29 @@ struct Run {
     limits: Limits,
     ending: Arc<Mutex<Option<Ending>>>,
     written: Arc<AtomicU64>,
-    /// Hears when the writer has ended.
+    /// Disconnected once the writer has ended.
     over: Option<Receiver<()>>,
 }
 
-/// How a capture stands.
+/// The state of the present or the last capture.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Standing {
-    /// It is being written.
+    /// True while the capture is being written.
     pub on: bool,
-    /// Name of the last capture; empty before the first one.
+    /// The name of the last capture; empty before the first one.
     pub name: String,
-    /// When that began.
+    /// The time at which it began.
     pub since: Option<SystemTime>,
-    /// When it ends by itself.
+    /// The limits at which it ends by itself.
     pub limits: Limits,
-    /// Bytes that it wrote.
+    /// The bytes that it has written.
     pub bytes: u64,
-    /// Why it ended, where it did by itself.
+    /// Why it ended; `None` while it is on.
     pub ended: Option<String>,
 }
 
 impl Capture {
-    /// Off. `pool` is the pool's namespace and name.
+    /// Makes a capture that is off. `pool` is the namespace and the name of the pool.
     pub fn new(settings: CaptureSettings, metrics: CaptureMetrics, pool: String) -> Self {
         Self {
             settings,
@@ -86,30 +86,34 @@ impl Capture {
         }
     }
 
-    /// The folder of its files.
+    /// The folder of the capture files.
     pub fn folder(&self) -> &std::path::Path {
         &self.settings.folder
     }
 
-    /// True while it is being written.
+    /// True while a capture is being written.
     pub fn is_on(&self) -> bool {
         self.open.load().is_some()
     }
 
-    /// Which headers are kept.
+    /// The rule that says which headers are kept.
     pub fn rule(&self) -> Arc<HeaderRule> {
         self.rule.load_full()
     }
 
-    /// This configuration decides from now on.
+    /// Sets the configuration that decides from now on.
     pub fn decides(&self, config: ConfigLine) {
         self.rule.store(Arc::new(HeaderRule::new(&config.text, self.key)));
         self.config.store(Arc::new(config.clone()));
         self.note(Note::Config(Box::new(config)));
     }
 
-    /// Switches it on. `first` is the number of the next request. One that is on already goes on under the new limits'
-    /// name as a new capture. An error says what is wrong with the folder.
+    /// Turns the capture on. `first` is the number of the next request. If a capture is on already, it ends, and a new
+    /// capture with a new name begins.
+    ///
+    /// # Errors
+    ///
+    /// Fails if the folder cannot be written to.
     pub fn start(&self, limits: Limits, first: u64) -> std::io::Result<()> {
         self.stop();
         let mut running = self.running.lock();
@@ -143,7 +147,7 @@ impl Capture {
         self.open.store(Some(opened));
         let thread = std::thread::Builder::new().name("capture".to_owned()).spawn(move || {
             let end = writer.run(&notes, deadline, limits.bytes);
-            // Another capture may have begun meanwhile.
+            // Another capture may have begun in the meantime.
             let current = open.load_full();
             if current.is_some_and(|current| std::ptr::eq(Arc::as_ptr(&current), mine.as_ptr())) {
                 open.store(None);
@@ -162,17 +166,17 @@ impl Capture {
         Ok(())
     }
 
-    /// Switches it off, and waits until the last lines are written, but no longer than a few seconds.
+    /// Turns the capture off. Waits until the last lines are written, but for at most 5 s.
     pub fn stop(&self) {
         let mut running = self.running.lock();
         self.open.store(None);
         self.metrics.active(false);
         let Some(over) = running.as_mut().and_then(|run| run.over.take()) else { return };
-        // The sender goes when the last line is written.
+        // The writer drops its sender after the last line, which ends this wait.
         let _ = over.recv_timeout(LAST_LINES);
     }
 
-    /// Tells the writer, if there is room.
+    /// Sends a note to the writer, if the queue has room.
     pub fn note(&self, note: Note) {
         let open = self.open.load();
         let Some(open) = open.as_ref() else { return };
@@ -190,7 +194,7 @@ impl Capture {
         }
     }
 
-    /// How it stands.
+    /// The state of the present or the last capture.
     pub fn standing(&self) -> Standing {
         let running = self.running.lock();
         let ended = running.as_ref().and_then(|run| run.ending.lock().as_ref().map(ToString::to_string));
@@ -205,7 +209,7 @@ impl Capture {
     }
 }
 
-/// The time as names of files have it: `20260131T235900.123Z`.
+/// The time as file names have it, such as `20260131T235900.123Z`.
 fn stamp(time: SystemTime) -> String {
     let text = crate::telemetry::rfc3339(time);
     let kept: String = text.chars().filter(|c| !matches!(c, '-' | ':')).collect();

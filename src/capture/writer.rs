@@ -1,4 +1,4 @@
-//! The thread that writes a capture: notes become lines, lines become compressed frames.
+//! The thread that writes a capture. It turns notes into lines, and lines into compressed frames.
 
 use std::fmt;
 use std::sync::Arc;
@@ -18,23 +18,23 @@ use super::settings::CaptureSettings;
 use crate::metrics::CaptureMetrics;
 use crate::pool::{Endpoint, LoadState, Snapshot};
 
-/// Bytes of lines that are compressed together.
+/// The bytes of lines that are compressed together.
 const FRAME: usize = 1 << 20;
-/// Lines wait no longer than this to be written.
+/// The longest time for which a line waits to be written.
 const FLUSH: Duration = Duration::from_secs(1);
-/// Time between two looks at the clock while nothing comes.
+/// The time between two checks of the limits while no note comes.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Why a capture ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
-    /// It was switched off.
+    /// The operator turned it off, or the process ended.
     SwitchedOff,
-    /// Its time is over.
+    /// Its time limit has been reached.
     TimeOver,
-    /// It has as many bytes as it may have.
+    /// Its limit of bytes has been reached.
     BytesWritten,
-    /// The disk refused it.
+    /// The file system returned an error.
     Disk(String),
 }
 
@@ -58,17 +58,18 @@ pub(super) struct Writer {
     metrics: CaptureMetrics,
     load: Arc<Load>,
     written: Arc<AtomicU64>,
-    /// Lines that are not compressed yet, and their number.
+    /// The lines that are not compressed yet, and their number.
     pending: Vec<u8>,
     lines: u64,
     since: Instant,
-    /// The pool that the file knows, and the figures it knows of its endpoints.
+    /// The pool that the present file has, and the figures of its endpoints that the file has.
     pool: Option<Arc<Snapshot>>,
     figures: Vec<Option<LoadState>>,
 }
 
 impl Writer {
-    /// For the capture that begins with these lines. `shared` counts what waits, and what is written.
+    /// Makes the writer of a capture that begins with these lines. The last argument is shared with the switch: the
+    /// notes that wait, and the bytes that were written.
     pub(super) fn new(
         settings: &CaptureSettings,
         (start, config): (StartLine, ConfigLine),
@@ -91,7 +92,7 @@ impl Writer {
         })
     }
 
-    /// Writes until nobody sends any more, or a limit is reached.
+    /// Writes until the queue is closed or a limit is reached.
     pub(super) fn run(
         mut self,
         notes: &Receiver<(Note, usize)>,
@@ -150,7 +151,7 @@ impl Writer {
         }
     }
 
-    /// Every file can be read by itself: it says again what holds.
+    /// Begins a file. The pool and the configuration are written again, so that each file can be read by itself.
     fn begin_file(&mut self) {
         let file = self.files.next_number();
         self.line(&Line::Start(StartLine { file, ..self.start.clone() }));
@@ -171,7 +172,7 @@ impl Writer {
         self.figures.resize(snapshot.len(), None);
     }
 
-    /// The figures of the endpoint at this place, if they are news.
+    /// The figures of the endpoint at this place, if the file does not have them.
     fn news(&mut self, place: u32, load: LoadState) -> Option<LoadLine> {
         let known = self.figures.get_mut(place as usize)?;
         if known.as_ref() == Some(&load) {
@@ -183,7 +184,7 @@ impl Writer {
     }
 
     fn line(&mut self, line: &Line) {
-        // Writing to memory cannot fail, and every line can be spelt.
+        // Writing to memory does not fail, and every line can be written as JSON.
         if serde_json::to_writer(&mut self.pending, line).is_ok() {
             self.pending.push(b'\n');
             self.lines += 1;

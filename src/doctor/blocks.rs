@@ -1,19 +1,20 @@
-//! Sizes of blocks: what plugins count with.
+//! Compares the block size that plugins count with to that of the engine.
 
 use serde_json::Value;
 
 /// A plugin that counts blocks of another size than the engine does.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mismatch {
-    /// Name of the plugin.
+    /// The name of the plugin.
     pub plugin: String,
-    /// What is wrong.
+    /// The problem, as a text for people.
     pub message: String,
-    /// The parameter that mends it.
+    /// The parameter line that solves the problem.
     pub remedy: String,
 }
 
-/// Plugins whose blocks are not of this size. Each plugin is its name, its type and its parameters as written.
+/// Returns the plugins whose block size is not `engine`, in tokens. Each plugin is given by its name, its type and its
+/// parameters as written.
 pub fn mismatches<'p>(
     plugins: impl Iterator<Item = (&'p str, &'p str, Option<&'p Value>)>,
     engine: u64,
@@ -35,7 +36,7 @@ pub fn mismatches<'p>(
         found.push(Mismatch {
             plugin: name.to_owned(),
             message: format!(
-                "\"{name}\" counts blocks of {given} tokens, and the engine's have {engine}: what it takes for cached is not what is"
+                "\"{name}\" counts blocks of {given} tokens, and the blocks of the engine have {engine}, so it expects the wrong prompts to be cached"
             ),
             remedy: format!("`{path}: {engine}` among the parameters of \"{name}\""),
         });
@@ -43,7 +44,7 @@ pub fn mismatches<'p>(
     found
 }
 
-/// A parameter, in any letter case.
+/// The value of a parameter, whose name may be in any letter case.
 fn member<'v>(parameters: &'v Value, name: &str) -> Option<&'v Value> {
     let found = parameters.as_object()?.iter().find(|(key, _)| key.eq_ignore_ascii_case(name));
     found.map(|(_, value)| value)

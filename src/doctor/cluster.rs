@@ -1,4 +1,4 @@
-//! What the cluster has of the picker: definitions, rights, the pool and its Services.
+//! What the cluster has of the picker: API definitions, rights, the pool and its Services.
 
 use serde_json::{Map, Value};
 
@@ -6,37 +6,38 @@ use super::{Family, Finding, Rule};
 
 const FAMILY: Family = Family::Cluster;
 
-/// What the API server answered.
+/// The answers of the API server.
 #[derive(Clone, Debug, Default)]
 pub struct ClusterFacts {
-    /// Pool, as `namespace/name`.
+    /// The pool, as `namespace/name`.
     pub name: String,
-    /// The kinds that the picker reads, each with the groups that may serve it and whether one does.
+    /// The kinds that the picker reads, and whether the API server serves each of them.
     pub kinds: Vec<KindFacts>,
-    /// The InferencePool; null if there is none.
+    /// The InferencePool; null if it does not exist.
     pub pool: Value,
-    /// Services of its namespace.
+    /// The Services of the pool's namespace.
     pub services: Vec<Value>,
-    /// Pods of its namespace.
+    /// The pods of the pool's namespace.
     pub pods: Vec<Value>,
-    /// Account of the picker, and what it may do.
+    /// The name of the picker's service account.
     pub account: String,
-    /// What the account is asked to do, and whether it may; `None` where the API server did not say.
+    /// The actions that the picker needs, and whether the account may do each; `None` where the API server gave no
+    /// answer.
     pub rights: Vec<(String, Option<bool>)>,
 }
 
-/// A kind of the API.
+/// A kind of the API, such as InferencePool.
 #[derive(Clone, Debug, Default)]
 pub struct KindFacts {
-    /// Its name in the plural.
+    /// The name of the kind in the plural.
     pub plural: String,
-    /// It is served.
+    /// The API server serves the kind.
     pub served: bool,
-    /// Nothing works without it.
+    /// The picker cannot work without the kind.
     pub needed: bool,
 }
 
-/// The API server did not answer; the command finds that itself.
+/// The API server does not answer. The command itself reports this rule.
 pub const UNREACHABLE: Rule = Rule::error(
     "cluster-unreachable",
     FAMILY,
@@ -58,8 +59,8 @@ const NO_EXTRA_DEFINITION: Rule = Rule::warning(
 const NO_RIGHT: Rule = Rule::error(
     "right-missing",
     FAMILY,
-    "The picker's account may not do something that the picker does.",
-    "The picker does not learn of changes in the cluster, elects no leader, or turns readers of its metrics away.",
+    "The picker's account lacks a right that the picker needs.",
+    "The picker misses changes in the cluster, elects no leader, or rejects those who read its metrics.",
 );
 const NO_POOL: Rule = Rule::error(
     "pool-missing",
@@ -71,25 +72,25 @@ const NO_SERVICE: Rule = Rule::error(
     "picker-service-missing",
     FAMILY,
     "The Service of the picker that the pool names does not exist.",
-    "The gateway finds nobody to ask, so every request fails.",
+    "The gateway reaches no picker, so every request fails.",
 );
 const SERVICE_PORT: Rule = Rule::error(
     "picker-service-port",
     FAMILY,
     "The picker's Service does not have the port that the pool names.",
-    "The gateway asks at a port where nobody answers, so every request fails.",
+    "The gateway asks at a port where no picker answers, so every request fails.",
 );
 const SERVICE_EMPTY: Rule = Rule::error(
     "picker-service-empty",
     FAMILY,
     "The picker's Service selects no pod.",
-    "The gateway finds nobody to ask, so every request fails.",
+    "The gateway reaches no picker, so every request fails.",
 );
 const SELECTORS: Rule = Rule::warning(
     "selectors-differ",
     FAMILY,
     "A Service of the model servers selects by other labels than the pool.",
-    "What is scraped, scaled or reached by the Service are not the servers that the picker knows.",
+    "Scrapes, autoscalers and clients that use the Service reach other servers than those that the picker knows.",
 );
 const POOL_EMPTY: Rule = Rule::error(
     "pool-selects-nobody",
@@ -98,7 +99,7 @@ const POOL_EMPTY: Rule = Rule::error(
     "Every request waits for an endpoint, or is refused with 503.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[
     &UNREACHABLE,
     &NO_DEFINITION,
@@ -112,7 +113,7 @@ pub const RULES: &[&Rule] = &[
     &POOL_EMPTY,
 ];
 
-/// What is wrong with the cluster.
+/// Returns what is wrong with the cluster.
 pub fn findings(facts: &ClusterFacts) -> Vec<Finding> {
     let mut found = definitions(facts);
     found.extend(rights(facts));
@@ -155,24 +156,24 @@ fn rights(facts: &ClusterFacts) -> Option<Finding> {
     })
 }
 
-/// Labels that a selector asks for, be it a pool's or a Service's.
+/// The labels that the selector of a pool or a Service asks for.
 pub(super) fn selector(value: &Value) -> Option<&Map<String, Value>> {
     let labels = if value["matchLabels"].is_object() { &value["matchLabels"] } else { value };
     labels.as_object().filter(|labels| !labels.is_empty())
 }
 
-/// True if an object has all these labels.
+/// Returns true if an object has all these labels.
 pub(super) fn fits(labels: &Map<String, Value>, object: &Value) -> bool {
     labels.iter().all(|(name, value)| &object["metadata"]["labels"][name] == value)
 }
 
-/// Pods that the pool selects.
+/// The pods that the pool selects.
 pub(super) fn servers(facts: &ClusterFacts) -> impl Iterator<Item = &Value> {
     let labels = selector(&facts.pool["spec"]["selector"]);
     facts.pods.iter().filter(move |pod| labels.is_some_and(|labels| fits(labels, pod)))
 }
 
-/// Name, and number or name of the port, of the picker that the pool names.
+/// The name and the port number of the picker's Service that the pool names.
 fn reference(pool: &Value) -> Option<(&str, Option<u64>)> {
     let spec = &pool["spec"];
     let found =
@@ -182,12 +183,12 @@ fn reference(pool: &Value) -> Option<(&str, Option<u64>)> {
     found["name"].as_str().filter(|_| is_service).map(|name| (name, port))
 }
 
-/// The Service of this name.
+/// The Service with this name.
 fn service<'f>(facts: &'f ClusterFacts, name: &str) -> Option<&'f Value> {
     facts.services.iter().find(|service| service["metadata"]["name"] == name)
 }
 
-/// Pods that the Service of the pool's picker selects.
+/// The pods that the Service of the pool's picker selects.
 pub fn picker_pods(facts: &ClusterFacts) -> impl Iterator<Item = &Value> {
     let service = reference(&facts.pool).and_then(|(name, _)| service(facts, name));
     let labels = service.and_then(|service| selector(&service["spec"]["selector"]));
@@ -238,7 +239,7 @@ fn selectors(facts: &ClusterFacts) -> Vec<Finding> {
     others
         .filter_map(|service| {
             let labels = selector(&service["spec"]["selector"])?;
-            // A Service of one role, or one revision, asks for the same and for more.
+            // A Service for one role or one revision selects by the pool's labels and by further labels.
             let asks_for_more = wanted.iter().all(|(name, value)| labels.get(name) == Some(value));
             let shares = servers(facts).any(|pod| fits(labels, pod)) || shares_port(service, &facts.pool);
             (shares && !asks_for_more).then(|| {
@@ -252,7 +253,7 @@ fn selectors(facts: &ClusterFacts) -> Vec<Finding> {
         .collect()
 }
 
-/// The Service sends to a port of the pool.
+/// Returns true if the Service sends to a port of the pool.
 fn shares_port(service: &Value, pool: &Value) -> bool {
     let targets: Vec<u64> = targets(pool);
     let ports = service["spec"]["ports"].as_array().into_iter().flatten();
@@ -260,7 +261,7 @@ fn shares_port(service: &Value, pool: &Value) -> bool {
     sent.into_iter().any(|port| targets.contains(&port))
 }
 
-/// Ports of the pool's endpoints.
+/// The ports of the pool's endpoints.
 pub(super) fn targets(pool: &Value) -> Vec<u64> {
     let spec = &pool["spec"];
     let listed = spec["targetPorts"].as_array().into_iter().flatten();

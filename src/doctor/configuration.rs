@@ -1,4 +1,4 @@
-//! What is wrong with a configuration or a command line, running or not.
+//! What is wrong with a configuration or a command line, whether a picker runs with it or not.
 
 use serde_json::Value;
 
@@ -25,23 +25,23 @@ const FLAG: Rule = Rule::warning(
     "What it asks for does not happen, or a later version will not accept it.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[&FAULTY, &WARNING, &FLAG];
 
-/// A line about a configuration: where, what, and what mends it if that is known.
+/// One problem of a configuration.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remark {
-    /// The document refuses to load.
+    /// The document is refused because of this problem.
     pub refused: bool,
-    /// Document, line and path.
+    /// The document, the line and the path of the problem.
     pub place: String,
-    /// The fault.
+    /// The problem, as a text for people.
     pub message: String,
-    /// What to write.
+    /// The line that solves the problem, if it is known.
     pub mend: Option<String>,
 }
 
-/// What is wrong with a configuration.
+/// Returns a finding for each remark about a configuration.
 pub fn findings(remarks: &[Remark]) -> Vec<Finding> {
     remarks
         .iter()
@@ -55,7 +55,7 @@ pub fn findings(remarks: &[Remark]) -> Vec<Finding> {
         .collect()
 }
 
-/// What is wrong with a command line, as warnings that the program makes of it.
+/// Returns a finding for each warning that the program gives of a command line.
 pub fn flags(subject: &str, warnings: &[String]) -> Vec<Finding> {
     warnings
         .iter()
@@ -73,7 +73,8 @@ pub fn flags(subject: &str, warnings: &[String]) -> Vec<Finding> {
         .collect()
 }
 
-/// What a running picker says of its own configuration and command line: `warnings` of `/debug/config`.
+/// Returns the findings that a running picker reports of its own configuration and command line, in `warnings` of
+/// `/debug/config`.
 pub fn running(url: &str, config: &Value) -> Vec<Finding> {
     let warnings = |kind: &str| texts(&config["warnings"][kind]).into_iter().map(str::to_owned);
     let remarks: Vec<Remark> = warnings("configuration")

@@ -1,4 +1,4 @@
-//! What model servers say of themselves, beside what the picker takes them for.
+//! Compares what model servers report of themselves with what the picker believes of them.
 
 use std::collections::BTreeMap;
 
@@ -10,38 +10,38 @@ use super::{Family, Finding, Rule, few};
 
 const FAMILY: Family = Family::Engines;
 
-/// Series in which vLLM tells of its cache.
+/// The series in which vLLM reports the configuration of its cache.
 const CACHE: &str = "vllm:cache_config_info";
 
-/// A model server, as it was found.
+/// The facts of one model server.
 #[derive(Clone, Debug, Default)]
 pub struct EngineFacts {
-    /// `namespace/name (address)`.
+    /// The server, as `namespace/name (address)`.
     pub name: String,
-    /// Port that requests go to.
+    /// The port that requests go to.
     pub port: u16,
-    /// Size of its blocks as the picker read it; 0 if it did not.
+    /// The tokens of a cache block that the picker read; 0 if it read none.
     pub known_block_size: u64,
-    /// Number of its blocks as the picker read it; 0 if it did not.
+    /// The number of cache blocks that the picker read; 0 if it read none.
     pub known_blocks: u64,
-    /// The picker has read a page of it.
+    /// The picker has read a metrics page of the server.
     pub read: bool,
-    /// Its metrics page, asked whole; `None` if it did not answer from here.
+    /// The whole metrics page, as doctor read it; `None` if the server did not answer.
     pub page: Option<Page>,
-    /// Whether something listens on the port that requests go to.
+    /// Whether a process listens on the port that requests go to.
     pub listens: Listens,
-    /// KV-cache events that the picker heard of it; `None` if it listens for none.
+    /// The number of KV-cache events that the picker received from the server; `None` if it does not listen for events.
     pub events: Option<u64>,
 }
 
-/// What became of a connection.
+/// The result of an attempt to connect.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Listens {
-    /// It was accepted.
+    /// The connection was accepted.
     Yes,
-    /// It was refused.
+    /// The connection was refused.
     No,
-    /// Nothing came back, which proves nothing.
+    /// There was no answer in time, which proves nothing.
     #[default]
     Unknown,
 }
@@ -56,7 +56,7 @@ const CONFIGURED_BLOCKS: Rule = Rule::error(
     "block-size-differs-from-configuration",
     FAMILY,
     "A plugin counts blocks of another size than the engine's.",
-    "What the picker takes for cached is not what is, so requests go to the wrong server.",
+    "The picker expects the wrong prompts to be cached, so requests go to the wrong server.",
 );
 const MIXED_BLOCKS: Rule = Rule::warning(
     "block-size-differs-between-servers",
@@ -68,22 +68,22 @@ const CACHING_OFF: Rule = Rule::warning(
     "prefix-caching-off",
     FAMILY,
     "A server keeps no prefix cache, and the configuration prefers servers by their prefix cache.",
-    "Requests crowd on servers for a cache that is not there.",
+    "Requests crowd on a server for the sake of a cache that does not exist.",
 );
 const FILTERED: Rule = Rule::warning(
     "scrape-filtered-wrongly",
     FAMILY,
-    "The server's whole page has its cache configuration, and what the picker reads lacks it.",
-    "A filter between the picker and the server takes series away, and the plugins that need them guess.",
+    "The server's whole metrics page has its cache configuration, but the part that the picker reads lacks it.",
+    "A filter between the picker and the server removes series, and the plugins that need them guess.",
 );
 const EVENTS_SILENT: Rule = Rule::warning(
     "kv-events-silent",
     FAMILY,
-    "A server has worked, and no KV-cache event of it was heard.",
-    "The precise prefix index knows nothing of what that server holds.",
+    "A server has processed prompts, but the picker received no KV-cache event from it.",
+    "The precise prefix index does not know what that server has cached.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] =
     &[&NOTHING_LISTENS, &CONFIGURED_BLOCKS, &MIXED_BLOCKS, &CACHING_OFF, &FILTERED, &EVENTS_SILENT];
 
@@ -92,14 +92,14 @@ impl EngineFacts {
         self.page.as_ref()?.named(CACHE).next()?.label(label)
     }
 
-    /// Tokens of a block: as its page says, else as the picker read it.
+    /// The tokens of a cache block: those that the server's page reports, else those that the picker read.
     fn block_size(&self) -> Option<u64> {
         let told = self.cache("block_size").and_then(|text| text.trim().parse().ok());
         told.or(Some(self.known_block_size)).filter(|size| *size > 0)
     }
 }
 
-/// What is wrong with the model servers. `effective` is the running configuration.
+/// Returns what is wrong with the model servers. `effective` is the running configuration.
 pub fn findings(engines: &[EngineFacts], effective: &Value) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(ports(engines));
@@ -210,7 +210,7 @@ fn events(engines: &[EngineFacts]) -> Option<Finding> {
     (!silent.is_empty()).then(|| {
         EVENTS_SILENT.found(
             few(silent.iter().copied()),
-            "it has read prompts, and the picker heard of no block",
+            "the server has processed prompts, and the picker received no event from it",
             "`--kv-events-config '{\"enable_kv_cache_events\": true, \"publisher\": \"zmq\", \"topic\": \"kv@POD@MODEL\"}'` on the \
              command line of vLLM",
         )

@@ -1,18 +1,18 @@
-//! A finding, and the rule that made it.
+//! A finding of doctor, and the rule that made it.
 
 use serde_json::{Value, json};
 
-/// How grave a finding is.
+/// How serious a finding is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Severity {
-    /// Requests go on, less well than they could, or something will break later.
+    /// Requests are served, but less well than possible, or something will break later.
     Warning,
-    /// Requests fail, or something that was asked for does not work.
+    /// Requests fail, or something that was configured does not work.
     Error,
 }
 
 impl Severity {
-    /// Lower-case name.
+    /// The name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Warning => "warning",
@@ -20,7 +20,7 @@ impl Severity {
         }
     }
 
-    /// Exit code of a command whose gravest finding this is.
+    /// The exit code of a command whose most serious finding has this severity.
     pub fn exit_code(self) -> u8 {
         match self {
             Self::Warning => 1,
@@ -29,22 +29,22 @@ impl Severity {
     }
 }
 
-/// What a rule looks at.
+/// The part of an installation that a rule examines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     /// The running picker.
     Picker,
-    /// Its configuration and command line.
+    /// The configuration and the command line of a picker.
     Configuration,
     /// The model servers.
     Engines,
-    /// Several replicas of the picker.
+    /// The replicas of a picker, compared with each other.
     Replicas,
-    /// The cluster.
+    /// The Kubernetes cluster.
     Cluster,
-    /// Envoy.
+    /// The Envoy that asks the picker.
     Envoy,
-    /// Dashboards and alerts.
+    /// The dashboards and the alerts.
     Monitoring,
 }
 
@@ -60,7 +60,7 @@ impl Family {
         Self::Monitoring,
     ];
 
-    /// Lower-case name.
+    /// The name in lower case.
     pub fn name(self) -> &'static str {
         match self {
             Self::Picker => "picker",
@@ -74,23 +74,23 @@ impl Family {
     }
 }
 
-/// A rule: what it finds, and why that matters.
+/// A rule: the problem that it finds, and why the problem matters.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Rule {
-    /// Name, in lower case with dashes.
+    /// The name, in lower case with dashes.
     pub name: &'static str,
-    /// What it looks at.
+    /// The part of an installation that the rule examines.
     pub family: Family,
-    /// How grave its findings are.
+    /// The severity of its findings.
     pub severity: Severity,
-    /// What it finds, as a sentence.
+    /// The problem that it finds, as a sentence.
     pub finds: &'static str,
-    /// Why that matters, as a sentence.
+    /// Why the problem matters, as a sentence.
     pub why: &'static str,
 }
 
 impl Rule {
-    /// A rule whose findings are errors.
+    /// Makes a rule whose findings are errors.
     pub(crate) const fn error(
         name: &'static str,
         family: Family,
@@ -100,7 +100,7 @@ impl Rule {
         Self { name, family, severity: Severity::Error, finds, why }
     }
 
-    /// A rule whose findings are warnings.
+    /// Makes a rule whose findings are warnings.
     pub(crate) const fn warning(
         name: &'static str,
         family: Family,
@@ -110,8 +110,8 @@ impl Rule {
         Self { name, family, severity: Severity::Warning, finds, why }
     }
 
-    /// A finding of this rule. `subject` is what it was found at, `problem` what is wrong, and `mend` the line that
-    /// mends it.
+    /// Makes a finding of this rule. `subject` names the object that has the problem, `problem` says what is wrong with
+    /// it, and `mend` is the line that solves it.
     pub fn found(
         &'static self,
         subject: impl Into<String>,
@@ -122,12 +122,12 @@ impl Rule {
     }
 }
 
-/// The texts of a list in a document; none where it is no list.
+/// The texts of a list in a document. Empty if `list` is not a list.
 pub fn texts(list: &Value) -> Vec<&str> {
     list.as_array().into_iter().flatten().filter_map(Value::as_str).collect()
 }
 
-/// The first five names, and how many more there are.
+/// The first five names, and the number of the others.
 pub fn few<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     const SHOWN: usize = 5;
     let names: Vec<&str> = names.into_iter().collect();
@@ -135,21 +135,21 @@ pub fn few<'n>(names: impl IntoIterator<Item = &'n str>) -> String {
     if names.len() > SHOWN { format!("{shown} and {} more", names.len() - SHOWN) } else { shown }
 }
 
-/// Something that is wrong.
+/// A problem of an installation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    /// The rule that found it.
+    /// The rule that found the problem.
     pub rule: &'static Rule,
-    /// What it was found at: an address, the name of an object.
+    /// The object that has the problem, such as an address or a name.
     pub subject: String,
     /// What is wrong.
     pub problem: String,
-    /// The line that mends it.
+    /// The line that solves the problem.
     pub mend: String,
 }
 
 impl Finding {
-    /// As JSON: `{rule, family, severity, subject, problem, why, mend}`.
+    /// The finding as JSON: `{rule, family, severity, subject, problem, why, mend}`.
     pub fn to_json(&self) -> Value {
         json!({
             "rule": self.rule.name,

@@ -1,5 +1,5 @@
-//! What is wrong with an installation: facts about a running picker, its configuration, its model servers, the cluster
-//! and Envoy go in, findings come out.
+//! `pointsman doctor`: finds what is wrong with an installation. The input is facts about a running picker, its
+//! configuration, its model servers, the cluster and Envoy. The output is findings.
 //!
 //! A rule is a pure function. Nothing is fetched here: [`crate::cli`] gathers the facts. Each file holds one family of
 //! rules, and [`RULES`] lists all of them.

@@ -1,4 +1,4 @@
-//! What dashboards and alerts need, and the names that they use.
+//! The series that dashboards and alerts need, and the names that they use for them.
 
 use serde_json::Value;
 
@@ -20,23 +20,23 @@ const OLDER_NAME: Rule = Rule::warning(
     "A later version will not export it, and the panel or the alert then shows nothing.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[&ABSENT, &OLDER_NAME];
 
-/// From when on a series is there.
+/// The time from which a series exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum From {
-    /// From the start.
+    /// From the start of the process.
     Start,
-    /// As soon as there is an endpoint.
+    /// From the time when the pool first has an endpoint.
     Endpoint,
-    /// As soon as a request was answered.
+    /// From the time when a request was first answered.
     Request,
-    /// With flow control.
+    /// From the start of a process with flow control.
     FlowControl,
 }
 
-/// Series that the shipped dashboard and alerts read, and from when on they are there.
+/// The series that the shipped dashboard and alerts read, and the time from which each exists.
 const NEEDED: &[(&str, From)] = &[
     ("llm_d_epp_info", From::Start),
     ("llm_d_epp_ready_endpoints", From::Start),
@@ -60,7 +60,7 @@ const NEEDED: &[(&str, From)] = &[
     ("llm_d_epp_flow_control_requests_total", From::FlowControl),
 ];
 
-/// Older names of series, and today's.
+/// The older names of series, with their present names.
 const OLDER: &[(&str, &str)] = &[
     (
         "inference_extension_flow_control_dispatch_cycle_duration_seconds",
@@ -118,7 +118,7 @@ const OLDER: &[(&str, &str)] = &[
     ("llm_d_inference_scheduler_pd_decision_total", "llm_d_epp_pd_decision_total"),
 ];
 
-/// Series that should be on the page of a running picker and are not.
+/// Reports the series that should be on the page of a running picker and are not.
 pub fn absent(url: &str, page: &Page, pool: &Value) -> Vec<Finding> {
     let endpoints = pool["endpoints"].as_array().is_some_and(|endpoints| !endpoints.is_empty());
     let answered = page.sum("pointsman_responses_total", Some(("end", "complete"))).unwrap_or(0.0) > 0.0;
@@ -141,7 +141,7 @@ pub fn absent(url: &str, page: &Page, pool: &Value) -> Vec<Finding> {
     )]
 }
 
-/// Older names in a file of alerts or a dashboard.
+/// Reports the older names in a file of alerts or a dashboard.
 pub fn older_names(file: &str, text: &str) -> Vec<Finding> {
     let word = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b':';
     let mut found: Vec<(usize, &str, &str)> = Vec::new();

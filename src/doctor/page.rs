@@ -1,6 +1,6 @@
-//! Reading a metrics page for a few of its series.
+//! Reads a few series of a metrics page.
 
-/// A metrics page as text, read line by line.
+/// The text of a metrics page, which is read line by line.
 #[derive(Clone, Debug, Default)]
 pub struct Page {
     text: String,
@@ -9,15 +9,15 @@ pub struct Page {
 /// One sample of a page.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sample<'p> {
-    /// Name of the series.
+    /// The name of the series.
     pub name: &'p str,
     labels: &'p str,
-    /// Its value.
+    /// The value of the sample.
     pub value: f64,
 }
 
 impl Sample<'_> {
-    /// The value of a label, with its escapes undone.
+    /// The value of a label, without its escapes.
     pub fn label(&self, wanted: &str) -> Option<String> {
         let mut rest = self.labels;
         loop {
@@ -44,22 +44,22 @@ impl Sample<'_> {
 }
 
 impl Page {
-    /// Of this text. What is no sample is passed over.
+    /// Makes a page of this text. Lines that are not samples are skipped.
     pub fn new(text: impl Into<String>) -> Self {
         Self { text: text.into() }
     }
 
-    /// All samples.
+    /// All samples of the page.
     pub fn samples(&self) -> impl Iterator<Item = Sample<'_>> {
         self.text.lines().filter(|line| !line.starts_with('#')).filter_map(sample)
     }
 
-    /// Samples of this name.
+    /// The samples with this name.
     pub fn named<'p>(&'p self, name: &'p str) -> impl Iterator<Item = Sample<'p>> {
         self.samples().filter(move |sample| sample.name == name)
     }
 
-    /// Sum of the samples of this name that have this label; `None` if there is none.
+    /// The sum of the samples with this name and this label; `None` if there are none.
     pub fn sum(&self, name: &str, label: Option<(&str, &str)>) -> Option<f64> {
         let fits = |sample: &Sample<'_>| {
             label.is_none_or(|(name, value)| sample.label(name).as_deref() == Some(value))
@@ -67,7 +67,7 @@ impl Page {
         self.named(name).filter(fits).map(|sample| sample.value).reduce(|sum, value| sum + value)
     }
 
-    /// True if the page has this series, or a histogram of this name.
+    /// Returns true if the page has this series, or a histogram with this name.
     pub fn has(&self, name: &str) -> bool {
         self.samples().any(|sample| {
             sample.name == name

@@ -1,4 +1,4 @@
-//! What a running picker says of itself.
+//! What a running picker shows of itself.
 
 use serde_json::Value;
 
@@ -7,40 +7,40 @@ use super::{Family, Finding, Rule, texts};
 
 const FAMILY: Family = Family::Picker;
 
-/// What a running picker showed.
+/// The pages of one running picker.
 #[derive(Clone, Debug, Default)]
 pub struct PickerFacts {
-    /// Its address, as asked for.
+    /// The address at which doctor asked the picker.
     pub url: String,
-    /// `/debug/pool`.
+    /// The page `/debug/pool`.
     pub pool: Value,
-    /// `/debug/config`; null if it has none.
+    /// The page `/debug/config`; null if the picker does not have it.
     pub config: Value,
-    /// `/debug/plugins/state`.
+    /// The page `/debug/plugins/state`.
     pub plugins: Value,
-    /// `/debug/prefix`; null if it has none.
+    /// The page `/debug/prefix`; null if the picker does not have it.
     pub prefix: Value,
-    /// `/debug/peers`; null without peers.
+    /// The page `/debug/peers`; null if the picker has no peers.
     pub peers: Value,
-    /// `/metrics`, asked first.
+    /// The page `/metrics`, read first.
     pub before: Page,
-    /// `/metrics`, asked a moment later.
+    /// The page `/metrics`, read a moment later.
     pub after: Page,
 }
 
 impl PickerFacts {
-    /// The endpoints that it knows.
+    /// The endpoints that the picker knows.
     pub fn endpoints(&self) -> impl Iterator<Item = &Value> {
         self.pool["endpoints"].as_array().into_iter().flatten()
     }
 }
 
-/// The picker did not answer; the command finds that itself.
+/// The picker does not answer. The command itself reports this rule.
 pub const UNREACHABLE: Rule = Rule::error(
     "picker-unreachable",
     FAMILY,
-    "The picker's metrics port does not answer, or not with the pages of this version.",
-    "Either no picker runs there, or nobody can see what it does.",
+    "The picker's metrics port does not answer, or does not have the pages of this version.",
+    "Either no picker runs there, or its state cannot be seen.",
 );
 const NOT_SYNCED: Rule = Rule::error(
     "pool-unknown",
@@ -64,7 +64,7 @@ const SCRAPE_STALE: Rule = Rule::warning(
     "scrape-stale",
     FAMILY,
     "The figures of an endpoint are older than the threshold of staleness.",
-    "Decisions are made by a load that is over.",
+    "The picker decides by a load that is out of date.",
 );
 const SCRAPE_LACKS: Rule = Rule::warning(
     "scrape-lacks-series",
@@ -75,8 +75,8 @@ const SCRAPE_LACKS: Rule = Rule::warning(
 const KV_EVENTS_UNHEARD: Rule = Rule::error(
     "kv-events-unconnected",
     FAMILY,
-    "Fewer engines are heard for KV-cache events than there are endpoints.",
-    "The precise prefix index knows nothing of those that are not heard.",
+    "The picker receives KV-cache events from fewer engines than there are endpoints.",
+    "The precise prefix index does not know what the other engines have cached.",
 );
 const PLUGIN_NOT_IN_FORCE: Rule = Rule::warning(
     "plugin-not-in-force",
@@ -88,7 +88,7 @@ const RELOAD_REFUSED: Rule = Rule::error(
     "reload-refused",
     FAMILY,
     "The last change of the configuration was refused.",
-    "The file and what is in force differ: the next start fails, or decides differently.",
+    "The file differs from the configuration in force, so the next start fails or decides differently.",
 );
 const UNKNOWN_OBJECTIVES: Rule = Rule::warning(
     "objective-unknown",
@@ -100,10 +100,10 @@ const PEER_MISSING: Rule = Rule::warning(
     "peer-missing",
     FAMILY,
     "A replica that was named as a peer is not followed.",
-    "Each of both counts only its own requests, and both send to the same servers.",
+    "Each of the two replicas counts only its own requests, and both send to the same servers.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[
     &UNREACHABLE,
     &NOT_SYNCED,
@@ -118,7 +118,7 @@ pub const RULES: &[&Rule] = &[
     &PEER_MISSING,
 ];
 
-/// What is wrong with a running picker.
+/// Returns what is wrong with a running picker.
 pub fn findings(facts: &PickerFacts) -> Vec<Finding> {
     let mut found = Vec::new();
     found.extend(pool(facts));
@@ -131,7 +131,7 @@ pub fn findings(facts: &PickerFacts) -> Vec<Finding> {
     found
 }
 
-/// `namespace/name (address)` of an endpoint.
+/// An endpoint, as `namespace/name (address)`.
 pub fn endpoint_name(endpoint: &Value) -> String {
     let text = |name: &str| endpoint[name].as_str().unwrap_or("?");
     format!("{}/{} ({})", text("namespace"), text("name"), text("address"))

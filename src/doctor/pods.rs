@@ -1,4 +1,4 @@
-//! What the pool's pods say: ports, and how long they take to start.
+//! What the pool's pods declare of their ports, and how long they took to start.
 
 use serde_json::Value;
 
@@ -13,19 +13,20 @@ const PORT_UNDECLARED: Rule = Rule::error(
     "target-port-unused",
     FAMILY,
     "A target port of the pool is one that no container of its pods declares.",
-    "Requests go to a port where, by what the pods say, nobody listens.",
+    "Requests go to a port on which the pods do not listen, by their own declaration.",
 );
 const START_SLOW: Rule = Rule::warning(
     "wait-shorter-than-start",
     FAMILY,
-    "Requests wait for a server less long than servers have needed to start.",
-    "What comes while a pool grows from nothing is refused before the first server is ready.",
+    "Requests wait for a server for a shorter time than servers have needed to start.",
+    "Requests that come while the pool starts from zero servers are refused before the first server is ready.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[&PORT_UNDECLARED, &START_SLOW];
 
-/// What is wrong with the pods. `waits` says how long requests may wait; `None` if they do not.
+/// Returns what is wrong with the pods. `waits` says how long requests may wait in the picker; `None` if they do not
+/// wait.
 pub fn findings(facts: &ClusterFacts, waits: Option<Waits>) -> Vec<Finding> {
     let mut found = ports(facts);
     found.extend(waits.and_then(|waits| starts(facts, waits)));
@@ -44,7 +45,7 @@ fn ports(facts: &ClusterFacts) -> Vec<Finding> {
     for pod in servers(facts) {
         let ports = declared(pod);
         if ports.is_empty() {
-            // Declaring ports is a courtesy; one pod without any leaves all open.
+            // Pods need not declare ports. If one pod declares none, nothing can be said of any port.
             return Vec::new();
         }
         all.extend(ports);
@@ -63,7 +64,7 @@ fn ports(facts: &ClusterFacts) -> Vec<Finding> {
         .collect()
 }
 
-/// Seconds from the start of a pod to its first readiness; `None` if it was not ready, or not for the first time.
+/// The seconds from the start of a pod until it was first ready. `None` if it is not ready, or was restarted.
 fn start(pod: &Value) -> Option<f64> {
     let status = &pod["status"];
     let conditions = status["conditions"].as_array()?;

@@ -1,22 +1,23 @@
-//! Several replicas of one pool's picker, compared.
+//! Compares several replicas of one pool's picker.
 
 use super::{Family, Finding, Rule};
 
 const FAMILY: Family = Family::Replicas;
 
-/// Difference between clocks, in seconds, that matters.
+/// The smallest difference between clocks, in seconds, that is reported.
 const SKEW: f64 = 5.0;
 
-/// What one replica showed.
+/// The facts of one replica.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ReplicaFacts {
-    /// Its address, as asked for.
+    /// The address at which doctor asked the replica.
     pub url: String,
-    /// Digest of its effective configuration.
+    /// The digest of the replica's effective configuration.
     pub digest: Option<String>,
-    /// Pool, as `namespace/name`.
+    /// The pool, as `namespace/name`.
     pub pool: String,
-    /// How far its clock is ahead of this machine's, in seconds; `None` if it does not say.
+    /// How far the replica's clock is ahead of this machine's, in seconds. `None` if the replica does not tell its
+    /// time.
     pub ahead: Option<f64>,
 }
 
@@ -24,7 +25,7 @@ const DIGESTS: Rule = Rule::error(
     "configurations-differ",
     FAMILY,
     "Replicas of one pool run different configurations.",
-    "The same request is decided differently, depending on which replica it meets.",
+    "The decision for a request depends on the replica that gets it.",
 );
 const CLOCKS: Rule = Rule::warning(
     "clock-skew",
@@ -33,10 +34,10 @@ const CLOCKS: Rule = Rule::warning(
     "Leases of the election run out early or late, and logs and records cannot be put in order.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[&DIGESTS, &CLOCKS];
 
-/// What is wrong between replicas.
+/// Returns what is wrong between replicas.
 pub fn findings(replicas: &[ReplicaFacts]) -> Vec<Finding> {
     let mut found = Vec::new();
     for (place, one) in replicas.iter().enumerate() {

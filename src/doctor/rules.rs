@@ -1,8 +1,8 @@
-//! Every rule there is.
+//! The list of all rules.
 
 use super::{Rule, cluster, configuration, engines, envoy, monitoring, picker, pods, replicas};
 
-/// All rules, by family.
+/// All rules, grouped by file.
 pub const RULES: &[&[&Rule]] = &[
     picker::RULES,
     configuration::RULES,

@@ -1,4 +1,4 @@
-//! Writes `docs/doctor.md`.
+//! Writes `docs/doctor.md` from the rules.
 
 use std::fmt::Write as _;
 

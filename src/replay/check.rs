@@ -1,14 +1,15 @@
-//! Whether a decision that was made again is the one of the capture, bit for bit, and if not, what differs first.
+//! Compares a decision that was made again with the decision of the capture, bit for bit, and names the first
+//! difference.
 
 use super::policy::Made;
 use super::scene::Scene;
 use crate::capture::lines::{ConfigLine, DecisionLine, RunLine};
 use crate::decisions::terminal::shown;
 
-/// Places that a text names at most.
+/// The most endpoints that one text names.
 const NAMED: usize = 8;
 
-/// The first difference in words; `None` if there is none.
+/// Describes the first difference; `None` if the decisions are equal.
 pub(super) fn difference(
     line: &DecisionLine,
     made: &Made,

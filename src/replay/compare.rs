@@ -1,4 +1,4 @@
-//! What another configuration would have chosen, decision by decision, from the same figures.
+//! Finds what another configuration would have chosen for each decision of a capture, from the same figures.
 
 use std::collections::BTreeMap;
 
@@ -8,75 +8,79 @@ use super::policy::Made;
 use super::scene::Scene;
 use crate::capture::lines::{DecisionLine, RunLine};
 
-/// Differences that are listed.
+/// The most differences that are listed.
 const LISTED: usize = 10_000;
-/// Endpoints that have a row of their own.
+/// The most endpoints that have a row of their own.
 const ROWS: usize = 10_000;
 
-/// What the two configurations send to one endpoint.
+/// The load that each of the two configurations sends to one endpoint. The first number of each pair belongs to the
+/// configuration of the capture, the second to the other one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct EndpointShare {
-    /// Requests: with the configuration of the capture, and with the other one.
+    /// The number of requests.
     pub requests: [u64; 2],
-    /// Tokens of their prompts.
+    /// The tokens of their prompts.
     pub tokens: [u64; 2],
-    /// Tokens of the prompts that the endpoint was believed to hold.
+    /// The tokens of their prompts that the endpoint was expected to have cached.
     pub cached_tokens: [u64; 2],
 }
 
-/// How much worse the choice of one configuration looks to the other one.
+/// How much lower the choices of one configuration score under the other configuration.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
 pub struct Regret {
-    /// Sum over the decisions that differ, in units of totals.
+    /// The sum over the decisions that differ, in units of weighted totals.
     pub sum: f64,
-    /// The largest.
+    /// The largest regret of one decision.
     pub most: f64,
-    /// Decisions whose choice it would not have allowed at all.
+    /// The number of decisions whose choice the other configuration's filters would have removed.
     pub ruled_out: u64,
 }
 
-/// A decision that differs.
+/// A decision for which the two configurations chose different endpoints.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// Number of the request.
+    /// The number of the request.
     pub n: u64,
-    /// Its id.
+    /// The id of the request.
     pub id: String,
-    /// What was chosen.
+    /// The endpoint that the configuration of the capture chose.
     pub captured: String,
-    /// What the other configuration chooses.
+    /// The endpoint that the other configuration chooses.
     pub other: String,
-    /// By how much the other's choice scores worse under the configuration of the capture; null if that rules it out.
+    /// By how much the other configuration's choice scores lower under the configuration of the capture. `null` if that
+    /// configuration's filters remove the choice.
     pub regret_of_other: Option<f64>,
-    /// By how much the choice of the capture scores worse under the other configuration; null if that rules it out.
+    /// By how much the choice of the capture scores lower under the other configuration. `null` if that configuration's
+    /// filters remove the choice.
     pub regret_of_captured: Option<f64>,
 }
 
-/// Two configurations on the same decisions.
+/// The comparison of two configurations on the same decisions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Comparison {
-    /// Decisions that both made.
+    /// The number of decisions that both configurations made.
     pub decisions: u64,
-    /// Those that chose different endpoints.
+    /// The number of those decisions with different choices.
     pub differ: u64,
-    /// Decisions that the other configuration would have refused.
+    /// The number of decisions that the other configuration would have refused.
     pub refused_by_other: u64,
-    /// Decisions that neither makes: the request's conversation is on a server.
+    /// The number of decisions that neither configuration makes, because the conversation of the request is bound to a
+    /// server.
     pub bound: u64,
-    /// Runs of a profile that both have, and those that chose different endpoints, by its name.
+    /// For each profile that both have, the number of its runs and the number of runs with different choices.
     pub profiles: BTreeMap<String, [u64; 2]>,
-    /// The other's choices under the configuration of the capture.
+    /// The regret of the other configuration's choices under the configuration of the capture.
     pub regret_of_other: Regret,
-    /// The choices of the capture under the other configuration.
+    /// The regret of the capture's choices under the other configuration.
     pub regret_of_captured: Regret,
-    /// By endpoint.
+    /// The load of each endpoint.
     pub endpoints: BTreeMap<String, EndpointShare>,
-    /// The first of the decisions that differ.
+    /// The first `LISTED` decisions that differ.
     pub differences: Vec<Difference>,
 }
 
 impl Comparison {
-    /// One decision more.
+    /// Adds one decision.
     pub(super) fn take(&mut self, line: &DecisionLine, captured: &Made, other: &Made, scene: &Scene) {
         for run in &line.runs {
             if let Some(again) = other.runs.iter().rfind(|again| again.profile == run.profile) {
@@ -129,7 +133,7 @@ impl Comparison {
         share.cached_tokens[side] += cached;
     }
 
-    /// Sum over all endpoints.
+    /// The sum over all endpoints.
     pub fn total(&self) -> EndpointShare {
         let mut total = EndpointShare::default();
         for share in self.endpoints.values() {
@@ -155,13 +159,13 @@ impl Regret {
     }
 }
 
-/// The last run of the profile that answers, and the endpoint it picked first.
+/// The last run of the profile that answers, and the endpoint that this run picked first.
 fn choice<'r>(runs: &'r [RunLine], primary: Option<&str>) -> Option<(&'r RunLine, u32)> {
     let run = runs.iter().rfind(|run| Some(run.profile.as_str()) == primary)?;
     Some((run, *run.picked.first()?))
 }
 
-/// By how much the total of `instead` is below that of `chosen`; `None` if it did not survive the filters.
+/// By how much the total of `instead` is below that of `chosen`. `None` if the filters removed one of the two.
 fn regret(run: &RunLine, chosen: u32, instead: u32) -> Option<f64> {
     let total = |place| {
         let position = run.survivors.iter().position(|survivor| *survivor == place)?;

@@ -1,4 +1,4 @@
-//! A comparison as one page that needs nothing else.
+//! Writes a comparison as one HTML page without other files.
 
 use std::fmt::Write as _;
 
@@ -10,15 +10,15 @@ const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;ma
 border-bottom:1px solid #8884}td:first-child,th:first-child{text-align:left}figure{margin:1.5em 0}svg{width:100%;\
 height:auto}svg text{font-size:11px;fill:currentColor}figcaption{opacity:.75}";
 
-/// Colours that people who see few colours can tell apart.
+/// Two colours that colour-blind readers can tell apart.
 const COLOURS: [&str; 2] = ["#0072b2", "#d55e00"];
-/// Endpoints in a plot, and rows of a table.
+/// The most endpoints in a plot, and the most rows in a table.
 const PLOTTED: usize = 50;
 const ROWS: usize = 1000;
-/// Columns of the distribution of regret.
+/// The number of columns in the plot of the regret.
 const BINS: usize = 20;
 
-/// One figure of an endpoint, with either configuration.
+/// Reads one figure of an endpoint, for both configurations.
 type Read = fn(&EndpointShare) -> [u64; 2];
 
 pub(super) fn page(played: &Played, other: &str) -> String {

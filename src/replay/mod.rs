@@ -1,10 +1,10 @@
-//! `pointsman replay`: decisions of a capture, made again by the program's own code.
+//! `pointsman replay`: makes the decisions of a capture again with the program's own code.
 //!
-//! - `scene`: the pool and its figures at a decision; `request`: a request made of its features
-//! - `policy`: the profiles of a configuration, without their ports
+//! - `scene`: the pool and its figures at the time of a decision; `request`: a request made from its features
+//! - `policy`: the profiles of a configuration, without ports
 //! - `play`: reads a capture and makes each decision again
-//! - `check`: whether it is the same; `compare`: what another configuration would have chosen
-//! - `report`, `html`: how that is shown
+//! - `check`: whether the new decision equals the old one; `compare`: what another configuration would have chosen
+//! - `report`, `html`: the results as text and as a page
 
 mod check;
 mod compare;
@@ -22,7 +22,7 @@ pub use play::{Loader, Played, Side, play};
 pub use policy::Policy;
 pub use report::table;
 
-/// The comparison as a page that needs nothing else. `other` names the other configuration.
+/// Writes the comparison as one HTML page without other files. `other` is the name of the other configuration.
 pub fn html(played: &Played, other: &str) -> String {
     html::page(played, other)
 }

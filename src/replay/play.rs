@@ -1,4 +1,5 @@
-//! Reads a capture and makes each decision again: with the configuration that it holds, or beside it with another one.
+//! Reads a capture and makes each decision again, with the configuration of the capture and, if asked, with another
+//! one.
 
 use std::path::Path;
 use std::time::Instant;
@@ -13,36 +14,36 @@ use super::scene::Scene;
 use crate::capture::Reader;
 use crate::capture::lines::{ConfigLine, DecisionLine, Line, StartLine};
 
-/// Notes on what limits the result, at most; a capture may have faults without end.
+/// The most notes on what limits the result. A broken capture may have any number of faults.
 const MOST_NOTES: usize = 100;
 
-/// Whose configuration is asked for.
+/// One of the two configurations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Side {
-    /// The one of the capture.
+    /// The configuration of the capture.
     Captured,
-    /// The other one.
+    /// The other configuration.
     Other,
 }
 
-/// Makes the policy of a side while this configuration decides in the capture. `fresh` if nothing is known any more:
-/// another process begins.
+/// Makes the policy of a side at the time when the given configuration decides in the capture. `fresh` is true when the
+/// plugins must not remember anything, because another process began.
 pub type Loader<'l> = dyn FnMut(Side, &ConfigLine, bool) -> anyhow::Result<Policy> + 'l;
 
-/// What came of it.
+/// The result of a replay.
 #[derive(Debug, Default)]
 pub struct Played {
-    /// Decisions that were made again.
+    /// The number of decisions that were made again.
     pub decisions: u64,
-    /// Requests that were refused before any profile ran.
+    /// The number of requests that were refused before any profile ran.
     pub refused: u64,
-    /// Decisions that came out differently with the configuration of the capture.
+    /// The number of decisions that differ although the configuration of the capture made them.
     pub differing: u64,
-    /// The first of them, in words.
+    /// A description of the first of those differences.
     pub first_difference: Option<String>,
-    /// What the other configuration would have chosen.
+    /// The comparison with the other configuration, if there is one.
     pub comparison: Option<Comparison>,
-    /// What limits the result.
+    /// Notes on what limits the result, such as missing files.
     pub notes: Vec<String>,
 }
 
@@ -65,7 +66,11 @@ struct Play<'l> {
     played: Played,
 }
 
-/// Plays the capture in a file or folder. With `with_other` the other configuration decides beside that of the capture.
+/// Plays the capture in a file or a folder. With `with_other`, a second configuration makes each decision too.
+///
+/// # Errors
+///
+/// Fails if the capture cannot be read, or if `loader` cannot make a policy.
 pub fn play<'l>(path: &Path, with_other: bool, loader: &'l mut Loader<'l>) -> anyhow::Result<Played> {
     let mut reader = Reader::open(path)?;
     let epoch = Instant::now();
@@ -119,7 +124,7 @@ impl Play<'_> {
         Ok(())
     }
 
-    /// Another file, or another capture.
+    /// Begins another file of the capture, or another capture.
     fn start(&mut self, start: StartLine) {
         if start.capture == self.start.capture {
             if start.file != self.start.file + 1 {

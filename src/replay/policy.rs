@@ -1,4 +1,4 @@
-//! The profiles of a configuration, with the plugins around them: what decides, without its ports.
+//! The part of a configuration that makes decisions: its profiles and the plugins around them, without ports.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -21,23 +21,23 @@ use crate::scheduling::{
     Produced, Producer, ProfilePlugin, ProfileResult, RequestView, ResponseCall, Scheduler,
 };
 
-/// What decides.
+/// The plugins that make decisions.
 pub struct Policy {
-    /// Chooses.
+    /// The scheduler, which runs the profiles.
     pub scheduler: Scheduler,
-    /// Plugins on the way to it.
+    /// The plugins that a request passes before the scheduler.
     pub entry: Entry,
-    /// Data producers in the order they run.
+    /// The data producers, in the order in which they run.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
-    /// Hooks in configuration order.
+    /// The hooks, in the order of the configuration.
     pub hooks: Vec<Hook>,
-    /// How many tokens images and videos are taken to be.
+    /// The estimates for the tokens of images and videos.
     pub media: MediaEstimate,
-    /// The column of what each endpoint holds of a prompt.
+    /// The column with the part of the prompt that each endpoint has cached.
     pub shown_matches: Option<Column<PrefixMatch>>,
-    /// Indexes that follow the list of endpoints.
+    /// The prefix indexes that follow the list of endpoints.
     pub indexes: Vec<Arc<dyn SharedIndex>>,
-    /// What the capture says of the endpoints' caches counts here, for it was found by the same producers.
+    /// True if the producers are those of the capture, so that the cache figures of the capture may be used.
     pub recorded_matches: bool,
 }
 
@@ -50,9 +50,9 @@ impl std::fmt::Debug for Policy {
 /// A decision that was made again.
 pub(super) struct Made {
     pub(super) runs: Vec<RunLine>,
-    /// The decision, or why there is none.
+    /// The decision, or the reason why there is none.
     pub(super) decision: Result<Decision, String>,
-    /// Name of the profile that answers.
+    /// The name of the profile that answers.
     pub(super) primary: Option<String>,
     candidates: Candidates,
     columns: Columns,
@@ -60,7 +60,7 @@ pub(super) struct Made {
 }
 
 impl Made {
-    /// Tokens of the prompt that the endpoint at this place is believed to hold.
+    /// The tokens of the prompt that the endpoint at this place is expected to have cached.
     pub(super) fn cached(&self, place: u32, tokens: u64) -> u64 {
         let slot = (0..self.candidates.len() as u32).find(|slot| self.candidates.place(*slot) == place);
         let found = slot.and_then(|slot| self.matches.get(slot as usize));
@@ -68,7 +68,7 @@ impl Made {
     }
 }
 
-/// What plugins keep of a request until its end.
+/// The state that plugins keep of a request until its end.
 pub(super) struct Kept {
     decision: Decision,
     states: Vec<PluginState>,
@@ -76,16 +76,16 @@ pub(super) struct Kept {
     first_byte: Option<Instant>,
 }
 
-/// Requests that run, by their numbers.
+/// The running requests, by their numbers.
 pub(super) type Running = HashMap<u64, Kept>;
 
 impl Policy {
-    /// The list of endpoints is another one.
+    /// Tells the indexes of a new list of endpoints.
     pub(super) fn follow_pool(&self, pool: &Snapshot) {
         self.indexes.iter().for_each(|index| index.follow(pool));
     }
 
-    /// Makes the decision of a line again.
+    /// Makes the decision of a capture line again.
     pub(super) fn decide(&self, line: &DecisionLine, remade: &Remade, scene: &Scene) -> Made {
         let now = scene.at(line.now_ns);
         let _still = clock::stand_still(now);
@@ -146,7 +146,7 @@ impl Policy {
             if let Ok(produced) = producer.call(|producer| producer.produce(&call)) {
                 produced.into_iter().for_each(|column| columns.insert(column));
             }
-            // Those that run later read what the capture has.
+            // Producers that run later read the cache figures of the capture.
             let recorded = recorded.filter(|_| self.recorded_matches);
             if let Some((column, cells)) =
                 self.shown_matches.zip(recorded.and_then(|it| cells(it, candidates.len())))
@@ -157,7 +157,7 @@ impl Policy {
         columns
     }
 
-    /// Plugins learn where the request really went, as they did then.
+    /// Tells the plugins which endpoint really got the request, as the picker told them at that time.
     pub(super) fn follow(
         &self,
         line: &DecisionLine,
@@ -187,7 +187,7 @@ impl Policy {
         running.insert(line.n, Kept { decision, states, api, first_byte: None });
     }
 
-    /// The decision that was really taken, in the terms of these profiles.
+    /// The decision that was really made, expressed in the profiles of this policy.
     fn real(&self, line: &DecisionLine, made: &Made, scene: &Scene) -> Decision {
         let endpoint = |place: &u32| scene.pool().endpoints().get(*place as usize).cloned();
         let list =
@@ -216,7 +216,7 @@ impl Policy {
         decision
     }
 
-    /// The headers of a response came.
+    /// Handles the headers of a response.
     pub(super) fn answered(&self, line: &AnswerLine, now: Instant, running: &mut Running) {
         let Some(kept) = running.get_mut(&line.n) else { return };
         let Some(endpoint) = kept.decision.targets().first() else { return };
@@ -232,7 +232,7 @@ impl Policy {
         tell_headers(&self.hooks, &mut kept.states, &call, &mut HeaderEdits::default());
     }
 
-    /// The first bytes of a response came.
+    /// Handles the first bytes of a response.
     pub(super) fn first_byte(&self, line: &FirstByteLine, now: Instant, running: &mut Running) {
         let Some(kept) = running.get_mut(&line.n) else { return };
         kept.first_byte = Some(now);
@@ -240,7 +240,7 @@ impl Policy {
         tell_first_byte(&self.hooks, &mut kept.states, now, line.streamed);
     }
 
-    /// A request has ended.
+    /// Handles the end of a request.
     pub(super) fn ended(&self, line: &OutcomeLine, now: Instant, running: &mut Running) {
         let Some(mut kept) = running.remove(&line.n) else { return };
         let targets = kept.decision.targets();
@@ -263,7 +263,7 @@ impl Policy {
     }
 }
 
-/// The cells of the column that a capture has, if it has one for each of so many candidates.
+/// The cells of the column that a capture line has. `None` unless there is one for each candidate.
 fn cells(line: &MatchLine, candidates: usize) -> Option<Vec<PrefixMatch>> {
     let cell =
         |matched, cached| PrefixMatch { matched, total: line.total, block_size: line.block_size, cached };

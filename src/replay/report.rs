@@ -1,4 +1,4 @@
-//! What came of a replay, as text.
+//! Writes the result of a replay as text.
 
 use std::fmt::Write as _;
 
@@ -6,12 +6,12 @@ use super::compare::{Comparison, Regret};
 use super::play::Played;
 use crate::decisions::terminal::shown;
 
-/// Endpoints that the table has rows for.
+/// The most endpoints in the table.
 const ROWS: usize = 40;
-/// Differences that the text lists.
+/// The most differences that the text lists.
 const LISTED: usize = 10;
 
-/// The result for a terminal. `other` names the other configuration.
+/// Writes the result for a terminal. `other` is the name of the other configuration.
 pub fn table(played: &Played, other: &str) -> String {
     let mut out = String::new();
     let Played { decisions, refused, differing, .. } = played;

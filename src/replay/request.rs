@@ -1,4 +1,5 @@
-//! A request made of what a capture keeps of it: prompts that are equal where the real ones were, and as long.
+//! Makes a request from what a capture keeps of it. Two such prompts are equal up to the block where the real ones were
+//! equal, and have the length of the real ones.
 
 use bytes::Bytes;
 
@@ -8,7 +9,7 @@ use crate::request::{
 };
 use crate::scheduling::RequestView;
 
-/// A request without its text.
+/// A request without its real text.
 #[derive(Debug)]
 pub(super) struct Remade {
     headers: Headers,
@@ -18,7 +19,7 @@ pub(super) struct Remade {
 }
 
 impl Remade {
-    /// The request of this line.
+    /// Makes the request of this line.
     pub(super) fn of(line: &RequestLine) -> Self {
         let mut headers = Headers::new();
         for (name, value) in &line.headers {
@@ -42,7 +43,7 @@ impl Remade {
         Self { headers, body: body.into(), inference, tokens: tokens(line) }
     }
 
-    /// As plugins see it.
+    /// The request as plugins see it.
     pub(super) fn view<'a>(
         &'a self,
         id: &'a str,
@@ -64,13 +65,13 @@ impl Remade {
     }
 }
 
-/// The API of this name.
+/// The API with this name.
 pub(super) fn api(name: &str) -> Api {
     Api::ALL.into_iter().find(|api| api.label() == name).unwrap_or(Api::Other)
 }
 
-/// Tokens that are equal where the hashes of their blocks are. The last block of a prompt is as short as the number of
-/// all tokens demands.
+/// Makes tokens that are equal where the hashes of their blocks are equal. The last block of a prompt is shortened so
+/// that the number of all tokens is that of the line.
 fn tokens(line: &RequestLine) -> Tokenized {
     let block = u64::from(BASE_BLOCK);
     let whole = line.chains.len() as u64 * block;

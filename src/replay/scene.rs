@@ -1,4 +1,4 @@
-//! The pool and the figures of its endpoints, as a capture tells them.
+//! The pool and the figures of its endpoints, as a capture records them.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use crate::capture::lines::{EndpointLine, LoadLine, PoolLine};
 use crate::pool::{AttributeKey, EndpointId, EndpointSpec, LoadState, LoraReading, Snapshot};
 use crate::scheduling::Candidates;
 
-/// The pool at one moment.
+/// The pool at one time of the capture.
 #[derive(Debug)]
 pub(super) struct Scene {
     epoch: Instant,
@@ -16,28 +16,28 @@ pub(super) struct Scene {
 }
 
 impl Scene {
-    /// No endpoints yet. Times of the capture are counted from `epoch`.
+    /// Makes a scene without endpoints. `epoch` is the time at which the clock of the capture is 0.
     pub(super) fn new(epoch: Instant) -> Self {
         Self { epoch, pool: Arc::default() }
     }
 
-    /// The time at which the capture says `nanos`.
+    /// Converts `nanos` of the capture's clock to a time.
     pub(super) fn at(&self, nanos: u64) -> Instant {
         self.epoch.checked_add(Duration::from_nanos(nanos)).unwrap_or(self.epoch)
     }
 
-    /// The endpoints.
+    /// The list of endpoints.
     pub(super) fn pool(&self) -> &Arc<Snapshot> {
         &self.pool
     }
 
-    /// Name of the endpoint at this place.
+    /// The name of the endpoint at this place.
     pub(super) fn name(&self, place: u32) -> String {
         let endpoint = self.pool.endpoints().get(place as usize);
         endpoint.map_or_else(|| format!("#{place}"), |endpoint| endpoint.id().to_string())
     }
 
-    /// The endpoints are these from now on. True if that is news.
+    /// Sets the list of endpoints. Returns true if the list changed.
     pub(super) fn becomes(&mut self, line: &PoolLine) -> Result<bool, String> {
         if self.pool.version() == line.version && self.pool.len() == line.endpoints.len() {
             return Ok(false);
@@ -47,7 +47,7 @@ impl Scene {
         Ok(true)
     }
 
-    /// Takes over figures.
+    /// Sets the figures of endpoints.
     pub(super) fn figures(&self, lines: &[LoadLine]) {
         for line in lines {
             if let Some(endpoint) = self.pool.endpoints().get(line.endpoint as usize) {
@@ -56,7 +56,7 @@ impl Scene {
         }
     }
 
-    /// The endpoints at these places.
+    /// The endpoints at these places; all endpoints if `places` is `None`.
     pub(super) fn candidates(&self, places: Option<&Vec<u32>>) -> Candidates {
         Candidates::at_places(Arc::clone(&self.pool), places.cloned())
     }

@@ -33,7 +33,7 @@ fn captured(text: &str, block_size: u32) -> (RequestLine, BlockHashes) {
     (features(&view, "m", &HeaderRule::new("", 7)), blocks)
 }
 
-/// The hashes of the blocks of the request that a replay makes of this line, and its tokens.
+/// The hashes of the blocks of the request that a replay makes from this line, and the number of its tokens.
 fn remade(line: &RequestLine, block_size: u32) -> (BlockHashes, u64) {
     let remade = Remade::of(line);
     let view = remade.view("r", line, &MEDIA);

@@ -6,12 +6,12 @@ use super::workload::{Request, mix};
 use crate::director::{Ask, BodySeen, SubsetHint};
 use crate::request::Headers;
 
-/// Bytes of text that make a token, as prefix indexes estimate it.
+/// The bytes of text that count as one token, as prefix indexes estimate them.
 const BYTES_PER_TOKEN: usize = 4;
-/// The model without adapters.
+/// The name of the model that requests without an adapter ask for.
 const MODEL: &str = "simulated";
 
-/// A completion request whose prompt spells the request's blocks.
+/// Makes a completion request. Its prompt has the text of each of the request's blocks.
 pub(super) fn ask(request: &Request, number: usize, block_tokens: u32) -> Ask {
     let model = request.adapter.as_deref().unwrap_or(MODEL);
     let length = request.input as usize * BYTES_PER_TOKEN;
@@ -41,7 +41,7 @@ pub(super) fn ask(request: &Request, number: usize, block_tokens: u32) -> Ask {
     Ask { headers, body: body.into(), body_seen: BodySeen::Whole, hint: SubsetHint::Absent }
 }
 
-/// Appends `length` bytes of text: `block_bytes` for each block, made from its id.
+/// Appends `length` bytes of text. Each block has `block_bytes` of it, which depend on the block's id only.
 fn push_prompt(out: &mut Vec<u8>, blocks: &[u64], block_bytes: usize, length: usize) {
     const DIGITS: &[u8; 16] = b"abcdefghijklmnop";
     let end = out.len() + length;
@@ -59,7 +59,7 @@ fn push_prompt(out: &mut Vec<u8>, blocks: &[u64], block_bytes: usize, length: us
     out.resize(end, b' ');
 }
 
-/// Headers of a streamed answer.
+/// The headers of a streamed answer.
 pub(super) fn response_headers() -> Headers {
     let mut headers = Headers::new();
     for (name, value) in [(":status", "200"), ("content-type", "text/event-stream")] {
@@ -68,7 +68,7 @@ pub(super) fn response_headers() -> Headers {
     headers
 }
 
-/// The event of a first token.
+/// The event with the first token of an answer.
 pub(super) fn first_chunk() -> Bytes {
     Bytes::from_static(
         b"data: {\"object\":\"text_completion\",\"choices\":[{\"index\":0,\"text\":\" a\"}]}\n\n",

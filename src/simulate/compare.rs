@@ -1,4 +1,4 @@
-//! Compares choosers (configurations, or turns) over several seeds.
+//! Compares choosers (configurations, or round robin) over several seeds.
 
 use std::collections::BTreeMap;
 
@@ -6,31 +6,31 @@ use serde::Serialize;
 
 use super::figures::{Figures, MEASURES, Times};
 
-/// A ratio to the reference's default with its 95 % interval.
+/// A ratio to the first chooser, with its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Ratio {
-    /// Geometric mean of the ratios of the seeds.
+    /// The geometric mean of the ratios of all seeds.
     pub mean: f64,
-    /// Lower end; `None` with one seed.
+    /// The lower end of the interval; `None` with one seed.
     pub low: Option<f64>,
-    /// Upper end; `None` with one seed.
+    /// The upper end of the interval; `None` with one seed.
     pub high: Option<f64>,
 }
 
-/// A chooser in one scenario.
+/// The results of one chooser in one scenario.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Compared {
-    /// Its name.
+    /// The name of the chooser.
     pub name: String,
-    /// Means over the seeds.
+    /// The means over the seeds.
     pub mean: Figures,
     /// Ratios to the first chooser, by figure. There is no ratio if the first chooser's figure is 0.
     pub ratios: BTreeMap<&'static str, Ratio>,
-    /// Figures by seed.
+    /// The figures of each seed.
     pub seeds: Vec<Figures>,
 }
 
-/// Compares runs of one chooser with those of the first, seed by seed.
+/// Compares the runs of one chooser with those of the first chooser, seed by seed.
 pub(super) fn compare(name: &str, runs: &[Figures], first: &[Figures]) -> Compared {
     let mut ratios = BTreeMap::new();
     for measure in MEASURES {
@@ -49,7 +49,7 @@ pub(super) fn compare(name: &str, runs: &[Figures], first: &[Figures]) -> Compar
     Compared { name: name.to_owned(), mean: mean(runs), ratios, seeds: runs.to_vec() }
 }
 
-/// Quantiles of Student's distribution at 0.975, by degrees of freedom from 1 on.
+/// The quantiles of Student's t-distribution at 0.975, for 1 to 30 degrees of freedom.
 const STUDENT: [f64; 30] = [
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
     2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,

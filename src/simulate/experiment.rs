@@ -1,4 +1,4 @@
-//! All runs of one call: every chooser under every circumstance with every seed.
+//! Runs an experiment: each chooser in each scenario with each seed.
 
 use std::time::Duration;
 
@@ -12,14 +12,14 @@ use super::report::{Plot, Report, Scenario};
 use super::workload::{Condition, Workload};
 use super::world::{Chooser, Progress, Setting, run};
 
-/// Makes a replica of the picker from a seed and named priorities.
+/// Makes a replica of the picker from a seed and the named priorities of a workload.
 pub type MakeBrain<'p> = Box<dyn Fn(u64, &[(String, i32)]) -> anyhow::Result<Brain> + 'p>;
 
-/// Someone who chooses servers.
+/// A chooser of servers.
 pub struct Policy<'p> {
-    /// Name in the report.
+    /// The name of the chooser in the report.
     pub name: String,
-    /// Makes replicas, with the workload's priorities; `None` sends to each server in turn.
+    /// Makes the replicas of a picker. `None` sends requests to the servers in turn.
     pub brain: Option<MakeBrain<'p>>,
 }
 
@@ -32,45 +32,45 @@ impl std::fmt::Debug for Policy<'_> {
 /// The runs of an experiment.
 #[derive(Debug)]
 pub struct Experiment<'p> {
-    /// The choosers. The others are compared with the first one.
+    /// The choosers. The report compares the others with the first one.
     pub policies: Vec<Policy<'p>>,
-    /// Number of servers.
+    /// The number of servers.
     pub servers: usize,
-    /// Profile of the servers' engine.
+    /// The profile of the servers' engine.
     pub profile: &'static EngineProfile,
-    /// Multiples of the workload's rate.
+    /// The multiples of the workload's rate to run.
     pub rates: Vec<f64>,
-    /// Numbers of replicas.
+    /// The numbers of replicas to run.
     pub replicas: Vec<usize>,
-    /// Times between two readings of a server.
+    /// The times between two readings of a server to run.
     pub intervals: Vec<Duration>,
-    /// Time from the request for a server's metrics until they are read.
+    /// The time from the request for a server's metrics until they are read.
     pub latency: Duration,
-    /// Largest random addition to that time.
+    /// The largest random addition to that time.
     pub jitter: Duration,
-    /// Faults of servers, in addition to those of the workload.
+    /// The faults of servers, in addition to those of the workload.
     pub conditions: Vec<Condition>,
     /// The objective by which goodput is counted.
     pub objective: Objective,
-    /// Seeds.
+    /// The seeds of the runs.
     pub seeds: Vec<u64>,
 }
 
-/// Which run is under way, and how far it is.
+/// The run that is under way, and its progress.
 #[derive(Debug, Clone, Copy)]
 pub struct Step<'s> {
-    /// Number of the run, from 1.
+    /// The number of the run, from 1.
     pub number: usize,
-    /// Runs in all.
+    /// The number of all runs.
     pub of: usize,
-    /// The chooser.
+    /// The name of the chooser.
     pub policy: &'s str,
-    /// How far the run is.
+    /// The progress of the run.
     pub progress: Progress,
 }
 
 impl Experiment<'_> {
-    /// Runs everything. `workload` makes the requests of a seed.
+    /// Runs each chooser in each scenario with each seed. `workload` makes the requests of a seed.
     pub fn run(
         &self,
         workload: &dyn Fn(u64) -> anyhow::Result<Workload>,

@@ -10,66 +10,66 @@ use super::workload::Workload;
 /// The objective by which goodput is counted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Objective {
-    /// Longest time to first token.
+    /// The longest time to the first token.
     pub first_token: Duration,
-    /// Longest mean time between the tokens of an answer.
+    /// The longest mean time between the tokens of an answer.
     pub between_tokens: Duration,
 }
 
 /// Times in milliseconds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
 pub struct Times {
-    /// Mean.
+    /// The mean.
     pub mean: f64,
-    /// Median.
+    /// The median.
     pub p50: f64,
-    /// 90th percentile.
+    /// The 90th percentile.
     pub p90: f64,
-    /// 95th percentile.
+    /// The 95th percentile.
     pub p95: f64,
-    /// 99th percentile.
+    /// The 99th percentile.
     pub p99: f64,
 }
 
 /// The results of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Figures {
-    /// Requests of the workload.
+    /// The number of requests in the workload.
     pub requests: usize,
-    /// Requests that were answered.
+    /// The number of requests that were answered.
     pub answered: usize,
-    /// Requests that the picker refused.
+    /// The number of requests that the picker refused.
     pub refused: usize,
-    /// Requests that failed, because their server was gone or could never run them.
+    /// The number of requests that failed, because their server was gone or could never run them.
     pub failed: usize,
-    /// Requests that had not ended when the simulation did.
+    /// The number of requests that had not ended when the simulation did.
     pub unfinished: usize,
-    /// Virtual seconds until the last request ended.
+    /// The virtual seconds until the last request ended.
     pub seconds: f64,
-    /// Time to first token of answered requests, from sending on.
+    /// The time from sending a request to its first token, for answered requests.
     pub ttft_ms: Times,
-    /// Time between two tokens.
+    /// The time between two tokens of an answer.
     pub tbt_ms: Times,
-    /// Share of all requests that were answered within the objective.
+    /// The share of all requests that were answered within the objective.
     pub goodput: f64,
-    /// Share of the prompts' blocks that the servers' caches had.
+    /// The share of the prompt tokens that the servers' caches had.
     pub hit_rate: f64,
-    /// The same share for one cache that forgets nothing.
+    /// The share that one cache of unlimited size would have had.
     pub infinite_hit_rate: f64,
-    /// Load of the busiest server divided by the mean load, as a mean over time. 1 means that the load is even.
+    /// The load of the busiest server divided by the mean load, as a mean over time. 1 means that the load is even.
     pub imbalance: f64,
-    /// Estimated time to first token minus that at the best server, as a mean.
+    /// The mean of the estimated time to the first token minus that at the best server.
     pub regret_ms: f64,
-    /// Share of requests by server.
+    /// The share of requests that each server got.
     pub shares: Vec<f64>,
 }
 
 /// One figure by which choosers are compared.
 #[derive(Debug, Clone, Copy)]
 pub struct Measure {
-    /// Name in JSON.
+    /// The name of the figure in JSON.
     pub name: &'static str,
-    /// Reads it.
+    /// Reads the figure.
     pub of: fn(&Figures) -> f64,
 }
 
@@ -90,7 +90,8 @@ pub const MEASURES: [Measure; 13] = [
     Measure { name: "regret_ms", of: |figures| figures.regret_ms },
 ];
 
-/// The figures of a run. `infinite` are the blocks of all prompts, and those that an infinite cache has.
+/// Computes the figures of a run. `infinite` is the number of blocks of all prompts, and the number that a cache of
+/// unlimited size would have had.
 pub(super) fn figures(
     workload: &Workload,
     notes: &Notes,
@@ -104,7 +105,7 @@ pub(super) fn figures(
     let gap = |share| notes.gaps.quantile(share) * 1e3;
     let cached: u64 = notes.records.iter().map(|record| u64::from(record.cached)).sum();
     let begun = |record: &&Record| record.first.is_some();
-    // Of requests that never began nothing was looked for.
+    // Requests that never began looked for nothing in a cache.
     let blocks: u64 = workload
         .requests
         .iter()
@@ -157,7 +158,7 @@ fn share(part: f64, of: f64) -> f64 {
     if of > 0.0 { part / of } else { 0.0 }
 }
 
-/// Mean and nearest ranks of sorted values.
+/// The mean and the percentiles (nearest rank) of sorted values.
 fn times(sorted: &[f64]) -> Times {
     let rank = |share: f64| {
         let rank = (share * sorted.len() as f64).ceil().max(1.0) as usize;
@@ -172,7 +173,8 @@ fn times(sorted: &[f64]) -> Times {
     }
 }
 
-/// Samples with less than one request for each server say nothing of balance.
+/// Computes the imbalance. Samples with fewer requests than servers are left out, because they say nothing of the
+/// balance.
 fn imbalance(notes: &Notes) -> f64 {
     let (mut sum, mut count) = (0.0, 0.0);
     for sample in &notes.samples {

@@ -10,9 +10,9 @@ use super::workload::{Condition, Event, Request, Start, Workload, mix};
 /// A generated load, with the question that it answers.
 #[derive(Debug, Clone, Copy)]
 pub struct Generator {
-    /// Name on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// Description of the load.
+    /// The description of the load.
     pub about: &'static str,
     make: fn(&mut Making),
 }
@@ -57,12 +57,12 @@ pub const GENERATORS: [Generator; 7] = [
 ];
 
 impl Generator {
-    /// The load of this name.
+    /// The load with this name.
     pub fn named(name: &str) -> Option<Self> {
         GENERATORS.into_iter().find(|generator| generator.name == name)
     }
 
-    /// The load for this many servers over this time.
+    /// Makes the load for `servers` servers over the time `length`.
     pub fn workload(self, servers: usize, length: Duration, seed: u64) -> Workload {
         let mut making = Making {
             random: Rng::with_seed(mix(seed)),
@@ -77,13 +77,13 @@ impl Generator {
     }
 }
 
-/// Tokens in a block.
+/// The tokens in a block.
 const BLOCK: u32 = 64;
-/// Conversations that begin in a second for each server.
+/// The conversations that begin each second, for each server.
 const STARTS: f64 = 0.45;
-/// Blocks of a system prompt: 2048 tokens.
+/// The blocks of a system prompt: 2048 tokens.
 const SYSTEM: u64 = 32;
-/// Different system prompts.
+/// The number of different system prompts.
 const SYSTEMS: usize = 40;
 
 struct Making {
@@ -94,7 +94,7 @@ struct Making {
 }
 
 impl Making {
-    /// A time of an exponential distribution.
+    /// A random time from an exponential distribution with the mean `mean` seconds.
     fn gap(&mut self, mean: f64) -> Duration {
         Duration::from_secs_f64(-(1.0 - self.random.f64()).ln() * mean)
     }
@@ -118,7 +118,7 @@ impl Making {
         (median * (0.8 * normal).exp()).clamp(1.0, 16.0 * median) as u32
     }
 
-    /// Adds a request and returns its place. The prompt has these blocks, then some of its own up to `input` tokens.
+    /// Adds a request and returns its index. The prompt has these blocks, then blocks of its own up to `input` tokens.
     fn add(&mut self, start: Start, mut blocks: Vec<u64>, input: u32, output: u32, session: u32) -> usize {
         let own = mix(self.random.u64(..));
         let count = input.div_ceil(BLOCK) as usize;
@@ -135,7 +135,7 @@ impl Making {
         self.workload.requests.len() - 1
     }
 
-    /// A conversation of up to eight turns. Each turn sends everything before it again.
+    /// Adds a conversation of up to eight turns. Each turn sends everything before it again.
     fn conversation(&mut self, at: Duration, session: u32) {
         let system = self.zipf(SYSTEMS) as u64;
         let mut known: Vec<u64> = (0..SYSTEM).map(|place| mix((system << 32) ^ place ^ (1 << 62))).collect();
@@ -152,7 +152,7 @@ impl Making {
         }
     }
 
-    /// Conversations that begin at random times between two times.
+    /// Adds conversations that begin at random times from `from` to `to`, `starts` each second for each server.
     fn conversations(&mut self, from: Duration, to: Duration, starts: f64) {
         let mut at = from;
         loop {

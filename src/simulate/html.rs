@@ -1,4 +1,4 @@
-//! The report as one page that needs nothing else.
+//! Writes the report as one HTML page without other files.
 
 use std::fmt::Write as _;
 
@@ -9,7 +9,7 @@ table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;text-align:
 td:first-child,th:first-child{text-align:left}figure{display:inline-block;margin:0 1.5em 1.5em 0;vertical-align:top}\
 figcaption{font-size:.85em;color:#555;max-width:32em}svg{background:#fafafa;border:1px solid #ddd}svg text{font-size:11px}";
 
-/// Colours that people who see few colours can tell apart.
+/// Colours that colour-blind readers can tell apart.
 const COLOURS: [&str; 8] =
     ["#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#999933"];
 
@@ -17,7 +17,7 @@ const WIDTH: f64 = 460.0;
 const HEIGHT: f64 = 240.0;
 const MARGIN: f64 = 46.0;
 
-/// The page.
+/// The page of a report.
 pub(super) fn page(report: &Report) -> String {
     let mut out = String::new();
     let title = format!("{} on {} servers like {}", report.trace, report.servers, report.engine);
@@ -114,7 +114,7 @@ fn figures(out: &mut String, plots: &[Plot]) {
     }
 }
 
-/// Lines over the same axes, which begin at 0.
+/// Draws lines over the same axes, which begin at 0.
 fn chart(out: &mut String, caption: &str, names: &[&str], lines: &[Vec<(f64, f64)>]) {
     let most = |read: fn(&(f64, f64)) -> f64| lines.iter().flatten().map(read).fold(1e-9, f64::max);
     let (right, top) = (most(|point| point.0), most(|point| point.1));

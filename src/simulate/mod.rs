@@ -40,7 +40,7 @@ pub use traces::read as read_trace;
 pub use workload::{Condition, Event, Request, Start, Workload};
 pub use world::Progress;
 
-/// The report as a page that needs nothing else.
+/// Writes the report as one HTML page without other files.
 pub fn html(report: &Report) -> String {
     html::page(report)
 }

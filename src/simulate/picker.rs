@@ -19,11 +19,11 @@ use crate::telemetry::Span;
 
 /// The parts that `serve` builds from a configuration, without the ports.
 pub struct Brain {
-    /// Decides.
+    /// Makes the decisions.
     pub director: Arc<Director>,
-    /// Flow control, if the configuration enables it.
+    /// The controller of flow control, if the configuration enables it.
     pub controller: Option<Arc<Controller>>,
-    /// The endpoints.
+    /// The endpoints of the pool.
     pub pool: Arc<Pool>,
 }
 
@@ -33,11 +33,11 @@ impl std::fmt::Debug for Brain {
     }
 }
 
-/// A request that goes on, or is refused.
+/// The decision on a request: the request goes on, or is refused.
 pub(super) type Verdict = Result<Routed<Exchange>, Refusal>;
 type Deciding = Pin<Box<dyn Future<Output = Verdict>>>;
 
-/// Requests whose tasks something woke, in that order.
+/// The requests whose tasks were woken, in the order of the wake-ups.
 type Woken = Arc<Mutex<Vec<usize>>>;
 
 struct Alarm {
@@ -51,7 +51,7 @@ impl Wake for Alarm {
     }
 }
 
-/// A reading on its way.
+/// A metrics page that was asked for and has not been read yet.
 #[derive(Debug)]
 pub(super) struct Page {
     pub(super) replica: usize,
@@ -60,7 +60,7 @@ pub(super) struct Page {
     dispatched_before: u64,
 }
 
-/// One replica.
+/// One replica of the picker.
 pub(super) struct Replica {
     pub(super) brain: Brain,
     number: usize,
@@ -68,12 +68,12 @@ pub(super) struct Replica {
     held: BTreeMap<usize, Deciding>,
     running: BTreeMap<usize, Exchange>,
     woken: Woken,
-    /// Servers that are in the pool.
+    /// For each server, whether it is in the pool.
     members: Vec<bool>,
 }
 
 impl Replica {
-    /// A replica that knows `servers` servers and has read none of them.
+    /// Makes a replica that knows `servers` servers and has read none of them.
     pub(super) fn new(
         brain: Brain,
         number: usize,
@@ -81,7 +81,7 @@ impl Replica {
         interval: Duration,
         start: Instant,
     ) -> Self {
-        // The data layer starts at any time in its interval.
+        // The first reading of each replica comes at another time in the interval, spread by the golden ratio.
         let offset = interval.mul_f64((number as f64 * 0.618_034).fract());
         let mut replica = Self {
             brain,
@@ -98,7 +98,7 @@ impl Replica {
         replica
     }
 
-    /// A server joins the pool or leaves it.
+    /// Adds a server to the pool, or removes it.
     pub(super) fn set_member(&mut self, server: usize, member: bool, now: Instant) {
         if let Some(place) = self.members.get_mut(server) {
             *place = member;
@@ -113,7 +113,7 @@ impl Replica {
         self.notify();
     }
 
-    /// Handles a request that came.
+    /// Handles a request that has come. Returns the decision, or `None` if the request waits.
     pub(super) fn arrive(&mut self, request: usize, ask: Ask, now: Instant) -> Option<Verdict> {
         let director = Arc::clone(&self.brain.director);
         let deciding: Deciding = Box::pin(async move { director.handle(ask, now, &mut Span::off()).await });
@@ -137,8 +137,8 @@ impl Replica {
         }
     }
 
-    /// Decisions since the last call. Each is a verdict on a waiting request, or `None` for a running request that has
-    /// to stop.
+    /// Returns the decisions since the last call. Each is a decision on a waiting request, or `None` for a running
+    /// request that has to stop.
     pub(super) fn decided(&mut self) -> Vec<(usize, Option<Verdict>)> {
         let mut decided = Vec::new();
         loop {
@@ -156,14 +156,14 @@ impl Replica {
         }
     }
 
-    /// Asks whether a running request has to stop, and registers a wake-up in case it has to later.
+    /// Returns whether a running request has to stop, and registers a wake-up for the time when it has to.
     pub(super) fn is_revoked(&mut self, request: usize) -> bool {
         let waker = self.waker(request);
         let Some(exchange) = self.running.get_mut(&request) else { return false };
         exchange.poll_revoked(&mut Context::from_waker(&waker)).is_ready()
     }
 
-    /// The response side of a request that was placed.
+    /// Keeps the response side of a request that was sent to a server.
     pub(super) fn place(&mut self, request: usize, exchange: Exchange) {
         self.running.insert(request, exchange);
     }
@@ -178,17 +178,17 @@ impl Replica {
         self.running.remove(&request);
     }
 
-    /// Time of the next request for a server's metrics.
+    /// The time of the next request for a server's metrics.
     pub(super) fn next_scrape(&self) -> Option<Instant> {
         self.schedule.next_due()
     }
 
-    /// The server that is to be asked now.
+    /// The server that is to be asked for its metrics now.
     pub(super) fn take_due(&mut self, now: Instant) -> Option<usize> {
         self.schedule.take_due(now).map(|key| key as usize)
     }
 
-    /// Asks a server for its metrics. Without a `glance` the server does not answer.
+    /// Asks a server for its metrics. With the answer `None` the server does not answer.
     pub(super) fn scrape(&mut self, server: usize, answer: Option<Answer<'_>>, now: Instant) -> Option<Page> {
         let endpoint = self.endpoint(server)?;
         let Some(answer) = answer else {
@@ -214,7 +214,7 @@ impl Replica {
     fn endpoint(&self, server: usize) -> Option<Arc<crate::pool::Endpoint>> {
         let address = address(server);
         let snapshot = self.brain.pool.snapshot();
-        // While nobody has left, a server's place is its number.
+        // While no server has left the pool, the index of a server is its number.
         let at_its_place = snapshot.endpoints().get(server).filter(|found| found.spec().address == address);
         let found = at_its_place
             .or_else(|| snapshot.endpoints().iter().find(|found| found.spec().address == address));
@@ -227,7 +227,7 @@ impl Replica {
         }
     }
 
-    /// Time at which flow control's timer checks the queues next.
+    /// The time at which flow control's timer checks the queues next.
     pub(super) fn next_look(&self) -> Option<Instant> {
         self.brain.controller.as_ref().and_then(|controller| controller.next_look())
     }
@@ -267,7 +267,7 @@ impl Answer<'_> {
     }
 }
 
-/// Address of a server.
+/// The address of a server.
 fn address(server: usize) -> SocketAddr {
     let [.., a, b, c] = (server as u64 + 1).to_be_bytes();
     SocketAddr::from(([10, a, b, c], 8000))
@@ -277,7 +277,7 @@ fn spec(server: usize) -> EndpointSpec {
     EndpointSpec::new(EndpointId::new("default", &format!("server-{server:04}")), address(server))
 }
 
-/// The server of a destination, which names the chosen one first.
+/// The server that a destination names first, which is the chosen one.
 pub(super) fn server_of(destination: &[u8]) -> Option<usize> {
     let text = std::str::from_utf8(destination).ok()?;
     let SocketAddr::V4(address) = text.split(',').next()?.parse().ok()? else { return None };

@@ -1,12 +1,12 @@
-//! The lines of a run, thinned out.
+//! The plotted lines of a run, reduced to few points.
 
 use super::record::{Fate, Notes};
 use super::report::Plot;
 
-/// Points of a line.
+/// The number of points in a line.
 const POINTS: usize = 120;
 
-/// The lines of a run.
+/// Makes the plotted lines of a run.
 pub(super) fn plot(name: &str, notes: &Notes) -> Plot {
     let answered = notes.records.iter().filter(|record| record.fate == Fate::Answered);
     let mut firsts: Vec<f64> =

@@ -1,4 +1,4 @@
-//! The planned events, in the order of their time.
+//! The planned events, sorted by time.
 
 use std::cmp::{Ordering, Reverse};
 use std::collections::BinaryHeap;

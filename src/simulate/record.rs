@@ -5,52 +5,53 @@ use std::time::Duration;
 /// How a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Fate {
-    /// It was never sent, or had not ended when the simulation did.
+    /// The request was never sent, or had not ended when the simulation did.
     #[default]
     Unfinished,
-    /// It was answered.
+    /// The request was answered.
     Answered,
-    /// The picker refused it.
+    /// The picker refused the request.
     Refused,
-    /// Its server was gone, or could never run it.
+    /// The server of the request was gone, or could never run it.
     Failed,
 }
 
-/// One request.
+/// The record of one request.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub(super) struct Record {
-    /// When it was sent.
+    /// The time at which the request was sent.
     pub(super) sent: Duration,
-    /// Its server.
+    /// The server that got the request.
     pub(super) server: Option<usize>,
-    /// When its first token came.
+    /// The time of the first token.
     pub(super) first: Option<Duration>,
-    /// When its last token came.
+    /// The time of the last token.
     pub(super) last: Option<Duration>,
-    /// Tokens so far.
+    /// The number of tokens so far.
     pub(super) tokens: u32,
-    /// Prompt tokens that the server's cache had.
+    /// The prompt tokens that the server's cache had.
     pub(super) cached: u32,
-    /// Estimated time to first token at its server minus that at the best server, when the request was sent.
+    /// The estimated time to the first token at the chosen server minus that at the best server, at the time of
+    /// sending.
     pub(super) regret: Duration,
     /// How the request ended.
     pub(super) fate: Fate,
 }
 
 impl Record {
-    /// Time to first token.
+    /// The time from sending to the first token.
     pub(super) fn first_token(&self) -> Option<Duration> {
         self.first.map(|first| first.saturating_sub(self.sent))
     }
 
-    /// Mean time between tokens; `None` for answers of one token.
+    /// The mean time between tokens; `None` for an answer of one token.
     pub(super) fn between_tokens(&self) -> Option<Duration> {
         let gaps = self.tokens.checked_sub(1).filter(|gaps| *gaps > 0)?;
         Some(self.last?.saturating_sub(self.first?) / gaps)
     }
 }
 
-/// Times in buckets of 2 % each, from a microsecond on.
+/// A histogram of times, with buckets that grow by 2 %, from a microsecond on.
 #[derive(Debug, Clone)]
 pub(super) struct Histogram {
     counts: Vec<u64>,
@@ -78,12 +79,12 @@ impl Histogram {
         self.count += 1;
     }
 
-    /// Mean in seconds; 0 without any.
+    /// The mean in seconds; 0 if the histogram is empty.
     pub(super) fn mean(&self) -> f64 {
         self.sum / self.count.max(1) as f64
     }
 
-    /// The time in seconds below which this share lies, within 2 %; 0 without any.
+    /// The time in seconds below which this share of the times lies, within 2 %; 0 if the histogram is empty.
     pub(super) fn quantile(&self, share: f64) -> f64 {
         let rank = (share * self.count as f64).ceil().max(1.0) as u64;
         let mut below = 0;
@@ -95,29 +96,29 @@ impl Histogram {
     }
 }
 
-/// The servers at one time.
+/// The state of the servers at one time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Sample {
-    /// The time.
+    /// The virtual time of the sample.
     pub(super) at: Duration,
-    /// Waiting and running requests by server; `None` while it is down.
+    /// The number of waiting and running requests of each server; `None` while the server is down.
     pub(super) load: Vec<Option<usize>>,
-    /// Prompt tokens that were looked for and found in caches so far.
+    /// The prompt tokens that were looked for in caches so far, and those that were found.
     pub(super) cache: (u64, u64),
 }
 
-/// All records of a run.
+/// All records of one run.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Notes {
-    /// By place in the workload.
+    /// The record of each request, by its index in the workload.
     pub(super) records: Vec<Record>,
-    /// Times between tokens, of all answers.
+    /// The times between tokens, of all answers.
     pub(super) gaps: Histogram,
-    /// One a second.
+    /// One sample for each virtual second.
     pub(super) samples: Vec<Sample>,
-    /// Time at which the last request ended.
+    /// The time at which the last request ended.
     pub(super) end: Duration,
-    /// Why requests were refused, with how many.
+    /// The number of refused requests for each reason.
     pub(super) refusals: std::collections::BTreeMap<&'static str, usize>,
 }
 

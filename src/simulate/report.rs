@@ -1,4 +1,4 @@
-//! The results of an experiment, as a document and as a table.
+//! The results of an experiment, as a JSON document and as a table.
 
 use std::fmt::Write as _;
 
@@ -9,56 +9,56 @@ use super::compare::{Compared, Ratio};
 /// All results of an experiment.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Report {
-    /// Version of the program.
+    /// The version of the program.
     pub version: &'static str,
-    /// The workload.
+    /// The name of the workload.
     pub trace: String,
-    /// The engine's profile.
+    /// The profile of the engine.
     pub engine: String,
-    /// Servers.
+    /// The number of servers.
     pub servers: usize,
-    /// Seeds of the runs.
+    /// The seeds of the runs.
     pub seeds: Vec<u64>,
-    /// Goodput counts answers whose first token came within this time.
+    /// The longest time to the first token, in milliseconds, that goodput allows.
     pub slo_ttft_ms: f64,
-    /// Goodput counts answers whose mean time between tokens is at most this.
+    /// The longest mean time between tokens, in milliseconds, that goodput allows.
     pub slo_tbt_ms: f64,
-    /// One for each combination of rate, replicas and interval.
+    /// One scenario for each combination of rate, replicas and interval.
     pub scenarios: Vec<Scenario>,
 }
 
-/// Choosers under the same circumstances.
+/// The choosers under the same circumstances.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Scenario {
-    /// Multiple of the trace's rate.
+    /// The multiple of the trace's rate.
     pub rate: f64,
-    /// Replicas of the picker.
+    /// The number of replicas of the picker.
     pub replicas: usize,
-    /// Time between two readings of a server, in milliseconds.
+    /// The time between two readings of a server, in milliseconds.
     pub interval_ms: f64,
-    /// Choosers, the reference's default first.
+    /// The results of each chooser. The first one is the chooser that the others are compared with.
     pub choosers: Vec<Compared>,
-    /// Plots of the first seed, by chooser.
+    /// The plotted lines of the first seed, for each chooser.
     pub plots: Vec<Plot>,
 }
 
-/// Lines of one run, thinned out.
+/// The plotted lines of one run, reduced to few points.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Plot {
-    /// The chooser.
+    /// The name of the chooser.
     pub name: String,
-    /// Times to first token in milliseconds at evenly spaced shares of the requests, from 0 to 1.
+    /// The times to the first token, in milliseconds, at evenly spaced shares of the requests from 0 to 1.
     pub ttft_ms: Vec<f64>,
-    /// Seconds of the lines below.
+    /// The times, in seconds, of the points of the lines below.
     pub seconds: Vec<f64>,
-    /// Waiting and running requests, by server.
+    /// The number of waiting and running requests, for each server.
     pub load: Vec<Vec<f64>>,
-    /// Share of prompt tokens that caches had, in the time since the point before.
+    /// The share of prompt tokens that caches had since the point before.
     pub hit_rate: Vec<f64>,
 }
 
 impl Report {
-    /// The table for the terminal.
+    /// Writes the table for the terminal.
     pub fn table(&self) -> String {
         let mut text = String::new();
         let seeds = self.seeds.len();
@@ -131,7 +131,7 @@ impl Scenario {
     }
 }
 
-/// A ratio as people read it.
+/// Writes a ratio for people.
 pub(super) fn spelled(ratio: &Ratio) -> String {
     match (ratio.low, ratio.high) {
         (Some(low), Some(high)) => format!("{:.3} ({low:.3} to {high:.3})", ratio.mean),

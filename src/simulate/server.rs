@@ -8,7 +8,7 @@ use pointsman_sim::{EngineProfile, Glance, VirtualEvent, VirtualRequest, Virtual
 use super::picker::Answer;
 use super::workload::{mix, unique_blocks};
 
-/// Tokens of the prompt and of the answer of other clients' requests.
+/// The tokens of the prompt and of the answer in requests of other clients.
 const STRANGERS_PROMPT: u32 = 600;
 const STRANGERS_ANSWER: u32 = 400;
 
@@ -27,7 +27,7 @@ pub(super) enum Happened {
     Finished { request: usize },
 }
 
-/// One server.
+/// One simulated server.
 #[derive(Debug)]
 pub(super) struct Server {
     engine: VirtualServer,
@@ -37,7 +37,7 @@ pub(super) struct Server {
     strangers: u32,
     strangers_sent: u64,
     number: usize,
-    /// Scratch, empty between calls.
+    /// A buffer that is empty between calls.
     events: Vec<VirtualEvent>,
 }
 
@@ -63,7 +63,7 @@ impl Server {
         self.engine.next_event()
     }
 
-    /// Requests that wait or run, including those of other clients.
+    /// The number of requests that wait or run, with those of other clients.
     pub(super) fn load(&self) -> usize {
         self.engine.load()
     }
@@ -72,7 +72,7 @@ impl Server {
         self.engine.glance()
     }
 
-    /// Its metrics page, given the load on it.
+    /// The metrics page of the server, made from `glance`.
     pub(super) fn answer<'g>(&self, glance: &'g Glance) -> Answer<'g> {
         let profile = self.engine.profile();
         Answer {
@@ -83,12 +83,12 @@ impl Server {
         }
     }
 
-    /// Estimated time to first token; `None` while it is down.
+    /// The estimated time to the first token; `None` while the server is down.
     pub(super) fn outlook(&self, request: &VirtualRequest) -> Option<Duration> {
         (!self.down).then(|| self.engine.outlook(request))
     }
 
-    /// Sends a request of the workload here; false if it fails at once.
+    /// Sends a request of the workload to the server. Returns false if the request fails at once.
     pub(super) fn submit(&mut self, number: usize, request: &VirtualRequest, now: Duration) -> bool {
         if self.down {
             return false;
@@ -111,7 +111,7 @@ impl Server {
         }
     }
 
-    /// Plays everything up to `now`.
+    /// Plays all events up to `now`.
     pub(super) fn advance(&mut self, now: Duration, happened: &mut Vec<Happened>) {
         let mut events = std::mem::take(&mut self.events);
         self.engine.advance(now, &mut events);

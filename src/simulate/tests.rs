@@ -2,7 +2,7 @@ use std::path::Path;
 
 use super::*;
 
-/// The traces of the public, where whoever runs the tests has them.
+/// A public trace; `None` if the folder of traces does not have it.
 fn trace(name: &str) -> Option<Workload> {
     let folder = std::env::var("POINTSMAN_TRACES").ok()?;
     let path = Path::new(&folder).join(name);

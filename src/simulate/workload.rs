@@ -6,54 +6,54 @@ use std::time::Duration;
 /// A sequence of requests.
 #[derive(Debug, Clone, Default)]
 pub struct Workload {
-    /// Name for reports.
+    /// The name in reports.
     pub name: String,
-    /// Tokens in a block of [`Request::blocks`], at least one.
+    /// The tokens in a block of [`Request::blocks`]; at least one.
     pub block_tokens: u32,
-    /// The requests in the order of their start. A request that follows another one comes after it.
+    /// The requests, in the order of their start. A request that follows another request comes after it.
     pub requests: Vec<Request>,
-    /// Named priorities.
+    /// The objectives and their priorities.
     pub objectives: Vec<(String, i32)>,
-    /// LoRA adapters that fit one batch of a server; `None` without adapters.
+    /// The most LoRA adapters in one batch of a server; `None` without adapters.
     pub max_adapters: Option<usize>,
-    /// Faults of servers.
+    /// The faults of servers.
     pub conditions: Vec<Condition>,
 }
 
 /// One request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Request {
-    /// When it is sent.
+    /// The time at which the request is sent.
     pub start: Start,
-    /// Tokens of the prompt, at least one.
+    /// The tokens of the prompt; at least one.
     pub input: u32,
-    /// Tokens of the answer, at least one.
+    /// The tokens of the answer; at least one.
     pub output: u32,
-    /// Ids of the prompt's blocks: equal ids at equal places mean equal text.
+    /// The ids of the prompt's blocks. Equal ids at equal places mean equal text.
     pub blocks: Arc<[u64]>,
-    /// Who asks: requests of one session, or of one tenant.
+    /// The number of the client's session or tenant.
     pub session: u32,
-    /// LoRA adapter.
+    /// The LoRA adapter that the request asks for.
     pub adapter: Option<Arc<str>>,
-    /// Objective.
+    /// The objective that the request names.
     pub objective: Option<Arc<str>>,
 }
 
-/// When a request is sent.
+/// The time at which a request is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Start {
-    /// At this time.
+    /// This time after the begin of the simulation.
     At(Duration),
-    /// This long after the request at this place was answered.
+    /// This long after the request with this index was answered.
     After(usize, Duration),
 }
 
-/// A change of a server at a time.
+/// A change of a server at a point in time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Condition {
-    /// The time.
+    /// The time of the change.
     pub at: Duration,
-    /// Number of the server, from 0.
+    /// The number of the server, from 0.
     pub server: usize,
     /// The change.
     pub what: Event,
@@ -77,12 +77,12 @@ pub enum Event {
 }
 
 impl Workload {
-    /// Tokens of all prompts.
+    /// The tokens of all prompts.
     pub fn input_tokens(&self) -> u64 {
         self.requests.iter().map(|request| u64::from(request.input)).sum()
     }
 
-    /// The same requests at `rate` times the speed: all times between arrivals, and all pauses, shrink.
+    /// Makes the requests come `rate` times as fast. All times between arrivals, and all pauses, are divided by `rate`.
     #[must_use]
     pub fn at_rate(mut self, rate: f64) -> Self {
         for request in &mut self.requests {
@@ -94,15 +94,15 @@ impl Workload {
         self
     }
 
-    /// The first `most` requests.
+    /// Keeps the first `most` requests.
     #[must_use]
     pub fn first(mut self, most: usize) -> Self {
         self.requests.truncate(most);
         self
     }
 
-    /// Blocks of all prompts, and those of them that a cache which forgets nothing would have: the beginning of each
-    /// prompt that some earlier one had too. Adapters do not share.
+    /// Returns the number of blocks of all prompts, and the number of them that a cache of unlimited size would have
+    /// had. Those are the first blocks of a prompt that an earlier prompt began with too. Adapters do not share blocks.
     pub fn infinite_cache(&self) -> (u64, u64) {
         let mut seen = hashbrown::HashSet::new();
         let (mut all, mut found) = (0, 0);
@@ -123,7 +123,7 @@ impl Workload {
     }
 }
 
-/// The finalizer of splitmix64.
+/// The finalizer of the splitmix64 generator (<https://prng.di.unimi.it/splitmix64.c>).
 pub(super) fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -131,7 +131,7 @@ pub(super) fn mix(number: u64) -> u64 {
     x ^ (x >> 31)
 }
 
-/// Ids for a prompt of `input` tokens that shares nothing with any other prompt of another `own`.
+/// Makes the block ids of a prompt with `input` tokens. Prompts with different `own` share no block.
 pub(super) fn unique_blocks(own: u64, input: u32, block_tokens: u32) -> Arc<[u64]> {
     (0..u64::from(input.div_ceil(block_tokens))).map(|block| mix(mix(own) ^ block)).collect()
 }

@@ -1,4 +1,4 @@
-//! The loop, which plays one event after the other in virtual time.
+//! The main loop, which plays one event after the other in virtual time.
 //!
 //! Events at the same time come in this order: tokens, planned events (requests, readings, changes of servers),
 //! scrapes, the timers of flow control. A run therefore depends only on its inputs and its seed.
@@ -17,53 +17,53 @@ use super::workload::{Condition, Event, Request, Start, Workload, mix};
 use crate::clock;
 use crate::director::ResponseSide;
 
-/// Longest time that a simulation goes on after the last request of known time.
+/// The longest virtual time that a simulation goes on after the last request whose time is known.
 const LONGEST_TAIL: Duration = Duration::from_hours(2);
-/// Time between two looks at the servers.
+/// The time between two samples of the servers.
 const SAMPLE: Duration = Duration::from_secs(1);
 
-/// The circumstances of a run.
+/// The settings of one run.
 #[derive(Debug, Clone)]
 pub(super) struct Setting {
-    /// Servers.
+    /// The number of servers.
     pub(super) servers: usize,
-    /// Profile of the servers' engine.
+    /// The profile of the servers' engine.
     pub(super) profile: &'static EngineProfile,
-    /// Replicas of the picker; each gets the next request in turn.
+    /// The number of replicas of the picker. The replicas get the requests in turn.
     pub(super) replicas: usize,
-    /// Time between two readings of a server's metrics.
+    /// The time between two readings of a server's metrics.
     pub(super) interval: Duration,
-    /// Time from the request for a page until it is read.
+    /// The time from the request for a metrics page until it is read.
     pub(super) latency: Duration,
-    /// Largest random addition to that time.
+    /// The largest random addition to that time.
     pub(super) jitter: Duration,
-    /// Seed of all random choices.
+    /// The seed of all random choices.
     pub(super) seed: u64,
-    /// Faults of servers, in addition to those of the workload.
+    /// The faults of servers, in addition to those of the workload.
     pub(super) conditions: Vec<Condition>,
 }
 
 /// The chooser of servers.
 #[derive(Debug)]
 pub(super) enum Chooser {
-    /// Replicas of the picker.
+    /// The replicas of a picker choose.
     Pickers(Vec<Brain>),
-    /// Turns: each server comes in turn, in any state.
+    /// The servers get the requests in turn, whatever their state.
     RoundRobin,
 }
 
-/// How far a simulation is.
+/// The progress of a simulation.
 #[derive(Debug, Clone, Copy)]
 pub struct Progress {
-    /// Virtual time.
+    /// The virtual time.
     pub now: Duration,
-    /// Requests that are over.
+    /// The number of requests that have ended.
     pub over: usize,
-    /// Requests in all.
+    /// The number of all requests.
     pub of: usize,
 }
 
-/// Something planned.
+/// A planned event.
 #[derive(Debug)]
 enum Planned {
     Arrival(usize),
@@ -79,12 +79,12 @@ struct World<'w> {
     planned: Queue<Planned>,
     servers: Vec<Server>,
     replicas: Vec<Replica>,
-    /// Next server by turns.
+    /// The number of the server that gets the next request in turn.
     turn: usize,
     random: Rng,
-    /// Requests that follow each request.
+    /// For each request, the requests that follow it.
     followers: Vec<Vec<usize>>,
-    /// Replica of each request.
+    /// For each request, the replica that got it.
     replica_of: Vec<usize>,
     over: usize,
     cache: (u64, u64),
@@ -92,7 +92,7 @@ struct World<'w> {
     notes: Notes,
 }
 
-/// Plays the workload. `progress` is called now and then.
+/// Plays the workload. `progress` is called after every 4096 events.
 pub(super) fn run(
     workload: &Workload,
     setting: &Setting,
@@ -153,7 +153,7 @@ impl<'w> World<'w> {
         world
     }
 
-    /// Every replica has read every server before the first request comes, as a picker that is ready has.
+    /// Lets each replica read each server before the first request comes, as a picker does before it is ready.
     fn read_all(&mut self) {
         let now = self.instant();
         for replica in &mut self.replicas {
@@ -176,7 +176,7 @@ impl<'w> World<'w> {
         let mut steps = 0_u32;
         while self.over < self.workload.requests.len() {
             let Some((at, what)) = self.next() else { return };
-            // As long as requests end, there is more to come.
+            // While requests end, further requests may follow them, so the limit moves on.
             if at > last + LONGEST_TAIL {
                 return;
             }
@@ -205,7 +205,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// The next event.
+    /// Returns the next event and its time.
     fn next(&self) -> Option<(Duration, Next)> {
         let mut best: Option<(Duration, Next)> = None;
         let mut offer = |at: Option<Duration>, what: Next| {
@@ -270,7 +270,7 @@ impl<'w> World<'w> {
         }
     }
 
-    /// Handles the decisions on requests that waited, or that have to stop.
+    /// Handles the decisions on requests that waited, and on those that have to stop.
     fn settle(&mut self) {
         for replica in 0..self.replicas.len() {
             for (number, verdict) in self.replicas[replica].decided() {
@@ -432,7 +432,7 @@ impl<'w> World<'w> {
     }
 }
 
-/// Whose turn it is.
+/// The source of the next event.
 #[derive(Debug, Clone, Copy)]
 enum Next {
     Server(usize),

@@ -1,73 +1,73 @@
-//! The facts in a configuration of Envoy: a dump of its admin port, or the file it starts with.
+//! The facts in a configuration of Envoy: a dump of its admin port, or the file that it starts with.
 
 use serde_json::Value;
 
-/// What counts of an Envoy.
+/// The facts of one Envoy that the rules need.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct EnvoyFacts {
-    /// Major and minor version; `None` for a file.
+    /// The major and the minor version; `None` if the facts come from a file.
     pub version: Option<(u32, u32)>,
-    /// Each route on which a picker is asked.
+    /// Each route on which Envoy asks a picker.
     pub routes: Vec<RouteFacts>,
 }
 
-/// A route on which a picker is asked.
+/// A route on which Envoy asks a picker.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RouteFacts {
-    /// Name of the listener or of the route configuration, and the route's cluster.
+    /// The name of the listener, and the cluster of the route.
     pub name: String,
-    /// Types of the HTTP filters in front of the picker's, without their package.
+    /// The types of the HTTP filters in front of the picker's, without their package.
     pub in_front: Vec<String>,
-    /// Requests go on without a picker.
+    /// Requests go on if the picker does not answer.
     pub fails_open: bool,
-    /// The cluster goes where the picker's header says.
+    /// The cluster sends requests to the address in the picker's header.
     pub follows_header: bool,
-    /// Longest wait for an answer of the picker, in seconds.
+    /// The longest wait for an answer of the picker, in seconds.
     pub message_timeout: f64,
-    /// Longest life of a stream to the picker, in seconds.
+    /// The longest life of a stream to the picker, in seconds.
     pub stream_timeout: Option<f64>,
-    /// How requests are shown to the picker.
+    /// The parts of requests that the picker sees.
     pub request: SideFacts,
-    /// How responses are.
+    /// The parts of responses that the picker sees.
     pub response: SideFacts,
-    /// Bytes that are buffered at most.
+    /// The most bytes that Envoy buffers.
     pub buffer: u64,
-    /// Longest time for a whole answer, in seconds; 0 for no bound.
+    /// The longest time for a whole answer, in seconds; 0 sets no limit.
     pub timeout: f64,
-    /// The route names that time.
+    /// The route sets that time itself.
     pub timeout_given: bool,
-    /// Longest silence, in seconds; 0 for no bound.
+    /// The longest time without any bytes, in seconds; 0 sets no limit.
     pub idle_timeout: f64,
-    /// Longest life of a request, in seconds.
+    /// The longest life of a request, in seconds.
     pub duration: Option<f64>,
-    /// Conditions under which a request is sent again.
+    /// The conditions under which Envoy sends a request again.
     pub retry_on: String,
-    /// Longest time for one attempt, in seconds.
+    /// The longest time for one attempt, in seconds.
     pub per_try_timeout: Option<f64>,
 }
 
-/// How one way is shown to the picker.
+/// The parts of a request or a response that the picker sees.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct SideFacts {
-    /// Headers are shown.
+    /// The picker sees the headers.
     pub headers: bool,
-    /// Mode of the body.
+    /// The mode in which the picker sees the body.
     pub body: String,
 }
 
-/// Envoy's time for a route without one, in seconds.
+/// Envoy's default timeout of a route, in seconds.
 const ROUTE_TIMEOUT: f64 = 15.0;
-/// Envoy's time for a silent stream, in seconds.
+/// Envoy's default idle timeout of a stream, in seconds.
 const STREAM_IDLE: f64 = 300.0;
-/// Envoy's time for an answer of an external processor, in seconds.
+/// Envoy's default time for an answer of an external processor, in seconds.
 const MESSAGE_TIMEOUT: f64 = 0.2;
-/// Envoy's buffer of a connection, in bytes.
+/// Envoy's default buffer of a connection, in bytes.
 const BUFFER: u64 = 1 << 20;
-/// Most routes that are looked at.
+/// The most routes that are examined.
 const MOST_ROUTES: usize = 1000;
 
 impl EnvoyFacts {
-    /// Of `/config_dump` and `/server_info`.
+    /// Reads the facts from `/config_dump` and `/server_info` of the admin port.
     pub fn of_dump(dump: &Value, info: &Value) -> Self {
         let (mut listeners, mut routes, mut clusters) = (Vec::new(), Vec::new(), Vec::new());
         for part in dump["configs"].as_array().into_iter().flatten() {
@@ -88,7 +88,7 @@ impl EnvoyFacts {
         Self { version: version(info), routes: found.of(&listeners) }
     }
 
-    /// Of the file that Envoy starts with.
+    /// Reads the facts from the file that Envoy starts with.
     pub fn of_file(file: &Value) -> Self {
         let all = &file["static_resources"];
         let found = Found { routes: Vec::new(), clusters: rows(all, &["clusters"]).collect() };
@@ -101,7 +101,7 @@ fn rows<'v>(part: &'v Value, names: &[&str]) -> impl Iterator<Item = &'v Value> 
     names.iter().filter_map(|name| part[*name].as_array()).flatten().collect::<Vec<_>>().into_iter()
 }
 
-/// `1.40` of a version such as `0a1b2c/1.40.0/Clean/RELEASE/BoringSSL`.
+/// The numbers 1 and 40 of a version such as `0a1b2c/1.40.0/Clean/RELEASE/BoringSSL`.
 fn version(info: &Value) -> Option<(u32, u32)> {
     let text = info["version"].as_str()?;
     text.split('/').find_map(|part| {
@@ -111,7 +111,7 @@ fn version(info: &Value) -> Option<(u32, u32)> {
     })
 }
 
-/// Route configurations and clusters by name.
+/// The route configurations and the clusters of an Envoy.
 struct Found<'d> {
     routes: Vec<&'d Value>,
     clusters: Vec<&'d Value>,
@@ -194,7 +194,7 @@ impl<'d> Found<'d> {
     }
 }
 
-/// The filter that asks the picker, and what a route says otherwise.
+/// The settings of the filter that asks the picker, and those that a route sets otherwise.
 struct Processor<'d> {
     general: &'d Value,
     own: &'d Value,
@@ -215,7 +215,7 @@ impl<'d> Processor<'d> {
     }
 }
 
-/// Connection managers in a listener, however deep.
+/// Collects the HTTP connection managers in a listener, at any depth.
 fn gather<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
     match value {
         Value::Object(fields) => {
@@ -230,7 +230,7 @@ fn gather<'v>(value: &'v Value, found: &mut Vec<&'v Value>) {
     }
 }
 
-/// Type of a filter's configuration, without its package.
+/// The type of a filter's configuration, without its package.
 fn kind(filter: &Value) -> &str {
     type_of(&filter["typed_config"])
 }
@@ -240,7 +240,7 @@ fn type_of(value: &Value) -> &str {
     text.rsplit(['.', '/']).next().unwrap_or_default()
 }
 
-/// A span as JSON of protocol buffers writes it: `15s`, `0.200s`.
+/// Reads a time span as JSON of protocol buffers writes it, such as `15s` or `0.200s`.
 fn seconds(value: &Value) -> Option<f64> {
     value.as_str()?.strip_suffix('s')?.parse().ok()
 }

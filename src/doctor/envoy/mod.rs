@@ -1,4 +1,4 @@
-//! What in Envoy's configuration breaks long prompts, long answers, or requests without a picker.
+//! Finds settings of Envoy that break long prompts, long answers, or requests without a picker.
 
 mod facts;
 mod rules;

@@ -6,12 +6,12 @@ use crate::doctor::{Family, Finding, Rule};
 
 const FAMILY: Family = Family::Envoy;
 
-/// Envoy did not answer; the command finds that itself.
+/// Envoy does not answer. The command itself reports this rule.
 pub const UNREACHABLE: Rule = Rule::error(
     "envoy-unreachable",
     FAMILY,
     "Envoy's admin port does not answer, or its configuration cannot be read.",
-    "Nobody can see whether Envoy asks the picker in a way that works.",
+    "Doctor cannot see whether Envoy asks the picker in a way that works.",
 );
 const NO_PICKER: Rule = Rule::error(
     "envoy-asks-nobody",
@@ -28,38 +28,38 @@ const FAILS_OPEN: Rule = Rule::warning(
 const MESSAGE_TIMEOUT: Rule = Rule::error(
     "envoy-message-timeout",
     FAMILY,
-    "Envoy waits for the picker's answer shorter than requests may wait in the picker.",
+    "Envoy waits for the picker's answer for a shorter time than requests may wait in the picker.",
     "Requests that wait for their turn, or for a server, fail with 504 or 500.",
 );
 const BODY_UNSEEN: Rule = Rule::error(
     "envoy-request-unseen",
     FAMILY,
     "The picker does not see headers or bodies of requests.",
-    "Model, priority and prefix of a request are unknown, so it is refused, or sent anywhere.",
+    "The picker does not know the model, the priority and the prefix of a request, so it refuses the request or picks any server.",
 );
 const BODY_CUT: Rule = Rule::warning(
     "envoy-request-cut",
     FAMILY,
     "The picker sees only the beginning of long prompts.",
-    "They are decided by what fits Envoy's buffer, and their model cannot be rewritten.",
+    "The picker decides by the part that fits into Envoy's buffer, and cannot rewrite the model.",
 );
 const ANSWER_HELD: Rule = Rule::error(
     "envoy-answer-held",
     FAMILY,
     "Envoy holds answers back until they are whole.",
-    "Clients that stream see nothing until the end, and long answers are cut off at the bound of the buffer.",
+    "Clients that stream get nothing until the end, and an answer longer than the buffer is cut off.",
 );
 const ANSWER_UNSEEN: Rule = Rule::warning(
     "envoy-answer-unseen",
     FAMILY,
     "The picker does not see answers.",
-    "Usage, time to first token and the outcome of requests are unknown, and plugins that learn from answers learn nothing.",
+    "The picker does not know the usage, the time to the first token and the outcome of requests, and plugins that learn from answers learn nothing.",
 );
 const BUFFER: Rule = Rule::warning(
     "envoy-buffer-limit",
     FAMILY,
-    "Bodies are buffered whole, and the buffer is small.",
-    "Prompts beyond it are refused with 413.",
+    "Envoy buffers whole request bodies, and its buffer is small.",
+    "Prompts that are longer than the buffer are refused with 413.",
 );
 const ROUTE_TIMEOUT: Rule = Rule::error(
     "envoy-route-timeout",
@@ -76,35 +76,35 @@ const IDLE_TIMEOUT: Rule = Rule::warning(
 const DURATION: Rule = Rule::warning(
     "envoy-stream-duration",
     FAMILY,
-    "A bound on the life of a request is set.",
+    "A route or a listener bounds the life of a request.",
     "An answer that takes longer is cut off in the middle, even while it streams.",
 );
 const STREAM_TIMEOUT: Rule = Rule::error(
     "envoy-ext-proc-timeout",
     FAMILY,
-    "The stream to the picker has a timeout.",
-    "It lives as long as the exchange, so each answer that takes longer fails.",
+    "The stream from Envoy to the picker has a timeout.",
+    "The stream lives as long as the request, so each request that takes longer than the timeout fails.",
 );
 const RETRIES: Rule = Rule::warning(
     "envoy-retries",
     FAMILY,
-    "A route sends requests again after the server has begun with them.",
-    "The picker is not asked again: the same server, full or broken, does the same work twice.",
+    "A route sends requests again that a server has already begun to process.",
+    "Envoy does not ask the picker again, so the same server, full or broken, does the same work twice.",
 );
 const TRY_TIMEOUT: Rule = Rule::error(
     "envoy-per-try-timeout",
     FAMILY,
-    "A route gives one attempt a bound of time.",
-    "A prompt that takes longer to read is given up and begun anew, until no attempt is left.",
+    "A route limits the time of one attempt.",
+    "A prompt that takes longer to process is cancelled and begun again, until no attempt is left.",
 );
 const OLD: Rule = Rule::error(
     "envoy-old",
     FAMILY,
     "Envoy is older than 1.40, and a filter in front of ext_proc stops at headers.",
-    "Bodies that come while that filter waits can be lost or sent twice, and the request hangs.",
+    "A body that comes while that filter waits can be lost or sent twice, and the request hangs.",
 );
 
-/// The rules.
+/// The rules of this file.
 pub const RULES: &[&Rule] = &[
     &UNREACHABLE,
     &NO_PICKER,
@@ -124,13 +124,13 @@ pub const RULES: &[&Rule] = &[
     &OLD,
 ];
 
-/// Time that an answer should have, in seconds.
+/// The time that a whole answer should be allowed, in seconds.
 const LONG: f64 = 300.0;
-/// Time that a decision takes at most where nothing waits, in seconds.
+/// The longest time of a decision if requests do not wait, in seconds.
 const DECISION: f64 = 1.0;
-/// Buffer that holds most prompts, in bytes.
+/// The size of a buffer, in bytes, that is large enough for most prompts.
 const ROOM: u64 = 8 << 20;
-/// Filters that stop at headers until somebody else has answered.
+/// The filters that stop at the headers of a request until another server has answered.
 const STOPPING: [&str; 12] = [
     "ExtAuthz",
     "JwtAuthentication",
@@ -145,7 +145,7 @@ const STOPPING: [&str; 12] = [
     "AwsRequestSigning",
     "FilterConfig",
 ];
-/// Conditions that repeat what a server may have begun.
+/// The retry conditions that repeat work which a server may have begun.
 const REPEATING: [&str; 7] = [
     "5xx",
     "gateway-error",
@@ -156,7 +156,8 @@ const REPEATING: [&str; 7] = [
     "http3-post-connect-failure",
 ];
 
-/// What is wrong with an Envoy. `waits` says how long requests may wait in the picker; `None` if they do not.
+/// Returns what is wrong with an Envoy. `waits` says how long requests may wait in the picker; `None` if they do not
+/// wait.
 pub fn findings(subject: &str, facts: &EnvoyFacts, waits: Option<Waits>) -> Vec<Finding> {
     if facts.routes.is_empty() {
         return vec![NO_PICKER.found(
