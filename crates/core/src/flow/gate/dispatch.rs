@@ -28,8 +28,8 @@ const NEXT_TURN: Duration = Duration::from_millis(1);
 
 /// The result of the search for a request to release.
 enum Found {
-    /// This request may be released, as long as the saturation is below this ceiling.
-    Request(u32, f64),
+    /// This request, of the band of this rank, may be released.
+    Request(u32, u32),
     /// The pool is too full for the band of this rank.
     Held(usize),
     /// All bands are open and empty.
@@ -59,10 +59,11 @@ impl Gate {
             let fill = load.fill(self.unplaced, now);
             self.ceilings.write(fill.gating, self.ledger.priorities(), &mut self.written);
             match self.search(fill.gating) {
-                Found::Request(index, ceiling) => {
-                    if self.reserve.has_rivals()
-                        && let Some(due) = self.leaves_to_others(index, ceiling, at, now, load)
-                    {
+                Found::Request(index, _) if !self.reserve.has_rivals() => {
+                    self.release_one(index, at, decisions);
+                }
+                Found::Request(index, rank) => {
+                    if let Some(due) = self.leaves_to_others(index, rank, at, now, load) {
                         self.retry = Some(due);
                         return;
                     }
@@ -89,7 +90,7 @@ impl Gate {
                 return Found::Held(rank);
             }
             if let Some(index) = self.ledger.next_in(rank) {
-                return Found::Request(index, *ceiling);
+                return Found::Request(index, rank as u32);
             }
         }
         Found::Nothing
@@ -99,12 +100,13 @@ impl Gate {
     fn leaves_to_others(
         &mut self,
         index: u32,
-        ceiling: f64,
+        rank: u32,
         at: Nanos,
         now: Instant,
         load: &dyn Load,
     ) -> Option<Nanos> {
         let item = self.ledger.item(index)?;
+        let ceiling = *self.written.get(rank as usize)?;
         let fill = |unplaced| load.fill(unplaced, now).gating;
         self.reserve.waits(item.enqueued, item.tokens, ceiling, self.unplaced, at, fill)
     }

@@ -104,13 +104,11 @@ impl Reserve {
         (due > at).then_some(due)
     }
 
-    /// Notes that a request was released. This replica is now the last in the line.
+    /// Notes that a request was released beside rivals. This replica is now the last in the line.
     pub(super) fn released(&mut self, at: Nanos) {
-        if self.has_rivals() {
-            self.unheard.push_back(at);
-            if self.line.take().is_some() {
-                self.rivals.before = self.rivals.waiting;
-            }
+        self.unheard.push_back(at);
+        if self.line.take().is_some() {
+            self.rivals.before = self.rivals.waiting;
         }
     }
 }
