@@ -30,6 +30,7 @@ VLLM_ENV = {
     "DO_NOT_TRACK": "1",
     "VLLM_HOST_IP": "127.0.0.1",
     "GLOO_SOCKET_IFNAME": "lo",
+    "VLLM_SERVER_DEV_MODE": "1",
     "CUDA_VISIBLE_DEVICES": "",
 }
 
@@ -62,7 +63,9 @@ class Daemon:
         self.name, self.log = name, logs / f"{name}.log"
         self.file = open(self.log, "wb")
         environment = {**os.environ, **(env or {})}
-        self.process = subprocess.Popen(args, stdin=subprocess.DEVNULL, stdout=self.file, stderr=subprocess.STDOUT, env=environment)
+        self.process = subprocess.Popen(
+            args, stdin=subprocess.DEVNULL, stdout=self.file, stderr=subprocess.STDOUT, env=environment, start_new_session=True
+        )
 
     def lives(self) -> None:
         if self.process.poll() is not None:
@@ -82,8 +85,8 @@ class Daemon:
         self.file.close()
 
 
-def get(port: int, path: str, timeout: float = 30.0) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
+def get(port: int, path: str, timeout: float = 30.0, host: str = "127.0.0.1") -> tuple[int, str]:
+    connection = http.client.HTTPConnection(host, port, timeout=timeout)
     with contextlib.closing(connection):
         connection.request("GET", path)
         answer = connection.getresponse()
@@ -130,12 +133,20 @@ def chat(port: int, text: str, tokens: int, stream: bool) -> dict:
     return {**result, "text": text, "usage": usage}
 
 
-def start_vllm(stack, options, name: str, *flags: str) -> tuple[Daemon, int]:
-    port = free_port()
-    args = ["prlimit", "--data=8000000000", str(options.venv / "bin" / "vllm"), "serve", str(options.venv / "model")]
-    args += ["--served-model-name", MODEL, "--load-format", "dummy", "--dtype", "float32", "--max-model-len", "4096", "--enforce-eager"]
-    args += ["--host", "127.0.0.1", "--port", str(port), "--enable-prefix-caching", "--max-num-seqs", "4", *flags]
+def start_vllm(stack, options, name: str, *flags: str, model=None, context: int = 4096, port: int = 0, host="127.0.0.1") -> tuple[Daemon, int]:
+    port = port or free_port()
+    args = ["prlimit", "--data=8000000000", str(options.venv / "bin" / "vllm"), "serve", str(model or options.venv / "model")]
+    args += ["--served-model-name", MODEL, "--load-format", "dummy", "--dtype", "float32", "--max-model-len", str(context), "--enforce-eager"]
+    args += ["--host", host, "--port", str(port), "--enable-prefix-caching", "--max-num-seqs", "4", *flags]
     return stack.enter_context(Daemon(name, options.logs, args, VLLM_ENV)), port
+
+
+def until_healthy(server: Daemon, port: int) -> None:
+    def healthy():
+        server.lives()
+        return get(port, "/health")[0] == 200
+
+    until(f"{server.name} serves", healthy, 300)
 
 
 def start_envoy(stack, options, grpc: str) -> int:
@@ -273,13 +284,8 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         single = {name: start_vllm(stack, options, name) for name in ["vllm-a", "vllm-b"]}
         double = start_vllm(stack, options, "vllm-c", "--api-server-count", "2")
-        for name, (daemon, port) in {**single, "vllm-c": double}.items():
-
-            def healthy(daemon=daemon, port=port):
-                daemon.lives()
-                return get(port, "/health")[0] == 200
-
-            until(f"{name} serves", healthy, 300)
+        for daemon, port in [*single.values(), double]:
+            until_healthy(daemon, port)
         print("ok   three vLLM servers are up, one of them with two API processes")
         servers = {name: port for name, (_, port) in single.items()}
         endpoints = options.logs / "endpoints.yaml"

@@ -25,6 +25,8 @@ pub(super) enum Origin {
     Client,
     /// Another API: arguments of calls are parsed already.
     Converted,
+    /// Items of the Responses API: a call's name comes before its arguments.
+    Items,
 }
 
 /// A message.
@@ -81,9 +83,9 @@ impl Message {
         let map = json.map().ok_or_else(|| refused("has an item that is no object"))?;
         let role =
             map.get("role").and_then(Json::text).ok_or_else(|| refused("has a message without role"))?;
-        let parts = parts(map, role)?;
+        let mut parts = parts(map, role)?;
         if &**role == "system" {
-            check_header(&parts, profile)?;
+            parts = without_billing(parts, profile);
         }
         let whole = matches!(map.get("content"), Some(Json::List(_)));
         let content = match format {
@@ -95,7 +97,7 @@ impl Message {
         let mut message = Self::plain(role, content);
         match &**role {
             "assistant" => {
-                message.tool_calls = tool_calls(map, origin == Origin::Converted)?;
+                message.tool_calls = tool_calls(map, origin)?;
                 message.reasoning = reasoning(map)?;
             }
             "tool" => message.tool_call_id = map.get("tool_call_id").cloned(),
@@ -192,12 +194,18 @@ fn part_text(part: &Map) -> Result<Option<Arc<str>>, Unsupported> {
 /// Since this version a line with the billing of a client is taken out of system messages.
 const STRIPS_BILLING: u32 = 32;
 
-fn check_header(parts: &[Arc<str>], profile: &ServerProfile) -> Result<(), Unsupported> {
-    let billed = parts.iter().any(|part| part.starts_with(super::anthropic::BILLING));
-    if billed && profile.version >= STRIPS_BILLING {
-        return Err(Unsupported::field("messages", "begins with a line that the server takes out"));
+/// Takes the line out of the parts of a system message; a part without any other line goes.
+fn without_billing(parts: Vec<Arc<str>>, profile: &ServerProfile) -> Vec<Arc<str>> {
+    if profile.version < STRIPS_BILLING {
+        return parts;
     }
-    Ok(())
+    let rest = |part: Arc<str>| {
+        if !part.starts_with(super::anthropic::BILLING) {
+            return Some(part);
+        }
+        part.split_once('\n').map(|(_, rest)| rest).filter(|rest| !rest.is_empty()).map(Arc::from)
+    };
+    parts.into_iter().filter_map(rest).collect()
 }
 
 /// The reasoning of an assistant, of which the newer name counts more.
@@ -211,16 +219,17 @@ fn reasoning(message: &Map) -> Result<Option<Arc<str>>, Unsupported> {
 }
 
 /// The calls of an assistant: known fields in the order of the server, arguments parsed.
-fn tool_calls(message: &Map, parsed_already: bool) -> Result<Option<Json>, Unsupported> {
+fn tool_calls(message: &Map, origin: Origin) -> Result<Option<Json>, Unsupported> {
     let Some(calls) = present(message, "tool_calls") else { return Ok(None) };
     let calls = calls.list().ok_or_else(|| refused("has tool_calls that are no list"))?;
     if calls.is_empty() {
         return Ok(None);
     }
-    Ok(Some(Json::List(calls.iter().map(|call| tool_call(call, parsed_already)).collect::<Result<_, _>>()?)))
+    Ok(Some(Json::List(calls.iter().map(|call| tool_call(call, origin)).collect::<Result<_, _>>()?)))
 }
 
-fn tool_call(call: &Json, parsed_already: bool) -> Result<Json, Unsupported> {
+fn tool_call(call: &Json, origin: Origin) -> Result<Json, Unsupported> {
+    let parsed_already = origin == Origin::Converted;
     let wrong = || refused("has a tool call without id, type function, or function with name and arguments");
     let call = call.map().ok_or_else(wrong)?;
     let id = call.get("id").and_then(Json::text).ok_or_else(wrong)?;
@@ -239,7 +248,10 @@ fn tool_call(call: &Json, parsed_already: bool) -> Result<Json, Unsupported> {
         _ => return Err(wrong()),
     };
     let text = |text: &Arc<str>| Json::Text(Arc::clone(text));
-    let function = [("arguments", arguments), ("name", text(name))];
+    let mut function = [("arguments", arguments), ("name", text(name))];
+    if origin == Origin::Items {
+        function.reverse();
+    }
     let call = [("id", text(id)), ("function", object(function)), ("type", Json::from_text("function"))];
     Ok(object(call))
 }

@@ -66,7 +66,7 @@ pub(crate) fn responses_prompt(
     bytes: usize,
     stop: Stop<'_>,
 ) -> Result<Vec<u32>, Unsupported> {
-    chat_ids(model, &responses::to_chat(body)?, Origin::Client, bytes, stop)
+    chat_ids(model, &responses::to_chat(body)?, Origin::Items, bytes, stop)
 }
 
 /// Token ids that a sidecar handed over from another server: they are used in the place of the messages.

@@ -8,8 +8,7 @@ use crate::json::{Json, Map, present};
 use crate::unsupported::Unsupported;
 
 /// Fields whose prompt comes from elsewhere, or is made in a way that is not known.
-const ELSEWHERE: [&str; 5] =
-    ["previous_response_id", "previous_input_messages", "prompt", "conversation", "chat_template_kwargs"];
+const ELSEWHERE: [&str; 4] = ["previous_response_id", "previous_input_messages", "prompt", "conversation"];
 
 fn refused(reason: &'static str) -> Unsupported {
     Unsupported::refused("input", reason)
@@ -77,11 +76,13 @@ pub(super) fn to_chat(body: &Map) -> Result<Map, Unsupported> {
     if let Some(effort) = reasoning.and_then(|reasoning| present(reasoning, "effort")) {
         set("reasoning_effort", effort.clone());
     }
+    for field in ["chat_template_kwargs", "tool_choice"] {
+        if let Some(value) = present(body, field) {
+            set(field, value.clone());
+        }
+    }
     let tools = tools(body)?;
     if !tools.is_empty() {
-        if text(body, "tool_choice").is_some_and(|choice| &*choice == "none") {
-            return Err(Unsupported::field("tool_choice", "what the server shows of tools is not known"));
-        }
         set("tools", Json::List(tools));
     }
     Ok(chat)
@@ -125,6 +126,10 @@ fn tools(body: &Map) -> Result<Vec<Json>, Unsupported> {
             ("function", Json::Map(given.collect())),
         ])));
     }
+    if functions.is_empty() && !tools.is_empty() {
+        // Templates see an empty list then, not the lack of tools.
+        return Err(Unsupported::field("tools", "has no function"));
+    }
     Ok(functions)
 }
 
@@ -133,7 +138,7 @@ fn tools(body: &Map) -> Result<Vec<Json>, Unsupported> {
 struct Assistant {
     content: Option<Arc<str>>,
     reasoning: Option<Arc<str>>,
-    call: Option<Json>,
+    calls: Vec<Json>,
 }
 
 /// The messages so far.
@@ -154,7 +159,7 @@ impl Items {
             }
             Some("function_call") => {
                 let call = call(item)?;
-                self.assistant(|open| open.call.is_none()).call = Some(call);
+                self.assistant(|_| true).calls.push(call);
                 Ok(())
             }
             Some("function_call_output") => self.result(item),
@@ -171,12 +176,12 @@ impl Items {
     }
 
     fn close(&mut self) {
-        let Some(Assistant { content, reasoning, call }) = self.open.take() else { return };
+        let Some(Assistant { content, reasoning, calls }) = self.open.take() else { return };
         let mut made = object([("role", Json::from_text("assistant"))]);
         for (field, value) in [
             ("content", content.map(Json::Text)),
             ("reasoning", reasoning.map(Json::Text)),
-            ("tool_calls", call.map(|call| Json::List(vec![call]))),
+            ("tool_calls", (!calls.is_empty()).then_some(Json::List(calls))),
         ] {
             if let Some(value) = value {
                 made.insert(Arc::from(field), value);
@@ -193,12 +198,7 @@ impl Items {
             return Ok(());
         }
         let content = match item.get("content") {
-            Some(Json::Text(content)) => {
-                if self.open.as_ref().is_some_and(|open| open.content.is_none()) {
-                    return Err(unknown("has a message whose place behind other items is not known"));
-                }
-                Arc::clone(content)
-            }
+            Some(Json::Text(content)) => Arc::clone(content),
             // Only the first part counts.
             Some(Json::List(parts)) => {
                 let first = parts.first().and_then(Json::map).and_then(|part| text(part, "text"));
@@ -213,11 +213,14 @@ impl Items {
 
     fn result(&mut self, item: &Map) -> Result<(), Unsupported> {
         let id = text(item, "call_id").ok_or_else(|| refused("has an output without call_id"))?;
-        let output = text(item, "output").ok_or_else(|| unknown("has an output that is no text"))?;
+        let output = match item.get("output") {
+            Some(output @ (Json::Text(_) | Json::List(_))) => output.clone(),
+            _ => return Err(refused("has an output that is neither text nor a list")),
+        };
         self.close();
         self.messages.push(Json::Map(object([
             ("role", Json::from_text("tool")),
-            ("content", Json::Text(output)),
+            ("content", output),
             ("tool_call_id", Json::Text(id)),
         ])));
         Ok(())
@@ -229,17 +232,20 @@ impl Items {
     }
 }
 
-/// The text of a reasoning item. Which of several texts counts is not known.
+/// The text of a reasoning item: the first text of the reasoning itself, else that of its summary, else none.
 fn reasoning(item: &Map) -> Result<Arc<str>, Unsupported> {
-    if present(item, "encrypted_content").is_some() {
+    let encrypted = present(item, "encrypted_content").and_then(Json::text);
+    if encrypted.is_some_and(|text| !text.is_empty()) {
         return Err(refused("has encrypted reasoning"));
     }
-    let texts = |field: &str| present(item, field).and_then(Json::list).unwrap_or_default();
-    match (texts("summary"), texts("content")) {
-        ([one], []) | ([], [one]) => one.map().and_then(|part| text(part, "text")),
-        _ => None,
+    let first = |field: &str| present(item, field).and_then(Json::list).and_then(<[Json]>::first);
+    match first("content").or_else(|| first("summary")) {
+        None => Ok(Arc::from("")),
+        Some(part) => part
+            .map()
+            .and_then(|part| text(part, "text"))
+            .ok_or_else(|| refused("has reasoning without text")),
     }
-    .ok_or_else(|| unknown("has reasoning that is not one text"))
 }
 
 /// The call of a function, as chats have it.

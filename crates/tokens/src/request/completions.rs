@@ -21,6 +21,7 @@ pub(super) fn prompts(model: &Model, body: &Map, stop: Stop<'_>) -> Result<Vec<V
     let truncation = Truncation::of(body, &model.profile, true)?;
     let text = |text: &str| truncation.encode(&model.encoder, text, special, stop);
     match body.get("prompt") {
+        Some(Json::Text(prompt)) if prompt.is_empty() => Err(Unsupported::refused("prompt", "is empty")),
         Some(Json::Text(prompt)) => Ok(vec![text(prompt)?]),
         Some(Json::List(items)) => match items.first() {
             Some(Json::Text(_)) => {

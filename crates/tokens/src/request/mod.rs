@@ -95,9 +95,9 @@ fn prompts(
         return Err(Unsupported::refused("prompt", "has no tokens"));
     }
     if let Some(most) = model.profile.max_model_len
-        && ids.iter().any(|ids| ids.len() > most)
+        && ids.iter().any(|ids| ids.len() >= most)
     {
-        return Err(Unsupported::refused("prompt", "is longer than the server's context"));
+        return Err(Unsupported::refused("prompt", "leaves no room for an answer in the server's context"));
     }
     Ok(Prompts { ids, skips_cache: present(body, "prompt_logprobs").is_some() })
 }

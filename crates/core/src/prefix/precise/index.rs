@@ -1,12 +1,13 @@
 //! The precise prefix index: which engine holds which blocks, as the engines' events say.
 
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::time::Instant;
 
 use parking_lot::{Mutex, RwLock};
 
+use super::adapters::Adapters;
 use super::event::{KvEvent, StoredBlocks, Taken};
 use super::keys::{BlockKeys, PromptKeys};
 use super::tiers::{PLACES, SENT, Tier, TierWeights};
@@ -18,10 +19,6 @@ use crate::prefix::shard::{BlockKey, SHARDS, Shard};
 use crate::prefix::slots::Slots;
 use crate::prefix::{PrefixMemory, Recency};
 
-/// Most adapters whose names are kept.
-const MAX_ADAPTERS: usize = 4096;
-/// Longest name of an adapter, in bytes.
-const MAX_ADAPTER_NAME: usize = 256;
 /// Largest block that an engine may have, in tokens.
 const MAX_BLOCK_SIZE: u32 = 1 << 16;
 /// Most prompts that were sent to an endpoint and that no event has confirmed; the next constant bounds their blocks.
@@ -39,7 +36,7 @@ pub struct PreciseIndex {
     pub(super) shards: Box<[RwLock<[Shard; PLACES]>]>,
     pub(super) engines: RwLock<Engines>,
     /// Names of adapters that events contain.
-    adapters: RwLock<HashSet<Box<str>>>,
+    adapters: Adapters,
     memory: Arc<PrefixMemory>,
     /// Number of entries (engine, block), and of those in each place.
     entries: AtomicU64,
@@ -95,7 +92,7 @@ impl PreciseIndex {
             weights,
             shards: (0..SHARDS).map(|_| RwLock::default()).collect(),
             engines: RwLock::default(),
-            adapters: RwLock::default(),
+            adapters: Adapters::default(),
             memory,
             entries: AtomicU64::new(0),
             by_place: Default::default(),
@@ -121,7 +118,7 @@ impl PreciseIndex {
     /// The name that stands for `model` in keys: the name itself if it is an adapter's, and "" otherwise. An engine has
     /// one base model, which may have several names.
     pub fn adapter<'m>(&self, model: &'m str) -> &'m str {
-        if self.adapters.read().contains(model) { model } else { "" }
+        if self.adapters.contains(model) { model } else { "" }
     }
 
     /// Block size of the engine of each of these endpoints; `None` if the engine has sent no event yet.
@@ -215,7 +212,7 @@ impl PreciseIndex {
             return Taken::Malformed;
         }
         let adapter = stored.adapter.as_deref().unwrap_or_default();
-        self.note_adapter(adapter);
+        self.adapters.note(adapter, engine.slot);
         let mut parent = match stored.parent {
             None => self.keys.root(adapter),
             Some(hash) => {
@@ -250,16 +247,6 @@ impl PreciseIndex {
             self.hold(engine, state, at, stored.tier);
         }
         Taken::Whole
-    }
-
-    fn note_adapter(&self, name: &str) {
-        if name.is_empty() || name.len() > MAX_ADAPTER_NAME || self.adapters.read().contains(name) {
-            return;
-        }
-        let mut adapters = self.adapters.write();
-        if adapters.len() < MAX_ADAPTERS {
-            adapters.insert(name.into());
-        }
     }
 
     /// Counts the block at this index once more in `tier`.
@@ -309,6 +296,7 @@ impl PreciseIndex {
 
     fn clear(&self, engine: &Engine, state: &mut EngineState) {
         engine.lost.fetch_add(1, Relaxed);
+        self.adapters.forget(engine.slot);
         let before = state.blocks.bytes();
         while !state.blocks.is_empty() {
             let last = state.blocks.len() as u32 - 1;

@@ -8,6 +8,7 @@
 //! The index would rather know too little than too much: what follows an event that was missed is taken in only where
 //! its parent is known, and an engine whose events have a gap is forgotten and learned again.
 
+mod adapters;
 mod checks;
 mod event;
 mod index;
