@@ -7,6 +7,7 @@ mod draft;
 pub mod explain;
 mod facts;
 mod names;
+mod pace;
 mod query;
 mod record;
 mod ring;

@@ -9,7 +9,9 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
+use smallvec::SmallVec;
 
+use super::pace::Pace;
 use super::record::{Outcome, Record};
 use super::slow::SlowBar;
 use super::view::SummaryView;
@@ -19,6 +21,14 @@ use crate::metrics::RecordMetrics;
 const HOLDS: Duration = Duration::from_mins(1);
 /// Records that are read under the lock at once.
 const STEP: usize = 512;
+/// Requests in a second that are noted, once a burst of `BURST` has passed.
+const PER_SECOND: u32 = 1000;
+/// Requests that are noted at once.
+const BURST: u32 = 10_000;
+/// Refusals in a second that get a record beyond that pace, once a burst of `REFUSED_BURST` has passed.
+const REFUSED_PER_SECOND: u32 = 100;
+/// Refusals that get a record at once.
+const REFUSED_BURST: u32 = 1000;
 /// Thinnest sampling: one request in this many.
 const THINNEST: u64 = 1 << 20;
 
@@ -29,6 +39,8 @@ pub struct Decisions(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     lanes: Mutex<Lanes>,
+    pace: Pace,
+    refused: Pace,
     metrics: RecordMetrics,
 }
 
@@ -56,17 +68,36 @@ impl Decisions {
     pub fn new(bytes: u64, metrics: RecordMetrics) -> Self {
         let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
         metrics.bound(bytes);
-        Self(Arc::new(Shared { lanes: Mutex::new(Lanes::new(bytes)), metrics }))
+        let (lanes, now) = (Mutex::new(Lanes::new(bytes)), Instant::now());
+        let pace = Pace::new(PER_SECOND, BURST, now);
+        let refused = Pace::new(REFUSED_PER_SECOND, REFUSED_BURST, now);
+        Self(Arc::new(Shared { lanes, pace, refused, metrics }))
+    }
+
+    /// True if the request that came at `now` is to be noted. Where many more come than the ring holds anyway, most are
+    /// not.
+    pub fn notes(&self, now: Instant) -> bool {
+        let notes = self.0.pace.lets(now);
+        if !notes {
+            self.0.metrics.passed_over();
+        }
+        notes
+    }
+
+    /// True if a request that was not noted is to have a record all the same, since it was refused at `now`.
+    pub fn notes_refusal(&self, now: Instant) -> bool {
+        self.0.refused.lets(now)
     }
 
     /// Puts a record in. What has to go for it goes.
     pub fn push(&self, record: Record) -> Ticket {
         let record = Arc::new(record);
         let ticket = Ticket { record: Arc::downgrade(&record), ring: self.clone() };
-        let (count, bytes, one_in) = {
+        // What goes is dropped when the lock is free again.
+        let (count, bytes, one_in, _gone) = {
             let mut lanes = self.0.lanes.lock();
             lanes.push(record, Instant::now());
-            (lanes.count(), lanes.used(), lanes.one_in)
+            (lanes.count(), lanes.used(), lanes.one_in, std::mem::take(&mut lanes.gone))
         };
         self.0.metrics.holds(count, bytes, one_in);
         ticket
@@ -173,6 +204,8 @@ struct Lanes {
     bar: SlowBar,
     /// Version of the snapshot that the last record holds.
     version: u64,
+    /// Records that have left since the last one came.
+    gone: SmallVec<[Held; 4]>,
 }
 
 impl Lanes {
@@ -185,6 +218,7 @@ impl Lanes {
             one_in: 1,
             bar: SlowBar::default(),
             version: u64::MAX,
+            gone: SmallVec::new(),
         }
     }
 
@@ -219,7 +253,7 @@ impl Lanes {
     fn push(&mut self, record: Arc<Record>, now: Instant) {
         let held = Held { bytes: self.weigh(&record), record };
         if held.bytes > self.bytes {
-            return;
+            return self.gone.push(held);
         }
         if held.record.sequence.is_multiple_of(self.one_in) {
             self.sampled.push(held);
@@ -232,8 +266,16 @@ impl Lanes {
             let Some(held) = self.pending.pop() else { break };
             self.keep_if_worth(held);
         }
-        while self.first.bytes > self.bytes / 4 && self.first.pop().is_some() {}
+        self.bound_first();
         self.make_room(now);
+    }
+
+    /// The lane of those that are worth more takes a quarter of the bytes.
+    fn bound_first(&mut self) {
+        while self.first.bytes > self.bytes / 4 {
+            let Some(held) = self.first.pop() else { return };
+            self.gone.push(held);
+        }
     }
 
     /// Refused and slow ones stay longer.
@@ -241,7 +283,9 @@ impl Lanes {
         let slow = held.record.slowness().is_some_and(|took| self.bar.is_slow(took));
         if slow || held.record.refused() {
             self.first.push(held);
-            while self.first.bytes > self.bytes / 4 && self.first.pop().is_some() {}
+            self.bound_first();
+        } else {
+            self.gone.push(held);
         }
     }
 
@@ -259,8 +303,10 @@ impl Lanes {
                         self.keep_if_worth(held);
                     }
                 }
-                None if self.pending.pop().is_some() || self.first.pop().is_some() => {}
-                None => return,
+                None => match self.pending.pop().or_else(|| self.first.pop()) {
+                    Some(held) => self.gone.push(held),
+                    None => return,
+                },
             }
         }
         // Sampling gets denser again once the ring holds much more than it has to.

@@ -1,11 +1,12 @@
 //! What is noted of a request on its way: labels for series and logs, and the draft of its record.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::understood::{LabelText, Understood, kept_request_id};
 use super::{Director, Exchange, Refusal, names, objective};
 use crate::clock;
-use crate::decisions::{DecisionView, Decisions, Draft, Known, Record, Ticket, Verdict, Waited};
+use crate::decisions::{DecisionView, Decisions, Draft, Known, PolicyNames, Record, Ticket, Verdict, Waited};
 use crate::request::Headers;
 use crate::scheduling::{Candidates, Columns, CycleRecorder, Decision, Entry, HeaderEdits};
 
@@ -20,6 +21,8 @@ pub(super) struct Course {
     ring: Option<Decisions>,
     /// The draft of the record; `None` if none is kept.
     draft: Option<Box<Draft>>,
+    /// What a record would begin with, of a request that is not noted unless it is refused.
+    passed_over: Option<(Arc<PolicyNames>, u64, Instant)>,
     tokens: u64,
     exact: bool,
     /// Request id and fairness id of a request that was not understood.
@@ -30,10 +33,17 @@ impl Course {
     /// The notes of the request with this number, whose generator begins with `seed`.
     pub(super) fn new(director: &Director, sequence: u64, seed: u64, received: Instant) -> Self {
         let ring = director.parts.decisions.clone();
-        let draft =
-            ring.as_ref().map(|_| Box::new(Draft::new(&director.policy_names, sequence, seed, received)));
+        let names = &director.policy_names;
         let mut course = Self::default();
-        (course.number, course.ring, course.draft) = (sequence, ring, draft);
+        course.number = sequence;
+        if let Some(ring) = &ring {
+            if ring.notes(received) {
+                course.draft = Some(Box::new(Draft::new(names, sequence, seed, received)));
+            } else {
+                course.passed_over = Some((Arc::clone(names), seed, received));
+            }
+        }
+        course.ring = ring;
         course
     }
 
@@ -89,7 +99,7 @@ impl Course {
 
     /// The request cannot be understood. Its headers say who sent it all the same.
     pub(super) fn not_understood(&mut self, headers: &Headers, entry: &Entry) {
-        if self.draft.is_some() {
+        if self.ring.is_some() {
             let id = headers.first(names::REQUEST_ID).map(|id| kept_request_id(id)).unwrap_or_default();
             self.named = Some((id, objective::fairness_id(headers, entry)));
         }
@@ -134,14 +144,25 @@ impl Course {
     pub(super) fn routed(&mut self, exchange: &mut Exchange) {
         let decision = exchange.decision();
         let (targets, primary) = (decision.targets().into(), decision.primary);
+        self.passed_over = None;
         if let Some(ticket) = self.keep(|draft, known| draft.routed(known, targets, primary)) {
             exchange.recorded(ticket);
+        }
+    }
+
+    /// A request that was passed over is noted all the same, since it ends here. The record has no candidates.
+    fn note_refusal(&mut self) {
+        if let (Some(ring), Some((names, seed, received))) = (&self.ring, self.passed_over.take())
+            && ring.notes_refusal(received)
+        {
+            self.draft = Some(Box::new(Draft::new(&names, self.number, seed, received)));
         }
     }
 
     /// The request is refused. The text is kept where it cannot quote the client.
     pub(super) fn refused(&mut self, refusal: &Refusal) {
         let verdict = verdict(refusal, refusal.reason.dropped().is_some());
+        self.note_refusal();
         self.keep(|draft, known| draft.finish(known, verdict));
     }
 }
@@ -163,6 +184,7 @@ impl Drop for Course {
         } else {
             Verdict::Abandoned
         };
+        self.note_refusal();
         self.keep(|draft, known| draft.finish(known, verdict));
     }
 }

@@ -1,6 +1,6 @@
 //! Series of the records of decisions.
 
-use prometheus::{Gauge, GaugeVec, Registry};
+use prometheus::{Gauge, GaugeVec, IntCounter, IntCounterVec, Registry};
 
 use super::family::{Definition, Family};
 
@@ -18,7 +18,13 @@ const LIMIT: Definition<0> = Definition::new(
 
 const ONE_IN: Definition<0> = Definition::new(
     "pointsman_decision_records_one_in",
-    "One request in this many has a record, beside refused and slow ones, so that the records hold a minute.",
+    "Of the requests that are noted one in this many keeps its record, beside refused and slow ones, so that the records hold a minute.",
+    [],
+);
+
+const PASSED_OVER: Definition<0> = Definition::new(
+    "pointsman_decision_records_passed_over_total",
+    "Requests that were not noted, because more than 1,000 came in a second after a burst of 10,000.",
     [],
 );
 
@@ -42,19 +48,33 @@ pub struct RecordMetrics {
     bytes: Gauge,
     limit: Gauge,
     one_in: Gauge,
+    passed_over: IntCounter,
 }
 
 impl RecordMetrics {
     pub(super) fn register(registry: &Registry) -> Self {
         let gauge =
             |definition| Family::<GaugeVec, 0>::register(definition, registry).child([]).into_current();
-        Self { records: gauge(RECORDS), bytes: gauge(BYTES), limit: gauge(LIMIT), one_in: gauge(ONE_IN) }
+        let passed_over =
+            Family::<IntCounterVec, 0>::register(PASSED_OVER, registry).child([]).into_current();
+        Self {
+            records: gauge(RECORDS),
+            bytes: gauge(BYTES),
+            limit: gauge(LIMIT),
+            one_in: gauge(ONE_IN),
+            passed_over,
+        }
     }
 
     /// Sets how much the ring may hold.
     pub fn bound(&self, bytes: usize) {
         self.limit.set(bytes as f64);
         self.one_in.set(1.0);
+    }
+
+    /// A request is not noted.
+    pub fn passed_over(&self) {
+        self.passed_over.inc();
     }
 
     /// Sets how much the ring holds.
