@@ -19,6 +19,7 @@ use crate::discovery::{Discovery, FileDiscovery, ObjectWatches};
 use crate::kubernetes::Connection;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
 use crate::pool::{Age, Pool};
+use crate::sidecar::SidecarWatch;
 
 /// Plugin type whose series show requests in flight.
 pub(super) const INFLIGHT_PRODUCER: &str = "inflight-load-producer";
@@ -120,6 +121,7 @@ impl Background {
             // The first figures come soon: a pool that looks empty for seconds after each start alarms people.
             let first = tokio::time::Instant::now() + self.refresh.min(FIRST_REFRESH);
             let mut tick = tokio::time::interval_at(first, self.refresh);
+            let mut sidecars = SidecarWatch::new(self.metrics.split());
             loop {
                 tokio::select! {
                     () = stop.cancelled() => return,
@@ -132,6 +134,7 @@ impl Background {
                 self.metrics.scheduler().prune_endpoints(&snapshot);
                 self.metrics.inflight(INFLIGHT_PRODUCER).prune_endpoints(&snapshot);
                 self.metrics.prune_encoder_caches(&snapshot);
+                sidecars.look(&snapshot, now);
                 let layer = self.beside.borrow().layer.clone();
                 if let Some(layer) = layer {
                     let datalayer = self.metrics.datalayer();

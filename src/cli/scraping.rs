@@ -16,6 +16,7 @@ use crate::discovery::ObjectWatches;
 use crate::kvevents::{EventListener, LifeSeries, series_of_life};
 use crate::metrics::Metrics;
 use crate::pool::Pool;
+use crate::sidecar::{OutcomeSeries, series_of_outcomes};
 
 /// What the running configuration has beside serving.
 #[derive(Clone)]
@@ -55,6 +56,9 @@ impl Scraping {
         if !listeners.is_empty() {
             show_lives(&mut engines);
         }
+        if plan.pre_request.iter().any(|hook| hook.plugin.names_prefill_servers()) {
+            show_outcomes(&mut engines);
+        }
         let read_by = plan.metrics_source.clone().map(|source| (source, engines));
         if let Some(former) = former
             && former.read_by == read_by
@@ -88,6 +92,15 @@ fn show_lives(engines: &mut EngineTable) {
             let spec = MetricSpec::named(metric);
             let spec = label.iter().fold(spec, |spec, (name, value)| spec.with_label(name, value));
             specs.optional.push((attribute, spec));
+        }
+    }
+}
+
+/// Has pages read for what sidecars did with the prompts that were to be processed elsewhere.
+fn show_outcomes(engines: &mut EngineTable) {
+    for specs in engines.engines.values_mut() {
+        for OutcomeSeries { attribute, metric, label: (name, value) } in series_of_outcomes() {
+            specs.optional.push((attribute, MetricSpec::named(metric).with_label(name, value)));
         }
     }
 }

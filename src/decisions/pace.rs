@@ -51,7 +51,7 @@ mod tests {
         });
         assert_eq!(let_through.count(), 1000);
         // The pause earns a burst and no more.
-        at += Duration::from_secs(3600);
+        at += Duration::from_hours(1);
         assert_eq!((0..200).filter(|_| pace.lets(at)).count(), 50);
     }
 

@@ -29,6 +29,11 @@ pub(super) fn exercise_latency(metrics: &Metrics) {
     latency.within(0.5);
 }
 
+pub(super) fn exercise_split(metrics: &Metrics) {
+    metrics.split().prompts(["transferred"], [1]);
+    metrics.split().states(&[SplitState::Transferring]);
+}
+
 pub(super) fn exercise_events(metrics: &Metrics) {
     let events = metrics.kv_events();
     events.listens();

@@ -36,6 +36,7 @@ use super::records::{self, RecordMetrics};
 use super::request::RequestMetrics;
 use super::request_families::RequestFamilies;
 use super::scheduler::SchedulerMetrics;
+use super::split::SplitMetrics;
 use super::state::StateMetrics;
 use super::timer::{ExtensionPoint, PluginTimer, TimedParser, TimerFamily};
 use crate::pool::{Pool, Snapshot};
@@ -66,6 +67,7 @@ struct Families {
     inflight: InflightFamilies,
     rewrite_gate: Gate,
     scheduler: SchedulerMetrics,
+    split: SplitMetrics,
     processing: ProcessingMetrics,
     answers: AnswerMetrics,
     state: StateMetrics,
@@ -131,6 +133,7 @@ impl Metrics {
             inflight: InflightFamilies::register(&registry, gate(30, "inflight")),
             rewrite_gate: gate(60, "rewrite"),
             scheduler: SchedulerMetrics::register(&registry, Arc::clone(&models), gate(30, "attempt")),
+            split: SplitMetrics::register(&registry),
             processing: ProcessingMetrics::register(&registry),
             answers: AnswerMetrics::register(&registry),
             state: StateMetrics::register(&registry),
@@ -207,6 +210,11 @@ impl Metrics {
     /// Handles of a plugin that finds something out about requests before they are scheduled.
     pub fn preparer(&self, kind: &str, name: &str) -> PrepareMetrics {
         self.families.prepare.preparer(kind, name)
+    }
+
+    /// Series of split serving, as the sidecars of decode servers report it.
+    pub fn split(&self) -> SplitMetrics {
+        self.families.split.clone()
     }
 
     /// Handles of what replicas tell each other.

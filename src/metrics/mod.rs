@@ -49,6 +49,7 @@ mod request_families;
 mod scheduler;
 mod sidecar;
 mod sketch;
+mod split;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -81,6 +82,7 @@ pub use proof::ProofMetrics;
 pub use records::RecordMetrics;
 pub use request::{RequestMetrics, ResponseStats, RunningGuard};
 pub use scheduler::SchedulerMetrics;
-pub use sidecar::{Direction, PrefillRetry, SidecarInFlight, SidecarMetrics};
+pub use sidecar::{Direction, PrefillRetry, SIDECAR_OUTCOMES, SidecarInFlight, SidecarMetrics};
+pub use split::{SplitMetrics, SplitState};
 pub use state::{BoundHit, StateMetrics};
 pub use timer::{ExtensionPoint, PluginTimer, TimedParser};

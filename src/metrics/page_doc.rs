@@ -101,7 +101,7 @@ const LABELS: &[(&str, &str)] = &[
     ("tier", "where an engine keeps a block: `gpu`, `cpu`, `other`, or `sent`"),
     (
         "result",
-        "`matched`, `mismatched`; `more`: more is cached than was predicted; `evicted`, `silent`, `lost`: nothing could be compared, because the engine removed blocks, or told nothing, or too much waited",
+        "of split serving `transferred`, `no_transfer_params`, `prefill_failed`; of exact tokens `matched`, `mismatched`; `more`: more is cached than was predicted; `evicted`, `silent`, `lost`: nothing could be compared, because the engine removed blocks, or told nothing, or too much waited",
     ),
     ("reason", "why; for refusals see [refusals.md](refusals.md)"),
     ("resource", "kind of the watched resource in the plural: `pods`, `inferencepools`, …"),
@@ -113,7 +113,7 @@ const LABELS: &[(&str, &str)] = &[
     ("stage", "stage of serving that saturation was measured for; empty if all endpoints serve all stages"),
     (
         "state",
-        "`fresh`: read lately; `stale`: read too long ago; `never`: not read yet; `unreachable`: its metrics port does not answer; of exact tokens `unknown`, `exact`, `suspect`, `off`",
+        "`fresh`: read lately; `stale`: read too long ago; `never`: not read yet; `unreachable`: its metrics port does not answer; of exact tokens `unknown`, `exact`, `suspect`, `off`; of split serving `unknown`, `transferring`, `no_transfer`, `prefill_fails`, `silent`",
     ),
     ("status", "`success` or `failure`"),
     ("stream", "`stderr` or `stdout`"),

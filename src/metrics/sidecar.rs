@@ -23,8 +23,11 @@ const SPLIT: Definition<1> = Definition::new(
 );
 const ERRORS: Definition<1> =
     Definition::new("llm_d_disagg_sidecar_request_errors_total", "Failures of calls, by stage.", ["stage"]);
+/// Name of the counter of requests by where their prompt was processed.
+pub const SIDECAR_OUTCOMES: &str = "pointsman_sidecar_outcomes_total";
+
 const OUTCOMES: Definition<2> = Definition::new(
-    "pointsman_sidecar_outcomes_total",
+    SIDECAR_OUTCOMES,
     "Requests to the APIs that are split, by where the prompt was processed, and why.",
     ["outcome", "reason"],
 );
@@ -184,6 +187,11 @@ impl SidecarMetrics {
     /// What came of it.
     pub fn outcome(&self, outcome: &str, reason: &str) {
         self.families.outcomes.child([outcome, reason]).inc();
+    }
+
+    /// How many requests had this outcome for this reason.
+    pub fn outcomes(&self, outcome: &str, reason: &str) -> u64 {
+        self.families.outcomes.child([outcome, reason]).into_current().get()
     }
 
     /// A call failed.

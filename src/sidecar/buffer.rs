@@ -76,6 +76,11 @@ impl Buffer {
         Self { bytes, used: Arc::default(), metrics: metrics.clone() }
     }
 
+    /// Memory of the buffer, of which nothing is taken yet.
+    pub(super) fn hold(&self) -> Held {
+        Held { buffer: self.clone(), bytes: 0 }
+    }
+
     /// Reads a body of at most `longest` bytes into one piece. The second value must live as long as the bytes.
     ///
     /// # Errors
@@ -90,7 +95,7 @@ impl Buffer {
         if announced > longest {
             return Err(NotRead::TooLong(longest));
         }
-        let mut held = Held { buffer: self.clone(), bytes: 0 };
+        let mut held = self.hold();
         let mut first: Option<Bytes> = None;
         let mut all: Option<BytesMut> = None;
         let end = Instant::now() + WHOLE;
@@ -121,7 +126,8 @@ impl Buffer {
 }
 
 impl Held {
-    fn take(&mut self, bytes: usize) -> Result<(), NotRead> {
+    /// Takes `bytes` more, until this is dropped. Fails if the buffer has no room for them.
+    pub(super) fn take(&mut self, bytes: usize) -> Result<(), NotRead> {
         self.bytes += bytes;
         self.buffer.metrics.buffered(i64::try_from(bytes).unwrap_or(0));
         let used = self.buffer.used.fetch_add(bytes, Relaxed) + bytes;

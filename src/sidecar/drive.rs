@@ -13,6 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::answer::Refusal;
 use super::api::Api;
+use super::buffer::{Buffer, Held};
 use super::companion::Companions;
 use super::headers::strip_hop_by_hop;
 use super::ids::Ids;
@@ -36,6 +37,8 @@ pub(super) struct Surroundings {
     pub shared: Arc<Shared>,
     /// The clients for the other servers.
     pub upstream: Arc<Upstream>,
+    /// The memory for bodies of requests and for answers that are read before they are acted on.
+    pub(super) buffer: Buffer,
     /// The counters of the sidecar.
     pub metrics: SidecarMetrics,
     /// The rate-limited warnings of the log.
@@ -59,6 +62,8 @@ struct Drive {
     verdict: Option<Verdict>,
     over: bool,
     span: Span,
+    /// The memory that the body takes while calls are made of it.
+    _held: Held,
 }
 
 /// One step of the answer to the client.
@@ -74,10 +79,11 @@ pub(super) async fn drive(
     surroundings: Surroundings,
     ask: Ask,
     head: ClientHead,
+    held: Held,
     span: Span,
 ) -> Response<Answer> {
     let head = Arc::new(head);
-    let legs = Legs::new(Arc::clone(&surroundings.upstream), Arc::clone(&head));
+    let legs = Legs::new(Arc::clone(&surroundings.upstream), Arc::clone(&head), surroundings.buffer.clone());
     let api = ask.api;
     let now = std::time::Instant::now();
     let verdict = Some(Verdict::open(&surroundings.metrics));
@@ -94,6 +100,7 @@ pub(super) async fn drive(
         verdict,
         over: false,
         span,
+        _held: held,
     };
     let mut words = drive.carry_out(calls).into_iter();
     loop {
@@ -275,15 +282,16 @@ impl Drop for Drive {
         self.span.error(Outcome::Failed(FailReason::ClientGone).reason());
         let known = self.legs.as_ref().is_some_and(|legs| legs.is_taken(Leg::Decode));
         if let Some(request) = self.on_gone.take().filter(|_| !known) {
-            release(&self.surroundings.upstream, &self.head, *request);
+            release(&self.surroundings, &self.head, *request);
         }
     }
 }
 
 /// Asks the engine for the shortest answer that uses the cache, after which the prefill server frees the cache.
-fn release(upstream: &Arc<Upstream>, head: &Arc<ClientHead>, request: LegRequest) {
+fn release(surroundings: &Surroundings, head: &Arc<ClientHead>, request: LegRequest) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let mut legs = Legs::new(Arc::clone(upstream), Arc::clone(head));
+    let upstream = Arc::clone(&surroundings.upstream);
+    let mut legs = Legs::new(upstream, Arc::clone(head), surroundings.buffer.clone());
     legs.send(Leg::Decode, request, Injected::new(), Span::off());
     runtime.spawn(async move {
         while let Event::Head(leg, _) = poll_fn(|cx| legs.poll(cx)).await {

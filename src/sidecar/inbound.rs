@@ -22,6 +22,8 @@ pub(super) struct Answer {
     /// Pieces that the client gets before `rest`.
     ready: VecDeque<Bytes>,
     rest: Rest,
+    /// Bytes that follow the last ones of the rest.
+    tail: Bytes,
     rewrite: Option<Box<CachedTokens>>,
     companions: Companions,
     verdict: Option<Verdict>,
@@ -61,6 +63,7 @@ impl Answer {
         Self {
             ready,
             rest: Rest::Nothing,
+            tail: Bytes::new(),
             rewrite: None,
             companions: Companions::default(),
             verdict: None,
@@ -76,6 +79,7 @@ impl Answer {
         Self {
             ready,
             rest,
+            tail: Bytes::new(),
             rewrite: None,
             companions: Companions::default(),
             verdict: None,
@@ -89,6 +93,7 @@ impl Answer {
         Self {
             ready: VecDeque::new(),
             rest: Rest::Pieces { pieces, _task: task },
+            tail: Bytes::new(),
             rewrite: None,
             companions: Companions::default(),
             verdict: None,
@@ -104,6 +109,13 @@ impl Answer {
         let read = std::mem::take(&mut self.ready);
         self.ready = read.iter().flat_map(|piece| rewrite.feed(piece)).collect();
         self.rewrite = Some(Box::new(rewrite));
+        self
+    }
+
+    /// The same answer with `tail` behind its last byte.
+    #[must_use]
+    pub(super) fn followed_by(mut self, tail: Bytes) -> Self {
+        self.tail = tail;
         self
     }
 
@@ -143,7 +155,7 @@ impl Answer {
             Rest::Server(body) => body.is_end_stream(),
             Rest::Pieces { .. } => false,
         };
-        self.ready.is_empty() && self.rewrite.is_none() && rest
+        self.ready.is_empty() && self.tail.is_empty() && self.rewrite.is_none() && rest
     }
 
     /// Counts the bytes of the body, and the request as in flight until the body is dropped.
@@ -182,6 +194,9 @@ impl Answer {
                 if let Some(mut rewrite) = self.rewrite.take() {
                     self.ready.extend(rewrite.finish());
                     continue;
+                }
+                if !self.tail.is_empty() {
+                    return Poll::Ready(Some(Ok(Frame::data(std::mem::take(&mut self.tail)))));
                 }
                 self.ended();
                 return Poll::Ready(None);
@@ -227,7 +242,7 @@ impl Body for Answer {
     }
 
     fn size_hint(&self) -> SizeHint {
-        let ready: u64 = self.ready.iter().map(|piece| piece.len() as u64).sum();
+        let ready: u64 = self.ready.iter().chain([&self.tail]).map(|piece| piece.len() as u64).sum();
         match &self.rest {
             _ if self.rewrite.is_some() => SizeHint::default(),
             Rest::Nothing => SizeHint::with_exact(ready),

@@ -16,6 +16,7 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
+use super::buffer::{Buffer, Held};
 use super::client::CallError;
 use super::companion::Companion;
 use super::headers::for_another_body;
@@ -33,7 +34,7 @@ const BEGINNING: usize = 64 << 10;
 /// The result of one step of a call.
 enum Step {
     Head(Result<Response<Incoming>, LegFailure>),
-    Whole(Result<Bytes, LegFailure>),
+    Whole(Result<Bytes, LegFailure>, Option<Held>),
     Peeked(Read, Result<(Vec<Bytes>, bool), LegFailure>),
 }
 
@@ -52,6 +53,8 @@ struct Call {
     body: Option<Incoming>,
     /// The pieces of the body that were read.
     read: Vec<Bytes>,
+    /// The memory that `read` takes.
+    held: Option<Held>,
     began: Instant,
     deadline: Option<Instant>,
     taken: Arc<AtomicBool>,
@@ -64,6 +67,7 @@ pub(super) struct Legs {
     upstream: Arc<Upstream>,
     /// The head of the client's request, from which the heads of the calls are made.
     head: Arc<ClientHead>,
+    buffer: Buffer,
 }
 
 /// The parts of the client's request head that the calls use.
@@ -78,9 +82,9 @@ pub(super) struct ClientHead {
 }
 
 impl Legs {
-    /// Makes an empty set of calls.
-    pub(super) fn new(upstream: Arc<Upstream>, head: Arc<ClientHead>) -> Self {
-        Self { calls: SmallVec::new(), upstream, head }
+    /// Makes an empty set of calls. Answers that are read in full take memory of `buffer`.
+    pub(super) fn new(upstream: Arc<Upstream>, head: Arc<ClientHead>, buffer: Buffer) -> Self {
+        Self { calls: SmallVec::new(), upstream, head, buffer }
     }
 
     /// Starts a call. A running call of the same `leg` is ended first.
@@ -107,7 +111,19 @@ impl Legs {
             })
         });
         let (head, body, read) = (None, None, Vec::new());
-        self.calls.push(Call { leg, running: Some(running), head, body, read, began, deadline, taken, span });
+        let held = None;
+        self.calls.push(Call {
+            leg,
+            running: Some(running),
+            head,
+            body,
+            read,
+            held,
+            began,
+            deadline,
+            taken,
+            span,
+        });
     }
 
     /// Ends a call and closes its connection.
@@ -120,10 +136,11 @@ impl Legs {
     pub(super) fn read(&mut self, leg: Leg, keep: bool) {
         let Some(call) = self.calls.iter_mut().find(|call| call.leg == leg) else { return };
         let (body, deadline) = (call.body.take(), call.deadline);
+        let mut held = keep.then(|| self.buffer.hold());
         call.running = Some(Box::pin(async move {
-            let Some(mut body) = body else { return Step::Whole(Ok(Bytes::new())) };
-            let read = within(deadline, whole(&mut body, keep)).await.unwrap_or(Err(LegFailure::Timeout));
-            Step::Whole(read)
+            let Some(mut body) = body else { return Step::Whole(Ok(Bytes::new()), None) };
+            let read = within(deadline, whole(&mut body, held.as_mut())).await;
+            Step::Whole(read.unwrap_or(Err(LegFailure::Timeout)), held)
         }));
     }
 
@@ -189,8 +206,8 @@ impl Call {
                 (self.head, self.body) = (Some(head), Some(body));
                 (Event::Head(leg, status), false)
             }
-            Step::Whole(Ok(bytes)) => {
-                self.read = vec![bytes.clone()];
+            Step::Whole(Ok(bytes), held) => {
+                (self.read, self.held) = (vec![bytes.clone()], held);
                 (Event::Body(leg, bytes), false)
             }
             Step::Peeked(read, Ok((pieces, ended))) => {
@@ -198,7 +215,7 @@ impl Call {
                 self.read = pieces;
                 (Event::Peeked(leg, Bytes::from(self.read.concat()), ended), false)
             }
-            Step::Head(Err(failure)) | Step::Whole(Err(failure)) | Step::Peeked(_, Err(failure)) => {
+            Step::Head(Err(failure)) | Step::Whole(Err(failure), _) | Step::Peeked(_, Err(failure)) => {
                 self.span.error(failure.text());
                 (Event::Failed(leg, failure), true)
             }
@@ -272,17 +289,16 @@ fn broken(error: &hyper::Error) -> LegFailure {
     if error.is_parse() { LegFailure::Garbage } else { LegFailure::Broken }
 }
 
-async fn whole(body: &mut Incoming, keep: bool) -> Result<Bytes, LegFailure> {
+/// Reads a body to its end. Its bytes are kept in `held`; without it they are dropped as they come.
+async fn whole(body: &mut Incoming, mut held: Option<&mut Held>) -> Result<Bytes, LegFailure> {
     let mut first: Option<Bytes> = None;
     let mut more: Option<BytesMut> = None;
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         let Ok(data) = frame.map_err(|error| broken(&error))?.into_data() else { continue };
-        if !keep {
-            continue;
-        }
+        let Some(held) = &mut held else { continue };
         length += data.len();
-        if length > ANSWER {
+        if length > ANSWER || held.take(data.len()).is_err() {
             return Err(LegFailure::Garbage);
         }
         match (&mut first, &mut more) {
@@ -347,8 +363,8 @@ async fn watch(mut call: Call, upstream: Arc<Upstream>) {
             Event::Head(_, status) if status.is_success() => {
                 if let Some(mut body) = call.body.take() {
                     call.running = Some(Box::pin(async move {
-                        let read = whole(&mut body, false).await;
-                        Step::Whole(read)
+                        let read = whole(&mut body, None).await;
+                        Step::Whole(read, None)
                     }));
                 }
             }

@@ -14,7 +14,7 @@ use tokio::time::timeout;
 use super::allow::Allowed;
 use super::answer::Refusal;
 use super::api::{Api, MEMBERS};
-use super::buffer::Buffer;
+use super::buffer::Held;
 use super::client::CallError;
 use super::connector::Stage;
 use super::drive::{Surroundings, drive, refuse};
@@ -25,6 +25,7 @@ use super::legs::{ClientHead, REQUEST_ID};
 use super::machine::{Ask, Leg, LegFailure};
 use super::outbound::{Gate, Outbound};
 use super::outcome::{FailReason, LocalReason, Outcome, Verdict};
+use super::page;
 use super::readiness::Readiness;
 use super::route::{Route, RouteError, Rules};
 use crate::request::{Blanker, JsonObject};
@@ -43,15 +44,13 @@ pub(super) struct Proxy {
     surroundings: Surroundings,
     allowed: Allowed,
     readiness: Arc<Readiness>,
-    buffer: Buffer,
     rank: u16,
 }
 
 impl Proxy {
     /// Makes the proxy of rank 0.
     pub(super) fn new(surroundings: Surroundings, allowed: Allowed, readiness: Arc<Readiness>) -> Self {
-        let buffer = Buffer::new(surroundings.shared.settings.buffer_bytes, &surroundings.metrics);
-        Self { surroundings, allowed, readiness, buffer, rank: 0 }
+        Self { surroundings, allowed, readiness, rank: 0 }
     }
 
     /// Makes the proxy for the port of another rank, with the same state.
@@ -72,7 +71,11 @@ impl Proxy {
                 }
                 let in_flight = self.surroundings.metrics.in_flight(false);
                 let metrics = self.surroundings.metrics.clone();
-                let response = self.pass(request, None, self.rank).await;
+                let page = self.surroundings.shared.settings.outcomes_in_metrics && page::is_asked(&request);
+                let mut response = self.pass(request, None, self.rank).await;
+                if page {
+                    response = page::with_outcomes(response, &metrics);
+                }
                 response.map(|body| body.counted(&metrics, Some(in_flight)))
             }
         }
@@ -136,11 +139,7 @@ impl Proxy {
             self.pass(request, Some(&mut span), rank).await
         } else {
             match self.read(api, request, route, rank).await {
-                Ok((ask, head, held)) => {
-                    let response = drive(self.surroundings.clone(), ask, head, span).await;
-                    drop(held);
-                    response
-                }
+                Ok((ask, head, held)) => drive(self.surroundings.clone(), ask, head, held, span).await,
                 Err((reason, status, message)) => refused(reason, status, message),
             }
         };
@@ -165,12 +164,13 @@ impl Proxy {
         request: Request<Incoming>,
         route: Route,
         rank: u16,
-    ) -> Result<(Ask, ClientHead, super::buffer::Held), (FailReason, StatusCode, String)> {
+    ) -> Result<(Ask, ClientHead, Held), (FailReason, StatusCode, String)> {
         let (mut head, body) = request.into_parts();
         let client = client(&head);
         forward(&mut head, client);
         let settings = &self.surroundings.shared.settings;
         let (body, held) = self
+            .surroundings
             .buffer
             .read(body, settings.body_bytes)
             .await

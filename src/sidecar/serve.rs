@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allow::Allowed;
 use super::api::Api;
+use super::buffer::Buffer;
 use super::drive::Surroundings;
 use super::machine::Shared;
 use super::outcome::Outcome;
@@ -64,7 +65,8 @@ impl Sidecar {
             settings,
         });
         let notices = Arc::default();
-        let surroundings = Surroundings { shared, upstream, metrics, notices, tracing };
+        let buffer = Buffer::new(shared.settings.buffer_bytes, &metrics);
+        let surroundings = Surroundings { shared, upstream, buffer, metrics, notices, tracing };
         let proxy = Proxy::new(surroundings, allowed, Arc::clone(&readiness));
         Ok(Self { proxy, readiness, drain })
     }

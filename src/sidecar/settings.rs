@@ -150,6 +150,8 @@ pub struct Settings {
     pub limits: Limits,
     /// Transfer parameters that a client sends reach the engine. Otherwise the sidecar takes them out.
     pub trust_client: bool,
+    /// True if the answers to `GET /metrics` end with the counts of outcomes, for a picker that reads the page.
+    pub outcomes_in_metrics: bool,
     /// The largest body, in bytes, of a request that is split.
     pub body_bytes: usize,
     /// The bytes that the bodies of all requests being split may fill together.
@@ -183,6 +185,7 @@ impl Default for Settings {
             skip_verify: PerStage::default(),
             limits: Limits::default(),
             trust_client: false,
+            outcomes_in_metrics: false,
             body_bytes: 64 << 20,
             buffer_bytes: 512 << 20,
             idle_connections: 1024,

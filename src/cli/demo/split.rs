@@ -76,7 +76,13 @@ impl Sidecar {
         let port = format!("--model-server-port={}", engine.port());
         let args =
             ["sidecar", "--port=0", "--metrics-port=0", "--bind-address=127.0.0.1", "--print-addresses"];
-        let own = ["--secure-proxy=false", "--kv-connector=nixlv2", "--on-prefill-failure=next", &port];
+        let own = [
+            "--secure-proxy=false",
+            "--kv-connector=nixlv2",
+            "--on-prefill-failure=next",
+            "--outcomes-in-metrics",
+            &port,
+        ];
         let mut process = Guarded::start(name, program, args.into_iter().chain(own), folder)?;
         let (addr, metrics) = process
             .until(async |process| {

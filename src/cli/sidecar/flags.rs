@@ -132,6 +132,8 @@ pub(super) const FLAGS: &[Flag] = &[
     value("drain-timeout", "60s", "How long running requests may take after SIGTERM. The rest is cut off.").file(),
     switch("trust-client-transfer-params", "false", "Let kv_transfer_params and ec_transfer_params of clients reach the model server.")
         .file(),
+    switch("outcomes-in-metrics", "false", "Write the counts of outcomes behind the model server's metrics page, where the endpoint picker reads them.")
+        .file(),
     value("max-body-bytes", "67108864", "Largest body of a request that is split, in bytes.").file(),
     value("max-buffered-bytes", "536870912", "Most bytes of all such bodies at once.").file(),
     value("allowed-endpoints-file", "", "Endpoints file of the servers that may be called. It is read again when it changes.").file(),

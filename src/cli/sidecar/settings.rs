@@ -230,13 +230,7 @@ pub(super) fn read(
     if p2p_pull && connector != Connector::NixlV2 {
         r.wrong("enable-p2p-pull", "true", "false, or --kv-connector=nixlv2");
     }
-    let on_prefill_failure = {
-        let text = values.one("on-prefill-failure");
-        OnPrefillFailure::named(&text).unwrap_or_else(|| {
-            r.wrong("on-prefill-failure", &text, "error, next or local");
-            OnPrefillFailure::Error
-        })
-    };
+    let on_prefill_failure = on_prefill_failure(r);
     let settings = Settings {
         port,
         engine_port,
@@ -269,6 +263,7 @@ pub(super) fn read(
         ),
         limits: limits(r),
         trust_client: r.switch("trust-client-transfer-params"),
+        outcomes_in_metrics: r.switch("outcomes-in-metrics"),
         body_bytes: r.number("max-body-bytes", 1, "a number of bytes"),
         buffer_bytes: r.number("max-buffered-bytes", 1, "a number of bytes"),
         idle_connections: idle(r),
@@ -284,6 +279,14 @@ pub(super) fn read(
         threads: r.number("threads", 0, "a number of threads"),
     };
     if reader.problems.is_empty() { Ok(options) } else { Err(reader.problems) }
+}
+
+fn on_prefill_failure(r: &mut Reader<'_>) -> OnPrefillFailure {
+    let text = r.values.one("on-prefill-failure");
+    OnPrefillFailure::named(&text).unwrap_or_else(|| {
+        r.wrong("on-prefill-failure", &text, "error, next or local");
+        OnPrefillFailure::Error
+    })
 }
 
 /// The reference takes an environment variable that is no boolean for `false`.

@@ -183,6 +183,10 @@ impl PreRequest for StageHeaders {
         routing_headers::write_stages(decided, stages.prefill, stages.encode, self.candidates, headers);
         Ok(None)
     }
+
+    fn names_prefill_servers(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

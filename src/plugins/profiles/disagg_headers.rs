@@ -62,6 +62,10 @@ impl PreRequest for HeaderWriter {
         routing_headers::write_stages(decided, prefill, encode, 1, headers);
         Ok(None)
     }
+
+    fn names_prefill_servers(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

@@ -103,7 +103,11 @@ fn alerts_on_outcomes_pass_their_tests_and_each_fires_in_one() {
         assert!(of_rule().any(|case| !list(&case["exp_alerts"]).is_empty()), "{rule}");
         assert!(of_rule().any(|case| list(&case["exp_alerts"]).is_empty()), "{rule}");
         for (name, _) in series(rule["expr"].as_str().unwrap()) {
-            let known = ["pointsman_sidecar_outcomes_total", "llm_d_epp_disagg_decision_total"];
+            let known = [
+                "pointsman_sidecar_outcomes_total",
+                "llm_d_epp_disagg_decision_total",
+                "pointsman_split_servers",
+            ];
             assert!(known.contains(&name.as_str()), "{name}");
         }
     }

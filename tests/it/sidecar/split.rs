@@ -89,7 +89,7 @@ impl Stage {
              plugins:\n- type: file-discovery\n  parameters: {{path: {}, watchFile: true}}\n{PLUGINS}",
             endpoints.path().display()
         );
-        let pointsman = Pointsman::start(&config, &[]).await;
+        let pointsman = Pointsman::start(&config, &["--refresh-prometheus-metrics-interval=100ms"]).await;
         holds("every server was scraped", async || {
             pointsman.metric("llm_d_epp_ready_endpoints", &[]).await == Some(5.0)
         })
@@ -261,4 +261,30 @@ async fn whatever_dies_under_load_nothing_hangs_and_the_others_go_on() {
             sidecar.is_idle().await;
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_picker_sees_which_decode_servers_take_prompts_over_and_which_lack_a_sidecar() {
+    let stage = Stage::start(&["--outcomes-in-metrics"]).await;
+    let client = stage.client();
+    let state =
+        async |state: &str| stage.pointsman.metric("pointsman_split_servers", &[("state", state)]).await;
+    holds("both decode servers transfer", async || {
+        client.post("/v1/chat/completions", &chat("hello", 1, false)).await;
+        state("transferring").await == Some(2.0)
+    })
+    .await;
+    let taken = stage.pointsman.metric("pointsman_split_prompts_total", &[("result", "transferred")]).await;
+    assert!(taken >= Some(20.0), "{taken:?}");
+    // The row of the second decode server names its engine now, as if its pod had no sidecar.
+    let engine = stage.fleet.servers[3].addr.port();
+    let sidecar = stage.sidecars[1].addr.port();
+    let rows = stage.listed.concat().replace(&format!("\"{sidecar}\""), &format!("\"{engine}\""));
+    stage.endpoints.write_text(&format!("endpoints:\n{}", rows.replace("decode-1", "decode-9")));
+    holds("the server without a sidecar is silent", async || state("silent").await == Some(1.0)).await;
+    let log = stage.pointsman.process.log();
+    assert!(
+        log.iter().any(|line| line.contains("decode-9") && line.contains("lacks the sidecar")),
+        "{log:?}"
+    );
 }

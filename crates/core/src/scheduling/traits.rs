@@ -188,6 +188,11 @@ pub trait PreRequest: Send + Sync {
         call: &DecidedCall<'_>,
         headers: &mut HeaderEdits,
     ) -> Result<PluginState, PreRequestError>;
+
+    /// True if it names prefill servers in routing headers, so that decode servers need a sidecar that reads them.
+    fn names_prefill_servers(&self) -> bool {
+        false
+    }
 }
 
 /// The view of a response that a hook gets.
