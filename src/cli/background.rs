@@ -18,11 +18,9 @@ use crate::datalayer::{OnPageFault, PageFault, Pages};
 use crate::discovery::{Discovery, FileDiscovery, ObjectWatches};
 use crate::kubernetes::Connection;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
+use crate::plugins::producers::inflight_load;
 use crate::pool::{Age, Pool};
 use crate::sidecar::SidecarWatch;
-
-/// Plugin type whose series show requests in flight.
-pub(super) const INFLIGHT_PRODUCER: &str = "inflight-load-producer";
 
 /// Longest time after the start until the pool has figures.
 const FIRST_REFRESH: Duration = Duration::from_millis(500);
@@ -132,7 +130,7 @@ impl Background {
                 self.metrics.elect(&self.pool.objectives().levels());
                 let snapshot = self.pool.snapshot();
                 self.metrics.scheduler().prune_endpoints(&snapshot);
-                self.metrics.inflight(INFLIGHT_PRODUCER).prune_endpoints(&snapshot);
+                self.metrics.inflight(inflight_load::TYPE.name).prune_endpoints(&snapshot);
                 self.metrics.prune_encoder_caches(&snapshot);
                 sidecars.look(&snapshot, now);
                 let layer = self.beside.borrow().layer.clone();

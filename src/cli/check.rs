@@ -267,7 +267,7 @@ mod tests {
                 "plugins:\n- type: queue-scorer\n- type: disagg-profile-handler\nschedulingProfiles:\n- name: decode\n  \
                  plugins: [{pluginRef: queue-scorer}]\n- name: other\n  plugins: [{pluginRef: queue-scorer}]\n"
                     .to_owned(),
-                "  mend: no profile that never runs, or a parameter of \"disagg-profile-handler\" that names it",
+                "  mend: no profile \"other\"",
             ),
             (
                 "plugins:\n- type: queue-scorer\n- type: random-picker\nschedulingProfiles:\n- name: a\n  \

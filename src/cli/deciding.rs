@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::background::INFLIGHT_PRODUCER;
 use super::capturing::Capturing;
 use super::holding::Holding;
 use crate::config::Plan;
@@ -11,6 +10,7 @@ use crate::director::{
     Admission, Beside, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shedding,
 };
 use crate::metrics::Metrics;
+use crate::plugins::producers::inflight_load;
 use crate::plugins::scorers::active_request;
 use crate::pool::Pool;
 use crate::scheduling::{PreRequest, ProfilePlugin, ResponseEndHook, ResponseHeaderHook};
@@ -86,8 +86,8 @@ fn parts(
     let inflight = plan
         .instances
         .iter()
-        .any(|instance| [active_request::TYPE.name, INFLIGHT_PRODUCER].contains(&instance.kind))
-        .then(|| metrics.inflight(INFLIGHT_PRODUCER));
+        .any(|instance| [active_request::TYPE.name, inflight_load::TYPE.name].contains(&instance.kind))
+        .then(|| metrics.inflight(inflight_load::TYPE.name));
     for producer in &plan.producers {
         metrics.extproc().produces(producer.kind, &producer.name);
     }
@@ -97,6 +97,8 @@ fn parts(
         scheduler: plan.scheduler,
         preparers: plan.preparers,
         media: plan.media,
+        in_flight: plan.in_flight,
+        in_flight_matches: plan.in_flight_matches,
         entry: plan.entry,
         producers: plan.producers,
         hooks,

@@ -15,12 +15,8 @@ impl Carried {
         if instances.columns.len() > MOST_COLUMNS {
             return Self::default();
         }
-        let lives = |instance: &&Instance| {
-            !instance.asks_others
-                && !instance.broken
-                && instance.missing.is_none()
-                && instance.inactive.is_none()
-        };
+        let lives =
+            |instance: &&Instance| !instance.asks_others && !instance.broken && instance.missing.is_none();
         let carried = instances.iter().filter(lives).map(|instance| CarriedInstance {
             name: Arc::clone(&instance.name),
             kind: instance.kind,

@@ -11,7 +11,7 @@ use super::reference::{Reference, near_name};
 use super::resolver::{Resolver, Role};
 use super::schema::PluginEntry;
 use crate::plugins::former_filters::decision_tree;
-use crate::plugins::{BuildCx, DeciderReference, FilterReference, INFLIGHT, PluginType, Stability};
+use crate::plugins::{BuildCx, DeciderReference, FilterReference, PluginType, Stability};
 use crate::scheduling::{Decider, Filter};
 
 const DECIDER: Role<Arc<dyn Decider>> = Role::new("decider", |instance| instance.roles.decider.clone());
@@ -65,23 +65,13 @@ impl Resolver<'_> {
             self.construct(&mut instance, row, line_of);
         } else if let Some(missing) = missing::find(&entry.kind) {
             self.accept_missing(&mut instance, missing, entry);
-        } else if let Some((kind, purpose)) = known::inactive(&entry.kind) {
-            self.construct(&mut instance, &INFLIGHT, line_of);
-            (instance.kind, instance.reports_as) = (kind, kind);
-            instance.inactive = Some(purpose);
         } else {
             instance.broken = true;
             let kind = &entry.kind;
             let message = if known::in_reference(kind) {
                 format!("plugin type \"{kind}\" exists in the reference but not in this version")
             } else {
-                let names = self
-                    .options
-                    .registry
-                    .iter()
-                    .map(|row| row.name)
-                    .chain(known::inactive_names())
-                    .chain(missing::names());
+                let names = self.options.registry.iter().map(|row| row.name).chain(missing::names());
                 format!("unknown plugin type \"{kind}\"{}", near_name(kind, names))
             };
             self.problems.error(entry.line, format!("{}.type", entry.path), message);

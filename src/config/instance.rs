@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::known::Purpose;
 use super::missing::MissingType;
 use super::plan::Origin;
 use super::reference::Reference;
@@ -39,8 +38,6 @@ pub(super) struct Instance {
     pub(super) deciders: Vec<(Reference, DeciderSlot)>,
     /// Filters it walks, in the same way.
     pub(super) filters: Vec<(Reference, FilterSlot)>,
-    /// Set for a type that is accepted without effect.
-    pub(super) inactive: Option<Purpose>,
     /// Set for a type that is not built yet and was accepted.
     pub(super) missing: Option<&'static MissingType>,
     /// It asks deciders or walks filters that are plugins of their own.
@@ -98,7 +95,6 @@ impl Instance {
             attributes_read: Vec::new(),
             deciders: Vec::new(),
             filters: Vec::new(),
-            inactive: None,
             missing: None,
             asks_others: false,
             broken: false,
@@ -157,10 +153,9 @@ impl Instance {
         if let Some(missing) = self.missing {
             return format!("it is a {} that is not in this version", missing.role);
         }
-        match (self.inactive, self.roles.names().as_slice()) {
-            (Some(purpose), _) => format!("it is a {}", purpose.name()),
-            (None, []) => "it has no role at all".to_owned(),
-            (None, names) => format!("it is a {}", names.join(", ")),
+        match self.roles.names().as_slice() {
+            [] => "it has no role at all".to_owned(),
+            names => format!("it is a {}", names.join(", ")),
         }
     }
 

@@ -4,6 +4,7 @@
 //! | file | what |
 //! |---|---|
 //! | `source` | the text: a file, a flag, or the built-in default |
+//! | `config_map` | an object of Kubernetes → the text that it holds |
 //! | `former` | forms of earlier releases → today's |
 //! | `migrate` | the text of a document in an earlier form → its text in today's |
 //! | `schema`, `reference`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
@@ -19,6 +20,7 @@ mod carry;
 mod carrying;
 mod catalogue;
 mod changes;
+mod config_map;
 mod construct;
 mod data_layer;
 mod explain;

@@ -17,8 +17,8 @@ use crate::plugins::{FileDiscoverySpec, StateReader};
 use crate::prefix::{PrefixMatch, SharedIndex};
 use crate::request::MediaEstimate;
 use crate::scheduling::{
-    Column, Entry, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook, ResponseHeaderHook,
-    Scheduler, UsageReporter,
+    Column, Entry, InFlightRule, PreRequest, Preparer, Producer, ProfilePlugin, ResponseEndHook,
+    ResponseHeaderHook, Scheduler, UsageReporter,
 };
 
 /// Why a plugin instance exists.
@@ -64,6 +64,10 @@ pub struct Plan {
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
     /// The estimate of the tokens of images and videos.
     pub media: MediaEstimate,
+    /// How the tokens of requests in flight are counted.
+    pub in_flight: InFlightRule,
+    /// The column that tells which tokens of a prompt do not count; `None` if all count.
+    pub in_flight_matches: Option<Column<PrefixMatch>>,
     /// Data producers, each after those it reads from; else in document order.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Pre-request hooks in document order.

@@ -283,12 +283,9 @@ fn review(handler: &Instance, profiles: &[Resolved], problems: &mut Problems) {
             ProfileFault::Fatal(text) => {
                 problems.error(handler.line, &handler.path, format!("\"{}\" {text}", handler.name));
             }
-            ProfileFault::Idle(text) => {
+            ProfileFault::Idle(text, mend) => {
                 problems.warning(handler.line, &handler.path, format!("\"{}\" {text}", handler.name));
-                problems.mend(format!(
-                    "no profile that never runs, or a parameter of \"{}\" that names it; `pointsman plugins {}` lists them",
-                    handler.name, handler.kind
-                ));
+                problems.mend(mend);
             }
         }
     }

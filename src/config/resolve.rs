@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::carry::Carried;
+use super::config_map;
 use super::former;
 use super::instance::{ExtensionPlugin, Instance};
 use super::instances::Instances;
@@ -11,7 +12,7 @@ use super::plan::{Plan, PlannedInstance};
 use super::resolver::Resolver;
 use super::schema::{self, Document};
 use super::source::ConfigSource;
-use crate::document::{Problems, SyntaxError, parse};
+use crate::document::{Node, Problems, SyntaxError, parse};
 use crate::metrics::Metrics;
 use crate::plugins::Roles;
 use crate::scheduling::{Entry, ProfilePlugin};
@@ -49,22 +50,30 @@ pub fn load(source: &ConfigSource, options: &LoadOptions) -> Result<Plan, Proble
 
 /// The document that `text` holds, with these gates set over its own.
 fn document(text: &str, feature_gates: &[String], problems: &mut Problems) -> Option<Document> {
+    let text = ConfigSource::first_document(text, problems);
     let mut report = |fault: SyntaxError| problems.error(fault.line, "", fault.message);
     let given = parse(text).map_err(&mut report).ok()?;
-    let mut root = if let Some(root) = given {
-        root
-    } else {
+    let Some(mut root) = given else {
         let root = parse(ConfigSource::built_in()).map_err(report).ok()??;
         problems.note(0, "", "is empty; the built-in default holds");
-        root
+        return Some(read(root, false, feature_gates, problems));
     };
-    let is_json = text.trim_start().starts_with('{');
+    let mut is_json = text.trim_start().starts_with('{');
+    if let Some(inner) = config_map::inside(&root, problems) {
+        let inner = inner.ok()?;
+        is_json = inner.trim_start().starts_with('{');
+        root = parse(&inner).map_err(|fault| problems.error(fault.line, "", fault.message)).ok()??;
+    }
+    Some(read(root, is_json, feature_gates, problems))
+}
+
+fn read(mut root: Node, is_json: bool, feature_gates: &[String], problems: &mut Problems) -> Document {
     former::translate(&mut root, problems);
     let mut document = schema::read(&root, is_json, problems);
     for gate in feature_gates {
         document.gates.set(gate, 0, "--feature-gates", problems);
     }
-    Some(document)
+    document
 }
 
 impl Resolver<'_> {
@@ -102,6 +111,8 @@ impl Resolver<'_> {
             reporters: hooks(instances, metrics, |roles| roles.reporter.clone()),
             parsers: parsers.into_iter().filter_map(|id| instances[id].parser(metrics)).collect(),
             media: instances.iter().find_map(|instance| instance.roles.media_estimate).unwrap_or_default(),
+            in_flight: instances.iter().find_map(|instance| instance.roles.in_flight).unwrap_or_default(),
+            in_flight_matches: instances.iter().find_map(|instance| instance.roles.in_flight_matches),
             entry: Entry {
                 flow_namers: hooks(instances, metrics, |roles| roles.flow_namer.clone()),
                 screeners: hooks(instances, metrics, |roles| roles.screener.clone()),

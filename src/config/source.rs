@@ -74,6 +74,29 @@ impl ConfigSource {
             .ok()
     }
 
+    /// The first document of a text with several, as the reference reads it; `problems` says that there are more. Marks
+    /// of documents stand in the first column, where no other text can begin with three hyphens.
+    pub(super) fn first_document<'t>(text: &'t str, problems: &mut Problems) -> &'t str {
+        let is_mark = |line: &str| line == "---" || line.starts_with("--- ");
+        let holds = |line: &str| {
+            let line = if is_mark(line) { line[3..].trim_start() } else { line };
+            !line.is_empty() && !line.starts_with('#')
+        };
+        let (mut at, mut begun) = (0, false);
+        for (line, number) in text.split_inclusive('\n').zip(1u32..) {
+            if begun && is_mark(line.trim_end()) {
+                if text[at..].lines().any(|line| holds(line.trim_end())) {
+                    let message = "begins a second document, which is not read; leave it out";
+                    problems.warning(number, "", message);
+                }
+                return &text[..at];
+            }
+            begun |= holds(line.trim_end());
+            at += line.len();
+        }
+        text
+    }
+
     /// The built-in default as text.
     pub(super) fn built_in() -> &'static str {
         BUILT_IN
@@ -91,6 +114,25 @@ mod tests {
         assert_eq!(from("a", ""), Ok(ConfigSource::File("a".into())));
         assert_eq!(from("", "b"), Ok(ConfigSource::Text("b".into())));
         assert_eq!(from("", ""), Ok(ConfigSource::BuiltIn));
+    }
+
+    #[test]
+    fn of_several_documents_the_first_is_read_and_the_second_told() {
+        for (text, first, told) in [
+            ("a: 1\n", "a: 1\n", 0),
+            ("---\na: 1\n---\n", "---\na: 1\n", 0),
+            ("# c\n--- # d\na: 1\n---\n# e\n\n---\n", "# c\n--- # d\na: 1\n", 0),
+            ("a: 1\r\n---\r\nb: 2\r\n", "a: 1\r\n", 2),
+            ("a: |\n  ---\n  b\n---x: 1\n", "a: |\n  ---\n  b\n---x: 1\n", 0),
+            ("a: 1\n--- {b: 2}", "a: 1\n", 2),
+            ("", "", 0),
+        ] {
+            let mut problems = Problems::new("f");
+            assert_eq!(ConfigSource::first_document(text, &mut problems), first, "{text}");
+            let lines: Vec<u32> = problems.iter().map(|problem| problem.line).collect();
+            let expected = if told == 0 { vec![] } else { vec![told] };
+            assert_eq!(lines, expected, "{text}");
+        }
     }
 
     #[test]

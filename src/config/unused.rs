@@ -10,6 +10,7 @@ impl Resolver<'_> {
     /// Warns about listed plugins that take part in nothing, or in less than their type suggests.
     pub(super) fn report_unused(&mut self) {
         let Self { instances, problems, options } = self;
+        let counting = instances.iter().find(|it| it.roles.in_flight.is_some()).map(|it| &it.name);
         let any_broken = instances.iter().any(|instance| instance.broken);
         // Whoever is not in force may have been meant to write what others read.
         let any_missing = instances.iter().any(|instance| instance.missing.is_some() || instance.broken);
@@ -29,8 +30,8 @@ impl Resolver<'_> {
                     problems.warning(instance.line, &instance.path, message);
                 }
             }
-            if let Some(purpose) = instance.inactive {
-                let message = format!("\"{name}\" has no effect: {}", purpose.idle_because());
+            if instance.roles.in_flight.is_some() && counting != Some(&instance.name) {
+                let message = format!("\"{name}\" has no effect: requests in flight are counted once");
                 problems.warning(instance.line, &instance.path, message);
             } else if instance.schedules() && !instance.used {
                 let rest = if is_hook(instance) { "; its hooks run all the same" } else { "" };
@@ -68,6 +69,7 @@ fn is_hook(instance: &Instance) -> bool {
         || roles.reporter.is_some()
         || roles.preparer.is_some()
         || roles.media_estimate.is_some()
+        || roles.in_flight.is_some()
 }
 
 fn is_idle_producer(instance: &Instance, instances: &Instances) -> bool {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use super::data_layer::{DataLayer, Source};
 use super::instance::Instance;
 use super::instances::{InstanceId, Instances};
-use super::known::Purpose;
 use super::names::DataLayerNames;
 use super::reference::Reference;
 use super::resolver::{Resolver, Role};
@@ -43,10 +42,8 @@ const DISCOVERY: Role<()> =
     Role::new("endpoint discovery", |instance| instance.roles.discovery.is_some().then_some(()));
 const LISTENER: Role<Arc<dyn ObjectListener>> =
     Role::new("plugin that listens to objects", |instance| instance.roles.object_listener.clone());
-const FOLLOWER: Role<()> = Role::new("plugin that follows endpoints", |instance| {
-    let counts = instance.inactive == Some(Purpose::InFlightCounter);
-    (instance.roles.follows_endpoints || counts).then_some(())
-});
+const FOLLOWER: Role<()> =
+    Role::new("plugin that follows endpoints", |instance| instance.roles.follows_endpoints.then_some(()));
 
 impl Resolver<'_> {
     /// The parsers in order; the default list if none is given.

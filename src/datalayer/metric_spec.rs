@@ -111,6 +111,8 @@ mod tests {
     #[test]
     fn commas_and_braces_may_stand_inside_quotes() {
         check(r#"a{x="1,2}",y="="}"#, "a", &[("x", "1,2}"), ("y", "=")]);
+        check(r#"q{a="b}"}"#, "q", &[("a", "b}")]);
+        check(r#"q{a="b",a="b"}"#, "q", &[("a", "b")]);
     }
 
     #[test]

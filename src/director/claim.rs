@@ -12,19 +12,25 @@ pub(super) struct Claim {
     /// `None` once it is given back.
     lease: Option<Lease>,
     permit: AdmissionPlace,
+    /// Tokens count until the response ends.
+    until_end: bool,
 }
 
 impl Claim {
     /// The claim of a request that now counts in the load of an endpoint, which the place is told.
-    pub(super) fn new(lease: Lease, mut permit: AdmissionPlace) -> Self {
+    /// Its tokens count until the response ends if `until_end`, and else until the prompt has been processed.
+    pub(super) fn new(lease: Lease, mut permit: AdmissionPlace, until_end: bool) -> Self {
         if let Some(place) = &mut permit {
             place.placed();
         }
-        Self { lease: Some(lease), permit }
+        Self { lease: Some(lease), permit, until_end }
     }
 
     /// The prompt has been processed: the request takes up less from now on.
     pub(super) fn ease(&mut self) {
+        if self.until_end {
+            return;
+        }
         if let Some(lease) = &mut self.lease {
             lease.release_tokens();
         }
@@ -86,9 +92,24 @@ mod tests {
         let endpoint = Arc::clone(&pool.snapshot().endpoints()[0]);
         let found = Arc::new(AtomicU64::new(u64::MAX));
         let witness = Witness { endpoint: Arc::clone(&endpoint), found: Arc::clone(&found) };
-        let claim = Claim::new(Lease::take(&endpoint, 10), Some(Box::new(witness)));
+        let claim = Claim::new(Lease::take(&endpoint, 10), Some(Box::new(witness)), false);
         assert_eq!(endpoint.load().in_flight(), 1);
         drop(claim);
         assert_eq!(found.load(Relaxed), 0, "whoever gets the place finds the room");
+    }
+
+    #[test]
+    fn tokens_count_until_the_prompt_is_processed_or_until_the_end() {
+        let pool = Pool::new("default", "pool", Instant::now());
+        let address = SocketAddr::from(([10, 0, 0, 1], 8000));
+        pool.replace_endpoints(vec![EndpointSpec::new(EndpointId::new("default", "pod"), address)]);
+        let endpoint = Arc::clone(&pool.snapshot().endpoints()[0]);
+        for (until_end, left) in [(false, 0), (true, 10)] {
+            let mut claim = Claim::new(Lease::take(&endpoint, 10), None, until_end);
+            claim.ease();
+            assert_eq!((endpoint.load().in_flight(), endpoint.load().in_flight_tokens()), (1, left));
+            drop(claim);
+            assert_eq!(endpoint.load().in_flight_tokens(), 0);
+        }
     }
 }

@@ -37,6 +37,8 @@ pub(super) struct ExchangeParts {
     pub(super) inflight: Option<InflightShare>,
     /// Shares of the servers of other stages; they have done their work when the response begins.
     pub(super) stages: Vec<(Lease, Option<InflightShare>)>,
+    /// Tokens in flight count until the response ends, and not only until it begins.
+    pub(super) until_end: bool,
     pub(super) api: Api,
     pub(super) response_timer: Option<PluginTimer>,
     pub(super) streaming: bool,
@@ -206,7 +208,7 @@ impl Exchange {
         if self.first_byte.is_none() {
             self.first_byte = Some(now);
             self.parts.stages.clear();
-            if let Some(inflight) = &mut self.parts.inflight {
+            if let Some(inflight) = self.parts.inflight.as_mut().filter(|_| !self.parts.until_end) {
                 inflight.release_tokens();
             }
             self.parts.claim.ease();

@@ -131,7 +131,8 @@ impl Director {
             orchestration: &orchestration,
         };
         let settled = self.settle(ready, course, rng)?;
-        let Settled { candidates, decision, edits, states, claim, forwarded, decision_header } = settled;
+        let Settled { candidates, decision, edits, states, claim, counted, forwarded, decision_header } =
+            settled;
         describe_stages(&orchestration, &request.view(&headers, &self.parts.media), &decision);
         Ok(self.route(Routing {
             number: course.number,
@@ -143,6 +144,7 @@ impl Director {
             edits,
             states,
             claim,
+            counted,
             decision_header,
             labels: &course.labels,
             decision,

@@ -7,6 +7,7 @@ mod breaker;
 mod budget;
 mod claim;
 mod control_headers;
+mod counted;
 mod course;
 mod decision_header;
 mod dry_run;

@@ -20,7 +20,9 @@ use crate::metrics::{
 use crate::pool::Pool;
 use crate::prefix::PrefixMatch;
 use crate::request::{MediaEstimate, ParserKind, Parsers};
-use crate::scheduling::{Column, Entry, Preparer, Producer, ProfilePlugin, Scheduler, UsageReporter};
+use crate::scheduling::{
+    Column, Entry, InFlightRule, Preparer, Producer, ProfilePlugin, Scheduler, UsageReporter,
+};
 
 /// Everything a director works with.
 pub struct DirectorParts {
@@ -34,6 +36,10 @@ pub struct DirectorParts {
     pub preparers: Vec<ProfilePlugin<dyn Preparer>>,
     /// How many tokens images and videos are taken to be.
     pub media: MediaEstimate,
+    /// How the tokens of requests in flight are counted.
+    pub in_flight: InFlightRule,
+    /// The column that tells which tokens of a prompt do not count; `None` counts all.
+    pub in_flight_matches: Option<Column<PrefixMatch>>,
     /// Data producers in the order they run.
     pub producers: Vec<ProfilePlugin<dyn Producer>>,
     /// Plugins with hooks, in configuration order.

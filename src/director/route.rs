@@ -8,6 +8,7 @@ use bytes::Bytes;
 
 use super::bindings::ServerBindings;
 use super::claim::Claim;
+use super::counted::Counted;
 use super::exchange::{Exchange, ExchangeParts};
 use super::request_body::RequestBody;
 use super::understood::{LabelText, Understood};
@@ -52,13 +53,16 @@ impl Director {
             api => api,
         };
         let parser = kind.and_then(|kind| self.parser(kind));
-        let tokens = request.prompt_tokens();
-        let share = |endpoint: &Arc<Endpoint>| {
+        let counted = routing.counted;
+        let share = |endpoint: &Arc<Endpoint>, tokens: u64| {
             let inflight = self.parts.inflight.as_ref()?;
             Some(inflight.begin(endpoint, metrics.fairness_id(), request.priority, tokens))
         };
-        let inflight = decision.targets().first().and_then(share);
-        let stages = decision.stage_firsts().map(|endpoint| (Lease::take(endpoint, tokens), share(endpoint)));
+        let all = counted.prompt.saturating_add(counted.response);
+        let inflight = decision.targets().first().and_then(|endpoint| share(endpoint, all));
+        let stages = decision.stage_firsts().zip(&counted.stages);
+        let stages =
+            stages.map(|(endpoint, tokens)| (Lease::take(endpoint, *tokens), share(endpoint, *tokens)));
         let stages = stages.collect();
         let RequestBody { inference, plain, .. } = &request.body;
         let named = |bindings: &Arc<ServerBindings>| bindings.conversation(api, inference, plain);
@@ -68,6 +72,7 @@ impl Director {
             running: metrics.running_guard(),
             inflight,
             stages,
+            until_end: counted.until_end,
             metrics,
             api,
             response_timer: parser.map(|parser| parser.response_timer.clone()),
@@ -109,6 +114,7 @@ pub(super) struct Routing<'a> {
     pub(super) edits: HeaderEdits,
     pub(super) states: Vec<PluginState>,
     pub(super) claim: Claim,
+    pub(super) counted: Counted,
     /// What the client is told of the decision.
     pub(super) decision_header: Option<Bytes>,
     pub(super) labels: &'a LabelText,

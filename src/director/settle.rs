@@ -5,6 +5,7 @@ use fastrand::Rng;
 
 use super::beside::{Beside, Both, Session};
 use super::claim::Claim;
+use super::counted::Counted;
 use super::course::Course;
 use super::understood::Understood;
 use super::{AdmissionPlace, Director, Pieces, Reason, Refusal};
@@ -33,6 +34,7 @@ pub(super) struct Settled {
     pub(super) edits: HeaderEdits,
     pub(super) states: Vec<PluginState>,
     pub(super) claim: Claim,
+    pub(super) counted: Counted,
     pub(super) forwarded: Pieces,
     /// What the client is told of the decision.
     pub(super) decision_header: Option<Bytes>,
@@ -104,22 +106,21 @@ impl Director {
         self.require_cached(headers, &decision, &columns, &candidates)?;
         let forwarded = self.forwarded(body, request)?;
         let live = session.map(|session| session.live(&candidates, &decision, bound));
-        let lease = take_lease(live.as_ref().unwrap_or(&decision), request.prompt_tokens())?;
-        let claim = Claim::new(lease, permit);
+        let counted = self.count(request, &decision, &columns, &candidates);
+        let lease = take_lease(live.as_ref().unwrap_or(&decision), &counted)?;
+        let claim = Claim::new(lease, permit, counted.until_end);
         let (edits, states) = self.before_forward(call, &decision)?;
         course.edits(&edits);
         let decision_header = self.decision_header(&decision, &candidates, &columns, course.waited);
         let decision = live.unwrap_or(decision);
-        Ok(Settled { candidates, decision, edits, states, claim, forwarded, decision_header })
+        Ok(Settled { candidates, decision, edits, states, claim, counted, forwarded, decision_header })
     }
 }
 
-/// The share of the endpoint that answers. It does not process the prompt where another stage does: those tokens count
-/// there.
-fn take_lease(decision: &Decision, prompt_tokens: u64) -> Result<Lease, Refusal> {
-    let tokens = if decision.prefill_target().is_some() { 0 } else { prompt_tokens };
+/// The share of the endpoint that answers.
+fn take_lease(decision: &Decision, counted: &Counted) -> Result<Lease, Refusal> {
     match decision.targets().first() {
-        Some(endpoint) => Ok(Lease::take(endpoint, tokens)),
+        Some(endpoint) => Ok(Lease::take(endpoint, counted.at_target(decision))),
         None => Err(Refusal::new(Reason::NoResult, "results must be greater than zero")),
     }
 }

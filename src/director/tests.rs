@@ -63,6 +63,8 @@ pub(super) fn parts(ports: &[u16], parsers: &Parsers) -> DirectorParts {
         scheduler: Scheduler::new(vec![profile], handler, Some(Arc::new(conclude))),
         preparers: Vec::new(),
         media: crate::request::MediaEstimate::DEFAULT,
+        in_flight: crate::scheduling::InFlightRule::default(),
+        in_flight_matches: None,
         entry: Entry::default(),
         producers: Vec::new(),
         hooks: Vec::new(),

@@ -193,13 +193,14 @@ impl<'a> BuildCx<'a> {
         self.metrics
     }
 
-    /// The parameters, strictly: an unknown field is an error. Keys match in any letter case, `null` means the default.
-    pub fn params<P: DeserializeOwned + Default + JsonSchema>(&self) -> Result<P, BuildError> {
+    /// The parameters, strictly: an unknown field is an error. Keys match in any letter case, `null` and an empty string
+    /// mean the default. What should be written otherwise becomes a warning.
+    pub fn params<P: DeserializeOwned + Default + JsonSchema>(&mut self) -> Result<P, BuildError> {
         if let Some(found) = self.describing {
             found.set(Some(SchemaGenerator::subschema_for::<P>));
             return Err(BuildError::new("only the parameters were asked for"));
         }
-        super::params::decode(self.params)
+        super::params::decode(self.params, &mut self.warnings)
     }
 
     /// For a type without parameters: whatever is given is ignored, with a warning.

@@ -28,6 +28,7 @@ fn situations() -> Vec<(&'static str, Vec<Pod>, Duration)> {
 /// True if the type has a role in which it never sees an endpoint of a request.
 fn sees_no_endpoint(roles: &Roles) -> bool {
     let reads = roles.parser.is_some() || roles.media_estimate.is_some() || roles.preparer.is_some();
+    let reads = reads || roles.in_flight.is_some();
     let fetches = roles.metrics_source.is_some()
         || roles.metrics_extractor.is_some()
         || roles.page_source.is_some()

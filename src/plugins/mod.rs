@@ -11,6 +11,8 @@ pub mod discovery;
 mod drawn;
 #[cfg(test)]
 mod edge_cases;
+#[cfg(test)]
+mod edge_parameters;
 pub mod filters;
 #[cfg(test)]
 mod fixture;
@@ -43,7 +45,6 @@ pub use build::{
     ParametersSchema,
 };
 pub use build_error::BuildError;
-pub use load_producer::INFLIGHT;
 pub use plugin_type::{PluginType, Stability, Superseded};
 pub use registry::{REGISTRY, Registry, registry_with};
 pub use roles::{FileDiscoverySpec, Roles, StateReader};

@@ -1,8 +1,11 @@
 //! Plugin parameters, read the way Go's JSON package reads them, but with errors that help.
 //!
-//! Keys match in any letter case (the exact spelling wins over others), `null` leaves the default, and so does an empty
-//! string where the parameter is the name of something. Unknown fields are refused, and all of them are named at once
-//! with the nearest valid spelling. A fault carries the path of the parameter below `parameters`.
+//! Keys match in any letter case (the exact spelling wins over others), and `null` leaves the default. Unknown fields are
+//! refused, and all of them are named at once with the nearest valid spelling. A fault carries the path of the parameter
+//! below `parameters`.
+//!
+//! Templates write some values otherwise than Go reads them. An empty string leaves the default. A number or a boolean in
+//! quotes, and a whole number without quotes where a text belongs, are taken with a note.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -19,16 +22,20 @@ use crate::document::hint;
 use crate::document::scalar::yaml_bool;
 
 /// Decodes `value` into a plugin's parameter struct (`#[serde(default, deny_unknown_fields, rename_all =
-/// "camelCase")]`).
-pub(super) fn decode<P: DeserializeOwned + Default>(value: Option<&Value>) -> Result<P, BuildError> {
+/// "camelCase")]`). What should be written otherwise goes to `notes`.
+pub(super) fn decode<P: DeserializeOwned + Default>(
+    value: Option<&Value>,
+    notes: &mut Vec<String>,
+) -> Result<P, BuildError> {
     let value = match value {
         None | Some(Value::Null) => return Ok(P::default()),
         Some(value @ Value::Object(_)) => value,
         Some(other) => return Err(BuildError::new(format!("got {}, expected a mapping", Shown(other)))),
     };
-    let unknown = RefCell::new(Vec::new());
-    let decoded = P::deserialize(Reader { value, path: &Path::Root, unknown: &unknown });
-    let unknown = unknown.into_inner();
+    let found = Found::default();
+    let decoded = P::deserialize(Reader { value, path: &Path::Root, found: &found });
+    notes.append(&mut found.notes.into_inner());
+    let unknown = found.unknown.into_inner();
     match (unknown.split_first(), decoded) {
         (None, Ok(params)) => Ok(params),
         (None, Err(fault)) => Err(BuildError::at(fault.path.unwrap_or_default(), fault.message)),
@@ -138,16 +145,42 @@ fn quoted(got: Unexpected<'_>) -> String {
     }
 }
 
-type Unknown = RefCell<Vec<(String, String)>>;
+/// What a reader came across.
+#[derive(Default)]
+struct Found {
+    /// Paths of unknown parameters, each with what is said of it.
+    unknown: RefCell<Vec<(String, String)>>,
+    /// Values that should be written otherwise.
+    notes: RefCell<Vec<String>>,
+}
 
 #[derive(Clone, Copy)]
 struct Reader<'a, 'p> {
     value: &'a Value,
     path: &'p Path<'p>,
-    unknown: &'p Unknown,
+    found: &'p Found,
 }
 
 impl Reader<'_, '_> {
+    /// Notes that the value was taken for `meant`.
+    fn note(&self, meant: &dyn fmt::Display, quotes: &str) {
+        let note = format!("{}: is {}; write {meant}, {quotes} quotes", self.path, Shown(self.value));
+        self.found.notes.borrow_mut().push(note);
+    }
+
+    /// The number that stands here, be it in quotes.
+    fn number(&self) -> Option<Number> {
+        match self.value {
+            Value::Number(number) => Some(number.clone()),
+            Value::String(text) => {
+                let number = serde_json::from_str(text.trim()).ok()?;
+                self.note(&number, "without");
+                Some(number)
+            }
+            _ => None,
+        }
+    }
+
     fn expected<T>(&self, what: &str) -> Result<T, Fault> {
         let message = format!("got {}, expected {what}", Shown(self.value));
         Err(Fault { path: Some(self.path.to_string()), message })
@@ -166,10 +199,7 @@ fn whole(number: &Number) -> Option<i128> {
 macro_rules! integers {
     ($($method:ident $visit:ident $type:ty;)*) => {$(
         fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-            let integer = match self.value {
-                Value::Number(number) => whole(number),
-                _ => None,
-            };
+            let integer = self.number().as_ref().and_then(whole);
             match integer.map(<$type>::try_from) {
                 Some(Ok(integer)) => visitor.$visit(integer).map_err(|fault: Fault| fault.within(self.path)),
                 None if <$type>::MIN == 0 => self.expected("a whole number of at least 0"),
@@ -218,6 +248,10 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
             Value::String(text) if let Some(value) = yaml_bool(text) => {
                 visitor.visit_bool(value).map_err(|fault: Fault| fault.within(self.path))
             }
+            Value::String(text) if let Ok(value) = text.trim().to_ascii_lowercase().parse::<bool>() => {
+                self.note(&value, "without");
+                visitor.visit_bool(value).map_err(|fault: Fault| fault.within(self.path))
+            }
             _ => self.expected("true or false"),
         }
     }
@@ -227,7 +261,7 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     }
 
     fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
-        match self.value.as_f64() {
+        match self.number().and_then(|number| number.as_f64()) {
             Some(number) => visitor.visit_f64(number).map_err(|fault: Fault| fault.within(self.path)),
             None => self.expected("a number"),
         }
@@ -236,7 +270,17 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     fn deserialize_str<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, Fault> {
         match self.value {
             Value::String(text) => visitor.visit_str(text).map_err(|fault: Fault| fault.within(self.path)),
-            Value::Bool(_) | Value::Number(_) => self.expected("a string (write it in quotes)"),
+            Value::Number(number) if number.is_i64() || number.is_u64() => {
+                let text = number.to_string();
+                self.note(&format_args!("{text:?}"), "in");
+                visitor.visit_string(text).map_err(|fault: Fault| fault.within(self.path))
+            }
+            Value::Bool(value) => {
+                let text = value.to_string();
+                self.note(&format_args!("{text:?}"), "in");
+                visitor.visit_string(text).map_err(|fault: Fault| fault.within(self.path))
+            }
+            Value::Number(_) => self.expected("a string (write it in quotes)"),
             _ => self.expected("a string"),
         }
     }
@@ -323,26 +367,9 @@ impl<'de> Deserializer<'de> for Reader<'_, '_> {
     }
 }
 
-/// Ends of the names of parameters that choose something by its name. Templates write an empty string for what they do
-/// not set, and there is nothing whose name is empty, so it means the default there.
-const CHOICES: &[&str] = &[
-    "algorithm",
-    "header",
-    "Header",
-    "Mode",
-    "Name",
-    "Order",
-    "Policy",
-    "producer",
-    "Ref",
-    "scheme",
-    "Source",
-    "strategy",
-];
-
-fn is_choice(field: &str) -> bool {
-    CHOICES.iter().any(|end| field.ends_with(end))
-}
+/// Parameters that say something with an empty string. All others mean the default by it, as templates write it for what
+/// they do not set.
+const MEANT_EMPTY: &[&str] = &["label", "topicFilter"];
 
 /// Elements of a list.
 struct Elements<'a, 'p> {
@@ -358,7 +385,7 @@ impl<'de> SeqAccess<'de> for Elements<'_, '_> {
         let Some(value) = self.list.get(self.next) else { return Ok(None) };
         let path = Path::Element(self.reader.path, self.next);
         self.next += 1;
-        seed.deserialize(Reader { value, path: &path, unknown: self.reader.unknown })
+        seed.deserialize(Reader { value, path: &path, found: self.reader.found })
             .map(Some)
             .map_err(|fault| fault.within(&path))
     }
@@ -389,10 +416,14 @@ impl<'a, 'p> Entries<'a, 'p> {
             let Some(field) = exact.or_else(|| fields.iter().find(|field| field.eq_ignore_ascii_case(key)))
             else {
                 let path = Path::Field(reader.path, key).to_string();
-                reader.unknown.borrow_mut().push((path, format!("unknown parameter{}", hint(key, fields))));
+                reader
+                    .found
+                    .unknown
+                    .borrow_mut()
+                    .push((path, format!("unknown parameter{}", hint(key, fields))));
                 continue;
             };
-            let unset = value.is_null() || (is_choice(field) && value.as_str() == Some(""));
+            let unset = value.is_null() || (!MEANT_EMPTY.contains(field) && value.as_str() == Some(""));
             if unset || (exact.is_none() && map.contains_key(*field)) {
                 continue;
             }
@@ -416,7 +447,7 @@ impl<'de> MapAccess<'de> for Entries<'_, '_> {
     fn next_value_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<T::Value, Fault> {
         let Some((key, value)) = self.left.pop() else { return Err(de::Error::custom("no value left")) };
         let path = Path::Field(self.reader.path, key);
-        seed.deserialize(Reader { value, path: &path, unknown: self.reader.unknown })
+        seed.deserialize(Reader { value, path: &path, found: self.reader.found })
             .map_err(|fault| fault.within(&path))
     }
 }

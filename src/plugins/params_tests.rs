@@ -67,17 +67,20 @@ impl TryFrom<u64> for Window {
 }
 
 fn read(value: &Value) -> Params {
-    decode(Some(value)).unwrap()
+    let mut notes = Vec::new();
+    let params = decode(Some(value), &mut notes).unwrap();
+    assert_eq!(notes, [""; 0]);
+    params
 }
 
 fn fault(value: &Value) -> (String, String) {
-    let error = decode::<Params>(Some(value)).unwrap_err();
+    let error = decode::<Params>(Some(value), &mut Vec::new()).unwrap_err();
     (error.path, error.message)
 }
 
 #[test]
 fn nothing_and_null_leave_the_defaults() {
-    assert_eq!(decode::<Params>(None), Ok(Params::default()));
+    assert_eq!(decode::<Params>(None, &mut Vec::new()), Ok(Params::default()));
     assert_eq!(read(&Value::Null), Params::default());
     assert_eq!(read(&json!({})), Params::default());
     let nulls = json!({"blockSize": null, "enabled": null, "rules": null, "mode": null, "inner": null});
@@ -111,29 +114,30 @@ fn an_unknown_parameter_is_named_with_its_path_and_the_nearest_name() {
 
 #[test]
 fn all_unknown_parameters_are_named_at_once() {
-    let (path, message) = fault(&json!({"blokSize": 1, "inner": {"zzz": 1}, "name": 7}));
+    let (path, message) = fault(&json!({"blokSize": 1, "inner": {"zzz": 1}, "name": 7.5}));
     assert_eq!(path, "blokSize");
     assert!(message.contains("did you mean `blockSize`?"), "{message}");
     assert!(message.contains("also inner.zzz: unknown parameter"), "{message}");
-    assert!(message.contains("also name: got 7, expected a string"), "{message}");
+    assert!(message.contains("also name: got 7.5, expected a string"), "{message}");
 }
 
 #[test]
 fn type_errors_quote_the_value_and_say_what_is_expected() {
     let cases = [
-        (json!({"blockSize": "16"}), "blockSize", "got \"16\", expected a whole number of at least 0"),
+        (json!({"blockSize": "16.5"}), "blockSize", "got \"16.5\", expected a whole number of at least 0"),
+        (json!({"blockSize": "0x10"}), "blockSize", "got \"0x10\", expected a whole number of at least 0"),
         (json!({"blockSize": 16.5}), "blockSize", "got 16.5, expected a whole number of at least 0"),
         (json!({"blockSize": -1}), "blockSize", "got -1, expected a whole number from 0 to 65535"),
         (json!({"delta": true}), "delta", "got true, expected a whole number"),
         (json!({"threshold": "high"}), "threshold", "got \"high\", expected a number"),
         (json!({"enabled": "maybe"}), "enabled", "got \"maybe\", expected true or false"),
-        (json!({"name": 8000}), "name", "got 8000, expected a string (write it in quotes)"),
+        (json!({"name": 8.5}), "name", "got 8.5, expected a string (write it in quotes)"),
         (json!({"name": []}), "name", "got a list, expected a string"),
         (json!({"mode": "fats"}), "mode", "got \"fats\", which is no valid value; did you mean `fast`?"),
         (json!({"mode": 1}), "mode", "got 1, expected a string"),
         (json!({"rules": {}}), "rules", "got a mapping, expected a list"),
         (json!({"rules": [{}, 3]}), "rules[1]", "got 3, expected a mapping"),
-        (json!({"labels": {"a": 1}}), "labels.a", "got 1, expected a string (write it in quotes)"),
+        (json!({"labels": {"a": 1.5}}), "labels.a", "got 1.5, expected a string (write it in quotes)"),
         (
             json!({"inner": {"maxTokens": -4}}),
             "inner.maxTokens",
@@ -159,6 +163,41 @@ fn words_for_booleans_count_as_in_old_yaml() {
 }
 
 #[test]
+fn values_in_quotes_or_without_are_taken_with_a_note_that_says_how_to_write_them() {
+    let mut notes = Vec::new();
+    let value = json!({
+        "blockSize": "16", "threshold": " 0.5", "enabled": "False", "name": 8000, "limit": "3",
+        "rules": [{"maxTokens": "7"}], "labels": {"a": 1, "b": true},
+    });
+    let params: Params = decode(Some(&value), &mut notes).unwrap();
+    let expected = json!({
+        "blockSize": 16, "threshold": 0.5, "enabled": false, "name": "8000", "limit": 3,
+        "rules": [{"maxTokens": 7}], "labels": {"a": "1", "b": "true"},
+    });
+    assert_eq!(params, read(&expected));
+    notes.sort();
+    assert_eq!(
+        notes,
+        [
+            "blockSize: is \"16\"; write 16, without quotes",
+            "enabled: is \"False\"; write false, without quotes",
+            "labels.a: is 1; write \"1\", in quotes",
+            "labels.b: is true; write \"true\", in quotes",
+            "limit: is \"3\"; write 3, without quotes",
+            "name: is 8000; write \"8000\", in quotes",
+            "rules[0].maxTokens: is \"7\"; write 7, without quotes",
+            "threshold: is \" 0.5\"; write 0.5, without quotes",
+        ]
+    );
+}
+
+#[test]
+fn an_empty_string_leaves_the_default_whatever_the_parameter_is() {
+    let empty = json!({"blockSize": "", "threshold": "", "enabled": "", "name": "", "mode": "", "limit": "", "inner": {"maxTokens": ""}});
+    assert_eq!(read(&empty), Params::default());
+}
+
+#[test]
 fn a_missing_required_field_is_named() {
     #[derive(Debug, Default, Deserialize, JsonSchema)]
     #[serde(deny_unknown_fields)]
@@ -166,7 +205,7 @@ fn a_missing_required_field_is_named() {
         #[allow(dead_code, reason = "only decoded")]
         path: String,
     }
-    let error = decode::<Required>(Some(&json!({}))).unwrap_err();
+    let error = decode::<Required>(Some(&json!({})), &mut Vec::new()).unwrap_err();
     assert_eq!(error.message, "`path` is required");
 }
 
@@ -200,7 +239,7 @@ fn values() -> impl Strategy<Value = Value> {
 proptest! {
     #[test]
     fn no_value_upsets_the_reader_and_every_fault_says_something(value in values()) {
-        if let Err(error) = decode::<Params>(Some(&value)) {
+        if let Err(error) = decode::<Params>(Some(&value), &mut Vec::new()) {
             prop_assert!(!error.message.is_empty());
         }
     }

@@ -78,6 +78,7 @@ pub static REGISTRY: Registry = &[
     // Data producers.
     &producers::approx_prefix_cache::TYPE,
     &producers::burst_prefix_cache::TYPE,
+    &producers::inflight_load::TYPE,
     &producers::mm_embeddings_cache::TYPE,
     &producers::approx_prefix_cache::MULTICLUSTER,
     &producers::p2p_source::TYPE,

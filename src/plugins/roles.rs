@@ -8,11 +8,11 @@ use serde_json::Value;
 use crate::flow::detector::DetectorKind;
 use crate::flow::settings::{Fairness, Ordering, UsageLimit};
 use crate::kvevents::EventListener;
-use crate::prefix::SharedIndex;
+use crate::prefix::{PrefixMatch, SharedIndex};
 use crate::request::{MediaEstimate, ParserKind};
 use crate::scheduling::{
-    Admitter, Decider, Filter, FlowNamer, Picker, PreRequest, Preparer, Producer, ProfileHandler,
-    ResponseEndHook, ResponseHeaderHook, Scorer, Screener, UsageReporter,
+    Admitter, Column, Decider, Filter, FlowNamer, InFlightRule, Picker, PreRequest, Preparer, Producer,
+    ProfileHandler, ResponseEndHook, ResponseHeaderHook, Scorer, Screener, UsageReporter,
 };
 
 /// Where endpoints come from without Kubernetes.
@@ -77,6 +77,10 @@ pub struct Roles {
     pub preparer: Option<Arc<dyn Preparer>>,
     /// Says how many tokens images and videos are taken to be.
     pub media_estimate: Option<MediaEstimate>,
+    /// Says how tokens in flight are counted.
+    pub in_flight: Option<InFlightRule>,
+    /// The matches by which tokens in flight are counted, where that rule has some.
+    pub in_flight_matches: Option<Column<PrefixMatch>>,
     /// Gathers data before scheduling.
     pub producer: Option<Arc<dyn Producer>>,
     /// Acts before forwarding.
@@ -164,7 +168,8 @@ impl Roles {
     }
 
     fn produces_data(&self) -> bool {
-        self.producer.is_some() || self.preparer.is_some() || self.media_estimate.is_some()
+        let counts = self.in_flight.is_some();
+        counts || self.producer.is_some() || self.preparer.is_some() || self.media_estimate.is_some()
     }
 
     /// With this filter.

@@ -24,6 +24,7 @@ mod body_modes;
 mod browser;
 mod capture;
 mod catalogue;
+mod check_mends;
 mod cli;
 mod datalayer;
 mod datalayer_python;

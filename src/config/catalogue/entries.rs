@@ -1,6 +1,6 @@
 //! The types that a document may name, with their roles.
 
-use crate::config::{known, missing};
+use crate::config::missing;
 use crate::plugins::{PluginType, Registry};
 
 /// A type that a document may name.
@@ -8,8 +8,6 @@ use crate::plugins::{PluginType, Registry};
 pub(super) enum Entry {
     /// One that is built, with its roles, the main one first.
     Built(&'static PluginType, Vec<&'static str>),
-    /// One that is accepted without effect.
-    Idle { name: &'static str, role: &'static str, because: &'static str },
     /// One that is not in force yet.
     Missing { name: &'static str, role: &'static str, without: &'static str },
 }
@@ -18,7 +16,7 @@ impl Entry {
     pub(super) fn name(&self) -> &'static str {
         match self {
             Self::Built(plugin, _) => plugin.name,
-            Self::Idle { name, .. } | Self::Missing { name, .. } => name,
+            Self::Missing { name, .. } => name,
         }
     }
 }
@@ -33,13 +31,12 @@ pub(super) fn entries(registry: Registry) -> Vec<Entry> {
     }
     built.sort_by_key(|(place, plugin, _)| (*place, plugin.name));
     let built = built.into_iter().map(|(_, plugin, roles)| Entry::Built(plugin, roles));
-    let idle = known::idle().map(|(name, role, because)| Entry::Idle { name, role, because });
     let missing = missing::all().map(|missing| Entry::Missing {
         name: missing.name,
         role: missing.role,
         without: missing.without,
     });
-    built.chain(idle).chain(missing).collect()
+    built.chain(missing).collect()
 }
 
 /// Roles that say more of a plugin than the filter or hook it is besides.

@@ -67,7 +67,6 @@ fn rebase(schema: &mut Value, place: &str) {
 fn described(entry: &Entry) -> String {
     match entry {
         Entry::Built(plugin, _) => format!("{} {}", plugin.summary, plugin.advice).trim().to_owned(),
-        Entry::Idle { because, .. } => format!("Accepted without effect: {because}."),
         Entry::Missing { without, .. } => format!("Not in force yet: {without}."),
     }
 }

@@ -20,7 +20,6 @@ pub fn list_plugins(registry: Registry) -> String {
                 plural(roles.first().copied().unwrap_or("plugin")),
                 format!("{}{}", plugin.summary, remarks(plugin)),
             ),
-            Entry::Idle { because, .. } => ("accepted without effect".to_owned(), (*because).to_owned()),
             Entry::Missing { role, without, .. } => {
                 ("not in force yet".to_owned(), format!("{role}: {without}"))
             }
@@ -52,9 +51,6 @@ pub fn explain_plugin(registry: Registry, name: &str) -> Result<String, String> 
     }
     let texts = found.map(|entry| match entry {
         Entry::Built(plugin, roles) => explain(registry, plugin, roles),
-        Entry::Idle { role, because, .. } => {
-            format!("{name}: {role}, accepted without effect\n\n{}.\n", capital(because))
-        }
         Entry::Missing { role, without, .. } => {
             format!(
                 "{name}: {role}, not in force yet\n\n{}. `pointsman check` accepts it; `pointsman serve` starts \

@@ -67,9 +67,6 @@ fn page() -> String {
                 }
                 section(&mut out, plugin, &roles);
             }
-            Entry::Idle { name, because, .. } => {
-                let _ = writeln!(missing, "| `{name}` | accepted without effect: {because} |");
-            }
             Entry::Missing { name, without, .. } => {
                 let _ = writeln!(missing, "| `{name}` | {without} |");
             }

@@ -9,16 +9,20 @@
 //! | `prefix_cache` | scorers that held a prefix index of their own |
 //! | `pd_profile` | profile handlers that decided about disaggregation themselves |
 //! | `slo_handler` | the profile handler that a header switched to predicted latencies |
+//! | `media_estimate` | fields that stood beside the mode they belong to |
+//! | `shapes` | forms that templates and habit produce, and no release took |
 //! | `reporter` | the first parameters of the reporter of figures |
 //! | `tree` | changing a tree |
 
 mod api_versions;
 mod gates;
+mod media_estimate;
 mod parameters;
 mod pd_profile;
 mod prefix_cache;
 mod reporter;
 mod sections;
+mod shapes;
 mod slo_handler;
 pub(super) mod tree;
 mod types;
@@ -32,6 +36,7 @@ use crate::document::{Node, NodeValue, Problems};
 pub(super) fn translate(root: &mut Node, problems: &mut Problems) {
     let NodeValue::Map(document) = &mut root.value else { return };
     sections::translate(document, problems);
+    shapes::translate(document, problems);
     let Some(NodeValue::List(plugins)) = tree::get_mut(document, "plugins").map(|node| &mut node.value)
     else {
         return;
@@ -42,6 +47,7 @@ pub(super) fn translate(root: &mut Node, problems: &mut Problems) {
         types::translate(row, &path, problems);
         slo_handler::translate(row, &path, problems);
         reporter::translate(row, &path, problems);
+        media_estimate::translate(row, &path, problems);
         pd_profile::translate_encode(row, &path, problems);
         parameters::translate(row, &path, problems);
     }

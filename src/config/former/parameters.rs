@@ -27,9 +27,25 @@ const FORMER: &[(&str, &str, Today)] = &[
         Today::Gone("`engineConfigs` may always list several engines"),
     ),
     ("data-parallel-profile-handler", "targetPort", Today::Named("primaryPort")),
-    // The first scorer by latency predicted by itself.
+    // The first scorer by latency predicted, kept to cached prompts and chose between tiers by itself.
+    ("latency-scorer", "affinityGateTau", Today::Gone(WHOSE_AFFINITY)),
+    ("latency-scorer", "affinityGateTauGlobal", Today::Gone(WHOSE_AFFINITY)),
+    ("latency-scorer", "affinityMaxTTFTPenaltyMs", Today::Gone(WHOSE_AFFINITY)),
+    ("latency-scorer", "contextTTL", Today::Gone(WHOSE_PREDICTIONS)),
     ("latency-scorer", "endpointRoleLabel", Today::Gone(WHOSE_PREDICTIONS)),
+    ("latency-scorer", "epsilonExploreNeg", Today::Gone(WHOSE_TIERS)),
+    ("latency-scorer", "epsilonExploreSticky", Today::Gone(WHOSE_AFFINITY)),
+    ("latency-scorer", "headroomTPOTWeight", Today::Named("tpotWeight")),
+    ("latency-scorer", "headroomTTFTWeight", Today::Named("ttftWeight")),
+    ("latency-scorer", "maxSampledTokens", Today::Gone(WHOSE_PREDICTIONS)),
+    ("latency-scorer", "negHeadroomTPOTWeight", Today::Gone(ONE_WEIGHT)),
+    ("latency-scorer", "negHeadroomTTFTWeight", Today::Gone(ONE_WEIGHT)),
     ("latency-scorer", "samplingMean", Today::Gone(WHOSE_PREDICTIONS)),
+    (
+        "latency-scorer",
+        "selectionMode",
+        Today::Gone("the picker chooses, at random with `weighted-random-picker`"),
+    ),
     ("latency-scorer", "sloBufferFactor", Today::Gone(WHOSE_PREDICTIONS)),
     ("latency-scorer", "streamingMode", Today::Gone(WHOSE_PREDICTIONS)),
     ("max-score-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
@@ -43,6 +59,13 @@ const FORMER: &[(&str, &str, Today)] = &[
         "lruIndexerCapacity",
         Today::Gone("`lruCapacityPerServer` of `approx-prefix-cache-producer` counts for each server"),
     ),
+    (
+        "predicted-latency-producer",
+        "maxSampledTokens",
+        Today::Gone("the times between all tokens are learnt from"),
+    ),
+    ("program-aware-fairness", "lasDecayFactor", Today::Gone(WHOSE_DECAY)),
+    ("program-aware-fairness", "serviceDecayFactor", Today::Gone(WHOSE_DECAY)),
     ("random-picker", "maxEndpoints", Today::Named("maxNumOfEndpoints")),
     (
         "session-affinity-scorer",
@@ -59,6 +82,14 @@ const FORMER: &[(&str, &str, Today)] = &[
 ];
 
 const WHOSE_PREDICTIONS: &str = "it belongs to `predicted-latency-producer`, which predicts";
+
+const WHOSE_AFFINITY: &str = "`prefix-cache-affinity-filter` keeps to endpoints that hold the prompt";
+
+const WHOSE_TIERS: &str = "`slo-headroom-tier-filter` chooses between the tiers";
+
+const ONE_WEIGHT: &str = "`ttftWeight` and `tpotWeight` count in both tiers";
+
+const WHOSE_DECAY: &str = "`lasHalfLifeSeconds` says how soon service is forgotten";
 
 const WHOSE_INDEX: &str = "the index is in this process, within --prefix-index-memory";
 

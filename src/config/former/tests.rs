@@ -20,7 +20,7 @@ fn warnings(plan: &Plan) -> Vec<String> {
 }
 
 /// The former document says what the other one says, and each of `said` once beside it.
-fn assert_translated(former: &str, today: &str, said: &[&str]) {
+pub(super) fn assert_translated(former: &str, today: &str, said: &[&str]) {
     let (former_plan, today_plan) = (plan(former), plan(today));
     assert_eq!(former_plan.effective_yaml(), today_plan.effective_yaml(), "{former}");
     let (new, known) = (warnings(&former_plan), warnings(&today_plan));
@@ -59,6 +59,26 @@ fn former_parameters_load_as_todays() {
         "plugins:\n- type: random-picker\n  parameters: {maxEndpoints: 3, maxNumOfEndpoints: 2}\n",
         "plugins:\n- type: random-picker\n  parameters: {maxNumOfEndpoints: 2}\n",
         &["has no effect beside `maxNumOfEndpoints`"],
+    );
+}
+
+#[test]
+fn the_first_scorer_by_latency_leaves_to_others_what_they_do_today() {
+    assert_translated(
+        "plugins:\n- type: predicted-latency-scorer\n  parameters: {headroomTTFTWeight: 0.9, headroomTPOTWeight: 0.1, \
+         maxSampledTokens: 30, affinityGateTauGlobal: 0.95, epsilonExploreNeg: 0.03, selectionMode: linear, \
+         compositeKVWeight: 2}\n",
+        "plugins:\n- type: latency-scorer\n  name: predicted-latency-scorer\n  parameters: {ttftWeight: 0.9, \
+         tpotWeight: 0.1, compositeKVWeight: 2}\n",
+        &[
+            "write `type: latency-scorer`",
+            "affinityGateTauGlobal: has no effect any more: `prefix-cache-affinity-filter` keeps",
+            "epsilonExploreNeg: has no effect any more: `slo-headroom-tier-filter`",
+            "headroomTPOTWeight: is the former name of `tpotWeight`",
+            "headroomTTFTWeight: is the former name of `ttftWeight`",
+            "maxSampledTokens: has no effect any more",
+            "selectionMode: has no effect any more: the picker chooses",
+        ],
     );
 }
 

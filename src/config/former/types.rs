@@ -7,6 +7,7 @@ use crate::document::Problems;
 const RENAMED: &[(&str, &str)] = &[
     ("always-disagg-encode-decider", "always-disagg-multimodal-decider"),
     ("always-encode-decider", "always-disagg-multimodal-decider"),
+    ("cost-reporter", "request-attribute-reporter"),
     ("encode-header-handler", "disagg-headers-handler"),
     ("encoder-header-handler", "disagg-headers-handler"),
     ("kv-cache", "kv-cache-utilization-scorer"),
@@ -21,6 +22,7 @@ const RENAMED: &[(&str, &str)] = &[
     ("queue", "queue-scorer"),
     ("random", "random-picker"),
     ("single-profile", "single-profile-handler"),
+    ("slo-aware-routing", "latency-scorer"),
     ("slo-request-tracker", "predicted-latency-producer"),
     ("slo-scorer", "latency-scorer"),
     ("weighted-random", "weighted-random-picker"),

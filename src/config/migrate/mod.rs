@@ -8,9 +8,10 @@ mod page;
 mod today;
 mod yaml;
 
+use super::config_map;
 use super::former;
 use super::source::ConfigSource;
-use crate::document::{Problem, Problems, parse};
+use crate::document::{Node, Problem, Problems, parse};
 
 /// A document in the form of today.
 #[derive(Debug)]
@@ -30,15 +31,18 @@ pub struct Migrated {
 /// If it cannot be read, or is no document.
 pub fn migrate(source: &ConfigSource) -> Result<Migrated, Problems> {
     let mut problems = Problems::new(&source.name());
-    let Some(text) = source.text(&mut problems) else { return Err(problems) };
-    let before = match parse(&text) {
-        Ok(Some(root)) => root,
-        Ok(None) => return Ok(Migrated { text, edits: Vec::new(), keeps_comments: true }),
-        Err(fault) => {
-            problems.error(fault.line, "", fault.message);
-            return Err(problems);
-        }
+    let Some(mut text) = source.text(&mut problems) else { return Err(problems) };
+    let first = ConfigSource::first_document(&text, &mut problems).len();
+    text.truncate(first);
+    let Some(mut before) = tree(&text, &mut problems)? else {
+        return Ok(Migrated { text, edits: Vec::new(), keeps_comments: true });
     };
+    if let Some(inner) = config_map::inside(&before, &mut problems) {
+        let Ok(inner) = inner else { return Err(problems) };
+        text = inner;
+        let Some(root) = tree(&text, &mut problems)? else { return Err(problems) };
+        before = root;
+    }
     let mut after = before.clone();
     former::translate(&mut after, &mut problems);
     today::translate(&mut after, &mut problems);
@@ -57,6 +61,14 @@ pub fn migrate(source: &ConfigSource) -> Result<Migrated, Problems> {
         return Ok(Migrated { text: edited, edits, keeps_comments: true });
     }
     Ok(Migrated { text: yaml::document(&after), edits, keeps_comments: !text.contains('#') })
+}
+
+/// The tree of a text; `None` if it holds nothing.
+fn tree(text: &str, problems: &mut Problems) -> Result<Option<Node>, Problems> {
+    parse(text).map_err(|fault| {
+        problems.error(fault.line, "", fault.message);
+        problems.clone()
+    })
 }
 
 #[cfg(test)]

@@ -121,6 +121,14 @@ fn a_metrics_source_under_another_name_gets_no_second_one_beside_it() {
 }
 
 #[test]
+fn a_source_that_is_named_where_it_is_used_needs_no_row_of_its_own() {
+    let text = "dataLayer:\n  sources:\n  - pluginRef: metrics-data-source\n    extractors:\n    - pluginRef: core-metrics-extractor\n";
+    let plan = plan(text);
+    assert!(plan.metrics_source.is_some());
+    assert_eq!(names(&plan).iter().filter(|name| **name == "metrics-data-source").count(), 1);
+}
+
+#[test]
 fn a_declared_extractor_is_used_by_the_default_source() {
     let text = "plugins:\n- type: core-metrics-extractor\n  parameters:\n    defaultEngine: sglang\n";
     assert_eq!(plan(text).engines.default_engine, "sglang");

@@ -29,10 +29,10 @@ fn an_unknown_parameter_is_told_with_line_path_and_nearest_name() {
 
 #[test]
 fn a_parameter_of_the_wrong_type_shows_what_was_given_and_what_is_expected() {
-    let text = "plugins:\n- type: approx-prefix-cache-producer\n  parameters:\n\n    BLOCKSIZE: \"16\"\n";
+    let text = "plugins:\n- type: approx-prefix-cache-producer\n  parameters:\n\n    BLOCKSIZE: \"high\"\n";
     assert_eq!(
         errors(text),
-        ["5: plugins[0].parameters.blockSize: got \"16\", expected a whole number of at least 0"]
+        ["5: plugins[0].parameters.blockSize: got \"high\", expected a whole number of at least 0"]
     );
 }
 

@@ -147,7 +147,8 @@ impl PageReader {
             return;
         }
         self.carry.extend_from_slice(piece);
-        if self.carry.len() > MAX_LINE || !wanted.may_become_match(&self.carry) {
+        let may_match = self.carry[0] == b'{' || wanted.may_become_match(&self.carry);
+        if self.carry.len() > MAX_LINE || !may_match {
             self.carry.clear();
             self.skipping = true;
             self.open = None;
@@ -157,15 +158,27 @@ impl PageReader {
     #[inline]
     fn line(&mut self, wanted: &WantedSeries, line: &[u8]) {
         if wanted.may_match(line) {
-            self.candidate(wanted, line);
-        } else if line.first().is_some_and(u8::is_ascii_whitespace) {
+            return self.candidate(wanted, line);
+        }
+        match line.first() {
+            Some(b'{') => self.quoted(wanted, line),
             // Blanks may stand before a name, though no server puts them there.
-            let line = line.trim_ascii();
-            if wanted.may_match(line) {
-                self.candidate(wanted, line);
+            Some(first) if first.is_ascii_whitespace() => {
+                let line = line.trim_ascii();
+                if wanted.may_match(line) {
+                    self.candidate(wanted, line);
+                }
             }
-        } else {
-            self.open = None;
+            _ => self.open = None,
+        }
+    }
+
+    /// A row whose name stands in quotes among the labels, as names may that need it.
+    #[inline(never)]
+    fn quoted(&mut self, wanted: &WantedSeries, line: &[u8]) {
+        match row::with_plain_name(line) {
+            Some(line) if wanted.may_match(&line) => self.candidate(wanted, &line),
+            _ => self.open = None,
         }
     }
 

@@ -67,6 +67,19 @@ fn parse_labels<'a>(mut rest: &'a [u8], labels: &mut RawLabels<'a>) -> Option<&'
     }
 }
 
+/// The row `{"name",labels…} value` as `name{labels…} value`; `None` if it does not begin in this way.
+pub(super) fn with_plain_name(line: &[u8]) -> Option<Vec<u8>> {
+    let quoted = line.strip_prefix(b"{")?.trim_ascii_start().strip_prefix(b"\"")?;
+    let end = closing_quote(quoted)?;
+    let rest = quoted[end + 1..].trim_ascii_start();
+    let labels = match rest.first()? {
+        b',' => &rest[1..],
+        b'}' => rest,
+        _ => return None,
+    };
+    Some([&quoted[..end], b"{", labels].concat())
+}
+
 fn is_label_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }

@@ -159,6 +159,22 @@ fn a_limit_of_adapters_that_is_no_number_leaves_the_last_one_in_force() {
 }
 
 #[test]
+fn a_block_size_with_blanks_counts_and_a_name_may_stand_in_quotes() {
+    let wanted = wanted("vllm");
+    let page = b"vllm:cache_config_info{block_size=\" 128\",num_gpu_blocks=\"7\"} 1\n\
+                 {\"vllm:num_requests_waiting\",m=\"a\"} 7\n{ \"vllm:num_requests_running\" } 3\n{\"x";
+    let expected = "waiting=7 running=3 block_size=128 num_blocks=7";
+    assert_eq!(describe(&read(&wanted, page)), expected);
+    let mut reader = PageReader::new();
+    for byte in page {
+        reader.feed(&wanted, &[*byte]);
+    }
+    assert_eq!(describe(&reader.finish(&wanted, false)), expected, "byte by byte");
+    let unsaid = b"vllm:cache_config_info{block_size=\"None\"} 1\n";
+    assert_eq!(read(&wanted, unsaid).reading.block_size, None);
+}
+
+#[test]
 fn an_endless_line_is_skipped_and_not_kept() {
     let wanted = wanted("vllm");
     let mut reader = PageReader::new();

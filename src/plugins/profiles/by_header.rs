@@ -97,7 +97,8 @@ impl ProfileHandler for ByHeader {
             self.default,
             listed.join(", ")
         );
-        vec![ProfileFault::Idle(text)]
+        let first = names.first().map(|name| &**name).unwrap_or_default();
+        vec![ProfileFault::Idle(text, format!("`defaultProfile: {first}` among its parameters"))]
     }
 }
 
@@ -166,6 +167,6 @@ mod tests {
         let handler = built.roles.profile_handler.unwrap();
         assert_eq!(handler.review(&names()), []);
         assert_eq!(handler.review(&["x".into()]), []);
-        assert!(matches!(handler.review(&["x".into(), "y".into()])[..], [ProfileFault::Idle(_)]));
+        assert!(matches!(handler.review(&["x".into(), "y".into()])[..], [ProfileFault::Idle(..)]));
     }
 }

@@ -245,7 +245,8 @@ impl ProfileHandler for StageHandler {
             && **only != *self.decode
         {
             let text = format!("runs the profile \"{only}\", the only one, as \"{}\"", self.decode);
-            faults.push(ProfileFault::Idle(text));
+            let mend = format!("`profiles: {{decode: {only}}}` among its parameters");
+            faults.push(ProfileFault::Idle(text, mend));
         } else if self.decode_index(names).is_none() {
             let text = format!(
                 "runs the profile \"{}\" for every request, and there is none of that name; there are {}",
@@ -263,7 +264,7 @@ impl ProfileHandler for StageHandler {
         for (index, name) in names.iter().enumerate() {
             if !known.contains(&Some(index)) {
                 let text = format!("never runs the profile \"{name}\": it is no stage's");
-                faults.push(ProfileFault::Idle(text));
+                faults.push(ProfileFault::Idle(text, format!("no profile \"{name}\"")));
             }
         }
         faults
@@ -283,22 +284,30 @@ fn review_stage(
     names: &[Arc<str>],
 ) -> Option<ProfileFault> {
     let profile = &stage.profile;
-    let text = match index {
+    let (text, mend) = match index {
         Some(_) if stage.decider.is_some() => return None,
-        Some(_) => {
+        Some(_) => (
             format!(
                 "never runs the profile \"{profile}\": {what} has no decider; name one, such as `{decider}`"
-            )
-        }
-        None if position(names, profile).is_some() => {
-            format!("takes the profile \"{profile}\" for {what} and for another stage; {what} never runs")
-        }
-        None if stage.named || stage.decider.is_some() => {
-            format!("never disaggregates {what}: there is no profile \"{profile}\"")
-        }
+            ),
+            format!(
+                "`- type: {decider}` in `plugins`, and `deciders: {{{what}: {decider}}}` among its parameters, or no \
+                 profile \"{profile}\""
+            ),
+        ),
+        None if position(names, profile).is_some() => (
+            format!("takes the profile \"{profile}\" for {what} and for another stage; {what} never runs"),
+            format!("another profile than \"{profile}\" as `profiles.{what}`"),
+        ),
+        None if stage.named || stage.decider.is_some() => (
+            format!("never disaggregates {what}: there is no profile \"{profile}\""),
+            format!(
+                "`- name: {profile}` in `schedulingProfiles`, or nothing about {what} among its parameters"
+            ),
+        ),
         None => return None,
     };
-    Some(ProfileFault::Idle(text))
+    Some(ProfileFault::Idle(text, mend))
 }
 
 #[cfg(test)]

@@ -75,6 +75,11 @@ pub(super) const ELSEWHERE: &[(&str, &str, &str)] = &[
         "the_header_names_the_profile_and_a_blank_one_means_the_default",
     ),
     (
+        "inflight-load-producer",
+        "producers/inflight_load.rs",
+        "the_matches_that_are_read_are_those_of_the_named_producer",
+    ),
+    (
         "k8s-notification-source",
         "sources/k8s_notification.rs",
         "version_and_kind_are_required_and_name_the_objects_that_are_watched",

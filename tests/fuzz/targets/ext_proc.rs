@@ -64,6 +64,8 @@ fn world() -> World {
         scheduler: plan.scheduler,
         preparers: plan.preparers,
         media: plan.media,
+        in_flight: plan.in_flight,
+        in_flight_matches: plan.in_flight_matches,
         entry: plan.entry,
         producers: plan.producers,
         hooks,

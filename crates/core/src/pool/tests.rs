@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::pool::Lease;
+use crate::pool::{Lease, Load, Reading};
 
 fn spec(name: u8, port: u16) -> EndpointSpec {
     let address = SocketAddr::from(([127, 0, 0, name + 1], port));
@@ -146,4 +146,15 @@ fn a_pool_without_endpoints_expects_them_when_they_came_last_time() {
     absence.note(true, at(100));
     assert_eq!(absence.rest(at(110)), Some(std::time::Duration::from_secs(20)));
     assert_eq!(absence.rest(at(200)), Some(std::time::Duration::ZERO));
+}
+
+#[test]
+fn a_reading_without_a_block_size_leaves_the_last_one_in_force() {
+    let start = Instant::now();
+    let load = Load::new(start);
+    for (block_size, expected) in [(None, 0), (Some(16), 16), (None, 16), (Some(32), 32)] {
+        let reading = Reading { waiting: Some(1), block_size, ..Reading::default() };
+        load.record(reading, 0, start);
+        assert_eq!(load.block_size(), expected);
+    }
 }

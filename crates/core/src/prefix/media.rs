@@ -176,6 +176,41 @@ mod tests {
     }
 
     #[test]
+    fn data_urls_are_looked_into_by_their_bytes_and_not_by_their_type() {
+        let encode = |bytes: &[u8]| base64::engine::general_purpose::STANDARD.encode(bytes);
+        let mut png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        png.extend([0, 0, 2, 128, 0, 0, 3, 232]);
+        let (mut broken, whole) = (encode(&png), encode(&png));
+        broken.insert(8, '\n');
+        let empty = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\0\0\0\0\0";
+        for (what, url, expected) in [
+            ("another type", format!("data:application/octet-stream;base64,{whole}"), 625),
+            ("no type", format!("data:;base64,{whole}"), 625),
+            ("no semicolon", format!("data:image/pngbase64,{whole}"), 225),
+            ("line feeds", format!("data:image/png;base64,{broken}"), 225),
+            ("a size of nothing", data_url(empty), 1),
+            ("a GIF without a body", data_url(b"GIF89a\x40\0\x40\0"), 4),
+        ] {
+            assert_eq!(image(&url), expected, "{what}");
+        }
+        let mut vast = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR".to_vec();
+        vast.extend([255; 8]);
+        assert_eq!(image(&data_url(&vast)), 131_072, "one picture has a bound");
+    }
+
+    #[test]
+    fn headers_of_a_video_count_first_and_odd_ones_not_at_all() {
+        let frames = |name: &'static str, value: &'static str| {
+            let headers: Headers = [(name, value)].into();
+            tokens(MediaKind::Video, b"u", VideoHints::read(&headers), &MediaEstimate::DEFAULT)
+        };
+        assert_eq!(frames("x-llm-d-video-fps", "1"), 10 * 225, "fewer frames than are sampled");
+        assert_eq!(frames("x-llm-d-video-fps", "60"), 20 * 225, "at most two a second");
+        assert_eq!(frames("x-llm-d-video-duration-seconds", "2.7"), 6 * 225, "a part of a second counts");
+        assert_eq!(frames("x-llm-d-video-resolution", "64 x 6400"), 20 * 225, "blanks are no size");
+    }
+
+    #[test]
     fn audio_counts_four_bytes_a_token() {
         let audio =
             |data: &[u8]| tokens(MediaKind::Audio, data, VideoHints::default(), &MediaEstimate::DEFAULT);

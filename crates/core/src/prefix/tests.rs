@@ -124,6 +124,17 @@ fn a_prompt_longer_than_the_capacity_leaves_nothing_behind() {
 }
 
 #[test]
+fn a_prompt_one_block_beyond_the_capacity_matches_as_far_as_one_that_fits() {
+    let pool = pool_of([0]);
+    for (blocks, matched) in [(20, 20), (21, 20), (22, 20), (100, 20)] {
+        let index = index();
+        let prompt: String = (0..blocks).filter_map(|n| char::from_u32(0x4e00 + n)).collect();
+        record(&index, &pool, 0, 20, &[&prompt]);
+        assert_eq!(held(&index, &pool, &[&prompt]), [matched], "{blocks} blocks");
+    }
+}
+
+#[test]
 fn an_endpoint_that_leaves_takes_its_entries_with_it() {
     let pool = pool_of([0, 1]);
     let memory = PrefixMemory::new(u64::MAX);

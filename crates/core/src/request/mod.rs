@@ -104,4 +104,6 @@ pub use tokenized::{MediaSpan, Tokenized, TokenizedPrompt};
 pub use types::{Api, Inference, JsonStr, MediaKind, Piece, Prompt, Spelling, Usage, packed_ids, token_ids};
 
 #[cfg(test)]
+mod edge_tests;
+#[cfg(test)]
 mod shapes_tests;

@@ -114,8 +114,8 @@ pub struct Explained {
 pub enum ProfileFault {
     /// No request can be served.
     Fatal(String),
-    /// Something that was configured will not happen.
-    Idle(String),
+    /// Something that was configured will not happen, and what mends it.
+    Idle(String, String),
 }
 
 /// Says whether a stage of a request goes to a server of its own.

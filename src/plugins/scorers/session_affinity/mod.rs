@@ -135,6 +135,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let params: Params = cx.params()?;
     let profile = Profile { name: params.profile_name };
     let common = header(&params.header_name);
+    not_negative(&params.session_id_config)?;
     match params.strategy {
         Strategy::EncodedEndpointHeader => {
             let own = header(&params.encoded_endpoint_header_config.header);
@@ -154,10 +155,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
 }
 
 fn ttl(cx: &mut BuildCx<'_>, config: &SessionIdConfig) -> Result<Duration, BuildError> {
-    if let Some(sweep) = config.eviction_sweep_seconds {
-        if sweep < 0 {
-            return Err(BuildError::at("sessionIdConfig.evictionSweepSeconds", "must not be negative"));
-        }
+    if config.eviction_sweep_seconds.is_some() {
         cx.warn(
             "sessionIdConfig.evictionSweepSeconds has no effect, sessions are forgotten when they expire",
         );
@@ -169,6 +167,19 @@ fn ttl(cx: &mut BuildCx<'_>, config: &SessionIdConfig) -> Result<Duration, Build
     u64::try_from(seconds)
         .map(Duration::from_secs)
         .map_err(|_| BuildError::at("sessionIdConfig.evictionTtlSeconds", "must not be negative"))
+}
+
+/// Both times are checked whatever the strategy is.
+fn not_negative(config: &SessionIdConfig) -> Result<(), BuildError> {
+    for (name, seconds) in [
+        ("evictionTtlSeconds", config.eviction_ttl_seconds),
+        ("evictionSweepSeconds", config.eviction_sweep_seconds.unwrap_or_default()),
+    ] {
+        if seconds < 0 {
+            return Err(BuildError::at(format!("sessionIdConfig.{name}"), "must not be negative"));
+        }
+    }
+    Ok(())
 }
 
 /// The name of a header as requests have it; `None` for an empty one, which stands for the default.

@@ -128,6 +128,8 @@ fn wrong_parameters_name_their_field() {
     let session = |config: Value| json!({"strategy": "session_id", "sessionIdConfig": config});
     let cases = [
         (json!({"strategy": "sticky"}), "strategy"),
+        (json!({"sessionIdConfig": {"evictionTtlSeconds": -1}}), "sessionIdConfig.evictionTtlSeconds"),
+        (json!({"sessionIdConfig": {"evictionSweepSeconds": -1}}), "sessionIdConfig.evictionSweepSeconds"),
         (session(json!({"evictionTtlSeconds": -1})), "sessionIdConfig.evictionTtlSeconds"),
         (session(json!({"evictionSweepSeconds": -1})), "sessionIdConfig.evictionSweepSeconds"),
         (session(json!({"sources": [{}]})), "sessionIdConfig.sources[0]"),

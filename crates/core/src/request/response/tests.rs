@@ -110,6 +110,64 @@ fn an_anthropic_stream_reports_in_two_events() {
 }
 
 #[test]
+fn usage_at_the_edges_is_read_alike_from_bodies_and_streams() {
+    let stream = |json: &str| format!("data: {json}\n\ndata: [DONE]\n\n");
+    for (what, json, expected) in [
+        ("a count with a point", r#"{"usage":{"prompt_tokens":7.0}}"#, Some(usage(7, 0, 7, None))),
+        ("a count as text", r#"{"usage":{"prompt_tokens":"7"}}"#, Some(usage(7, 0, 7, None))),
+        ("a text with blanks", r#"{"usage":{"prompt_tokens":" 7"}}"#, Some(usage(7, 0, 7, None))),
+        ("a text with underscores", r#"{"usage":{"prompt_tokens":"1_0"}}"#, Some(usage(0, 0, 0, None))),
+        (
+            "details of the other name",
+            r#"{"usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens":4}}}"#,
+            Some(usage(7, 0, 7, Some(4))),
+        ),
+        (
+            "nothing beside the other name",
+            r#"{"usage":{"prompt_tokens":null,"input_tokens":9}}"#,
+            Some(usage(9, 0, 9, None)),
+        ),
+        (
+            "cached tokens below zero",
+            r#"{"usage":{"prompt_tokens":7,"prompt_tokens_details":{"cached_tokens":-4}}}"#,
+            Some(usage(7, 0, 7, Some(0))),
+        ),
+        (
+            "cached tokens that are nothing",
+            r#"{"usage":{"prompt_tokens":7,"prompt_tokens_details":{"cached_tokens":null}}}"#,
+            Some(usage(7, 0, 7, None)),
+        ),
+        (
+            "details without a count",
+            r#"{"usage":{"prompt_tokens":7,"prompt_tokens_details":{}}}"#,
+            Some(usage(7, 0, 7, None)),
+        ),
+        ("a count that no integer holds", r#"{"usage":{"prompt_tokens":1e30}}"#, Some(usage(0, 0, 0, None))),
+        ("another letter case", r#"{"Usage":{"prompt_tokens":7}}"#, None),
+        ("a number instead of it", r#"{"usage":5}"#, None),
+    ] {
+        assert_eq!(read(Api::Completions, false, json), expected, "{what}, body");
+        assert_eq!(read(Api::Completions, true, &stream(json)), expected, "{what}, stream");
+    }
+    let cut = r#"{"usage":{"prompt_tokens":7},"choices":[{"text":"a"#;
+    assert_eq!(read(Api::Completions, false, cut), Some(usage(7, 0, 7, None)), "the object is whole");
+    let rubbish = r#"{"usage":{"prompt_tokens":7}} <html>"#;
+    assert_eq!(read(Api::Completions, false, rubbish), Some(usage(7, 0, 7, None)), "rubbish behind it");
+    let empty_first = format!("data: {{\"usage\":{{}}}}\n\n{}", stream(r#"{"usage":{"prompt_tokens":7}}"#));
+    assert_eq!(read(Api::Completions, true, &empty_first), Some(usage(7, 0, 7, None)), "an empty one first");
+}
+
+#[test]
+fn counts_of_anthropic_are_read_wherever_its_events_have_them() {
+    let delta = "data: {\"type\":\"message_delta\",\"usage\":{\"input_tokens\":30,\"cache_read_input_tokens\":20,\"output_tokens\":5}}\n\n";
+    assert_eq!(read(Api::Messages, true, delta), Some(usage(30, 5, 35, Some(20))), "in the delta alone");
+    let untyped = "data: {\"usage\":{\"input_tokens\":3,\"output_tokens\":4}}\n\n";
+    assert_eq!(read(Api::Messages, true, untyped), Some(usage(3, 4, 7, None)), "without a type");
+    let texts = r#"{"usage":{"input_tokens":"7","output_tokens":"1"}}"#;
+    assert_eq!(read(Api::Messages, false, texts), Some(usage(7, 1, 8, None)), "as texts");
+}
+
+#[test]
 fn lines_that_are_no_json_are_passed_over() {
     let body = "data: {\"usage\":{\"prompt_tokens\":1}\n\ndata: usage\n\nusage\n\ndata\n\ndata: {\"usage\":{\"prompt_tokens\":2}}";
     assert_eq!(read(Api::Completions, true, body), Some(usage(2, 0, 2, None)));
