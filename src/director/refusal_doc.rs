@@ -1,4 +1,4 @@
-//! `docs/refusals.md`: what each refusal means to whoever meets it.
+//! Writes `docs/refusals.md`, which explains each refusal to the client and to the operator.
 
 use std::fmt::Write;
 
@@ -8,9 +8,9 @@ use crate::generated::{keep, wrapped};
 
 const HEAD: &str = "# Refusals
 
-This page is made from the code by `make docs`. Pointsman answers a request itself when it cannot, or must not, send it
-on. Each such answer has a reason, and each reason has a section below. To find the reason of a 429, a 503 or another
-error, look at one of these places:
+`make docs` makes this page from the code. Pointsman answers a request itself when it cannot send the request on, or
+must not. Each such answer has a reason, and each reason has a section below. To find the reason of a 429, a 503 or
+another error, look at one of these places:
 
 * `error.code` in the answer's JSON (Anthropic's form has no such field, and gRPC clients get `grpc-message`);
 * `pointsman explain --refused`, which explains the last refused request with its load and its bounds;
@@ -62,7 +62,7 @@ fn of(reason: Reason) -> Help {
         ),
         Reason::MissingBody => help(
             "The body ended without a byte although the headers promised one.",
-            "Look for a filter in front that takes the body away.",
+            "Look for a filter in front of ext_proc that removes the body.",
         ),
         Reason::BodyTooLarge => help(
             "The body is larger than one request may be.",
@@ -78,7 +78,7 @@ fn of(reason: Reason) -> Help {
         ),
         Reason::DecodersBusy => help(
             "Too many compressed bodies are being decoded at the moment.",
-            "Clients should come again. If it lasts, let clients send plain bodies or add a replica.",
+            "Clients should repeat the request. If this lasts, let clients send uncompressed bodies, or add a replica.",
         ),
         Reason::BuffersFull => help(
             "All bodies in memory together have reached their bound.",
@@ -110,19 +110,19 @@ fn of(reason: Reason) -> Help {
         ),
         Reason::NotAdmitted => help(
             "A plugin that admits requests refused this one, because of the load of the endpoints; the message names it.",
-            "Only requests of negative priority are refused so. Add model servers, or change the plugin's parameters.",
+            "Only requests of negative priority are refused in this way. Add model servers, or change the plugin's parameters.",
         ),
         Reason::TtlExpired => help(
             "The request waited in its queue for as long as it may.",
             "`flowControl.defaultRequestTTL` and that of the priority band are the bounds. Add model servers, or raise them.",
         ),
         Reason::ClientGone => help(
-            "The client left while its request waited. Nobody reads this answer; it shows in metrics alone.",
+            "The client left while its request waited. Only metrics show this answer, because the client is gone.",
             "Compare the client's timeout with `llm_d_epp_flow_control_request_queue_duration_seconds`.",
         ),
         Reason::ShuttingDown => help(
             "This replica ends and its drain time is over.",
-            "Clients should come again: another replica answers. `--drain-timeout` is the time for requests that wait.",
+            "Clients should repeat the request, which another replica then answers. `--drain-timeout` is the time for requests that wait.",
         ),
         Reason::Evicted => help(
             "A request of higher priority took the place of this one while it was being served.",
@@ -157,13 +157,44 @@ fn of(reason: Reason) -> Help {
             "Look at the log line of the request and at the plugin's parameters.",
         ),
         Reason::Panic => help(
-            "This program has a bug. The request alone is lost.",
+            "This program has a bug. Only this request is lost.",
             "Report the log line, which has the place in the code. `pointsman_stream_panics_total` counts them.",
         ),
     }
 }
 
-/// Outcomes of flow control that end in this reason.
+/// The setting that an operator changes to refuse fewer requests for this reason; empty if there is none.
+fn setting(reason: Reason) -> &'static str {
+    match reason {
+        Reason::NoParser => "`requestHandler.parsers`",
+        Reason::ModelMissing => "`targets` of the InferenceModelRewrite",
+        Reason::RewriteUnseen | Reason::RewriteCut => "Envoy's `request_body_mode`",
+        Reason::BodyTooLarge | Reason::RewrittenTooLarge | Reason::DecodedTooLarge => "`--max-request-body`",
+        Reason::BuffersFull => "`--max-buffered-bodies`",
+        Reason::TooManyStreams => "`--max-concurrent-streams`",
+        Reason::StreamIdle => "`--stream-idle-timeout`",
+        Reason::InvalidSubset => "`--disable-endpoint-subset-filter`",
+        Reason::NoEndpoints => "the selector of the pool; `flowControl.noEndpointRequestTTL`",
+        Reason::Saturated => "the number of model servers; `maxRequests` and `maxBytes`",
+        Reason::NotAdmitted => "the parameters of the plugin; the priority of the objective",
+        Reason::TtlExpired => "the number of model servers; `defaultRequestTTL`",
+        Reason::ShuttingDown => "`--drain-timeout`",
+        Reason::Evicted => "`enableEviction`; the priority of the objective",
+        Reason::NothingLeft | Reason::SchedulingFailed => "the filters of the profile",
+        Reason::NoneOfRole => "the pod label `llm-d.ai/role`",
+        Reason::NoHeaders => "Envoy's `request_header_mode`",
+        Reason::NotCached => "the client's header `Prefer`",
+        Reason::PluginFailed => "the parameters of the plugin",
+        Reason::InvalidBody
+        | Reason::MissingBody
+        | Reason::DecodersBusy
+        | Reason::ClientGone
+        | Reason::NoResult
+        | Reason::Panic => "",
+    }
+}
+
+/// The outcomes of flow control that lead to this reason.
 fn outcomes(reason: Reason) -> Vec<&'static str> {
     let dropped = match reason {
         Reason::Saturated => DropReason::Saturated,
@@ -187,17 +218,20 @@ fn coded(names: &[&str]) -> String {
 fn page() -> String {
     let mut page = HEAD.to_owned();
     page.push_str(
-        "| reason | status | `error_code` | header | outcome of flow control |\n|---|---|---|---|---|\n",
+        "| reason | status | `error_code` | header | outcome of flow control | cause | setting to change |\n\
+         |---|---|---|---|---|---|---|\n",
     );
     for reason in Reason::ALL {
         let (label, code) = (reason.label(), reason.code());
         let header = reason.dropped().map_or_else(String::new, |dropped| format!("`{dropped}`"));
         writeln!(
             page,
-            "| [`{label}`](#{label}) | {} | `{}` | {header} | {} |",
+            "| [`{label}`](#{label}) | {} | `{}` | {header} | {} | {} | {} |",
             code.status(),
             code.name(),
-            coded(&outcomes(reason))
+            coded(&outcomes(reason)),
+            of(reason).meaning,
+            setting(reason)
         )
         .unwrap();
     }

@@ -1,5 +1,5 @@
-//! Codec of a follower. Empty rows take two bytes on the wire and dozens in memory, so they are counted before they are
-//! read.
+//! The codec of a follower. An empty row takes two bytes on the wire and dozens of bytes in memory, so the rows of a
+//! message are counted before they are decoded.
 
 use bytes::Buf as _;
 use prost::Message as _;
@@ -10,16 +10,16 @@ use tonic_prost::{ProstCodec, ProstEncoder};
 
 use super::wire::{FollowRequest, Update};
 
-/// Most fields of one message, those of its bands included. A peer sends a tenth of that.
+/// The most fields of one message, with those of its bands. A peer sends a tenth of that.
 const MOST_FIELDS: usize = 65_536;
-/// Field of a message in which bands stand.
+/// The number of the message field that contains the bands.
 const WAITING: u32 = 14;
 
-/// Sends a question and reads updates.
+/// Encodes a question and decodes updates.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct FollowerCodec;
 
-/// Reads updates.
+/// Decodes updates.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct UpdateDecoder;
 
@@ -55,7 +55,7 @@ fn read(bytes: &[u8]) -> Result<Update, Status> {
     Update::decode(bytes).map_err(|error| Status::internal(error.to_string()))
 }
 
-/// Fields of a message, and of the bands in it.
+/// The number of fields in a message and in its bands. `None` if the bytes are not a message.
 fn fields(mut bytes: &[u8]) -> Option<usize> {
     let mut count = 0;
     while !bytes.is_empty() {

@@ -1,4 +1,5 @@
-//! A connection to a peer: TCP, TLS unless plaintext was asked for, and HTTP/2 that asks whether the peer still lives.
+//! A connection to a peer: TCP, TLS unless the settings ask for plaintext, and HTTP/2 with pings that notice a dead
+//! peer.
 
 use std::future::Future;
 use std::io;
@@ -17,21 +18,21 @@ use tower_service::Service;
 
 use crate::transport::PeerTls;
 
-/// Longest wait for TCP, and for TLS.
+/// The longest wait for the TCP connection, and the longest wait for the TLS handshake.
 const CONNECT: Duration = Duration::from_secs(1);
-/// Silence after which the peer is asked whether it lives.
+/// The time without traffic after which a ping asks whether the peer is alive.
 const ASK: Duration = Duration::from_secs(1);
-/// Longest wait for its answer.
+/// The longest wait for the answer to the ping.
 const ANSWER: Duration = Duration::from_secs(2);
-/// Bytes that a peer may send before they are read.
+/// The bytes that a peer may send before they are read.
 const WINDOW: u32 = 1 << 20;
 
-/// A connection, with TLS or without.
+/// A connection with or without TLS.
 pub(super) trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<C: AsyncRead + AsyncWrite + Send + Unpin> Connection for C {}
 
-/// Connects to `address`.
+/// Connects to the peer at `address`.
 pub(super) async fn channel(
     address: SocketAddr,
     tls: Option<&PeerTls>,

@@ -1,7 +1,7 @@
-//! What the peers do, as they say it. Pure: messages come in, sums over all peers go out.
+//! The state of the peers, as they report it. The code is pure: messages come in, and sums over all peers come out.
 //!
-//! Each link holds the state of one peer, and what counts is always the sum over the links that are there. Nothing is
-//! ever added to or taken from a sum, so it can neither become negative nor keep a rest of what is gone.
+//! Each link holds the state of one peer, and a total is always computed as the sum over the present links. No total is
+//! changed by adding or subtracting, so a total can neither become negative nor keep a part of a peer that is gone.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,39 +13,39 @@ use crate::flow::{Queued, Rivals};
 use crate::pool::{EndpointId, MOST_REQUESTS, Share};
 use crate::prefix::BlockHashes;
 
-/// Endpoints of one peer, at most.
+/// The most endpoints of one peer.
 const ENDPOINTS: usize = 65_536;
-/// Bytes of a name, at most: twice what Kubernetes allows.
+/// The longest name in bytes, which is twice what Kubernetes allows.
 const NAME_BYTES: usize = 512;
-/// Indexes of one peer, at most.
+/// The most indexes of one peer.
 const INDEXES: usize = 64;
-/// Bands of one peer, at most.
+/// The most bands of one peer.
 const BANDS: usize = 4096;
-/// Programs of one peer, at most.
+/// The most programs of one peer.
 const PROGRAMS: usize = 32_768;
-/// Peers whose links have ended and whose totals are kept, for when they are heard again.
+/// The most peers without a link whose totals are kept for the time when they connect again.
 const ENDED: usize = 8;
-/// Tokens under way that are believed.
+/// The largest number of tokens in flight that is accepted.
 const MOST_TOKENS: u64 = 1 << 50;
 
-/// One connection to a peer, numbered by whoever makes it and never again.
+/// The number of one connection to a peer. The caller chooses the number and never reuses it.
 pub(super) type LinkId = u64;
 
-/// Why the messages of a link cannot be followed any further. The link has to end; it may begin anew.
+/// Why the messages of a link cannot be applied any further. The link has to end, and a new one may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// A message is missing.
+    /// The stream skipped a message.
     Lost,
-    /// The peer is this process.
+    /// The address leads to this process.
     Itself,
-    /// Another link leads to the same peer.
+    /// Another link leads to the same peer already.
     Known,
-    /// A message holds what no peer sends.
+    /// A message has content that no correct peer sends.
     Malformed(&'static str),
 }
 
 impl Fault {
-    /// The reason as metrics name it.
+    /// The reason, as metrics name it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
@@ -56,93 +56,95 @@ impl Fault {
     }
 }
 
-/// A request that a peer has sent somewhere.
+/// An assignment that a peer reported: a request that the peer has sent to an endpoint.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Heard {
-    /// Name of the index.
+    /// The name of the prefix index.
     pub(super) index: String,
-    /// The endpoint.
+    /// The endpoint that got the request.
     pub(super) endpoint: EndpointKey,
-    /// Hashes of the blocks.
+    /// The hashes of the request's blocks.
     pub(super) blocks: BlockHashes,
 }
 
-/// What a message changes.
+/// The changes that a message causes.
 #[derive(Debug, Default)]
 pub(super) struct Effects {
-    /// Endpoints whose sums have changed, with the requests that were sent there since.
+    /// The endpoints whose totals changed, each with the number of requests that were sent there since the last
+    /// message.
     pub(super) endpoints: BTreeMap<EndpointKey, u64>,
-    /// Requests that were sent somewhere.
+    /// The assignments in the message.
     pub(super) heard: Vec<Heard>,
-    /// Assignments that name an endpoint or an index that the peer never told.
+    /// The number of assignments that name an endpoint or an index which the peer has not described.
     pub(super) unknown: u64,
-    /// What waits at peers has changed.
+    /// True if the waiting requests of the peers changed.
     pub(super) waiting: bool,
-    /// Programs that peers have served, with the weighed tokens since their last word.
+    /// The programs that peers have served, each with the weighed tokens since the peer's last message.
     pub(super) services: Vec<(Arc<str>, u64)>,
 }
 
-/// One peer, as it says.
+/// The state of one peer, as the peer reports it.
 #[derive(Debug, Default)]
 pub(super) struct PeerState {
     epoch: Option<u64>,
     sequence: u64,
-    /// Name, for people.
+    /// The name of the peer, for people.
     pub(super) name: String,
-    /// True once the peer has told everything that it knew at the beginning.
+    /// True once the peer has reported everything that it knew when the link began.
     pub(super) complete: bool,
     indexes: Vec<String>,
     endpoints: HashMap<u32, EndpointKey>,
     shares: HashMap<EndpointKey, Share>,
     waiting: Vec<BandRow>,
-    /// Weighed tokens by program.
+    /// The weighed tokens of each program.
     services: HashMap<Arc<str>, u64>,
 }
 
 impl PeerState {
-    /// Number of the peer's life; `None` before its first word.
+    /// The number of the peer's life; `None` before its first message.
     pub(super) fn epoch(&self) -> Option<u64> {
         self.epoch
     }
 
-    /// Messages so far.
+    /// The number of messages so far.
     pub(super) fn sequence(&self) -> u64 {
         self.sequence
     }
 
-    /// Endpoints that the peer has named.
+    /// The number of endpoints that the peer has named.
     pub(super) fn endpoints(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// Requests that the peer has under way.
+    /// The number of requests that the peer has in flight.
     pub(super) fn requests(&self) -> u64 {
         self.shares.values().map(|share| share.requests).fold(0, u64::saturating_add)
     }
 }
 
-/// All peers.
+/// The state of all peers.
 #[derive(Debug)]
 pub(super) struct Fleet {
-    /// Number of this process's life.
+    /// The number of this process's life.
     own: u64,
     links: BTreeMap<LinkId, PeerState>,
-    /// What peers whose links have ended had served, by the number of their lives, the one that ended last at the end.
+    /// For each peer whose link has ended, the number of its life and the totals of its programs. The link that ended
+    /// last is at the end.
     ended: VecDeque<(u64, HashMap<Arc<str>, u64>)>,
 }
 
 impl Fleet {
-    /// No peers. `own` is the number of this process's life.
+    /// Makes a fleet without peers. `own` is the number of this process's life.
     pub(super) fn new(own: u64) -> Self {
         Self { own, links: BTreeMap::new(), ended: VecDeque::new() }
     }
 
-    /// The peers by link.
+    /// The state of each peer, by link.
     pub(super) fn links(&self) -> &BTreeMap<LinkId, PeerState> {
         &self.links
     }
 
-    /// What all peers together have under way on an endpoint.
+    /// The requests and tokens that all peers together have in flight at an endpoint.
     pub(super) fn total(&self, endpoint: &EndpointKey) -> Share {
         let shares = self.links.values().filter_map(|peer| peer.shares.get(endpoint));
         shares.fold(Share::default(), |sum, share| Share {
@@ -152,7 +154,7 @@ impl Fleet {
         })
     }
 
-    /// What waits at all peers together, by priority.
+    /// The requests that wait at all peers together, by priority.
     pub(super) fn waiting(&self) -> BTreeMap<i32, Queued> {
         let mut sums: BTreeMap<i32, Queued> = BTreeMap::new();
         for row in self.links.values().flat_map(|peer| &peer.waiting) {
@@ -163,8 +165,8 @@ impl Fleet {
         sums
     }
 
-    /// The peers that release into the pool, and how many of them come before this replica, which has sent `sent`
-    /// requests. Replicas that know the same get the same line.
+    /// The peers that release into the pool, and the number of them that come before this replica, which has sent
+    /// `sent` requests. Replicas with the same state compute the same order.
     pub(super) fn rivals(&self, sent: u64) -> Rivals {
         let known = self.links.values().filter(|peer| peer.epoch.is_some());
         let dispatched = known.clone().flat_map(|peer| peer.shares.values()).map(|share| share.dispatched);
@@ -181,8 +183,8 @@ impl Fleet {
         }
     }
 
-    /// Takes in a message of `link`. One that came before changes nothing. After a fault, [`Fleet::end`] must be
-    /// called.
+    /// Applies a message of `link`. A message that was applied before changes nothing. After a fault the caller must
+    /// call [`Fleet::end`].
     pub(super) fn apply(&mut self, link: LinkId, update: Update, effects: &mut Effects) -> Result<(), Fault> {
         if update.epoch == self.own {
             return Err(Fault::Itself);
@@ -210,7 +212,8 @@ impl Fleet {
         if update.snapshot {
             peer.begin(&update, effects)?;
         }
-        // First of all: an endpoint that went and came back has another number and the same name.
+        // The removed endpoints come first, because an endpoint that went and came back has a new number and the same
+        // name.
         for number in update.gone {
             if let Some(key) = peer.endpoints.remove(&number)
                 && peer.shares.remove(&key).is_some()
@@ -241,7 +244,7 @@ impl Fleet {
         Ok(())
     }
 
-    /// The link is gone, and with it the peer's share.
+    /// Removes a link whose connection ended, and with it the share of its peer.
     pub(super) fn end(&mut self, link: LinkId, effects: &mut Effects) {
         if let Some(peer) = self.links.remove(&link) {
             effects.waiting |= !peer.waiting.is_empty();
@@ -298,7 +301,7 @@ impl PeerState {
             return Err(Fault::Malformed("too many endpoints"));
         }
         let before = self.shares.insert(key.clone(), share);
-        // What was sent before the first word about an endpoint is no news.
+        // Requests that were sent before the first message about an endpoint are not new.
         let sent = before.map_or(0, |before| share.dispatched.saturating_sub(before.dispatched));
         let sum = effects.endpoints.entry(key.clone()).or_default();
         *sum = sum.saturating_add(sent.min(MOST_REQUESTS));
@@ -311,11 +314,12 @@ impl PeerState {
         }
         let id: Arc<str> = row.fairness_id.into();
         if self.services.len() >= PROGRAMS && !self.services.contains_key(&id) {
-            // Whoever tells of so many has forgotten the first ones.
+            // A peer that reports so many programs has forgotten the first ones itself.
             self.services.clear();
         }
         let before = self.services.insert(Arc::clone(&id), row.tokens);
-        // What was served before the first word of a peer is no news; a total that fell has begun anew.
+        // Tokens that were served before the first message of a peer are not new. A total that fell has begun again at
+        // 0.
         let known = before.or_else(|| self.complete.then_some(0));
         let since = known.map_or(0, |before| row.tokens.checked_sub(before).unwrap_or(row.tokens));
         if since > 0 {

@@ -1,4 +1,4 @@
-//! Following one peer, for as long as this replica is told of it.
+//! Follows one peer, for as long as this replica is told of it.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,29 +15,29 @@ use super::shared::Shared;
 use super::status::Standing;
 use super::wire::{FOLLOW_PATH, FollowRequest, MAX_MESSAGE_BYTES, Update, VERSION};
 
-/// Longest wait for the first word, and for each further one. A peer speaks every second.
+/// The longest wait for the first message and for each further one. A peer sends a message every second.
 const SILENCE: Duration = Duration::from_secs(3);
-/// First pause after an attempt that failed; it doubles with each further one.
+/// The first pause after a failed attempt. The pause doubles with each further failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
-/// Longest pause while a peer does not answer: on its return it shall be known at once.
+/// The longest pause while a peer does not answer. It is short, so that a peer that returns is followed at once.
 const OUTAGE_PAUSE: Duration = Duration::from_secs(1);
-/// Pause where nothing will change soon.
+/// The pause after a failure that will not pass soon.
 const REFUSAL_PAUSE: Duration = Duration::from_secs(5);
 
-/// Characters of an error that are kept.
+/// The most characters of an error that are kept.
 const LONGEST_ERROR: usize = 300;
 
 /// Why an attempt ended.
 struct Ended {
     reason: &'static str,
     error: String,
-    /// It was heard before.
+    /// True if the peer sent at least one message.
     heard: bool,
 }
 
 impl Ended {
-    /// Time until the next attempt. Only what the peer itself says lasts: a failed handshake and bytes that make no sense
-    /// may be a bad line, and shall be over when the line is good again.
+    /// The time until the next attempt. Only an answer of the peer itself leads to the long pause. A failed handshake
+    /// and malformed bytes may come from a bad network, so they lead to a short pause.
     fn pause(&self, attempts: u32) -> Duration {
         let spread = 1.0 - 0.3 * fastrand::f64();
         match self.reason {
@@ -47,7 +47,7 @@ impl Ended {
     }
 }
 
-/// Gives the peer's share back, however following it ends.
+/// Removes the share of the peer when it is dropped, however following the peer ends.
 struct Followed<'s> {
     shared: &'s Shared,
     link: LinkId,
@@ -59,7 +59,7 @@ impl Drop for Followed<'_> {
     }
 }
 
-/// Follows the peer at `address` until dropped.
+/// Follows the peer at `address` until the future is dropped.
 pub(super) async fn keep(shared: Arc<Shared>, address: SocketAddr) {
     let mut attempts = 0_u32;
     loop {
@@ -82,7 +82,7 @@ pub(super) async fn keep(shared: Arc<Shared>, address: SocketAddr) {
     }
 }
 
-/// One attempt: it returns when it has ended.
+/// Makes one attempt to follow the peer, and returns when it has ended.
 async fn follow(shared: &Shared, address: SocketAddr) -> Ended {
     let link = shared.next_link();
     let followed = Followed { shared, link };
@@ -140,9 +140,9 @@ async fn open(shared: &Shared, address: SocketAddr) -> Result<Streaming<Update>,
     }
 }
 
-/// What a status of the stream means.
+/// The meaning of a status that ended the stream.
 fn reason_of(status: &tonic::Status) -> &'static str {
-    // A server that refuses our certificate says so behind the handshake.
+    // A server that rejects this replica's certificate says so only after the handshake.
     if is_of_tls(&chain(status)) {
         return "handshake";
     }
@@ -155,14 +155,14 @@ fn reason_of(status: &tonic::Status) -> &'static str {
     }
 }
 
-/// An error with everything that caused it.
+/// The text of an error and of all its causes.
 fn chain(error: &dyn std::error::Error) -> String {
     let causes = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     let text = causes.collect::<Vec<_>>().join(": ");
     text.chars().take(LONGEST_ERROR).collect()
 }
 
-/// True if the other end's certificate was not taken, or ours was not, or it speaks no TLS.
+/// True if either certificate was rejected, or if the other side does not speak TLS.
 fn is_of_tls(error: &str) -> bool {
     ["certificate", "fatal alert", "InvalidMessage", "tls handshake"].iter().any(|word| error.contains(word))
 }

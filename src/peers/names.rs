@@ -1,4 +1,4 @@
-//! Peers that are named by address or by DNS name.
+//! Finds peers that are given by address or by DNS name.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
@@ -10,15 +10,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::telemetry::Repeat;
 
-/// Time between two looks at the names.
+/// The time between two look-ups of the names.
 const LOOK_AGAIN: Duration = Duration::from_secs(2);
-/// Longest wait for an answer.
+/// The longest wait for an answer.
 const LOOKUP: Duration = Duration::from_secs(2);
-/// Time between two lines that a name cannot be resolved.
+/// The time between two log lines that say that a name cannot be resolved.
 const SAID_AGAIN: Duration = Duration::from_mins(5);
 
-/// Where a peer, or several of them, can be found: `HOST:PORT`. A host that has several addresses stands for as many
-/// peers.
+/// The place of one or several peers, written `HOST:PORT`. A host with several addresses stands for as many peers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PeerName {
     host: String,
@@ -38,8 +37,8 @@ impl FromStr for PeerName {
     }
 }
 
-/// Looks the names up again and again until told to stop. A name that cannot be resolved keeps the addresses that it
-/// had last.
+/// Looks up the names again and again until it is told to stop. A name that cannot be resolved keeps its last
+/// addresses.
 pub async fn resolve(
     names: Vec<PeerName>,
     to: watch::Sender<Option<BTreeSet<SocketAddr>>>,

@@ -1,7 +1,8 @@
-//! What this replica does, as it says it to its peers. Pure: the pool's figures and `now` come in, messages go out.
+//! The state of this replica, as it reports it to its peers. The code is pure: the figures of the pool and the time
+//! come in, and messages come out.
 //!
-//! Nothing is kept for a single follower but a [`Cursor`]: how far it has come. A message holds whatever has changed
-//! since, so a follower that is slow gets fewer messages and never a longer queue.
+//! The only state of a single follower is a [`Cursor`], which says how much the follower knows. A message contains
+//! everything that has changed since. A slow follower therefore gets fewer messages and never has a longer queue.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::SocketAddr;
@@ -13,76 +14,76 @@ use super::wire::{AssignmentRow, BandRow, EndpointRow, ShareRow, Update, VERSION
 use crate::pool::{EndpointId, Load, Pool, Share, Snapshot};
 use crate::prefix::{Assignment, Journal};
 
-/// One life of an endpoint, as all replicas name it.
+/// Names one life of an endpoint in the same way on all replicas.
 pub(super) type EndpointKey = (EndpointId, SocketAddr);
 
-/// Endpoints in one message, at most.
+/// The most endpoints in one message.
 const ROWS: usize = 4096;
-/// Bytes of assignments in one message, about.
+/// The approximate bytes of assignments in one message.
 const ASSIGNMENT_BYTES: usize = 256 << 10;
-/// Endpoints that are remembered to be gone. A follower that has missed more gets a snapshot.
+/// The most endpoints that are remembered as removed. A follower that has missed more of them gets a snapshot.
 const GONE: usize = 1024;
-/// Changes whose time is remembered.
+/// The most changes whose times are remembered.
 const TIMES: usize = 256;
 
-/// One endpoint and what is under way there.
+/// One endpoint, and the requests in flight there.
 #[derive(Debug)]
 struct Row {
     number: u32,
     key: EndpointKey,
     load: Arc<Load>,
     share: Share,
-    /// False once the pool does not have it any more.
+    /// False once the pool does not have the endpoint any more.
     listed: bool,
-    /// Version that it began with.
+    /// The version in which the endpoint was added.
     since: u64,
-    /// Version of the last change.
+    /// The version of its last change.
     changed: u64,
 }
 
-/// What this replica does.
+/// The state of this replica.
 #[derive(Debug)]
 pub(super) struct Own {
     epoch: u64,
     name: String,
     indexes: Vec<String>,
-    /// Grows with each change.
+    /// The version of the state, which grows with each change.
     version: u64,
-    /// Version of the pool's snapshot that the rows were made of.
+    /// The version of the pool's snapshot from which the rows were made.
     seen: Option<u64>,
     rows: Vec<Row>,
     numbers: HashMap<EndpointKey, u32>,
     next_number: u32,
-    /// Numbers that are gone, with the version of that.
+    /// The numbers of removed endpoints, each with the version in which it was removed.
     gone: VecDeque<(u64, u32)>,
-    /// Followers that have not come beyond this version have missed that something is gone.
+    /// A follower that knows only versions up to this one has missed a removed endpoint that is forgotten now.
     forgotten: u64,
     times: VecDeque<(u64, Instant)>,
-    /// What waits, and the version of its last change.
+    /// The waiting requests, and the version of their last change.
     waiting: (Vec<BandRow>, u64),
     services: Services,
 }
 
-/// How far a follower has come.
+/// What a follower knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Cursor {
     begun: bool,
     sequence: u64,
-    /// Version and number of the last row that was sent.
+    /// The version and the number of the last row that was sent.
     row: (u64, u32),
-    /// Endpoints that began up to this version have told their names.
+    /// The follower knows the names of the endpoints that were added up to this version.
     named: u64,
-    /// Version up to which it knows who is gone.
+    /// The follower knows the endpoints that were removed up to this version.
     gone: u64,
-    /// Version up to which it knows what waits.
+    /// The follower knows the waiting requests of this version.
     waiting: u64,
-    /// Version up to which it knows what programs were served.
+    /// The follower knows the service of programs up to this version.
     services: u64,
     journal: u64,
 }
 
 impl Own {
-    /// Nothing under way. `indexes` are the names of the shared indexes, by number.
+    /// Makes a state without requests in flight. `indexes` are the names of the shared indexes, by number.
     pub(super) fn new(epoch: u64, name: &str, indexes: Vec<String>) -> Self {
         Self {
             epoch,
@@ -101,27 +102,27 @@ impl Own {
         }
     }
 
-    /// Number of this life.
+    /// The number of this process's life.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
 
-    /// Version of what there is to say.
+    /// The version of the state.
     pub(super) fn version(&self) -> u64 {
         self.version
     }
 
-    /// Requests under way on all endpoints.
+    /// The number of requests in flight at all endpoints.
     pub(super) fn requests(&self) -> u64 {
         self.rows.iter().map(|row| row.share.requests).fold(0, u64::saturating_add)
     }
 
-    /// Requests that were ever sent to the endpoints there are.
+    /// The number of requests that were ever sent to the present endpoints.
     pub(super) fn dispatched(&self) -> u64 {
         self.rows.iter().map(|row| row.share.dispatched).fold(0, u64::saturating_add)
     }
 
-    /// This waits in the queues now. True if that is new.
+    /// Sets the waiting requests. Returns true if they changed.
     pub(super) fn note_waiting(&mut self, bands: Vec<BandRow>, now: Instant) -> bool {
         if bands == self.waiting.0 {
             return false;
@@ -131,7 +132,7 @@ impl Own {
         true
     }
 
-    /// These programs were served as many tokens more. True if there are any.
+    /// Adds tokens to the service of programs. Returns true if there are any.
     pub(super) fn note_services(&mut self, served: Vec<(Arc<str>, u64)>, now: Instant) -> bool {
         if served.is_empty() {
             return false;
@@ -149,7 +150,7 @@ impl Own {
         self.times.push_back((self.version, now));
     }
 
-    /// Looks at the pool. True if there is something new to say.
+    /// Reads the figures of the pool. Returns true if any of them changed.
     pub(super) fn observe(&mut self, pool: &Pool, now: Instant) -> bool {
         let snapshot = pool.snapshot();
         let next = self.version + 1;
@@ -178,7 +179,8 @@ impl Own {
         changed
     }
 
-    /// Takes over the endpoints of a snapshot. An endpoint that has left it stays for as long as requests run there.
+    /// Takes over the endpoints of a snapshot. An endpoint that is not in the snapshot is kept while requests are in
+    /// flight there.
     fn follow(&mut self, snapshot: &Snapshot, next: u64) -> bool {
         let mut by_key: HashMap<EndpointKey, usize> =
             self.rows.iter().enumerate().map(|(index, row)| (row.key.clone(), index)).collect();
@@ -224,7 +226,8 @@ impl Own {
         }
     }
 
-    /// The next message for a follower; `None` if it knows everything. It counts as sent.
+    /// Returns the next message for a follower, and `None` if the follower knows everything. The message counts as
+    /// sent.
     pub(super) fn update(&self, cursor: &mut Cursor, journal: &Journal, now: Instant) -> Option<Update> {
         if cursor.begun && cursor.gone < self.forgotten {
             *cursor = Cursor { sequence: cursor.sequence, journal: cursor.journal, ..Cursor::default() };
@@ -242,14 +245,14 @@ impl Own {
         let gone = self.gone.iter().filter(|(version, _)| *version > cursor.gone);
         update.gone.extend(gone.map(|(_, number)| *number));
         cursor.gone = self.version;
-        // In a snapshot nothing waits unless it says so.
+        // A snapshot without a list of waiting requests means that none wait.
         if self.waiting.1 > cursor.waiting {
             update.waiting = Some(Waiting { bands: self.waiting.0.clone() });
         }
         cursor.waiting = self.version;
         let (services, reached, more_services) = self.services.since(cursor.services, self.version);
         (update.services, cursor.services) = (services, reached);
-        // Assignments name endpoints by their numbers, so they come behind these.
+        // Assignments name endpoints by number, so they come after the endpoints.
         let mut more = more_rows || more_services;
         if !more {
             let part = journal.since(cursor.journal, ASSIGNMENT_BYTES);
@@ -276,7 +279,7 @@ impl Own {
         Some(self.numbered(cursor, update))
     }
 
-    /// A message that says nothing but that this replica lives, and how many messages there were.
+    /// Returns a message that only says that this replica is alive, and how many messages there were.
     pub(super) fn sign_of_life(&self, cursor: &mut Cursor) -> Update {
         self.numbered(cursor, Update::default())
     }
@@ -289,7 +292,7 @@ impl Own {
         update
     }
 
-    /// Adds the rows that the follower does not know. True if there are more of them than one message takes.
+    /// Adds the rows that the follower does not know. Returns true if there are more of them than fit into one message.
     fn rows_since(&self, cursor: &mut Cursor, update: &mut Update) -> bool {
         let mut rows: Vec<&Row> =
             self.rows.iter().filter(|row| (row.changed, row.number) > cursor.row).collect();
@@ -333,7 +336,7 @@ impl Own {
         })
     }
 
-    /// Time since the first change that the follower does not know.
+    /// The time since the first change that the follower does not know.
     fn waited(&self, cursor: &Cursor, now: Instant) -> Duration {
         let first = self.times.iter().find(|(version, _)| *version > cursor.row.0);
         first.map_or(Duration::ZERO, |(_, at)| now.saturating_duration_since(*at))

@@ -1,4 +1,4 @@
-//! What `/debug/peers` shows.
+//! Makes the page `/debug/peers`.
 
 use std::time::Instant;
 
@@ -9,7 +9,7 @@ use super::own::Own;
 use super::settings::PeersSettings;
 use super::status::{PeerStatus, Standing, Statuses};
 
-/// This replica, and each peer that it is told of.
+/// The state of this replica, and of each peer that it is told of.
 pub(super) fn page(
     settings: &PeersSettings,
     own: &Own,

@@ -1,4 +1,4 @@
-//! This replica among its peers: what the wiring sees of it.
+//! This replica among its peers, as the other modules use it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -23,16 +23,15 @@ use crate::pool::Pool;
 use crate::prefix::SharedIndex;
 use crate::transport::{Http2Settings, Port, serve_grpc};
 
-/// Addresses that are followed, at most.
+/// The most addresses that are followed.
 const ADDRESSES: usize = 64;
 
-/// This replica and its peers. Clones share everything.
+/// This replica and its peers. Clones share all state.
 #[derive(Clone)]
 pub struct Peers(Arc<Shared>);
 
 impl Peers {
-    /// A replica of `pool` that nobody follows yet. `queues` hold what waits at this
-    /// replica.
+    /// Makes a replica of `pool` without followers. `queues` hold the requests that wait at this replica.
     pub fn new(
         settings: PeersSettings,
         pool: &Arc<Pool>,
@@ -43,8 +42,8 @@ impl Peers {
         Self(Arc::new(Shared::new(settings, pool, indexes, metrics, queues)))
     }
 
-    /// Tells followers on `port` and follows the peers at `addresses` (`None` while it is not known who they are), until
-    /// told to stop.
+    /// Serves followers on `port` and follows the peers at `addresses`, until it is told to stop. `addresses` is `None`
+    /// while the peers are not known.
     pub async fn run(
         self,
         port: Port,
@@ -74,7 +73,7 @@ impl Peers {
         tokio::join!(serving, ending, others);
     }
 
-    /// True once every peer that this replica is told of was heard to the end, or cannot be heard.
+    /// True once each peer that this replica is told of has reported everything that it knew, or cannot be reached.
     pub fn is_caught_up(&self) -> bool {
         let statuses = self.0.statuses.lock();
         let merged = self.0.merged.lock();
@@ -88,23 +87,26 @@ impl Peers {
             })
     }
 
-    /// What this replica knows, for a file.
+    /// Returns the knowledge of this replica as the content of a file.
     pub fn save(&self) -> Vec<u8> {
         self.0.save()
     }
 
-    /// Takes over what [`Peers::save`] gave another process. Returns the number of requests that it tells of; `Err`
-    /// says why the bytes cannot be used.
+    /// Takes over the knowledge that [`Peers::save`] returned in another process. Returns the number of requests in it.
+    ///
+    /// # Errors
+    ///
+    /// Returns the reason why the bytes cannot be used.
     pub fn restore(&self, bytes: &[u8]) -> Result<u64, String> {
         self.0.restore(bytes)
     }
 
-    /// Writes the sums into endpoints that come, for a replica without peers too.
+    /// Writes the totals into endpoints that are added, even for a replica without peers.
     pub async fn follow_pool(&self) {
         self.0.follow_pool().await;
     }
 
-    /// What `/debug/peers` shows.
+    /// The content of the page `/debug/peers`.
     pub fn page(&self) -> Value {
         let statuses = self.0.statuses.lock();
         let merged = self.0.merged.lock();
@@ -126,7 +128,7 @@ impl std::fmt::Debug for Peers {
     }
 }
 
-/// Follows whoever is told of, and nobody else.
+/// Follows exactly the peers at the present addresses.
 async fn follow(shared: Arc<Shared>, mut addresses: watch::Receiver<Option<BTreeSet<SocketAddr>>>) {
     let mut tasks: JoinSet<()> = JoinSet::new();
     let mut followed = HashMap::new();
@@ -160,6 +162,6 @@ async fn follow(shared: Arc<Shared>, mut addresses: watch::Receiver<Option<BTree
             Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
         }
     }
-    // Nobody will tell of others any more; those that are known are followed on.
+    // The list of addresses will not change any more, so the known peers are followed to the end.
     while tasks.join_next().await.is_some() {}
 }

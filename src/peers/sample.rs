@@ -1,4 +1,4 @@
-//! A sample of what peers said they sent where, to see whether this replica still knows it.
+//! A sample of the assignments that peers reported. It shows how many of them this replica still knows.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -8,11 +8,11 @@ use super::own::EndpointKey;
 use crate::pool::{Endpoint, Snapshot};
 use crate::prefix::{BlockHashes, SharedIndex};
 
-/// Assignments in the sample.
+/// The number of assignments in the sample.
 const SIZE: usize = 64;
-/// Once it is full, one assignment in so many takes the place of the oldest.
+/// Once the sample is full, one of this many assignments replaces the oldest one.
 const ONE_IN: u32 = 8;
-/// Blocks of an assignment that are looked for: the first ones.
+/// The number of an assignment's first blocks that are looked up.
 const BLOCKS: usize = 8;
 
 /// The sample.
@@ -22,9 +22,9 @@ pub(super) struct Sample {
 }
 
 impl Sample {
-    /// Takes this assignment in, or not.
+    /// Adds this assignment to the sample, or skips it.
     pub(super) fn offer(&mut self, heard: &Heard) {
-        // What has no block size has no blocks that could be looked for.
+        // An assignment without a block size has no blocks that could be looked up.
         if heard.blocks.block_size() == 0 {
             return;
         }
@@ -41,7 +41,8 @@ impl Sample {
         self.kept.push_back(Heard { blocks, ..heard.clone() });
     }
 
-    /// Share of the sample, of what can be looked for, that the indexes do not hold; `None` if nothing can be.
+    /// The share of the sampled blocks that can be looked up and that the indexes do not have. `None` if no block can
+    /// be looked up.
     pub(super) fn missing(
         &self,
         indexes: &HashMap<String, Arc<dyn SharedIndex>>,

@@ -1,4 +1,4 @@
-//! Telling followers what this replica does.
+//! Serves the followers of this replica.
 
 use std::convert::Infallible;
 use std::future::{Future, Ready, ready};
@@ -23,14 +23,14 @@ use super::own::Cursor;
 use super::shared::Shared;
 use super::wire::{FOLLOW_PATH, FollowRequest, SERVICE_NAME, Update};
 
-/// Followers at once, at most.
+/// The most followers at the same time.
 const FOLLOWERS: usize = 64;
-/// Largest question, in bytes.
+/// The largest question in bytes.
 const MAX_QUESTION_BYTES: usize = 64 << 10;
-/// Silence after which this replica says that it lives.
+/// The time without a message after which this replica sends a sign of life.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(1);
 
-/// `pointsman.peers.v1.Replicas`.
+/// The gRPC service `pointsman.peers.v1.Replicas`.
 #[derive(Clone)]
 pub(super) struct Replicas {
     shared: Arc<Shared>,
@@ -73,7 +73,7 @@ impl Replicas {
     }
 }
 
-/// A place among the followers, given back when dropped.
+/// A place among the followers, which is free again when this value is dropped.
 struct Place(Arc<AtomicUsize>);
 
 impl Place {
@@ -93,7 +93,7 @@ impl Drop for Place {
 /// The messages of one stream.
 type Updates = Pin<Box<dyn Stream<Item = Result<Update, Status>> + Send>>;
 
-/// One open stream. Messages are made when the connection has room for them, of what has changed by then.
+/// One open stream. A message is made when the connection has room for it, from the changes up to that time.
 struct Follower {
     shared: Arc<Shared>,
     cursor: Cursor,

@@ -1,28 +1,29 @@
-//! What programs were served here, as totals that only grow. Pure.
+//! The service of programs at this replica, as totals that only grow. The code is pure.
 //!
-//! A follower is told the totals that have changed. From the difference of two totals it knows what a program was served
-//! meanwhile, however many messages were lost in between.
+//! A follower gets the totals that changed. The difference of two totals is the service between two messages, however
+//! many messages were lost.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use super::wire::ServiceRow;
 
-/// Programs whose totals are kept.
+/// The most programs whose totals are kept.
 const PROGRAMS: usize = 16_384;
-/// Programs in one message, at most.
+/// The most programs in one message.
 const ROWS: usize = 2048;
 
-/// Totals by program.
+/// The total of each program.
 #[derive(Debug, Default)]
 pub(super) struct Services {
     totals: HashMap<Arc<str>, (u64, u64)>,
-    /// Programs by the version of a change, oldest first. Of several entries of a program the last one counts.
+    /// The programs, by the version of their changes, the oldest first. Of several entries of a program, the last one
+    /// counts.
     changes: VecDeque<(u64, Arc<str>)>,
 }
 
 impl Services {
-    /// These programs were served as much more; that is version `version`.
+    /// Adds tokens to the totals of these programs, as the change `version`.
     pub(super) fn add(&mut self, served: Vec<(Arc<str>, u64)>, version: u64) {
         for (id, tokens) in served {
             let total = self.totals.entry(Arc::clone(&id)).or_default();
@@ -31,20 +32,21 @@ impl Services {
         }
         while self.totals.len() > PROGRAMS || self.changes.len() > 2 * PROGRAMS {
             let Some((version, id)) = self.changes.pop_front() else { return };
-            // A program that was served since has a later entry.
+            // If the program was served again later, it has a later entry.
             if self.totals.get(&id).is_some_and(|(_, changed)| *changed == version) {
                 self.totals.remove(&id);
             }
         }
     }
 
-    /// The totals that changed after `from`, and the version up to which this is all; `true` if there are more.
+    /// Returns the totals that changed after `from`, the version up to which they are complete, and whether there are
+    /// more.
     pub(super) fn since(&self, from: u64, now: u64) -> (Vec<ServiceRow>, u64, bool) {
         let start = self.changes.partition_point(|(version, _)| *version <= from);
         let mut rows = Vec::new();
         let mut reached = from;
         for (version, id) in self.changes.iter().skip(start) {
-            // All changes of a version go together, so that a version says how far a follower has come.
+            // All changes of one version are sent together, so that a version says what a follower knows.
             if rows.len() >= ROWS && *version != reached {
                 return (rows, reached, true);
             }

@@ -5,10 +5,10 @@ use crate::transport::PeerTls;
 /// The identity of this replica among its peers.
 #[derive(Clone, Debug)]
 pub struct PeersSettings {
-    /// The pool, as `NAMESPACE/NAME`. Only replicas of one pool tell each other anything.
+    /// The pool, as `NAMESPACE/NAME`. Replicas of different pools exchange nothing.
     pub pool: String,
-    /// Name of this replica, for people.
+    /// The name of this replica, for people.
     pub name: String,
-    /// TLS among replicas; `None` for plaintext.
+    /// The TLS between replicas; `None` for plaintext.
     pub tls: Option<PeerTls>,
 }

@@ -1,4 +1,5 @@
-//! What telling and following share: the own state, the sum of the peers', and where both are written.
+//! The state that serving followers and following peers share: this replica's own state, the state of the peers, and
+//! the places that the totals are written to.
 
 use std::collections::{BTreeSet, HashMap};
 use std::net::SocketAddr;
@@ -24,18 +25,19 @@ use crate::pool::{Endpoint, Pool};
 use crate::prefix::{Journal, SharedIndex};
 use crate::transport::PeerTls;
 
-/// Time between two looks at what this replica has under way. What changes in between is told together.
+/// The time between two readings of this replica's requests in flight. Changes between two readings are reported
+/// together.
 const LOOK: Duration = Duration::from_millis(5);
-/// Time between two updates of the gauges.
+/// The time between two updates of the gauges.
 const REFRESH: Duration = Duration::from_secs(1);
-/// Bytes of assignments that are kept for followers.
+/// The most bytes of assignments that are kept for followers.
 const JOURNAL_BYTES: usize = 32 << 20;
 
-/// What telling and following share.
+/// The state that serving followers and following peers share.
 pub(super) struct Shared {
     pub(super) settings: PeersSettings,
     pub(super) metrics: PeerMetrics,
-    /// Streams on which this replica is followed.
+    /// The number of streams to followers.
     pub(super) followers: Arc<AtomicUsize>,
     pub(super) closing: CancellationToken,
     epoch: u64,
@@ -47,25 +49,25 @@ pub(super) struct Shared {
     pub(super) statuses: Mutex<Statuses>,
     links: AtomicU64,
     changed: watch::Sender<u64>,
-    /// Somebody follows.
+    /// Notified when the first follower connects.
     wanted: Notify,
-    /// The queues of flow control, if there are any. What peers have under way may make room in them.
+    /// The queues of flow control, if there are any. Requests of the peers may end, which makes room in the queues.
     queues: Option<Arc<Controller>>,
 }
 
-/// What the peers do, and where it is written.
+/// The state of the peers, and the places that the totals are written to.
 pub(super) struct Merged {
     pub(super) fleet: Fleet,
-    /// Version of the snapshot that the endpoints are of.
+    /// The version of the snapshot that the endpoints belong to.
     seen: Option<u64>,
     endpoints: HashMap<EndpointKey, Arc<Endpoint>>,
-    /// Requests that this replica has ever sent, at the last look.
+    /// The number of requests that this replica had ever sent at the last reading.
     sent: u64,
     sample: Sample,
 }
 
 impl Shared {
-    /// See [`Peers::new`](super::Peers::new).
+    /// Makes the shared state; see [`Peers::new`](super::Peers::new).
     pub(super) fn new(
         settings: PeersSettings,
         pool: &Arc<Pool>,
@@ -73,7 +75,7 @@ impl Shared {
         metrics: PeerMetrics,
         queues: Option<Arc<Controller>>,
     ) -> Self {
-        // Never 0, which stands for no epoch on the wire.
+        // The number is never 0, which means "no epoch" on the wire.
         let epoch = fastrand::u64(1..);
         let journal = Arc::new(Journal::new(JOURNAL_BYTES));
         for (index, number) in indexes.iter().zip(0..) {
@@ -106,7 +108,7 @@ impl Shared {
         }
     }
 
-    /// Number of this process's life.
+    /// The number of this process's life.
     pub(super) fn epoch(&self) -> u64 {
         self.epoch
     }
@@ -119,12 +121,12 @@ impl Shared {
         self.links.fetch_add(1, Relaxed)
     }
 
-    /// Wakes whenever there may be something new to say.
+    /// Returns a channel that wakes its reader whenever the state may have changed.
     pub(super) fn subscribe(&self) -> watch::Receiver<u64> {
         self.changed.subscribe()
     }
 
-    /// Looks at the pool and at the queues. True if there is something new to say.
+    /// Reads the pool and the queues. Returns true if any figure changed.
     fn observe(&self) -> bool {
         let now = Instant::now();
         let bands = self.queues.as_ref().map(|queues| waiting_in(queues));
@@ -144,7 +146,7 @@ impl Shared {
         changed
     }
 
-    /// Somebody follows from now on.
+    /// Notes that there is a follower.
     pub(super) fn followed(&self) {
         self.observe();
         self.wanted.notify_one();
@@ -155,12 +157,12 @@ impl Shared {
         self.own.lock().update(cursor, &self.journal, Instant::now())
     }
 
-    /// A message that says nothing new.
+    /// A message without changes.
     pub(super) fn sign_of_life(&self, cursor: &mut Cursor) -> Update {
         self.own.lock().sign_of_life(cursor)
     }
 
-    /// Looks at what this replica has under way, for as long as somebody follows.
+    /// Reads this replica's requests in flight for as long as there is a follower.
     pub(super) async fn look(&self) {
         let mut tick = tokio::time::interval(LOOK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -179,7 +181,7 @@ impl Shared {
         }
     }
 
-    /// Writes the sums into endpoints that come.
+    /// Writes the totals into endpoints that are added to the pool.
     pub(super) async fn follow_pool(&self) {
         let mut changes = self.pool.subscribe();
         loop {
@@ -191,7 +193,7 @@ impl Shared {
         }
     }
 
-    /// Takes in a message of the peer at `address`.
+    /// Applies a message of the peer at `address`.
     pub(super) fn take(&self, link: LinkId, address: SocketAddr, update: Update) -> Result<(), Fault> {
         let bytes = update.encoded_len();
         self.metrics.received(bytes, update.snapshot);
@@ -205,7 +207,7 @@ impl Shared {
         taken
     }
 
-    /// The link is gone, and with it the peer's share.
+    /// Removes a link whose connection ended, and with it the share of its peer.
     pub(super) fn end(&self, link: LinkId) {
         let mut effects = Effects::default();
         let mut merged = self.merged.lock();
@@ -213,7 +215,7 @@ impl Shared {
         self.settle(&mut merged, effects);
     }
 
-    /// Writes what has changed to where it is read.
+    /// Writes the changes to the places where they are read.
     fn settle(&self, merged: &mut Merged, effects: Effects) {
         let snapshot = self.pool.snapshot();
         let moved = merged.seen != Some(snapshot.version());
@@ -261,14 +263,14 @@ impl Shared {
         }
     }
 
-    /// What this replica knows, for a file.
+    /// Returns the knowledge of this replica as the content of a file.
     pub(super) fn save(&self) -> Vec<u8> {
         let mut own = self.own.lock();
         own.observe(&self.pool, Instant::now());
         state_file::write(&own, &self.journal)
     }
 
-    /// Takes over such a file.
+    /// Takes over the content of such a file.
     pub(super) fn restore(&self, bytes: &[u8]) -> Result<u64, String> {
         let heard = state_file::read(bytes)?.heard;
         let count = heard.len() as u64;
@@ -276,7 +278,7 @@ impl Shared {
         Ok(count)
     }
 
-    /// These are the peers from now on.
+    /// Sets the addresses of the peers.
     pub(super) fn told(&self, addresses: &BTreeSet<SocketAddr>) {
         let now = Instant::now();
         let mut statuses = self.statuses.lock();
@@ -287,7 +289,7 @@ impl Shared {
         }
     }
 
-    /// How this replica stands to the peer at `address`.
+    /// Sets the state of the connection to the peer at `address`.
     pub(super) fn stands(&self, address: SocketAddr, standing: Standing, error: Option<String>) {
         self.statuses.lock().stands(address, standing, error, Instant::now());
     }
@@ -329,7 +331,7 @@ impl Shared {
     }
 }
 
-/// Bands in which something waits.
+/// The bands in which requests wait.
 fn waiting_in(queues: &Controller) -> Vec<BandRow> {
     if queues.queued().requests == 0 {
         return Vec::new();

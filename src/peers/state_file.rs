@@ -15,12 +15,12 @@ use super::own::{Cursor, Own};
 use super::wire::Update;
 use crate::prefix::Journal;
 
-/// First line.
+/// The first line of the file.
 const FORMAT: &[u8] = b"pointsman-state-1\n";
-/// Bytes of the digest.
+/// The length of the digest in bytes.
 const DIGEST: usize = 8;
 
-/// Everything that `own` and `journal` know.
+/// Writes everything that `own` and `journal` know.
 pub(super) fn write(own: &Own, journal: &Journal) -> Vec<u8> {
     let mut messages = Vec::new();
     let mut cursor = Cursor::default();
@@ -31,14 +31,14 @@ pub(super) fn write(own: &Own, journal: &Journal) -> Vec<u8> {
     [FORMAT, &digest, &messages].concat()
 }
 
-/// The assignments in a file. `Err` says why it cannot be used.
+/// Reads the assignments in a file. The error says why the file cannot be used.
 pub(super) fn read(bytes: &[u8]) -> Result<Effects, String> {
     let rest = bytes.strip_prefix(FORMAT).ok_or("its first line names another format")?;
     let (digest, mut messages) = rest.split_first_chunk::<DIGEST>().ok_or("it is cut off")?;
     if xxh64(messages, 0).to_le_bytes() != *digest {
         return Err("its digest does not fit".to_owned());
     }
-    // No process has this number.
+    // No process has the number 0.
     let mut fleet = Fleet::new(0);
     let mut effects = Effects::default();
     while messages.has_remaining() {

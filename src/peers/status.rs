@@ -1,4 +1,4 @@
-//! How this replica stands to each peer it is told of, for people and metrics.
+//! The state of the connection to each peer that this replica is told of, for people and metrics.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -6,20 +6,20 @@ use std::time::{Duration, Instant};
 
 use super::fleet::LinkId;
 
-/// How it stands.
+/// The state of the connection to one peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Standing {
     /// No attempt has ended yet.
     Begins,
-    /// It is heard.
+    /// The peer is followed over this link.
     Following(LinkId),
-    /// It cannot be heard, for this reason.
+    /// The peer cannot be followed, for this reason.
     Missing(&'static str),
-    /// It is this process, or a peer that is heard over another address.
+    /// The address belongs to this process, or to a peer that is followed over another address.
     Alias(&'static str),
 }
 
-/// One address.
+/// The state of one address.
 #[derive(Clone, Debug)]
 pub(super) struct PeerStatus {
     pub(super) standing: Standing,
@@ -27,7 +27,7 @@ pub(super) struct PeerStatus {
     /// The error that ended the last attempt.
     pub(super) error: Option<String>,
     pub(super) heard: Option<Instant>,
-    /// How long the last word had waited.
+    /// The time for which the oldest change in the last message had waited.
     pub(super) waited: Duration,
     pub(super) messages: u64,
     pub(super) bytes: u64,
@@ -46,18 +46,18 @@ impl PeerStatus {
         }
     }
 
-    /// Age of what is known; `None` if nothing is.
+    /// The age of the newest facts about the peer; `None` if there are none.
     pub(super) fn lag(&self, now: Instant) -> Option<Duration> {
         let Standing::Following(_) = self.standing else { return None };
         self.heard.map(|heard| now.saturating_duration_since(heard) + self.waited)
     }
 }
 
-/// All addresses that this replica is told of.
+/// The state of all addresses that this replica is told of.
 #[derive(Debug, Default)]
 pub(super) struct Statuses {
     pub(super) by_address: BTreeMap<SocketAddr, PeerStatus>,
-    /// True once it is known who the peers are.
+    /// True once the addresses of the peers are known.
     pub(super) told: bool,
 }
 

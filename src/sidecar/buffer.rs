@@ -65,7 +65,7 @@ impl NotRead {
 
 /// The part of the memory that one body uses. Dropping it gives the memory back.
 #[derive(Debug)]
-pub(super) struct Held {
+pub(super) struct BodyMemory {
     buffer: Buffer,
     bytes: usize,
 }
@@ -77,8 +77,8 @@ impl Buffer {
     }
 
     /// Memory of the buffer, of which nothing is taken yet.
-    pub(super) fn hold(&self) -> Held {
-        Held { buffer: self.clone(), bytes: 0 }
+    pub(super) fn hold(&self) -> BodyMemory {
+        BodyMemory { buffer: self.clone(), bytes: 0 }
     }
 
     /// Reads a body of at most `longest` bytes into one piece. The second value must live as long as the bytes.
@@ -86,7 +86,7 @@ impl Buffer {
     /// # Errors
     ///
     /// Returns why the body was not read; see `NotRead`.
-    pub(super) async fn read<B>(&self, mut body: B, longest: usize) -> Result<(Bytes, Held), NotRead>
+    pub(super) async fn read<B>(&self, mut body: B, longest: usize) -> Result<(Bytes, BodyMemory), NotRead>
     where
         B: Body<Data = Bytes> + Unpin,
     {
@@ -125,8 +125,8 @@ impl Buffer {
     }
 }
 
-impl Held {
-    /// Takes `bytes` more, until this is dropped. Fails if the buffer has no room for them.
+impl BodyMemory {
+    /// Takes `bytes` more of the memory until this value is dropped. Fails if the memory has no room for them.
     pub(super) fn take(&mut self, bytes: usize) -> Result<(), NotRead> {
         self.bytes += bytes;
         self.buffer.metrics.buffered(i64::try_from(bytes).unwrap_or(0));
@@ -135,7 +135,7 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for BodyMemory {
     fn drop(&mut self) {
         self.buffer.used.fetch_sub(self.bytes, Relaxed);
         self.buffer.metrics.buffered(-i64::try_from(self.bytes).unwrap_or(0));

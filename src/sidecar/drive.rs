@@ -13,7 +13,7 @@ use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::answer::Refusal;
 use super::api::Api;
-use super::buffer::{Buffer, Held};
+use super::buffer::{BodyMemory, Buffer};
 use super::companion::Companions;
 use super::headers::strip_hop_by_hop;
 use super::ids::Ids;
@@ -32,7 +32,7 @@ const PIECES: usize = 4;
 
 /// What all requests of the process use.
 #[derive(Clone, Debug)]
-pub(super) struct Surroundings {
+pub(super) struct ProxyContext {
     /// The settings and the state that the machines share.
     pub shared: Arc<Shared>,
     /// The clients for the other servers.
@@ -49,7 +49,7 @@ pub(super) struct Surroundings {
 
 /// One request while it is processed.
 struct Drive {
-    surroundings: Surroundings,
+    context: ProxyContext,
     api: Api,
     machine: Machine,
     legs: Option<Legs>,
@@ -63,7 +63,7 @@ struct Drive {
     over: bool,
     span: Span,
     /// The memory that the body takes while calls are made of it.
-    _held: Held,
+    _held: BodyMemory,
 }
 
 /// One step of the answer to the client.
@@ -76,20 +76,20 @@ enum Word {
 
 /// Processes a request that is split, and returns its answer. The body of the answer may go on after that.
 pub(super) async fn drive(
-    surroundings: Surroundings,
+    context: ProxyContext,
     ask: Ask,
     head: ClientHead,
-    held: Held,
+    held: BodyMemory,
     span: Span,
 ) -> Response<Answer> {
     let head = Arc::new(head);
-    let legs = Legs::new(Arc::clone(&surroundings.upstream), Arc::clone(&head), surroundings.buffer.clone());
+    let legs = Legs::new(Arc::clone(&context.upstream), Arc::clone(&head), context.buffer.clone());
     let api = ask.api;
     let now = std::time::Instant::now();
-    let verdict = Some(Verdict::open(&surroundings.metrics));
-    let (machine, calls) = Machine::start(Arc::clone(&surroundings.shared), ask, Ids::new(), now);
+    let verdict = Some(Verdict::open(&context.metrics));
+    let (machine, calls) = Machine::start(Arc::clone(&context.shared), ask, Ids::new(), now);
     let mut drive = Drive {
-        surroundings,
+        context,
         api,
         machine,
         legs: Some(legs),
@@ -265,7 +265,7 @@ impl Drive {
     }
 
     fn note(&self, note: &Note) {
-        let Surroundings { metrics, notices, .. } = &self.surroundings;
+        let ProxyContext { metrics, notices, .. } = &self.context;
         match note {
             Note::PrefillFailed(.., retry) => metrics.retried(*retry),
             Note::NoParameters(_) => {}
@@ -282,16 +282,16 @@ impl Drop for Drive {
         self.span.error(Outcome::Failed(FailReason::ClientGone).reason());
         let known = self.legs.as_ref().is_some_and(|legs| legs.is_taken(Leg::Decode));
         if let Some(request) = self.on_gone.take().filter(|_| !known) {
-            release(&self.surroundings, &self.head, *request);
+            release(&self.context, &self.head, *request);
         }
     }
 }
 
 /// Asks the engine for the shortest answer that uses the cache, after which the prefill server frees the cache.
-fn release(surroundings: &Surroundings, head: &Arc<ClientHead>, request: LegRequest) {
+fn release(context: &ProxyContext, head: &Arc<ClientHead>, request: LegRequest) {
     let Ok(runtime) = tokio::runtime::Handle::try_current() else { return };
-    let upstream = Arc::clone(&surroundings.upstream);
-    let mut legs = Legs::new(upstream, Arc::clone(head), surroundings.buffer.clone());
+    let upstream = Arc::clone(&context.upstream);
+    let mut legs = Legs::new(upstream, Arc::clone(head), context.buffer.clone());
     legs.send(Leg::Decode, request, Injected::new(), Span::off());
     runtime.spawn(async move {
         while let Event::Head(leg, _) = poll_fn(|cx| legs.poll(cx)).await {

@@ -16,7 +16,7 @@ use hyper::body::Incoming;
 use smallvec::SmallVec;
 use tokio::time::{Instant, timeout_at};
 
-use super::buffer::{Buffer, Held};
+use super::buffer::{BodyMemory, Buffer};
 use super::client::CallError;
 use super::companion::Companion;
 use super::headers::for_another_body;
@@ -34,7 +34,7 @@ const BEGINNING: usize = 64 << 10;
 /// The result of one step of a call.
 enum Step {
     Head(Result<Response<Incoming>, LegFailure>),
-    Whole(Result<Bytes, LegFailure>, Option<Held>),
+    Whole(Result<Bytes, LegFailure>, Option<BodyMemory>),
     Peeked(Read, Result<(Vec<Bytes>, bool), LegFailure>),
 }
 
@@ -54,7 +54,7 @@ struct Call {
     /// The pieces of the body that were read.
     read: Vec<Bytes>,
     /// The memory that `read` takes.
-    held: Option<Held>,
+    held: Option<BodyMemory>,
     began: Instant,
     deadline: Option<Instant>,
     taken: Arc<AtomicBool>,
@@ -290,7 +290,7 @@ fn broken(error: &hyper::Error) -> LegFailure {
 }
 
 /// Reads a body to its end. Its bytes are kept in `held`; without it they are dropped as they come.
-async fn whole(body: &mut Incoming, mut held: Option<&mut Held>) -> Result<Bytes, LegFailure> {
+async fn whole(body: &mut Incoming, mut held: Option<&mut BodyMemory>) -> Result<Bytes, LegFailure> {
     let mut first: Option<Bytes> = None;
     let mut more: Option<BytesMut> = None;
     let mut length = 0;

@@ -14,10 +14,10 @@ use tokio::time::timeout;
 use super::allow::Allowed;
 use super::answer::Refusal;
 use super::api::{Api, MEMBERS};
-use super::buffer::Held;
+use super::buffer::BodyMemory;
 use super::client::CallError;
 use super::connector::Stage;
-use super::drive::{Surroundings, drive, refuse};
+use super::drive::{ProxyContext, drive, refuse};
 use super::headers::{forward, strip_hop_by_hop, upgrade};
 use super::ids::Ids;
 use super::inbound::Answer;
@@ -41,7 +41,7 @@ const UNTRUSTED_IN: &[&str] = &["sampling_params", "extra_args"];
 /// The proxy behind one port. Clones share all state.
 #[derive(Clone, Debug)]
 pub(super) struct Proxy {
-    surroundings: Surroundings,
+    context: ProxyContext,
     allowed: Allowed,
     readiness: Arc<Readiness>,
     rank: u16,
@@ -49,8 +49,8 @@ pub(super) struct Proxy {
 
 impl Proxy {
     /// Makes the proxy of rank 0.
-    pub(super) fn new(surroundings: Surroundings, allowed: Allowed, readiness: Arc<Readiness>) -> Self {
-        Self { surroundings, allowed, readiness, rank: 0 }
+    pub(super) fn new(context: ProxyContext, allowed: Allowed, readiness: Arc<Readiness>) -> Self {
+        Self { context, allowed, readiness, rank: 0 }
     }
 
     /// Makes the proxy for the port of another rank, with the same state.
@@ -69,9 +69,9 @@ impl Proxy {
                 if let Some(api) = Api::of(request.method(), path) {
                     return self.split(api, request).await;
                 }
-                let in_flight = self.surroundings.metrics.in_flight(false);
-                let metrics = self.surroundings.metrics.clone();
-                let page = self.surroundings.shared.settings.outcomes_in_metrics && page::is_asked(&request);
+                let in_flight = self.context.metrics.in_flight(false);
+                let metrics = self.context.metrics.clone();
+                let page = self.context.shared.settings.outcomes_in_metrics && page::is_asked(&request);
                 let mut response = self.pass(request, None, self.rank).await;
                 if page {
                     response = page::with_outcomes(response, &metrics);
@@ -95,10 +95,10 @@ impl Proxy {
 
     /// Answers a request to an API whose requests may be split.
     async fn split(self, api: Api, request: Request<Incoming>) -> Response<Answer> {
-        let Surroundings { metrics, shared, notices, .. } = &self.surroundings;
+        let ProxyContext { metrics, shared, notices, .. } = &self.context;
         let in_flight = metrics.in_flight(true);
         let name = || format!("llm_d.pd_proxy.POST {}", api.path());
-        let mut span = self.surroundings.tracing.span_of(request.headers(), name);
+        let mut span = self.context.tracing.span_of(request.headers(), name);
         let settings = &shared.settings;
         let id = request.headers().get(REQUEST_ID).cloned().unwrap_or(HeaderValue::from_static(""));
         let refused = |reason: FailReason, status: StatusCode, message: String| {
@@ -139,7 +139,7 @@ impl Proxy {
             self.pass(request, Some(&mut span), rank).await
         } else {
             match self.read(api, request, route, rank).await {
-                Ok((ask, head, held)) => drive(self.surroundings.clone(), ask, head, held, span).await,
+                Ok((ask, head, held)) => drive(self.context.clone(), ask, head, held, span).await,
                 Err((reason, status, message)) => refused(reason, status, message),
             }
         };
@@ -148,7 +148,7 @@ impl Proxy {
 
     /// Reads the routing headers.
     fn route(&self, headers: &HeaderMap) -> Result<Route, RouteError> {
-        let settings = &self.surroundings.shared.settings;
+        let settings = &self.context.shared.settings;
         let rules = Rules {
             allowed: &|target| self.allowed.allows(target),
             pick: &|count| if settings.sampling { Ids::new().index(count) } else { 0 },
@@ -164,13 +164,13 @@ impl Proxy {
         request: Request<Incoming>,
         route: Route,
         rank: u16,
-    ) -> Result<(Ask, ClientHead, Held), (FailReason, StatusCode, String)> {
+    ) -> Result<(Ask, ClientHead, BodyMemory), (FailReason, StatusCode, String)> {
         let (mut head, body) = request.into_parts();
         let client = client(&head);
         forward(&mut head, client);
-        let settings = &self.surroundings.shared.settings;
+        let settings = &self.context.shared.settings;
         let (body, held) = self
-            .surroundings
+            .context
             .buffer
             .read(body, settings.body_bytes)
             .await
@@ -192,7 +192,7 @@ impl Proxy {
     /// Forwards a request to the engine without reading it. The body passes through; only transfer parameters are
     /// blanked.
     async fn pass(&self, request: Request<Incoming>, span: Option<&mut Span>, rank: u16) -> Response<Answer> {
-        let Surroundings { metrics, shared, upstream, .. } = &self.surroundings;
+        let ProxyContext { metrics, shared, upstream, .. } = &self.context;
         let (mut call, tunnel) = self.passing(request, span.is_some());
         for (name, value) in span.iter().flat_map(|span| span.inject()) {
             if let (Ok(name), Ok(value)) =
@@ -247,7 +247,7 @@ impl Proxy {
         let (mut head, body) = request.into_parts();
         let client = client(&head);
         forward(&mut head, client);
-        let blank = !self.surroundings.shared.settings.trust_client && is_looked_at(&head.headers, split);
+        let blank = !self.context.shared.settings.trust_client && is_looked_at(&head.headers, split);
         let blanker = blank.then(|| Blanker::new(UNTRUSTED, UNTRUSTED_IN));
         let expects = head
             .headers

@@ -9,7 +9,7 @@ use tokio_util::sync::CancellationToken;
 use super::allow::Allowed;
 use super::api::Api;
 use super::buffer::Buffer;
-use super::drive::Surroundings;
+use super::drive::ProxyContext;
 use super::machine::Shared;
 use super::outcome::Outcome;
 use super::proxy::Proxy;
@@ -66,8 +66,8 @@ impl Sidecar {
         });
         let notices = Arc::default();
         let buffer = Buffer::new(shared.settings.buffer_bytes, &metrics);
-        let surroundings = Surroundings { shared, upstream, buffer, metrics, notices, tracing };
-        let proxy = Proxy::new(surroundings, allowed, Arc::clone(&readiness));
+        let context = ProxyContext { shared, upstream, buffer, metrics, notices, tracing };
+        let proxy = Proxy::new(context, allowed, Arc::clone(&readiness));
         Ok(Self { proxy, readiness, drain })
     }
 

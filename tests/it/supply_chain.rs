@@ -1,7 +1,7 @@
 //! Where what is built, shipped and fetched comes from: wheels, Debian's Prometheus, base images, the bill of
 //! materials.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -253,4 +253,40 @@ fn the_bill_of_materials_lists_what_the_program_is_built_from_and_nothing_else()
     }
     assert_eq!(known.difference(&needed).count(), 1, "{:?}", known.difference(&needed));
     assert!(needed.is_subset(&known));
+}
+
+#[test]
+fn a_second_version_of_a_crate_needs_a_reason_in_deny_toml() {
+    let (lock, deny) = (read("Cargo.lock"), read("deny.toml"));
+    let text = |line: &str, key: &str| {
+        line.split_once(&format!("{key} = \"")).and_then(|(_, rest)| Some(rest.split_once('"')?.0.to_owned()))
+    };
+    let mut versions: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let entries = lock.split("[[package]]").skip(1);
+    for entry in entries {
+        let field =
+            |key: &str| entry.lines().find(|line| line.starts_with(key)).and_then(|line| text(line, key));
+        versions.entry(field("name").unwrap()).or_default().insert(field("version").unwrap());
+    }
+    assert!(deny.contains("\nmultiple-versions = \"deny\"\n"));
+    let skipped: BTreeSet<String> = deny
+        .lines()
+        .filter(|line| line.contains('@'))
+        .map(|line| {
+            assert!(text(line, "reason").is_some_and(|reason| reason.len() > 4), "{line}");
+            text(line, "crate").unwrap()
+        })
+        .collect();
+    for (name, versions) in &versions {
+        let open = versions.iter().filter(|version| !skipped.contains(&format!("{name}@{version}"))).count();
+        assert!(
+            open <= 1,
+            "{name} has the versions {versions:?}: unite them, or give one a reason in deny.toml"
+        );
+    }
+    for skip in &skipped {
+        let (name, version) = skip.split_once('@').unwrap();
+        let found = versions.get(name).filter(|versions| versions.len() > 1 && versions.contains(version));
+        assert!(found.is_some(), "deny.toml skips {skip}, and Cargo.lock does not need that any more");
+    }
 }

@@ -6,14 +6,14 @@ use super::engine::{EngineLimits, StepTimes};
 use super::metrics_page::PageShape;
 use super::profile::EngineProfile;
 
-/// What a server does in disaggregated serving. A server without a role has no connector.
+/// The stage of disaggregated serving that a server works in. A server without a role has no connector.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
 pub enum Role {
     /// Processes prompts for decode servers.
     Prefill,
     /// Fetches processed prompts and writes the answers.
     Decode,
-    /// Either, as a request asks.
+    /// Processes prompts or writes answers, as each request asks.
     Both,
     /// Encodes images, videos and sounds.
     Encode,
@@ -32,45 +32,46 @@ impl Role {
 /// Settings of one simulated server. [`Default`] is a fast server with one model and no adapters.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SimConfig {
-    /// Name in the `x-sim-server` header of every answer.
+    /// The value of the `x-sim-server` header in every answer.
     pub name: String,
-    /// Served names of the model, the first of which labels the metrics. Must not be empty.
+    /// The served names of the model. The first one labels the metrics. Must not be empty.
     pub models: Vec<String>,
-    /// Names of LoRA adapters.
+    /// The names of the LoRA adapters.
     pub adapters: Vec<String>,
-    /// LoRA adapters that fit one batch, at least one.
+    /// The most LoRA adapters in one batch; at least one.
     pub max_loras: usize,
-    /// Requests in one batch, at least one.
+    /// The most requests in one batch; at least one.
     pub max_num_seqs: usize,
-    /// Requests that may wait; one more is answered with 503.
+    /// The most requests that may wait. A further request gets a 503.
     pub max_waiting: usize,
-    /// Tokens in one step of the engine, at least one.
+    /// The most tokens in one step of the engine; at least one.
     pub max_num_batched_tokens: usize,
-    /// Tokens in a KV-cache block, at least one.
+    /// The tokens in a KV-cache block; at least one.
     pub block_size: usize,
-    /// KV-cache blocks of each engine, at least one.
+    /// The KV-cache blocks of each engine; at least one.
     pub num_gpu_blocks: usize,
-    /// Prefill time of each prompt token that the prefix cache does not have.
+    /// The prefill time of each prompt token that the prefix cache does not have.
     pub prefill_per_token: Duration,
-    /// Time of a decode step.
+    /// The time of a decode step.
     pub inter_token: Duration,
-    /// Measured step times instead of these two.
+    /// Measured step times, in place of `prefill_per_token` and `inter_token`.
     pub profile: Option<&'static EngineProfile>,
-    /// Fixed part of the time to first token.
+    /// The fixed part of the time to the first token.
     pub first_token_base: Duration,
-    /// What the server does in disaggregated serving; nothing has it ignore what requests say of other stages.
+    /// The role in disaggregated serving. With `None` the server ignores the members that concern other stages.
     pub role: Option<Role>,
-    /// Fixed part of the time that fetching a processed prompt takes.
+    /// The fixed part of the time to fetch a processed prompt.
     pub transfer_base: Duration,
-    /// Time to fetch each prompt token that the prefix cache does not have.
+    /// The time to fetch each prompt token that the prefix cache does not have.
     pub transfer_per_token: Duration,
-    /// API server processes to imitate: with two or more, filtered metrics are empty and the page has another shape.
+    /// The number of API server processes to imitate. With two or more, filtered metrics pages are empty and the page
+    /// has another form.
     pub processes: usize,
-    /// Engines (data-parallel ranks) behind the server, each with its own batch, cache and metrics rows.
+    /// The engines (data-parallel ranks) behind the server. Each has its own batch, cache and metrics rows.
     pub engines: usize,
-    /// Chooses the words of answers and the requests hit by `error_rate`.
+    /// The seed that chooses the words of answers and the requests hit by `error_rate`.
     pub seed: u64,
-    /// Largest request body; a larger one is answered with 413.
+    /// The largest request body in bytes. A larger one gets a 413.
     pub max_body_bytes: usize,
 }
 
@@ -115,7 +116,7 @@ impl SimConfig {
         }
     }
 
-    /// First served name.
+    /// The first served name.
     pub(crate) fn model_name(&self) -> &str {
         self.models.first().map_or("", String::as_str)
     }
@@ -158,7 +159,7 @@ impl SimConfig {
     }
 }
 
-/// Seconds since 1970.
+/// The present time in seconds since 1970.
 pub(crate) fn unix_seconds() -> f64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs_f64()
 }

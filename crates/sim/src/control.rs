@@ -1,4 +1,4 @@
-//! `/sim/`: faults, pinned metrics, and what the server has seen.
+//! The paths below `/sim/`: faults, pinned metrics, and the requests that the server received.
 
 use bytes::Bytes;
 use http::{Method, Response, StatusCode};

@@ -1,4 +1,4 @@
-//! The clock of the engines: a task that wakes when the next step ends, and tickets to wait on.
+//! The clock of the engines: a task that wakes when the next step ends, and tickets that callers wait on.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,14 +12,14 @@ use super::engine::{
     Engine, EngineLimits, EngineValues, Event, FinishReason, RequestId, Submission, SubmitError,
 };
 
-/// How far a request has come.
+/// The progress of a request.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Progress {
-    /// Tokens so far.
+    /// The number of tokens so far.
     pub(crate) tokens: u32,
-    /// Prompt tokens that were cached; known from the first token on.
+    /// The prompt tokens that were cached. The number is known from the first token on.
     pub(crate) cached_tokens: usize,
-    /// Set with the last token.
+    /// Why the request ended; set with the last token.
     pub(crate) finished: Option<FinishReason>,
 }
 
@@ -28,7 +28,7 @@ type Key = (usize, RequestId);
 #[derive(Debug)]
 struct State {
     engines: Vec<Engine>,
-    /// One an unfinished request.
+    /// One sender for each unfinished request.
     listeners: HashMap<Key, watch::Sender<Progress>>,
 }
 
@@ -36,13 +36,13 @@ struct State {
 #[derive(Debug)]
 pub(crate) struct Driver {
     state: Mutex<State>,
-    /// Tells the task that the next event may have moved.
+    /// Tells the task that the time of the next event may have changed.
     changed: Notify,
     origin: Instant,
 }
 
 impl Driver {
-    /// `engines` idle engines whose time starts now. They stand still until [`Driver::run`] is polled.
+    /// Makes `engines` idle engines whose time starts now. They do nothing until [`Driver::run`] is polled.
     pub(crate) fn new(limits: &EngineLimits, engines: usize) -> Self {
         let engines = (0..engines.max(1)).map(|_| Engine::new(limits.clone())).collect();
         Self {
@@ -72,12 +72,12 @@ impl Driver {
         Ok(Ticket { driver: Arc::clone(self), key: (index, id), progress })
     }
 
-    /// Most tokens of prompt and answer together.
+    /// The most tokens of prompt and answer together.
     pub(crate) fn context_tokens(&self) -> usize {
         self.state.lock().engines.first().map_or(0, Engine::context_tokens)
     }
 
-    /// Most tokens of a prompt that an engine has in its cache.
+    /// The most tokens of a prompt that any engine has in its cache.
     pub(crate) fn cached_tokens(&self, submission: &Submission) -> usize {
         let state = self.state.lock();
         let (prompt, adapter) = (&submission.prompt, submission.adapter.as_deref());
@@ -93,7 +93,7 @@ impl Driver {
         state.engines.iter().map(Engine::values).collect()
     }
 
-    /// Grows with each change of state up to now.
+    /// The version of the state, which grows with each change.
     pub(crate) fn version(&self) -> u64 {
         let now = self.now();
         let mut state = self.state.lock();
@@ -101,7 +101,7 @@ impl Driver {
         state.engines.iter().map(Engine::version).sum()
     }
 
-    /// Wakes the engines when it is time, for ever.
+    /// Advances the engines at the time of each event, for ever.
     pub(crate) async fn run(&self) {
         loop {
             let changed = self.changed.notified();
@@ -163,7 +163,7 @@ impl State {
     }
 }
 
-/// A request in an engine. Dropping it before the end cancels the request.
+/// A request in an engine. Dropping the ticket before the end cancels the request.
 #[derive(Debug)]
 pub(crate) struct Ticket {
     driver: Arc<Driver>,
@@ -175,7 +175,7 @@ impl Ticket {
     /// Waits until there are more than `tokens` tokens or the request is over.
     pub(crate) async fn past(&mut self, tokens: u32) -> Progress {
         let reached = |progress: &Progress| progress.tokens > tokens || progress.finished.is_some();
-        // The sender goes only with the last event, so there is nothing to wait for after an error.
+        // The sender is dropped only after the last event, so an error means that the request is over.
         let reached = self.progress.wait_for(reached).await.map(|progress| *progress);
         reached.unwrap_or_else(|_| *self.progress.borrow())
     }

@@ -1,32 +1,34 @@
-//! Faults that can be switched on and off while a server runs.
+//! Faults that can be turned on and off while a server runs.
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// The faults of a server. The first group concerns everything but `/metrics` and `/sim/`, the second `/metrics`.
+/// The faults of a server. The first group affects all paths except `/metrics` and `/sim/`, and the second group
+/// affects `/metrics`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Faults {
-    /// Requests are read and get no answer; streams stand still. Both go on when the switch is cleared.
+    /// The server reads requests and does not answer them, and streams stand still. Both go on when the fault is turned
+    /// off.
     pub hang: bool,
-    /// Share of requests, 0 to 1, that is answered with `error_status`.
+    /// The share of requests, 0 to 1, that get `error_status`.
     pub error_rate: f64,
-    /// Status of these answers, 400 to 599.
+    /// The status of these answers, 400 to 599.
     pub error_status: u16,
-    /// The connection is reset when a request has been read, and in the middle of streams.
+    /// The server resets the connection when it has read a request, and in the middle of streams.
     pub reset: bool,
-    /// Delay before each answer, in milliseconds.
+    /// The delay before each answer, in milliseconds.
     pub slow_ms: u64,
 
-    /// The numbers on the page stay as they were when the switch was set.
+    /// The numbers on the metrics page stay as they were when the fault was turned on.
     pub stale_metrics: bool,
-    /// `/metrics` gets no answer until the switch is cleared.
+    /// `/metrics` gets no answer until the fault is turned off.
     pub hang_metrics: bool,
-    /// The page is no metrics page: broken lines, odd numbers, an unterminated end.
+    /// The page is not a valid metrics page: it has broken lines, odd numbers and no proper end.
     pub garbage_metrics: bool,
-    /// Status of `/metrics` answers, 200 to 599; any other than 200 comes with an empty body.
+    /// The status of `/metrics`, 200 to 599. An answer with any other status than 200 has an empty body.
     pub metrics_status: u16,
-    /// Delay before each `/metrics` answer, in milliseconds.
+    /// The delay before each answer to `/metrics`, in milliseconds.
     pub metrics_delay_ms: u64,
 }
 
@@ -48,7 +50,7 @@ impl Default for Faults {
 }
 
 impl Faults {
-    /// These faults with the fields that `changes`, a JSON object, names. The others stay as they are.
+    /// Returns these faults with the fields changed that `changes`, a JSON object, names.
     pub(crate) fn with(&self, changes: &[u8]) -> Result<Self, String> {
         let changes: serde_json::Map<String, Value> =
             serde_json::from_slice(changes).map_err(|error| error.to_string())?;
@@ -71,19 +73,19 @@ impl Faults {
     }
 }
 
-/// Load figures that the metrics page shows instead of the real ones, for every engine of the server.
+/// Figures that the metrics page shows in place of the real ones, for every engine of the server.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct FakeMetrics {
-    /// Waiting requests.
+    /// The number of waiting requests.
     pub waiting: Option<usize>,
-    /// Running requests.
+    /// The number of running requests.
     pub running: Option<usize>,
-    /// KV-cache usage; 0 to 1 in a real server, any number here.
+    /// The KV-cache usage. A real server shows 0 to 1; any number may be set here.
     pub kv: Option<f64>,
 }
 
-/// The page of a server with `garbage_metrics`. No line of it is a readable sample of a load figure.
+/// The metrics page of a server with `garbage_metrics`. No line is a readable sample of a load figure.
 pub(crate) const GARBAGE: &str = "# TYPE vllm:num_requests_waiting banana\n\
     vllm:num_requests_waiting{engine=\"0\",model_name=\"m 3\n\
     vllm:num_requests_running{engine=\"0\",model_name=\"m\"} eleven\n\

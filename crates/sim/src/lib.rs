@@ -10,9 +10,10 @@
 //! - `control`: `/sim/`, where the switches are flipped and what was received is shown
 //! - `service`, `server`: HTTP
 //!
-//! Every answer names its server in the header `x-sim-server`. Besides vLLM's paths there are `/echo`, which answers
-//! with the body it got, and what the table lists. With a role ([`Role`]) it hands processed prompts over as vLLM's NIXL connector does, plays the time of a transfer,
-//! and knows the members of the other connectors. `GET /query` is the bootstrap server of Mooncake.
+//! Every answer names its server in the header `x-sim-server`. Besides vLLM's paths the server has `/echo`, which
+//! answers with the body it got, and the paths of the table below. With a role ([`Role`]) the server hands processed
+//! prompts over as vLLM's NIXL connector does, simulates the time of a transfer, and knows the members of the other
+//! connectors. `GET /query` is the bootstrap server of Mooncake.
 //!
 //! | path | methods | what |
 //! |---|---|---|

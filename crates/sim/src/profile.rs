@@ -1,6 +1,6 @@
-//! Measured engines: step times and sizes as plain numbers.
+//! Measured engines: their step times and sizes as plain numbers.
 
-/// A kind of model server: how fast it computes, and how much fits.
+/// A kind of model server: its speed and its sizes.
 ///
 /// The step times are medians of the measurements that the simulator of Splitwise publishes (`data/perf_model.csv` of
 /// `Mutinifni/splitwise-sim`, MIT): `prompt_time` by prompt tokens times batch size, `token_time` by batch size at
@@ -11,29 +11,29 @@
 /// KV cache of the model in 16 bits.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct EngineProfile {
-    /// Name as on the command line.
+    /// The name on the command line.
     pub name: &'static str,
-    /// Model, hardware and parallelism in words.
+    /// A description of the model, the hardware and the parallelism.
     pub about: &'static str,
-    /// Prompt tokens in a step, and milliseconds.
+    /// Pairs of the prompt tokens in a step and the milliseconds that the step takes.
     pub prefill: &'static [(f64, f64)],
-    /// Decoding requests in a step, and milliseconds.
+    /// Pairs of the decoding requests in a step and the milliseconds that the step takes.
     pub decode: &'static [(f64, f64)],
-    /// Tokens in a KV-cache block.
+    /// The tokens in a KV-cache block.
     pub block_size: usize,
-    /// KV-cache blocks.
+    /// The number of KV-cache blocks.
     pub blocks: usize,
-    /// Requests in one batch.
+    /// The most requests in one batch.
     pub max_running: usize,
-    /// Tokens in one step.
+    /// The most tokens in one step.
     pub max_step_tokens: usize,
 }
 
 impl EngineProfile {
-    /// All profiles, the default first.
+    /// All profiles, with the default first.
     pub const ALL: [&'static Self; 5] = [&H100_70B, &H100_70B_TP8, &A100_70B, &A100_70B_TP8, &SMALL];
 
-    /// The profile of this name.
+    /// The profile with this name.
     pub fn named(name: &str) -> Option<&'static Self> {
         Self::ALL.into_iter().find(|profile| profile.name == name)
     }
@@ -118,7 +118,7 @@ const A100_70B_TP8: EngineProfile = EngineProfile {
     max_step_tokens: 2048,
 };
 
-/// No measurement: the servers of the demo.
+/// The servers of the demo, which were not measured.
 const SMALL: EngineProfile = EngineProfile {
     name: "demo",
     about: "the small servers of the demo, which nobody measured",

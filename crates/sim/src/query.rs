@@ -1,6 +1,6 @@
-//! Query strings as Python's `parse_qs` reads them.
+//! Reads query strings as Python's `parse_qs` does.
 
-/// The values of parameter `name`, in order; empty ones do not count.
+/// The values of the parameter `name`, in order. Empty values do not count.
 pub(crate) fn values(query: &str, name: &str) -> Vec<String> {
     let pairs = query.split('&').filter_map(|pair| pair.split_once('='));
     pairs

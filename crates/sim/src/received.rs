@@ -1,4 +1,4 @@
-//! The requests that a server received lately, byte for byte, for tests to look at.
+//! The last requests that a server received, byte for byte, for tests.
 
 use std::collections::VecDeque;
 
@@ -9,29 +9,29 @@ use xxhash_rust::xxh64::xxh64;
 
 use super::config::unix_seconds;
 
-/// Requests kept.
+/// The number of requests that are kept.
 const KEPT: usize = 100;
-/// Bytes of each body kept; the hash is over all of it.
+/// The bytes of each body that are kept. The hash covers the whole body.
 const BODY_KEPT: usize = 16 * 1024;
 
-/// One request as it came over the wire.
+/// One request, as it was received.
 #[derive(Debug, Clone, Serialize)]
 pub struct Received {
-    /// Counts all requests from 0.
+    /// The number of the request, from 0.
     pub number: u64,
-    /// Arrival, in seconds since 1970.
+    /// The time of arrival, in seconds since 1970.
     pub at: f64,
-    /// Request method.
+    /// The method of the request.
     pub method: String,
-    /// Path with query.
+    /// The path with the query.
     pub path: String,
-    /// All header lines in order, names in lower case. A repeated name stands next to its first appearance.
+    /// All header lines in order, with names in lower case. A repeated name is next to its first appearance.
     pub headers: Vec<(String, String)>,
-    /// Length of the body.
+    /// The length of the body in bytes.
     pub body_bytes: usize,
-    /// XXH64 of the body with seed 0, sixteen hexadecimal digits.
+    /// The XXH64 hash of the body with seed 0, as sixteen hexadecimal digits.
     pub body_xxh64: String,
-    /// The body as text if it is UTF-8 and at most 16 KiB long.
+    /// The body as text, if it is UTF-8 and at most 16 KiB long.
     pub body: Option<String>,
 }
 
@@ -43,7 +43,7 @@ pub(crate) struct ReceivedLog {
 }
 
 impl ReceivedLog {
-    /// Notes a request that has been read to its end.
+    /// Adds a request that has been read to its end.
     pub(crate) fn note(&mut self, parts: &Parts, body: &Bytes) {
         let path = parts.uri.path_and_query().map_or_else(|| parts.uri.path(), |path| path.as_str());
         let headers = parts.headers.iter().map(|(name, value)| {
@@ -65,17 +65,17 @@ impl ReceivedLog {
         self.total += 1;
     }
 
-    /// The last `n` requests, oldest first.
+    /// The last `n` requests, the oldest first.
     pub(crate) fn last(&self, n: usize) -> Vec<Received> {
         self.requests.iter().skip(self.requests.len().saturating_sub(n)).cloned().collect()
     }
 
-    /// All requests ever noted.
+    /// The number of all requests that were ever added.
     pub(crate) fn total(&self) -> u64 {
         self.total
     }
 
-    /// Forgets the requests, not their number.
+    /// Forgets the requests, but not their number.
     pub(crate) fn clear(&mut self) {
         self.requests.clear();
     }

@@ -1,4 +1,4 @@
-//! Responses of a server and how they are made.
+//! The responses of a server, and how they are made.
 
 use std::convert::Infallible;
 
@@ -11,17 +11,17 @@ use serde::Serialize;
 
 use super::api::error::ApiError;
 
-/// A body of either kind, whole or streamed.
+/// The body of a response, complete or streamed.
 pub(crate) type Body = UnsyncBoxBody<Bytes, Reset>;
 
-/// The answer is that the connection breaks.
+/// The error by which a handler breaks the connection instead of answering.
 #[derive(Debug, thiserror::Error)]
 #[error("connection reset by a fault switch")]
 pub(crate) struct Reset;
 
 pub(crate) const JSON: HeaderValue = HeaderValue::from_static("application/json");
 
-/// A response with a whole body.
+/// A response with a complete body.
 pub(crate) fn whole(
     status: StatusCode,
     content_type: Option<HeaderValue>,
@@ -36,12 +36,12 @@ pub(crate) fn whole(
     response
 }
 
-/// 200 with JSON text.
+/// A response with the status 200 and JSON text.
 pub(crate) fn json(body: impl Into<Bytes>) -> Response<Body> {
     whole(StatusCode::OK, Some(JSON), body)
 }
 
-/// 200 with `value` as JSON.
+/// A response with the status 200 and `value` as JSON.
 pub(crate) fn object(value: &impl Serialize) -> Response<Body> {
     match serde_json::to_vec(value) {
         Ok(body) => json(body),
@@ -49,12 +49,12 @@ pub(crate) fn object(value: &impl Serialize) -> Response<Body> {
     }
 }
 
-/// An error as the API words it.
+/// An error in the form of the API.
 pub(crate) fn api_error(error: &ApiError) -> Response<Body> {
     whole(error.status, Some(JSON), error.body())
 }
 
-/// An error as the HTTP framework words it.
+/// An error in the form of the HTTP framework.
 pub(crate) fn detail(status: StatusCode, detail: &str) -> Response<Body> {
     whole(status, Some(JSON), format!(r#"{{"detail":{}}}"#, super::api::json::quoted(detail)))
 }
@@ -67,7 +67,7 @@ pub(crate) fn method_not_allowed() -> Response<Body> {
     detail(StatusCode::METHOD_NOT_ALLOWED, "Method Not Allowed")
 }
 
-/// Adds the headers that say who answered.
+/// Adds the headers that name the server.
 pub(crate) fn sign(response: &mut Response<Body>, name: &str, port: u16) {
     let headers = response.headers_mut();
     headers.insert("server", HeaderValue::from_static("uvicorn"));

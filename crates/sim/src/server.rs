@@ -1,4 +1,4 @@
-//! Listening: one server, or all servers of a command line.
+//! Runs one server, or all servers of a command line.
 
 use std::future::Future;
 use std::io::{self, Write as _};
@@ -25,9 +25,9 @@ use super::wire::{Abort, Wire};
 /// A running server. Dropping it closes its listener and its connections.
 #[derive(Debug)]
 pub struct SimServer {
-    /// Where it listens.
+    /// The address that the server listens on.
     pub addr: SocketAddr,
-    /// The value of `x-sim-server` in its answers.
+    /// The value of `x-sim-server` in the server's answers.
     pub name: String,
     state: Arc<State>,
     stopping: CancellationToken,
@@ -35,11 +35,11 @@ pub struct SimServer {
 }
 
 impl SimServer {
-    /// Starts a server; with port 0 the system chooses the port. Must be called within a tokio runtime.
+    /// Starts a server. With port 0 the system chooses the port. The call must be made within a tokio runtime.
     ///
     /// # Errors
     ///
-    /// The address cannot be bound.
+    /// Fails if the address cannot be bound.
     pub async fn start(config: SimConfig, addr: SocketAddr) -> io::Result<Self> {
         let template = Arc::new(Template::new(config.page_shape()));
         Self::start_with(config, addr, template).await
@@ -59,22 +59,22 @@ impl SimServer {
         Ok(Self { addr, name, state, stopping, tasks })
     }
 
-    /// Replaces all fault switches.
+    /// Replaces all faults.
     pub fn set_faults(&self, faults: Faults) {
         self.state.set_faults(faults);
     }
 
-    /// Pins load figures of the metrics page; the default pins nothing.
+    /// Pins figures of the metrics page. The default pins none.
     pub fn set_fake_metrics(&self, fake: FakeMetrics) {
         self.state.set_fake_metrics(fake);
     }
 
-    /// The last `n` requests (at most 100) on any path but `/metrics` and `/sim/`, oldest first.
+    /// The last `n` requests (at most 100) on all paths except `/metrics` and `/sim/`, the oldest first.
     pub fn received(&self, n: usize) -> Vec<Received> {
         self.state.received.lock().last(n)
     }
 
-    /// Present figures.
+    /// The present figures.
     pub fn stats(&self) -> SimStats {
         self.state.stats()
     }
@@ -96,12 +96,12 @@ impl Drop for SimServer {
 ///
 /// # Errors
 ///
-/// The arguments contradict each other, or an address cannot be bound.
+/// Fails if the arguments contradict each other, or if an address cannot be bound.
 pub async fn run(args: SimArgs, shutdown: impl Future) -> anyhow::Result<()> {
     let mut servers = Vec::new();
     let mut template: Option<Arc<Template>> = None;
     for (config, addr) in args.servers()? {
-        // Servers of one command line have equal pages, so one text serves them all.
+        // The servers of one command line have equal pages, so they share one text.
         let template = template.get_or_insert_with(|| Arc::new(Template::new(config.page_shape())));
         let server = SimServer::start_with(config, addr, Arc::clone(template));
         servers.push(server.await.with_context(|| format!("cannot listen on {addr}"))?);
@@ -113,7 +113,7 @@ pub async fn run(args: SimArgs, shutdown: impl Future) -> anyhow::Result<()> {
         }
         stdout.flush()?;
     } else {
-        // Whoever closed standard error does not want to know.
+        // The user has closed standard error, so the announcement is not needed.
         let _ = writeln!(io::stderr(), "{}", announcement(&args, servers.iter().map(|server| server.addr)));
     }
     if let Some(first) = servers.first() {
@@ -126,10 +126,10 @@ pub async fn run(args: SimArgs, shutdown: impl Future) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Addresses that the announcement names one by one.
+/// The most addresses that the announcement names one by one.
 const NAMED: usize = 16;
 
-/// A line for people who use the servers: their number, models and addresses.
+/// A line that tells the user the number, the models and the addresses of the servers.
 fn announcement(args: &SimArgs, addresses: impl ExactSizeIterator<Item = SocketAddr>) -> String {
     let count = addresses.len();
     let listed: Vec<String> = addresses.take(NAMED).map(|address| address.to_string()).collect();
@@ -155,7 +155,7 @@ async fn accept(
                 tasks.spawn(stopping.clone().run_until_cancelled_owned(serving));
             }
             Err(error) => {
-                // Out of file descriptors, mostly; others may become free.
+                // This usually means that the process has no file descriptors left. Others may become free.
                 tracing::warn!(%error, "cannot accept a connection");
                 tokio::time::sleep(std::time::Duration::from_millis(50)).await;
             }
@@ -164,7 +164,7 @@ async fn accept(
 }
 
 async fn connection(stream: TcpStream, port: u16, state: Arc<State>) {
-    // Without it small events wait for acknowledgements; if it fails they are merely late.
+    // Without this option small events wait for acknowledgements. If it cannot be set, they are only late.
     let _ = stream.set_nodelay(true);
     let abort = Abort::default();
     let io = TokioIo::new(Wire::new(stream, abort.clone()));

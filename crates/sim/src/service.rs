@@ -25,7 +25,7 @@ use super::state::State;
 use super::wire::Abort;
 use super::{control, faults, query, stream};
 
-/// Answers one request; an error breaks the connection.
+/// Answers one request. An error breaks the connection.
 pub(crate) async fn serve(
     state: Arc<State>,
     port: u16,
@@ -60,7 +60,7 @@ pub(crate) async fn serve(
     }
 }
 
-/// The whole body, nothing if it is too long, an error if the client went away.
+/// Reads the whole body. `None` if the body is too long, an error if the client has left.
 async fn read(body: Incoming, limit: usize) -> Result<Option<Bytes>, Reset> {
     match Limited::new(body, limit).collect().await {
         Ok(body) => Ok(Some(body.to_bytes())),
@@ -69,10 +69,10 @@ async fn read(body: Incoming, limit: usize) -> Result<Option<Bytes>, Reset> {
     }
 }
 
-/// `/metrics` ignores its query; below `/metrics/` another application answers, which filters.
+/// `/metrics` ignores its query. Another application answers below `/metrics/`, and filters by the query.
 async fn metrics(state: &State, parts: &Parts) -> Response<Body> {
     let mut switches = state.faults();
-    // The sender lives in `state`, so waiting cannot fail.
+    // The sender lives in `state`, so this wait cannot fail.
     let switches = switches.wait_for(|faults| !faults.hang_metrics).await.map(|faults| faults.clone());
     let switches = switches.unwrap_or_default();
     sleep_if(switches.metrics_delay_ms).await;
@@ -99,7 +99,7 @@ async fn metrics(state: &State, parts: &Parts) -> Response<Body> {
     reply::whole(StatusCode::OK, content_type, page)
 }
 
-/// Everything that a model server's client sees.
+/// Answers a request to one of a model server's own paths.
 async fn api(state: &Arc<State>, parts: &Parts, body: Bytes, abort: &Abort) -> Result<Response<Body>, Reset> {
     let started = Instant::now();
     let request_bytes = body.len() as u64;
@@ -121,7 +121,7 @@ async fn api(state: &Arc<State>, parts: &Parts, body: Bytes, abort: &Abort) -> R
     Ok(response)
 }
 
-/// Lets a request pass the fault switches, or says how it ends.
+/// Waits or ends a request as the faults demand. Returns the answer of an ended request.
 async fn gate(state: &State) -> Result<Option<Response<Body>>, Reset> {
     stand_still(state).await?;
     let slow_ms = state.faults().borrow().slow_ms;
@@ -138,7 +138,7 @@ async fn gate(state: &State) -> Result<Option<Response<Body>>, Reset> {
     Ok(None)
 }
 
-/// Waits while `hang` is set; fails when `reset` is.
+/// Waits while `hang` is on. Fails if `reset` is on.
 async fn stand_still(state: &State) -> Result<(), Reset> {
     let mut faults = state.faults();
     match faults.wait_for(|faults| faults.reset || !faults.hang).await {
@@ -225,8 +225,8 @@ fn host(parts: &Parts) -> &str {
     host.trim_matches(['[', ']'])
 }
 
-/// How many tokens of the prompt are cached, if the request asks for nothing to be computed unless there are more. A
-/// header can play that.
+/// The number of prompt tokens that are cached, if the request asks to compute nothing unless more are cached. A header
+/// can set this too.
 fn too_little_is_cached(state: &State, ask: &ask::Ask, parts: &Parts) -> Option<usize> {
     let wanted = ask.handoff.threshold?;
     let forced = parts.headers.get("x-cache-threshold-finish-reason").is_some_and(|value| value == "true");
@@ -242,10 +242,10 @@ async fn embed(state: &Arc<State>, body: &Bytes) -> Result<Response<Body>, ApiEr
     Ok(reply::json(tasks::embeddings(&ask, &state.unique(), unix_seconds() as u64)))
 }
 
-/// Counts requests to all paths that are no route.
+/// The name under which requests to unknown paths are counted.
 const UNKNOWN: &str = "none";
 
-/// The name under which requests to a path are counted; probes are not.
+/// The name under which requests to a path are counted. Probes are not counted.
 fn handler(path: &str) -> Option<&'static str> {
     const HANDLERS: [&str; 8] = [
         "/v1/completions",

@@ -15,32 +15,32 @@ use super::faults::{FakeMetrics, Faults};
 use super::metrics_page::{self, HttpStats, PageValues, Template};
 use super::received::ReceivedLog;
 
-/// Figures about a server, for tests and demos.
+/// The figures of a server, for tests and demos.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct SimStats {
-    /// Name of the server.
+    /// The name of the server.
     pub name: String,
-    /// Requests in the batch.
+    /// The requests in the batch.
     pub running: usize,
-    /// Requests that wait for a place in it.
+    /// The requests that wait for a place in the batch.
     pub waiting: usize,
-    /// Share of KV-cache blocks held by requests, 0 to 1; the mean over the engines.
+    /// The share of the KV-cache blocks that requests use, 0 to 1, as the mean over the engines.
     pub kv_usage: f64,
-    /// Requests that ended with all their tokens.
+    /// The requests that ended with all their tokens.
     pub finished: u64,
-    /// Requests that their client gave up.
+    /// The requests that their client cancelled.
     pub aborted: u64,
-    /// Requests refused because the queue was full.
+    /// The requests that were refused because the queue was full.
     pub rejected: u64,
-    /// Requests on any path but `/metrics` and `/sim/` that were read to their end.
+    /// The requests on all paths except `/metrics` and `/sim/` that were read to their end.
     pub received: u64,
-    /// Requests for the whole metrics page.
+    /// The requests for the whole metrics page.
     pub scrapes: u64,
-    /// Requests for a filtered one.
+    /// The requests for a filtered metrics page.
     pub filtered_scrapes: u64,
 }
 
-/// State of one server.
+/// The state of one server.
 #[derive(Debug)]
 pub(crate) struct State {
     pub(crate) config: SimConfig,
@@ -53,22 +53,22 @@ pub(crate) struct State {
     http: Mutex<Arc<HttpStats>>,
     pins: Mutex<Pins>,
     page: Mutex<Option<(u64, Bytes)>>,
-    /// Requests drawn for `error_rate` and for ids.
+    /// The number of random draws so far, for `error_rate` and for ids.
     draws: AtomicU64,
 }
 
-/// The faults that keep the page from showing the truth.
+/// The faults that make the metrics page wrong.
 #[derive(Debug, Default)]
 struct Pins {
     fake: FakeMetrics,
-    /// The numbers from when `stale_metrics` was set.
+    /// The numbers at the time when `stale_metrics` was turned on.
     frozen: Option<PageValues>,
-    /// Grows with each change.
+    /// The version, which grows with each change.
     version: u64,
 }
 
 impl State {
-    /// A fresh server. `template` must come from a configuration with the same page.
+    /// Makes the state of a new server. `template` must come from a configuration with the same page.
     pub(crate) fn new(config: SimConfig, template: Arc<Template>) -> Self {
         Self {
             driver: Arc::new(Driver::new(&config.engine_limits(), config.engines)),
@@ -89,7 +89,7 @@ impl State {
         self.faults.subscribe()
     }
 
-    /// Replaces all faults, at once and for requests under way.
+    /// Replaces all faults, at once and for running requests too.
     pub(crate) fn set_faults(&self, faults: Faults) {
         let values = self.live_values();
         let mut pins = self.pins.lock();
@@ -121,7 +121,7 @@ impl State {
         Arc::make_mut(&mut self.http.lock()).record(served);
     }
 
-    /// The whole page; formatted only if something changed since the last time.
+    /// The whole metrics page. It is formatted only if a number changed since the last time.
     pub(crate) fn whole_page(&self) -> Bytes {
         let version = self.driver.version() + self.http.lock().version() + self.pins.lock().version;
         let mut page = self.page.lock();
@@ -135,20 +135,20 @@ impl State {
         bytes
     }
 
-    /// The samples with one of these names.
+    /// The page with only the samples of these names.
     pub(crate) fn filtered_page(&self, names: &[String]) -> Bytes {
         Bytes::from(metrics_page::filtered(&self.template, &self.shown_values(), names))
     }
 
-    /// Whether the next request is one of the share `rate`. The sequence depends on the seed only.
+    /// Returns true for the share `rate` of the requests. The sequence depends only on the seed.
     pub(crate) fn draw(&self, rate: f64) -> bool {
         let number = self.draws.fetch_add(1, Ordering::Relaxed);
         let random = tokens::mix(self.config.seed ^ tokens::mix(number));
-        // The top 53 bits make a number from 0 to below 1.
+        // The top 53 bits make a number from 0 up to, but without, 1.
         ((random >> 11) as f64 / (1_u64 << 53) as f64) < rate
     }
 
-    /// Text that no two requests share.
+    /// A text that is different for each request.
     pub(crate) fn unique(&self) -> String {
         let number = self.draws.fetch_add(1, Ordering::Relaxed);
         let name = self.config.name.bytes().fold(0, |hash, byte| tokens::mix(hash ^ u64::from(byte)));

@@ -1,4 +1,4 @@
-//! The body of a streamed answer: one event a token, as the tokens come.
+//! The body of a streamed answer, with one event for each token as the tokens come.
 
 use bytes::Bytes;
 use futures_util::stream;
@@ -14,7 +14,7 @@ use super::wire::Abort;
 
 struct Stream {
     answer: Answer,
-    /// Dropped with the body, which cancels what is left of the request.
+    /// The ticket is dropped with the body, which cancels the rest of the request.
     ticket: Ticket,
     faults: watch::Receiver<Faults>,
     abort: Abort,
@@ -23,7 +23,7 @@ struct Stream {
     done: bool,
 }
 
-/// A body that sends `answer` as fast as `ticket` advances, and obeys the fault switches between events.
+/// Makes a body that sends `answer` as fast as `ticket` advances. Between events it obeys the faults.
 pub(crate) fn body(answer: Answer, ticket: Ticket, faults: watch::Receiver<Faults>, abort: Abort) -> Body {
     let state = Stream { answer, ticket, faults, abort, opened: false, sent: 0, done: false };
     let events = stream::unfold(state, |mut state| async move {

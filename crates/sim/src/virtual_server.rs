@@ -1,4 +1,4 @@
-//! A server without sockets and clock: the engine of `pointsman sim`, played in virtual time by its caller.
+//! A server without sockets and clock: the engine of `pointsman sim`, which its caller plays in virtual time.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,26 +9,26 @@ use super::profile::EngineProfile;
 /// A request for a [`VirtualServer`].
 #[derive(Debug, Clone)]
 pub struct VirtualRequest {
-    /// Ids of the prompt's blocks: equal ids at equal places mean equal text.
+    /// The ids of the prompt's blocks. Equal ids at equal places mean equal text.
     pub blocks: Arc<[u64]>,
-    /// Tokens in each of these blocks; the last one may be cut short.
+    /// The tokens in each of these blocks. The last block may have fewer.
     pub block_tokens: u32,
-    /// Tokens of the prompt, at least one.
+    /// The tokens of the prompt; at least one.
     pub prompt_tokens: u32,
-    /// Tokens to generate, at least one.
+    /// The tokens to generate; at least one.
     pub max_tokens: u32,
-    /// LoRA adapter, or the base model.
+    /// The LoRA adapter; `None` for the base model.
     pub adapter: Option<Arc<str>>,
 }
 
-/// What happened to a request.
+/// An event of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum VirtualEvent {
     /// The first token; `cached_tokens` of the prompt came from the prefix cache.
     FirstToken {
         /// The request.
         id: u64,
-        /// Tokens that the prefix cache had.
+        /// The tokens that the prefix cache had.
         cached_tokens: usize,
     },
     /// A further token.
@@ -36,14 +36,14 @@ pub enum VirtualEvent {
         /// The request.
         id: u64,
     },
-    /// The last token was produced.
+    /// The last token was generated.
     Finished {
         /// The request.
         id: u64,
     },
 }
 
-/// One server. Times count from an origin of the caller's choice and never go back.
+/// One server. Times count from an origin that the caller chooses, and never go back.
 #[derive(Debug)]
 pub struct VirtualServer {
     engine: Engine,
@@ -53,7 +53,8 @@ pub struct VirtualServer {
 }
 
 impl VirtualServer {
-    /// An idle server with an empty cache. `max_adapters` that fit one batch; `None` without adapters.
+    /// Makes an idle server with an empty cache. `max_adapters` is the most adapters in one batch; `None` without
+    /// adapters.
     pub fn new(profile: &'static EngineProfile, max_adapters: Option<usize>) -> Self {
         let limits = EngineLimits {
             max_running: profile.max_running,
@@ -70,17 +71,17 @@ impl VirtualServer {
         Self { engine: Engine::new(limits), profile, max_adapters, speed: 1.0 }
     }
 
-    /// Sizes and speeds.
+    /// The sizes and the speeds of the server.
     pub fn profile(&self) -> &'static EngineProfile {
         self.profile
     }
 
-    /// Adapters that fit one batch.
+    /// The most adapters in one batch.
     pub fn max_adapters(&self) -> Option<usize> {
         self.max_adapters
     }
 
-    /// From the next step on the server works at this multiple of its profile's speed.
+    /// Sets the factor on the speed of the profile, from the next step on.
     pub fn set_speed(&mut self, speed: f64) {
         self.speed = speed;
         self.engine.set_speed(speed);
@@ -99,17 +100,17 @@ impl VirtualServer {
         self.engine.submit(submission, now).map_err(|error: SubmitError| error.to_string())
     }
 
-    /// Gives a request up. Nothing happens if it is over already.
+    /// Cancels a request. Nothing happens if it is over already.
     pub fn cancel(&mut self, id: u64, now: Duration) {
         self.engine.cancel(id, now);
     }
 
-    /// When [`VirtualServer::advance`] will next have something to do; none while nothing runs.
+    /// The time at which [`VirtualServer::advance`] next has something to do. `None` while no request runs.
     pub fn next_event(&self) -> Option<Duration> {
         self.engine.next_event_time()
     }
 
-    /// Plays everything up to `now` and hands over what happened, in order.
+    /// Plays all events up to `now`, and appends them to `happened` in order.
     pub fn advance(&mut self, now: Duration, happened: &mut Vec<VirtualEvent>) {
         happened.extend(self.engine.advance(now).into_iter().map(|event| match event {
             Event::FirstToken { id, cached_tokens } => VirtualEvent::FirstToken { id, cached_tokens },
@@ -118,18 +119,18 @@ impl VirtualServer {
         }));
     }
 
-    /// What a metrics page would say now.
+    /// The load that a metrics page would show now.
     pub fn glance(&self) -> Glance {
         self.engine.glance()
     }
 
-    /// Requests that wait or run.
+    /// The number of requests that wait or run.
     pub fn load(&self) -> usize {
         self.engine.load()
     }
 
-    /// The time to first token that `request` would see here if nothing else came, estimated: all prompt tokens that
-    /// still have to be computed, its own uncached ones last, at the speed of prefill alone.
+    /// The estimated time to the first token of `request` if no other request came. It is the prefill time of all
+    /// prompt tokens that are not computed yet, and then of the request's own uncached tokens.
     pub fn outlook(&self, request: &VirtualRequest) -> Duration {
         let own = self.engine.uncached_tokens(&prompt(request), request.adapter.as_deref());
         let ahead = self.engine.uncomputed_tokens();

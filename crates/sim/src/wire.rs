@@ -1,4 +1,4 @@
-//! One TCP connection that can be cut off without a goodbye.
+//! One TCP connection that can be ended with a reset.
 
 use std::io;
 use std::pin::Pin;
@@ -9,7 +9,7 @@ use std::task::{Context, Poll};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 
-/// Set to make the connection end with a reset instead of an orderly close.
+/// A switch that makes the connection end with a reset instead of an orderly close.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Abort(Arc<AtomicBool>);
 
@@ -35,7 +35,8 @@ impl Wire {
 impl Drop for Wire {
     fn drop(&mut self) {
         if self.abort.0.load(Ordering::Relaxed) {
-            // Closing with zero linger sends RST. If it fails, the peer sees an early end, which is a fault too.
+            // Closing with a linger time of zero sends a RST. If the option cannot be set, the peer sees an early end,
+            // which is a fault too.
             let _ = self.stream.set_zero_linger();
         }
     }

@@ -1,8 +1,8 @@
 //! Exact prompt tokens of a vLLM server, computed in the process.
 //!
-//! A [`Model`] is loaded from a folder with the files that the server itself reads. Given the path and the body of a
-//! request it makes the token ids that the server will make, or says why it cannot ([`Unsupported`]). It never
-//! guesses. The caller then falls back to an estimate. Nothing here waits or starts threads.
+//! A [`Model`] is loaded from a folder with the files that the server itself reads. From the path and the body of a
+//! request it makes the token ids that the server will make, or says why it cannot ([`Unsupported`]). It never guesses,
+//! so the caller can fall back to an estimate. The crate does not wait and starts no threads.
 
 mod chat;
 mod encoder;

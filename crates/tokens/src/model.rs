@@ -1,4 +1,4 @@
-//! A model that is ready to make tokens.
+//! A loaded model that makes tokens.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -8,14 +8,14 @@ use crate::files::{self, LoadError, Templates};
 use crate::profile::{NEWEST, OLDEST, ServerProfile};
 use crate::template::ContentFormat;
 
-/// How much a model may cost.
+/// The bounds on the cost of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ModelLimits {
-    /// Largest `tokenizer.json`, in bytes.
+    /// The largest `tokenizer.json`, in bytes.
     pub file_bytes: u64,
-    /// Memory for ids that were made before, in bytes.
+    /// The memory for cached ids, in bytes.
     pub cache_bytes: usize,
-    /// Largest body of a request, in bytes.
+    /// The largest body of a request, in bytes.
     pub body_bytes: usize,
 }
 
@@ -25,22 +25,22 @@ impl Default for ModelLimits {
     }
 }
 
-/// A model whose tokens are known.
+/// A loaded model that makes tokens.
 pub struct Model {
     pub(crate) encoder: Encoder,
     pub(crate) templates: Templates,
-    /// Special tokens by name, for templates.
+    /// The special tokens that have a name, for templates.
     pub(crate) special: Vec<(&'static str, Arc<str>)>,
     pub(crate) profile: ServerProfile,
-    /// Why chats have no exact tokens, if they have none.
+    /// Why chats have no exact tokens; `None` if they have.
     pub(crate) no_chat: Option<&'static str>,
-    /// Largest id that the server accepts.
+    /// The largest id that the server accepts.
     pub(crate) max_id: u32,
     pub(crate) limits: ModelLimits,
     file_bytes: usize,
 }
 
-/// Architectures that have a tokenizer of their own in the server.
+/// The architectures for which the server has a tokenizer of its own.
 const OWN_TOKENIZERS: [&str; 8] = [
     "KimiAudio",
     "KimiK3",
@@ -53,7 +53,8 @@ const OWN_TOKENIZERS: [&str; 8] = [
 ];
 
 impl Model {
-    /// Loads a model from a folder. This takes up to seconds, and hundreds of megabytes for a while.
+    /// Loads a model from a folder. This takes up to several seconds, and hundreds of megabytes of memory for that
+    /// time.
     ///
     /// # Errors
     /// [`LoadError`] names the file and the field that is missing or not understood, and says why.
@@ -99,7 +100,7 @@ impl Model {
         })
     }
 
-    /// Token ids of a text, with the special tokens around it if `special`.
+    /// The token ids of a text. With `special` the special tokens are put around it.
     ///
     /// # Errors
     /// [`EncodeError`]
@@ -107,7 +108,8 @@ impl Model {
         self.encoder.encode(text, special, stop)
     }
 
-    /// Token ids of a text in one go, without cuts, cache and special tokens around it: what the others must equal.
+    /// The token ids of a text, without cuts, cache and special tokens around it. The results of other calls must equal
+    /// this.
     ///
     /// # Errors
     /// [`EncodeError`]
@@ -115,12 +117,13 @@ impl Model {
         self.encoder.encode_whole(text)
     }
 
-    /// Why chats have no exact tokens with this model, if they have none.
+    /// Why chats have no exact tokens with this model; `None` if they have.
     pub fn without_chat(&self) -> Option<&'static str> {
         self.no_chat.or_else(|| self.templates.plain.is_none().then_some("it has no chat template"))
     }
 
-    /// Memory that the model takes, in bytes: the cache as it is, and about ten times the tokenizer's file.
+    /// The memory that the model takes, in bytes: the present cache, and about ten times the size of the tokenizer's
+    /// file.
     pub fn held_bytes(&self) -> usize {
         self.encoder.cache_bytes() + 10 * self.file_bytes
     }

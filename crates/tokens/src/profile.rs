@@ -1,25 +1,26 @@
-//! The profile of the server whose tokens have to be matched.
+//! The start settings of the server whose tokens have to be matched.
 
 use crate::json::{Json, Map};
 
 /// The start settings of the server whose tokens have to be matched.
 #[derive(Clone, Debug)]
 pub struct ServerProfile {
-    /// The second number of vLLM's version: 32 for 0.32. From 29 on the rules are known.
+    /// The second number of vLLM's version, such as 32 for 0.32. The rules are known from 29 on.
     pub version: u32,
-    /// `--chat-template`, as text; the one of the model otherwise.
+    /// The text of `--chat-template`. `None` takes the template of the model.
     pub chat_template: Option<String>,
-    /// `--chat-template-content-format`: true for `openai`, false for `string`; by the template otherwise.
+    /// The value of `--chat-template-content-format`: true for `openai`, false for `string`. `None` takes what the
+    /// template expects.
     pub content_parts: Option<bool>,
-    /// `--default-chat-template-kwargs`, an object.
+    /// The object of `--default-chat-template-kwargs`.
     pub default_kwargs: Json,
-    /// `--exclude-tools-when-tool-choice-none`
+    /// True if the server has `--exclude-tools-when-tool-choice-none`.
     pub exclude_tools_when_none: bool,
-    /// `--max-model-len`, in tokens. Without it requests that are truncated to it have no exact tokens.
+    /// The value of `--max-model-len`, in tokens. Without it, requests that are truncated to it have no exact tokens.
     pub max_model_len: Option<usize>,
-    /// `--tokenizer-mode hf`, for models whose files would make the server use another one.
+    /// True if the server has `--tokenizer-mode hf`, for models whose files would make it use another tokenizer.
     pub force_hf: bool,
-    /// The server takes `tokenizer.json` as it is, whatever the class that `tokenizer_config.json` names.
+    /// True if the server uses `tokenizer.json` unchanged, whatever class `tokenizer_config.json` names.
     pub tokenizer_as_is: bool,
 }
 

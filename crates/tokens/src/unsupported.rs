@@ -3,32 +3,32 @@
 use crate::encoder::EncodeError;
 use crate::json::JsonError;
 
-/// Why the tokens of a request are not known. The request itself may be fine.
+/// Why the tokens of a request are not known. The request itself may be valid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Unsupported {
-    /// The path is none whose prompts are known.
+    /// The path is not an API for which prompts are made.
     #[error("the path {0:?} is no API whose prompts are known")]
     Path(String),
-    /// The body cannot be read the way that the server reads it.
+    /// The body cannot be read in the way in which the server reads it.
     #[error("the body is not read: {0}")]
     Body(#[from] JsonError),
-    /// The server refuses the request, or is expected to.
+    /// The server refuses the request, or is expected to refuse it.
     #[error("{field}: {reason}")]
     Refused {
-        /// Field of the body.
+        /// The field of the body.
         field: &'static str,
-        /// What is wrong with it.
+        /// What is wrong with the field.
         reason: &'static str,
     },
-    /// The server accepts the request, and what it makes of this field is not known here.
+    /// The server accepts the request, but it is not known how it handles this field.
     #[error("{field}: {reason}")]
     Field {
-        /// Field of the body.
+        /// The field of the body.
         field: &'static str,
-        /// What is not known.
+        /// The fact that is not known.
         reason: &'static str,
     },
-    /// The prompt holds images, sounds, videos or embeddings.
+    /// The prompt contains images, sounds, videos or embeddings.
     #[error("{0}: the tokens of media are not known")]
     Media(&'static str),
     /// The model has no chat template.
@@ -37,28 +37,28 @@ pub enum Unsupported {
     /// The template ended with an error, or cost too much.
     #[error("the chat template failed: {0}")]
     Template(String),
-    /// The text was not encoded.
+    /// The text could not be encoded.
     #[error(transparent)]
     Encode(#[from] EncodeError),
-    /// More than is worked on.
+    /// A part of the request is larger than this crate handles.
     #[error("{what} is {got}, and at most {most} is worked on")]
     TooLarge {
-        /// What is too large.
+        /// The name of the part.
         what: &'static str,
-        /// Its size.
+        /// The size of the part.
         got: usize,
-        /// The bound.
+        /// The largest size.
         most: usize,
     },
 }
 
 impl Unsupported {
-    /// A refusal of the server.
+    /// Makes the error for a request that the server refuses.
     pub(crate) fn refused(field: &'static str, reason: &'static str) -> Self {
         Self::Refused { field, reason }
     }
 
-    /// A field that is not understood.
+    /// Makes the error for a field that is not understood.
     pub(crate) fn field(field: &'static str, reason: &'static str) -> Self {
         Self::Field { field, reason }
     }

@@ -66,7 +66,7 @@ struct Engine {
     cache_block_size_spec: String,
     /// Series of the number of blocks.
     cache_num_blocks_spec: String,
-    /// Further series; they are checked and have no effect.
+    /// Further series. Each becomes an attribute of the engine's endpoints.
     custom_metrics: Vec<CustomMetric>,
 }
 

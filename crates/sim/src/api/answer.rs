@@ -7,43 +7,43 @@ use super::json::quoted;
 use crate::driver::Progress;
 use crate::engine::tokens;
 
-/// Everything about an answer that is known when the request is read.
+/// The parts of an answer that are known when the request is read.
 #[derive(Debug, Clone)]
 pub(crate) struct Answer {
     dialect: Dialect,
-    /// Quoted.
+    /// The id of the answer, as a JSON string.
     id: String,
-    /// Quoted.
+    /// The name of the model, as a JSON string.
     model: String,
-    /// Seconds since 1970.
+    /// The time in seconds since 1970.
     created: u64,
     prompt_tokens: usize,
     max_tokens: u32,
     stops_by_itself: bool,
-    /// Chooses the words.
+    /// The number that chooses the words of the answer.
     seed: u64,
     include_usage: bool,
-    /// Too little of the prompt is cached, and nothing is computed.
+    /// True if too little of the prompt is cached, so that nothing is computed.
     below_threshold: bool,
-    /// `kv_transfer_params`, as JSON.
+    /// The `kv_transfer_params` as JSON.
     kv_params: String,
-    /// `ec_transfer_params`, as JSON.
+    /// The `ec_transfer_params` as JSON.
     ec_params: Option<String>,
 }
 
-/// The server that answers, as other servers are told of it.
+/// The server that answers, as the answer names it to other servers.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Sender<'s> {
-    /// Name of its engine.
+    /// The name of the server's engine.
     pub(crate) engine: &'s str,
-    /// Host under which it was asked.
+    /// The host under which the client called the server.
     pub(crate) host: &'s str,
-    /// Tokens in a block.
+    /// The number of tokens in a block.
     pub(crate) block_size: usize,
 }
 
 impl Answer {
-    /// The answer of `sender` to `ask`; `unique` goes into its id.
+    /// Makes the answer of `sender` to `ask`. `unique` becomes part of the answer's id.
     pub(crate) fn new(ask: &Ask, unique: &str, created: u64, sender: Sender<'_>) -> Self {
         let prefix = match ask.dialect {
             Dialect::Completions => "cmpl",
@@ -70,12 +70,12 @@ impl Answer {
         }
     }
 
-    /// The same without a token: too little of the prompt is cached.
+    /// Returns the same answer without tokens, because too little of the prompt is cached.
     pub(crate) fn below_threshold(self) -> Self {
         Self { max_tokens: 0, below_threshold: true, ..self }
     }
 
-    /// The stream of an answer without a token.
+    /// The event stream of an answer without tokens.
     pub(crate) fn stream_without_tokens(&self, progress: Progress) -> String {
         let finish = self.finish_reason();
         let end = match self.dialect {
@@ -86,12 +86,12 @@ impl Answer {
         self.opening() + &end + &self.closing(progress)
     }
 
-    /// Tokens of the whole answer.
+    /// The number of tokens of the whole answer.
     pub(crate) fn tokens(&self) -> u32 {
         self.max_tokens
     }
 
-    /// The body of an answer that is not streamed.
+    /// The JSON body of an answer that is not streamed.
     pub(crate) fn whole(&self, progress: Progress) -> String {
         let (id, model, created) = (&self.id, &self.model, self.created);
         let (text, finish, usage) = (quoted(&self.text()), self.finish_reason(), self.usage(progress));
@@ -110,7 +110,7 @@ impl Answer {
         }
     }
 
-    /// `,"ec_transfer_params":…`, or nothing.
+    /// The member `,"ec_transfer_params":…`, or an empty text.
     fn ec_member(&self) -> String {
         self.ec_params
             .as_ref()
@@ -138,7 +138,7 @@ impl Answer {
         }
     }
 
-    /// The event of token `index`; the last one says why the answer ends.
+    /// The event of the token with this index. The event of the last token says why the answer ends.
     pub(crate) fn token(&self, index: u32) -> String {
         let text = quoted(&self.piece(index));
         let finish = (index + 1 == self.max_tokens).then(|| self.finish_reason());
@@ -190,7 +190,7 @@ impl Answer {
         out
     }
 
-    /// `text` and `finish` are JSON.
+    /// The event of a completion. `text` and `finish` are JSON.
     fn completion_chunk(&self, text: &str, finish: &str) -> String {
         let (id, model, created) = (&self.id, &self.model, self.created);
         format!(
@@ -259,14 +259,15 @@ impl Answer {
         (0..self.max_tokens).map(|index| self.piece(index)).collect()
     }
 
-    /// The text of one token: a word after a blank. A chat message starts without the blank, which its template adds.
+    /// The text of one token: a space and a word. The first token of a chat message has no space, because the chat
+    /// template adds it.
     fn piece(&self, index: u32) -> String {
         let blank = if index == 0 && self.dialect != Dialect::Completions { "" } else { " " };
         format!("{blank}{}", tokens::word(self.seed, index))
     }
 }
 
-/// A named event; `fields` follow its type.
+/// An event with a name. `fields` follow its type.
 fn event(name: &str, fields: &str) -> String {
     format!("event: {name}\ndata: {{\"type\":\"{name}\"{fields}}}\n\n")
 }

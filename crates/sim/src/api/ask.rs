@@ -1,4 +1,4 @@
-//! A request body as a prompt and limits.
+//! Reads a request body as a prompt and limits.
 
 use std::sync::Arc;
 
@@ -12,10 +12,10 @@ use super::members::LastMembers;
 use crate::config::{Role, SimConfig};
 use crate::engine::{Fetch, Prompt, Submission, tokens};
 
-/// Tokens of an answer when the request sets no limit.
+/// The tokens of an answer if the request sets no limit.
 const DEFAULT_TOKENS: u32 = 16;
 
-/// The ways to ask for a text.
+/// The APIs that ask for a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Dialect {
     /// `/v1/completions`
@@ -32,17 +32,17 @@ pub(crate) enum Dialect {
 #[derive(Debug, Clone)]
 pub(crate) struct Ask {
     pub(crate) dialect: Dialect,
-    /// The model name that was asked for.
+    /// The model name that the client asked for.
     pub(crate) model: String,
     pub(crate) submission: Submission,
     pub(crate) stream: bool,
-    /// Whether a stream ends with usage.
+    /// True if a stream ends with the usage.
     pub(crate) include_usage: bool,
-    /// What the other stages are told.
+    /// What the request asks of the other stages of disaggregated serving.
     pub(crate) handoff: Handoff,
 }
 
-/// The fields of all dialects that mean something here; the others are ignored.
+/// The fields of all APIs that the server uses. Other fields are ignored.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Body {
@@ -116,7 +116,7 @@ pub(crate) fn ask(dialect: Dialect, body: &[u8], config: &SimConfig) -> Result<A
         adapter,
         max_tokens: if handoff.only_prefills { 1 } else { max_tokens },
         fetch: handoff.fetch,
-        // Completions have a limit of their own; elsewhere an answer without one ends by itself.
+        // A completion has a default limit. An answer of another API without a limit ends by itself.
         stops_by_itself: limit.is_none() && dialect != Dialect::Completions,
     };
     Ok(Ask {
@@ -147,7 +147,7 @@ fn handoff(body: &Body, role: Option<Role>) -> Result<Handoff, ApiError> {
     Ok(handoff)
 }
 
-/// Texts to embed, as one prompt that the engine computes, with the tokens of each text.
+/// The texts to embed, as one prompt for the engine, with the number of tokens of each text.
 #[derive(Debug)]
 pub(crate) struct EmbeddingAsk {
     pub(crate) model: String,
@@ -202,7 +202,8 @@ fn parse(body: &[u8]) -> Result<Body, ApiError> {
         .map_err(|error| ApiError::bad_request(format!("invalid request body: {error}")))
 }
 
-/// The name to answer with and the adapter behind it. Without a name the first served one counts.
+/// The model name for the answer, and the adapter behind the name. A request without a name gets the first served
+/// model.
 fn resolve_model(asked: Option<&str>, config: &SimConfig) -> Result<(String, Option<Arc<str>>), ApiError> {
     let name = asked.unwrap_or_else(|| config.model_name());
     if config.models.iter().any(|model| model == name) {
@@ -214,7 +215,7 @@ fn resolve_model(asked: Option<&str>, config: &SimConfig) -> Result<(String, Opt
     }
 }
 
-/// A text, a list with one text, or a list of token ids.
+/// Appends the tokens of a prompt: a text, a list with one text, or a list of token ids.
 fn push_prompt(prompt: &Value, out: &mut Vec<u32>) -> Result<(), ApiError> {
     match prompt {
         Value::String(text) => tokens::push_text(text, out),
@@ -249,14 +250,15 @@ fn push_chat(body: &Body, out: &mut Vec<u32>) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The blank before the text makes an answer, which starts with one, the same tokens when it comes back.
+/// The space before the text gives an answer, which starts with a space, the same tokens when it comes back in a
+/// prompt.
 fn push_message(role: &str, text: &str, out: &mut Vec<u32>) {
     tokens::push_mark(role, out);
     tokens::push_text(&format!(" {text}"), out);
     tokens::push_mark("end", out);
 }
 
-/// The text of a content: the text itself, the texts of its parts, or whatever else as JSON.
+/// The text of a content: the text itself, the texts of its parts, or the JSON of any other content.
 fn text_of(content: &Value) -> String {
     match content {
         Value::Null => String::new(),

@@ -1,15 +1,15 @@
-//! Errors as vLLM words them.
+//! Errors in the words of vLLM.
 
 use http::StatusCode;
 
 use crate::engine::SubmitError;
 
-/// A request that gets no answer but an explanation.
+/// An error that answers a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ApiError {
-    /// Status of the response.
+    /// The HTTP status.
     pub(crate) status: StatusCode,
-    /// For people.
+    /// The text for people.
     pub(crate) message: String,
 }
 

@@ -1,8 +1,8 @@
-//! What a request says of the other stage of disaggregated serving, and what an answer says of it.
+//! The transfer parameters of disaggregated serving in requests and answers.
 //!
-//! A server without a role has no KV connector: it ignores these members and computes every prompt, as engines do. Of
-//! what two servers agree on in other ways (a bootstrap server, a peer-to-peer tier) only the time is played: the
-//! decode server waits as long as a prefill server of its own speed takes.
+//! A server without a role has no KV connector. It ignores these members and computes every prompt, as engines do.
+//! Where two servers would agree in other ways (a bootstrap server, a peer-to-peer tier), only the time is simulated:
+//! the decode server waits as long as a prefill server of its own speed takes.
 
 use std::fmt::Write as _;
 
@@ -13,28 +13,28 @@ use super::json::quoted;
 use crate::config::{Role, unix_seconds};
 use crate::engine::{Fetch, tokens};
 
-/// Seconds for which an engine keeps blocks that nobody has fetched.
+/// The seconds for which an engine keeps blocks that no server has fetched.
 const LEASE_SECONDS: f64 = 480.0;
-/// Side channels of the engines' connectors, for KV and for encoded media.
+/// The port of the engines' side channels, for KV blocks and for encoded media.
 const KV_PORT: u16 = 5600;
 const EC_PORT: u16 = 5601;
 
 /// What a request asks of the other stage.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(crate) struct Handoff {
-    /// The answer says where the prompt's blocks are.
+    /// True if the answer says where the prompt's blocks are.
     pub(crate) offers: bool,
-    /// The server writes one token, whatever the limit is.
+    /// True if the server writes one token, whatever the limit.
     pub(crate) only_prefills: bool,
-    /// Where the prompt's blocks come from.
+    /// The source of the prompt's blocks.
     pub(crate) fetch: Fetch,
-    /// Share of the prompt that must be cached, 0 to 1, or nothing is computed.
+    /// The share of the prompt, 0 to 1, that must be cached. If less is cached, nothing is computed.
     pub(crate) threshold: Option<f64>,
-    /// Hashes of the media that the answer offers, each once.
+    /// The hashes of the media that the answer offers, each once.
     pub(crate) media: Vec<String>,
 }
 
-/// The members of a body that the stages are told by.
+/// The members of a body that carry the parameters.
 #[derive(Debug, Default)]
 pub(super) struct Members<'b> {
     pub(super) kv_transfer_params: Option<&'b Value>,
@@ -70,7 +70,7 @@ impl Handoff {
                     "bootstrap_room needs a whole number, and bootstrap_host a text",
                 ));
             }
-            // A server of both roles can tell neither stage by the request.
+            // The request does not tell a server of both roles which stage is meant.
             handoff.only_prefills |= role == Some(Role::Prefill);
             if role == Some(Role::Decode) {
                 handoff.fetch = Fetch::WhenPrefilled;
@@ -79,7 +79,7 @@ impl Handoff {
         Ok(handoff)
     }
 
-    /// `kv_transfer_params` of the answer: what the decode server needs to fetch the blocks of `prompt_tokens` tokens.
+    /// The `kv_transfer_params` of the answer, by which a decode server fetches the blocks of `prompt_tokens` tokens.
     pub(super) fn kv_params(
         &self,
         engine: &str,
@@ -103,7 +103,7 @@ impl Handoff {
         )
     }
 
-    /// `ec_transfer_params` of the answer: who has the encoded media. Nothing where there are none.
+    /// The `ec_transfer_params` of the answer, which say where the encoded media are. `None` if there are no media.
     pub(super) fn ec_params(&self, host: &str) -> Option<String> {
         let host = quoted(host);
         let one = |hash: &String| format!(r#""{hash}":{{"peer_host":{host},"peer_port":{EC_PORT}}}"#);
@@ -112,7 +112,7 @@ impl Handoff {
     }
 }
 
-/// Where the prompt's blocks come from. Parameters that are not complete fetch nothing: the prompt is computed.
+/// The source of the prompt's blocks. With incomplete parameters nothing is fetched, and the prompt is computed.
 fn fetch(params: &Value) -> Fetch {
     if params.get("remote_prefiller").is_some_and(Value::is_object) {
         return Fetch::WhenPrefilled;
@@ -130,7 +130,7 @@ fn fetch(params: &Value) -> Fetch {
     if complete { Fetch::Now } else { Fetch::Nothing }
 }
 
-/// Hashes of the images, videos and sounds in the content of a message, each once; added to `out`.
+/// Appends to `out` the hashes of the images, videos and sounds in a message's content, each once.
 pub(super) fn note_media(content: &Value, out: &mut Vec<String>) {
     let Some(parts) = content.as_array() else { return };
     for part in parts {

@@ -1,4 +1,4 @@
-//! The OpenAI-style API: what is asked, what is answered.
+//! The OpenAI-style API: requests and answers.
 //!
 //! - `ask`: a request body as a prompt and limits
 //! - `answer`: JSON bodies and event streams of the four generating dialects

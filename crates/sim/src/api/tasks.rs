@@ -5,10 +5,10 @@ use super::json::quoted;
 use crate::config::SimConfig;
 use crate::engine::tokens;
 
-/// Numbers in an embedding.
+/// The number of values in an embedding.
 const DIMENSIONS: u64 = 8;
 
-/// The body of `/v1/models`: served names and adapters.
+/// The body of `/v1/models`, with the served names and the adapters.
 pub(crate) fn models(config: &SimConfig, created: u64, context_tokens: usize) -> String {
     let root = quoted(config.model_name());
     let card = |name: &str, parent: &str, length: &str| {
@@ -49,7 +49,7 @@ pub(crate) fn tokenized(tokens: &[u32], context_tokens: usize) -> String {
     format!(r#"{{"count":{count},"max_model_len":{context_tokens},"tokens":[{tokens}],"token_strs":null}}"#)
 }
 
-/// The answer of Mooncake's bootstrap server: the engines by rank.
+/// The answer of Mooncake's bootstrap server, with the engines by rank.
 pub(crate) fn bootstrap(config: &SimConfig) -> String {
     let name = &config.name;
     let rank = |rank: usize| format!(r#""{rank}":{{"engine_id":{}}}"#, quoted(&format!("{name}-{rank}")));

@@ -1,24 +1,24 @@
-//! Which LoRA adapters run and which wait, as the server reports them.
+//! The LoRA adapters of running and of waiting requests, as the server reports them.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Rows kept of past states. vLLM keeps all of them; the newest carries the highest time.
+/// The number of past states that are kept. vLLM keeps all of them; the newest has the highest time.
 const ROWS_KEPT: usize = 32;
 
 /// One state of the adapters: a row of `vllm:lora_requests_info`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AdapterRow {
-    /// Names with at least one running request, sorted, comma-separated.
+    /// The names of adapters with at least one running request, sorted and separated by commas.
     pub(crate) running: String,
-    /// Names with at least one waiting request, sorted, comma-separated.
+    /// The names of adapters with at least one waiting request, sorted and separated by commas.
     pub(crate) waiting: String,
-    /// When the state was last seen, since the engine's start.
+    /// The time, since the engine's start, at which the state was last seen.
     pub(crate) at: Duration,
 }
 
-/// Counts of requests by adapter.
+/// The number of running and waiting requests of each adapter.
 #[derive(Debug, Default)]
 pub(crate) struct Adapters {
     running: BTreeMap<Arc<str>, usize>,
@@ -43,12 +43,12 @@ impl Adapters {
         remove(&mut self.running, adapter);
     }
 
-    /// Whether a request for `adapter` may run beside those that run now, when at most `max` adapters fit.
+    /// True if a request for `adapter` may join the running requests when at most `max` adapters fit into the batch.
     pub(crate) fn fits(&self, adapter: Option<&Arc<str>>, max: usize) -> bool {
         adapter.is_none_or(|name| self.running.contains_key(name) || self.running.len() < max)
     }
 
-    /// Notes the present state under the time `now`.
+    /// Records the present state at the time `now`.
     pub(crate) fn note(&mut self, now: Duration) {
         let (running, waiting) = (join(&self.running), join(&self.waiting));
         if let Some(row) = self.rows.iter_mut().find(|row| row.running == running && row.waiting == waiting) {
@@ -61,12 +61,13 @@ impl Adapters {
         self.rows.push_back(AdapterRow { running, waiting, at: now });
     }
 
-    /// Names with at least one running request, and with at least one waiting request: sorted, comma-separated.
+    /// The names of adapters with running requests, and of those with waiting requests, each sorted and separated by
+    /// commas.
     pub(crate) fn names(&self) -> (String, String) {
         (join(&self.running), join(&self.waiting))
     }
 
-    /// All rows, in order of first appearance.
+    /// All recorded states, in the order of their first appearance.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &AdapterRow> {
         self.rows.iter()
     }

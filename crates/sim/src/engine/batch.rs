@@ -1,9 +1,9 @@
 //! Continuous batching.
 //!
-//! The engine works in steps. A step gives each decoding request one token and spends what is left of its token
-//! budget on prefill, oldest request first. It lasts the decode time (if anybody decodes) plus the prefill time of
-//! its prompt tokens, so a long uncached prompt delays everybody in the batch. Requests join and leave between
-//! steps; when blocks run out, the youngest running request loses its own and starts over.
+//! The engine works in steps. A step gives each decoding request one token, and spends the rest of its token budget on
+//! prefill, the oldest request first. It lasts the decode time (if any request decodes) plus the prefill time of its
+//! prompt tokens. A long uncached prompt therefore delays all requests in the batch. Requests join and leave between
+//! steps. When blocks run out, the youngest running request loses its blocks and starts again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -19,17 +19,18 @@ use super::types::{
 #[derive(Debug)]
 struct Step {
     ends: Duration,
-    /// Place in `running` and the prompt tokens computed for it; zero means a decode.
+    /// For each running request of the step, its key in `running` and the prompt tokens computed for it. Zero means a
+    /// decode.
     plan: Vec<(u64, usize)>,
 }
 
-/// One engine. `now` counts from an origin of the caller's choice and never goes back.
+/// One engine. `now` counts from an origin that the caller chooses, and never goes back.
 #[derive(Debug)]
 pub(crate) struct Engine {
     limits: EngineLimits,
     pool: BlockPool,
     waiting: VecDeque<Request>,
-    /// By order of admission.
+    /// The running requests, by the order of admission.
     running: BTreeMap<u64, Running>,
     adapters: Adapters,
     step: Option<Step>,
@@ -38,12 +39,12 @@ pub(crate) struct Engine {
     next_id: RequestId,
     next_place: u64,
     version: u64,
-    /// Multiple of the speed of the step times.
+    /// The factor on the speed of the steps; `None` for the plain speed.
     speed: Option<f64>,
 }
 
 impl Engine {
-    /// An idle engine. Limits of zero are read as one.
+    /// Makes an idle engine. A limit of zero counts as one.
     pub(crate) fn new(mut limits: EngineLimits) -> Self {
         limits.max_running = limits.max_running.max(1);
         limits.max_adapters = limits.max_adapters.map(|max| max.max(1));
@@ -65,17 +66,17 @@ impl Engine {
         }
     }
 
-    /// Most tokens of prompt and answer together.
+    /// The most tokens of prompt and answer together.
     pub(crate) fn context_tokens(&self) -> usize {
         self.pool.capacity() * self.limits.block_size
     }
 
-    /// Requests that wait or run.
+    /// The number of requests that wait or run.
     pub(crate) fn load(&self) -> usize {
         self.waiting.len() + self.running.len()
     }
 
-    /// Grows with each change of state.
+    /// The version of the state, which grows with each change.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }
@@ -91,7 +92,7 @@ impl Engine {
             return Err(SubmitError::TooLong { limit });
         }
         self.version += 1;
-        // Who will get a free place at the next step does not count as queued.
+        // Waiting requests that will get a free place at the next step do not count as queued.
         let places = self.limits.max_running - self.running.len();
         if self.waiting.len() >= self.limits.max_waiting.saturating_add(places) {
             self.stats.queue_rejections += 1;
@@ -109,7 +110,7 @@ impl Engine {
         Ok(id)
     }
 
-    /// Gives a request up. Nothing happens if it is over already.
+    /// Cancels a request. Nothing happens if it is over already.
     pub(crate) fn cancel(&mut self, id: RequestId, now: Duration) {
         self.catch_up(now);
         if let Some(index) = self.waiting.iter().position(|request| request.id == id) {
@@ -132,7 +133,7 @@ impl Engine {
         self.note_adapters(now);
     }
 
-    /// When [`Engine::advance`] will next have something to do; none while nothing runs.
+    /// The time at which [`Engine::advance`] next has something to do. `None` while no request runs.
     pub(crate) fn next_event_time(&self) -> Option<Duration> {
         match &self.step {
             Some(step) => Some(step.ends),
@@ -140,13 +141,13 @@ impl Engine {
         }
     }
 
-    /// Plays everything up to `now` and returns what happened since the last call, in order.
+    /// Plays all events up to `now`, and returns those since the last call in order.
     pub(crate) fn advance(&mut self, now: Duration) -> Vec<Event> {
         self.catch_up(now);
         std::mem::take(&mut self.events)
     }
 
-    /// The state as a metrics page shows it.
+    /// The state that a metrics page shows.
     pub(crate) fn values(&self) -> EngineValues {
         let max = self.limits.max_adapters.unwrap_or(usize::MAX);
         EngineValues {
@@ -164,12 +165,12 @@ impl Engine {
         }
     }
 
-    /// Multiplies the speed of all steps that begin from now on.
+    /// Sets the factor on the speed of all steps that begin from now on.
     pub(crate) fn set_speed(&mut self, speed: f64) {
         self.speed = Some(speed);
     }
 
-    /// The state without counters.
+    /// The load that a metrics page shows, without counters.
     pub(crate) fn glance(&self) -> Glance {
         let (adapters_running, adapters_waiting) = self.adapters.names();
         Glance {
@@ -181,14 +182,14 @@ impl Engine {
         }
     }
 
-    /// Prompt tokens of waiting and running requests that are not computed. What the cache holds of waiting ones counts
-    /// as not computed.
+    /// The prompt tokens of waiting and running requests that are not computed. For a waiting request all its tokens
+    /// count, even those in the cache.
     pub(crate) fn uncomputed_tokens(&self) -> usize {
         let waiting: usize = self.waiting.iter().map(Request::tokens).sum();
         waiting + self.running.values().map(|running| running.uncomputed).sum::<usize>()
     }
 
-    /// Tokens of a prompt that would have to be computed now.
+    /// The tokens of a prompt that would have to be computed now.
     pub(crate) fn uncached_tokens(&self, prompt: &Prompt, adapter: Option<&str>) -> usize {
         let block_size = self.limits.block_size;
         let (hashes, _) = prompt_hashes(prompt, adapter, block_size);
@@ -207,7 +208,7 @@ impl Engine {
         }
     }
 
-    /// Between steps: admits what fits and starts the next step if anybody is ready.
+    /// Runs between two steps: admits the requests that fit, and starts the next step if a request is ready.
     fn schedule(&mut self, now: Duration) {
         self.admit(now);
         self.start_step(now);
@@ -251,7 +252,7 @@ impl Engine {
         }
     }
 
-    /// How long it takes until `missing` tokens of a prompt of `tokens` have come from another server.
+    /// The time until `missing` tokens of a prompt of `tokens` have come from another server.
     fn transfer(&self, fetch: Fetch, tokens: usize, missing: usize) -> Duration {
         let times =
             |one: Duration, count: usize| one.saturating_mul(u32::try_from(count).unwrap_or(u32::MAX));
@@ -297,7 +298,7 @@ impl Engine {
     fn finish_step(&mut self, plan: &[(u64, usize)], now: Duration) {
         let mut step_tokens = 0;
         for (place, computed) in plan {
-            // A request that was cancelled or preempted since the step began is gone.
+            // The request was cancelled or preempted after the step began.
             let Some(running) = self.running.get_mut(place) else { continue };
             step_tokens += *computed;
             running.uncomputed -= computed;
@@ -321,8 +322,8 @@ impl Engine {
         self.stats.iteration_tokens.observe(step_tokens as f64);
     }
 
-    /// Adds the newest token of a request to its chain and makes room for it, at the cost of younger requests or, if
-    /// there are none, of its own place.
+    /// Adds the newest token of a request to its chain of blocks. If no block is free, a younger request loses its
+    /// blocks. If there is no younger one, this request loses its own place.
     fn grow(&mut self, place: u64) {
         let full = self.running.get_mut(&place).and_then(|running| running.request.extend_chain());
         loop {

@@ -1,41 +1,41 @@
 //! KV-cache blocks with a prefix cache.
 //!
-//! A block is referenced by the running requests that hold it. A full block carries the hash of everything up to
-//! its end, so that a later prompt with the same beginning finds it. An unreferenced block keeps its content until
-//! its space is needed; the one that was released longest ago goes first.
+//! A block is referenced by the running requests that use it. A full block has the hash of everything up to its end, so
+//! that a later prompt with the same beginning finds it. A block without references keeps its content until its space
+//! is needed. The block that was released longest ago is reused first.
 
 use std::collections::BTreeMap;
 
 use hashbrown::HashMap;
 use xxhash_rust::xxh64::{Xxh64, xxh64};
 
-/// Position of a block in the pool.
+/// The index of a block in the pool.
 pub(crate) type BlockId = u32;
 
 #[derive(Debug, Clone, Default)]
 struct Block {
-    /// Requests that hold the block.
+    /// The number of requests that use the block.
     references: u32,
-    /// Hash of the content and of all that precedes it; none while the block is not full.
+    /// The hash of the content and of everything before it; `None` while the block is not full.
     hash: Option<u64>,
-    /// Key in `released` while nobody references the block.
+    /// The key in `released` while no request uses the block.
     released_at: u64,
 }
 
 /// All blocks of one engine.
 #[derive(Debug)]
 pub(crate) struct BlockPool {
-    /// Blocks that were ever used; the rest of the capacity exists only as a number, so an idle pool costs nothing.
+    /// The blocks that were ever used. The rest of the capacity exists only as a number, so an idle pool costs nothing.
     blocks: Vec<Block>,
     capacity: usize,
-    /// Unreferenced blocks that were used before, oldest release first.
+    /// The unreferenced blocks that were used before, with the oldest release first.
     released: BTreeMap<u64, BlockId>,
     by_hash: HashMap<u64, BlockId>,
     releases: u64,
 }
 
 impl BlockPool {
-    /// A pool of `capacity` blocks, at least one.
+    /// Makes a pool of `capacity` blocks; at least one.
     pub(crate) fn new(capacity: usize) -> Self {
         Self {
             blocks: Vec::new(),
@@ -46,24 +46,24 @@ impl BlockPool {
         }
     }
 
-    /// Blocks in total.
+    /// The number of all blocks.
     pub(crate) fn capacity(&self) -> usize {
         self.capacity
     }
 
-    /// Blocks that no request holds, cached or not.
+    /// The number of blocks that no request uses, cached or not.
     pub(crate) fn free(&self) -> usize {
         self.capacity - self.blocks.len() + self.released.len()
     }
 
-    /// Blocks that some request holds.
+    /// The number of blocks that a request uses.
     pub(crate) fn used(&self) -> usize {
         self.capacity - self.free()
     }
 
-    /// Takes blocks for a prompt: the longest cached run of `hashes` (never more than `reusable` blocks), then fresh
-    /// ones up to `wanted` in all. Returns the blocks and how many of them were cached, or nothing if there is no
-    /// room; then the pool is unchanged.
+    /// Takes `wanted` blocks for a prompt: first the longest run of `hashes` that is cached, but at most `reusable`
+    /// blocks, then fresh blocks. Returns the blocks and the number of cached ones. Returns `None` and leaves the pool
+    /// unchanged if there is no room.
     pub(crate) fn take(
         &mut self,
         hashes: &[u64],
@@ -91,13 +91,13 @@ impl BlockPool {
         Some((taken, hits))
     }
 
-    /// How many of these blocks, from the first on, are cached. A cached block is taken to follow cached ones, which
-    /// the order of eviction nearly always keeps true.
+    /// The number of these blocks, from the first on, that are cached. If a block is cached, the blocks before it are
+    /// taken to be cached too. The order of eviction nearly always keeps that true.
     pub(crate) fn cached(&self, hashes: &[u64]) -> usize {
         hashes.partition_point(|hash| self.by_hash.contains_key(hash))
     }
 
-    /// Takes one block without content, or nothing if every block is held.
+    /// Takes one block without content. Returns `None` if every block is in use.
     pub(crate) fn take_one(&mut self) -> Option<BlockId> {
         if self.blocks.len() < self.capacity {
             self.blocks.push(Block { references: 1, ..Block::default() });
@@ -112,7 +112,7 @@ impl BlockPool {
         Some(id)
     }
 
-    /// Gives a full block its hash. If another block already has it, that one stays the cached one.
+    /// Gives a full block its hash. If another block already has this hash, that block stays the cached one.
     pub(crate) fn seal(&mut self, id: BlockId, hash: u64) {
         if self.by_hash.contains_key(&hash) {
             return;
@@ -125,8 +125,8 @@ impl BlockPool {
         }
     }
 
-    /// Gives back the blocks of one request. The last ones are the first to be reused, since a prefix is worth more
-    /// than what follows it.
+    /// Releases the blocks of one request. The last blocks are reused first, because a prefix is worth more than what
+    /// follows it.
     pub(crate) fn release(&mut self, ids: &[BlockId]) {
         for id in ids.iter().rev() {
             let Some(block) = self.blocks.get_mut(*id as usize) else { continue };
@@ -173,12 +173,12 @@ impl BlockPool {
     }
 }
 
-/// The hash that an adapter's first block chains from; the base model's is a constant.
+/// The hash from which an adapter's first block continues. It is a constant for the base model.
 pub(crate) fn chain_root(adapter: Option<&str>) -> u64 {
     adapter.map_or(0, |name| xxh64(name.as_bytes(), 1))
 }
 
-/// Hash of a full block that follows the block (or root) with hash `parent`.
+/// The hash of a full block that follows the block (or root) with the hash `parent`.
 pub(crate) fn chain(parent: u64, tokens: &[u32]) -> u64 {
     let mut hasher = Xxh64::new(parent);
     for token in tokens {

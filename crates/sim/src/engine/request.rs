@@ -1,4 +1,4 @@
-//! One request inside the engine.
+//! One request inside an engine.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use super::stats::Stats;
 use super::tokens;
 use super::types::{Fetch, FinishReason, Prompt, RequestId, Submission};
 
-/// A request, waiting or running.
+/// A request that waits or runs.
 #[derive(Debug)]
 pub(super) struct Request {
     pub(super) id: RequestId,
@@ -17,22 +17,22 @@ pub(super) struct Request {
     max_tokens: u32,
     stops_by_itself: bool,
     answer_seed: u64,
-    /// The answer consists of words that a client may send back.
+    /// True if the answer consists of words that a client may send back in its next prompt.
     speaks: bool,
     pub(super) fetch: Fetch,
-    /// Hashes of the full blocks of prompt and answer.
+    /// The hashes of the full blocks of prompt and answer.
     pub(super) hashes: Vec<u64>,
-    /// Tokens after the last full block.
+    /// The tokens after the last full block.
     tail: Vec<u32>,
     block_size: usize,
     generated: u32,
     arrived: Duration,
-    /// When it ran first; a preempted request keeps the time.
+    /// The time at which the request first ran. A preempted request keeps it.
     started: Option<Duration>,
     first_token: Duration,
     last_token: Duration,
     pub(super) preemptions: u32,
-    /// Prompt tokens that the prefix cache had when it ran first.
+    /// The prompt tokens that the prefix cache had when the request first ran.
     cached_tokens: usize,
 }
 
@@ -61,17 +61,18 @@ impl Request {
         }
     }
 
-    /// Tokens of prompt and answer so far.
+    /// The number of tokens of prompt and answer so far.
     pub(super) fn tokens(&self) -> usize {
         self.prompt_tokens + self.generated as usize
     }
 
-    /// Blocks that hold all tokens so far.
+    /// The number of blocks that all tokens so far need.
     pub(super) fn blocks_needed(&self) -> usize {
         self.tokens().div_ceil(self.block_size).max(1)
     }
 
-    /// Most blocks that may come from the cache: at least one token has to be computed to have something to sample.
+    /// The most blocks that may come from the cache. At least one token has to be computed, so that there is something
+    /// to sample from.
     pub(super) fn blocks_reusable(&self) -> usize {
         self.tokens().saturating_sub(1) / self.block_size
     }
@@ -80,7 +81,8 @@ impl Request {
         self.generated >= self.max_tokens
     }
 
-    /// Notes that the request runs; `cached_blocks` of its prompt were found. Returns whether it is the first time.
+    /// Notes that the request runs, and that `cached_blocks` of its prompt were cached. Returns true if it runs for the
+    /// first time.
     pub(super) fn start(&mut self, cached_blocks: usize, now: Duration, stats: &mut Stats) -> bool {
         if self.started.is_some() {
             return false;
@@ -92,12 +94,12 @@ impl Request {
         true
     }
 
-    /// Notes that this many blocks are there once another server has sent what was missing.
+    /// Notes that the request has this many blocks, now that another server has sent the missing ones.
     pub(super) fn fetched(&mut self, blocks: usize) {
         self.cached_tokens = blocks * self.block_size;
     }
 
-    /// Notes one more token. Returns the cached prompt tokens if it is the first.
+    /// Notes one more token. Returns the cached prompt tokens if it is the first token.
     pub(super) fn token(&mut self, now: Duration, stats: &mut Stats) -> Option<usize> {
         self.generated += 1;
         stats.generation_tokens += 1;
@@ -114,7 +116,7 @@ impl Request {
         first.then_some(self.cached_tokens)
     }
 
-    /// Adds the newest token to the block chain. Returns index and hash of a block that became full by it.
+    /// Adds the newest token to the chain of blocks. Returns the index and the hash of a block that became full by it.
     pub(super) fn extend_chain(&mut self) -> Option<(usize, u64)> {
         let index = self.generated - 1;
         self.tail.push(if self.speaks {
@@ -131,7 +133,7 @@ impl Request {
         Some((self.hashes.len() - 1, hash))
     }
 
-    /// Notes that the request is complete and says why.
+    /// Notes that the request is complete. Returns the reason why it ended.
     pub(super) fn finish(&self, now: Duration, stats: &mut Stats) -> FinishReason {
         let started = self.started.unwrap_or(self.arrived);
         let decode = now.saturating_sub(self.first_token).as_secs_f64();
@@ -162,7 +164,7 @@ impl Request {
     }
 }
 
-/// Hashes of the full blocks of a prompt, and the tokens after them.
+/// The hashes of the full blocks of a prompt, and the tokens after the last full block.
 pub(super) fn prompt_hashes(
     prompt: &Prompt,
     adapter: Option<&str>,
@@ -183,7 +185,7 @@ pub(super) fn prompt_hashes(
             let id = |at: usize| ids.get(at / block_tokens).copied().unwrap_or_default();
             for block in 0..tokens / block_size {
                 let (first, last) = (block * block_size, (block + 1) * block_size - 1);
-                // The place within the first named block tells where the cuts between blocks lie.
+                // The position in the first named block says where the boundaries between the cache blocks are.
                 parent =
                     tokens::mix(parent ^ tokens::mix(id(first)).wrapping_add((first % block_tokens) as u64));
                 for at in (first / block_tokens + 1)..=(last / block_tokens) {
@@ -203,8 +205,8 @@ pub(super) fn prompt_hashes(
 pub(super) struct Running {
     pub(super) request: Request,
     pub(super) blocks: Vec<BlockId>,
-    /// Tokens that still have to go through prefill before a token can be sampled.
+    /// The tokens that still need prefill before a token can be sampled.
     pub(super) uncomputed: usize,
-    /// Before this time it takes part in no step.
+    /// The time before which the request takes part in no step.
     pub(super) ready_at: Duration,
 }

@@ -1,34 +1,34 @@
-//! The counts that an engine keeps of itself, in the shapes of its metrics page.
+//! The counters and histograms of an engine, in the form of its metrics page.
 
-/// Most bounds that a histogram has.
+/// The most bounds of a histogram.
 const MAX_BOUNDS: usize = 22;
 
-/// Upper bounds for token counts.
+/// The upper bounds for numbers of tokens.
 pub(crate) const TOKEN_BOUNDS: &[f64] =
     &[1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 200.0, 500.0, 1000.0, 2000.0];
-/// Upper bounds for tokens in one step.
+/// The upper bounds for the tokens in one step.
 pub(crate) const STEP_BOUNDS: &[f64] =
     &[1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0];
-/// Upper bounds for the request parameter `n`.
+/// The upper bounds for the request parameter `n`.
 pub(crate) const CHOICE_BOUNDS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
-/// Upper bounds for preemptions of one request.
+/// The upper bounds for the preemptions of one request.
 pub(crate) const PREEMPTION_BOUNDS: &[f64] = &[1.0, 2.0, 3.0, 4.0, 5.0, 10.0, 20.0];
-/// Upper bounds for the time to the first token, in seconds.
+/// The upper bounds for the time to the first token, in seconds.
 pub(crate) const FIRST_TOKEN_BOUNDS: &[f64] = &[
     0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0,
     80.0, 160.0, 640.0, 2560.0,
 ];
-/// Upper bounds for the time between tokens, in seconds.
+/// The upper bounds for the time between tokens, in seconds.
 pub(crate) const TOKEN_GAP_BOUNDS: &[f64] = &[
     0.01, 0.025, 0.05, 0.075, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0, 20.0, 40.0, 80.0,
 ];
-/// Upper bounds for the phases of a request, in seconds.
+/// The upper bounds for the phases of a request, in seconds.
 pub(crate) const PHASE_BOUNDS: &[f64] = &[
     0.3, 0.5, 0.8, 1.0, 1.5, 2.0, 2.5, 5.0, 10.0, 15.0, 20.0, 30.0, 40.0, 50.0, 60.0, 120.0, 240.0, 480.0,
     960.0, 1920.0, 7680.0,
 ];
 
-/// A histogram over fixed bounds. Plain data, so that copying a whole set costs no allocation.
+/// A histogram with fixed bounds. It is plain data, so that copying a set of histograms costs no allocation.
 #[derive(Debug, Clone)]
 pub(crate) struct Histogram {
     bounds: &'static [f64],
@@ -37,7 +37,7 @@ pub(crate) struct Histogram {
 }
 
 impl Histogram {
-    /// An empty histogram; `bounds` ascend and are at most [`MAX_BOUNDS`].
+    /// Makes an empty histogram. `bounds` must ascend, and there may be at most [`MAX_BOUNDS`].
     pub(crate) fn new(bounds: &'static [f64]) -> Self {
         Self { bounds, counts: [0; MAX_BOUNDS + 1], sum: 0.0 }
     }
@@ -51,49 +51,49 @@ impl Histogram {
         self.sum += value;
     }
 
-    /// The upper bounds, without the infinite one.
+    /// The upper bounds, without infinity.
     pub(crate) fn bounds(&self) -> &'static [f64] {
         self.bounds
     }
 
-    /// Values at most the bound with this index; the index after the last means all.
+    /// The number of values that are at most the bound with this index. The index after the last one means all values.
     pub(crate) fn cumulative(&self, index: usize) -> u64 {
         self.counts.iter().take(index + 1).sum()
     }
 
-    /// All values.
+    /// The number of values.
     pub(crate) fn count(&self) -> u64 {
         self.cumulative(self.bounds.len())
     }
 
-    /// Sum of all values.
+    /// The sum of all values.
     pub(crate) fn sum(&self) -> f64 {
         self.sum
     }
 }
 
-/// Counters and histograms of one engine since its start.
+/// The counters and histograms of one engine since its start.
 #[derive(Debug, Clone)]
 pub(crate) struct Stats {
-    /// Prompt tokens of requests that reached their first token.
+    /// The prompt tokens of requests that have their first token.
     pub(crate) prompt_tokens: u64,
-    /// Of these, tokens that came from the prefix cache.
+    /// The tokens among them that came from the prefix cache.
     pub(crate) cached_tokens: u64,
-    /// Tokens produced.
+    /// The generated tokens.
     pub(crate) generation_tokens: u64,
-    /// Prompt tokens looked up in the prefix cache.
+    /// The prompt tokens that were looked up in the prefix cache.
     pub(crate) cache_queries: u64,
-    /// Prompt tokens found there.
+    /// The prompt tokens that the prefix cache had.
     pub(crate) cache_hits: u64,
-    /// Times a running request lost its blocks to another.
+    /// The number of times that a running request lost its blocks to another request.
     pub(crate) preemptions: u64,
-    /// Requests refused because the queue was full.
+    /// The requests that were refused because the queue was full.
     pub(crate) queue_rejections: u64,
-    /// Requests that ended by themselves.
+    /// The requests whose answer ended by itself.
     pub(crate) stopped: u64,
-    /// Requests that ended at their token limit.
+    /// The requests that ended at their token limit.
     pub(crate) limited: u64,
-    /// Requests that their client gave up.
+    /// The requests that their client cancelled.
     pub(crate) aborted: u64,
     pub(crate) request_prompt_tokens: Histogram,
     pub(crate) request_generation_tokens: Histogram,

@@ -1,26 +1,26 @@
-//! How long a step of the batch takes.
+//! The time that a step of the batch takes.
 
 use std::time::Duration;
 
 use crate::profile::EngineProfile;
 
-/// The length of a step by what is computed in it.
+/// The rule for the time of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum StepTimes {
-    /// The time of a decode step, if anybody decodes, plus a time for each prompt token.
+    /// A step takes the time of a decode step, if a request decodes, plus a time for each prompt token.
     Linear {
-        /// Time per prompt token that the cache does not have.
+        /// The time of each prompt token that the cache does not have.
         prefill_per_token: Duration,
-        /// Time of a decode step.
+        /// The time of a decode step.
         inter_token: Duration,
     },
-    /// Measured times: a step takes what its prompt and answer tokens take together as prefill, and at least what a
-    /// decode step of its batch takes.
+    /// Measured times. A step takes the prefill time of all its prompt and answer tokens, but at least the time of a
+    /// decode step of its batch.
     Measured(&'static EngineProfile),
 }
 
 impl StepTimes {
-    /// Time of a step that gives `decoding` requests a token each and computes `prefill` prompt tokens.
+    /// The time of a step that gives `decoding` requests one token each and computes `prefill` prompt tokens.
     pub(crate) fn step(self, decoding: usize, prefill: usize) -> Duration {
         match self {
             Self::Linear { prefill_per_token, inter_token } => {
@@ -37,7 +37,7 @@ impl StepTimes {
         }
     }
 
-    /// Time of `prefill` prompt tokens computed alone, in steps of at most `step_tokens`.
+    /// The time of `prefill` prompt tokens that are computed alone, in steps of at most `step_tokens`.
     pub(crate) fn prefill(self, prefill: usize, step_tokens: usize) -> Duration {
         let step_tokens = step_tokens.max(1);
         let steps = u32::try_from(prefill / step_tokens).unwrap_or(u32::MAX);
@@ -45,8 +45,8 @@ impl StepTimes {
     }
 }
 
-/// The value at `x` on the line through `points`, which ascend in x. Below the first point it is the first value;
-/// beyond the last the line goes on.
+/// The value at `x` on the line through `points`, whose x ascend. Below the first point it is the value of the first
+/// point. Beyond the last point the last segment is continued.
 fn along(points: &[(f64, f64)], x: f64) -> f64 {
     let after = points.partition_point(|(at, _)| *at < x);
     let pair = |end: usize| Some((points.get(end.checked_sub(1)?)?, points.get(end)?));

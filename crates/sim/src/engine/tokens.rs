@@ -1,24 +1,24 @@
-//! Text to token ids, and the words of an answer.
+//! Turns text into token ids, and makes the words of an answer.
 //!
-//! There is no vocabulary: a token is a piece of at most four characters, cut anew at every blank, and its id is a
-//! hash of the piece. Cutting at blanks makes the cut of a text independent of what stands before a blank, so an
-//! answer that comes back in the next prompt yields the same tokens and can hit the prefix cache.
+//! There is no vocabulary. A token is a piece of at most four characters, and pieces begin again after every space. The
+//! id of a token is a hash of the piece. The pieces of a text therefore do not depend on the text before a space. An
+//! answer that comes back in the next prompt gives the same tokens, and can hit the prefix cache.
 
 use xxhash_rust::xxh64::xxh64;
 
-/// Characters in a token, not counting the blank before it.
+/// The characters of a token, without the space before it.
 const CHARS_PER_TOKEN: usize = 4;
 
-/// The words of every answer. Each is at most four letters, so that each is one token.
+/// The words of all answers. A word has at most four letters, so that it is one token.
 const WORDS: [&str; 32] = [
     "rail", "line", "sign", "box", "lamp", "bell", "gate", "yard", "coal", "iron", "axle", "bolt", "frog",
     "tie", "spur", "loop", "dock", "hut", "mast", "wire", "cab", "tank", "fire", "ash", "dome", "horn",
     "fog", "post", "mile", "ton", "load", "stop",
 ];
 
-/// Hash seed for ordinary text.
+/// The hash seed for ordinary text.
 const TEXT: u64 = 0;
-/// Hash seed for the marks that a chat template puts around messages, so that no text can imitate one.
+/// The hash seed for the marks that a chat template puts around messages, so that no text can imitate a mark.
 const MARK: u64 = 1;
 
 /// Appends the tokens of `text` to `tokens`.
@@ -50,18 +50,18 @@ fn token_id(piece: &str, seed: u64) -> u32 {
     xxh64(piece.as_bytes(), seed) as u32
 }
 
-/// A number that stands for a prompt: the seed of the answer to it.
+/// The seed of the answer to a prompt.
 pub(crate) fn answer_seed(prompt: &[u32], seed: u64) -> u64 {
     prompt.iter().fold(seed, |hash, token| mix(hash ^ u64::from(*token)))
 }
 
-/// Word `index` of the answer that belongs to `answer_seed`.
+/// The word with this index in the answer of `answer_seed`.
 pub(crate) fn word(answer_seed: u64, index: u32) -> &'static str {
     let at = mix(answer_seed ^ (u64::from(index) << 32)) as usize % WORDS.len();
     WORDS.get(at).copied().unwrap_or("rail")
 }
 
-/// Token id of word `index`, as [`push_text`] would give for the word after a blank.
+/// The token id of the word with this index. It equals the id that [`push_text`] gives the word after a space.
 pub(crate) fn word_token(answer_seed: u64, index: u32) -> u32 {
     let mut piece = String::with_capacity(1 + CHARS_PER_TOKEN);
     piece.push(' ');
@@ -69,7 +69,7 @@ pub(crate) fn word_token(answer_seed: u64, index: u32) -> u32 {
     token_id(&piece, TEXT)
 }
 
-/// The finalizer of splitmix64: spreads neighbouring numbers over all 64 bits.
+/// The finalizer of splitmix64, which spreads neighbouring numbers over all 64 bits.
 pub(crate) fn mix(number: u64) -> u64 {
     let mut x = number.wrapping_add(0x9e37_79b9_7f4a_7c15);
     x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -117,7 +117,7 @@ mod tests {
             let whole = tokens(&format!("{a}{second}"));
             let mut parts = tokens(&a);
             parts.extend(tokens(&second));
-            // A first part that ends in a blank of its own keeps that blank as a token; the second starts afresh.
+            // If the first part ends in a space, the space is a token of its own, and the second part begins again.
             prop_assert_eq!(whole, parts);
         }
     }

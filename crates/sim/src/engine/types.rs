@@ -7,38 +7,38 @@ use super::adapters::AdapterRow;
 use super::stats::Stats;
 use super::step_times::StepTimes;
 
-/// Names a request within its engine.
+/// The number of a request in its engine.
 pub(crate) type RequestId = u64;
 
-/// Sizes and speeds of an engine. All times are virtual: they are added to the `now` of the caller.
+/// The sizes and the speeds of an engine. All times are virtual: they are added to the caller's `now`.
 #[derive(Debug, Clone)]
 pub(crate) struct EngineLimits {
-    /// Requests in the batch.
+    /// The most requests in the batch.
     pub(crate) max_running: usize,
-    /// Requests in the queue before it.
+    /// The most requests in the queue.
     pub(crate) max_waiting: usize,
-    /// LoRA adapters in the batch; none when the server has no adapters.
+    /// The most LoRA adapters in the batch; `None` if the server has no adapters.
     pub(crate) max_adapters: Option<usize>,
-    /// Tokens in one step.
+    /// The most tokens in one step.
     pub(crate) max_step_tokens: usize,
-    /// Tokens in a block.
+    /// The tokens in a block.
     pub(crate) block_size: usize,
-    /// Blocks in the cache.
+    /// The blocks of the cache.
     pub(crate) blocks: usize,
-    /// Fixed time before a request takes part in its first step.
+    /// The fixed time before a request takes part in its first step.
     pub(crate) first_token_base: Duration,
-    /// Length of a step.
+    /// The time of a step.
     pub(crate) step_times: StepTimes,
-    /// Fixed time to fetch a processed prompt.
+    /// The fixed time to fetch a processed prompt.
     pub(crate) transfer_base: Duration,
-    /// Time to fetch each prompt token that the cache does not have.
+    /// The time to fetch each prompt token that the cache does not have.
     pub(crate) transfer_per_token: Duration,
 }
 
-/// Where the blocks of a prompt come from that the cache does not have.
+/// The source of the prompt blocks that the cache does not have.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Fetch {
-    /// They are computed.
+    /// The engine computes them.
     #[default]
     Nothing,
     /// Another server has them.
@@ -50,21 +50,21 @@ pub(crate) enum Fetch {
 /// The tokens of a prompt.
 #[derive(Debug, Clone)]
 pub(crate) enum Prompt {
-    /// Their ids.
+    /// The ids of the tokens.
     Tokens(Vec<u32>),
-    /// Names of blocks of them: equal ids at equal places mean equal tokens.
+    /// The ids of blocks of tokens. Equal ids at equal places mean equal tokens.
     Blocks {
-        /// The names.
+        /// The ids of the blocks.
         ids: Arc<[u64]>,
-        /// Tokens in each block; the last one may be cut short.
+        /// The tokens in each block. The last block may have fewer.
         block_tokens: usize,
-        /// Tokens in all.
+        /// The number of all tokens.
         tokens: usize,
     },
 }
 
 impl Prompt {
-    /// Number of tokens.
+    /// The number of tokens.
     pub(crate) fn len(&self) -> usize {
         match self {
             Self::Tokens(tokens) => tokens.len(),
@@ -86,20 +86,20 @@ impl Prompt {
     }
 }
 
-/// The answer to generate.
+/// A request for an answer.
 #[derive(Debug, Clone)]
 pub(crate) struct Submission {
     /// The prompt; an empty one is refused.
     pub(crate) prompt: Prompt,
-    /// LoRA adapter, or the base model.
+    /// The LoRA adapter; `None` for the base model.
     pub(crate) adapter: Option<Arc<str>>,
-    /// Tokens to generate, at least one.
+    /// The tokens to generate; at least one.
     pub(crate) max_tokens: u32,
-    /// Whether the end counts as the model's own rather than as a limit.
+    /// True if the end counts as the model's own, and not as reaching the limit.
     pub(crate) stops_by_itself: bool,
-    /// Chooses the words of the answer.
+    /// The seed that chooses the words of the answer.
     pub(crate) answer_seed: u64,
-    /// Where the prompt's blocks come from.
+    /// The source of the prompt's blocks.
     pub(crate) fetch: Fetch,
 }
 
@@ -109,13 +109,13 @@ pub(crate) enum SubmitError {
     /// The queue is full.
     #[error("the request queue is full")]
     QueueFull,
-    /// Prompt and answer cannot fit the cache, even alone.
+    /// The prompt and the answer do not fit into the cache, even alone.
     #[error("prompt and answer exceed the context length of {limit} tokens")]
     TooLong {
-        /// Most tokens of prompt and answer together.
+        /// The most tokens of prompt and answer together.
         limit: usize,
     },
-    /// There is nothing to compute.
+    /// The prompt is empty.
     #[error("the prompt is empty")]
     EmptyPrompt,
 }
@@ -123,20 +123,20 @@ pub(crate) enum SubmitError {
 /// Why a request ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum FinishReason {
-    /// The model was done.
+    /// The model ended the answer.
     Stop,
-    /// The token limit was reached.
+    /// The answer reached its limit of tokens.
     Length,
 }
 
 /// An event of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The first token; `cached_tokens` of the prompt came from the prefix cache.
+    /// The first token. `cached_tokens` of the prompt came from the prefix cache.
     FirstToken { id: RequestId, cached_tokens: usize },
     /// A further token.
     Token { id: RequestId },
-    /// The request is over; the last event of each request that is not cancelled.
+    /// The request is over. This is the last event of each request that is not cancelled.
     Finished { id: RequestId, reason: FinishReason },
 }
 
@@ -145,31 +145,31 @@ pub(crate) enum Event {
 pub(crate) struct EngineValues {
     pub(crate) running: usize,
     pub(crate) waiting: usize,
-    /// Of the waiting ones, those that wait for an adapter's place.
+    /// The waiting requests that wait for room for their adapter.
     pub(crate) deferred: usize,
-    /// Share of blocks held by requests, 0 to 1.
+    /// The share of the blocks that requests use, 0 to 1.
     pub(crate) kv_usage: f64,
     pub(crate) stats: Stats,
     pub(crate) adapter_rows: Vec<AdapterRow>,
 }
 
-/// The load as a metrics page would show it.
+/// The load that a metrics page would show.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Glance {
-    /// Requests in the batch.
+    /// The requests in the batch.
     pub running: usize,
-    /// Requests in the queue before it.
+    /// The requests in the queue.
     pub waiting: usize,
-    /// Share of the blocks that requests hold, 0 to 1.
+    /// The share of the blocks that requests use, 0 to 1.
     pub kv_usage: f64,
-    /// Adapters of running requests, sorted, with commas.
+    /// The adapters of running requests, sorted and separated by commas.
     pub adapters_running: String,
-    /// Adapters of waiting requests, sorted, with commas.
+    /// The adapters of waiting requests, sorted and separated by commas.
     pub adapters_waiting: String,
 }
 
 impl Event {
-    /// The request that it is about.
+    /// The request that the event belongs to.
     pub(crate) fn id(self) -> RequestId {
         match self {
             Event::FirstToken { id, .. } | Event::Token { id } | Event::Finished { id, .. } => id,

@@ -1,7 +1,7 @@
-//! The labels of `vllm:cache_config_info`. There are many, some end in `block_size` without being the block size,
-//! and absent values are the text `None`.
+//! The labels of `vllm:cache_config_info`. There are many. The names of some end in `block_size` although they are not
+//! the block size, and absent values are the text `None`.
 
-/// All labels in the order of the page, which is by name.
+/// All labels, in the order of the page, which sorts them by name.
 pub(super) fn labels(engine: usize, block_size: usize, blocks: usize) -> Vec<(&'static str, String)> {
     const NONE: &str = "None";
     let size_tokens = block_size.saturating_mul(blocks);

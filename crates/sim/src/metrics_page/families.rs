@@ -1,4 +1,4 @@
-//! The series of a vLLM engine: names, help, labels, and where each value comes from.
+//! The series of a vLLM engine: their names, help texts and labels, and the sources of their values.
 
 use crate::engine::EngineValues;
 use crate::engine::stats::{Histogram, Stats};
@@ -11,37 +11,38 @@ pub(super) type ReadHistogram = fn(&Stats) -> &Histogram;
 /// The kind of a family.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Kind {
-    /// Counter; the name ends in `_total`. Rows: value of the extra label (empty without one) and reader.
+    /// A counter, whose name ends in `_total`. Each row has the value of the extra label (empty without one) and the
+    /// function that reads the number.
     Counter(&'static [(&'static str, Read)]),
-    /// Gauge with the same kind of rows.
+    /// A gauge with the same form of rows.
     Gauge(&'static [(&'static str, Read)]),
-    /// Histogram.
+    /// A histogram.
     Histogram(ReadHistogram),
 }
 
-/// One family with a row set for each engine.
+/// A family that has a set of rows for each engine.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct EngineFamily {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
-    /// Name of the extra label; empty without one.
+    /// The name of the extra label; empty without one.
     pub(super) label: &'static str,
     pub(super) kind: Kind,
 }
 
-/// A family that tells about the process; its values do not change.
+/// A family that describes the process. Its values do not change.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct ProcessFamily {
     pub(super) name: &'static str,
     pub(super) help: &'static str,
     pub(super) counter: bool,
-    /// Label text with braces (may be empty) and value.
+    /// For each row, the text of its labels with braces (may be empty) and its value.
     pub(super) rows: &'static [(&'static str, f64)],
 }
 
 const GENERATIONS: [&str; 3] = ["{generation=\"0\"}", "{generation=\"1\"}", "{generation=\"2\"}"];
 
-/// Families of the Python runtime and the process, in page order. The start time is filled in by the template.
+/// The families of the Python runtime and the process, in the order of the page. The template fills in the start time.
 pub(super) const PROCESS_FAMILIES: &[ProcessFamily] = &[
     ProcessFamily {
         name: "python_gc_objects_collected_total",
@@ -132,7 +133,7 @@ const fn histogram(name: &'static str, help: &'static str, read: ReadHistogram) 
     EngineFamily { name, help, label: "", kind: Kind::Histogram(read) }
 }
 
-/// Families of an engine, in page order. All rows carry `engine` and `model_name`.
+/// The families of an engine, in the order of the page. All rows have the labels `engine` and `model_name`.
 pub(super) const ENGINE_FAMILIES: &[EngineFamily] = &[
     counter(
         "vllm:estimated_flops_per_gpu_total",
@@ -354,5 +355,5 @@ pub(super) const ENGINE_FAMILIES: &[EngineFamily] = &[
     ),
 ];
 
-/// The one engine family whose rows belong to the server and carry no `engine`.
+/// The one engine family whose rows belong to the server and do not have the label `engine`.
 pub(super) const ADMISSION_REJECTIONS: &str = "vllm:admission_rejections_total";

@@ -1,4 +1,4 @@
-//! The counts of vLLM's HTTP layer: requests, sizes and durations by handler.
+//! The counters of vLLM's HTTP layer: requests, sizes and durations by handler.
 
 use std::time::Duration;
 
@@ -10,42 +10,42 @@ const FINE_BOUNDS: &[f64] = &[
 ];
 const COARSE_BOUNDS: &[f64] = &[0.1, 0.5, 1.0];
 
-/// One answered request.
+/// A request that was answered.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Served {
-    /// Route template; a short fixed list.
+    /// The route template. There are only a few.
     pub(crate) handler: &'static str,
-    /// Method, or `OTHER`.
+    /// The method, or `OTHER`.
     pub(crate) method: &'static str,
-    /// Status code.
+    /// The status code.
     pub(crate) status: u16,
-    /// Bytes of the request body.
+    /// The bytes of the request body.
     pub(crate) request_bytes: u64,
-    /// Bytes of the response body, when known in advance.
+    /// The bytes of the response body, if they are known in advance.
     pub(crate) response_bytes: u64,
-    /// Time until the response headers.
+    /// The time until the response headers.
     pub(crate) took: Duration,
 }
 
-/// Count and sum.
+/// A count and a sum.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Summary {
     pub(super) count: u64,
     pub(super) sum: u64,
 }
 
-/// All counts since start. Grows only with the list of routes.
+/// All counters since the start. Their number grows only with the list of routes.
 #[derive(Debug, Clone)]
 pub(crate) struct HttpStats {
-    /// By handler, method and status class.
+    /// The requests, by handler, method and status class.
     pub(super) requests: Vec<((&'static str, &'static str, &'static str), u64)>,
-    /// By handler.
+    /// The sizes of request bodies, by handler.
     pub(super) request_sizes: Vec<(&'static str, Summary)>,
-    /// By handler.
+    /// The sizes of response bodies, by handler.
     pub(super) response_sizes: Vec<(&'static str, Summary)>,
-    /// All requests.
+    /// The durations of all requests.
     pub(super) fine: Histogram,
-    /// By handler and method.
+    /// The durations of requests, by handler and method.
     pub(super) coarse: Vec<((&'static str, &'static str), Histogram)>,
     version: u64,
 }
@@ -89,7 +89,7 @@ impl HttpStats {
         self.version += 1;
     }
 
-    /// Grows with each recorded request.
+    /// The version, which grows with each recorded request.
     pub(crate) fn version(&self) -> u64 {
         self.version
     }

@@ -1,5 +1,5 @@
-//! Numbers as `prometheus_client` prints them: Python's shortest form, whole numbers with `.0`, and an exponent from
-//! a million on.
+//! Writes numbers as `prometheus_client` does: in Python's shortest form, whole numbers with `.0`, and with an exponent
+//! from a million on.
 
 use std::fmt::Write as _;
 
@@ -41,7 +41,7 @@ fn push_any(out: &mut String, value: f64) {
     let _ = if let Some(digits) = exponent.strip_prefix('-') {
         write!(out, "{mantissa}e-{digits:0>2}")
     } else if magnitude < 1e16 {
-        // The client library writes this exponent itself, with one zero whatever its length.
+        // The client library writes this exponent itself, always with one zero in front.
         write!(out, "{mantissa}e+0{exponent}")
     } else {
         write!(out, "{mantissa}e+{exponent}")

@@ -1,4 +1,4 @@
-//! A page from a template and the present values.
+//! Makes a page from a template and the present values.
 
 use std::sync::Arc;
 
@@ -8,12 +8,12 @@ use super::template::{Cell, Family, Row, Rows, Template, label_text};
 use crate::engine::EngineValues;
 use crate::engine::stats::Histogram;
 
-/// All numbers of a page at one moment.
+/// All numbers of a page at one time.
 #[derive(Debug, Clone)]
 pub(crate) struct PageValues {
-    /// One an engine.
+    /// The values of each engine.
     pub(crate) engines: Vec<EngineValues>,
-    /// Counts of the HTTP layer.
+    /// The counters of the HTTP layer.
     pub(crate) http: Arc<HttpStats>,
 }
 
@@ -27,8 +27,8 @@ pub(crate) fn whole(template: &Template, values: &PageValues) -> String {
     out
 }
 
-/// The page for `name[]=` queries: samples whose name is one of `names`, exactly, with the header of their family.
-/// A registry shared by several processes knows no names in advance and answers with an empty page.
+/// The page for `name[]=` queries: the samples whose name is exactly one of `names`, with the header of their family. A
+/// registry that several processes share answers with an empty page, because it does not know the names in advance.
 pub(crate) fn filtered(template: &Template, values: &PageValues, names: &[String]) -> String {
     let mut out = String::new();
     if template.shape.multiprocess {
@@ -166,7 +166,7 @@ impl Writer<'_, '_> {
         }
     }
 
-    /// Creation times of series that come with the requests.
+    /// The creation times of series that appear with the requests.
     fn dynamic_created(&mut self, family: &Family) {
         let template = self.template;
         let shape = &template.shape;

@@ -1,7 +1,7 @@
-//! The unchanging text of a page.
+//! The text of a page that never changes.
 //!
-//! Names, help, labels and creation times never change while a server runs; they are formatted once. What is left
-//! for each page is to put numbers between pieces of text.
+//! Names, help texts, labels and creation times never change while a server runs, so they are formatted once. For each
+//! page, only the numbers are put between the pieces of text.
 
 use std::fmt::Write as _;
 
@@ -13,23 +13,23 @@ use super::number;
 use crate::engine::EngineValues;
 use crate::engine::stats::Stats;
 
-/// The facts that decide the text of a page.
+/// The facts on which the text of a page depends.
 #[derive(Debug, Clone)]
 pub(crate) struct PageShape {
-    /// First served name of the model.
+    /// The first served name of the model.
     pub(crate) model_name: String,
-    /// Engines behind the server.
+    /// The number of engines behind the server.
     pub(crate) engines: usize,
-    /// Whether several server processes share one page: then there are no process families and no creation times,
-    /// and families come sorted by kind.
+    /// True if several server processes share one page. The page then has no process families and no creation times,
+    /// and its families are sorted by kind.
     pub(crate) multiprocess: bool,
-    /// Most LoRA adapters in a batch; none without LoRA.
+    /// The most LoRA adapters in a batch; `None` without LoRA.
     pub(crate) max_loras: Option<usize>,
-    /// Tokens in a block.
+    /// The tokens in a block.
     pub(crate) block_size: usize,
-    /// Blocks of each engine.
+    /// The blocks of each engine.
     pub(crate) blocks: usize,
-    /// Start of the server, in seconds since 1970.
+    /// The start of the server, in seconds since 1970.
     pub(crate) started_unix: f64,
 }
 
@@ -40,10 +40,10 @@ pub(crate) struct Template {
     pub(super) families: Vec<Family>,
 }
 
-/// One family and, in the one-process form, the creation times that go with it.
+/// One family and, for a single process, the creation times of its series.
 #[derive(Debug)]
 pub(super) struct Family {
-    /// The beginning of all its sample names.
+    /// The beginning of the names of all its samples.
     pub(super) stem: &'static str,
     pub(super) header: String,
     pub(super) rows: Rows,
@@ -54,9 +54,9 @@ pub(super) struct Family {
 /// The samples of a family.
 #[derive(Debug)]
 pub(super) enum Rows {
-    /// Known in advance but for their numbers.
+    /// The rows are known in advance, except for their numbers.
     Fixed(Vec<Row>),
-    /// LoRA states.
+    /// The rows are the states of LoRA adapters.
     Loras,
     /// `http_requests_total`
     HttpRequests,
@@ -72,17 +72,17 @@ pub(super) enum Rows {
 #[derive(Debug)]
 pub(super) struct Row {
     pub(super) name: String,
-    /// Name, labels and the blank before the number.
+    /// The name, the labels and the space before the number.
     pub(super) text: String,
     pub(super) cell: Cell,
 }
 
-/// Where a number comes from.
+/// The source of a number.
 #[derive(Debug)]
 pub(super) enum Cell {
     Constant(f64),
     Engine(usize, Read),
-    /// Over all engines.
+    /// The sum over all engines.
     Total(Read),
     Bucket(usize, ReadHistogram, usize),
     Sum(usize, ReadHistogram),
@@ -106,7 +106,7 @@ impl Cell {
 }
 
 impl Template {
-    /// Formats everything that will not change.
+    /// Formats all text that does not change.
     pub(crate) fn new(shape: PageShape) -> Self {
         let mut builder = Builder { created: shape.started_unix, families: Vec::new(), shape: &shape };
         if shape.multiprocess {
@@ -280,7 +280,7 @@ impl Builder<'_> {
         let created_name = format!("{stem}_created");
         let created = if self.shape.multiprocess { Vec::new() } else { created };
         let created = created.iter().map(|labels| {
-            // Series are made one after another, some microseconds apart.
+            // The series are created one after another, some microseconds apart.
             self.created += 2.1e-5;
             row(&created_name, labels, Cell::Constant(self.created))
         });
@@ -306,7 +306,7 @@ fn row(name: &str, labels: &str, cell: Cell) -> Row {
     Row { name: name.to_owned(), text, cell }
 }
 
-/// Labels with braces, values escaped; nothing without labels.
+/// The labels with braces and escaped values; an empty text without labels.
 pub(super) fn label_text(pairs: &[(&str, &str)]) -> String {
     let mut text = String::new();
     for (name, value) in pairs {

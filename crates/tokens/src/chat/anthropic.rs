@@ -1,11 +1,11 @@
-//! Anthropic's messages, turned into a chat in OpenAI's form.
+//! Turns a request to Anthropic's Messages API into a chat in OpenAI's form.
 
 use std::sync::Arc;
 
 use crate::json::{Json, Map, present};
 use crate::unsupported::Unsupported;
 
-/// Begin of a line that tells whom a client bills.
+/// The beginning of a line that says whom a client bills.
 pub(super) const BILLING: &str = "x-anthropic-billing-header";
 
 fn refused(reason: &'static str) -> Unsupported {
@@ -20,7 +20,7 @@ fn object<const N: usize>(entries: [(&str, Json); N]) -> Map {
     entries.into_iter().map(|(key, value)| (Arc::from(key), value)).collect()
 }
 
-/// The chat that the server makes of a body.
+/// The chat in OpenAI's form that the server makes of a body.
 pub(super) fn to_chat(body: &Map) -> Result<Map, Unsupported> {
     let mut messages = Vec::new();
     let system = present(body, "system").map(system_text).transpose()?.unwrap_or_default();
@@ -66,7 +66,7 @@ pub(super) fn to_chat(body: &Map) -> Result<Map, Unsupported> {
     Ok(chat)
 }
 
-/// How much the model is to think. What `disabled` means the server finds out by trying the template.
+/// How much the model should think. The server finds out the meaning of `disabled` by trying the template.
 fn effort(body: &Map) -> Result<Option<Json>, Unsupported> {
     if let Some(thinking) = present(body, "thinking") {
         let kind = thinking.map().and_then(|thinking| thinking.get("type")).and_then(Json::text);
@@ -78,7 +78,7 @@ fn effort(body: &Map) -> Result<Option<Json>, Unsupported> {
     Ok(config.and_then(|config| present(config, "effort")).cloned())
 }
 
-/// The text of the system field: blocks without anything between them, without those that bill.
+/// The text of the system field: its blocks joined without a separator, without the billing blocks.
 fn system_text(system: &Json) -> Result<String, Unsupported> {
     let wrong = || Unsupported::refused("system", "is neither text nor a list of texts");
     match system {
@@ -98,7 +98,7 @@ fn system_text(system: &Json) -> Result<String, Unsupported> {
     }
 }
 
-/// Adds a message, in front of it the results of tools that it holds.
+/// Adds a message. The tool results in it become messages in front of it.
 fn add_message(messages: &mut Vec<Json>, role: &Arc<str>, message: &Map) -> Result<(), Unsupported> {
     let role_json = || Json::Text(Arc::clone(role));
     let blocks = match message.get("content") {
@@ -138,7 +138,7 @@ fn add_message(messages: &mut Vec<Json>, role: &Arc<str>, message: &Map) -> Resu
     Ok(())
 }
 
-/// What the blocks of a message hold.
+/// The content of a message's blocks.
 #[derive(Default)]
 struct Blocks {
     texts: Vec<Arc<str>>,
@@ -182,7 +182,7 @@ impl Blocks {
     }
 }
 
-/// The message of a tool's result.
+/// The message of one tool result.
 fn tool_result(block: &Map) -> Result<Json, Unsupported> {
     let id = block.get("tool_use_id").and_then(Json::text);
     let id = id.ok_or_else(|| refused("has a tool_result without tool_use_id"))?;
@@ -217,7 +217,7 @@ fn tool_result(block: &Map) -> Result<Json, Unsupported> {
     ])))
 }
 
-/// A tool in OpenAI's form.
+/// One tool in OpenAI's form.
 fn tool(tool: &Json) -> Result<Json, Unsupported> {
     let tool = tool.map().ok_or_else(|| Unsupported::refused("tools", "has an item that is no object"))?;
     if present(tool, "type").and_then(Json::text).is_some_and(|kind| &**kind != "custom") {

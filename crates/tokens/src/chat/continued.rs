@@ -1,14 +1,14 @@
-//! `continue_final_message`: the text ends where the last message ends.
+//! Handles `continue_final_message`: the prompt ends where the last message ends.
 
 use std::sync::Arc;
 
 use super::message::{Content, Message};
 use crate::unsupported::Unsupported;
 
-/// What the server puts behind the last message to find its end.
+/// The mark that the server puts after the last message to find its end.
 const MARK: &str = "CONTINUE_FINAL_MESSAGE_TAG ";
 
-/// Puts the mark behind the last message.
+/// Puts the mark after the last message.
 pub(super) fn mark(messages: &mut [Message]) -> Result<(), Unsupported> {
     let none = || Unsupported::refused("continue_final_message", "the last message has no text");
     let last = messages.last_mut().ok_or_else(none)?;
@@ -23,7 +23,7 @@ pub(super) fn mark(messages: &mut [Message]) -> Result<(), Unsupported> {
     Ok(())
 }
 
-/// The text up to the mark. A template that trims the message trims what stands before the mark as well.
+/// The text up to the mark. A template that trims the message also trims the spaces before the mark.
 pub(super) fn cut(mut text: String) -> Result<String, Unsupported> {
     let word = MARK.trim_end();
     let lost =

@@ -1,10 +1,11 @@
-//! Messages of the role `developer`, for templates that do not know it.
+//! Rewrites messages of the role `developer` for templates that do not know this role.
 
 use std::sync::Arc;
 
 use super::message::{Content, Message};
 
-/// Turns developer messages into system messages, and all system messages into one in front, if need be.
+/// Turns developer messages into system messages. If there are several system messages, joins them into one at the
+/// front.
 pub(super) fn rewrite(messages: &mut Vec<Message>) {
     if !messages.iter().any(|message| &*message.role == "developer") {
         return;

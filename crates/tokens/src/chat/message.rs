@@ -1,4 +1,4 @@
-//! One message of a conversation, as templates see it.
+//! One message of a conversation, in the form that templates get.
 
 use std::sync::Arc;
 
@@ -12,18 +12,18 @@ use crate::unsupported::Unsupported;
 /// The content of a message.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Content {
-    /// A text.
+    /// The content is one text.
     Text(Arc<str>),
-    /// Parts, all of which are text.
+    /// The content is a list of parts, all of which are text.
     Parts(Vec<Arc<str>>),
 }
 
-/// The source of messages.
+/// The source of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Origin {
-    /// A client.
+    /// A client sent the message.
     Client,
-    /// Another API: arguments of calls are parsed already.
+    /// The message was converted from another API, so the arguments of its calls are parsed already.
     Converted,
     /// Items of the Responses API: a call's name comes before its arguments.
     Items,
@@ -34,16 +34,16 @@ pub(super) enum Origin {
 pub(super) struct Message {
     pub(super) role: Arc<str>,
     pub(super) content: Content,
-    /// Calls of an assistant, their arguments parsed.
+    /// The tool calls of an assistant, with parsed arguments.
     tool_calls: Option<Json>,
     reasoning: Option<Arc<str>>,
     tool_call_id: Option<Json>,
     name: Option<Arc<str>>,
-    /// Tools of a developer message, set even if they are `null`.
+    /// The tools of a developer message. The variable is set even if the value is `null`.
     pub(super) tools: Option<Json>,
 }
 
-/// Roles with a form of their own.
+/// The roles that have a form of their own.
 const ROLES: [&str; 6] = ["system", "developer", "user", "assistant", "tool", "function"];
 
 fn refused(reason: &'static str) -> Unsupported {
@@ -51,7 +51,7 @@ fn refused(reason: &'static str) -> Unsupported {
 }
 
 impl Content {
-    /// The text, of parts joined with newlines.
+    /// The text of the message, with parts joined by newlines.
     pub(super) fn joined(&self) -> String {
         match self {
             Self::Text(text) => text.to_string(),
@@ -60,14 +60,14 @@ impl Content {
     }
 }
 
-/// Joins the texts that are not empty.
+/// Joins the texts that are not empty, with newlines.
 fn join(parts: &[Arc<str>]) -> String {
     let filled: Vec<&str> = parts.iter().map(|part| &**part).filter(|part| !part.is_empty()).collect();
     filled.join("\n")
 }
 
 impl Message {
-    /// A message of a role and a content.
+    /// Makes a message with only a role and a content.
     pub(super) fn plain(role: &str, content: Content) -> Self {
         let role = Arc::from(role);
         Self { role, content, tool_calls: None, reasoning: None, tool_call_id: None, name: None, tools: None }
@@ -90,7 +90,7 @@ impl Message {
         let whole = matches!(map.get("content"), Some(Json::List(_)));
         let content = match format {
             ContentFormat::Text => Content::Text(Arc::from(join(&parts))),
-            // The parts of a tool's answer are joined in either form.
+            // The server joins the parts of a tool's answer in either form.
             ContentFormat::Parts if &**role == "tool" && whole => Content::Text(Arc::from(join(&parts))),
             ContentFormat::Parts => Content::Parts(parts),
         };
@@ -108,7 +108,7 @@ impl Message {
         Ok(message)
     }
 
-    /// The value that templates get.
+    /// The value of the message for templates.
     pub(super) fn value(&self) -> Value {
         let mut dict = Dict::default();
         dict.set("role", Value::from(Arc::clone(&self.role)));
@@ -146,7 +146,7 @@ fn part_value(text: &Arc<str>) -> Value {
     Value::from_object(part)
 }
 
-/// The texts of a message.
+/// The texts of a message's parts.
 fn parts(message: &Map, role: &str) -> Result<Vec<Arc<str>>, Unsupported> {
     match message.get("content") {
         None | Some(Json::Null) if role == "user" && message.contains_key("content") => {
@@ -169,7 +169,7 @@ fn parts(message: &Map, role: &str) -> Result<Vec<Arc<str>>, Unsupported> {
     }
 }
 
-/// The text of a part; `None` for one without.
+/// The text of a part; `None` for a part without text.
 fn part_text(part: &Map) -> Result<Option<Arc<str>>, Unsupported> {
     let kind =
         part.get("type").and_then(Json::text).ok_or_else(|| refused("has a part of content without type"))?;
@@ -191,7 +191,7 @@ fn part_text(part: &Map) -> Result<Option<Arc<str>>, Unsupported> {
     }
 }
 
-/// Since this version a line with the billing of a client is taken out of system messages.
+/// The first version that removes the billing line from system messages.
 const STRIPS_BILLING: u32 = 32;
 
 /// Takes the line out of the parts of a system message; a part without any other line goes.
@@ -208,7 +208,7 @@ fn without_billing(parts: Vec<Arc<str>>, profile: &ServerProfile) -> Vec<Arc<str
     parts.into_iter().filter_map(rest).collect()
 }
 
-/// The reasoning of an assistant, of which the newer name counts more.
+/// The reasoning of an assistant. If both names are present, the newer one counts.
 fn reasoning(message: &Map) -> Result<Option<Arc<str>>, Unsupported> {
     let found = present(message, "reasoning").or_else(|| present(message, "reasoning_content"));
     match found {
@@ -218,7 +218,7 @@ fn reasoning(message: &Map) -> Result<Option<Arc<str>>, Unsupported> {
     }
 }
 
-/// The calls of an assistant: known fields in the order of the server, arguments parsed.
+/// The tool calls of an assistant: the known fields in the server's order, with parsed arguments.
 fn tool_calls(message: &Map, origin: Origin) -> Result<Option<Json>, Unsupported> {
     let Some(calls) = present(message, "tool_calls") else { return Ok(None) };
     let calls = calls.list().ok_or_else(|| refused("has tool_calls that are no list"))?;
@@ -242,7 +242,8 @@ fn tool_call(call: &Json, origin: Origin) -> Result<Json, Unsupported> {
     let name = function.get("name").and_then(Json::text).ok_or_else(wrong)?;
     let arguments = match function.get("arguments") {
         Some(Json::Text(arguments)) => parsed(arguments)?,
-        // Only a conversion from another API gives these; the server dumps and parses them, which gives the same.
+        // Only a conversion from another API gives a map. The server writes it as JSON and parses it again, with the
+        // same result.
         Some(arguments @ Json::Map(_)) if parsed_already => arguments.clone(),
         Some(_) if parsed_already => Json::Map(Map::new()),
         _ => return Err(wrong()),
@@ -260,7 +261,7 @@ fn object<const N: usize>(entries: [(&str, Json); N]) -> Json {
     Json::Map(entries.into_iter().map(|(key, value)| (Arc::from(key), value)).collect())
 }
 
-/// Arguments of a call. A value that is not an object counts as an empty object.
+/// The arguments of a call. A value that is not an object counts as an empty object.
 fn parsed(arguments: &str) -> Result<Json, Unsupported> {
     match Json::parse(arguments.as_bytes()) {
         Ok(Json::Map(map)) => Ok(Json::Map(map)),

@@ -1,4 +1,4 @@
-//! From a chat to the text that the server makes of it, and to its ids.
+//! Turns a chat into the text that the server makes of it, and into token ids.
 
 mod anthropic;
 mod continued;
@@ -17,12 +17,12 @@ use crate::unsupported::Unsupported;
 
 use message::{Message, Origin};
 
-/// Longest text that a chat is rendered to, in bytes, apart from the size of its body.
+/// The longest text, in bytes, that any chat may be rendered to. A long body allows more.
 const MOST_TEXT: usize = 1 << 20;
 /// A text may be this many times as long as the body.
 const TEXT_PER_BODY: usize = 8;
 
-/// The ids of a chat in OpenAI's form.
+/// The token ids of a chat in OpenAI's form.
 pub(crate) fn prompt(
     model: &Model,
     body: &Map,
@@ -49,7 +49,7 @@ fn chat_ids(
     truncation.encode(&model.encoder, &text, special, stop)
 }
 
-/// The ids of a chat in Anthropic's form.
+/// The token ids of a chat in Anthropic's form.
 pub(crate) fn anthropic_prompt(
     model: &Model,
     body: &Map,
@@ -59,7 +59,7 @@ pub(crate) fn anthropic_prompt(
     chat_ids(model, &anthropic::to_chat(body)?, Origin::Converted, bytes, stop)
 }
 
-/// The ids of a request to the Responses API.
+/// The token ids of a request to the Responses API.
 pub(crate) fn responses_prompt(
     model: &Model,
     body: &Map,
@@ -69,7 +69,7 @@ pub(crate) fn responses_prompt(
     chat_ids(model, &responses::to_chat(body)?, Origin::Items, bytes, stop)
 }
 
-/// Token ids that a sidecar handed over from another server: they are used in the place of the messages.
+/// The token ids that a sidecar copied from another server's answer. They replace the messages.
 fn handed_over(body: &Map) -> Result<Option<&Json>, Unsupported> {
     let given =
         present(body, "kv_transfer_params").and_then(Json::map).and_then(|map| map.get("prompt_token_ids"));

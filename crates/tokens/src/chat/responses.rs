@@ -1,13 +1,14 @@
-//! OpenAI's responses, turned into a chat.
+//! Turns a request to OpenAI's Responses API into a chat.
 //!
-//! What the server keeps from earlier requests is not known here, nor what it makes of its own tools' calls.
+//! This module does not know what the server keeps from earlier requests, or how the server handles the calls of its
+//! own tools.
 
 use std::sync::Arc;
 
 use crate::json::{Json, Map, present};
 use crate::unsupported::Unsupported;
 
-/// Fields whose prompt comes from elsewhere, or is made in a way that is not known.
+/// Fields of requests whose prompt comes from elsewhere, or is made by rules that are not known.
 const ELSEWHERE: [&str; 4] = ["previous_response_id", "previous_input_messages", "prompt", "conversation"];
 
 fn refused(reason: &'static str) -> Unsupported {
@@ -58,7 +59,7 @@ pub(super) fn to_chat(body: &Map) -> Result<Map, Unsupported> {
     }
     let mut chat = object([
         ("messages", Json::List(items.finish())),
-        // Chats add none by default, this API does.
+        // A chat adds no special tokens by default. This API does.
         ("add_special_tokens", Json::Bool(true)),
     ]);
     let mut set = |field: &str, value: Json| chat.insert(Arc::from(field), value);
@@ -88,7 +89,7 @@ pub(super) fn to_chat(body: &Map) -> Result<Map, Unsupported> {
     Ok(chat)
 }
 
-/// True if the last item is to be continued.
+/// True if the model should continue the last item.
 fn goes_on(last: Option<&Json>) -> Result<bool, Unsupported> {
     let Some(last) = last.and_then(Json::map) else { return Ok(false) };
     let status = text(last, "status");
@@ -102,7 +103,7 @@ fn goes_on(last: Option<&Json>) -> Result<bool, Unsupported> {
     }
 }
 
-/// The functions among the tools, as chats have them. The server shows no others to the model.
+/// The functions among the tools, in the form that chats have. The server shows the model no other tools.
 fn tools(body: &Map) -> Result<Vec<Json>, Unsupported> {
     let Some(tools) = present(body, "tools") else { return Ok(Vec::new()) };
     let tools = tools.list().ok_or_else(|| Unsupported::refused("tools", "is no list"))?;
@@ -133,7 +134,7 @@ fn tools(body: &Map) -> Result<Vec<Json>, Unsupported> {
     Ok(functions)
 }
 
-/// A message of the assistant, of which several items make one.
+/// A message of the assistant. Several items make one message.
 #[derive(Default)]
 struct Assistant {
     content: Option<Arc<str>>,
@@ -141,7 +142,7 @@ struct Assistant {
     calls: Vec<Json>,
 }
 
-/// The messages so far.
+/// The messages that were made so far.
 #[derive(Default)]
 struct Items {
     messages: Vec<Json>,
@@ -167,7 +168,7 @@ impl Items {
         }
     }
 
-    /// The message that is open if it has `room`, else a new one.
+    /// The open message of the assistant if it has `room`, else a new one.
     fn assistant(&mut self, room: impl Fn(&Assistant) -> bool) -> &mut Assistant {
         if self.open.as_ref().is_some_and(|open| !room(open)) {
             self.close();
@@ -248,7 +249,7 @@ fn reasoning(item: &Map) -> Result<Arc<str>, Unsupported> {
     }
 }
 
-/// The call of a function, as chats have it.
+/// The call of a function, in the form that chats have.
 fn call(item: &Map) -> Result<Json, Unsupported> {
     let field = |name| text(item, name).map(Json::Text);
     let whole = field("call_id").zip(field("name")).zip(field("arguments"));

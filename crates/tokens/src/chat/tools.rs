@@ -1,4 +1,4 @@
-//! Tools as the server dumps them for templates.
+//! The tools of a request, in the form that the server gives to templates.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use crate::json::{Json, Map, present};
 use crate::profile::ServerProfile;
 use crate::unsupported::Unsupported;
 
-/// The variable `tools`; `None` if there are none.
+/// The variable `tools`; `None` if the request has no tools.
 pub(super) fn of(body: &Map, profile: &ServerProfile) -> Result<Option<Json>, Unsupported> {
     let Some(tools) = present(body, "tools") else { return Ok(None) };
     let tools = tools.list().ok_or_else(|| Unsupported::refused("tools", "is no list"))?;
@@ -20,7 +20,7 @@ pub(super) fn of(body: &Map, profile: &ServerProfile) -> Result<Option<Json>, Un
     Ok(Some(Json::List(tools.iter().map(tool).collect::<Result<_, _>>()?)))
 }
 
-/// A tool with its known fields, in the order of the server.
+/// A tool with its known fields, in the server's order.
 fn tool(tool: &Json) -> Result<Json, Unsupported> {
     let tool = tool.map().ok_or_else(|| Unsupported::refused("tools", "has an item that is no object"))?;
     match tool.get("type") {
@@ -54,7 +54,7 @@ fn tool(tool: &Json) -> Result<Json, Unsupported> {
     Ok(Json::Map(whole))
 }
 
-/// A field of a tool, `null` if it is absent.
+/// The value of a tool's field; `null` if it is absent.
 fn field(map: &Map, name: &str, fits: impl Fn(&Json) -> bool) -> Result<Json, Unsupported> {
     match present(map, name) {
         None => Ok(Json::Null),

@@ -1,4 +1,4 @@
-//! The variables of a template apart from messages and tools.
+//! The variables of a template, except for messages and tools.
 
 use std::sync::Arc;
 
@@ -11,10 +11,10 @@ use crate::request::flag;
 use crate::template::{Dict, from_json};
 use crate::unsupported::Unsupported;
 
-/// Variables by name. A later value overrides an earlier one, except for defaults.
+/// The variables by name. A later value overrides an earlier one, unless it is a default.
 pub(super) struct Variables(IndexMap<Arc<str>, Value>);
 
-/// Keys of `chat_template_kwargs` that are parameters of the server's functions, and not variables.
+/// The keys of `chat_template_kwargs` that are parameters of the server's functions, and not variables.
 const PARAMETERS: [&str; 11] = [
     "chat_template",
     "conversation",
@@ -29,7 +29,7 @@ const PARAMETERS: [&str; 11] = [
     "processor_kwargs",
 ];
 
-/// What a body and the server's flags say.
+/// The variables that a body and the server's flags set.
 pub(super) fn of(model: &Model, body: &Map) -> Result<Variables, Unsupported> {
     const KWARGS: &str = "chat_template_kwargs";
     let request = match present(body, KWARGS) {
@@ -73,7 +73,7 @@ pub(super) fn of(model: &Model, body: &Map) -> Result<Variables, Unsupported> {
     Ok(variables)
 }
 
-/// False for values that do not override earlier ones.
+/// False for a value that does not override an earlier one.
 fn counts(value: &Json) -> bool {
     !value.is_null() && value.text().is_none_or(|text| &**text != "auto")
 }
@@ -83,12 +83,12 @@ impl Variables {
         self.0.insert(Arc::from(name), value);
     }
 
-    /// Sets a variable that is not there yet.
+    /// Sets a variable unless it is set already.
     pub(super) fn set_default(&mut self, name: &str, value: Value) {
         self.0.entry(Arc::from(name)).or_insert(value);
     }
 
-    /// The variables that the template gets.
+    /// The variables in the form that the template gets.
     pub(super) fn into_context(self) -> Dict {
         Dict::new(self.0)
     }

@@ -1,8 +1,8 @@
-//! Ids of segments that were encoded before.
+//! Caches the token ids of segments of text.
 //!
-//! A segment begins where its text begins or at a special token, and ends before a special token. Its ids do not
-//! depend on what stands before and after it; [`Cuts`](super::cuts::Cuts) proves that for each token. So the earlier
-//! messages of a conversation are found one by one, whatever came before them.
+//! A segment begins at the beginning of its text or at a special token, and ends before the next special token. Its ids
+//! do not depend on the text before and after it; [`Cuts`](super::cuts::Cuts) proves that for each token. The earlier
+//! messages of a conversation are therefore found one by one, whatever came before them.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -11,12 +11,13 @@ use indexmap::IndexMap;
 use parking_lot::Mutex;
 use xxhash_rust::xxh3::xxh3_128_with_seed;
 
-/// Parts that are locked on their own.
+/// The number of parts with a lock of their own.
 const SHARDS: usize = 16;
-/// Bytes of an entry apart from its ids: key, pointer, counters, and the table's slack.
+/// The bytes of an entry besides its ids: key, pointer, counters, and the slack of the table.
 const ENTRY_BYTES: usize = 96;
 
-/// A cache that is bounded in bytes. What was not asked for longest goes first, roughly.
+/// A cache whose size in bytes is bounded. Roughly the entries that were unused for the longest time are dropped first
+/// (the CLOCK algorithm).
 pub(crate) struct SegmentCache {
     shards: [Mutex<Shard>; SHARDS],
     seed: u64,
@@ -28,7 +29,7 @@ pub(crate) struct SegmentCache {
 struct Shard {
     entries: IndexMap<u128, Entry>,
     bytes: usize,
-    /// Where the next look for an entry to drop begins.
+    /// The index at which the search for the next entry to drop begins.
     hand: usize,
 }
 
@@ -38,14 +39,14 @@ struct Entry {
 }
 
 impl SegmentCache {
-    /// A cache of at most `most` bytes; none for 0.
+    /// Makes a cache of at most `most` bytes. With 0 there is no cache.
     pub(crate) fn new(most: usize) -> Self {
         let state = std::hash::RandomState::new();
         let seed = std::hash::BuildHasher::hash_one(&state, "segments");
         Self { shards: Default::default(), seed, most: most / SHARDS, bytes: AtomicUsize::new(0) }
     }
 
-    /// Name of a segment. `first` tells the first segment of a text from others.
+    /// The key of a segment. `first` distinguishes the first segment of a text from the others.
     pub(crate) fn key(&self, text: &str, first: bool) -> u128 {
         xxh3_128_with_seed(text.as_bytes(), self.seed ^ u64::from(first))
     }
@@ -54,7 +55,7 @@ impl SegmentCache {
         self.shards.get((key >> 64) as usize % SHARDS)
     }
 
-    /// Appends the ids of a segment that is known.
+    /// Appends the ids of a segment if the cache has them. Returns whether it has.
     pub(crate) fn append(&self, key: u128, ids: &mut Vec<u32>) -> bool {
         let known = self.shard(key).and_then(|shard| {
             let mut shard = shard.lock();
@@ -65,7 +66,7 @@ impl SegmentCache {
         known.inspect(|known| ids.extend_from_slice(known)).is_some()
     }
 
-    /// Keeps the ids of a segment. What is larger than an eighth of a shard is not kept.
+    /// Keeps the ids of a segment, unless they are larger than an eighth of a shard.
     pub(crate) fn insert(&self, key: u128, ids: &[u32]) {
         let size = size_of_val(ids) + ENTRY_BYTES;
         if size > self.most / 8 {
@@ -89,14 +90,14 @@ impl SegmentCache {
         }
     }
 
-    /// Memory that is taken, in bytes.
+    /// The memory that the cache takes, in bytes.
     pub(crate) fn bytes(&self) -> usize {
         self.bytes.load(Ordering::Relaxed)
     }
 }
 
 impl Shard {
-    /// Drops the next entry that was not asked for since the hand came by.
+    /// Drops the next entry that was not used since the hand last passed it.
     fn drop_one(&mut self) -> bool {
         for _ in 0..=self.entries.len() {
             if self.hand >= self.entries.len() {

@@ -1,18 +1,20 @@
 //! Finds the places where a text may be cut so that the ids of the parts are the ids of the whole.
 //!
-//! Added tokens that are not normalized are found in the raw text, before anything else is done. What stands left and
-//! right of one is encoded on its own; a part that begins with the token is therefore encoded as in the whole text.
+//! Added tokens that are not normalized are found in the raw text, before any other step. The text to the left and to
+//! the right of such a token is encoded separately. A part that begins with such a token therefore gets the same ids as
+//! in the whole text.
 
 use aho_corasick::{AhoCorasick, MatchKind};
 use tokenizers::pipeline::PipelineTokenizer;
 
-/// Texts around a token with which it is proven: beginnings and ends that other tokens and white space could join.
+/// Texts around a token by which the property is tested. Other tokens and white space could join with these beginnings
+/// and ends.
 const PROBES: [(&str, &str); 6] =
     [("Hello", "world"), ("a ", " b"), ("x\n\n", "\n y"), ("1 2", "3  "), ("é", "ü\u{301}"), ("  ", "'s 12")];
 
-/// Finds the places.
+/// Finds the places at which a text may be cut.
 pub(super) struct Cuts {
-    /// All tokens that are found in the raw text, and whether one is a place to cut at.
+    /// All tokens that are found in the raw text. Each says whether a text may be cut at it.
     raw: Option<(AhoCorasick, Vec<Token>)>,
 }
 
@@ -22,7 +24,7 @@ struct Token {
 }
 
 impl Cuts {
-    /// Never cuts.
+    /// Makes a finder that never cuts.
     pub(super) fn none() -> Self {
         Self { raw: None }
     }
@@ -60,7 +62,7 @@ impl Cuts {
         Ok(Self { raw: Some((searcher, tokens)) })
     }
 
-    /// Without the tokens at which a cut text has other ids than the whole.
+    /// Removes the tokens at which a cut text gets other ids than the whole text.
     pub(super) fn proven(mut self, encode: impl Fn(&str) -> Vec<u32>) -> Self {
         for token in self.raw.iter_mut().flat_map(|(_, tokens)| tokens).filter(|token| token.cut) {
             token.cut = PROBES.iter().all(|(before, after)| {
@@ -73,7 +75,7 @@ impl Cuts {
         self
     }
 
-    /// Places in `text`, ascending, without its beginning and its end.
+    /// The places in `text` at which it may be cut, ascending, without its beginning and its end.
     pub(super) fn of<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
         let found = self.raw.iter().flat_map(move |(searcher, tokens)| {
             let cut = |found: &aho_corasick::Match| {

@@ -1,4 +1,4 @@
-//! Special tokens around a text.
+//! The special tokens around a text.
 
 /// The tokens that are added around a text.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Text to token ids.
+//! Turns text into token ids.
 
 mod cache;
 mod cuts;
@@ -21,20 +21,20 @@ pub enum EncodeError {
     /// The caller no longer needs the result.
     #[error("stopped")]
     Stopped,
-    /// The tokenizer does not take the text.
+    /// The tokenizer does not accept the text.
     #[error("the text is not encoded: {0}")]
     Failed(String),
 }
 
-/// Tells the work to end when nobody waits for its result.
+/// Tells the work to end early when its result is not needed any more.
 #[derive(Clone, Copy, Debug)]
 pub struct Stop<'a>(Option<&'a AtomicBool>);
 
 impl<'a> Stop<'a> {
-    /// Work goes on to its end.
+    /// The work goes on to its end.
     pub const NEVER: Stop<'static> = Stop(None);
 
-    /// Work ends once `flag` is true. The flag is looked at between pieces of some kilobytes.
+    /// The work ends once `flag` is true. The flag is read between pieces of some kilobytes.
     pub fn at(flag: &'a AtomicBool) -> Self {
         Self(Some(flag))
     }
@@ -50,20 +50,20 @@ impl<'a> Stop<'a> {
 /// The tokenizer of a model.
 pub(crate) struct Encoder {
     pipeline: PipelineTokenizer,
-    /// Ids around a text to which special tokens are added.
+    /// The ids that are put around a text with special tokens.
     frame: Frame,
     cuts: Cuts,
     cache: SegmentCache,
 }
 
-/// Shortest segment that is worth a place in the cache, in bytes.
+/// The shortest segment, in bytes, that is cached.
 const SHORTEST_CACHED: usize = 128;
 
 impl Encoder {
-    /// The encoder of a tokenizer; `cache_bytes` bounds its cache.
+    /// Makes the encoder of a tokenizer. `cache_bytes` bounds its cache.
     ///
     /// # Errors
-    /// What is not understood.
+    /// Returns the part of the tokenizer that is not understood.
     pub(crate) fn new(file: &Pipeline, cache_bytes: usize) -> Result<Self, Flaw> {
         let pipeline = tokenizers::from_json(&file.canonical)
             .map_err(|error| Flaw::new("(whole file)", error.to_string()))?;
@@ -77,7 +77,7 @@ impl Encoder {
         Ok(encoder)
     }
 
-    /// Number of special tokens around a text to which they are added.
+    /// The number of special tokens around a text with special tokens.
     pub(crate) fn frame_length(&self) -> usize {
         self.frame.before.len() + self.frame.after.len()
     }
@@ -87,7 +87,7 @@ impl Encoder {
         [&self.frame.before, ids, &self.frame.after].concat()
     }
 
-    /// The ids of a text. Special tokens within the text are found; `framed` adds those around it.
+    /// The ids of a text. Special tokens inside the text are recognised. `framed` adds the special tokens around it.
     ///
     /// # Errors
     /// [`EncodeError`]
@@ -98,7 +98,7 @@ impl Encoder {
         }
         let (mut from, mut scratch) = (0, Vec::new());
         for to in self.cuts.of(text).chain([text.len()]) {
-            // What is too short for the cache is encoded with what follows it.
+            // A segment that is too short for the cache is encoded together with the next one.
             if to < text.len() && to - from < SHORTEST_CACHED {
                 continue;
             }
@@ -112,7 +112,7 @@ impl Encoder {
         Ok(ids)
     }
 
-    /// Appends the ids of a segment, which is the first of its text or begins with a special token.
+    /// Appends the ids of a segment. A segment is the first of its text, or begins with a special token.
     fn segment(
         &self,
         text: &str,
@@ -147,20 +147,20 @@ impl Encoder {
         Ok(())
     }
 
-    /// The ids of a text without cuts and cache.
+    /// The ids of a text, without cuts and cache.
     pub(crate) fn encode_whole(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
         let mut ids = Vec::new();
         self.append(text, &mut ids, &mut Vec::new())?;
         Ok(ids)
     }
 
-    /// Memory that the cache takes, in bytes.
+    /// The memory that the cache takes, in bytes.
     pub(crate) fn cache_bytes(&self) -> usize {
         self.cache.bytes()
     }
 }
 
-/// Truncation and padding of the file do not count: the server asks for neither.
+/// The truncation and the padding of the file are ignored, because the server asks for neither.
 const OPTIONS: EncodeOptions = EncodeOptions {
     add_special_tokens: false,
     encode_special_tokens: false,

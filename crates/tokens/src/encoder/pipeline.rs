@@ -1,5 +1,5 @@
-//! Changes that the server makes to a `tokenizer.json`: added tokens, classes with a pipeline of their own, BOS and
-//! EOS.
+//! The changes that the server makes to a `tokenizer.json`: added tokens, tokenizer classes with a pipeline of their
+//! own, BOS and EOS.
 
 use serde_json::{Map, Value, json};
 
@@ -8,20 +8,20 @@ use crate::files::TokenizerConfig;
 
 /// A tokenizer that is ready to be loaded.
 pub(crate) struct Pipeline {
-    /// The file in the form that the encoder reads.
+    /// The content of the file, in the form that the encoder reads.
     pub(super) canonical: String,
-    /// Ids around a text, if not those of the file.
+    /// The ids around a text, if they are not those of the file.
     pub(super) frame: Option<Frame>,
-    /// Largest id that there is.
+    /// The largest token id.
     pub(crate) max_id: u32,
 }
 
-/// Why a tokenizer is not used.
+/// Why a tokenizer cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Flaw {
     /// The field of `tokenizer.json`.
     pub(crate) field: String,
-    /// What is wrong with it.
+    /// What is wrong with the field.
     pub(crate) reason: String,
 }
 
@@ -31,11 +31,11 @@ impl Flaw {
     }
 }
 
-/// Ids that no vocabulary reaches.
+/// A number of ids that no vocabulary reaches.
 const MOST_IDS: u64 = 1 << 24;
 
 impl Pipeline {
-    /// Reads the file. `as_is` tells that the server builds no pipeline of its own, whatever the class.
+    /// Reads the file. `as_is` says that the server uses the file unchanged, whatever the tokenizer class.
     ///
     /// # Errors
     /// [`Flaw`]
@@ -63,7 +63,7 @@ impl Pipeline {
     }
 }
 
-/// Id of a token.
+/// The id of a token.
 fn id_of(document: &Value, token: &str) -> Option<u32> {
     let added = document.get("added_tokens").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let added = added.iter().find(|each| each.get("content").and_then(Value::as_str) == Some(token));
@@ -128,13 +128,14 @@ fn max_id(document: &Value) -> Result<u32, Flaw> {
     Ok(largest as u32)
 }
 
-/// Classes that take the file as it is.
+/// The tokenizer classes that use the file unchanged.
 const GENERIC: [&str; 2] = ["PreTrainedTokenizer", "TokenizersBackend"];
 
-/// Words of text, as Qwen's class splits them.
+/// The pattern by which Qwen's class splits text into words.
 const QWEN_WORDS: &str = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-/// Classes that build a pipeline of their own around vocabulary and merges are fine if it is the one of the file.
+/// Checks a class that builds a pipeline of its own around vocabulary and merges. It is accepted if its pipeline is
+/// that of the file.
 fn check_class(document: &Value, class: Option<&str>) -> Result<(), Flaw> {
     let Some(class) = class else {
         return Err(Flaw::new(
@@ -175,7 +176,7 @@ fn check_class(document: &Value, class: Option<&str>) -> Result<(), Flaw> {
     Ok(())
 }
 
-/// A component without what does not change ids.
+/// A component of the pipeline, without the parts that do not change ids.
 fn simplified(component: &Value) -> Value {
     match component {
         Value::Object(fields) => {

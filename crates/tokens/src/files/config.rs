@@ -1,4 +1,4 @@
-//! `tokenizer_config.json`, together with the older files that add to it.
+//! Reads `tokenizer_config.json`, together with the older files that add to it.
 
 use std::sync::Arc;
 
@@ -7,26 +7,26 @@ use crate::json::{Json, Map, present};
 
 const FILE: &str = "tokenizer_config.json";
 
-/// Names of special tokens, in the order in which templates get them.
+/// The names of special tokens, in the order in which templates get them.
 pub(crate) const NAMES: [&str; 7] =
     ["bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token"];
 
 /// The settings that the server reads from `tokenizer_config.json`.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TokenizerConfig {
-    /// Class of the tokenizer.
+    /// The class of the tokenizer.
     pub(crate) class: Option<String>,
-    /// Special tokens by name.
+    /// The special tokens that have a name.
     pub(crate) special: Vec<(&'static str, Arc<str>)>,
-    /// Special tokens without a name.
+    /// The special tokens without a name.
     extra: Vec<Arc<str>>,
-    /// Tokens that the configuration adds, by id.
+    /// The tokens that the configuration adds, by id.
     pub(crate) added: Vec<(u32, Added)>,
-    /// Whether BOS and EOS are put around texts; `None` if neither is said.
+    /// Whether BOS and EOS are put around texts; `None` if the configuration says neither.
     around: Option<(bool, bool)>,
-    /// Templates by name; `default` if there is one only.
+    /// The templates by name. A single template has the name `default`.
     pub(crate) templates: Vec<(String, String)>,
-    /// True if the tokenizer is code of the repository.
+    /// True if the tokenizer is code in the repository.
     pub(crate) remote_code: bool,
 }
 
@@ -42,7 +42,8 @@ pub(crate) struct Added {
 }
 
 impl TokenizerConfig {
-    /// Reads `tokenizer_config.json`; `older` is `special_tokens_map.json`, which counts less.
+    /// Reads `tokenizer_config.json`. `older` is `special_tokens_map.json`, whose values count only where the first
+    /// file has none.
     ///
     /// # Errors
     /// [`LoadError`] for a field of another type.
@@ -73,7 +74,8 @@ impl TokenizerConfig {
         self.special.iter().map(|(_, token)| &**token).chain(self.extra.iter().map(|token| &**token))
     }
 
-    /// Tokens before and after a text, if the configuration says so. The server leaves out one that has no name.
+    /// The tokens before and after a text, if the configuration sets them. The server leaves out a token that has no
+    /// name.
     pub(crate) fn frame(&self) -> Option<(Vec<&str>, Vec<&str>)> {
         let (bos, eos) = self.around?;
         let token = |wanted: bool, name: &str| {
@@ -96,7 +98,7 @@ fn text(config: &Map, field: &str) -> Result<Option<String>, LoadError> {
     }
 }
 
-/// A token is text, or an object with `content`.
+/// The text of a token, which is a text or an object with `content`.
 fn token_text(field: &str, token: &Json) -> Result<Arc<str>, LoadError> {
     let content = token.map().and_then(|token| token.get("content")).unwrap_or(token);
     content.text().cloned().ok_or_else(|| wrong(field, "is neither text nor an object with content"))

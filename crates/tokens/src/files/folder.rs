@@ -1,4 +1,4 @@
-//! Reads a folder. Every file is bounded in bytes.
+//! Reads the folder of a model. The size of every file is bounded.
 
 use std::fs::File;
 use std::io::Read as _;
@@ -7,28 +7,28 @@ use std::path::Path;
 use super::{LoadError, TokenizerConfig};
 use crate::json::{Json, Map};
 
-/// Largest file apart from the tokenizer, in bytes.
+/// The largest size of a file other than the tokenizer, in bytes.
 const SMALL_FILE: u64 = 4 << 20;
 
 /// The files of a model's folder.
 pub(crate) struct ModelFiles {
-    /// `tokenizer.json`
+    /// The content of `tokenizer.json`.
     pub(crate) tokenizer: String,
-    /// `tokenizer_config.json` and the older files beside it.
+    /// The settings of `tokenizer_config.json` and of the older files beside it.
     pub(crate) config: TokenizerConfig,
-    /// Architectures of `config.json`.
+    /// The architectures in `config.json`.
     pub(crate) architectures: Vec<String>,
-    /// Size of the vocabulary by `config.json`.
+    /// The size of the vocabulary in `config.json`.
     pub(crate) vocabulary: Option<u32>,
-    /// `chat_template.jinja`
+    /// The content of `chat_template.jinja`.
     pub(crate) template: Option<String>,
-    /// `chat_template` of `chat_template.json`, which processors of multimodal models have.
+    /// The `chat_template` of `chat_template.json`, which the processors of multimodal models have.
     pub(crate) processor_template: Option<String>,
-    /// `additional_chat_templates/tool_use.jinja`
+    /// The content of `additional_chat_templates/tool_use.jinja`.
     pub(crate) tool_template: Option<String>,
-    /// A file that tells a processor of images or sounds.
+    /// True if a file shows that the model has a processor for images or sounds.
     pub(crate) processor: bool,
-    /// A file that makes the server use the encoder of Mistral.
+    /// The name of a file that makes the server use Mistral's encoder.
     pub(crate) mistral: Option<String>,
 }
 
@@ -71,7 +71,7 @@ pub(crate) fn read(folder: &Path, most: u64) -> Result<ModelFiles, LoadError> {
     })
 }
 
-/// The file that tells a folder in Mistral's format with Mistral's tokenizer.
+/// The name of the file that shows Mistral's format with Mistral's tokenizer.
 fn mistral_sign(folder: &Path) -> Option<String> {
     if !folder.join("params.json").is_file() {
         return None;
@@ -86,7 +86,7 @@ fn mistral_sign(folder: &Path) -> Option<String> {
     signs.into_iter().next()
 }
 
-/// Text of a file; `None` if there is none.
+/// The text of a file; `None` if the file does not exist.
 fn optional(folder: &Path, name: &str, most: u64) -> Result<Option<String>, LoadError> {
     let path = folder.join(name);
     let failed = |error: std::io::Error| LoadError::whole(name, format!("is not read: {error}"));
@@ -110,7 +110,7 @@ fn optional(folder: &Path, name: &str, most: u64) -> Result<Option<String>, Load
     }
 }
 
-/// Fields of a JSON file; `None` if there is none.
+/// The fields of a JSON file; `None` if the file does not exist.
 fn json(folder: &Path, name: &str) -> Result<Option<Map>, LoadError> {
     let Some(text) = optional(folder, name, SMALL_FILE)? else { return Ok(None) };
     match Json::parse(text.as_bytes()) {

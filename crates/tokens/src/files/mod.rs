@@ -1,4 +1,4 @@
-//! The files of a model, as the server reads them.
+//! Reads the files of a model as the server reads them.
 
 mod config;
 mod folder;
@@ -8,13 +8,13 @@ pub(crate) use config::TokenizerConfig;
 pub(crate) use folder::{ModelFiles, read};
 pub(crate) use templates::{Templates, templates};
 
-/// Why a model is not loaded.
+/// Why a model cannot be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{file}: {field}: {reason}")]
 pub struct LoadError {
-    /// File in the folder of the model.
+    /// The file in the folder of the model.
     pub file: String,
-    /// Field of the file; `(whole file)` if it is none in particular.
+    /// The field of the file; `(whole file)` if no single field is at fault.
     pub field: String,
     /// What is wrong.
     pub reason: String,

@@ -1,4 +1,4 @@
-//! Which template a chat is rendered with. It may be another one when the request has tools.
+//! Chooses the template with which a chat is rendered. Requests with tools may have a template of their own.
 
 use std::sync::Arc;
 
@@ -8,16 +8,16 @@ use crate::template::{ChatTemplate, ContentFormat};
 /// The templates of a model.
 #[derive(Default)]
 pub(crate) struct Templates {
-    /// For requests without tools.
+    /// The template for requests without tools.
     pub(crate) plain: Option<Arc<ChatTemplate>>,
-    /// For requests with tools.
+    /// The template for requests with tools.
     pub(crate) tools: Option<Arc<ChatTemplate>>,
 }
 
-/// Compiles the templates of a model. `given` is the one that the server was started with, in the place of all others.
+/// Compiles the templates of a model. `given` is the template that the server was started with; it replaces all others.
 ///
 /// # Errors
-/// [`LoadError`] for a template that is not compiled.
+/// Returns [`LoadError`] for a template that does not compile.
 pub(crate) fn templates(
     files: &ModelFiles,
     given: Option<&str>,

@@ -1,4 +1,4 @@
-//! JSON as Python reads and writes it: order of keys, big integers, floats, escapes.
+//! JSON as Python reads and writes it: the order of keys, big integers, floats and escapes.
 
 mod number;
 mod parse;
@@ -11,7 +11,7 @@ use indexmap::IndexMap;
 pub(crate) use number::float_repr;
 pub(crate) use text::{DumpStyle, write_string};
 
-/// A map that keeps the order in which its keys came.
+/// A map that keeps the order in which its keys were added.
 pub(crate) type Map = IndexMap<Arc<str>, Json>;
 
 /// A value of a JSON document.
@@ -25,36 +25,36 @@ pub enum Json {
     Int(i128),
     /// A number with point or exponent; finite.
     Float(f64),
-    /// Text.
+    /// A text.
     Text(Arc<str>),
     /// A list.
     List(Vec<Json>),
-    /// An object. Of a key that comes twice the first place and the last value count, as in Python.
+    /// An object. If a key is repeated, it keeps its first place and gets its last value, as in Python.
     Map(IndexMap<Arc<str>, Json>),
 }
 
-/// Why a document is not read.
+/// Why a document cannot be read.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// No JSON, at this byte.
+    /// The text is not JSON; the number is the byte at fault.
     #[error("no JSON at byte {0}")]
     Syntax(usize),
-    /// Deeper than 100 levels.
+    /// The document has more than 100 levels.
     #[error("nested deeper than 100 levels, at byte {0}")]
     Depth(usize),
-    /// More than a million values.
+    /// The document has more than 1,048,576 values.
     #[error("more than 1048576 values")]
     Values,
-    /// An integer beyond 127 bits, or a number that is not finite; Python reads both.
+    /// A number is an integer beyond 127 bits, or is not finite. Python reads both.
     #[error("a number that is not represented exactly, at byte {0}")]
     Number(usize),
-    /// An escape of half a character; Python reads it.
+    /// An escape stands for half of a character. Python reads it.
     #[error("half a surrogate pair, at byte {0}")]
     Surrogate(usize),
 }
 
 impl Json {
-    /// Text of a text.
+    /// The text, if the value is one.
     pub(crate) fn text(&self) -> Option<&Arc<str>> {
         match self {
             Self::Text(text) => Some(text),
@@ -62,7 +62,7 @@ impl Json {
         }
     }
 
-    /// Entries of an object.
+    /// The entries, if the value is an object.
     pub(crate) fn map(&self) -> Option<&Map> {
         match self {
             Self::Map(map) => Some(map),
@@ -70,7 +70,7 @@ impl Json {
         }
     }
 
-    /// Items of a list.
+    /// The items, if the value is a list.
     pub(crate) fn list(&self) -> Option<&[Json]> {
         match self {
             Self::List(list) => Some(list),
@@ -83,13 +83,13 @@ impl Json {
         matches!(self, Self::Null)
     }
 
-    /// A text.
+    /// Makes a text.
     pub(crate) fn from_text(text: impl AsRef<str>) -> Self {
         Self::Text(Arc::from(text.as_ref()))
     }
 }
 
-/// The value of a key that is there and not `null`.
+/// The value of a key, unless it is absent or `null`.
 pub(crate) fn present<'a>(map: &'a Map, key: &str) -> Option<&'a Json> {
     map.get(key).filter(|value| !value.is_null())
 }

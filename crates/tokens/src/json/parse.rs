@@ -1,19 +1,19 @@
-//! Reads JSON. Everything is bounded: depth, number of values, and memory by the size of the document.
+//! Reads JSON. The depth and the number of values are bounded, and the memory is bounded by the size of the document.
 
 use std::sync::Arc;
 
 use super::{Json, JsonError, Map};
 
-/// Levels of lists and objects.
+/// The most levels of lists and objects.
 const MAX_DEPTH: usize = 100;
-/// Values of a document, all levels together.
+/// The most values of a document, on all levels together.
 const MAX_VALUES: usize = 1 << 20;
 
 impl Json {
     /// Reads a document.
     ///
     /// # Errors
-    /// [`JsonError`] if it is none, or holds what is not represented exactly.
+    /// Returns [`JsonError`] if the document is not JSON, or has a value that cannot be represented exactly.
     pub fn parse(document: &[u8]) -> Result<Self, JsonError> {
         let text = std::str::from_utf8(document).map_err(|error| JsonError::Syntax(error.valid_up_to()))?;
         let mut reader = Reader { text, at: 0, left: MAX_VALUES };
@@ -124,7 +124,7 @@ impl Reader<'_> {
         }
     }
 
-    /// Text in quotes, the first of which is next.
+    /// Reads a text in quotes, of which the first quote comes next.
     fn string(&mut self) -> Result<Arc<str>, JsonError> {
         self.at += 1;
         let start = self.at;

@@ -2,29 +2,29 @@
 
 use std::fmt::Write as _;
 
-/// Parameters of `json.dumps`.
+/// The parameters of `json.dumps`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct DumpStyle {
-    /// Escape everything beyond ASCII.
+    /// Escapes all characters beyond ASCII.
     pub(crate) ensure_ascii: bool,
-    /// What a level is indented by; `None` for one line.
+    /// The indentation of one level; `None` writes everything on one line.
     pub(crate) indent: Option<String>,
-    /// Between items.
+    /// The text between two items.
     pub(crate) item: String,
-    /// Between key and value.
+    /// The text between a key and its value.
     pub(crate) key: String,
-    /// Sort keys.
+    /// Sorts the keys.
     pub(crate) sort_keys: bool,
 }
 
 impl DumpStyle {
-    /// `json.dumps(x, ensure_ascii=...)`.
+    /// The parameters of `json.dumps(x, ensure_ascii=...)`.
     pub(crate) fn plain(ensure_ascii: bool) -> Self {
         Self { ensure_ascii, indent: None, item: ", ".into(), key: ": ".into(), sort_keys: false }
     }
 }
 
-/// Writes text in quotes.
+/// Writes a text in quotes.
 pub(crate) fn write_string(out: &mut String, text: &str, ensure_ascii: bool) {
     out.push('"');
     for char in text.chars() {

@@ -6,7 +6,7 @@ use crate::json::{Json, Map, present};
 use crate::model::Model;
 use crate::unsupported::Unsupported;
 
-/// Prompts of a request that are worked on.
+/// The most prompts of a request for which tokens are made.
 const MOST_PROMPTS: usize = 1024;
 
 pub(super) fn prompts(model: &Model, body: &Map, stop: Stop<'_>) -> Result<Vec<Vec<u32>>, Unsupported> {
@@ -17,7 +17,7 @@ pub(super) fn prompts(model: &Model, body: &Map, stop: Stop<'_>) -> Result<Vec<V
         return Err(Unsupported::refused("suffix", "is not supported by the server"));
     }
     let special = flag(body, "add_special_tokens", true)?;
-    // Completions always have a limit of tokens: without one the server takes its default.
+    // A completion always has a limit of tokens, because the server sets a default.
     let truncation = Truncation::of(body, &model.profile, true)?;
     let text = |text: &str| truncation.encode(&model.encoder, text, special, stop);
     match body.get("prompt") {
@@ -62,7 +62,7 @@ fn mixed() -> Unsupported {
     Unsupported::refused("prompt", "mixes texts and ids")
 }
 
-/// Token ids of a field that holds nothing else.
+/// The token ids of a field that contains nothing else.
 pub(crate) fn given(
     model: &Model,
     field: Option<&Json>,

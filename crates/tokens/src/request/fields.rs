@@ -1,9 +1,9 @@
-//! Single fields of a body.
+//! Reads single fields of a body.
 
 use crate::json::{Json, Map};
 use crate::unsupported::Unsupported;
 
-/// A flag that is there, or `otherwise`.
+/// The value of a flag, or `otherwise` if it is absent.
 pub(crate) fn flag(body: &Map, field: &'static str, otherwise: bool) -> Result<bool, Unsupported> {
     match body.get(field) {
         None => Ok(otherwise),

@@ -1,4 +1,4 @@
-//! From a request to its prompts, by API.
+//! Turns a request into its prompts, for each API.
 
 mod completions;
 mod fields;
@@ -14,23 +14,23 @@ pub(crate) use completions::given as given_ids;
 pub(crate) use fields::flag;
 pub(crate) use truncation::Truncation;
 
-/// APIs whose prompts are known.
+/// The APIs for which prompts are made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Api {
     /// `/v1/completions`
     Completions,
     /// `/v1/chat/completions`
     Chat,
-    /// `/v1/messages`, Anthropic's
+    /// Anthropic's `/v1/messages`.
     Messages,
-    /// `/v1/responses`, without what the server keeps from earlier requests
+    /// `/v1/responses`, except for requests that use state which the server keeps.
     Responses,
-    /// `/inference/v1/generate`: token ids
+    /// `/inference/v1/generate`, whose prompt is token ids.
     Generate,
 }
 
 impl Api {
-    /// The API of a path without a query.
+    /// The API of a path without a query; `None` for any other path.
     pub fn of(path: &str) -> Option<Self> {
         Some(match path.strip_suffix('/').unwrap_or(path) {
             "/v1/completions" => Self::Completions,
@@ -46,24 +46,24 @@ impl Api {
 /// The prompts of a request.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Prompts {
-    /// Token ids, prompt by prompt.
+    /// The token ids of each prompt.
     pub ids: Vec<Vec<u32>>,
-    /// The server does not read its cache for this request; it still fills it.
+    /// True if the server does not read its cache for this request. It still fills the cache.
     pub skips_cache: bool,
 }
 
 impl Prompts {
-    /// Tokens of all prompts together.
+    /// The number of tokens of all prompts together.
     pub fn count(&self) -> usize {
         self.ids.iter().map(Vec::len).sum()
     }
 }
 
 impl Model {
-    /// The prompts of a request: `path` without a query, `body` without its content-encoding.
+    /// Makes the prompts of a request. `path` has no query, and `body` no content encoding.
     ///
     /// # Errors
-    /// [`Unsupported`], also where the server refuses the request.
+    /// Returns [`Unsupported`] if the tokens are not known, or if the server refuses the request.
     pub fn prepare(&self, path: &str, body: &[u8], stop: Stop<'_>) -> Result<Prompts, Unsupported> {
         let api = Api::of(path).ok_or_else(|| Unsupported::Path(path.chars().take(200).collect()))?;
         if body.len() > self.limits.body_bytes {
@@ -76,7 +76,7 @@ impl Model {
     }
 }
 
-/// The prompts of a body of `bytes` bytes.
+/// Makes the prompts of a body of `bytes` bytes.
 fn prompts(
     model: &Model,
     api: Api,

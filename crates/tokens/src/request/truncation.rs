@@ -1,29 +1,29 @@
-//! `truncate_prompt_tokens` and `truncation_side`.
+//! The fields `truncate_prompt_tokens` and `truncation_side`.
 
 use crate::encoder::{Encoder, Stop};
 use crate::json::{Json, Map, present};
 use crate::profile::ServerProfile;
 use crate::unsupported::Unsupported;
 
-/// How many tokens of a prompt are kept, and which.
+/// How many tokens of a prompt are kept, and on which side.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Truncation {
     most: Option<usize>,
     side: Option<Side>,
 }
 
-/// The side that is cut.
+/// The side that is cut off.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Side {
     Left,
     Right,
 }
 
-/// Since this version the whole context is one token less when the request limits its answer.
+/// The first version in which the whole context is one token shorter if the request limits its answer.
 const ROOM_FOR_ONE: u32 = 32;
 
 impl Truncation {
-    /// What a body asks for. `limited` tells whether the number of generated tokens is limited.
+    /// The truncation that a body asks for. `limited` says whether the number of generated tokens is limited.
     pub(crate) fn of(body: &Map, profile: &ServerProfile, limited: bool) -> Result<Self, Unsupported> {
         const FIELD: &str = "truncate_prompt_tokens";
         let side = match present(body, "truncation_side") {
@@ -52,7 +52,7 @@ impl Truncation {
         Ok(Self { most, side })
     }
 
-    /// The part of the ids that is kept. Without a side the last ones are.
+    /// The part of the ids that is kept. If no side is set, the last ids are kept.
     pub(crate) fn cut(self, mut ids: Vec<u32>) -> Vec<u32> {
         if let Some(most) = self.most {
             let over = ids.len().saturating_sub(most);
@@ -64,7 +64,8 @@ impl Truncation {
         ids
     }
 
-    /// Encodes a text and keeps a part of it. Without a side the special tokens around it are kept, and count.
+    /// Encodes a text and keeps a part of it. If no side is set, the special tokens around the text are kept, and
+    /// count.
     pub(crate) fn encode(
         self,
         encoder: &Encoder,

@@ -12,13 +12,13 @@ use super::generation;
 /// The form of a message's content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ContentFormat {
-    /// A text.
+    /// The content is one text.
     Text,
-    /// A list of parts.
+    /// The content is a list of parts.
     Parts,
 }
 
-/// The format that `source` expects: parts, if it loops over the content of a message.
+/// The form that `source` expects. It is a list of parts if the template loops over the content of a message.
 pub(super) fn content_format(source: &str) -> ContentFormat {
     let source = generation::without_generation_blocks(source);
     let Ok(tree) = parse(&source, "chat", SyntaxConfig::default()) else { return ContentFormat::Text };
@@ -27,17 +27,17 @@ pub(super) fn content_format(source: &str) -> ContentFormat {
     if loops_over_content(&nodes) { ContentFormat::Parts } else { ContentFormat::Text }
 }
 
-/// Statements and calls of a template, in the order of the source.
+/// The statements and calls of a template, in the order of the source.
 #[derive(Default)]
 struct Nodes<'a> {
     assignments: Vec<(&'a Expr<'a>, &'a Expr<'a>)>,
-    /// Target, what is looped over, and the macro it stands in.
+    /// For each loop: its target, the expression that it loops over, and the macro that contains it.
     loops: Vec<(&'a Expr<'a>, &'a Expr<'a>, Option<&'a str>)>,
     macros: Vec<&'a Macro<'a>>,
     calls: Vec<&'a Call<'a>>,
 }
 
-/// True if some loop goes over the content of a message.
+/// True if a loop goes over the content of a message.
 fn loops_over_content(nodes: &Nodes<'_>) -> bool {
     let Some(messages) = message_lists(nodes) else { return false };
     let mut message = HashSet::new();
@@ -61,7 +61,8 @@ fn loops_over_content(nodes: &Nodes<'_>) -> bool {
     false
 }
 
-/// Names of `messages` and of variables that are assigned from it; `None` if one is assigned to no plain name.
+/// The names of `messages` and of the variables that are assigned from it. `None` if an assignment has another target
+/// than a plain name.
 fn message_lists<'a>(nodes: &Nodes<'a>) -> Option<Vec<&'a str>> {
     let mut names = vec!["messages"];
     let mut next = 0;
@@ -79,7 +80,7 @@ fn message_lists<'a>(nodes: &Nodes<'a>) -> Option<Vec<&'a str>> {
     Some(names)
 }
 
-/// Parameters by macro that some call fills with the content of a message.
+/// The parameters of macros that a call fills with the content of a message.
 fn parameters_filled<'a>(
     nodes: &Nodes<'a>,
     is_content: &dyn Fn(&Expr<'_>) -> bool,

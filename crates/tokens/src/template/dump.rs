@@ -43,7 +43,7 @@ fn invalid(text: &'static str) -> Error {
     Error::new(ErrorKind::InvalidOperation, text)
 }
 
-/// Deepest value that is dumped.
+/// The deepest value that is written.
 const MAX_DEPTH: usize = 128;
 
 fn write(
@@ -100,7 +100,7 @@ fn write_key(out: &mut String, key: &Value, style: &DumpStyle) -> Result<(), Err
     Ok(())
 }
 
-/// Writes a list or an object of `count` entries. Empty ones stay on their line.
+/// Writes a list or an object of `count` entries. An empty one stays on its line.
 fn write_items(
     out: &mut String,
     brackets: [char; 2],

@@ -1,4 +1,4 @@
-//! Functions, filters and tests of chat templates that are not those of the template engine.
+//! The functions, filters and tests of chat templates that the template engine does not have.
 
 use minijinja::value::{Kwargs, Rest, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, State, Value};
@@ -7,7 +7,7 @@ use super::methods::is_space;
 use super::print::write_str;
 use super::{dump, print};
 
-/// Adds them all.
+/// Adds all of them to the environment.
 pub(super) fn add(environment: &mut Environment<'static>) {
     environment.add_filter("tojson", dump::tojson);
     environment.add_filter("trim", trim);
@@ -47,7 +47,7 @@ fn raise_exception(message: &Value) -> Result<Value, Error> {
     Err(Error::new(ErrorKind::InvalidOperation, message.to_string()))
 }
 
-/// The time of now in UTC, which is the zone of servers in containers.
+/// The present time in UTC, which is the time zone of servers in containers.
 fn strftime_now(format: &str) -> Result<String, Error> {
     let failed =
         |error: jiff::Error| Error::new(ErrorKind::InvalidOperation, format!("strftime_now: {error}"));

@@ -1,8 +1,8 @@
-//! `{% generation %}` marks the text of a model, for training. In a prompt this block has no effect.
+//! Handles `{% generation %}`, which marks the text of a model for training. In a prompt the block has no effect.
 
 use std::borrow::Cow;
 
-/// The template with such blocks turned into blocks that only have a scope.
+/// The template in which such blocks are replaced by blocks that only open a scope.
 pub(super) fn without_generation_blocks(source: &str) -> Cow<'_, str> {
     if !source.contains("generation") {
         return Cow::Borrowed(source);
@@ -49,7 +49,7 @@ fn word_of(tag: &str) -> Option<&str> {
     Some(inside.strip_suffix(['-', '+']).unwrap_or(inside).trim())
 }
 
-/// Where a tag ends that closes with `close` outside of texts.
+/// The end of a tag that closes with `close` outside of quoted texts.
 fn tag_end(tag: &str, close: &str) -> Option<usize> {
     let (mut quote, mut escaped) = (None, false);
     for (at, char) in tag.char_indices().skip(2) {
@@ -65,7 +65,7 @@ fn tag_end(tag: &str, close: &str) -> Option<usize> {
     None
 }
 
-/// Length of what stands before the end of a raw block.
+/// The length of the text before the end of a raw block.
 fn raw_length(text: &str) -> usize {
     let mut from = 0;
     while let Some(at) = text.get(from..).and_then(|text| text.find("{%")) {

@@ -1,9 +1,9 @@
-//! Python's methods on texts, lists and dictionaries, as far as the sandbox of chat templates allows them.
+//! Python's methods of texts, lists and dictionaries, as far as the sandbox of chat templates allows them.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, State, Value};
 
-/// Python's white space, which is more than Unicode's.
+/// True for Python's white space, which has more characters than Unicode's.
 pub(crate) fn is_space(char: char) -> bool {
     char.is_whitespace() || matches!(char, '\u{1c}'..='\u{1f}')
 }

@@ -1,7 +1,7 @@
-//! Chat templates: compiled once, rendered per request within bounds.
+//! Chat templates, which are compiled once and rendered for each request within bounds.
 //!
-//! The environment is that of Hugging Face's `apply_chat_template`, as far as templates that are in use need it.
-//! What is not there fails, and the request has no exact tokens; nothing is left out of a prompt silently.
+//! The environment is that of Hugging Face's `apply_chat_template`, as far as the templates in use need it. A template
+//! that needs more fails, and the request then has no exact tokens. No part of a prompt is left out silently.
 
 mod detect;
 mod dump;
@@ -23,35 +23,35 @@ pub(crate) use value::{Dict, from_json};
 use crate::encoder::Stop;
 use crate::unsupported::Unsupported;
 
-/// Name of the only template of an environment.
+/// The name of the only template of an environment.
 const NAME: &str = "chat";
-/// Deepest that macros, loops and blocks are nested.
+/// The deepest nesting of macros, loops and blocks.
 const RECURSION: usize = 150;
-/// Fuel of a render apart from its input: instructions, and units of 64 bytes.
+/// The fuel of a render, besides that for its input. An instruction costs one unit, and so do 64 bytes of output.
 const FUEL: u64 = 500_000;
-/// Bytes of input for one more unit of fuel.
+/// The bytes of input that add one unit of fuel.
 const BYTES_PER_FUEL: usize = 4;
 
-/// How white space around tags is treated.
+/// The rules for white space around tags.
 fn syntax() -> SyntaxConfig {
-    // Only delimiters make the builder fail, and they are the usual ones.
+    // Only wrong delimiters make the builder fail, and these are the usual ones.
     SyntaxConfig::builder().trim_blocks(true).lstrip_blocks(true).build().unwrap_or_default()
 }
 
-/// A template that was compiled.
+/// A compiled template.
 pub(crate) struct ChatTemplate {
     environment: Environment<'static>,
-    /// What messages look like for it.
+    /// The form of a message's content that the template expects.
     pub(crate) format: ContentFormat,
-    /// True if the role is named in it, in quotes.
+    /// True if the template names the role `developer` in quotes.
     pub(crate) knows_developer: bool,
 }
 
 impl ChatTemplate {
-    /// Compiles a template. `format` overrides what its syntax says.
+    /// Compiles a template. `format` overrides the form that its syntax shows.
     ///
     /// # Errors
-    /// A sentence that says what is wrong with it.
+    /// Returns a sentence that says what is wrong with the template.
     pub(crate) fn new(source: &str, format: Option<ContentFormat>) -> Result<Self, String> {
         let detected = format.unwrap_or_else(|| detect::content_format(source));
         let rewritten = generation::without_generation_blocks(source).into_owned();
@@ -70,11 +70,12 @@ impl ChatTemplate {
         Ok(Self { environment, format: detected, knows_developer })
     }
 
-    /// Renders the template over `context`. `input` is the size in bytes of what a client sent; time and memory
-    /// follow from it.
+    /// Renders the template with `context`. `input` is the size of the client's body in bytes, which bounds time and
+    /// memory.
     ///
     /// # Errors
-    /// [`Unsupported::Template`] if the template raises an error or costs too much, and what `stop` says.
+    /// Returns [`Unsupported::Template`] if the template raises an error or costs too much, and an error if `stop` ends
+    /// it.
     pub(crate) fn render(
         &self,
         context: Dict,
@@ -97,7 +98,7 @@ impl ChatTemplate {
     }
 }
 
-/// An error without the template's source and the values of its variables.
+/// The text of an error, without the template's source and the values of its variables.
 fn short(error: &minijinja::Error) -> String {
     let detail = error.detail().unwrap_or_default();
     let line = error.line().map(|line| format!(" (line {line})")).unwrap_or_default();
@@ -108,7 +109,7 @@ fn short(error: &minijinja::Error) -> String {
     text + &line
 }
 
-/// Output of a render: it ends when it is too long or nobody wants it any more.
+/// The output of a render. It ends when it is too long or is not needed any more.
 struct Bounded<'a> {
     text: Vec<u8>,
     most: usize,

@@ -1,4 +1,4 @@
-//! The output of `{{ value }}`, which is that of Python's `str`.
+//! Writes the output of `{{ value }}`, which is that of Python's `str`.
 
 use minijinja::value::ValueKind;
 use minijinja::{Error, ErrorKind, Output, State, Value};
@@ -21,7 +21,7 @@ pub(super) fn write_value(
     written.map_err(|_| Error::new(ErrorKind::WriteFailure, "the output is not taken"))
 }
 
-/// Python's `str`: texts as they are, everything else like [`write_repr`].
+/// Writes Python's `str`: a text as it is, and any other value like [`write_repr`].
 pub(super) fn write_str(out: &mut String, value: &Value) -> Result<(), Error> {
     match value.as_str() {
         Some(text) => out.push_str(text),
@@ -31,7 +31,7 @@ pub(super) fn write_str(out: &mut String, value: &Value) -> Result<(), Error> {
     Ok(())
 }
 
-/// A number; `json` tells JSON's names of what is not finite from Python's.
+/// Writes a number. `json` chooses JSON's names for numbers that are not finite, and not Python's.
 pub(super) fn write_number(out: &mut String, value: &Value, json: bool) -> Result<(), Error> {
     if value.is_integer() {
         out.push_str(&value.to_string());
@@ -46,7 +46,7 @@ pub(super) fn write_number(out: &mut String, value: &Value, json: bool) -> Resul
     Ok(())
 }
 
-/// Deepest container that is printed.
+/// The deepest container that is written.
 const MAX_DEPTH: usize = 128;
 
 fn write_repr(out: &mut String, value: &Value, level: usize) -> Result<(), Error> {
@@ -83,13 +83,13 @@ fn write_repr(out: &mut String, value: &Value, level: usize) -> Result<(), Error
             out.push('}');
         }
         ValueKind::Undefined => out.push_str("Undefined"),
-        // What a server prints for these holds addresses in memory.
+        // The server's text for these values contains addresses in memory.
         other => return Err(Error::new(ErrorKind::InvalidOperation, format!("{other} has no printed form"))),
     }
     Ok(())
 }
 
-/// Python's `repr` of a text.
+/// Writes Python's `repr` of a text.
 fn write_quoted(out: &mut String, text: &str) {
     let quote = if text.contains('\'') && !text.contains('"') { '"' } else { '\'' };
     out.push(quote);
@@ -114,7 +114,7 @@ fn write_quoted(out: &mut String, text: &str) {
     out.push(quote);
 }
 
-/// False for separators, controls and characters that shape others. Unassigned characters count as printable.
+/// False for separators, control characters and characters that shape others. Unassigned characters count as printable.
 fn is_printable(char: char) -> bool {
     let shaping = matches!(char, '\u{ad}' | '\u{600}'..='\u{605}' | '\u{61c}' | '\u{6dd}' | '\u{70f}' | '\u{180e}'
         | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}'

@@ -1,4 +1,4 @@
-//! Values that templates see.
+//! The values that templates get.
 
 use std::sync::Arc;
 
@@ -13,12 +13,12 @@ use crate::json::Json;
 pub(crate) struct Dict(IndexMap<Arc<str>, Value>);
 
 impl Dict {
-    /// A dictionary of these entries.
+    /// Makes a dictionary of these entries.
     pub(crate) fn new(entries: IndexMap<Arc<str>, Value>) -> Self {
         Self(entries)
     }
 
-    /// Sets a key; one that is there keeps its place.
+    /// Sets a key. A key that exists keeps its place.
     pub(crate) fn set(&mut self, key: &str, value: Value) {
         match self.0.get_mut(key) {
             Some(old) => *old = value,
@@ -50,7 +50,7 @@ impl Object for Dict {
         Some(self.0.len())
     }
 
-    /// Methods are those of Python's dictionaries, whatever the keys are called.
+    /// The methods are those of Python's dictionaries, whatever the names of the keys.
     fn call_method(
         self: &Arc<Self>,
         _state: &mut minijinja::State<'_, '_>,
@@ -61,7 +61,7 @@ impl Object for Dict {
     }
 }
 
-/// The value of a JSON value. Texts are shared, not copied.
+/// The template value of a JSON value. Texts are shared and not copied.
 pub(crate) fn from_json(json: &Json) -> Value {
     match json {
         Json::Null => Value::from(()),
