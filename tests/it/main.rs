@@ -42,6 +42,7 @@ mod field_values;
 mod hostile_headers;
 mod idle;
 mod image_names;
+mod in_flight_load;
 mod kubernetes;
 mod legacy_flags;
 mod limits;
