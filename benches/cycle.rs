@@ -10,8 +10,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BatchSize, BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
+use pointsman::decisions::{Decisions, Draft, Known, PolicyNames};
 use pointsman::metrics::{ExtensionPoint, Metrics};
 use pointsman::plugins::{
     BuildCx, ColumnKey, PluginType, Roles, filters, pickers, producers, profiles, scorers,
@@ -197,11 +199,57 @@ fn measure(criterion: &mut Criterion, name: &str, plan: fn() -> Plan) {
         group.bench_function(BenchmarkId::new("schedule; warm", endpoints), |bencher| {
             bencher.iter(|| decide(&first, false, &mut warm));
         });
+        record(&mut group, &pool, &plan, endpoints);
         let (mut cold, last) = (None, request(u64::MAX));
         group.bench_function(BenchmarkId::new("schedule; cold", endpoints), |bencher| {
             bencher.iter(|| decide(&last, false, &mut cold));
         });
     }
+}
+
+/// What the record of a decision costs beside it: the difference of the two rows.
+fn record(group: &mut BenchmarkGroup<'_, WallTime>, pool: &Pool, plan: &Plan, endpoints: usize) {
+    let metrics = Metrics::new();
+    let ring = Decisions::new(32 << 20, metrics.records());
+    let names = Arc::new(PolicyNames::of(&plan.scheduler));
+    let (headers, (body, inference)) = (Headers::new(), request(1));
+    let view = RequestView {
+        id: "request",
+        target_model: "model",
+        headers: &headers,
+        body: &body,
+        inference: &inference,
+        tokens: None,
+        findings: &[],
+        media: &pointsman::request::MediaEstimate::DEFAULT,
+        priority: 0,
+        fairness_id: "default",
+    };
+    let candidates = Candidates::all(pool.snapshot());
+    let (everyone, now) = (candidates.slots(), Instant::now());
+    let empty = Columns::new();
+    let call = Call::new(view, now, &candidates, &everyone, &empty);
+    let mut table = Columns::new();
+    for produced in plan.producer.producer.as_ref().unwrap().produce(&call).unwrap() {
+        table.insert(produced);
+    }
+    let call = Call::new(view, now, &candidates, &everyone, &table);
+    let mut rng = Rng::with_seed(1);
+    group.bench_function(BenchmarkId::new("schedule; without a record", endpoints), |bencher| {
+        bencher.iter(|| black_box(plan.scheduler.schedule(&call, &mut rng, None).unwrap()));
+    });
+    let mut sequence = 0;
+    group.bench_function(BenchmarkId::new("schedule; with a record", endpoints), |bencher| {
+        bencher.iter(|| {
+            sequence += 1;
+            let mut draft = Draft::new(&names, sequence, 1, now);
+            draft.candidates(&candidates, None, now);
+            let decision = plan.scheduler.schedule_recorded(&call, &mut rng, None, Some(&mut draft)).unwrap();
+            let known = Known { id: "request".to_owned(), model: "model".to_owned(), ..Known::default() };
+            let record = draft.routed(known, decision.targets().into(), decision.primary);
+            black_box(ring.push(record));
+        });
+    });
 }
 
 criterion_group!(benches, cycle);

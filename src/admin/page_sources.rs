@@ -42,7 +42,7 @@ pub struct FlowRow {
 #[derive(Clone)]
 pub struct PageSources {
     /// What waits; `None` without flow control.
-    pub queues: Option<Arc<dyn Fn() -> Queues + Send + Sync>>,
+    pub queues: Arc<dyn Fn() -> Option<Queues> + Send + Sync>,
     /// Age from which an endpoint's figures count as stale; `None` if endpoints are not read.
     pub staleness: Option<Duration>,
 }

@@ -56,7 +56,7 @@ fn state() -> AdminState {
         log: Some(log),
         access: None,
         log_level_from: LogLevelFrom::Loopback,
-        page: PageSources { queues: None, staleness: None },
+        page: PageSources { queues: Arc::new(|| None), staleness: None },
     }
 }
 

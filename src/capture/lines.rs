@@ -57,6 +57,9 @@ pub struct StartLine {
 /// The configuration that decides.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
 pub struct ConfigLine {
+    /// Number of the configuration in the process, from 1.
+    #[serde(default)]
+    pub generation: u64,
     /// The digest of the text: 16 hexadecimal digits.
     pub digest: String,
     /// The configuration document as it was read.
@@ -135,6 +138,9 @@ pub struct DecisionLine {
     pub time_us: u64,
     /// The time in nanoseconds of the process's clock, as in all lines.
     pub now_ns: u64,
+    /// Number of the configuration that decided; 0 if the capture does not say it.
+    #[serde(default)]
+    pub generation: u64,
     /// The microseconds that the request spent in the queues of flow control.
     pub queue_us: u64,
     /// The features of the request.

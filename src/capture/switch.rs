@@ -103,7 +103,9 @@ impl Capture {
 
     /// Sets the configuration that decides from now on.
     pub fn decides(&self, config: ConfigLine) {
-        self.rule.store(Arc::new(HeaderRule::new(&config.text, self.key)));
+        // Requests that came before end under the former one.
+        let texts = format!("{}\n{}", config.text, self.config.load().text);
+        self.rule.store(Arc::new(HeaderRule::new(&texts, self.key)));
         self.config.store(Arc::new(config.clone()));
         self.note(Note::Config(Box::new(config)));
     }

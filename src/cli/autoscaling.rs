@@ -7,7 +7,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::holding::Holding;
+use super::queueing::Queueing;
 use crate::flow::detector::Detector;
 use crate::flow::saturation;
 use crate::kubernetes::Leadership;
@@ -23,7 +23,7 @@ const FIRST_SCRAPES: Duration = Duration::from_secs(5);
 /// The figures of a pool that the KEDA scaler reads.
 pub(super) struct Demand {
     pool: Arc<Pool>,
-    holding: Option<Holding>,
+    queueing: Arc<Queueing>,
     detector: ArcSwap<Detector>,
     /// Age up to which a reading of a server counts; `None` if servers are not scraped.
     staleness: Option<Duration>,
@@ -34,13 +34,13 @@ impl Demand {
     /// The demand on `pool`; without flow control nothing ever waits.
     pub(super) fn new(
         pool: &Arc<Pool>,
-        holding: Option<&Holding>,
+        queueing: &Arc<Queueing>,
         detector: Detector,
         staleness: Option<Duration>,
     ) -> Arc<Self> {
         Arc::new(Self {
             pool: Arc::clone(pool),
-            holding: holding.cloned(),
+            queueing: Arc::clone(queueing),
             detector: ArcSwap::from_pointee(detector),
             staleness,
             waiting: watch::Sender::new(0),
@@ -54,7 +54,7 @@ impl Demand {
 
     /// Passes on whether requests wait, until told to stop.
     pub(super) async fn run(self: Arc<Self>, stop: CancellationToken) {
-        let Some(holding) = &self.holding else { return stop.cancelled().await };
+        let Some(holding) = stop.run_until_cancelled(self.queueing.begun()).await else { return };
         let mut waiting = holding.controller.waiting();
         loop {
             let some = *waiting.borrow_and_update();
@@ -100,15 +100,15 @@ fn is_unread(endpoint: &Endpoint) -> bool {
 
 impl ScalerSource for Demand {
     fn queue_depth(&self) -> u64 {
-        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().requests)
+        self.queueing.current().map_or(0, |holding| holding.controller.queued().requests)
     }
 
     fn queued_bytes(&self) -> u64 {
-        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().bytes)
+        self.queueing.current().map_or(0, |holding| holding.controller.queued().bytes)
     }
 
     fn queued_tokens(&self) -> u64 {
-        self.holding.as_ref().map_or(0, |holding| holding.controller.queued().tokens)
+        self.queueing.current().map_or(0, |holding| holding.controller.queued().tokens)
     }
 
     fn running(&self) -> u64 {

@@ -4,17 +4,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::autoscaling::Demand;
-use super::holding::Holding;
 use super::kubernetes::Cluster;
-use super::scraping::{Beside, listen, scrape, watch_objects};
+use super::queueing::Queueing;
+use super::scraping::{Beside, fetch_pages, listen, scrape, watch_objects};
 use super::settings::Settings;
-use crate::config::Plan;
-use crate::datalayer::{OnPageFault, PageFault, Pages};
 use crate::discovery::{Discovery, FileDiscovery, ObjectWatches};
 use crate::kubernetes::Connection;
 use crate::metrics::{DataLayerMetrics, Metrics, PoolCollector};
@@ -56,47 +53,36 @@ pub(super) struct Background {
     pool: Arc<Pool>,
     metrics: Arc<Metrics>,
     finder: Finder,
-    pages: Vec<Pages>,
     beside: watch::Receiver<Beside>,
     collector: PoolCollector,
-    holding: Option<Holding>,
+    queueing: Arc<Queueing>,
     demand: Arc<Demand>,
     refresh: Duration,
     staleness: Duration,
 }
 
 impl Background {
-    /// Sets the tasks up. Fails if the files of a certificate cannot be used. `beside` says what the running configuration has beside serving.
-    #[expect(clippy::too_many_arguments, reason = "it is the one place where these meet")]
+    /// Sets the tasks up. `beside` says what the running configuration has beside serving.
     pub(super) fn new(
         settings: &Settings,
         metrics: &Arc<Metrics>,
-        plan: &Plan,
         pool: &Arc<Pool>,
         finder: Finder,
-        holding: Option<&Holding>,
+        queueing: &Arc<Queueing>,
         demand: &Arc<Demand>,
         beside: watch::Receiver<Beside>,
-    ) -> anyhow::Result<Self> {
-        let pages = plan.pages.iter().map(|reading| {
-            for extractor in &reading.extractors {
-                metrics.datalayer().polls(reading.source.kind, extractor.kind());
-            }
-            let kind = reading.source.kind;
-            Pages::new(Arc::clone(pool), reading.clone(), count_faults(metrics.datalayer())).context(kind)
-        });
-        Ok(Self {
-            pages: pages.collect::<anyhow::Result<_>>()?,
+    ) -> Self {
+        Self {
             collector: metrics.pool_collector(pool),
             pool: Arc::clone(pool),
             metrics: Arc::clone(metrics),
             finder,
-            holding: holding.cloned(),
+            queueing: Arc::clone(queueing),
             demand: Arc::clone(demand),
             beside,
             refresh: settings.scraping.pool_figures,
             staleness: settings.scraping.staleness,
-        })
+        }
     }
 
     /// Runs all of it until told to stop. `resign` says that leadership is being given up: the pool stays known until
@@ -141,34 +127,13 @@ impl Background {
                 }
             }
         };
-        let holding = self.holding.clone();
-        let waits = async {
-            match holding {
-                Some(holding) => holding.run(stop.clone()).await,
-                None => stop.cancelled().await,
-            }
-        };
+        let waits = Arc::clone(&self.queueing).run(stop.clone());
         let demand = Arc::clone(&self.demand).run(stop.clone());
         let events = listen(self.beside.clone(), Arc::clone(&self.pool), stop.clone());
-        let pages = self.pages.into_iter().map(|pages| pages.run(stop.clone()));
-        let pages = futures_util::future::join_all(pages);
+        let pages = fetch_pages(self.beside.clone(), stop.clone());
         let objects = watch_objects(self.beside.clone(), watches, stop.clone());
         tokio::join!(discovery, scraping, figures, waits, demand, events, pages, objects);
     }
-}
-
-/// Counts pages that could not be fetched or used.
-fn count_faults(metrics: DataLayerMetrics) -> OnPageFault {
-    Arc::new(move |source, endpoint, fault| match fault {
-        PageFault::Fetch(error) => {
-            metrics.poll_error(source);
-            tracing::debug!(endpoint = %endpoint.id(), source, %error, "page was not fetched");
-        }
-        PageFault::Extract(extractor, error) => {
-            metrics.extract_error(source, extractor);
-            tracing::debug!(endpoint = %endpoint.id(), source, extractor, error, "page was not used");
-        }
-    })
 }
 
 fn count_states(pool: &Pool, metrics: &DataLayerMetrics, now: Instant, staleness: Duration) {

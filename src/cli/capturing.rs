@@ -61,11 +61,11 @@ impl Capturing {
         Self { capture, wish: wish.clone(), feature_gates: feature_gates.to_vec(), seed }
     }
 
-    /// This plan decides from now on.
-    pub(super) fn decides(&self, plan: &Plan) {
+    /// This plan decides from now on, as the configuration with this number.
+    pub(super) fn decides(&self, plan: &Plan, generation: u64) {
         let line = config_line(plan);
         let feature_gates = self.feature_gates.clone();
-        self.capture.decides(ConfigLine { feature_gates, seed: self.seed.to_string(), ..line });
+        self.capture.decides(ConfigLine { generation, feature_gates, seed: self.seed.to_string(), ..line });
     }
 
     /// The process begins to decide.

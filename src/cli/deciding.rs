@@ -4,10 +4,12 @@ use std::sync::Arc;
 
 use super::capturing::Capturing;
 use super::holding::Holding;
+use super::queueing::Queueing;
 use crate::config::Plan;
 use crate::decisions::Decisions;
 use crate::director::{
-    Admission, Beside, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shedding,
+    Admission, Beside, BodyBudget, Director, DirectorParts, DirectorSettings, Hook, QueuedAdmission, Shadow,
+    Shedding,
 };
 use crate::metrics::Metrics;
 use crate::plugins::producers::inflight_load;
@@ -33,24 +35,35 @@ pub(super) struct Kept {
 pub(super) struct Deciding {
     pub(super) pool: Arc<Pool>,
     pub(super) metrics: Arc<Metrics>,
-    pub(super) holding: Option<Holding>,
+    pub(super) queueing: Arc<Queueing>,
     pub(super) settings: DirectorSettings,
     pub(super) kept: Kept,
     pub(super) capturing: Option<Capturing>,
 }
 
 impl Deciding {
-    /// This plan, which was read from `source`, decides from now on.
-    pub(super) fn announce(&self, plan: &Plan) {
+    /// This plan decides from now on, as the configuration with this number.
+    pub(super) fn announce(&self, plan: &Plan, generation: u64) {
         if let Some(capturing) = &self.capturing {
-            capturing.decides(plan);
+            capturing.decides(plan, generation);
         }
     }
 
-    /// What a director of this plan is made of.
-    pub(super) fn parts(&self, plan: Plan) -> DirectorParts {
-        let Self { pool, metrics, holding, settings, kept, .. } = self;
-        parts(plan, pool, metrics, holding.as_ref(), settings.clone(), kept.clone())
+    /// This shadow decides beside whatever serves, or none.
+    pub(super) fn cast(&self, shadow: Option<Arc<Shadow>>) {
+        if let Some(beside) = &self.kept.beside {
+            beside.cast(shadow);
+        }
+    }
+
+    /// What a director of this plan is made of, which is the configuration with this number.
+    pub(super) fn parts(&self, plan: Plan, generation: u64) -> DirectorParts {
+        let Self { pool, metrics, queueing, settings, kept, .. } = self;
+        let beside = kept.beside.as_ref().map(|beside| Arc::new(beside.of_generation(generation)));
+        let kept = Kept { beside, ..kept.clone() };
+        // Without the gate nothing new waits, whatever waits still.
+        let holding = queueing.current().filter(|_| plan.flow.is_some());
+        parts(plan, pool, metrics, holding.as_deref(), settings.clone(), kept)
     }
 }
 

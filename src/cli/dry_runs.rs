@@ -9,7 +9,13 @@ use serde_json::{Map, Value, json};
 
 use crate::admin::DryRunner;
 use crate::director::{Ask, BodySeen, Director, DryRun, SubsetHint};
+use crate::prefix::ToldPrompt;
 use crate::request::Headers;
+
+/// Most tokens of a prompt that is told by its hashes.
+const MOST_TOKENS: u64 = 4 << 20;
+/// Bytes that stand for a token where text is counted.
+const TOKEN_BYTES: usize = 4;
 
 /// A request as a document.
 #[derive(Deserialize)]
@@ -27,6 +33,15 @@ struct Described {
     /// Endpoints that the proxy would allow, as `ip:port` or `ip`.
     #[serde(default)]
     subset: Option<Vec<String>>,
+    /// Model, where the prompt is told by its hashes instead of a body.
+    #[serde(default)]
+    model: Option<String>,
+    /// Tokens of that prompt.
+    #[serde(default)]
+    prompt_tokens: Option<u64>,
+    /// Hashes of the blocks of that prompt, in order.
+    #[serde(default)]
+    prefix_hashes: Option<Vec<Value>>,
 }
 
 /// Decides for nobody, with the director that serves then.
@@ -35,21 +50,25 @@ pub(super) fn runner(director: &Arc<ArcSwap<Director>>) -> DryRunner {
     Arc::new(move |document: Bytes| {
         let director = director.load_full();
         Box::pin(async move {
-            let ask = ask(&document)?;
-            answer(director.dry_run(ask).await)
+            let (ask, told) = ask(&document)?;
+            answer(director.dry_run(ask, told).await)
         })
     })
 }
 
-fn ask(document: &[u8]) -> Result<Ask, String> {
+fn ask(document: &[u8]) -> Result<(Ask, Option<ToldPrompt>), String> {
     let expected = |error: &dyn std::fmt::Display| {
-        format!("expected {{path, headers, body}} in JSON, with subset if need be: {error}")
+        format!(
+            "expected {{path, headers, body}} or {{model, prompt_tokens, prefix_hashes}} in JSON, with subset if need \
+             be: {error}"
+        )
     };
     // An array would be read as the fields in their order.
     if document.trim_ascii_start().first() == Some(&b'[') {
         return Err(expected(&"got an array"));
     }
-    let described: Described = serde_json::from_slice(document).map_err(|error| expected(&error))?;
+    let mut described: Described = serde_json::from_slice(document).map_err(|error| expected(&error))?;
+    let told = described.told()?;
     let body = match described.body {
         None | Some(Value::Null) => Bytes::new(),
         Some(Value::String(text)) => text.into(),
@@ -73,7 +92,50 @@ fn ask(document: &[u8]) -> Result<Ask, String> {
     }
     let hint = described.subset.map_or(SubsetHint::Absent, SubsetHint::Addresses);
     let body_seen = if body.is_empty() { BodySeen::None } else { BodySeen::Whole };
-    Ok(Ask { headers, body, body_seen, hint })
+    Ok((Ask { headers, body, body_seen, hint }, told))
+}
+
+impl Described {
+    /// The prompt that is told by its hashes, if it is. A body of the prompt's size is put in the place of the text,
+    /// because some plugins go by the size.
+    fn told(&mut self) -> Result<Option<ToldPrompt>, String> {
+        let given = (self.model.take(), self.prompt_tokens, self.prefix_hashes.take());
+        let (model, tokens, hashes) = match given {
+            (None, None, None) => return Ok(None),
+            (Some(model), Some(tokens), hashes) => (model, tokens, hashes.unwrap_or_default()),
+            _ => return Err("model and prompt_tokens: expected both, or a body".to_owned()),
+        };
+        if self.body.is_some() {
+            return Err("body: expected none beside model, prompt_tokens and prefix_hashes".to_owned());
+        }
+        if tokens > MOST_TOKENS {
+            return Err(format!("prompt_tokens: got {tokens}, expected at most {MOST_TOKENS}"));
+        }
+        let numbered = hashes.iter().enumerate();
+        let hashes = numbered.map(|(at, value)| hash(value).ok_or_else(|| not_a_hash(at, value)));
+        let hashes = hashes.collect::<Result<_, String>>()?;
+        let prompt = "0".repeat(tokens as usize * TOKEN_BYTES);
+        self.body = Some(json!({"model": model, "prompt": prompt}));
+        Ok(Some(ToldPrompt { tokens, hashes }))
+    }
+}
+
+/// A hash: a number, or text with 16 hexadecimal digits or a decimal number, because many programs round large
+/// numbers.
+fn hash(value: &Value) -> Option<u64> {
+    match value {
+        Value::Number(number) => number.as_u64(),
+        Value::String(text) if text.len() == 16 => u64::from_str_radix(text, 16).ok(),
+        Value::String(text) => text.parse().ok(),
+        _ => None,
+    }
+}
+
+fn not_a_hash(at: usize, value: &Value) -> String {
+    format!(
+        "prefix_hashes[{at}]: got {value}, expected a number from 0 to 18446744073709551615, the same as text, or 16 \
+         hexadecimal digits"
+    )
 }
 
 /// The path of a body where none is given.
@@ -106,20 +168,36 @@ mod tests {
     #[test]
     fn a_document_becomes_a_request_and_what_is_wrong_with_it_is_named() {
         let text = r#"{"body":{"messages":[]},"headers":{"X-A":["1","2"]},"subset":["10.0.0.1"]}"#;
-        let asked = ask(text.as_bytes()).unwrap();
+        let (asked, told) = ask(text.as_bytes()).unwrap();
+        assert_eq!(told, None);
         assert_eq!(asked.headers.text(":path"), Some("/v1/chat/completions"));
         assert_eq!(asked.headers.first("x-a").map(AsRef::as_ref), Some(b"1".as_slice()));
         assert_eq!(asked.body, r#"{"messages":[]}"#);
         assert_eq!(asked.hint, SubsetHint::Addresses(vec!["10.0.0.1".into()]));
-        let plain = ask(br#"{"path":"/v1/models"}"#).unwrap();
+        let (plain, _) = ask(br#"{"path":"/v1/models"}"#).unwrap();
         assert_eq!((plain.body_seen, plain.hint), (BodySeen::None, SubsetHint::Absent));
         for (text, part) in [
             ("[]", "{path, headers, body}"),
             (r#"{"modle":"m"}"#, "modle"),
             (r#"{"headers":{"a":1}}"#, "headers.a: got 1"),
+            (r#"{"prefix_hashes":[1]}"#, "model and prompt_tokens"),
+            (r#"{"model":"m","prompt_tokens":1,"prefix_hashes":[-1]}"#, "prefix_hashes[0]: got -1"),
+            (r#"{"model":"m","prompt_tokens":99999999}"#, "prompt_tokens: got 99999999"),
+            (r#"{"model":"m","prompt_tokens":1,"body":{}}"#, "body: expected none"),
         ] {
             let error = ask(text.as_bytes()).unwrap_err();
             assert!(error.contains(part), "{error}");
         }
+    }
+
+    #[test]
+    fn a_prompt_may_be_told_by_its_hashes() {
+        let text = r#"{"model":"m","prompt_tokens":80,
+            "prefix_hashes":[7,"18446744073709551615","00000000000000ff"],"headers":{"x-a":"1"}}"#;
+        let (asked, told) = ask(text.as_bytes()).unwrap();
+        assert_eq!(told, Some(ToldPrompt { tokens: 80, hashes: vec![7, u64::MAX, 255] }));
+        let body: Value = serde_json::from_slice(&asked.body).unwrap();
+        assert_eq!((body["model"].as_str(), body["prompt"].as_str().map(str::len)), (Some("m"), Some(320)));
+        assert_eq!(asked.headers.text(":path"), Some("/v1/completions"));
     }
 }

@@ -103,7 +103,7 @@ fn described(file: &Path) -> anyhow::Result<String> {
         .with_context(|| format!("cannot read {}", file.display()))?;
     let document: Value =
         serde_json::from_str(&text).with_context(|| format!("{} is no JSON", file.display()))?;
-    let known = ["path", "headers", "body", "subset"];
+    let known = ["path", "headers", "body", "subset", "model", "prompt_tokens", "prefix_hashes"];
     let is_description = document
         .as_object()
         .is_some_and(|fields| !fields.is_empty() && fields.keys().all(|name| known.contains(&name.as_str())));

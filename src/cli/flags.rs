@@ -193,6 +193,14 @@ pub struct ServeFlags {
     /// Bytes of one file of a capture, as a quantity. At a quarter of --capture-disk another one begins anyway.
     #[arg(long, default_value = "64Mi", value_parser = bytes, help_heading = "Requests")]
     pub capture_file: u64,
+    /// File with a second configuration, whose profiles decide beside the running ones on live traffic, without effect.
+    /// Metrics, `pointsman explain` and the page compare both. A changed file is taken over like the configuration.
+    #[arg(long, default_value = "", help_heading = "Requests")]
+    pub shadow_config: String,
+    /// CPU time that the shadow may take, as a share of what the running configuration takes to schedule: 10% or 0.1.
+    /// Requests beyond it are not compared.
+    #[arg(long, default_value = "10%", value_parser = share, help_heading = "Requests")]
+    pub shadow_cpu: f64,
     /// Tell clients in the response header x-pointsman-decision which endpoint was picked, its score, its margin, the
     /// matched tokens and the wait.
     #[arg(long, action = ArgAction::Set, num_args = 0..=1, default_value_t = false, default_missing_value = "true", help_heading = "Requests")]
@@ -332,6 +340,15 @@ pub struct MessageSize(pub(super) Option<usize>);
 
 fn duration(text: &str) -> Result<Duration, String> {
     scalar::go_duration(text)
+}
+
+/// A share of something: `10%` or `0.1`.
+fn share(text: &str) -> Result<f64, String> {
+    let expected =
+        || format!("got {text:?}, expected a share such as 10% or 0.1, more than 0 and at most 1000%");
+    let (number, whole) = text.strip_suffix('%').map_or((text, 1.0), |number| (number, 100.0));
+    let share = number.trim().parse::<f64>().map_err(|_| expected())? / whole;
+    if share > 0.0 && share <= 10.0 { Ok(share) } else { Err(expected()) }
 }
 
 fn verbosity(text: &str) -> Result<i32, String> {

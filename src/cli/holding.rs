@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use tokio_util::sync::CancellationToken;
 
 use crate::admin::{BandRow, FlowRow, Queues};
@@ -31,10 +32,26 @@ pub(super) struct Holding {
 
 struct Gauges {
     pool: Arc<Pool>,
+    rules: ArcSwap<Rules>,
+}
+
+/// What the settings say of how full the pool and the queues are.
+struct Rules {
     detector: Detector,
     max_requests: Option<u64>,
     max_bytes: Option<u64>,
     cap: f64,
+}
+
+impl Rules {
+    fn of(settings: &FlowSettings) -> Self {
+        Self {
+            detector: settings.detector.clone(),
+            max_requests: settings.max_requests,
+            max_bytes: settings.max_bytes,
+            cap: Ceilings::new(settings.usage_limit.clone()).score_cap(),
+        }
+    }
 }
 
 impl Holding {
@@ -42,17 +59,21 @@ impl Holding {
     pub(super) fn new(settings: FlowSettings, pool: &Arc<Pool>, metrics: &Metrics) -> Self {
         let bands: Vec<i32> = settings.bands.keys().copied().chain([0]).collect();
         let metrics = metrics.flow(pool.name(), bands);
-        let cap = Ceilings::new(settings.usage_limit.clone()).score_cap();
-        let gauges = Arc::new(Gauges {
-            pool: Arc::clone(pool),
-            detector: settings.detector.clone(),
-            max_requests: settings.max_requests,
-            max_bytes: settings.max_bytes,
-            cap,
-        });
+        let rules = ArcSwap::from_pointee(Rules::of(&settings));
+        let gauges = Arc::new(Gauges { pool: Arc::clone(pool), rules });
         let load = PoolLoad { gauges: Arc::clone(&gauges) };
         let controller = Controller::new(settings, load, FlowSeries { metrics: metrics.clone() });
         Self { controller, metrics, gauges }
+    }
+
+    /// These settings are in force from now on. What waits goes on waiting.
+    pub(super) fn reconfigure(&self, settings: FlowSettings) {
+        for priority in settings.bands.keys() {
+            self.metrics.add_band(*priority);
+        }
+        self.gauges.rules.store(Arc::new(Rules::of(&settings)));
+        self.controller.reconfigure(settings);
+        self.provision();
     }
 
     /// Gives every priority that an objective states a band.
@@ -65,8 +86,7 @@ impl Holding {
     }
 
     /// What the page for people shows of what waits.
-    pub(super) fn shown(&self) -> Arc<dyn Fn() -> Queues + Send + Sync> {
-        let controller = Arc::clone(&self.controller);
+    pub(super) fn shown(&self) -> Queues {
         let band = |band: BandUsage| BandRow {
             priority: band.priority,
             requests: band.queued.requests,
@@ -75,10 +95,10 @@ impl Holding {
             max_bytes: band.max_bytes,
         };
         let flow = |flow: FlowWait| FlowRow { priority: flow.priority, id: flow.id, oldest: flow.oldest };
-        Arc::new(move || Queues {
-            bands: controller.bands().into_iter().map(band).collect(),
-            flows: controller.longest_waits(FLOWS_SHOWN).into_iter().map(flow).collect(),
-        })
+        Queues {
+            bands: self.controller.bands().into_iter().map(band).collect(),
+            flows: self.controller.longest_waits(FLOWS_SHOWN).into_iter().map(flow).collect(),
+        }
     }
 
     /// Runs the timer, wakes the queues when the pool changes, and keeps gauges up to date; until told to stop.
@@ -110,15 +130,16 @@ impl Holding {
         let fill = self.gauges.fill(self.controller.unplaced(), now);
         let raw = |stage: Option<Fill>| stage.map(|stage| stage.raw);
         self.metrics.saturation(raw(fill.prefill), raw(fill.decode), fill.effective.raw);
-        self.metrics.stale_endpoints(&self.gauges.detector.name, fill.stale);
+        let rules = self.gauges.rules.load();
+        self.metrics.stale_endpoints(&rules.detector.name, fill.stale);
         for band in self.controller.bands() {
             let requests = share(band.queued.requests, band.max_requests);
             self.metrics.band_use(band.priority, requests, share(band.queued.bytes, band.max_bytes));
         }
         let queued = self.controller.queued();
         self.metrics.global_use(
-            self.gauges.max_requests.map(|max| share(queued.requests, max)),
-            self.gauges.max_bytes.map(|max| share(queued.bytes, max)),
+            rules.max_requests.map(|max| share(queued.requests, max)),
+            rules.max_bytes.map(|max| share(queued.bytes, max)),
         );
         if let Some((wanted, pending)) = self.controller.reclaim() {
             self.metrics.reclaim(wanted, pending);
@@ -133,7 +154,8 @@ fn share(used: u64, of: u64) -> f64 {
 
 impl Gauges {
     fn fill(&self, unplaced: Unplaced, now: Instant) -> saturation::PoolFill {
-        saturation::pool(&self.detector, self.pool.snapshot().endpoints(), unplaced, self.cap, now)
+        let rules = self.rules.load();
+        saturation::pool(&rules.detector, self.pool.snapshot().endpoints(), unplaced, rules.cap, now)
     }
 }
 

@@ -56,6 +56,17 @@ impl Loading {
         Ok(plan)
     }
 
+    /// The plan of another configuration, which is not the one that serves, with metrics and memory of its own. Plugins
+    /// of `carried` live in it, too.
+    pub(super) fn load_beside(
+        &self,
+        source: &ConfigSource,
+        (metrics, prefix_memory): (Arc<Metrics>, Arc<PrefixMemory>),
+        carried: Option<Arc<Carried>>,
+    ) -> Result<Plan, Problems> {
+        config::load(source, &LoadOptions { metrics, prefix_memory, carried, ..self.options.clone() })
+    }
+
     /// Applies what flags say over the configuration.
     pub(super) fn apply_flags(&self, plan: &mut Plan) -> anyhow::Result<()> {
         overrides::set_default_engine(&self.default_engine, plan)?;

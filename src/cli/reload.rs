@@ -18,10 +18,12 @@ use super::deciding::Deciding;
 use super::live::Live;
 use super::loading::Loading;
 use super::scraping::{Beside, Scraping};
+use super::shadowing::{Cast, RunningPlugins, Shadowing};
 use crate::admin::{Reloaded, Reloading};
 use crate::config::{Carried, ConfigSource, Plan, line_changes};
 use crate::director::Director;
 use crate::document::{Level, Problems};
+use crate::prefix::SharedIndex;
 use crate::telemetry::rfc3339;
 
 /// Time between two looks at the configuration file. A change counts once two looks have found the same.
@@ -44,6 +46,8 @@ pub(super) struct Reloader {
     loading: Loading,
     deciding: Deciding,
     director: Arc<ArcSwap<Director>>,
+    /// The configuration that decides in the shadow, if there is one.
+    shadowing: Option<Shadowing>,
     following: Following,
     /// Where what a director starts shall run.
     runtime: Handle,
@@ -61,17 +65,28 @@ impl Reloader {
         deciding: Deciding,
         following: Following,
         applied: Applied,
+        shadowing: Option<Shadowing>,
     ) -> Arc<Self> {
-        deciding.announce(&plan);
+        deciding.announce(&plan, applied.generation);
         if let Some(capturing) = &deciding.capturing {
             capturing.begin();
         }
-        let director = Director::new(deciding.parts(plan));
+        let director = Director::new(deciding.parts(plan, applied.generation));
         director.warm_up();
         let director = Arc::new(ArcSwap::from_pointee(director));
         let shown = Mutex::new(applied.shown());
-        let applied = Mutex::new(applied);
-        Arc::new(Self { loading, deciding, director, following, runtime: Handle::current(), applied, shown })
+        let reloader = Self {
+            loading,
+            deciding,
+            director,
+            shadowing,
+            following,
+            runtime: Handle::current(),
+            applied: Mutex::new(applied),
+            shown,
+        };
+        reloader.recast(&mut reloader.applied.lock());
+        Arc::new(reloader)
     }
 
     /// The capture, if there is a folder for it.
@@ -95,6 +110,10 @@ pub(super) struct Applied {
     since: SystemTime,
     fixed: Fixed,
     carried: Arc<Carried>,
+    /// What a shadow may share with it.
+    plugins: RunningPlugins,
+    /// Digest of the shadow's text that was read last.
+    shadow: Option<u64>,
     /// The last reload.
     last: Value,
 }
@@ -103,6 +122,7 @@ pub(super) struct Applied {
 #[derive(Clone)]
 struct Shown {
     digest: Option<u64>,
+    shadow: Option<u64>,
     generation: u64,
     since: SystemTime,
     last: Value,
@@ -112,31 +132,31 @@ struct Shown {
 #[derive(Clone, PartialEq)]
 struct Fixed {
     discovery: String,
-    gates: String,
-    flow: String,
-    pages: String,
-    indexes: usize,
+    warm: bool,
+    waits: bool,
+    /// Names of the indexes that peers share, and where they are: one that was made anew is another one.
+    indexes: Vec<(String, usize)>,
 }
 
 impl Fixed {
     fn of(plan: &Plan) -> Self {
+        let place = |index: &Arc<dyn SharedIndex>| Arc::as_ptr(index).cast::<()>() as usize;
         Self {
             discovery: format!("{:?}", plan.discovery),
-            gates: format!("{:?}", plan.gates),
-            flow: format!("{:?}", plan.flow),
-            pages: format!("{:?}", plan.pages),
-            indexes: plan.shared_indexes.len(),
+            warm: plan.gates.ha_populate_non_leader_datastore,
+            waits: plan.flow.is_some(),
+            indexes: plan.shared_indexes.iter().map(|it| (it.name().to_owned(), place(it))).collect(),
         }
     }
 
-    /// What would need a restart, in the words of the configuration.
-    fn needs_restart(&self, next: &Self, shares_indexes: bool) -> Vec<String> {
+    /// What would need a restart, in the words of the configuration. Peers know from the start what this replica shares
+    /// with them.
+    fn needs_restart(&self, next: &Self, has_peers: bool) -> Vec<String> {
         let parts = [
             ("dataLayer.discovery", self.discovery != next.discovery),
-            ("featureGates", self.gates != next.gates),
-            ("flowControl", self.flow != next.flow),
-            ("a source of dataLayer beside metrics", self.pages != next.pages),
-            ("prefix producers that peers share", shares_indexes && self.indexes != next.indexes),
+            ("the feature gate haPopulateNonLeaderDatastore", self.warm != next.warm),
+            ("the feature gate flowControl with peers", has_peers && self.waits != next.waits),
+            ("a plugin whose index peers share", has_peers && self.indexes != next.indexes),
         ];
         let changed = parts.into_iter().filter(|(_, changed)| *changed);
         changed.map(|(part, _)| format!("{part} cannot change without a restart")).collect()
@@ -153,6 +173,8 @@ impl Applied {
             since: SystemTime::now(),
             fixed: Fixed::of(plan),
             carried: Arc::new(std::mem::take(&mut plan.carried)),
+            plugins: RunningPlugins::of(plan),
+            shadow: None,
             last: Value::Null,
         }
     }
@@ -160,7 +182,13 @@ impl Applied {
 
 impl Applied {
     fn shown(&self) -> Shown {
-        Shown { digest: self.digest, generation: self.generation, since: self.since, last: self.last.clone() }
+        Shown {
+            digest: self.digest,
+            shadow: self.shadow,
+            generation: self.generation,
+            since: self.since,
+            last: self.last.clone(),
+        }
     }
 }
 
@@ -172,7 +200,14 @@ fn told(problems: &Problems) -> Vec<String> {
 /// What came of an attempt.
 enum Attempt {
     Unchanged,
-    Applied { generation: u64, changes: Vec<String> },
+    Applied {
+        generation: u64,
+        changes: Vec<String>,
+    },
+    /// The shadow's configuration alone is another one.
+    Recast {
+        changes: Vec<String>,
+    },
     Refused(Vec<String>),
 }
 
@@ -192,6 +227,10 @@ impl Reloader {
                 for change in &changes {
                     tracing::info!(change, "configuration changed");
                 }
+                ("applied", changes, Vec::new())
+            }
+            Attempt::Recast { changes } => {
+                tracing::info!(lines = changes.len(), "the shadow's configuration was taken over");
                 ("applied", changes, Vec::new())
             }
             Attempt::Refused(problems) => {
@@ -225,12 +264,12 @@ impl Reloader {
             }
         };
         if applied.digest == Some(digest) {
-            return Attempt::Unchanged;
+            return self.attempt_shadow(applied);
         }
         // What is wrong with it is told once, not at each look.
         applied.digest = Some(digest);
         if applied.running == Some(digest) {
-            return Attempt::Unchanged;
+            return self.attempt_shadow(applied);
         }
         let mut plan = match self.loading.load(Some(Arc::clone(&applied.carried))) {
             Ok(plan) => plan,
@@ -251,21 +290,55 @@ impl Reloader {
         let carried = std::mem::take(&mut plan.carried);
         let live = Live::of(&plan);
         let changes = line_changes(&self.following.live.load().effective, &live.effective);
-        let detector = plan.detector.clone();
+        let (detector, flow) = (plan.detector.clone(), plan.flow.clone());
         let _runtime = self.runtime.enter();
-        self.deciding.announce(&plan);
-        let next = Director::after(&self.director.load(), self.deciding.parts(plan));
+        let generation = applied.generation + 1;
+        let plugins = RunningPlugins::of(&plan);
+        self.deciding.announce(&plan, generation);
+        // What waits is judged by the new settings from here on. Nothing can fail any more.
+        self.deciding.queueing.follow(flow);
+        let next = Director::after(&self.director.load(), self.deciding.parts(plan, generation));
         next.warm_up();
-        // Nothing can fail from here on.
         self.director.store(Arc::new(next));
         self.following.live.store(Arc::new(live));
         self.following.beside.send_replace(beside);
         self.following.demand.judge_by(detector);
         applied.carried = Arc::new(carried);
         applied.running = Some(digest);
-        applied.generation += 1;
+        applied.generation = generation;
+        applied.plugins = plugins;
+        applied.fixed = fixed;
         applied.since = SystemTime::now();
+        self.recast(applied);
         Attempt::Applied { generation: applied.generation, changes }
+    }
+
+    /// Takes over the shadow's configuration, if that has changed.
+    fn attempt_shadow(&self, applied: &mut Applied) -> Attempt {
+        let Some(shadowing) = &self.shadowing else { return Attempt::Unchanged };
+        if shadowing.digest() == applied.shadow {
+            return Attempt::Unchanged;
+        }
+        let before = shadowing.effective();
+        let problems = self.recast(applied);
+        if !problems.is_empty() {
+            let named = |problem: &String| format!("--shadow-config: {problem}");
+            return Attempt::Refused(problems.iter().map(named).collect());
+        }
+        let changes = line_changes(&before, &shadowing.effective());
+        Attempt::Recast { changes: changes.iter().map(|change| format!("shadow: {change}")).collect() }
+    }
+
+    /// Makes the shadow anew, beside the configuration that serves now. Says what is wrong with its configuration.
+    fn recast(&self, applied: &mut Applied) -> Vec<String> {
+        let Some(shadowing) = &self.shadowing else { return Vec::new() };
+        applied.shadow = shadowing.digest();
+        let _runtime = self.runtime.enter();
+        let Cast { shadow, listeners, problems } =
+            shadowing.cast(&self.loading, &applied.plugins, &applied.carried, applied.generation);
+        self.deciding.cast(shadow);
+        self.following.beside.send_modify(|beside| beside.shadow_hears(listeners));
+        problems
     }
 
     /// The page of the running configuration.
@@ -284,14 +357,20 @@ impl Reloader {
                 "command_line": self.loading.warnings,
             },
             "last_reload": shown.last,
+            "shadow": self.shadowing.as_ref().map(Shadowing::page),
         })
+    }
+
+    /// Digests of the configuration and of the shadow's; `None` for what cannot be read.
+    fn digests(&self) -> (Option<u64>, Option<u64>) {
+        (self.loading.config.digest().ok(), self.shadowing.as_ref().and_then(Shadowing::digest))
     }
 
     /// Reloads when told to by SIGHUP, and when the file has changed if it is to be watched; until told to stop.
     pub(super) async fn run(self: Arc<Self>, watch: bool, stop: CancellationToken) {
         let mut hangups = signal(SignalKind::hangup()).ok();
         let mut tick = tokio::time::interval(LOOK);
-        let mut seen = self.loading.config.digest().ok();
+        let mut seen = self.digests();
         loop {
             let hung_up = async {
                 match &mut hangups {
@@ -305,12 +384,13 @@ impl Reloader {
                 _ = tick.tick(), if watch => {
                     // A file may hang, and with it whoever reads it.
                     let reloader = Arc::clone(&self);
-                    let look = tokio::task::spawn_blocking(move || reloader.loading.config.digest().ok());
+                    let look = tokio::task::spawn_blocking(move || reloader.digests());
                     let Some(found) = stop.run_until_cancelled(look).await else { return };
-                    let found = found.ok().flatten();
+                    let found = found.unwrap_or_default();
                     // A file that is being written looks different each time.
                     let rests = std::mem::replace(&mut seen, found) == found;
-                    if !rests || found.is_none() || found == self.shown.lock().digest {
+                    let known = { let shown = self.shown.lock(); (shown.digest, shown.shadow) };
+                    if !rests || found.0.is_none() || found == known {
                         continue;
                     }
                 }

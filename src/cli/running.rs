@@ -10,7 +10,7 @@ use anyhow::bail;
 use tokio_util::sync::CancellationToken;
 
 use super::drain::Work;
-use super::holding::Holding;
+use super::queueing::Queueing;
 use super::stop::stop_signal;
 use super::thread::Thread;
 use crate::telemetry::Tracing;
@@ -56,7 +56,7 @@ pub(super) struct Running {
     /// Health says "not serving" once this is true.
     pub(super) draining: Arc<AtomicBool>,
     pub(super) work: Work,
-    pub(super) holding: Option<Holding>,
+    pub(super) queueing: Arc<Queueing>,
     pub(super) patience: Patience,
     pub(super) tracing: Tracing,
 }
@@ -111,7 +111,7 @@ impl Running {
             std::future::pending::<()>().await;
         };
         tokio::select! {
-            () = empty(&self.work, self.patience, &self.stops.grpc, self.holding.as_ref()) => Ok(()),
+            () = empty(&self.work, self.patience, &self.stops.grpc, &self.queueing) => Ok(()),
             // It ends by itself once it takes no more and the last connection is gone.
             () = &mut self.grpc => Ok(()),
             () = &mut self.health => bail!("the health server ended"),
@@ -122,11 +122,11 @@ impl Running {
 }
 
 /// Waits for open streams, in two steps: while new ones are still taken, and after that.
-async fn empty(work: &Work, patience: Patience, grpc: &CancellationToken, holding: Option<&Holding>) {
+async fn empty(work: &Work, patience: Patience, grpc: &CancellationToken, queueing: &Queueing) {
     tracing::info!(timeout = ?patience.drain, streams = work.streams.load(Relaxed), "draining");
     work.until_gone(patience.drain).await;
     // What has waited until now is told that it waits in vain.
-    if let Some(holding) = holding {
+    if let Some(holding) = queueing.current() {
         holding.controller.close();
     }
     grpc.cancel();

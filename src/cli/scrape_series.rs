@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::queueing::Queueing;
 use crate::datalayer::exposition::Figures;
 use crate::datalayer::{Observer, ScrapeError, Variant};
-use crate::flow::Controller;
 use crate::metrics::DataLayerMetrics;
 use crate::pool::Endpoint;
 
@@ -13,7 +13,7 @@ use crate::pool::Endpoint;
 pub(super) struct Counting {
     pub(super) metrics: DataLayerMetrics,
     /// Requests may wait for what a scrape tells.
-    pub(super) controller: Option<Arc<Controller>>,
+    pub(super) queueing: Arc<Queueing>,
 }
 
 /// Type strings of the two plugins that scraping is configured by.
@@ -23,9 +23,7 @@ pub(super) const EXTRACTOR: &str = "core-metrics-extractor";
 impl Counting {
     /// Tells those who wait that the load may have changed.
     fn wake(&self) {
-        if let Some(controller) = &self.controller {
-            controller.notify_load();
-        }
+        self.queueing.notify_load();
     }
 }
 

@@ -7,14 +7,16 @@ use anyhow::Context;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::holding::Holding;
+use super::queueing::Queueing;
 use super::scrape_series::{Counting, EXTRACTOR, SOURCE};
 use super::settings::ScrapeSettings;
 use crate::config::Plan;
-use crate::datalayer::{self, DataLayer, EngineTable, MetricSpec, ObjectReading, SourceSpec};
+use crate::datalayer::{
+    self, DataLayer, EngineTable, MetricSpec, ObjectReading, OnPageFault, PageFault, Pages, SourceSpec,
+};
 use crate::discovery::ObjectWatches;
 use crate::kvevents::{EventListener, LifeSeries, series_of_life};
-use crate::metrics::Metrics;
+use crate::metrics::{DataLayerMetrics, Metrics};
 use crate::pool::Pool;
 use crate::sidecar::{OutcomeSeries, series_of_outcomes};
 
@@ -25,8 +27,19 @@ pub(super) struct Beside {
     /// Reads metrics pages; `None` if none are read.
     pub(super) layer: Option<Arc<DataLayer>>,
     listeners: Vec<Arc<EventListener>>,
+    /// Those of the shadow.
+    of_shadow: Vec<Arc<EventListener>>,
     /// Objects of the cluster that are watched.
     objects: Vec<ObjectReading>,
+    /// Other pages of endpoints that are fetched.
+    pages: Vec<Arc<Pages>>,
+}
+
+impl Beside {
+    /// These listeners of the shadow hear cache events, too.
+    pub(super) fn shadow_hears(&mut self, listeners: Vec<Arc<EventListener>>) {
+        self.of_shadow = listeners;
+    }
 }
 
 /// Makes it.
@@ -34,7 +47,7 @@ pub(super) struct Scraping {
     settings: ScrapeSettings,
     metrics: Arc<Metrics>,
     pool: Arc<Pool>,
-    holding: Option<Holding>,
+    queueing: Arc<Queueing>,
 }
 
 impl Scraping {
@@ -43,9 +56,14 @@ impl Scraping {
         settings: ScrapeSettings,
         metrics: &Arc<Metrics>,
         pool: &Arc<Pool>,
-        holding: Option<&Holding>,
+        queueing: &Arc<Queueing>,
     ) -> Self {
-        Self { settings, metrics: Arc::clone(metrics), pool: Arc::clone(pool), holding: holding.cloned() }
+        Self {
+            settings,
+            metrics: Arc::clone(metrics),
+            pool: Arc::clone(pool),
+            queueing: Arc::clone(queueing),
+        }
     }
 
     /// What this plan has; what `former` has goes on where it is the same. Fails if the files of a scraping certificate
@@ -59,14 +77,32 @@ impl Scraping {
         if plan.pre_request.iter().any(|hook| hook.plugin.names_prefill_servers()) {
             show_outcomes(&mut engines);
         }
+        let pages = self.pages(plan, former)?;
         let read_by = plan.metrics_source.clone().map(|source| (source, engines));
         if let Some(former) = former
             && former.read_by == read_by
         {
-            return Ok(Beside { listeners, objects, ..former.clone() });
+            return Ok(Beside { listeners, objects, pages, ..former.clone() });
         }
         let layer = read_by.clone().map(|(source, engines)| self.layer(source, engines)).transpose()?;
-        Ok(Beside { read_by, layer, listeners, objects })
+        Ok(Beside { read_by, layer, listeners, of_shadow: Vec::new(), objects, pages })
+    }
+
+    /// The pages that this plan fetches. Those that `former` fetches, too, go on.
+    fn pages(&self, plan: &Plan, former: Option<&Beside>) -> anyhow::Result<Vec<Arc<Pages>>> {
+        let pages = plan.pages.iter().map(|reading| {
+            let goes_on = former.and_then(|former| former.pages.iter().find(|pages| pages.reads(reading)));
+            if let Some(pages) = goes_on {
+                return Ok(Arc::clone(pages));
+            }
+            for extractor in &reading.extractors {
+                self.metrics.datalayer().polls(reading.source.kind, extractor.kind());
+            }
+            let kind = reading.source.kind;
+            let faults = count_faults(self.metrics.datalayer());
+            Pages::new(Arc::clone(&self.pool), reading.clone(), faults).map(Arc::new).context(kind)
+        });
+        pages.collect()
     }
 
     fn layer(&self, source: SourceSpec, engines: EngineTable) -> anyhow::Result<Arc<DataLayer>> {
@@ -79,8 +115,8 @@ impl Scraping {
             ..datalayer::Settings::default()
         };
         self.metrics.datalayer().polls(SOURCE, EXTRACTOR);
-        let controller = self.holding.as_ref().map(|holding| Arc::clone(&holding.controller));
-        let observer = Arc::new(Counting { metrics: self.metrics.datalayer(), controller });
+        let queueing = Arc::clone(&self.queueing);
+        let observer = Arc::new(Counting { metrics: self.metrics.datalayer(), queueing });
         DataLayer::new(Arc::clone(&self.pool), scraping, observer).context("metrics-data-source")
     }
 }
@@ -141,7 +177,10 @@ async fn another(beside: &mut watch::Receiver<Beside>, layer: Option<&Arc<DataLa
 pub(super) async fn listen(mut beside: watch::Receiver<Beside>, pool: Arc<Pool>, stop: CancellationToken) {
     let mut heard: Vec<(Arc<EventListener>, CancellationToken)> = Vec::new();
     loop {
-        let wanted = beside.borrow_and_update().listeners.clone();
+        let wanted = {
+            let beside = beside.borrow_and_update();
+            [&beside.listeners[..], &beside.of_shadow].concat()
+        };
         heard.retain(|(listener, ended)| {
             let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, listener));
             if !stays {
@@ -161,6 +200,46 @@ pub(super) async fn listen(mut beside: watch::Receiver<Beside>, pool: Arc<Pool>,
             changed = beside.changed() => if changed.is_err() { return stop.cancelled().await },
         }
     }
+}
+
+/// Fetches the other pages that the running configuration reads, until told to stop.
+pub(super) async fn fetch_pages(mut beside: watch::Receiver<Beside>, stop: CancellationToken) {
+    let mut fetched: Vec<(Arc<Pages>, CancellationToken)> = Vec::new();
+    loop {
+        let wanted = beside.borrow_and_update().pages.clone();
+        fetched.retain(|(pages, ended)| {
+            let stays = wanted.iter().any(|wanted| Arc::ptr_eq(wanted, pages));
+            if !stays {
+                ended.cancel();
+            }
+            stays
+        });
+        for pages in wanted {
+            if !fetched.iter().any(|(fetched, _)| Arc::ptr_eq(fetched, &pages)) {
+                let ended = stop.child_token();
+                tokio::spawn(Arc::clone(&pages).run(ended.clone()));
+                fetched.push((pages, ended));
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            changed = beside.changed() => if changed.is_err() { return stop.cancelled().await },
+        }
+    }
+}
+
+/// Counts pages that could not be fetched or used.
+fn count_faults(metrics: DataLayerMetrics) -> OnPageFault {
+    Arc::new(move |source, endpoint, fault| match fault {
+        PageFault::Fetch(error) => {
+            metrics.poll_error(source);
+            tracing::debug!(endpoint = %endpoint.id(), source, %error, "page was not fetched");
+        }
+        PageFault::Extract(extractor, error) => {
+            metrics.extract_error(source, extractor);
+            tracing::debug!(endpoint = %endpoint.id(), source, extractor, error, "page was not used");
+        }
+    })
 }
 
 /// Watches the objects that the running configuration asks for, until told to stop. Another configuration has plugins of

@@ -20,17 +20,18 @@ use super::deciding::{self, Deciding, Kept};
 use super::drain::Work;
 use super::dry_runs;
 use super::exit::USAGE_ERROR;
-use super::holding::Holding;
 use super::kubernetes::Cluster;
 use super::live::Live;
 use super::loading::Loading;
 use super::older_flags::OlderFlag;
 use super::output::Output;
 use super::peering::Peering;
+use super::queueing::Queueing;
 use super::reload::{Applied, Following, Reloader};
 use super::running::{Running, Stops};
 use super::scraping::Scraping;
 use super::settings::Settings;
+use super::shadowing::Shadowing;
 use super::sockets::Sockets;
 use super::thread::Thread;
 use crate::admin::{
@@ -216,16 +217,14 @@ impl Services {
                 (identity, cluster.electing(sockets.health.address()?, stops.resign.clone()))
             }
         };
-        let holding = plan.flow.clone().map(|flow| Holding::new(flow, &pool, &metrics));
-        holding.iter().for_each(Holding::provision);
+        let queueing = Queueing::new(plan.flow.clone(), &pool, &metrics);
         let scraped = plan.metrics_source.is_some().then_some(settings.scraping.staleness);
-        let demand = Demand::new(&pool, holding.as_ref(), plan.detector.clone(), scraped);
+        let demand = Demand::new(&pool, &queueing, plan.detector.clone(), scraped);
         let way = (sockets.peers, finder.connection());
-        let peering = Peering::new(settings, way, (&pool, plan), holding.as_ref(), &metrics)?;
-        let scraping = Scraping::new(settings.scraping, &metrics, &pool, holding.as_ref());
+        let peering = Peering::new(settings, way, (&pool, plan), queueing.current().as_deref(), &metrics)?;
+        let scraping = Scraping::new(settings.scraping, &metrics, &pool, &queueing);
         let (beside, follow) = watch::channel(scraping.beside(plan, None)?);
-        let background =
-            Background::new(settings, &metrics, plan, &pool, finder, holding.as_ref(), &demand, follow)?;
+        let background = Background::new(settings, &metrics, &pool, finder, &queueing, &demand, follow);
         let live = Arc::new(ArcSwap::from_pointee(Live::of(plan)));
         let (draining, ready) = (Arc::default(), Arc::new(AtomicBool::new(peering.is_none())));
         let health = health_service(&live, &pool, (&ready, &draining), leadership, warm);
@@ -233,11 +232,12 @@ impl Services {
         let known = settings.metrics_client_ca.is_some() || access.is_some();
         let anywhere = known || settings.remote_log_level;
         let extproc = settings.streams.service(&metrics);
-        let deciding = deciding(settings, &metrics, &pool, holding.as_ref(), &extproc);
+        let deciding = deciding(settings, &metrics, &pool, &queueing, &extproc);
         let pages = pages(&deciding, &live, peering.as_ref(), (log, scraped), anywhere);
         let (demanded, peers) = (Arc::clone(&demand), peering.is_some());
         let following = Following { scraping, beside, demand: demanded, live, peers };
-        let reloader = configured.start(deciding, following);
+        let shadowing = settings.shadow.as_ref().map(|wish| Shadowing::new(wish, &metrics));
+        let reloader = configured.start(deciding, following, shadowing);
         let director = reloader.director();
         let pages = reloadable(pages, &reloader);
         let service = ExtProc::new(director, &metrics, tracing.clone(), extproc);
@@ -276,7 +276,7 @@ impl Services {
             stops,
             draining,
             work,
-            holding,
+            queueing,
             patience: settings.patience,
             tracing,
         })
@@ -285,8 +285,8 @@ impl Services {
 
 impl Configured {
     /// Serves by it from now on.
-    fn start(self, deciding: Deciding, following: Following) -> Arc<Reloader> {
-        Reloader::start(self.plan, self.loading, deciding, following, self.applied)
+    fn start(self, deciding: Deciding, following: Following, shadowing: Option<Shadowing>) -> Arc<Reloader> {
+        Reloader::start(self.plan, self.loading, deciding, following, self.applied, shadowing)
     }
 }
 
@@ -295,7 +295,7 @@ fn deciding(
     settings: &Settings,
     metrics: &Arc<Metrics>,
     pool: &Arc<Pool>,
-    holding: Option<&Holding>,
+    queueing: &Arc<Queueing>,
     extproc: &ExtProcSettings,
 ) -> Deciding {
     let capturing = settings.capture.as_ref().map(|wish| {
@@ -303,11 +303,12 @@ fn deciding(
         Capturing::new(wish, (metrics, pool), &plugins.feature_gates, plugins.seed)
     });
     let capture = capturing.as_ref().map(|capturing| Arc::clone(&capturing.capture));
-    let beside = capture.map(|capture| Arc::new(Beside::new(Some(capture), pool.epoch())));
+    let wanted = capture.is_some() || settings.shadow.is_some();
+    let beside = wanted.then(|| Arc::new(Beside::new(capture, pool.epoch())));
     Deciding {
         pool: Arc::clone(pool),
         metrics: Arc::clone(metrics),
-        holding: holding.cloned(),
+        queueing: Arc::clone(queueing),
         settings: settings.director.clone(),
         kept: Kept {
             decisions: deciding::records(settings.decision_records, metrics),
@@ -341,7 +342,7 @@ fn pages(
         capturing: None,
         log: Some(log),
         access: None,
-        page: PageSources { queues: deciding.holding.as_ref().map(Holding::shown), staleness },
+        page: PageSources { queues: deciding.queueing.shown(), staleness },
         // Clients that an authority vouches for, or that the API server knows, may do it from anywhere.
         log_level_from: if anywhere { LogLevelFrom::Anywhere } else { LogLevelFrom::Loopback },
     }

@@ -19,6 +19,7 @@ use crate::transport::{ConnectionBounds, Keepalive, TlsSettings, UNKNOWN_PROXIES
 use super::capturing::CaptureWish;
 use super::peer_flags::{self, PeerSettings};
 use super::running::Patience;
+use super::shadow_flags::ShadowWish;
 use super::{ServeFlags, fit};
 use cluster::ClusterSettings;
 use streams::StreamSettings;
@@ -89,6 +90,8 @@ pub(super) struct Settings {
     pub(super) decision_records: u64,
     /// The capture of decisions; `None` without a folder for it.
     pub(super) capture: Option<CaptureWish>,
+    /// A second configuration that decides without effect; `None` without one.
+    pub(super) shadow: Option<ShadowWish>,
     /// Other replicas; `None` without any.
     pub(super) peers: Option<PeerSettings>,
     /// Folder in which a replica that ends leaves what it knows.
@@ -233,6 +236,7 @@ impl Settings {
             tracing: flags.tracing,
             decision_records: flags.decision_records,
             capture: CaptureWish::new(flags),
+            shadow: ShadowWish::new(flags),
             peers: PeerSettings::new(flags),
             state_dir: given(&flags.state_dir),
             patience: Patience { drain: flags.drain_timeout, linger: flags.linger_timeout },

@@ -16,7 +16,7 @@ pub struct Carried {
 }
 
 /// One of them.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct CarriedInstance {
     pub(super) name: Arc<str>,
     pub(super) kind: &'static str,

@@ -100,8 +100,16 @@ impl Pages {
         Ok(Self { pool, reading, tls, on_fault })
     }
 
+    /// True if this is what it does: the same source, read by the same extractors.
+    pub fn reads(&self, reading: &PageReading) -> bool {
+        let (mine, theirs) = (&self.reading.extractors, &reading.extractors);
+        self.reading.source == reading.source
+            && mine.len() == theirs.len()
+            && mine.iter().zip(theirs).all(|(mine, theirs)| Arc::ptr_eq(mine, theirs))
+    }
+
     /// Fetches until told to stop.
-    pub async fn run(self, stop: CancellationToken) {
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
         let interval = self.reading.source.source.interval.unwrap_or(USUAL_INTERVAL);
         let mut tick = tokio::time::interval(interval.max(SHORTEST_INTERVAL));
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);

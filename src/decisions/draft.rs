@@ -7,7 +7,9 @@ use smallvec::SmallVec;
 
 use super::facts::{Known, Verdict, Waited};
 use super::names::PolicyNames;
-use super::record::{Figures, KEPT, Record, Run};
+use super::record::{Figures, Record};
+use super::runs::Runs;
+use super::shadow::ShadowNote;
 use crate::pool::{Age, Endpoint};
 use crate::prefix::PrefixMatch;
 use crate::scheduling::{Candidates, CycleRecorder, HeaderEdits, Mask};
@@ -16,8 +18,6 @@ use crate::scheduling::{Candidates, CycleRecorder, HeaderEdits, Mask};
 const MOST_EDITS: usize = 16;
 /// Bytes of a header's name or value that are kept.
 const LONGEST_EDIT: usize = 128;
-/// Runs of profiles that are kept of a request.
-const MOST_RUNS: usize = 16;
 
 /// The notes of one request. It listens to the cycle.
 #[derive(Debug)]
@@ -33,7 +33,8 @@ pub struct Draft {
     blocks: u32,
     block_size: u32,
     matches: bool,
-    runs: Vec<Run>,
+    runs: Runs,
+    shadow: Option<Box<ShadowNote>>,
     edits: Vec<(String, String)>,
 }
 
@@ -53,7 +54,8 @@ impl Draft {
             blocks: 0,
             block_size: 0,
             matches: false,
-            runs: Vec::new(),
+            runs: Runs::default(),
+            shadow: None,
             edits: Vec::new(),
         }
     }
@@ -74,7 +76,13 @@ impl Draft {
         for (figures, found) in self.figures.iter_mut().zip(matches.unwrap_or_default()) {
             figures.matched = found.matched;
         }
+        self.runs = Runs::new(self.figures.len());
         self.candidates = Some(candidates.clone());
+    }
+
+    /// What a shadow would have chosen.
+    pub fn shadow(&mut self, note: ShadowNote) {
+        self.shadow = Some(Box::new(note));
     }
 
     /// What plugins change in the headers of the request.
@@ -115,7 +123,8 @@ impl Draft {
             blocks: self.blocks,
             block_size: self.block_size,
             matches: self.matches,
-            runs: self.runs,
+            runs: self.runs.list,
+            shadow: self.shadow,
             verdict,
             outcome: std::sync::OnceLock::new(),
         }
@@ -144,54 +153,18 @@ fn figures(endpoint: &Endpoint, now: Instant) -> Figures {
 
 impl CycleRecorder for Draft {
     fn begin(&mut self, profile: usize, slots: &[u32]) {
-        if self.runs.len() == MOST_RUNS {
-            self.runs.pop();
-        }
-        let everyone = slots.len() == self.figures.len();
-        self.runs.push(Run {
-            profile: u16::try_from(profile).unwrap_or(u16::MAX),
-            survivors: if everyone { Vec::new() } else { slots.to_vec() },
-            ..Run::default()
-        });
+        self.runs.begin(profile, slots);
     }
 
     fn filtered(&mut self, filter: usize, slots: &[u32], keep: &Mask) {
-        let candidates = self.figures.len();
-        let Some(run) = self.runs.last_mut() else { return };
-        if run.removed.is_empty() {
-            run.removed = vec![KEPT; candidates];
-        }
-        let filter = u16::try_from(filter).unwrap_or(KEPT - 1);
-        for (position, slot) in slots.iter().enumerate() {
-            if !keep.contains(position)
-                && let Some(removed) = run.removed.get_mut(*slot as usize)
-            {
-                *removed = filter;
-            }
-        }
+        self.runs.filtered(filter, slots, keep);
     }
 
-    fn scored(&mut self, _scorer: usize, scores: &[f64]) {
-        let Some(run) = self.runs.last_mut() else { return };
-        run.scores.extend(scores.iter().map(|score| *score as f32));
+    fn scored(&mut self, scorer: usize, scores: &[f64]) {
+        self.runs.scored(scorer, scores);
     }
 
     fn picked(&mut self, draw: u64, totals: &[f64], picked: &[u32]) {
-        let Some(run) = self.runs.last_mut() else { return };
-        if run.removed.iter().any(|filter| *filter != KEPT) {
-            let slots = 0..run.removed.len() as u32;
-            run.survivors = slots
-                .zip(&run.removed)
-                .filter(|(_, filter)| **filter == KEPT)
-                .map(|(slot, _)| slot)
-                .collect();
-        }
-        run.draw = draw;
-        run.totals = totals.to_vec();
-        let slot = |position: &u32| match run.survivors.as_slice() {
-            [] => Some(*position),
-            survivors => survivors.get(*position as usize).copied(),
-        };
-        run.picked = picked.iter().filter_map(slot).collect();
+        self.runs.picked(draw, totals, picked);
     }
 }

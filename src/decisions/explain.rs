@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::view::{CandidateView, DecisionView, OutcomeView, ProfileView, RowView, ScorerView};
+use super::view::{CandidateView, DecisionView, OutcomeView, ProfileView, RowView, ScorerView, ShadowView};
 
 /// Differences of totals below this are not spoken of.
 const SLIGHT: f64 = 0.005;
@@ -28,6 +28,9 @@ pub fn explain(view: &DecisionView, wanted: Wanted<'_>) -> String {
     for profile in &view.profiles {
         table(&mut text, view, profile, wanted.rows);
         sentences(&mut text, view, profile, wanted.rows);
+    }
+    if let Some(shadow) = &view.shadow {
+        second_choice(&mut text, shadow);
     }
     if !view.left_out.is_empty() {
         let names = first_of(&view.left_out, wanted.rows);
@@ -79,9 +82,12 @@ fn table(text: &mut String, view: &DecisionView, profile: &ProfileView, most: us
     let _ = writeln!(text, "\nprofile {} ({}, draw {})", profile.name, profile.picker_type, profile.draw);
     let mut header: Vec<String> = vec![String::new(), "endpoint".to_owned()];
     header.extend(profile.scorers.iter().map(|scorer| format!("{}×{}", scorer.name, scorer.weight)));
-    header.extend(
-        ["total", "queue", "running", "kv", "in flight", "sent since", "blocks", "age"].map(str::to_owned),
-    );
+    header.push("total".to_owned());
+    let shadow = view.shadow.as_ref().and_then(|shadow| of_shadow(shadow, &profile.name));
+    if shadow.is_some() {
+        header.push("shadow".to_owned());
+    }
+    header.extend(["queue", "running", "kv", "in flight", "sent since", "blocks", "age"].map(str::to_owned));
     let mut lines = vec![header];
     let picked = profile.picked.first();
     let rows = ranked(profile);
@@ -90,6 +96,7 @@ fn table(text: &mut String, view: &DecisionView, profile: &ProfileView, most: us
         let mut line = vec![mark.to_owned(), row.endpoint.clone()];
         line.extend(row.scores.iter().map(|score| format!("{score:.3}")));
         line.push(format!("{:.3}", row.total));
+        line.extend(shadow.map(|shadow| shadow_cell(shadow, &row.endpoint)));
         if let Some(figures) = candidate(view, &row.endpoint) {
             line.extend([
                 figures.waiting.to_string(),
@@ -107,6 +114,40 @@ fn table(text: &mut String, view: &DecisionView, profile: &ProfileView, most: us
     if rows.len() > most {
         let _ = writeln!(text, "  … and {} more", rows.len() - most);
     }
+}
+
+/// The last run of the shadow's profile of this name.
+fn of_shadow<'v>(shadow: &'v ShadowView, profile: &str) -> Option<&'v ProfileView> {
+    shadow.profiles.iter().rfind(|run| run.name == profile)
+}
+
+/// The shadow's total of an endpoint, with a mark if it is its pick.
+fn shadow_cell(shadow: &ProfileView, endpoint: &str) -> String {
+    let mark = if shadow.picked.first().is_some_and(|picked| picked == endpoint) { "*" } else { "" };
+    let row = shadow.rows.iter().find(|row| row.endpoint == endpoint);
+    row.map_or_else(|| "-".to_owned(), |row| format!("{mark}{:.3}", row.total))
+}
+
+/// What the shadow would have done, in a sentence.
+fn second_choice(text: &mut String, shadow: &ShadowView) {
+    let worse = |regret: Option<f64>| match regret {
+        Some(regret) => format!("scores {regret:.2} worse"),
+        None => "is ruled out".to_owned(),
+    };
+    let _ = match (&shadow.endpoint, shadow.agrees) {
+        (Some(endpoint), true) => writeln!(text, "shadow: {endpoint} too"),
+        (Some(endpoint), false) => writeln!(
+            text,
+            "shadow: {endpoint} instead; that {} here, and the pick {} there",
+            worse(shadow.regret_of_shadow),
+            worse(shadow.regret_of_running)
+        ),
+        (None, _) => writeln!(
+            text,
+            "shadow: it finds no endpoint: {}",
+            shadow.refusal.as_deref().unwrap_or("no profile chose one")
+        ),
+    };
 }
 
 /// Lines with their cells below each other.

@@ -3,6 +3,7 @@
 //! [`Draft`] takes notes while a request is decided, [`Decisions`] is the bounded ring of finished records, `view` is
 //! what a page shows of one, [`explain`] says it in words.
 
+mod cast;
 mod draft;
 pub mod explain;
 mod facts;
@@ -10,7 +11,10 @@ mod names;
 mod pace;
 mod query;
 mod record;
+mod regret;
 mod ring;
+mod runs;
+mod shadow;
 mod shown;
 mod slow;
 pub mod terminal;
@@ -21,8 +25,11 @@ pub use facts::{Known, Verdict, Waited};
 pub use names::PolicyNames;
 pub use query::{Query, QueryError, Sort};
 pub use record::{Ended, Outcome, Record};
+pub use regret::{Regret, regret};
 pub use ring::{Decisions, Ticket};
+pub use runs::Runs;
+pub use shadow::ShadowNote;
 pub use view::{
     CandidateView, DecisionView, EditView, ListView, OutcomeView, ProfileView, PromptView, RefusalView,
-    RemovedView, RowView, ScorerView, SummaryView, UsageView, WaitView,
+    RemovedView, RowView, ScorerView, ShadowView, SummaryView, UsageView, WaitView,
 };

@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant, SystemTime};
 
+use super::cast::Cast;
 use super::facts::{Known, Verdict, Waited};
 use super::names::PolicyNames;
+use super::runs::{Run, Runs};
+use super::shadow::ShadowNote;
 use crate::pool::{Endpoint, Snapshot};
 use crate::request::Usage;
-
-/// No filter removed this candidate.
-pub(super) const KEPT: u16 = u16::MAX;
 
 /// Figures of one candidate at the time of the decision.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -24,25 +24,6 @@ pub(super) struct Figures {
     pub(super) sent_since_reading: u32,
     /// Blocks of the prompt that it is believed to hold, as scoring counts them.
     pub(super) matched: u32,
-}
-
-/// One run of one profile.
-#[derive(Debug, Default)]
-pub(super) struct Run {
-    /// Index of the profile.
-    pub(super) profile: u16,
-    /// By slot, the index of the filter that removed the candidate, or [`KEPT`]. Empty if no filter ran.
-    pub(super) removed: Vec<u16>,
-    /// Slots of the survivors; empty stands for all candidates.
-    pub(super) survivors: Vec<u32>,
-    /// Raw scores: all of the first scorer by position, then all of the second, and so on.
-    pub(super) scores: Vec<f32>,
-    /// Weighted totals by position.
-    pub(super) totals: Vec<f64>,
-    /// State of the random generator before the choice.
-    pub(super) draw: u64,
-    /// Chosen slots, best first; empty if the profile found none.
-    pub(super) picked: Vec<u32>,
 }
 
 /// How a response ended.
@@ -90,18 +71,21 @@ pub struct Record {
     /// The cells of `figures` say what each candidate holds of the prompt.
     pub(super) matches: bool,
     pub(super) runs: Vec<Run>,
+    /// What a shadow would have chosen.
+    pub(super) shadow: Option<Box<ShadowNote>>,
     pub(super) verdict: Verdict,
     pub(super) outcome: OnceLock<Outcome>,
 }
 
 impl Record {
+    /// What its numbers stand for.
+    pub(super) fn cast(&self) -> Cast<'_> {
+        Cast { names: &self.names, snapshot: self.snapshot.as_ref(), places: self.places.as_deref() }
+    }
+
     /// The endpoint of the candidate in `slot`.
     pub(super) fn endpoint(&self, slot: u32) -> Option<&Arc<Endpoint>> {
-        let place = match &self.places {
-            None => slot,
-            Some(places) => *places.get(slot as usize)?,
-        };
-        self.snapshot.as_ref()?.endpoints().get(place as usize)
+        self.cast().endpoint(slot)
     }
 
     /// Blocks of the prompt that the endpoint is believed to hold; `None` where nobody counts them.
@@ -132,18 +116,13 @@ impl Record {
 
     /// Bytes that the record takes, without the names and endpoints that all share.
     pub(super) fn bytes(&self) -> usize {
-        let run = |run: &Run| {
-            size_of::<Run>()
-                + run.removed.capacity() * 2
-                + (run.survivors.capacity() + run.scores.capacity() + run.picked.capacity()) * 4
-                + run.totals.capacity() * 8
-        };
         size_of::<Self>()
             + 2 * size_of::<usize>()
             + self.known.bytes()
             + self.places.as_ref().map_or(0, |places| places.len() * 4)
             + self.figures.capacity() * size_of::<Figures>()
-            + self.runs.iter().map(run).sum::<usize>()
+            + Runs::bytes(&self.runs)
+            + self.shadow.as_ref().map_or(0, |shadow| shadow.bytes())
             + self.verdict.bytes()
     }
 }

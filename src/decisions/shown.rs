@@ -1,10 +1,10 @@
 //! Turns a record into what a page shows of it.
 
 use super::facts::Verdict;
-use super::record::{Figures, KEPT, Record, Run};
+use super::record::{Figures, Record};
 use super::view::{
-    CandidateView, DecisionView, EditView, OutcomeView, ProfileView, PromptView, RefusalView, RemovedView,
-    RowView, ScorerView, SummaryView, UsageView, WaitView,
+    CandidateView, DecisionView, EditView, OutcomeView, PromptView, RefusalView, SummaryView, UsageView,
+    WaitView,
 };
 use crate::pool::Endpoint;
 use crate::telemetry::rfc3339;
@@ -48,12 +48,13 @@ impl Record {
             pool_version: self.snapshot.as_ref().map(|snapshot| snapshot.version()),
             candidates: self.candidates(),
             left_out: self.left_out(),
-            profiles: self.runs.iter().map(|run| self.profile(run)).collect(),
+            profiles: self.runs.iter().map(|run| self.cast().profile(run)).collect(),
             primary,
             endpoint: self.winner().map(|endpoint| endpoint.id().to_string()),
             targets,
             bound: self.bound(),
             edits,
+            shadow: self.shadow.as_ref().map(|shadow| shadow.view(self.snapshot.as_ref())),
             refusal: self.refusal(),
             outcome: self.outcome_view(),
         }
@@ -93,16 +94,7 @@ impl Record {
     /// Total of the winner in the profile that answers, and how far it is ahead of the best other one.
     pub(super) fn score_and_margin(&self) -> Option<(f64, Option<f64>)> {
         let Verdict::Routed { primary, .. } = &self.verdict else { return None };
-        let winner = self.winner()?;
-        let run = self.runs.iter().rev().find(|run| usize::from(run.profile) == *primary)?;
-        let is_winner = |position: usize| {
-            let endpoint = self.survivor(run, position);
-            endpoint.is_some_and(|endpoint| endpoint.incarnation() == winner.incarnation())
-        };
-        let at = (0..run.totals.len()).find(|position| is_winner(*position))?;
-        let others = run.totals.iter().enumerate().filter(|(position, _)| *position != at);
-        let best = others.map(|(_, total)| *total).max_by(f64::total_cmp);
-        Some((run.totals[at], best.map(|best| run.totals[at] - best)))
+        self.cast().score_and_margin(&self.runs, *primary, self.winner()?)
     }
 
     /// True if another endpoint serves than the picker chose.
@@ -113,16 +105,8 @@ impl Record {
         picked.zip(self.winner()).is_some_and(|(picked, winner)| picked.incarnation() != winner.incarnation())
     }
 
-    fn survivor(&self, run: &Run, position: usize) -> Option<&Endpoint> {
-        let slot = match run.survivors.as_slice() {
-            [] => u32::try_from(position).ok()?,
-            survivors => *survivors.get(position)?,
-        };
-        self.endpoint(slot).map(|endpoint| &**endpoint)
-    }
-
     fn name(&self, slot: u32) -> String {
-        self.endpoint(slot).map(|endpoint| endpoint.id().to_string()).unwrap_or_default()
+        self.cast().name(slot)
     }
 
     fn wait(&self) -> WaitView {
@@ -170,47 +154,6 @@ impl Record {
         }
         let endpoints = snapshot.endpoints().iter().zip(chosen);
         endpoints.filter(|(_, chosen)| !chosen).map(|(endpoint, _)| endpoint.id().to_string()).collect()
-    }
-
-    fn profile(&self, run: &Run) -> ProfileView {
-        let Some(names) = self.names.0.get(usize::from(run.profile)) else { return ProfileView::default() };
-        let removed = names.filters.iter().enumerate().map(|(index, filter)| {
-            let slots =
-                (0u32..).zip(&run.removed).filter(|(_, by)| usize::from(**by) == index && **by != KEPT);
-            RemovedView {
-                filter: filter.name.to_string(),
-                r#type: filter.kind.to_owned(),
-                endpoints: slots.map(|(slot, _)| self.name(slot)).collect(),
-            }
-        });
-        let scorers = names.scorers.iter().map(|scorer| ScorerView {
-            name: scorer.name.to_string(),
-            r#type: scorer.kind.to_owned(),
-            weight: scorer.weight,
-        });
-        let survivors = run.totals.len();
-        let rows = run.totals.iter().enumerate().map(|(position, total)| {
-            let raw: Vec<f32> = run.scores.iter().skip(position).step_by(survivors.max(1)).copied().collect();
-            let scores: Vec<f32> =
-                raw.iter().map(|raw| if raw.is_nan() { 0.0 } else { raw.clamp(0.0, 1.0) }).collect();
-            let endpoint = self.survivor(run, position);
-            RowView {
-                endpoint: endpoint.map(|endpoint| endpoint.id().to_string()).unwrap_or_default(),
-                raw_scores: (raw != scores).then_some(raw),
-                scores,
-                total: *total,
-            }
-        });
-        ProfileView {
-            name: names.name.to_string(),
-            removed: removed.filter(|removed| !removed.endpoints.is_empty()).collect(),
-            scorers: scorers.collect(),
-            rows: rows.collect(),
-            picker: names.picker.name.to_string(),
-            picker_type: names.picker.kind.to_owned(),
-            draw: run.draw.to_string(),
-            picked: run.picked.iter().map(|slot| self.name(*slot)).collect(),
-        }
     }
 
     fn refusal(&self) -> Option<RefusalView> {

@@ -48,11 +48,44 @@ pub struct DecisionView {
     pub bound: bool,
     /// Header changes of plugins; an empty value removes the header.
     pub edits: Vec<EditView>,
+    /// What the shadow would have chosen; absent where none was asked.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shadow: Option<ShadowView>,
     /// Why it was refused.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub refusal: Option<RefusalView>,
     /// What became of it.
     pub outcome: OutcomeView,
+}
+
+/// What a shadow would have chosen.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Serialize)]
+pub struct ShadowView {
+    /// The endpoint that it picks; absent if it finds none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoint: Option<String>,
+    /// Its total under the shadow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub score: Option<f64>,
+    /// How far it is ahead of the best other one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
+    /// It is the endpoint that the running configuration picked.
+    pub agrees: bool,
+    /// By how much its pick scores worse under the running configuration; absent if they agree or that rules it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regret_of_shadow: Option<f64>,
+    /// By how much the pick of the running configuration scores worse under the shadow; absent likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub regret_of_running: Option<f64>,
+    /// Tokens of the prompt that its pick is believed to hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<u64>,
+    /// Why it finds no endpoint.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refusal: Option<String>,
+    /// The runs of its profiles, in order.
+    pub profiles: Vec<ProfileView>,
 }
 
 /// Size of a prompt.

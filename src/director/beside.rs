@@ -1,40 +1,70 @@
-//! What goes on beside decisions, where somebody asked for it: the capture of what they were made from.
+//! What goes on beside decisions, where somebody asked for it: the capture of what they were made from, and a shadow
+//! that makes them too.
 //!
 //! While it does, requests are decided one after the other, each on figures that stand still, so that what is written
-//! down is what was read. Where nobody asked for it, one look at a switch is all it costs.
+//! down, and what the shadow sees, is what was read. Where nobody asked for it, one look at a switch is all it costs.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwapOption;
 use parking_lot::{Mutex, MutexGuard};
 
 use super::Refusal;
-use crate::capture::lines::{DecisionLine, MatchLine, RunLine};
-use crate::capture::{Capture, Note, features};
+use super::session::{Lists, Session};
+use super::shadow::{Asked, Made, Shadow};
+use super::shadow_compare::Chosen;
+use super::shadow_follow::Following;
+use crate::capture::{Capture, Note};
 use crate::clock;
-use crate::pool::{Endpoint, LoadState, Snapshot};
-use crate::prefix::PrefixMatch;
-use crate::scheduling::{Candidates, CycleRecorder, Decision, Mask, RequestView};
+use crate::decisions::ShadowNote;
+use crate::scheduling::{Call, Candidates, Decision};
 
-/// What goes on beside the decisions of one pool.
-#[derive(Debug)]
+/// What goes on beside the decisions of one configuration.
+#[derive(Clone, Debug)]
 pub struct Beside {
     capture: Option<Arc<Capture>>,
-    /// Times of lines are counted from here, as ages of figures are.
-    epoch: Instant,
-    stage: Mutex<Stage>,
+    /// Number of the configuration.
+    generation: u64,
+    stage: Arc<Stage>,
 }
 
-/// The list of endpoints on whose figures a decision is made, with a list of the same whose figures stand still.
-#[derive(Debug, Default)]
+/// Where decisions that somebody watches are made one after the other. All configurations of a pool share it.
+#[derive(Debug)]
 struct Stage {
-    lists: Option<(Arc<Snapshot>, Arc<Snapshot>)>,
+    /// Times of lines are counted from here, as ages of figures are.
+    epoch: Instant,
+    lists: Mutex<Lists>,
+    /// A second configuration that decides, too.
+    shadow: ArcSwapOption<Shadow>,
 }
 
 impl Beside {
-    /// Beside the decisions of a pool that counts time from `epoch`.
+    /// Beside the decisions of a pool that counts time from `epoch`, under its first configuration.
     pub fn new(capture: Option<Arc<Capture>>, epoch: Instant) -> Self {
-        Self { capture, epoch, stage: Mutex::default() }
+        Self {
+            capture,
+            generation: 1,
+            stage: Arc::new(Stage { epoch, lists: Mutex::default(), shadow: ArcSwapOption::empty() }),
+        }
+    }
+
+    /// The same beside the decisions of the configuration with this number.
+    #[must_use]
+    pub fn of_generation(&self, generation: u64) -> Self {
+        Self { generation, ..self.clone() }
+    }
+
+    /// This shadow decides from now on, or none.
+    pub fn cast(&self, shadow: Option<Arc<Shadow>>) {
+        self.stage.shadow.store(shadow);
+    }
+
+    /// The shadow that decides beside this configuration.
+    fn shadow(&self) -> Option<Arc<Shadow>> {
+        let shadow = self.stage.shadow.load();
+        let shadow = shadow.as_ref().filter(|it| !it.is_off() && it.parts.generation == self.generation);
+        shadow.map(Arc::clone)
     }
 
     /// The capture, while it is on.
@@ -42,25 +72,24 @@ impl Beside {
         self.capture.as_ref().filter(|capture| capture.is_on())
     }
 
-    /// A decision begins; `None` if nothing goes on beside it.
-    pub(super) fn enter(&self) -> Option<Session<'_>> {
-        let capture = self.capturing()?;
-        let stage = self.stage.lock();
-        let now = clock::now();
-        Some(Session {
-            beside: self,
-            stage,
-            capture: Arc::clone(capture),
-            now,
-            _still: clock::stand_still(now),
-            live: None,
-            line: Box::default(),
-            loads: Vec::new(),
-        })
+    /// A decision begins.
+    pub(super) fn watch(&self) -> Watch<'_> {
+        let capture = self.capturing().map(Arc::clone);
+        let mut shadow = self.shadow().map(Beheld::new);
+        let compares = shadow.as_ref().is_some_and(|beheld| beheld.compares);
+        let session = (capture.is_some() || compares).then(|| {
+            let lists = self.stage.lists.lock();
+            Session::begin(lists, self.stage.epoch, self.generation, capture)
+        });
+        if let Some(beheld) = &mut shadow {
+            // Its turn has come.
+            beheld.began = Instant::now();
+        }
+        Watch { beside: self, shadow, session }
     }
 
     fn nanos(&self, now: Instant) -> u64 {
-        now.saturating_duration_since(self.epoch).as_nanos() as u64
+        now.saturating_duration_since(self.stage.epoch).as_nanos() as u64
     }
 }
 
@@ -72,155 +101,127 @@ pub(super) fn between_decisions<R>(
     call: impl FnOnce() -> R,
     note: impl FnOnce(u64) -> Note,
 ) -> R {
-    let Some((beside, capture)) = beside.and_then(|beside| Some((beside, beside.capturing()?))) else {
+    let Some(beside) = beside else { return call() };
+    let capture = beside.capturing();
+    if capture.is_none() && beside.stage.shadow.load().is_none() {
         return call();
-    };
-    let _stage = beside.stage.lock();
+    }
+    let _lists = beside.stage.lists.lock();
     let now = now.unwrap_or_else(clock::now);
     let _still = clock::stand_still(now);
     let result = call();
-    capture.note(note(beside.nanos(now)));
+    if let Some(capture) = capture {
+        capture.note(note(beside.nanos(now)));
+    }
     result
 }
 
-/// One decision that somebody watches. Others wait until it is dropped.
-pub(super) struct Session<'b> {
+/// A shadow beside one decision.
+struct Beheld {
+    shadow: Arc<Shadow>,
+    /// It decides, too; otherwise it only follows.
+    compares: bool,
+    began: Instant,
+    /// Time that the shadow took.
+    spent: Duration,
+    made: Option<Made>,
+}
+
+impl Beheld {
+    fn new(shadow: Arc<Shadow>) -> Self {
+        let compares = shadow.wants();
+        Self { shadow, compares, began: Instant::now(), spent: Duration::ZERO, made: None }
+    }
+
+    /// Does something in the shadow, which is not the running configuration's time.
+    fn spend<R>(&mut self, work: impl FnOnce(&Arc<Shadow>, &mut Option<Made>) -> R) -> R {
+        let began = Instant::now();
+        let result = work(&self.shadow, &mut self.made);
+        self.spent += began.elapsed();
+        result
+    }
+}
+
+/// What goes on beside one decision.
+pub(super) struct Watch<'b> {
     beside: &'b Beside,
-    stage: MutexGuard<'b, Stage>,
-    capture: Arc<Capture>,
-    now: Instant,
-    _still: clock::Standstill,
-    /// The endpoints as others see them.
-    live: Option<Arc<Snapshot>>,
-    line: Box<DecisionLine>,
-    loads: Vec<(u32, LoadState)>,
+    shadow: Option<Beheld>,
+    /// While it is made on figures that stand still.
+    session: Option<Session<'b>>,
 }
 
-impl Session<'_> {
-    /// The same candidates with figures that stand still. `rng` is the state of the request's generator.
-    pub(super) fn freeze(&mut self, candidates: &Candidates, rng: u64) -> Candidates {
-        let live = candidates.snapshot();
-        let known = self.stage.lists.as_ref().filter(|(known, _)| Arc::ptr_eq(known, live));
-        let still = if let Some((_, still)) = known {
-            Arc::clone(still)
-        } else {
-            let endpoints = live.endpoints().iter();
-            let endpoints = endpoints.map(|endpoint| (endpoint.spec().clone(), endpoint.incarnation()));
-            let still = Arc::new(Snapshot::of(live.version(), endpoints, self.beside.epoch));
-            self.stage.lists = Some((Arc::clone(live), Arc::clone(&still)));
-            still
-        };
-        self.loads.reserve(candidates.len());
-        for slot in 0..candidates.len() as u32 {
-            let place = candidates.place(slot);
-            let state = candidates.at(slot).load().state();
-            if let Some(endpoint) = still.endpoints().get(place as usize) {
-                endpoint.load().set_state(&state);
-            }
-            self.loads.push((place, state));
+impl<'b> Watch<'b> {
+    /// The candidates with figures that stand still, if they have to. `rng` is the state of the request's generator.
+    pub(super) fn freeze(&mut self, candidates: Candidates, rng: u64) -> Candidates {
+        match &mut self.session {
+            Some(session) => session.freeze(&candidates, rng),
+            None => candidates,
         }
-        self.line.rng = rng.to_string();
-        self.line.pool_version = live.version();
-        self.line.candidates = candidates.places().map(<[u32]>::to_vec);
-        self.live = Some(Arc::clone(live));
-        candidates.in_snapshot(still)
     }
 
-    /// The request, and what the candidates are believed to hold of its prompt.
-    pub(super) fn request(&mut self, view: &RequestView<'_>, model: &str, matches: Option<&[PrefixMatch]>) {
-        self.line.request = features(view, model, &self.capture.rule());
-        view.id.clone_into(&mut self.line.id);
-        self.line.matches = matches.and_then(match_line);
+    /// Whoever writes down what this decision is made from.
+    pub(super) fn captures(&mut self) -> Option<&mut Session<'b>> {
+        self.session.as_mut().filter(|session| session.captures())
     }
 
-    /// What the profiles did.
-    pub(super) fn runs(&mut self, runs: Vec<RunLine>) {
-        self.line.runs = runs;
+    /// The shadow decides this request, too.
+    pub(super) fn compares(&self) -> bool {
+        self.shadow.as_ref().is_some_and(|beheld| beheld.compares)
     }
 
-    /// The decision with the endpoints as others see them.
-    pub(super) fn live(&mut self, candidates: &Candidates, decision: &Decision, bound: bool) -> Decision {
-        let place = |target: &Arc<Endpoint>| {
-            let slot = candidates.iter().position(|candidate| Arc::ptr_eq(candidate, target))?;
-            Some(candidates.place(slot as u32))
-        };
-        self.line.targets = decision.targets().iter().filter_map(place).collect();
-        self.line.bound = bound;
-        let mut decision = decision.clone();
-        for target in decision.profiles.iter_mut().flatten().flat_map(|result| &mut result.targets) {
-            let live = self.live.as_ref().zip(place(target));
-            if let Some(endpoint) = live.and_then(|(live, place)| live.endpoints().get(place as usize)) {
-                *target = Arc::clone(endpoint);
-            }
+    /// The shadow decides.
+    pub(super) fn decide(&mut self, asked: &Asked<'_>) {
+        if let Some(beheld) = self.shadow.as_mut().filter(|beheld| beheld.compares) {
+            beheld.spend(|shadow, made| *made = shadow.decide(asked));
         }
-        decision
     }
 
-    /// The decision of the request with this number, which was in queues for so long, is made: `primary` is the profile that answers, or the request is refused.
+    /// Counts both decisions. The note is for the record of the request. `bound` if its conversation overruled the
+    /// picker: then there is nothing to compare.
+    pub(super) fn compare(&mut self, running: &Chosen<'_>, bound: bool) -> Option<ShadowNote> {
+        let beheld = self.shadow.as_mut()?;
+        if beheld.made.is_some() && bound {
+            beheld.shadow.count_bound();
+            return None;
+        }
+        beheld.spend(|shadow, made| shadow.compare(made.as_mut()?, running))
+    }
+
+    /// The decision with the endpoints as others see them, if its own have figures that stand still.
+    pub(super) fn live(
+        &mut self,
+        candidates: &Candidates,
+        decision: &Decision,
+        bound: bool,
+    ) -> Option<Decision> {
+        self.session.as_mut().map(|session| session.live(candidates, decision, bound))
+    }
+
+    /// Keeps decisions that somebody watches waiting, while the plugins of another one are told of it.
+    pub(super) fn turn(&self) -> Option<MutexGuard<'b, Lists>> {
+        let waits = self.shadow.is_some() && self.session.is_none();
+        waits.then(|| self.beside.stage.lists.lock())
+    }
+
+    /// The shadow's own plugins learn of the decision. `live` has the endpoints as others see them.
+    pub(super) fn follow(
+        &mut self,
+        call: &Call<'_>,
+        decision: &Decision,
+        live: &Decision,
+    ) -> Option<Box<Following>> {
+        let beheld = self.shadow.as_mut()?;
+        beheld.spend(|shadow, made| Following::begin(shadow, call, decision, live, made.as_ref()))
+    }
+
+    /// The decision of the request with this number, which was in queues for so long, is made: `primary` is the profile
+    /// that answers, or the request is refused.
     pub(super) fn finish(self, number: u64, queue: Duration, primary: Result<&str, &Refusal>) {
-        if self.live.is_none() {
-            return;
+        if let Some(Beheld { shadow, began, spent, .. }) = self.shadow {
+            shadow.earn(began.elapsed().saturating_sub(spent));
         }
-        let Self { beside, capture, now, mut line, loads, live, .. } = self;
-        let wall = std::time::SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        line.n = number;
-        line.time_us = wall.as_micros() as u64;
-        line.now_ns = beside.nanos(now);
-        line.queue_us = queue.as_micros() as u64;
-        match primary {
-            Ok(profile) => line.primary = Some(profile.to_owned()),
-            Err(refusal) => line.refusal = Some(refusal.reason.label().to_owned()),
+        if let Some(session) = self.session {
+            session.finish(number, queue, primary);
         }
-        if let Some(live) = live {
-            capture.note(Note::Decision(line, live, loads));
-        }
-    }
-}
-
-fn match_line(matches: &[PrefixMatch]) -> Option<MatchLine> {
-    let first = matches.first()?;
-    let list = |read: fn(&PrefixMatch) -> u32| matches.iter().map(read).collect::<Vec<_>>();
-    let (matched, cached) = (list(|it| it.matched), list(|it| it.cached));
-    let unless = |list: Vec<u32>, idle: bool| if idle { Vec::new() } else { list };
-    let same = matched == cached;
-    let nothing = matched.iter().all(|matched| *matched == 0);
-    Some(MatchLine {
-        total: first.total,
-        block_size: first.block_size,
-        matched: unless(matched, nothing),
-        cached: unless(cached, same),
-    })
-}
-
-/// Two who take down the numbers of one cycle.
-pub(super) struct Both<'a>(
-    pub(super) Option<&'a mut (dyn CycleRecorder + 'a)>,
-    pub(super) &'a mut (dyn CycleRecorder + 'a),
-);
-
-impl Both<'_> {
-    fn each(&mut self, mut tell: impl FnMut(&mut dyn CycleRecorder)) {
-        if let Some(first) = &mut self.0 {
-            tell(&mut **first);
-        }
-        tell(&mut *self.1);
-    }
-}
-
-impl CycleRecorder for Both<'_> {
-    fn begin(&mut self, profile: usize, slots: &[u32]) {
-        self.each(|recorder| recorder.begin(profile, slots));
-    }
-
-    fn filtered(&mut self, filter: usize, slots: &[u32], keep: &Mask) {
-        self.each(|recorder| recorder.filtered(filter, slots, keep));
-    }
-
-    fn scored(&mut self, scorer: usize, scores: &[f64]) {
-        self.each(|recorder| recorder.scored(scorer, scores));
-    }
-
-    fn picked(&mut self, draw: u64, totals: &[f64], picked: &[u32]) {
-        self.each(|recorder| recorder.picked(draw, totals, picked));
     }
 }

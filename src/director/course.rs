@@ -6,7 +6,9 @@ use std::time::Instant;
 use super::understood::{LabelText, Understood, kept_request_id};
 use super::{Director, Exchange, Refusal, names, objective};
 use crate::clock;
-use crate::decisions::{DecisionView, Decisions, Draft, Known, PolicyNames, Record, Ticket, Verdict, Waited};
+use crate::decisions::{
+    DecisionView, Decisions, Draft, Known, PolicyNames, Record, ShadowNote, Ticket, Verdict, Waited,
+};
 use crate::request::Headers;
 use crate::scheduling::{Candidates, Columns, CycleRecorder, Decision, Entry, HeaderEdits};
 
@@ -72,6 +74,11 @@ impl Course {
         }
     }
 
+    /// The prompt has this many tokens, as whoever asks says.
+    pub(super) fn counted(&mut self, tokens: u64) {
+        (self.tokens, self.exact) = (tokens, true);
+    }
+
     /// The endpoints that may serve.
     pub(super) fn candidates(
         &mut self,
@@ -88,6 +95,18 @@ impl Course {
     /// Whoever takes down the numbers of the cycle.
     pub(super) fn recorder(&mut self) -> Option<&mut dyn CycleRecorder> {
         self.draft().map(|draft| draft as &mut dyn CycleRecorder)
+    }
+
+    /// A record is kept.
+    pub(super) fn is_kept(&self) -> bool {
+        self.draft.is_some()
+    }
+
+    /// What a shadow would have chosen.
+    pub(super) fn shadow(&mut self, note: Option<ShadowNote>) {
+        if let (Some(draft), Some(note)) = (self.draft(), note) {
+            draft.shadow(note);
+        }
     }
 
     /// What plugins change in the headers.

@@ -8,12 +8,14 @@ use fastrand::Rng;
 
 use super::course::Course;
 use super::handle::refuse;
+use super::prepare::Preparation;
 use super::request_body::Unparsed;
 use super::{AdmissionCall, Ask, Director, Outlook, Refusal, retry};
 use crate::clock;
 use crate::decisions::DecisionView;
+use crate::prefix::ToldPrompt;
 use crate::request;
-use crate::scheduling::{Call, Decision};
+use crate::scheduling::{Call, Decision, Finding};
 
 /// The decision that a request would get.
 #[derive(Clone, Debug)]
@@ -27,14 +29,15 @@ pub struct DryRun {
 }
 
 impl Director {
-    /// Decides a request for nobody.
-    pub async fn dry_run(&self, ask: Ask) -> DryRun {
+    /// Decides a request for nobody. `told` says what stands for its prompt where the text is not at hand: then the body
+    /// only has its size.
+    pub async fn dry_run(&self, ask: Ask, told: Option<ToldPrompt>) -> DryRun {
         let sequence = self.sequence.load(Relaxed);
         let seed = self.seed_of(sequence);
         let mut rng = Rng::with_seed(seed);
         let mut course = Course::dry(self, sequence, seed, clock::now());
         let mut outlook = Outlook::default();
-        let result = self.try_out(ask, &mut course, &mut rng, &mut outlook).await;
+        let result = self.try_out(ask, told, &mut course, &mut rng, &mut outlook).await;
         let queue_wait = if outlook.would_wait {
             let ahead = outlook.ahead.saturating_add(1);
             self.pace.time_for(ahead, clock::now()).unwrap_or(retry::DEFAULT_WAIT)
@@ -48,6 +51,7 @@ impl Director {
     async fn try_out(
         &self,
         ask: Ask,
+        told: Option<ToldPrompt>,
         course: &mut Course,
         rng: &mut Rng,
         outlook: &mut Outlook,
@@ -59,7 +63,11 @@ impl Director {
         let mut request = self.understand(&headers, read, rng)?;
         course.labels = request.labels();
         let subset = self.subset(hint)?;
-        let preparation = self.prepare(&request, unparsed, true);
+        let preparation = match &told {
+            // What has no text cannot be asked about.
+            Some(_) => Preparation::default(),
+            None => self.prepare(&request, unparsed, true),
+        };
         if let Some(admission) = &self.parts.admission {
             *outlook = admission.outlook(&AdmissionCall {
                 headers: &headers,
@@ -68,7 +76,7 @@ impl Director {
                 model: &request.incoming_model,
                 target_model: &request.target_model,
                 size: body.len() as u64,
-                tokens: preparation.token_count(),
+                tokens: told.as_ref().map(|told| told.tokens).or_else(|| preparation.token_count()),
                 received: clock::now(),
                 subset: subset.as_ref(),
                 pool: &self.parts.pool,
@@ -80,6 +88,10 @@ impl Director {
         let began = course.now();
         (request.tokens, request.findings) = preparation.finish().await;
         course.prepared(&request, began);
+        if let Some(told) = told {
+            course.counted(told.tokens);
+            request.findings.push(Finding::new(told));
+        }
         let now = clock::now();
         let view = request.view(&headers, &self.parts.media);
         let candidates = self.screened(self.candidates(subset.as_ref())?, view, now, rng)?;

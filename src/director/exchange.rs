@@ -13,6 +13,7 @@ use super::hooks::{tell_end, tell_first_byte, tell_headers};
 use super::outcome_note::Seen;
 use super::reading::{self, Reading};
 use super::retry::Pace;
+use super::shadow_follow::Following;
 use super::unseen::Unseen;
 use super::{Hook, Pieces, Refusal, ResponseSide, decision_header};
 use crate::capture::Note;
@@ -52,6 +53,8 @@ pub(super) struct ExchangeParts {
     /// Number of the request in the process.
     pub(super) number: u64,
     pub(super) states: Vec<PluginState>,
+    /// Plugins of a shadow that follow the request.
+    pub(super) following: Option<Box<Following>>,
     pub(super) reporters: Arc<[ProfilePlugin<dyn UsageReporter>]>,
     pub(super) claim: Claim,
     pub(super) received: Instant,
@@ -183,7 +186,13 @@ impl Exchange {
             profiles: &self.parts.profile_names,
         };
         let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
-        let tell = || tell_headers(hooks, states, &call, &mut edits);
+        let following = self.parts.following.as_deref_mut();
+        let tell = || {
+            tell_headers(hooks, states, &call, &mut edits);
+            if let Some(following) = following {
+                following.headers(&call);
+            }
+        };
         let (n, status) = (self.parts.number, self.status);
         let note = |now_ns| Note::Answer(AnswerLine { n, now_ns, status, served: served.map(str::to_owned) });
         between_decisions(self.parts.beside.as_deref(), None, tell, note);
@@ -227,7 +236,13 @@ impl Exchange {
         }
         let (n, streamed) = (self.parts.number, self.parts.streaming);
         let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
-        let tell = || tell_first_byte(hooks, states, now, streamed);
+        let following = self.parts.following.as_deref_mut();
+        let tell = || {
+            tell_first_byte(hooks, states, now, streamed);
+            if let Some(following) = following {
+                following.first_byte(now, streamed);
+            }
+        };
         let note = |now_ns| Note::FirstByte(FirstByteLine { n, now_ns, streamed });
         between_decisions(self.parts.beside.as_deref(), Some(now), tell, note);
     }
@@ -285,7 +300,13 @@ impl Exchange {
             chunks: self.chunks,
         };
         let (hooks, states) = (&self.parts.hooks, &mut self.parts.states);
-        let tell = || tell_end(hooks, states, &call);
+        let following = self.parts.following.as_deref_mut();
+        let tell = || {
+            tell_end(hooks, states, &call);
+            if let Some(following) = following {
+                following.end(&call);
+            }
+        };
         let seen = Seen {
             n: self.parts.number,
             ended: ended.label(),

@@ -131,8 +131,17 @@ impl Director {
             orchestration: &orchestration,
         };
         let settled = self.settle(ready, course, rng)?;
-        let Settled { candidates, decision, edits, states, claim, counted, forwarded, decision_header } =
-            settled;
+        let Settled {
+            candidates,
+            decision,
+            edits,
+            states,
+            following,
+            claim,
+            counted,
+            forwarded,
+            decision_header,
+        } = settled;
         describe_stages(&orchestration, &request.view(&headers, &self.parts.media), &decision);
         Ok(self.route(Routing {
             number: course.number,
@@ -143,6 +152,7 @@ impl Director {
             candidates: &candidates,
             edits,
             states,
+            following,
             claim,
             counted,
             decision_header,

@@ -9,6 +9,7 @@ mod claim;
 mod control_headers;
 mod counted;
 mod course;
+mod credit;
 mod decision_header;
 mod dry_run;
 #[cfg(test)]
@@ -35,7 +36,13 @@ mod retry;
 mod rewrite;
 mod route;
 mod segments;
+mod session;
 mod settle;
+mod shadow;
+mod shadow_compare;
+mod shadow_follow;
+#[cfg(test)]
+mod shadow_tests;
 mod shed;
 #[cfg(test)]
 mod tests;
@@ -55,5 +62,6 @@ pub use parts::{Director, DirectorParts};
 pub use refusal::{Code, Reason, Refusal};
 pub use retry::retry_after_seconds;
 pub use segments::{NoRoom, Segments};
+pub use shadow::{Shadow, ShadowParts, ShadowStanding};
 pub use shed::Shedding;
 pub use types::{Ask, BodySeen, DirectorSettings, Pieces, ResponseSide, Routed, SubsetHint};

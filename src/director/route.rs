@@ -11,6 +11,7 @@ use super::claim::Claim;
 use super::counted::Counted;
 use super::exchange::{Exchange, ExchangeParts};
 use super::request_body::RequestBody;
+use super::shadow_follow::Following;
 use super::understood::{LabelText, Understood};
 use super::unseen::Unseen;
 use super::{Director, Pieces, Routed, control_headers, names};
@@ -84,6 +85,7 @@ impl Director {
             beside: self.parts.beside.clone(),
             number: routing.number,
             states: routing.states,
+            following: routing.following,
             reporters: Arc::clone(&self.reporters),
             claim: routing.claim,
             received: routing.received,
@@ -113,6 +115,8 @@ pub(super) struct Routing<'a> {
     pub(super) candidates: &'a Candidates,
     pub(super) edits: HeaderEdits,
     pub(super) states: Vec<PluginState>,
+    /// Plugins of a shadow that follow the request.
+    pub(super) following: Option<Box<Following>>,
     pub(super) claim: Claim,
     pub(super) counted: Counted,
     /// What the client is told of the decision.

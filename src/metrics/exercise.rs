@@ -17,6 +17,22 @@ pub(super) fn exercise_peers(metrics: &Metrics) {
     peers.divergence(0.25);
 }
 
+pub(super) fn exercise_shadow(metrics: &Metrics) {
+    let shadow = metrics.shadow();
+    shadow.active(true);
+    shadow.compared();
+    shadow.skipped();
+    shadow.bound();
+    shadow.panicked();
+    shadow.spent(0.001, 0.0001);
+    let profile = shadow.profile("default");
+    profile.agrees();
+    profile.differs(Some(0.5), None);
+    profile.alone(true);
+    profile.cached(128, 64);
+    profile.agreement(0.5);
+}
+
 /// Touches every series that exists. The endpoints show for as long as the pool lives.
 pub(super) fn exercise_latency(metrics: &Metrics) {
     let latency = metrics.latency("predicted-latency-producer", "latency");

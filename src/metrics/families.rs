@@ -36,6 +36,7 @@ use super::records::{self, RecordMetrics};
 use super::request::RequestMetrics;
 use super::request_families::RequestFamilies;
 use super::scheduler::SchedulerMetrics;
+use super::shadow::{ShadowFamilies, ShadowMetrics};
 use super::split::SplitMetrics;
 use super::state::StateMetrics;
 use super::timer::{ExtensionPoint, PluginTimer, TimedParser, TimerFamily};
@@ -73,6 +74,7 @@ struct Families {
     state: StateMetrics,
     records: RecordMetrics,
     capture: CaptureMetrics,
+    shadow: ShadowFamilies,
     config_generation: Gauge,
     direct: DirectFamilies,
     datalayer: DataLayerMetrics,
@@ -139,6 +141,7 @@ impl Metrics {
             state: StateMetrics::register(&registry),
             records: RecordMetrics::register(&registry),
             capture: CaptureMetrics::register(&registry),
+            shadow: ShadowFamilies::register(&registry),
             config_generation: records::config_generation(&registry),
             direct: DirectFamilies::register(&registry),
             datalayer: DataLayerMetrics::register(&registry),
@@ -295,6 +298,11 @@ impl Metrics {
     /// Handles of the capture of decisions.
     pub fn capture(&self) -> CaptureMetrics {
         self.families.capture.clone()
+    }
+
+    /// Handles of the shadow. Its series show from here on.
+    pub fn shadow(&self) -> ShadowMetrics {
+        self.families.shadow.handles()
     }
 
     /// Handles of the records of decisions.

@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 use prometheus::{
-    Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
-    IntGaugeVec, Opts, Registry,
+    Counter, CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec,
+    IntGauge, IntGaugeVec, Opts, Registry,
 };
 use smallvec::SmallVec;
 
@@ -124,6 +124,7 @@ macro_rules! vector {
 vector!(IntCounterVec, IntCounter);
 vector!(IntGaugeVec, IntGauge);
 vector!(GaugeVec, Gauge);
+vector!(CounterVec, Counter);
 
 impl Vector for HistogramVec {
     type Child = Histogram;

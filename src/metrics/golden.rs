@@ -5,6 +5,12 @@ use std::fmt::Write;
 use super::tests::exercised;
 use super::{Format, Metrics};
 
+/// What follows the bound's opening quote in a line of a bucket. Other labels may end like this one.
+fn bound_of(line: &str) -> Option<&str> {
+    let parts = line.split_once("{le=\"").or_else(|| line.split_once(",le=\""));
+    parts.map(|(_, rest)| rest)
+}
+
 /// One line for each family: type, name, labels, buckets.
 fn shapes(metrics: &Metrics) -> String {
     let page = metrics.encode(Format::Text);
@@ -26,7 +32,7 @@ fn shapes(metrics: &Metrics) -> String {
             .filter(|label| *label != "le")
             .collect();
         let mut bounds = String::new();
-        while let Some((_, rest)) = lines.peek().and_then(|line| line.split_once("le=\"")) {
+        while let Some(rest) = lines.peek().and_then(|line| bound_of(line)) {
             let bound = rest.split_once('"').map_or("", |(bound, _)| bound);
             bounds = format!("{bounds} {bound}");
             lines.next();

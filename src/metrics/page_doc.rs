@@ -39,6 +39,10 @@ const LABELS: &[(&str, &str)] = &[
     ("latency", "`ttft`: to the first token; `tpot`: from token to token"),
     ("bound", "the bound that was reached; [limits.md](limits.md) lists them"),
     ("build_ref", "version of this build"),
+    (
+        "choice",
+        "whose choice it is: `running`, the configuration that serves, or `shadow`, the one beside it",
+    ),
     ("code", "gRPC code (`OK`, `Canceled`, …) of a stream, or HTTP status of a refusal"),
     ("commit", "commit of this build"),
     ("operation", "what was tried: `connect`, `receive`, `decode`, `replay`"),
@@ -84,6 +88,7 @@ const LABELS: &[(&str, &str)] = &[
     ("plugin_type", "type of the plugin"),
     ("peer", "address of a replica's port for peers"),
     ("direction", "`sent` or `received`"),
+    ("profile", "name of the scheduling profile"),
     ("pod", "name of the endpoint's pod, or its name in the endpoints file"),
     ("pod_name", "name of the chosen pod"),
     (
@@ -101,7 +106,7 @@ const LABELS: &[(&str, &str)] = &[
     ("tier", "where an engine keeps a block: `gpu`, `cpu`, `other`, or `sent`"),
     (
         "result",
-        "of split serving `transferred`, `no_transfer_params`, `prefill_failed`; of exact tokens `matched`, `mismatched`; `more`: more is cached than was predicted; `evicted`, `silent`, `lost`: nothing could be compared, because the engine removed blocks, or told nothing, or too much waited",
+        "of split serving `transferred`, `no_transfer_params`, `prefill_failed`; of exact tokens `matched`, `mismatched`; `more`: more is cached than was predicted; `evicted`, `silent`, `lost`: nothing could be compared, because the engine removed blocks, or told nothing, or too much waited; of the shadow's choices `agree`, `differ`, and `only_shadow` or `only_running` where one of both alone chooses; of its requests `compared`, `skipped`, `bound`, `failed`; of captures `written`, `dropped`",
     ),
     ("reason", "why; for refusals see [refusals.md](refusals.md)"),
     ("resource", "kind of the watched resource in the plural: `pods`, `inferencepools`, …"),

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
-use super::exercise::{exercise_events, exercise_latency, exercise_peers, exercise_split};
+use super::exercise::{exercise_events, exercise_latency, exercise_peers, exercise_shadow, exercise_split};
 use super::*;
 use crate::flow::Outcome;
 use crate::pool::{EndpointId, EndpointSpec, Pool, Reading};
@@ -63,6 +63,7 @@ pub(super) fn exercised() -> (Metrics, Arc<Pool>) {
     exercise_events(&metrics);
     exercise_latency(&metrics);
     exercise_peers(&metrics);
+    exercise_shadow(&metrics);
     exercise_split(&metrics);
     let preparer = metrics.preparer("token-producer", "token-producer");
     preparer.outcome(Preparation::Done);

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::policy::Made;
 use super::scene::Scene;
 use crate::capture::lines::{DecisionLine, RunLine};
+use crate::decisions::{self, Regret};
 
 /// The most differences that are listed.
 const LISTED: usize = 10_000;
@@ -23,17 +24,6 @@ pub struct EndpointShare {
     pub tokens: [u64; 2],
     /// The tokens of their prompts that the endpoint was expected to have cached.
     pub cached_tokens: [u64; 2],
-}
-
-/// How much lower the choices of one configuration score under the other configuration.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize)]
-pub struct Regret {
-    /// The sum over the decisions that differ, in units of weighted totals.
-    pub sum: f64,
-    /// The largest regret of one decision.
-    pub most: f64,
-    /// The number of decisions whose choice the other configuration's filters would have removed.
-    pub ruled_out: u64,
 }
 
 /// A decision for which the two configurations chose different endpoints.
@@ -147,18 +137,6 @@ impl Comparison {
     }
 }
 
-impl Regret {
-    fn add(&mut self, regret: Option<f64>) {
-        match regret {
-            Some(regret) => {
-                self.sum += regret;
-                self.most = self.most.max(regret);
-            }
-            None => self.ruled_out += 1,
-        }
-    }
-}
-
 /// The last run of the profile that answers, and the endpoint that this run picked first.
 fn choice<'r>(runs: &'r [RunLine], primary: Option<&str>) -> Option<(&'r RunLine, u32)> {
     let run = runs.iter().rfind(|run| Some(run.profile.as_str()) == primary)?;
@@ -171,5 +149,5 @@ fn regret(run: &RunLine, chosen: u32, instead: u32) -> Option<f64> {
         let position = run.survivors.iter().position(|survivor| *survivor == place)?;
         run.totals.get(position).map(|total| total.0)
     };
-    Some(total(chosen)? - total(instead)?)
+    decisions::regret(total, chosen, instead)
 }

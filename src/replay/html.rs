@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::compare::{Comparison, EndpointShare, Regret};
+use super::compare::{Comparison, EndpointShare};
 use super::play::Played;
+use crate::decisions::Regret;
 
 const STYLE: &str = "body{font:15px/1.45 system-ui,sans-serif;margin:2em auto;max-width:70em;padding:0 1em}\
 :root{color-scheme:light dark}table{border-collapse:collapse;margin:1em 0}td,th{padding:.25em .7em;text-align:right;\

@@ -55,14 +55,23 @@ impl Played {
     }
 }
 
+/// Former configurations whose requests may still come or end.
+const FORMER: usize = 8;
+
+/// A configuration of the capture, with what decides by it.
+struct Generation {
+    config: ConfigLine,
+    sides: Vec<(Side, Policy, Running)>,
+}
+
 struct Play<'l> {
     loader: &'l mut Loader<'l>,
     with_other: bool,
     epoch: Instant,
     scene: Scene,
     start: StartLine,
-    config: Option<ConfigLine>,
-    sides: Vec<(Side, Policy, Running)>,
+    /// The configurations of which requests may come or end, the newest last.
+    generations: Vec<Generation>,
     played: Played,
 }
 
@@ -80,8 +89,7 @@ pub fn play<'l>(path: &Path, with_other: bool, loader: &'l mut Loader<'l>) -> an
         epoch,
         scene: Scene::new(epoch),
         start: StartLine::default(),
-        config: None,
-        sides: Vec::new(),
+        generations: Vec::new(),
         played: Played { comparison: with_other.then(Comparison::default), ..Played::default() },
     };
     while let Some(line) = reader.next_line()? {
@@ -101,27 +109,34 @@ impl Play<'_> {
             Line::Config(config) => self.config(config)?,
             Line::Pool(pool) => {
                 if self.scene.becomes(&pool).map_err(anyhow::Error::msg)? {
-                    self.sides.iter().for_each(|(_, policy, _)| policy.follow_pool(self.scene.pool()));
+                    for (_, policy, _) in self.generations.iter().flat_map(|generation| &generation.sides) {
+                        policy.follow_pool(self.scene.pool());
+                    }
                 }
             }
             Line::Decision(line) => self.decision(&line),
             Line::Answer(line) => {
-                let now = self.scene.at(line.now_ns);
-                self.sides.iter_mut().for_each(|(_, policy, running)| policy.answered(&line, now, running));
+                self.each(line.now_ns, |policy, now, running| policy.answered(&line, now, running));
             }
             Line::FirstByte(line) => {
-                let now = self.scene.at(line.now_ns);
-                self.sides.iter_mut().for_each(|(_, policy, running)| policy.first_byte(&line, now, running));
+                self.each(line.now_ns, |policy, now, running| policy.first_byte(&line, now, running));
             }
             Line::Outcome(line) => {
-                let now = self.scene.at(line.now_ns);
-                self.sides.iter_mut().for_each(|(_, policy, running)| policy.ended(&line, now, running));
+                self.each(line.now_ns, |policy, now, running| policy.ended(&line, now, running));
             }
             Line::Gap(gap) => self.played.note(|| {
                 format!("{} lines are missing: plugins that keep state may decide differently", gap.lines)
             }),
         }
         Ok(())
+    }
+
+    /// Tells all who may know a request of what became of it.
+    fn each(&mut self, now_ns: u64, tell: impl Fn(&Policy, Instant, &mut Running)) {
+        let now = self.scene.at(now_ns);
+        for (_, policy, running) in self.generations.iter_mut().flat_map(|it| &mut it.sides) {
+            tell(policy, now, running);
+        }
     }
 
     /// Begins another file of the capture, or another capture.
@@ -132,8 +147,7 @@ impl Play<'_> {
             }
         } else {
             self.scene = Scene::new(self.epoch);
-            self.config = None;
-            self.sides.clear();
+            self.generations.clear();
             if start.first > 0 || start.file > 1 {
                 self.played.note(|| {
                     format!(
@@ -147,20 +161,22 @@ impl Play<'_> {
     }
 
     fn config(&mut self, config: ConfigLine) -> anyhow::Result<()> {
-        if self.config.as_ref() == Some(&config) {
+        if self.generations.last().is_some_and(|newest| newest.config == config) {
             return Ok(());
         }
-        let fresh = self.config.is_none();
-        let mut running: Vec<Running> = self.sides.drain(..).map(|(_, _, running)| running).collect();
-        running.reverse();
-        let sides = if self.with_other { &[Side::Captured, Side::Other][..] } else { &[Side::Captured] };
-        for side in sides {
+        let fresh = self.generations.is_empty();
+        let which = if self.with_other { &[Side::Captured, Side::Other][..] } else { &[Side::Captured] };
+        let mut sides = Vec::with_capacity(which.len());
+        for side in which {
             let policy = (self.loader)(*side, &config, fresh)
                 .with_context(|| format!("the configuration {} of the capture", config.digest))?;
             policy.follow_pool(self.scene.pool());
-            self.sides.push((*side, policy, running.pop().unwrap_or_default()));
+            sides.push((*side, policy, Running::default()));
         }
-        self.config = Some(config);
+        if self.generations.len() > FORMER {
+            self.generations.remove(0);
+        }
+        self.generations.push(Generation { config, sides });
         Ok(())
     }
 
@@ -172,12 +188,17 @@ impl Play<'_> {
             self.played.decisions += 1;
         }
         let remade = Remade::of(&line.request);
-        let mut made = Vec::with_capacity(self.sides.len());
-        for (side, policy, running) in &mut self.sides {
+        // A request ends under the configuration that was in force when it came.
+        let its = self.generations.iter().rposition(|it| it.config.generation == line.generation);
+        let its = its.or(self.generations.len().checked_sub(1));
+        let Some(generation) = its.and_then(|its| self.generations.get_mut(its)) else { return };
+        let Generation { config, sides } = generation;
+        let mut made = Vec::with_capacity(sides.len());
+        for (side, policy, running) in sides {
             let decided = policy.decide(line, &remade, &self.scene);
             policy.follow(line, &remade, &decided, &self.scene, running);
             if *side == Side::Captured
-                && let Some(difference) = check::difference(line, &decided, self.config.as_ref(), &self.scene)
+                && let Some(difference) = check::difference(line, &decided, Some(config), &self.scene)
             {
                 self.played.differing += 1;
                 self.played.first_difference.get_or_insert(difference);

@@ -2,8 +2,9 @@
 
 use std::fmt::Write as _;
 
-use super::compare::{Comparison, Regret};
+use super::compare::Comparison;
 use super::play::Played;
+use crate::decisions::Regret;
 use crate::decisions::terminal::shown;
 
 /// The most endpoints in the table.

@@ -283,6 +283,45 @@ async fn a_dry_run_says_what_a_request_would_get_and_books_nothing() {
     assert!(words.contains("outcome: dry_run") && words.contains("cached tokens predicted"), "{words}");
 }
 
+/// Hashes of this text's blocks of 64 tokens of four bytes, by the formula of the documentation.
+fn block_hashes(model: &str, text: &str) -> Vec<u64> {
+    use xxhash_rust::xxh64::xxh64;
+    let mut before = xxh64(model.as_bytes(), 0);
+    let chain = text.as_bytes().chunks(256).map(|block| {
+        let both = [xxh64(block, 0).to_le_bytes(), before.to_le_bytes()].concat();
+        before = xxh64(&both, 0);
+        before
+    });
+    chain.collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dry_run_by_hashes_says_what_the_pool_holds_of_a_prompt_that_nobody_shows_it() {
+    let stack = stack(&[]).await;
+    let text = "a".repeat(256) + &"b".repeat(256) + &"c".repeat(256);
+    let body = json!({"model": "sim-model", "prompt": text, "max_tokens": 1});
+    let reply = stack.client().post("/v1/completions", &body).await;
+    assert_eq!(reply.status, 200);
+    stack.assert_idle().await;
+    let served = stack.fleet.named(reply.header("x-sim-server")).addr.to_string();
+    // It shares two blocks of the three, and goes on otherwise.
+    let other = "a".repeat(256) + &"b".repeat(256) + &"x".repeat(512);
+    let hashes: Vec<String> =
+        block_hashes("sim-model", &other).iter().map(|hash| format!("{hash:016x}")).collect();
+    let question = json!({"model": "sim-model", "prompt_tokens": 256, "prefix_hashes": hashes});
+    let (status, answer) = dry_run(&stack, &question).await;
+    assert_eq!(status, 200, "{answer}");
+    let winner = answer["candidates"].as_array().unwrap();
+    let winner = winner.iter().find(|row| row["endpoint"] == answer["endpoint"]).unwrap();
+    assert_eq!((winner["address"].as_str(), winner["matched_blocks"].as_u64()), (Some(&*served), Some(2)));
+    let figure = |name: &str| answer[name].as_u64();
+    assert_eq!((figure("cached_tokens"), figure("prefill_tokens")), (Some(128), Some(128)), "{answer}");
+    assert_eq!((&answer["prompt"]["tokens"], &answer["prompt"]["blocks"]), (&json!(256), &json!(4)));
+    let unknown = json!({"model": "other", "prompt_tokens": 256, "prefix_hashes": ["1", 2]});
+    let (_, answer) = dry_run(&stack, &unknown).await;
+    assert_eq!(answer["cached_tokens"], 0, "{answer}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn dry_runs_that_are_malformed_or_too_large_are_turned_away() {
     let stack = stack(&[]).await;

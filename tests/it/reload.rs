@@ -99,7 +99,10 @@ async fn a_faulty_file_changes_nothing_and_what_needs_a_restart_is_named() {
     for (text, part) in [
         ("plugins: [".to_owned(), "unclosed"),
         (good.replace("queue-scorer", "queue-scorrer"), "queue-scorer"),
-        (format!("{good}featureGates: [flowControl]\n"), "cannot change without a restart"),
+        (
+            format!("{good}featureGates: [haPopulateNonLeaderDatastore=false]\n"),
+            "cannot change without a restart",
+        ),
     ] {
         served.replace(&text);
         let (status, answer) = served.reload().await;

@@ -40,6 +40,7 @@ pub(super) struct Memory {
     hits: HashMap<String, Hits>,
     warnings: Vec<Warning>,
     generation: u64,
+    shadow: Value,
     /// Refusals by reason and code, second by second.
     refusals: VecDeque<Vec<(String, String, u64)>>,
 }
@@ -60,7 +61,7 @@ impl Memory {
             });
             self.list = event("pool", &pool.to_string());
         }
-        let queues = state.page.queues.as_ref().map(|queues| queues());
+        let queues = (state.page.queues)();
         if self.seconds.is_multiple_of(SLOW) {
             self.look_closer(state, now);
         }
@@ -75,6 +76,7 @@ impl Memory {
             "queues": queues.map(|queues| shown(&queues)),
             "refusals": self.refused(state),
             "decisions": decisions(state),
+            "shadow": self.shadow,
             "warnings": self.warnings.iter().map(Warning::to_json).collect::<Vec<_>>(),
         });
         let rest = rest.to_string();
@@ -90,6 +92,11 @@ impl Memory {
         }
         let config = state.reloading.as_ref().map_or(Value::Null, |reloading| (reloading.show)());
         self.generation = config["generation"].as_u64().unwrap_or(0);
+        self.shadow = config["shadow"].clone();
+        if let Some(shadow) = self.shadow.as_object_mut() {
+            // Its text is on the page of the configuration.
+            shadow.remove("effective");
+        }
         self.warnings = warnings(state, &config, now);
     }
 

@@ -120,6 +120,12 @@ fn configuration(config: &Value, found: &mut Vec<Warning>) {
             format!("A changed configuration is in force since {time}: {lines} lines differ."),
         ));
     }
+    let shadow = &config["shadow"];
+    if shadow["active"] == false {
+        let why = texts(&shadow["problems"]);
+        let why = if why.is_empty() { "it panicked too often".to_owned() } else { few(why) };
+        found.push(Warning::new(false, format!("The shadow is off: {why}.")));
+    }
     for kind in ["configuration", "command_line"] {
         for text in texts(&config["warnings"][kind]).into_iter().take(MOST) {
             found.push(Warning::new(false, text));
@@ -164,5 +170,8 @@ mod tests {
         let config = json!({"last_reload": {"outcome": "applied", "time": "t", "changes": ["a"]},
             "warnings": {"configuration": ["old"], "command_line": []}});
         assert_eq!(told(config).len(), 2);
+        let shadow = told(json!({"shadow": {"active": false, "problems": ["line 3: x"]}}));
+        assert!(shadow[0].text.contains("line 3: x"), "{shadow:?}");
+        assert_eq!(told(json!({"shadow": {"active": true, "problems": []}})), []);
     }
 }

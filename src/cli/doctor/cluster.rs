@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::args::DoctorArgs;
 use super::files;
 use super::gathered::Gathered;
+use super::unnamed;
 use crate::discovery::{CURRENT_GROUP, GroupVersion, LEGACY_GROUP};
 use crate::doctor::cluster::{ClusterFacts, KindFacts, UNREACHABLE, findings, picker_pods};
 use crate::doctor::picker::PickerFacts;
@@ -59,6 +60,7 @@ pub(super) async fn look(
             gathered.findings.extend(findings(&facts));
             gathered.findings.extend(pods::findings(&facts, waits));
             gathered.findings.extend(command_lines(&facts));
+            unnamed::ask(args, unnamed::pods(picker_pods(&facts)), gathered).await;
         }
         Err(error) => gathered.findings.push(UNREACHABLE.found(
             server,

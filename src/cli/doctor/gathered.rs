@@ -1,6 +1,7 @@
 //! What was found so far.
 
 use crate::doctor::Finding;
+use crate::doctor::replicas::ReplicaFacts;
 
 /// What was found so far, and where.
 #[derive(Debug, Default)]
@@ -11,4 +12,6 @@ pub(super) struct Gathered {
     pub(super) looked_at: Vec<String>,
     /// What was not, and why.
     pub(super) skipped: Vec<String>,
+    /// The replicas that answered.
+    pub(super) replicas: Vec<ReplicaFacts>,
 }

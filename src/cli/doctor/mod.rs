@@ -10,6 +10,7 @@ pub(super) mod files;
 mod gathered;
 mod pickers;
 mod report;
+mod unnamed;
 
 use std::process::ExitCode;
 
@@ -45,6 +46,7 @@ pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     if let Some(path) = &args.kubeconfig {
         cluster::look(&args, path, pickers.first(), waits, &mut gathered).await;
     }
+    gathered.findings.extend(doctor::replicas::findings(&gathered.replicas));
     if let Some(url) = &args.envoy_admin {
         envoy::look(url, waits, &mut gathered).await;
     }
@@ -55,10 +57,10 @@ pub(super) async fn run(args: DoctorArgs) -> anyhow::Result<ExitCode> {
     Ok(Report::of(gathered).print(args.json)?)
 }
 
-/// Asks each replica, and compares them.
+/// Asks each replica, and those that they follow.
 async fn ask_pickers(args: &DoctorArgs, gathered: &mut Gathered) -> Vec<PickerFacts> {
     let urls = if args.url.is_empty() { vec![USUAL.to_owned()] } else { args.url.clone() };
-    let (mut pickers, mut replicas) = (Vec::new(), Vec::new());
+    let mut pickers = Vec::new();
     for url in urls.iter().filter(|url| !url.is_empty()) {
         match pickers::ask(&args.ask(url)).await {
             Ok((facts, replica)) => {
@@ -67,7 +69,7 @@ async fn ask_pickers(args: &DoctorArgs, gathered: &mut Gathered) -> Vec<PickerFa
                 gathered.findings.extend(doctor::configuration::running(url, &facts.config));
                 gathered.findings.extend(doctor::monitoring::absent(url, &facts.after, &facts.pool));
                 pickers.push(facts);
-                replicas.push(replica);
+                gathered.replicas.push(replica);
             }
             Err(_) if args.url.is_empty() && args.names_more() => {
                 gathered.skipped.push(format!("no picker answers at {url}; --url names one"));
@@ -79,7 +81,7 @@ async fn ask_pickers(args: &DoctorArgs, gathered: &mut Gathered) -> Vec<PickerFa
             )),
         }
     }
-    gathered.findings.extend(doctor::replicas::findings(&replicas));
+    unnamed::ask(args, unnamed::peers(&pickers), gathered).await;
     pickers
 }
 

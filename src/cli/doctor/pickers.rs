@@ -17,15 +17,26 @@ const APART: Duration = Duration::from_millis(500);
 /// What a picker shows, and what is compared with other replicas.
 pub(super) async fn ask(ask: &AskArgs) -> anyhow::Result<(PickerFacts, ReplicaFacts)> {
     let before = page(ask).await?;
-    let asked = now();
-    let pool = needed(ask, "/debug/pool").await?;
-    let answered = now();
-    let config = ask.document("/debug/config").await?.unwrap_or_default();
+    let (replica, pool, config) = read(ask).await?;
     let plugins = needed(ask, "/debug/plugins/state").await?;
     let prefix = ask.document("/debug/prefix").await?.unwrap_or_default();
     let peers = ask.document("/debug/peers").await?.unwrap_or_default();
     tokio::time::sleep(APART).await;
     let after = page(ask).await?;
+    Ok((PickerFacts { url: ask.url.clone(), pool, config, plugins, prefix, peers, before, after }, replica))
+}
+
+/// What is compared with other replicas, alone.
+pub(super) async fn compared(ask: &AskArgs) -> anyhow::Result<ReplicaFacts> {
+    read(ask).await.map(|(replica, ..)| replica)
+}
+
+/// What is compared, with the pages of the pool and of the configuration that it is read from.
+async fn read(ask: &AskArgs) -> anyhow::Result<(ReplicaFacts, Value, Value)> {
+    let asked = now();
+    let pool = needed(ask, "/debug/pool").await?;
+    let answered = now();
+    let config = ask.document("/debug/config").await?.unwrap_or_default();
     let text = |value: &Value, name: &str| value[name].as_str().map(str::to_owned);
     let clock = text(&pool, "timestamp").and_then(|time| unix_time(&time));
     let replica = ReplicaFacts {
@@ -38,7 +49,7 @@ pub(super) async fn ask(ask: &AskArgs) -> anyhow::Result<(PickerFacts, ReplicaFa
         ),
         ahead: clock.map(|clock| clock - f64::midpoint(asked, answered)),
     };
-    Ok((PickerFacts { url: ask.url.clone(), pool, config, plugins, prefix, peers, before, after }, replica))
+    Ok((replica, pool, config))
 }
 
 fn now() -> f64 {

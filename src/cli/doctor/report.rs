@@ -37,7 +37,7 @@ impl Report {
     }
 
     fn json(&self) -> String {
-        let Gathered { findings, looked_at, skipped } = &self.0;
+        let Gathered { findings, looked_at, skipped, .. } = &self.0;
         let document = json!({
             "severity": self.gravest().map_or("sound", Severity::name),
             "findings": findings.iter().map(Finding::to_json).collect::<Vec<_>>(),
@@ -49,7 +49,7 @@ impl Report {
 
     /// Names come from anywhere: nothing in them reaches the terminal that it would act on.
     fn text(&self) -> String {
-        let Gathered { findings, looked_at, skipped } = &self.0;
+        let Gathered { findings, looked_at, skipped, .. } = &self.0;
         let mut out = String::new();
         for finding in findings {
             // Writing to a string cannot fail.
@@ -88,8 +88,12 @@ mod tests {
     fn nothing_that_a_terminal_acts_on_is_printed_and_the_json_holds_the_text_itself() {
         let hostile = "a\u{1b}[2Jb\r\n<script>";
         let findings = vec![UNREACHABLE.found(hostile, hostile, hostile)];
-        let report =
-            Report::of(Gathered { findings, looked_at: vec![hostile.into()], skipped: vec![hostile.into()] });
+        let report = Report::of(Gathered {
+            findings,
+            looked_at: vec![hostile.into()],
+            skipped: vec![hostile.into()],
+            ..Gathered::default()
+        });
         let text = report.text();
         assert!(
             !text.contains(['\u{1b}', '\r']) && text.contains("a\\u{1b}[2Jb\\u{d}\\u{a}<script>"),

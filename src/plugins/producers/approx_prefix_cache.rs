@@ -245,9 +245,10 @@ impl Producer for ApproxPrefixCache {
         let request = &call.request;
         let shape = self.rules.shape(call);
         let RequestView { target_model: model, inference, body, .. } = *request;
-        let blocks = match request.tokens {
-            Some(tokens) => token_block_hashes(model, inference, body, tokens, shape),
-            None => block_hashes(model, inference, body, request.media_rules(), shape),
+        let blocks = match (super::told_blocks(request, shape), request.tokens) {
+            (Some(told), _) => told,
+            (None, Some(tokens)) => token_block_hashes(model, inference, body, tokens, shape),
+            (None, None) => block_hashes(model, inference, body, request.media_rules(), shape),
         };
         let snapshot = call.candidates().snapshot();
         let held = self.index.lookup(snapshot, &blocks);

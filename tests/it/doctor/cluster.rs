@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{doctor, rules};
-use crate::support::cluster::{ApiServer, Namespace, Stage, free_port};
+use crate::support::cluster::{ApiServer, Namespace, Stage, free_port, picker};
 use crate::support::holds;
 
 /// The Service that a pool names, and a pod of the picker with these arguments.
@@ -66,6 +66,25 @@ async fn doctor_says_nothing_of_a_sound_cluster_and_finds_what_is_changed_for_th
     for rule in ["picker-service-missing", "nothing-listens"] {
         assert!(rules_found.contains(&rule), "{rule}: {found:#}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_that_nobody_named_are_found_by_the_service_and_compared() {
+    let server = ApiServer::shared().await;
+    let stage = Stage::start(server, 1, 1, &[]).await;
+    let open = ["--feature-gates", "flowControl"];
+    let other = picker(server, &stage.namespace, &open).await;
+    let port = format!("--metrics-port={}", other.metrics.port());
+    picker_objects(&stage.namespace, &["--pool-name", "pool", &port]).await;
+    let (found, code) = look(server, &stage, &[]).await;
+    assert_eq!((rules(&found), code), (vec![], 0), "a pod without an address does not run: {found:#}");
+    stage.namespace.set_address("epp-0", std::net::Ipv4Addr::LOCALHOST).await;
+    let (found, code) = look(server, &stage, &[]).await;
+    assert_eq!((rules(&found), code), (vec!["configurations-differ"], 2), "{found:#}");
+    assert!(
+        found["looked_at"].to_string().contains(&format!("replica http://{}", other.metrics)),
+        "{found:#}"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -44,14 +44,17 @@ pub(super) struct Evictor {
     share: f64,
 }
 
+fn grace(detector: &DetectorKind) -> Duration {
+    match detector {
+        DetectorKind::Concurrency(_) => COUNTED_GRACE,
+        DetectorKind::Utilization(_) => SCRAPED_GRACE,
+    }
+}
+
 impl Evictor {
     pub(super) fn new(detector: &DetectorKind) -> Self {
-        let grace = match detector {
-            DetectorKind::Concurrency(_) => COUNTED_GRACE,
-            DetectorKind::Utilization(_) => SCRAPED_GRACE,
-        };
         Self {
-            grace,
+            grace: grace(detector),
             tracked: HashMap::new(),
             victims: BTreeSet::new(),
             outstanding: Vec::new(),
@@ -59,6 +62,11 @@ impl Evictor {
             wanted: 0.0,
             share: 0.0,
         }
+    }
+
+    /// Another detector says how full the pool is.
+    pub(super) fn judged_by(&mut self, detector: &DetectorKind) {
+        self.grace = grace(detector);
     }
 
     /// The saturation that the last decision wanted to free, and the part of it that the stopped requests which have

@@ -19,6 +19,7 @@ use super::settings::FlowSettings;
 use super::usage_limit::Ceilings;
 
 mod dispatch;
+mod reconfigure;
 mod rivals;
 
 use rivals::Reserve;

@@ -20,6 +20,8 @@ use super::queue::{Item, Items, Ticket};
 use super::sessions::Sessions;
 use super::settings::{Fairness, FlowSettings};
 
+mod resettle;
+
 /// The most programs whose service is recorded between two calls of [`Ledger::take_services`].
 const SERVICES: usize = 4096;
 
@@ -107,6 +109,7 @@ impl Ledger {
             size: arrival.size,
             tokens: arrival.tokens,
             enqueued: at,
+            sequence: self.sequence,
             rank: rank(band.settings.ordering, due, self.sequence),
         });
         let standing = match &band.settings.fairness {

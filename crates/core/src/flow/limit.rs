@@ -109,6 +109,11 @@ impl Waits {
         }
     }
 
+    /// Without requests, and with other waits, for the same pool.
+    pub(super) fn again(&self, default_ttl: Option<Duration>, no_endpoint_ttl: Option<Duration>) -> Self {
+        Self { empty: self.empty, since: self.since, ..Self::new(default_ttl, no_endpoint_ttl) }
+    }
+
     /// The longest wait of a request that asks for `wanted`. It is at most the wait of the request's band, where zero
     /// waits for ever. A band without a wait of its own takes the pool's default.
     pub(super) fn ttl(&self, wanted: Option<Duration>, band: Option<Duration>) -> Option<Duration> {

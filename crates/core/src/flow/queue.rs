@@ -34,6 +34,8 @@ pub(super) struct Item {
     pub(super) size: u64,
     pub(super) tokens: u64,
     pub(super) enqueued: Nanos,
+    /// Position in the order of arrival.
+    pub(super) sequence: u64,
     pub(super) rank: Option<Rank>,
 }
 
@@ -94,6 +96,19 @@ impl Items {
 
     pub(super) fn get(&self, index: u32) -> Option<&Item> {
         self.slots.get(index as usize)?.item.as_ref()
+    }
+
+    /// Puts another request into a slot that is in use.
+    pub(super) fn put(&mut self, index: u32, item: Item) {
+        if let Some(slot) = self.slots.get_mut(index as usize) {
+            slot.item = Some(item);
+            slot.links = [UNLINKED; 2];
+        }
+    }
+
+    /// All requests, with their slots.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &Item)> {
+        (0..).zip(&self.slots).filter_map(|(index, slot)| Some((index, slot.item.as_ref()?)))
     }
 
     /// The request of `ticket`, if it still waits.
@@ -195,7 +210,17 @@ mod tests {
     use super::*;
 
     fn item() -> Item {
-        Item { band: 0, flow: 0, wait: 0, priority: 0, size: 1, tokens: 0, enqueued: 0, rank: None }
+        Item {
+            band: 0,
+            flow: 0,
+            wait: 0,
+            priority: 0,
+            size: 1,
+            tokens: 0,
+            enqueued: 0,
+            sequence: 0,
+            rank: None,
+        }
     }
 
     #[test]

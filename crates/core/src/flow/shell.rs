@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 
 use super::arrival::Arrival;
-use super::band::{BandUsage, FlowWait};
 use super::gate::{Gate, Load};
 use super::limit::Queued;
 use super::observer::Observer;
@@ -26,6 +25,8 @@ use super::settings::FlowSettings;
 use crate::clock;
 
 mod elsewhere;
+mod reconfigure;
+mod shown;
 
 /// The decision for a waiting task. A release carries a stop signal if the request may be stopped while it runs.
 type WaitEnd = Result<Option<oneshot::Receiver<()>>, Rejection>;
@@ -34,6 +35,8 @@ struct Waiter {
     verdict: oneshot::Sender<WaitEnd>,
     /// True if the request may be stopped while it runs.
     revocable: bool,
+    /// What it came with, if it was not released at once.
+    arrival: Option<Arrival>,
 }
 
 struct State {
@@ -96,7 +99,7 @@ pub struct Controller {
     in_flight: AtomicU64,
     waiting: watch::Sender<bool>,
     draining: AtomicBool,
-    eviction: bool,
+    eviction: AtomicBool,
 }
 
 impl std::fmt::Debug for Controller {
@@ -133,7 +136,7 @@ impl Controller {
             in_flight: AtomicU64::new(0),
             waiting: watch::Sender::new(false),
             draining: AtomicBool::new(false),
-            eviction,
+            eviction: AtomicBool::new(eviction),
         })
     }
 
@@ -176,7 +179,7 @@ impl Controller {
         self.undecided.fetch_add(1, Ordering::SeqCst);
         fence(Ordering::SeqCst);
         let (sender, receiver) = oneshot::channel();
-        let waiter = Waiter { verdict: sender, revocable: self.eviction && arrival.priority < 0 };
+        let revocable = self.eviction.load(Ordering::Relaxed) && arrival.priority < 0;
         let submitted = self.act(|state, load, now| {
             let ticket = state.gate.submit(&arrival, now, load, &mut state.decisions)?;
             // This call may have ended another request whose slot the ticket reuses. The waiter of that request must be
@@ -185,7 +188,8 @@ impl Controller {
             if state.waiters.len() <= ticket.index() {
                 state.waiters.resize_with(ticket.index() + 1, || None);
             }
-            state.waiters[ticket.index()] = Some(waiter);
+            let kept = state.gate.waits(ticket).then(|| arrival.clone());
+            state.waiters[ticket.index()] = Some(Waiter { verdict: sender, revocable, arrival: kept });
             Ok(ticket)
         });
         let ticket = submitted.inspect_err(|_: &Rejection| self.decided())?;
@@ -284,17 +288,6 @@ impl Controller {
     /// without eviction.
     pub fn reclaim(&self) -> Option<(f64, f64)> {
         self.state.lock().gate.reclaim()
-    }
-
-    /// Bands by falling priority.
-    pub fn bands(&self) -> Vec<BandUsage> {
-        self.state.lock().gate.bands().collect()
-    }
-
-    /// The `count` flows whose next request has waited longest, longest first. The lock is held while flows are looked
-    /// through.
-    pub fn longest_waits(&self, count: usize) -> Vec<FlowWait> {
-        self.state.lock().gate.longest_waits(count, now())
     }
 
     /// A channel that tells whether requests wait.

@@ -2,6 +2,7 @@
 
 mod model;
 mod pool;
+mod reconfigure;
 mod rivals;
 mod shell;
 mod vectors;

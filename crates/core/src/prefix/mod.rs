@@ -26,6 +26,7 @@ mod table;
 mod tally;
 mod text;
 mod tokens;
+mod told;
 
 pub use approx::{ApproxIndex, HeldBlocks};
 pub use count::prompt_tokens;
@@ -37,3 +38,4 @@ pub use media::VideoHints;
 pub use memory::{DEFAULT_PREFIX_MEMORY_BYTES, PrefixMemory};
 pub use recency::{Recency, RecencyKey};
 pub use tokens::{BlockShape, block_hashes};
+pub use told::ToldPrompt;

@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
 /// Handle of a column of `T`, handed out at configuration time.
 pub struct Column<T> {
@@ -39,7 +40,7 @@ impl<T> fmt::Debug for Column<T> {
 /// One column's cells on their way from a producer into the table.
 pub struct Produced {
     index: u16,
-    cells: Box<dyn Any + Send + Sync>,
+    cells: Arc<dyn Any + Send + Sync>,
 }
 
 impl fmt::Debug for Produced {
@@ -51,14 +52,14 @@ impl fmt::Debug for Produced {
 impl Produced {
     /// One cell per candidate, in slot order; or one cell in all for a fact about the request.
     pub fn new<T: Send + Sync + 'static>(column: Column<T>, cells: Vec<T>) -> Self {
-        Self { index: column.index, cells: Box::new(cells) }
+        Self { index: column.index, cells: Arc::new(cells) }
     }
 }
 
 /// The columns of one request. A column whose producer did not run is absent.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub struct Columns {
-    cells: Vec<Option<Box<dyn Any + Send + Sync>>>,
+    cells: Vec<Option<Arc<dyn Any + Send + Sync>>>,
 }
 
 impl fmt::Debug for Columns {

@@ -119,6 +119,16 @@ impl Scheduler {
         &self.profiles
     }
 
+    /// Which profile stands for which stage.
+    pub fn stages(&self) -> Stages {
+        self.stages
+    }
+
+    /// The port of a proxy on each endpoint to which requests go instead of the endpoint's own.
+    pub fn proxy_port(&self) -> Option<u16> {
+        self.proxy_port
+    }
+
     /// Chooses among what is in the running of `call`, which must not be empty. `observer` hears each step of the
     /// cycle.
     pub fn schedule(

@@ -263,6 +263,7 @@ function showRecord(record, title) {
     ["Fairness id", record.fairness_id],
     ["Prompt", record.prompt && `${record.prompt.tokens} tokens${record.prompt.exact ? "" : ", estimated"}`],
     ["Endpoint", record.endpoint || (record.refusal && `refused: ${record.refusal.reason}`)],
+    ["Shadow", record.shadow && (record.shadow.endpoint || `none: ${record.shadow.refusal}`)],
     ["Waited", record.wait && span(record.wait.queue_ms)],
     ["Would wait", record.would_wait === undefined ? undefined : String(record.would_wait)],
     ["Cached tokens", record.cached_tokens],
@@ -325,6 +326,21 @@ async function showConfiguration(now) {
   }
 }
 
+function showShadow(shadow) {
+  $("shadow-part").hidden = !shadow;
+  if (!shadow) return;
+  const state = shadow.active ? "decides beside the running configuration" : "is off";
+  const problems = shadow.problems.length ? `: ${shadow.problems.join("; ")}` : "";
+  const panics = shadow.panics ? `, ${shadow.panics} panics` : "";
+  $("shadow-note").textContent = `${shadow.source} ${state}${panics}${problems}`;
+  $("shadow-rows").replaceChildren(...shadow.profiles.map((it) => row([
+    cell(it.profile, "name"),
+    number(it.compared),
+    number(it.agree),
+    number(it.agreement === null ? "–" : `${(it.agreement * 100).toFixed(1)} %`),
+  ])));
+}
+
 // ---- the feed -----------------------------------------------------------------------------------------------------
 
 function live(text, lost) {
@@ -346,6 +362,7 @@ function follow() {
     showQueues(figures.queues);
     showRefusals(figures.refusals);
     showDecisions(figures.decisions);
+    showShadow(figures.shadow);
     // A configuration that was refused leaves the generation as it is.
     const refused = figures.warnings.some((it) => it.text.startsWith("A changed configuration was refused"));
     showConfiguration(`${figures.generation}${refused}`);

@@ -61,6 +61,9 @@ impl Approximate {
 /// The blocks of a request, of its exact tokens where there are any.
 pub(super) fn blocks(call: &Call<'_>, tokens: Option<&Tokenized>) -> BlockHashes {
     let request = &call.request;
+    if let Some(told) = super::super::told_blocks(request, SHAPE) {
+        return told;
+    }
     if let Some(tokens) = tokens {
         return token_block_hashes(request.target_model, request.inference, request.body, tokens, SHAPE);
     }

@@ -119,6 +119,10 @@ impl Bench {
         self.now = end;
     }
 
+    pub(super) fn keep(&mut self, decisions: Vec<GateDecision>) {
+        self.decisions.extend(decisions);
+    }
+
     pub(super) fn decisions(&mut self) -> Vec<GateDecision> {
         std::mem::take(&mut self.decisions)
     }
