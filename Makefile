@@ -175,6 +175,8 @@ test-vllm: build $(ENVOY_STAMP) ## Check against real vLLM servers on the CPU (6
 	$(VLLM_VENV)/bin/python tests/vllm/check.py --venv $(VLLM_VENV) --pointsman $(TARGET)/release/pointsman \
 	    --envoy $(ENVOY) --envoy-file deploy/envoy/envoy.yaml --logs target/vllm-logs
 	$(VLLM_VENV)/bin/python tests/vllm/vectors.py --venv $(VLLM_VENV) --logs target/vllm-logs --compare
+	$(VLLM_VENV)/bin/python tests/vllm/exact.py --venv $(VLLM_VENV) --pointsman $(TARGET)/release/pointsman \
+	    --envoy $(ENVOY) --envoy-file deploy/envoy/envoy.yaml --logs target/vllm-logs
 
 .PHONY: docs
 docs: ## Write the pages of docs/ that are made from the code

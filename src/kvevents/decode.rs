@@ -22,6 +22,8 @@ const MAX_BLOCKS: usize = 1 << 16;
 const MAX_TOKENS: usize = 1 << 20;
 const MAX_EXTRAS: usize = 1 << 17;
 const MAX_MEMBERS: usize = 64;
+/// The most events of one batch. An engine puts those of one step into a batch.
+const MAX_EVENTS: usize = 1 << 16;
 
 /// The fields of an event, in the order of the array form.
 const STORED: [&[u8]; 10] = [
@@ -48,6 +50,8 @@ pub struct PassedOver {
     pub unreadable: u32,
     /// Events of layers that do not hold whole prompts, such as sliding windows and state layers.
     pub of_other_layers: u32,
+    /// The batch has more events than are looked at. What the engine holds is not known any more.
+    pub too_many: bool,
 }
 
 /// Reads the batches of one engine.
@@ -75,7 +79,9 @@ impl Decoder {
             return Err(NoBatch);
         }
         reader.skip()?;
-        for _ in 0..reader.array()? {
+        let events = reader.array()?;
+        passed_over.too_many = events > MAX_EVENTS;
+        for _ in 0..events.min(MAX_EVENTS) {
             match self.event(reader.skip()?) {
                 Ok(Read::Event(event)) => take(&event),
                 Ok(Read::OfOtherLayers) => passed_over.of_other_layers += 1,

@@ -64,13 +64,24 @@ struct Batch {
 
 fn read_by(decoder: &mut Decoder, payload: &[u8]) -> Result<Batch, NoBatch> {
     let mut events = Vec::new();
-    let PassedOver { unreadable, of_other_layers } =
+    let PassedOver { unreadable, of_other_layers, .. } =
         decoder.batch(payload, |event| events.push(event.clone()))?;
     Ok(Batch { events, unreadable, of_other_layers })
 }
 
 fn read(events: Vec<Item>) -> Batch {
     read_by(&mut Decoder::default(), &batch_of(events)).unwrap()
+}
+
+#[test]
+fn the_rest_of_a_batch_with_too_many_events_is_passed_over() {
+    for (count, too_many) in [(1_u32 << 16, false), ((1 << 16) + 1, true)] {
+        // A time, and so many events that are numbers.
+        let mut batch = [&[0x92, 1, 0xdd][..], &count.to_be_bytes()].concat();
+        batch.resize(batch.len() + count as usize, 1);
+        let passed_over = Decoder::default().batch(&batch, |_| {}).unwrap();
+        assert_eq!((passed_over.unreadable, passed_over.too_many), (1 << 16, too_many));
+    }
 }
 
 fn numbers(list: &[u64]) -> Item {

@@ -132,9 +132,12 @@ impl Engine {
             metrics.events(outcome, 1);
         });
         match passed_over {
-            Ok(PassedOver { unreadable, of_other_layers }) => {
+            Ok(PassedOver { unreadable, of_other_layers, too_many }) => {
                 self.metrics.events("unreadable", unreadable.into());
                 self.metrics.events("other_layers", of_other_layers.into());
+                if too_many {
+                    self.forget("gap");
+                }
             }
             Err(NoBatch) => self.metrics.error(&self.name, "decode"),
         }

@@ -344,7 +344,11 @@ impl EventListener {
     /// is an endpoint of the pool. It does so by naming the endpoint in its topic, which anybody can do, and by
     /// connecting from the endpoint's address.
     async fn host(&self, stream: TcpStream, peer: SocketAddr, pool: &Pool, known: &AtomicBool) {
-        let Ok(mut connection) = self.shake_hands(stream, &self.guest_room).await else { return };
+        // A client on the host of an endpoint does not wait for memory behind strangers.
+        let of_pool = |endpoint: &Arc<Endpoint>| comes_from(peer, endpoint.spec().address);
+        let at_home = pool.snapshot().endpoints().iter().any(of_pool);
+        let room = if at_home { &self.room } else { &self.guest_room };
+        let Ok(mut connection) = self.shake_hands(stream, room).await else { return };
         let _counted = self.counted();
         let mut engine: Option<(Vec<u8>, u64, Engine)> = None;
         while let Ok(frames) = connection.hear().await {

@@ -12,6 +12,7 @@ use tokio::io::{
     AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
 
 /// The length of a greeting in bytes.
 const GREETING: usize = 64;
@@ -29,7 +30,7 @@ const SMALL: u64 = 64 << 10;
 const UNIT: u64 = 1 << 10;
 /// The most bytes that the large frames of all connections with one `Room` may take together.
 const ALL_MESSAGES: u64 = 32 << 20;
-/// The longest time from the first to the last byte of a message.
+/// The longest time from the first to the last byte of a message, without the wait for memory.
 const UNFINISHED: Duration = Duration::from_secs(30);
 
 /// The flags of a frame.
@@ -113,7 +114,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         ready.extend_from_slice(kind.name());
         self.send(IS_COMMAND, &ready).await?;
         self.stream.flush().await?;
-        let (flags, body) = self.frame(COMMAND).await?;
+        let (flags, length) = self.head(COMMAND).await?;
+        let body = self.body(length).await?;
         if flags & IS_COMMAND == 0 || !body.starts_with(b"\x05READY") {
             return Err(invalid("the peer did not become ready"));
         }
@@ -145,8 +147,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
             self.held.clear();
             // A peer may be silent for as long as it likes, but must not stop in the middle of a message.
             self.stream.fill_buf().await?;
-            let message = tokio::time::timeout(UNFINISHED, self.message()).await;
-            if let Some(frames) = message.map_err(|_| timed_out("message"))?? {
+            if let Some(frames) = self.message().await? {
                 return Ok(frames);
             }
         }
@@ -156,10 +157,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     async fn message(&mut self) -> io::Result<Option<Frames>> {
         let mut frames = Frames::new();
         let mut left = MAX_MESSAGE;
+        let mut ends = Instant::now() + UNFINISHED;
         loop {
-            let (flags, body) = self.frame(left).await?;
+            let (flags, length) = until(ends, self.head(left)).await?;
+            if length > SMALL {
+                // The time that others take for their messages is not the time of this one.
+                let began = Instant::now();
+                self.take_room(length).await?;
+                ends += began.elapsed();
+            }
+            let body = until(ends, self.body(length)).await?;
             if flags & IS_COMMAND != 0 {
-                self.obey(&body).await?;
+                until(ends, self.obey(&body)).await?;
                 if frames.is_empty() {
                     return Ok(None);
                 }
@@ -197,8 +206,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         self.stream.write_all(body).await
     }
 
-    /// Reads the flags and the body of the next frame. The body has at most `most` bytes.
-    async fn frame(&mut self, most: u64) -> io::Result<(u8, Vec<u8>)> {
+    /// Reads the flags and the length of the next frame, which has at most `most` bytes.
+    async fn head(&mut self, most: u64) -> io::Result<(u8, u64)> {
         let flags = self.stream.read_u8().await?;
         let length = if flags & LONG == 0 {
             u64::from(self.stream.read_u8().await?)
@@ -209,18 +218,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if length > most {
             return Err(invalid("a message is too large"));
         }
-        if length > SMALL {
-            let units = u32::try_from(length / UNIT).unwrap_or(u32::MAX);
-            let room = Arc::clone(&self.room.0).acquire_many_owned(units).await;
-            self.held.push(room.map_err(|_| invalid("no more messages are taken"))?);
-        }
+        Ok((flags, length))
+    }
+
+    /// Waits for the memory of a large frame.
+    async fn take_room(&mut self, length: u64) -> io::Result<()> {
+        let units = u32::try_from(length / UNIT).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.room.0).acquire_many_owned(units).await;
+        self.held.push(room.map_err(|_| invalid("no more messages are taken"))?);
+        Ok(())
+    }
+
+    /// Reads the body of a frame.
+    async fn body(&mut self, length: u64) -> io::Result<Vec<u8>> {
         let mut body = Vec::new();
         (&mut self.stream).take(length).read_to_end(&mut body).await?;
         if (body.len() as u64) < length {
             return Err(io::ErrorKind::UnexpectedEof.into());
         }
-        Ok((flags, body))
+        Ok(body)
     }
+}
+
+/// The result of a part of a message, unless the message ends too late.
+async fn until<T>(ends: Instant, part: impl Future<Output = io::Result<T>>) -> io::Result<T> {
+    tokio::time::timeout_at(ends, part).await.map_err(|_| timed_out("message"))?
 }
 
 fn invalid(text: &'static str) -> io::Error {
@@ -337,5 +359,20 @@ mod tests {
         }
         assert_eq!(connection.hear().await.unwrap(), [b"a"]);
         assert_eq!(room.0.available_permits(), 1 << 10);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_wait_for_memory_that_others_hold_is_not_the_time_of_a_message() {
+        let (ours, theirs) = duplex(1 << 16);
+        let said = [ready(), [&b"\x02\0\0\0\0\0\x10\0\0"[..], &vec![7; 1 << 20]].concat()].concat();
+        let _peer = tokio::spawn(peer(theirs, b"NULL", said));
+        let room = Room(Arc::new(Semaphore::new(1 << 10)));
+        let others = Arc::clone(&room.0).acquire_many_owned(1).await.unwrap();
+        let _others = tokio::spawn(async move {
+            tokio::time::sleep(UNFINISHED * 3).await;
+            drop(others);
+        });
+        let mut connection = Connection::open(ours, Kind::Subscriber, room).await.unwrap();
+        assert_eq!(connection.hear().await.unwrap()[0].len(), 1 << 20);
     }
 }

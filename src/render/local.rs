@@ -9,6 +9,7 @@ use std::time::Duration;
 use pointsman_tokens::{Api, Model, ModelLimits, ServerProfile, Stop, Unsupported};
 use tokio::task::AbortHandle;
 
+use super::hub::{Hub, HubSettings};
 use crate::request::{Tokenized, TokenizedPrompt};
 use crate::scheduling::{PrepareCall, PrepareError, PrepareLimits, Prepared, Preparer, Preparing};
 
@@ -17,11 +18,20 @@ const TIMEOUT: Duration = Duration::from_secs(1);
 /// The smallest request there is.
 const SMALLEST: &[u8] = br#"{"prompt":"a","add_special_tokens":false}"#;
 
+/// Where the files of a model are.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// In a folder.
+    Folder(PathBuf),
+    /// On a hub.
+    Hub(HubSettings),
+}
+
 /// Which model is served, and how.
 #[derive(Clone, Debug)]
 pub struct LocalSettings {
-    /// Folder with the files of the model.
-    pub folder: PathBuf,
+    /// The files of the model.
+    pub source: Source,
     /// Names under which requests ask for it.
     pub names: Vec<String>,
     /// What its servers were started with.
@@ -31,6 +41,10 @@ pub struct LocalSettings {
     /// Time that requests wait in sum for tokens that do not come.
     pub patience: Duration,
 }
+
+/// Pause before a hub is asked again. It doubles each time.
+const PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_mins(5);
 
 /// Makes the tokens of requests for one model.
 #[derive(Debug)]
@@ -63,31 +77,68 @@ impl LocalBackend {
     /// # Errors
     /// There is no thread.
     pub fn new(settings: LocalSettings) -> Result<Self, std::io::Error> {
-        let LocalSettings { folder, names, profile, limits, patience } = settings;
+        let LocalSettings { source, names, profile, limits, patience } = settings;
         let model = Arc::new(Slot::default());
-        let (slot, told) = (Arc::clone(&model), names.join(", "));
+        let (slot, told) = (Arc::downgrade(&model), names.join(", "));
         std::thread::Builder::new().name("tokens-load".to_owned()).spawn(move || {
-            // A tokenizer that makes the loader panic is one that cannot be loaded.
-            let loaded = catch_unwind(AssertUnwindSafe(|| Model::load(&folder, profile, limits)));
-            let loaded = match loaded {
-                Ok(Ok(model)) => {
-                    say_loaded(&told, &model);
-                    Some(Arc::new(model))
-                }
-                Ok(Err(error)) => {
-                    say_failed(&told, &folder, &error.to_string());
-                    None
-                }
-                Err(_) => {
-                    say_failed(&told, &folder, "the tokenizer broke while it was loaded");
-                    None
-                }
+            let folder = match source {
+                Source::Folder(folder) => Some(folder),
+                Source::Hub(hub) => from_hub(hub, &told, || slot.strong_count() > 0),
             };
-            let _ = slot.0.set(loaded);
+            let loaded = folder.and_then(|folder| load(&told, &folder, profile, limits));
+            if let Some(slot) = slot.upgrade() {
+                let _ = slot.0.set(loaded);
+            }
         })?;
         let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
         Ok(Self { names, patience, concurrent: cores.saturating_sub(1).max(1), model })
     }
+}
+
+/// The folder with the files of a model on a hub, which is asked until it has answered; nothing once nobody `waits`.
+fn from_hub(settings: HubSettings, model: &str, waits: impl Fn() -> bool) -> Option<PathBuf> {
+    let named = settings.repository.clone();
+    let fail = |reason: &str| {
+        tracing::warn!(
+            model,
+            repository = named,
+            reason,
+            "the files of the model are not fetched, its tokens are estimated"
+        );
+    };
+    let hub = Hub::new(settings).inspect_err(|reason| fail(reason)).ok()?;
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.inspect_err(|reason| fail(&reason.to_string())).ok()?;
+    let mut pause = PAUSE;
+    while waits() {
+        match runtime.block_on(hub.folder()) {
+            Ok(folder) => return Some(folder),
+            Err(reason) => fail(&reason),
+        }
+        runtime.block_on(async {
+            tokio::time::sleep(pause).await;
+        });
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+    None
+}
+
+fn load(
+    model: &str,
+    folder: &std::path::Path,
+    profile: ServerProfile,
+    limits: ModelLimits,
+) -> Option<Arc<Model>> {
+    // A tokenizer that makes the loader panic is one that cannot be loaded.
+    match catch_unwind(AssertUnwindSafe(|| Model::load(folder, profile, limits))) {
+        Ok(Ok(loaded)) => {
+            say_loaded(model, &loaded);
+            return Some(Arc::new(loaded));
+        }
+        Ok(Err(error)) => say_failed(model, folder, &error.to_string()),
+        Err(_) => say_failed(model, folder, "the tokenizer broke while it was loaded"),
+    }
+    None
 }
 
 fn say_loaded(model: &str, loaded: &Model) {
@@ -174,7 +225,8 @@ mod tests {
         let names = vec!["m".to_owned(), "adapter".to_owned()];
         let (profile, limits) = (ServerProfile::default(), ModelLimits::default());
         let patience = Duration::from_millis(50);
-        let settings = LocalSettings { folder: folder.to_owned(), names, profile, limits, patience };
+        let source = Source::Folder(folder.to_owned());
+        let settings = LocalSettings { source, names, profile, limits, patience };
         let backend = LocalBackend::new(settings).unwrap();
         backend.model.0.wait();
         backend

@@ -9,12 +9,18 @@
 //! | `client` | HTTP: connections, time, sizes |
 //! | `backend` | these together, as a [`Preparer`](crate::scheduling::Preparer) |
 //! | `local` | the same without any server, from the files of the model (feature `tokens`) |
+//! | `hub` | the files of the model from a hub (feature `tokens`) |
 //! | `chat_message`, `socket` | the same with the tokenizer service of earlier releases, over gRPC |
 
 mod anthropic;
 mod backend;
 mod chat_message;
 mod client;
+#[cfg(feature = "tokens")]
+mod hub;
+#[cfg(test)]
+#[cfg(feature = "tokens")]
+mod hub_tests;
 #[cfg(feature = "tokens")]
 mod local;
 mod question;
@@ -24,5 +30,7 @@ mod socket;
 pub use backend::{RenderBackend, RenderSettings};
 pub use client::NoAuthorities;
 #[cfg(feature = "tokens")]
-pub use local::{LocalBackend, LocalSettings};
+pub use hub::{HubSettings, is_repository, is_revision};
+#[cfg(feature = "tokens")]
+pub use local::{LocalBackend, LocalSettings, Source};
 pub use socket::{SocketBackend, SocketSettings};

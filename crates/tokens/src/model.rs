@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::chat::Marks;
 use crate::encoder::{EncodeError, Encoder, Flaw, Pipeline, Stop};
 use crate::files::{self, LoadError, Templates};
 use crate::profile::{NEWEST, OLDEST, ServerProfile};
@@ -32,6 +33,8 @@ pub struct Model {
     /// The special tokens that have a name, for templates.
     pub(crate) special: Vec<(&'static str, Arc<str>)>,
     pub(crate) profile: ServerProfile,
+    /// The marks of chats with gpt-oss, which have no template.
+    pub(crate) harmony: Option<Marks>,
     /// Why chats have no exact tokens; `None` if they have.
     pub(crate) no_chat: Option<&'static str>,
     /// The largest id that the server accepts.
@@ -80,19 +83,24 @@ impl Model {
         let pipeline =
             Pipeline::new(&files.tokenizer, &files.config, profile.tokenizer_as_is).map_err(flaw)?;
         let encoder = Encoder::new(&pipeline, limits.cache_bytes).map_err(flaw)?;
-        let harmony = files.architectures.iter().any(|name| name == "GptOssForCausalLM");
-        let no_chat = harmony.then_some("gpt-oss has a chat format of its own, which is not built");
+        let is_harmony = files.architectures.iter().any(|name| name == "GptOssForCausalLM");
+        let harmony = if is_harmony { Marks::of(&encoder) } else { None };
+        let no_chat = (is_harmony && harmony.is_none()).then_some(
+            "gpt-oss has a chat format of its own, whose special tokens the vocabulary does not have",
+        );
         let format =
             profile.content_parts.map(|parts| if parts { ContentFormat::Parts } else { ContentFormat::Text });
-        let templates = match no_chat {
-            Some(_) => Templates::default(),
-            None => files::templates(&files, profile.chat_template.as_deref(), format)?,
+        let templates = if is_harmony {
+            Templates::default()
+        } else {
+            files::templates(&files, profile.chat_template.as_deref(), format)?
         };
         Ok(Self {
             encoder,
             templates,
             special: files.config.special.clone(),
             profile,
+            harmony,
             no_chat,
             max_id: pipeline.max_id.max(files.vocabulary.map_or(0, |size| size.saturating_sub(1))),
             limits,
@@ -119,7 +127,8 @@ impl Model {
 
     /// Why chats have no exact tokens with this model; `None` if they have.
     pub fn without_chat(&self) -> Option<&'static str> {
-        self.no_chat.or_else(|| self.templates.plain.is_none().then_some("it has no chat template"))
+        let none = self.templates.plain.is_none() && self.harmony.is_none();
+        self.no_chat.or_else(|| none.then_some("it has no chat template"))
     }
 
     /// The memory that the model takes, in bytes: the present cache, and about ten times the size of the tokenizer's

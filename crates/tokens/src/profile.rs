@@ -22,6 +22,8 @@ pub struct ServerProfile {
     pub force_hf: bool,
     /// True if the server uses `tokenizer.json` unchanged, whatever class `tokenizer_config.json` names.
     pub tokenizer_as_is: bool,
+    /// `VLLM_SYSTEM_START_DATE`, the day that gpt-oss is told, as `2026-01-31`; the day of now otherwise.
+    pub start_date: Option<String>,
 }
 
 impl Default for ServerProfile {
@@ -35,6 +37,7 @@ impl Default for ServerProfile {
             max_model_len: None,
             force_hf: false,
             tokenizer_as_is: false,
+            start_date: None,
         }
     }
 }

@@ -59,7 +59,7 @@ fn check_batch(input: &[u8]) -> Result<u64, Broken> {
     if parts > input.len() {
         return Err(format!("{parts} parts of events from {} bytes", input.len()));
     }
-    let Ok(PassedOver { unreadable, of_other_layers }) = passed_over else {
+    let Ok(PassedOver { unreadable, of_other_layers, .. }) = passed_over else {
         return Ok(path((size_class(events), size_class(parts))));
     };
     if events + unreadable as usize + of_other_layers as usize > input.len() {

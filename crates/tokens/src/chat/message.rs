@@ -209,7 +209,7 @@ fn without_billing(parts: Vec<Arc<str>>, profile: &ServerProfile) -> Vec<Arc<str
 }
 
 /// The reasoning of an assistant. If both names are present, the newer one counts.
-fn reasoning(message: &Map) -> Result<Option<Arc<str>>, Unsupported> {
+pub(super) fn reasoning(message: &Map) -> Result<Option<Arc<str>>, Unsupported> {
     let found = present(message, "reasoning").or_else(|| present(message, "reasoning_content"));
     match found {
         None => Ok(None),

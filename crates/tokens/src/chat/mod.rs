@@ -3,6 +3,7 @@
 mod anthropic;
 mod continued;
 mod developer;
+mod harmony;
 mod message;
 mod responses;
 mod tools;
@@ -15,6 +16,7 @@ use crate::request::{Truncation, flag, given_ids};
 use crate::template::from_json;
 use crate::unsupported::Unsupported;
 
+pub(crate) use harmony::Marks;
 use message::{Message, Origin};
 
 /// The longest text, in bytes, that any chat may be rendered to. A long body allows more.
@@ -41,6 +43,14 @@ fn chat_ids(
 ) -> Result<Vec<u32>, Unsupported> {
     if let Some(given) = handed_over(body)? {
         return given_ids(model, Some(given), "kv_transfer_params.prompt_token_ids");
+    }
+    if let Some(marks) = model.harmony {
+        return match origin {
+            Origin::Client => harmony::prompt(model, marks, body, stop),
+            Origin::Converted | Origin::Items => {
+                Err(Unsupported::field("messages", "what gpt-oss is shown in this API is not known"))
+            }
+        };
     }
     let limited = ["max_tokens", "max_completion_tokens"].iter().any(|field| present(body, field).is_some());
     let truncation = Truncation::of(body, &model.profile, limited)?;

@@ -75,6 +75,11 @@ impl Cuts {
         self
     }
 
+    /// True if a token that is found in the raw text is in `text`.
+    pub(super) fn has_any(&self, text: &str) -> bool {
+        self.raw.as_ref().is_some_and(|(searcher, _)| searcher.is_match(text))
+    }
+
     /// The places in `text` at which it may be cut, ascending, without its beginning and its end.
     pub(super) fn of<'a>(&'a self, text: &'a str) -> impl Iterator<Item = usize> + 'a {
         let found = self.raw.iter().flat_map(move |(searcher, tokens)| {

@@ -147,6 +147,23 @@ impl Encoder {
         Ok(())
     }
 
+    /// The ids of a text in which special tokens are text like any other.
+    ///
+    /// # Errors
+    /// [`EncodeError`]
+    pub(crate) fn encode_ordinary(&self, text: &str, stop: Stop<'_>) -> Result<Vec<u32>, EncodeError> {
+        if !self.cuts.has_any(text) {
+            return self.encode(text, false, stop);
+        }
+        stop.check()?;
+        let mut found = Vec::new();
+        let options = EncodeOptions { encode_special_tokens: true, ..OPTIONS };
+        self.pipeline
+            .encode_into(text, &options, &mut found)
+            .map_err(|error| EncodeError::Failed(error.to_string()))?;
+        Ok(PipelineToken::cast_slice(&found).to_vec())
+    }
+
     /// The ids of a text, without cuts and cache.
     pub(crate) fn encode_whole(&self, text: &str) -> Result<Vec<u32>, EncodeError> {
         let mut ids = Vec::new();

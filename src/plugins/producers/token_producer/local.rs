@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Uri};
 use pointsman_tokens::{Json, ModelLimits, ServerProfile};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use crate::plugins::{BuildError, Roles};
-use crate::render::{LocalBackend, LocalSettings};
+use crate::render::{HubSettings, LocalBackend, LocalSettings, Source, is_repository, is_revision};
 
 /// The files of a model, and what its servers were started with.
 #[derive(Debug, Deserialize, JsonSchema)]
@@ -16,6 +17,12 @@ use crate::render::{LocalBackend, LocalSettings};
 pub(super) struct Local {
     /// Folder with `tokenizer.json`, `tokenizer_config.json` and the chat template.
     pub(super) folder: String,
+    /// In the place of `folder`: the model on a hub, as `organisation/name`.
+    pub(super) repository: String,
+    /// Commit, branch or tag of the repository: that of the servers. `main` if it is empty.
+    pub(super) revision: String,
+    /// Folder in which the files of a repository are kept.
+    pub(super) cache_folder: String,
     /// Other names under which requests ask for the model: aliases, LoRA adapters.
     pub(super) aliases: Vec<String>,
     /// Release of vLLM, from `0.29` to `0.32`.
@@ -35,6 +42,9 @@ pub(super) struct Local {
     pub(super) force_hf: bool,
     /// The servers take `tokenizer.json` as it is, whatever class `tokenizer_config.json` names.
     pub(super) tokenizer_as_is: bool,
+    /// `VLLM_SYSTEM_START_DATE` of the servers, the day that gpt-oss is told, as `2026-01-31`; the day of now if it is
+    /// empty.
+    pub(super) system_start_date: String,
     /// Memory for ids that were made before, in MiB.
     pub(super) cache_mib: u32,
 }
@@ -43,6 +53,9 @@ impl Default for Local {
     fn default() -> Self {
         Self {
             folder: String::new(),
+            repository: String::new(),
+            revision: String::new(),
+            cache_folder: String::new(),
             aliases: Vec::new(),
             vllm_version: "0.32".to_owned(),
             max_model_len: 0,
@@ -52,11 +65,14 @@ impl Default for Local {
             exclude_tools_when_tool_choice_none: false,
             force_hf: false,
             tokenizer_as_is: false,
+            system_start_date: String::new(),
             cache_mib: 64,
         }
     }
 }
 
+/// The hub unless `HF_ENDPOINT` names another.
+const DEFAULT_HUB: &str = "https://huggingface.co";
 /// Largest cache, in MiB.
 const MOST_CACHE: u32 = 4096;
 /// Largest file of a chat template, in bytes.
@@ -71,24 +87,82 @@ impl Local {
                 "is required with `local`: the model as requests name it",
             ));
         }
-        if self.folder.is_empty() {
-            return Err(BuildError::at(
-                "local.folder",
-                "is required: the folder with the files of the model",
-            ));
-        }
         if !(1..=MOST_CACHE).contains(&self.cache_mib) {
             let message = format!("got {}, expected 1 to {MOST_CACHE}", self.cache_mib);
             return Err(BuildError::at("local.cacheMib", message));
         }
         let limits = ModelLimits { cache_bytes: (self.cache_mib as usize) << 20, ..ModelLimits::default() };
         let profile = self.profile()?;
+        let source = self.source(limits.file_bytes, |name| std::env::var(name).ok())?;
         let names = std::iter::once(model).chain(self.aliases).collect();
-        let settings = LocalSettings { folder: self.folder.into(), names, profile, limits, patience };
+        let settings = LocalSettings { source, names, profile, limits, patience };
         let backend = LocalBackend::new(settings);
         let backend =
             backend.map_err(|error| BuildError::at("local", format!("there is no thread: {error}")))?;
         Ok(Roles::default().preparer(Arc::new(backend)))
+    }
+
+    /// Where the files are; `environment` has the hub's address and a token for it.
+    fn source(
+        &self,
+        file_bytes: u64,
+        environment: impl Fn(&str) -> Option<String>,
+    ) -> Result<Source, BuildError> {
+        match (self.folder.as_str(), self.repository.as_str()) {
+            ("", "") => {
+                let message = "is required, or `repository`: the folder with the files of the model";
+                return Err(BuildError::at("local.folder", message));
+            }
+            (folder, "") => return Ok(Source::Folder(folder.into())),
+            ("", _) => {}
+            _ => {
+                return Err(BuildError::at(
+                    "local.repository",
+                    "is set beside `folder`, expected one of them",
+                ));
+            }
+        }
+        if !is_repository(&self.repository) {
+            let message =
+                format!("got \"{}\", expected a name such as \"organisation/model\"", self.repository);
+            return Err(BuildError::at("local.repository", message));
+        }
+        let revision = if self.revision.is_empty() { "main" } else { &self.revision };
+        if !is_revision(revision) {
+            let message = format!("got \"{revision}\", expected a commit, a branch or a tag");
+            return Err(BuildError::at("local.revision", message));
+        }
+        if self.cache_folder.is_empty() {
+            let message = "is required with `repository`: the folder in which its files are kept";
+            return Err(BuildError::at("local.cacheFolder", message));
+        }
+        let set =
+            |name: &str| environment(name).map(|text| text.trim().to_owned()).filter(|text| !text.is_empty());
+        let address = set("HF_ENDPOINT").unwrap_or_else(|| DEFAULT_HUB.to_owned());
+        let endpoint = address.trim_end_matches('/').parse::<Uri>().ok().filter(|uri| {
+            matches!(uri.scheme_str(), Some("http" | "https"))
+                && uri.host().is_some()
+                && uri.query().is_none()
+        });
+        let endpoint = endpoint.ok_or_else(|| {
+            let message =
+                format!("got \"{address}\" in HF_ENDPOINT, expected an address such as \"{DEFAULT_HUB}\"");
+            BuildError::at("local.repository", message)
+        })?;
+        let token = set("HF_TOKEN").map(|token| HeaderValue::try_from(format!("Bearer {token}"))).transpose();
+        let mut token = token
+            .map_err(|_| BuildError::at("local.repository", "HF_TOKEN has characters that no token has"))?;
+        if let Some(token) = &mut token {
+            token.set_sensitive(true);
+        }
+        Ok(Source::Hub(HubSettings {
+            endpoint,
+            repository: self.repository.clone(),
+            revision: revision.to_owned(),
+            cache: self.cache_folder.clone().into(),
+            token,
+            file_bytes,
+        }))
     }
 
     fn profile(&self) -> Result<ServerProfile, BuildError> {
@@ -121,6 +195,7 @@ impl Local {
             max_model_len: (self.max_model_len > 0).then_some(self.max_model_len as usize),
             force_hf: self.force_hf,
             tokenizer_as_is: self.tokenizer_as_is,
+            start_date: Some(self.system_start_date.clone()).filter(|date| !date.is_empty()),
         })
     }
 

@@ -103,6 +103,22 @@ fn tokens_of_this_process_need_a_model_and_its_folder() {
         (json!({"modelName": "m", "local": {}}), "local.folder", "required"),
         (json!({"modelName": "m", "vllm": {}, "local": {"folder": "/f"}}), "local", "beside `vllm`"),
         (
+            json!({"modelName": "m", "local": {"folder": "/f", "repository": "o/m"}}),
+            "local.repository",
+            "beside `folder`",
+        ),
+        (
+            json!({"modelName": "m", "local": {"repository": "../m", "cacheFolder": "/c"}}),
+            "local.repository",
+            "organisation/model",
+        ),
+        (
+            json!({"modelName": "m", "local": {"repository": "o/m", "revision": "a?", "cacheFolder": "/c"}}),
+            "local.revision",
+            "commit",
+        ),
+        (json!({"modelName": "m", "local": {"repository": "o/m"}}), "local.cacheFolder", "required"),
+        (
             json!({"modelName": "m", "local": {"folder": "/f", "vllmVersion": "0.28"}}),
             "local.vllmVersion",
             "0.29",

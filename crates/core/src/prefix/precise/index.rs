@@ -8,16 +8,17 @@ use std::time::Instant;
 use parking_lot::{Mutex, RwLock};
 
 use super::adapters::Adapters;
+use super::blocks::{Block, Blocks};
 use super::event::{KvEvent, StoredBlocks, Taken};
 use super::keys::{BlockKeys, PromptKeys};
 use super::tiers::{PLACES, SENT, Tier, TierWeights};
 use super::watch::Watches;
 use crate::pool::{Endpoint, Snapshot};
+use crate::prefix::PrefixMemory;
 use crate::prefix::holders::{HolderSlot, Holders};
 use crate::prefix::secret::Secret;
 use crate::prefix::shard::{BlockKey, SHARDS, Shard};
 use crate::prefix::slots::Slots;
-use crate::prefix::{PrefixMemory, Recency};
 
 /// Largest block that an engine may have, in tokens.
 const MAX_BLOCK_SIZE: u32 = 1 << 16;
@@ -66,7 +67,7 @@ pub(super) struct Engine {
 #[derive(Debug, Default)]
 pub(super) struct EngineState {
     /// Blocks by the engine's hash, mixed with the secret.
-    pub(super) blocks: Recency<u64, Block>,
+    pub(super) blocks: Blocks,
     /// Keys of sent prompts, each with the time until which it counts.
     sent: VecDeque<(Instant, Vec<BlockKey>)>,
     /// Keys in `sent`.
@@ -74,14 +75,6 @@ pub(super) struct EngineState {
     departed: bool,
     /// Blocks that a check waits for.
     pub(super) watches: Watches,
-}
-
-/// A block that an engine holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Block {
-    key: u64,
-    /// How often the engine holds the block in each tier. Engines may report one block for several groups of layers.
-    held: [u8; SENT],
 }
 
 impl PreciseIndex {
@@ -198,7 +191,7 @@ impl PreciseIndex {
         if stored.tokens.is_empty() {
             // Blocks that are known came into another tier.
             for hash in &stored.hashes {
-                if let Some(at) = state.blocks.position(&self.mix(*hash)) {
+                if let Some(at) = state.blocks.position(self.mix(*hash)) {
                     self.hold(engine, state, at, stored.tier);
                 }
             }
@@ -215,12 +208,10 @@ impl PreciseIndex {
         self.adapters.note(adapter, engine.slot);
         let mut parent = match stored.parent {
             None => self.keys.root(adapter),
-            Some(hash) => {
-                match state.blocks.position(&self.mix(hash)).and_then(|at| state.blocks.value(at)) {
-                    Some(block) => block.key,
-                    None => return Taken::UnknownParent,
-                }
-            }
+            Some(hash) => match state.blocks.position(self.mix(hash)).and_then(|at| state.blocks.at(at)) {
+                Some(block) => block.key(),
+                None => return Taken::UnknownParent,
+            },
         };
         engine.block_size.store(stored.block_size, Relaxed);
         engine.heard.fetch_add(1, Relaxed);
@@ -232,16 +223,15 @@ impl PreciseIndex {
                 extras.iter().map(AsRef::as_ref).filter(|extra: &&[u8]| *extra != adapter.as_bytes());
             parent = BlockKeys::next(parent, tokens, extras);
             let hash = self.mix(*hash);
-            let at = match state.blocks.position(&hash) {
-                Some(at) if state.blocks.value(at).is_some_and(|block| block.key == parent) => at,
+            let at = match state.blocks.position(hash) {
+                Some(at) if state.blocks.at(at).is_some_and(|block| block.key() == parent) => at,
                 known => {
                     // The engine's hash stands for something else than before: that is gone.
                     if let Some(at) = known {
                         self.drop_block(engine, state, at);
                     }
-                    state.blocks.insert(hash, Block { key: parent, held: [0; SENT] });
                     self.entries.fetch_add(1, Relaxed);
-                    state.blocks.len() as u32 - 1
+                    state.blocks.insert(hash, parent)
                 }
             };
             self.hold(engine, state, at, stored.tier);
@@ -251,18 +241,17 @@ impl PreciseIndex {
 
     /// Counts the block at this index once more in `tier`.
     fn hold(&self, engine: &Engine, state: &mut EngineState, at: u32, tier: Tier) {
-        state.blocks.touch(at);
-        let Some(block) = state.blocks.value_mut(at) else { return };
+        let Some(block) = state.blocks.stored(at) else { return };
         let place = tier as usize;
         block.held[place] = block.held[place].saturating_add(1);
         if block.held[place] == 1 {
-            self.put(BlockKey(self.mix(block.key)), place, engine.slot);
+            self.put(BlockKey(self.mix(block.key())), place, engine.slot);
         }
     }
 
     fn remove(&self, engine: &Engine, state: &mut EngineState, hash: u64, tier: Tier) {
-        let Some(at) = state.blocks.position(&self.mix(hash)) else { return };
-        let Some(block) = state.blocks.value_mut(at) else { return };
+        let Some(at) = state.blocks.position(self.mix(hash)) else { return };
+        let Some(block) = state.blocks.at_mut(at) else { return };
         let place = tier as usize;
         if block.held[place] == 0 {
             return;
@@ -272,7 +261,7 @@ impl PreciseIndex {
             return;
         }
         let left = block.held != [0; SENT];
-        self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
+        self.take_out(BlockKey(self.mix(block.key())), place, engine.slot);
         if !left {
             state.blocks.remove(at);
             self.entries.fetch_sub(1, Relaxed);
@@ -281,7 +270,7 @@ impl PreciseIndex {
 
     /// Forgets the block at this index, in every tier.
     fn drop_block(&self, engine: &Engine, state: &mut EngineState, at: u32) {
-        if let Some((_, block)) = state.blocks.remove(at) {
+        if let Some(block) = state.blocks.remove(at) {
             self.let_go(engine, block);
         }
     }
@@ -290,7 +279,7 @@ impl PreciseIndex {
     fn let_go(&self, engine: &Engine, block: Block) {
         self.entries.fetch_sub(1, Relaxed);
         for place in (0..SENT).filter(|place| block.held[*place] > 0) {
-            self.take_out(BlockKey(self.mix(block.key)), place, engine.slot);
+            self.take_out(BlockKey(self.mix(block.key())), place, engine.slot);
         }
     }
 
@@ -387,7 +376,7 @@ impl PreciseIndex {
         }
     }
 
-    /// While memory is above its bound, forgets the blocks that were stored longest ago, of the engine with most
+    /// While memory is above its bound, forgets the blocks that were not stored for longest, roughly, of the engine with most
     /// blocks.
     fn trim(&self) {
         while self.memory.is_exceeded() {
@@ -404,7 +393,7 @@ impl PreciseIndex {
             let before = state.blocks.bytes();
             let mut forgotten = 0;
             while forgotten < TRIM
-                && let Some((_, block)) = state.blocks.pop_oldest()
+                && let Some(block) = state.blocks.pop()
             {
                 forgotten += 1;
                 self.let_go(&engine, block);

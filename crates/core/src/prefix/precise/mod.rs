@@ -9,6 +9,7 @@
 //! its parent is known, and an engine whose events have a gap is forgotten and learned again.
 
 mod adapters;
+mod blocks;
 mod checks;
 mod event;
 mod index;
