@@ -235,6 +235,15 @@ pub struct LoadLine {
     pub dispatched_at_reading: u64,
     /// The number of requests in flight that the last reading includes.
     pub in_flight_at_reading: u64,
+    /// The number of those that this process sent, and of whose answers no byte had come.
+    #[serde(default)]
+    pub prompts_at_reading: u64,
+    /// The tokens in flight that peers sent.
+    #[serde(default)]
+    pub tokens_elsewhere: u64,
+    /// The tokens of the requests that this process sent since the last reading.
+    #[serde(default)]
+    pub tokens_since_reading: u64,
     /// The number of scrapes in a row without an answer.
     pub unanswered: u32,
     /// The LoRA adapters; null if the endpoint has none.

@@ -236,6 +236,9 @@ fn load_line(endpoint: u32, load: &LoadState) -> LoadLine {
         figures_read_ns: load.figures_read.map(|read| read.map(nanos)),
         dispatched_at_reading: load.dispatched_at_reading,
         in_flight_at_reading: load.in_flight_at_reading,
+        prompts_at_reading: load.prompts_at_reading,
+        tokens_elsewhere: load.tokens_elsewhere,
+        tokens_since_reading: load.tokens_since_reading,
         unanswered: load.unanswered,
         lora: has_lora.then(|| LoraLine {
             active: lora.active.iter().cloned().collect(),

@@ -149,7 +149,7 @@ fn page(capture: &Capture) -> Value {
 }
 
 /// The configuration of a plan, as captures have it.
-fn config_line(plan: &Plan) -> ConfigLine {
+pub(super) fn config_line(plan: &Plan) -> ConfigLine {
     let profile = |profile: &crate::scheduling::Profile| ProfileLine {
         name: profile.name.to_string(),
         filters: profile.filters.iter().map(|filter| filter.name.to_string()).collect(),

@@ -1,5 +1,6 @@
 //! `pointsman simulate`: flags, wiring and output.
 
+mod captures;
 mod conditions;
 mod policies;
 mod values;
@@ -7,6 +8,7 @@ mod values;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -27,7 +29,7 @@ const BETWEEN_LINES: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct SimulateArgs {
     /// Trace file (Mooncake, Qwen-Bailian, Azure, BurstGPT), folder or file of agent sessions, or a generated load:
-    /// chat, lora, batch, shared-server, slow-server, restarts, bursts
+    /// chat, lora, batch, shared-server, slow-server, restarts, bursts, demo
     #[arg(long, value_name = "PATH|NAME")]
     trace: String,
     /// Configuration file to compare; repeat the flag for several. `recommended` is config/recommended.yaml, and
@@ -89,6 +91,10 @@ pub(super) struct SimulateArgs {
     /// File for the figures as JSON. With - the figures go to standard output in place of the table
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
+    /// Folder for captures of the decisions, one for each configuration: those of the first replica in the first run.
+    /// `pointsman replay` makes them again
+    #[arg(long, value_name = "FOLDER")]
+    capture: Option<PathBuf>,
 }
 
 /// Runs the experiments, and writes the table, the report and the figures.
@@ -110,8 +116,9 @@ fn simulate(args: &SimulateArgs, registry: Registry) -> anyhow::Result<()> {
         let (server, servers) = (condition.server, args.servers);
         anyhow::ensure!(server < servers, "server={server}: there are {servers} servers, numbered from 0");
     }
+    let captures = args.capture.clone().map(|folder| Rc::new(captures::Captures::new(folder)));
     let experiment = Experiment {
-        policies: policies::policies(&args.config, registry)?,
+        policies: policies::policies(&args.config, registry, captures.as_ref())?,
         servers: args.servers,
         profile: args.engine,
         rates: args.rate.clone(),
@@ -125,6 +132,9 @@ fn simulate(args: &SimulateArgs, registry: Registry) -> anyhow::Result<()> {
     };
     let mut told = Instant::now();
     let report = experiment.run(&|seed| workload(args, seed), &mut |step| tell(&mut told, step))?;
+    if let Some(captures) = captures {
+        captures.end();
+    }
     write(args, &report)
 }
 

@@ -203,6 +203,13 @@ impl<'a> BuildCx<'a> {
         super::params::decode(self.params, &mut self.warnings)
     }
 
+    /// True if one of these parameters is given, or if the plugin only says which parameters it has.
+    pub fn asks_for(&self, names: &[&str]) -> bool {
+        let given = self.params.and_then(Value::as_object).into_iter().flatten();
+        let mut keys = given.map(|(key, _)| key);
+        self.describing.is_some() || keys.any(|key| names.iter().any(|name| key.eq_ignore_ascii_case(name)))
+    }
+
     /// For a type without parameters: whatever is given is ignored, with a warning.
     pub fn no_params(&mut self) {
         if self

@@ -4,6 +4,7 @@ pub mod admitters;
 mod attributes;
 mod build;
 mod build_error;
+mod by_age;
 #[cfg(test)]
 mod cases;
 pub mod deciders;

@@ -48,6 +48,7 @@ pub static REGISTRY: Registry = &[
     &scorers::outstanding_requests::TYPE,
     &scorers::prefill_wait::TYPE,
     &scorers::prefix_cache::TYPE,
+    &scorers::prefix_home::TYPE,
     &scorers::queue::TYPE,
     &scorers::running_requests_size::TYPE,
     &scorers::session_affinity::TYPE,
@@ -193,7 +194,7 @@ mod tests {
         let schema = serde_json::to_string(&of(&mut schemas)).unwrap();
         let all = serde_json::to_string(&schemas.definitions()).unwrap();
         assert!(all.contains("threshold"), "{schema} {all}");
-        assert!(crate::plugins::scorers::queue::TYPE.parameters().is_none());
+        assert!(crate::plugins::scorers::lora_affinity::TYPE.parameters().is_none());
     }
 
     #[test]

@@ -93,6 +93,9 @@ fn state(line: &LoadLine) -> LoadState {
         figures_read: line.figures_read_ns.map(|read| read.map(Duration::from_nanos)),
         dispatched_at_reading: line.dispatched_at_reading,
         in_flight_at_reading: line.in_flight_at_reading,
+        prompts_at_reading: line.prompts_at_reading,
+        tokens_elsewhere: line.tokens_elsewhere,
+        tokens_since_reading: line.tokens_since_reading,
         unanswered: line.unanswered,
         lora: Arc::new(lora.unwrap_or_default()),
         attributes: line

@@ -99,6 +99,12 @@ fn mean(runs: &[Figures]) -> Figures {
         shares: (0..servers)
             .map(|server| of(&|run| run.shares.get(server).copied().unwrap_or(0.0)))
             .collect(),
+        prediction_error: runs
+            .iter()
+            .map(|run| run.prediction_error)
+            .sum::<Option<f64>>()
+            .filter(|_| !runs.is_empty())
+            .map(|sum| sum / count as f64),
     }
 }
 

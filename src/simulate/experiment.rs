@@ -141,6 +141,7 @@ impl Experiment<'_> {
             jitter: self.jitter,
             seed,
             conditions: self.conditions.clone(),
+            objective: self.objective,
         }
     }
 }

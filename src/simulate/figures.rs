@@ -34,7 +34,7 @@ pub struct Times {
 /// The results of one run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Figures {
-    /// The number of requests in the workload.
+    /// The number of requests in the workload, without those that warm it up.
     pub requests: usize,
     /// The number of requests that were answered.
     pub answered: usize,
@@ -46,7 +46,7 @@ pub struct Figures {
     pub unfinished: usize,
     /// The virtual seconds until the last request ended.
     pub seconds: f64,
-    /// The time from sending a request to its first token, for answered requests.
+    /// The time from sending a request to its first token, for streamed answers.
     pub ttft_ms: Times,
     /// The time between two tokens of an answer.
     pub tbt_ms: Times,
@@ -62,6 +62,10 @@ pub struct Figures {
     pub regret_ms: f64,
     /// The share of requests that each server got.
     pub shares: Vec<f64>,
+    /// Mean absolute error of the predicted times to the first token, over the last 100 requests of the first replica,
+    /// as a share of their mean; `None` if nobody predicts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prediction_error: Option<f64>,
 }
 
 /// One figure by which choosers are compared.
@@ -98,36 +102,44 @@ pub(super) fn figures(
     objective: Objective,
     infinite: (u64, u64),
 ) -> Figures {
-    let count = |fate| notes.records.iter().filter(|record| record.fate == fate).count();
-    let answered = || notes.records.iter().filter(|record| record.fate == Fate::Answered);
-    let mut firsts: Vec<f64> = answered().filter_map(|record| Some(millis(record.first_token()?))).collect();
+    let (counted, records) = (
+        workload.requests.get(workload.warm_up..).unwrap_or_default(),
+        notes.records.get(workload.warm_up..).unwrap_or_default(),
+    );
+    let count = |fate| records.iter().filter(|record| record.fate == fate).count();
+    let answered = || records.iter().filter(|record| record.fate == Fate::Answered);
+    let streamed = counted
+        .iter()
+        .zip(records)
+        .filter(|(request, record)| request.streamed && record.fate == Fate::Answered);
+    let mut firsts: Vec<f64> =
+        streamed.filter_map(|(_, record)| Some(millis(record.first_token()?))).collect();
     firsts.sort_by(f64::total_cmp);
     let gap = |share| notes.gaps.quantile(share) * 1e3;
-    let cached: u64 = notes.records.iter().map(|record| u64::from(record.cached)).sum();
+    let cached: u64 = records.iter().map(|record| u64::from(record.cached)).sum();
     let begun = |record: &&Record| record.first.is_some();
     // Requests that never began looked for nothing in a cache.
-    let blocks: u64 = workload
-        .requests
+    let blocks: u64 = counted
         .iter()
-        .zip(&notes.records)
+        .zip(records)
         .filter(|(_, record)| begun(record))
         .map(|(request, _)| request.blocks.len() as u64)
         .sum();
     let servers = notes.samples.first().map_or(0, |sample| sample.load.len());
     let mut sent = vec![0_usize; servers];
-    for server in notes.records.iter().filter_map(|record| record.server) {
+    for server in records.iter().filter_map(|record| record.server) {
         if let Some(count) = sent.get_mut(server) {
             *count += 1;
         }
     }
     let all: usize = sent.iter().sum();
-    let regrets = notes.records.iter().filter(|record| record.server.is_some());
+    let regrets = records.iter().filter(|record| record.server.is_some());
     let kept = |record: &&Record| {
         record.first_token().is_some_and(|first| first <= objective.first_token)
             && record.between_tokens().is_none_or(|between| between <= objective.between_tokens)
     };
     Figures {
-        requests: notes.records.len(),
+        requests: records.len(),
         answered: count(Fate::Answered),
         refused: count(Fate::Refused),
         failed: count(Fate::Failed),
@@ -141,12 +153,13 @@ pub(super) fn figures(
             p95: gap(0.95),
             p99: gap(0.99),
         },
-        goodput: share(answered().filter(kept).count() as f64, notes.records.len() as f64),
+        goodput: share(answered().filter(kept).count() as f64, records.len() as f64),
         hit_rate: share(cached as f64, blocks as f64 * f64::from(workload.block_tokens)),
         infinite_hit_rate: share(infinite.1 as f64, infinite.0 as f64),
         imbalance: imbalance(notes),
         regret_ms: share(regrets.map(|record| millis(record.regret)).sum(), all as f64),
         shares: sent.iter().map(|count| share(*count as f64, all as f64)).collect(),
+        prediction_error: notes.prediction_error,
     }
 }
 

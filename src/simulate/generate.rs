@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::workload::{Condition, Event, Request, Start, Workload, mix};
+use super::workload::{Condition, Event, Request, STRANGERS_PROMPT, Start, Workload, mix};
 
 /// A generated load, with the question that it answers.
 #[derive(Debug, Clone, Copy)]
@@ -18,7 +18,7 @@ pub struct Generator {
 }
 
 /// All generated loads.
-pub const GENERATORS: [Generator; 7] = [
+pub const GENERATORS: [Generator; 8] = [
     Generator {
         name: "chat",
         about: "conversations that share system prompts of 2000 tokens; a turn follows the answer and a pause",
@@ -53,6 +53,11 @@ pub const GENERATORS: [Generator; 7] = [
         name: "bursts",
         about: "chats that begin in bursts, with silence between them",
         make: bursts,
+    },
+    Generator {
+        name: "demo",
+        about: "the 400 requests of `make demo`; strangers keep the last server busy; for --engine demo --servers 4",
+        make: demo,
     },
 ];
 
@@ -131,6 +136,7 @@ impl Making {
             session,
             adapter: None,
             objective: None,
+            streamed: true,
         });
         self.workload.requests.len() - 1
     }
@@ -216,7 +222,7 @@ fn batch(making: &mut Making) {
 
 fn shared_server(making: &mut Making) {
     chat(making);
-    making.condition(60, making.last(), Event::Strangers(48));
+    making.condition(60, making.last(), Event::Strangers { count: 48, prompt: STRANGERS_PROMPT });
 }
 
 fn slow_server(making: &mut Making) {
@@ -245,6 +251,37 @@ fn bursts(making: &mut Making) {
     while at < making.length {
         making.conversations(at, at + Duration::from_secs(10), STARTS * 6.0);
         at += Duration::from_mins(2);
+    }
+}
+
+/// The demo's load: 16 clients send one request after the other, which share 16 prefixes. Half of the answers come in
+/// one piece.
+fn demo(making: &mut Making) {
+    const REQUESTS: usize = 400;
+    const WARM_UP: usize = 48;
+    const PREFIXES: usize = 16;
+    const CLIENTS: usize = 16;
+    const PREFIX: u32 = 2000;
+    const QUESTION: u32 = 20;
+    making.condition(0, making.last(), Event::Strangers { count: 24, prompt: 4 });
+    making.workload.warm_up = WARM_UP;
+    let mut order: Vec<usize> = Vec::new();
+    for count in [WARM_UP, REQUESTS] {
+        let mut some: Vec<usize> = (0..count).map(|number| number % PREFIXES).collect();
+        making.random.shuffle(&mut some);
+        order.append(&mut some);
+    }
+    let whole = u64::from(PREFIX / BLOCK);
+    for (number, prefix) in order.into_iter().enumerate() {
+        let known = (0..whole).map(|place| mix(((prefix as u64) << 32) ^ place ^ (1 << 62))).collect();
+        // The strangers are there first.
+        let start = match number.checked_sub(CLIENTS) {
+            None => Start::At(Duration::from_millis(100)),
+            Some(before) => Start::After(before, Duration::ZERO),
+        };
+        let output = making.random.u32(8..40);
+        let place = making.add(start, known, PREFIX + QUESTION, output, (number % CLIENTS) as u32);
+        making.workload.requests[place].streamed = number % 2 == 0;
     }
 }
 

@@ -37,7 +37,7 @@ pub use generate::{GENERATORS, Generator};
 pub use picker::Brain;
 pub use report::{Plot, Report, Scenario};
 pub use traces::read as read_trace;
-pub use workload::{Condition, Event, Request, Start, Workload};
+pub use workload::{Condition, Event, Request, STRANGERS_PROMPT, Start, Workload};
 pub use world::Progress;
 
 /// Writes the report as one HTML page without other files.

@@ -25,6 +25,9 @@ pub struct Brain {
     pub controller: Option<Arc<Controller>>,
     /// The endpoints of the pool.
     pub pool: Arc<Pool>,
+    /// Mean absolute error of the predicted times to the first token over the last 100 requests, as a share of their
+    /// mean; `None` if nobody predicts, or until enough requests were answered.
+    pub prediction_error: Box<dyn Fn() -> Option<f64>>,
 }
 
 impl std::fmt::Debug for Brain {

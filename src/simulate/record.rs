@@ -118,6 +118,8 @@ pub(super) struct Notes {
     pub(super) samples: Vec<Sample>,
     /// The time at which the last request ended.
     pub(super) end: Duration,
+    /// The error of the predicted times to the first token at the end, if somebody predicts.
+    pub(super) prediction_error: Option<f64>,
     /// The number of refused requests for each reason.
     pub(super) refusals: std::collections::BTreeMap<&'static str, usize>,
 }

@@ -128,6 +128,15 @@ impl Scenario {
                 chooser.mean.shares.iter().map(|share| format!("{:.1}", share * 100.0)).collect();
             let _ = writeln!(text, "{:width$} {}", chooser.name, shares.join(" "));
         }
+        for chooser in &self.choosers {
+            if let Some(error) = chooser.mean.prediction_error {
+                let (name, error) = (&chooser.name, error * 100.0);
+                let _ = writeln!(
+                    text,
+                    "{name:width$} mean error of predicted times to the first token: {error:.1} %"
+                );
+            }
+        }
     }
 }
 

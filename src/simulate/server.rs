@@ -8,8 +8,7 @@ use pointsman_sim::{EngineProfile, Glance, VirtualEvent, VirtualRequest, Virtual
 use super::picker::Answer;
 use super::workload::{mix, unique_blocks};
 
-/// The tokens of the prompt and of the answer in requests of other clients.
-const STRANGERS_PROMPT: u32 = 600;
+/// The tokens of the answer in requests of other clients.
 const STRANGERS_ANSWER: u32 = 400;
 
 /// The sender of a request: the workload, or another client.
@@ -35,6 +34,8 @@ pub(super) struct Server {
     down: bool,
     speed: f64,
     strangers: u32,
+    /// Tokens of their prompts.
+    strangers_prompt: u32,
     strangers_sent: u64,
     number: usize,
     /// A buffer that is empty between calls.
@@ -49,6 +50,7 @@ impl Server {
             down: false,
             speed: 1.0,
             strangers: 0,
+            strangers_prompt: 1,
             strangers_sent: 0,
             number,
             events: Vec::new(),
@@ -166,8 +168,9 @@ impl Server {
         self.engine.set_speed(speed);
     }
 
-    pub(super) fn set_strangers(&mut self, count: u32, now: Duration) {
+    pub(super) fn set_strangers(&mut self, count: u32, prompt: u32, now: Duration) {
         self.strangers = count;
+        self.strangers_prompt = prompt.max(1);
         self.fill_with_strangers(now);
     }
 
@@ -180,9 +183,9 @@ impl Server {
             self.strangers_sent += 1;
             let own = mix(((self.number as u64) << 40) ^ self.strangers_sent ^ (1 << 61));
             let request = VirtualRequest {
-                blocks: unique_blocks(own, STRANGERS_PROMPT, 512),
+                blocks: unique_blocks(own, self.strangers_prompt, 512),
                 block_tokens: 512,
-                prompt_tokens: STRANGERS_PROMPT,
+                prompt_tokens: self.strangers_prompt,
                 max_tokens: STRANGERS_ANSWER,
                 adapter: None,
             };

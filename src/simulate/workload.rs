@@ -18,6 +18,8 @@ pub struct Workload {
     pub max_adapters: Option<usize>,
     /// The faults of servers.
     pub conditions: Vec<Condition>,
+    /// So many of the first requests fill the caches and do not count in the figures.
+    pub warm_up: usize,
 }
 
 /// One request.
@@ -37,6 +39,8 @@ pub struct Request {
     pub adapter: Option<Arc<str>>,
     /// The objective that the request names.
     pub objective: Option<Arc<str>>,
+    /// The answer comes token by token, and not in one piece.
+    pub streamed: bool,
 }
 
 /// The time at which a request is sent.
@@ -59,6 +63,9 @@ pub struct Condition {
     pub what: Event,
 }
 
+/// Tokens of the prompt of other clients' requests, unless something else is said.
+pub const STRANGERS_PROMPT: u32 = 600;
+
 /// A change of a server.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum Event {
@@ -72,8 +79,13 @@ pub enum Event {
     Joins,
     /// The server works at this multiple of its speed from now on.
     Speed(f64),
-    /// Other clients keep this many requests running there from now on.
-    Strangers(u32),
+    /// Other clients keep requests there from now on.
+    Strangers {
+        /// How many at once.
+        count: u32,
+        /// Tokens of each of their prompts, at least one.
+        prompt: u32,
+    },
 }
 
 impl Workload {
@@ -106,7 +118,8 @@ impl Workload {
     pub fn infinite_cache(&self) -> (u64, u64) {
         let mut seen = hashbrown::HashSet::new();
         let (mut all, mut found) = (0, 0);
-        for request in &self.requests {
+        for (place, request) in self.requests.iter().enumerate() {
+            let counts = place >= self.warm_up;
             let mut chain = request
                 .adapter
                 .as_deref()
@@ -115,9 +128,9 @@ impl Workload {
             for id in request.blocks.iter() {
                 chain = mix(chain ^ mix(*id));
                 unbroken &= !seen.insert(chain);
-                found += u64::from(unbroken);
+                found += u64::from(unbroken && counts);
             }
-            all += request.blocks.len() as u64;
+            all += if counts { request.blocks.len() as u64 } else { 0 };
         }
         (all, found)
     }
@@ -149,6 +162,7 @@ mod tests {
             session: 0,
             adapter: None,
             objective: None,
+            streamed: true,
         }
     }
 

@@ -9,6 +9,7 @@ use fastrand::Rng;
 use pointsman_sim::{EngineProfile, VirtualRequest};
 
 use super::body;
+use super::figures::Objective;
 use super::picker::{Brain, Page, Replica, Verdict, server_of};
 use super::queue::Queue;
 use super::record::{Fate, Notes, Record, Sample};
@@ -41,6 +42,8 @@ pub(super) struct Setting {
     pub(super) seed: u64,
     /// The faults of servers, in addition to those of the workload.
     pub(super) conditions: Vec<Condition>,
+    /// The objective that every request names.
+    pub(super) objective: Objective,
 }
 
 /// The chooser of servers.
@@ -105,6 +108,8 @@ pub(super) fn run(
     let mut world = World::new(workload, setting, chooser, origin);
     world.play(progress);
     world.notes.end = world.now;
+    world.notes.prediction_error =
+        world.replicas.first().and_then(|replica| (replica.brain.prediction_error)());
     Ok(world.notes)
 }
 
@@ -263,7 +268,7 @@ impl<'w> World<'w> {
         }
         let replica = number % self.replicas.len();
         self.replica_of[number] = replica;
-        let ask = body::ask(request, number, self.workload.block_tokens);
+        let ask = body::ask(request, number, self.workload.block_tokens, self.setting.objective);
         let now = self.instant();
         if let Some(verdict) = self.replicas[replica].arrive(number, ask, now) {
             self.decide(number, verdict);
@@ -326,15 +331,19 @@ impl<'w> World<'w> {
     fn note(&mut self, event: Happened) {
         match event {
             Happened::First { request: number, cached } => {
+                let request = &self.workload.requests[number];
                 let record = &mut self.notes.records[number];
                 record.first = Some(self.now);
                 record.last = Some(self.now);
                 record.tokens = 1;
                 record.cached = cached as u32;
-                self.cache.0 += u64::from(self.workload.requests[number].input);
+                self.cache.0 += u64::from(request.input);
                 self.cache.1 += cached as u64;
+                if !request.streamed {
+                    return;
+                }
                 if let Some(exchange) = self.exchange(number) {
-                    exchange.on_headers(&body::response_headers(), None, false);
+                    exchange.on_headers(&body::response_headers(true), None, false);
                     exchange.on_chunk(body::first_chunk(), false);
                 }
             }
@@ -343,14 +352,26 @@ impl<'w> World<'w> {
                 let gap = self.now.saturating_sub(record.last.unwrap_or(self.now));
                 record.last = Some(self.now);
                 record.tokens += 1;
-                self.notes.gaps.add(gap);
+                if self.workload.requests[number].streamed {
+                    self.notes.gaps.add(gap);
+                }
             }
             Happened::Finished { request: number } => {
                 let request = &self.workload.requests[number];
                 let (input, cached) = (request.input, self.notes.records[number].cached);
                 let tokens = self.notes.records[number].tokens;
+                let streamed = request.streamed;
+                if !streamed {
+                    // Its client sees the first token with the last one.
+                    self.notes.records[number].first = Some(self.now);
+                }
                 if let Some(exchange) = self.exchange(number) {
-                    exchange.on_chunk(body::last_chunk(input, tokens, cached), true);
+                    if streamed {
+                        exchange.on_chunk(body::last_chunk(input, tokens, cached), true);
+                    } else {
+                        exchange.on_headers(&body::response_headers(false), None, false);
+                        exchange.on_chunk(body::whole(input, tokens, cached), true);
+                    }
                 }
                 self.end(number, Fate::Answered);
             }
@@ -413,7 +434,7 @@ impl<'w> World<'w> {
             }
             Event::Up => server.rise(self.now),
             Event::Speed(speed) => server.set_speed(speed),
-            Event::Strangers(count) => server.set_strangers(count, self.now),
+            Event::Strangers { count, prompt } => server.set_strangers(count, prompt, self.now),
             Event::Leaves | Event::Joins => {
                 let member = condition.what == Event::Joins;
                 for replica in &mut self.replicas {

@@ -131,7 +131,7 @@ fn replayed(folder: &Path, flags: &[&str]) -> Value {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_several_threads_decided_is_decided_the_same_by_another_process() {
-    for (threads, requests) in [("2", 200), ("8", 1000)] {
+    for (threads, requests) in [("2", 200), ("8", 2000)] {
         let folder = tempfile::tempdir().unwrap();
         captured(folder.path(), threads, requests).await;
         let output = replay(folder.path(), &[]);

@@ -107,3 +107,70 @@ fn no_policy_exceeds_the_infinite_cache_on_mooncakes_traces() {
         }
     }
 }
+
+/// The demo's load on the demo's servers.
+const DEMO: [&str; 6] = ["--trace", "demo", "--servers", "4", "--engine", "demo"];
+
+#[test]
+fn in_the_demo_the_recommended_configuration_is_not_worse_than_the_default() {
+    let found = figures(&[&DEMO[..], &["--config", "recommended", "--seeds", "5"]].concat());
+    let first_token = |figures: &Value, share: &str| figures["ttft_ms"][share].as_f64().unwrap();
+    let [default, recommended] = ["default", "recommended"].map(|name| &chooser(&found, name)["mean"]);
+    for share in ["p50", "p95"] {
+        let (default, recommended) = (first_token(default, share), first_token(recommended, share));
+        assert!(recommended <= 1.05 * default, "{share}: {recommended} ms against {default} ms");
+    }
+    let hits = |figures: &Value| figures["hit_rate"].as_f64().unwrap();
+    assert!(hits(recommended) >= hits(default) - 0.01, "{found}");
+    assert!(recommended["shares"][3].as_f64().unwrap() < 0.05, "{found}");
+    for seed in chooser(&found, "recommended")["seeds"].as_array().unwrap() {
+        assert!(first_token(seed, "p95") <= 3.0 * first_token(seed, "p50"), "{seed}");
+    }
+}
+
+#[test]
+fn two_thousand_simulated_decisions_are_those_of_the_served_programs_code_bit_for_bit() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let args = ["--trace", "chat", "--for", "10m", "--requests", "2000", "--servers", "4", "--rate", "2x"];
+    let output = simulate(&[&args[..], &["--config", "recommended", "--capture", path]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    for name in ["default", "recommended"] {
+        let output = Command::new(program()).arg("replay").arg(folder.path().join(name)).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "{name}: {text}");
+        assert!(text.contains("2000 decisions made again"), "{name}: {text}");
+        assert!(text.contains("all of them the same, bit for bit"), "{name}: {text}");
+    }
+}
+
+#[test]
+fn the_time_to_the_first_token_is_predicted_within_a_quarter_also_after_a_server_has_slowed_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = folder.path().join("predicted.yaml");
+    std::fs::write(&config, PREDICTED).unwrap();
+    let load = ["--trace", "chat", "--servers", "2", "--rate", "3x", "--config", config.to_str().unwrap()];
+    // At three times the rate two servers have had 200 requests each after a minute. The second one then works at half its
+    // speed for another minute.
+    for more in [&["--for", "3m"][..], &["--for", "6m", "--slow", "server=1@60s:0.5"]] {
+        let found = figures(&[&load[..], more].concat());
+        let mean = &chooser(&found, "predicted")["mean"];
+        assert!(mean["requests"].as_u64().unwrap() > 400, "{mean}");
+        let error = mean["prediction_error"].as_f64().unwrap();
+        assert!(error < 0.25, "{more:?}: {error}");
+    }
+}
+
+const PREDICTED: &str = "\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- {type: approx-prefix-cache-producer}
+- type: predicted-latency-producer
+  parameters: {streamingMode: true}
+- type: latency-scorer
+  parameters: {headroomSelectionStrategy: most}
+schedulingProfiles:
+- name: default
+  plugins: [{pluginRef: latency-scorer}]
+";

@@ -22,8 +22,9 @@ const LARGEST_PAGE: usize = 16 * 1024 * 1024;
 pub(super) struct Measured {
     /// The server's name by its own account.
     pub(super) server: String,
-    /// Time to the first piece of the body.
-    pub(super) first: Duration,
+    /// Time to the first piece of the body, of a streamed answer. One that comes in one piece has no first token to
+    /// see.
+    pub(super) first: Option<Duration>,
     /// Times between two pieces of the body.
     pub(super) gaps: Vec<Duration>,
     /// Time to the end of the body.
@@ -64,6 +65,8 @@ async fn measure(addr: SocketAddr, body: String) -> anyhow::Result<Measured> {
     }
     let server =
         response.headers().get("x-sim-server").and_then(|name| name.to_str().ok()).unwrap_or("?").to_owned();
+    let form = response.headers().get("content-type").map(http::HeaderValue::as_bytes).unwrap_or_default();
+    let streamed = form.starts_with(b"text/event-stream");
     let (mut first, mut last, mut gaps) = (None, None, Vec::new());
     while let Some(frame) = response.body_mut().frame().await {
         if frame?.is_data() {
@@ -73,7 +76,7 @@ async fn measure(addr: SocketAddr, body: String) -> anyhow::Result<Measured> {
         }
     }
     let whole = start.elapsed();
-    Ok(Measured { server, first: first.unwrap_or(whole), gaps, whole })
+    Ok(Measured { server, first: first.filter(|_| streamed), gaps, whole })
 }
 
 async fn exchange(

@@ -10,8 +10,10 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::client::{Measured, ask};
 
-/// Requests of one run.
+/// Requests of one run that count.
 pub(super) const REQUESTS: usize = 400;
+/// Requests before them, which fill the caches: a run shows servers that have been running for a while.
+pub(super) const WARM_UP: usize = 48;
 /// Different long prefixes among them: as many assistants, each with instructions of its own.
 pub(super) const PREFIXES: usize = 16;
 /// Words of a prefix, each of which is a token to the simulated servers.
@@ -25,14 +27,28 @@ const OTHERS_TOKENS: u32 = 400;
 /// Chooses the order and the lengths; any number does.
 const SEED: u64 = 20;
 
-/// Bodies of the chat requests: shared prefixes in random order, half of them streamed.
-pub(super) fn plan() -> Vec<String> {
+/// Bodies of chat requests.
+#[derive(Debug, PartialEq)]
+pub(super) struct Plan {
+    /// They come first, and do not count.
+    pub(super) warm_up: Arc<Vec<String>>,
+    /// They count.
+    pub(super) bodies: Arc<Vec<String>>,
+}
+
+/// Shared prefixes in random order, half of the requests streamed.
+pub(super) fn plan() -> Plan {
     let mut random = fastrand::Rng::with_seed(SEED);
-    let mut order: Vec<usize> = (0..REQUESTS).map(|number| number % PREFIXES).collect();
-    random.shuffle(&mut order);
     let prefixes: Vec<String> = (0..PREFIXES).map(|_| words(&mut random, PREFIX_WORDS)).collect();
+    let [warm_up, bodies] = [WARM_UP, REQUESTS].map(|count| Arc::new(some(&mut random, &prefixes, count)));
+    Plan { warm_up, bodies }
+}
+
+fn some(random: &mut fastrand::Rng, prefixes: &[String], count: usize) -> Vec<String> {
+    let mut order: Vec<usize> = (0..count).map(|number| number % PREFIXES).collect();
+    random.shuffle(&mut order);
     let bodies = order.iter().enumerate().filter_map(|(number, prefix)| {
-        let question = words(&mut random, 20);
+        let question = words(random, 20);
         let body = json!({
             "model": "sim-model",
             "messages": [
@@ -112,11 +128,11 @@ mod tests {
 
     #[test]
     fn the_plan_is_the_same_every_time_and_shares_its_prefixes_evenly() {
-        let bodies = plan();
-        assert_eq!(bodies, plan());
-        assert_eq!(bodies.len(), REQUESTS);
+        let Plan { warm_up, bodies } = plan();
+        assert_eq!(Plan { warm_up: Arc::clone(&warm_up), bodies: Arc::clone(&bodies) }, plan());
+        assert_eq!((warm_up.len(), bodies.len()), (WARM_UP, REQUESTS));
         let mut prefixes: BTreeMap<String, usize> = BTreeMap::new();
-        for body in &bodies {
+        for body in bodies.iter() {
             let body: Value = serde_json::from_str(body).unwrap();
             *prefixes.entry(body["messages"][0]["content"].to_string()).or_default() += 1;
         }

@@ -1,11 +1,10 @@
 //! The steps of the demo, in order.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context as _;
 
-use super::load::{self, PREFIXES, REQUESTS};
+use super::load::{self, PREFIXES, Plan, REQUESTS, WARM_UP};
 use super::stack::{Envoy, Fleet, Folder, Picker};
 use super::table::{self, Run, say};
 
@@ -38,25 +37,26 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
         return super::split::run(&program, &args.envoy, args.once).await;
     }
     let folder = Folder::make()?;
-    let bodies = Arc::new(load::plan());
+    let plan = load::plan();
     say(&format!(
         "{REQUESTS} chat requests, half of them streamed, with {PREFIXES} shared prefixes of 2000 tokens, go to {SERVERS} simulated vLLM servers.\n\
-         Each server remembers about a quarter of the prefixes; the last one is kept busy by other clients.\n\n\
+         Each server remembers about a quarter of the prefixes; the last one is kept busy by other clients.\n\
+         {WARM_UP} requests come before them, which fill the caches and do not count.\n\n\
          1. by turns, straight to the servers ..."
     ))?;
-    let by_turns = by_turns(&program, &bodies, folder.path()).await?;
+    let by_turns = by_turns(&program, &plan, folder.path()).await?;
     say("2. through Envoy and Pointsman with the default configuration, to fresh servers ...")?;
     let default = {
         let fleet = Fleet::start(&program, SERVERS, folder.path()).await?;
         let picker = Picker::start(&program, DEFAULT, &fleet, folder.path()).await?;
         let envoy = Envoy::start(&args.envoy, &picker, folder.path()).await?;
-        measure("default", &fleet, &bodies, &[envoy.addr]).await?
+        measure("default", &fleet, &plan, &[envoy.addr]).await?
     };
     say("3. the same with the recommended configuration, to fresh servers ...")?;
     let fleet = Fleet::start(&program, SERVERS, folder.path()).await?;
     let picker = Picker::start(&program, RECOMMENDED, &fleet, folder.path()).await?;
     let envoy = Envoy::start(&args.envoy, &picker, folder.path()).await?;
-    let picked = measure("recommended", &fleet, &bodies, &[envoy.addr]).await?;
+    let picked = measure("recommended", &fleet, &plan, &[envoy.addr]).await?;
 
     let names: Vec<String> = fleet.servers.iter().map(|(name, _)| name.clone()).collect();
     let failed = default.failed + picked.failed;
@@ -69,20 +69,21 @@ pub(crate) async fn run(args: DemoArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn by_turns(program: &Path, bodies: &Arc<Vec<String>>, folder: &Path) -> anyhow::Result<Run> {
+async fn by_turns(program: &Path, plan: &Plan, folder: &Path) -> anyhow::Result<Run> {
     let fleet = Fleet::start(program, SERVERS, folder).await?;
-    measure("round robin", &fleet, bodies, &fleet.addresses()).await
+    measure("round robin", &fleet, plan, &fleet.addresses()).await
 }
 
 async fn measure(
     name: &'static str,
     fleet: &Fleet,
-    bodies: &Arc<Vec<String>>,
+    plan: &Plan,
     targets: &[std::net::SocketAddr],
 ) -> anyhow::Result<Run> {
     let others = fleet.servers.last().map(|(_, busy)| load::keep_busy(*busy));
+    load::send(&plan.warm_up, targets).await;
     let (looked_for_before, found_before) = fleet.cache_counts().await?;
-    let results = load::send(bodies, targets).await;
+    let results = load::send(&plan.bodies, targets).await;
     let (looked_for, found) = fleet.cache_counts().await?;
     drop(others);
     let mut run = Run { name, answered: Vec::new(), failed: 0, cached: 0.0 };

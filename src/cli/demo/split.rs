@@ -129,7 +129,7 @@ impl Run {
     }
 
     fn line(&self) -> String {
-        let first: Vec<Duration> = self.answered.iter().map(|answer| answer.first).collect();
+        let first: Vec<Duration> = self.answered.iter().filter_map(|answer| answer.first).collect();
         let whole: Vec<Duration> = self.answered.iter().map(|answer| answer.whole).collect();
         let gaps: Vec<Duration> =
             self.answered.iter().flat_map(|answer| answer.gaps.iter().copied()).collect();

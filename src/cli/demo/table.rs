@@ -41,7 +41,7 @@ pub(super) fn write(servers: &[String], runs: &[Run]) -> String {
             let _ =
                 write!(text, "{:>8}", run.answered.iter().filter(|answer| answer.server == *server).count());
         }
-        let first: Vec<Duration> = run.answered.iter().map(|answer| answer.first).collect();
+        let first: Vec<Duration> = run.answered.iter().filter_map(|answer| answer.first).collect();
         let whole: Vec<Duration> = run.answered.iter().map(|answer| answer.whole).collect();
         let _ = writeln!(
             text,
@@ -55,7 +55,10 @@ pub(super) fn write(servers: &[String], runs: &[Run]) -> String {
         );
     }
     if let Some(busy) = servers.last() {
-        let _ = writeln!(text, "* {busy} was kept busy by other clients in all runs");
+        let _ = writeln!(
+            text,
+            "* {busy} was kept busy by other clients in all runs. Times to the first token are those of streamed answers."
+        );
     }
     text
 }
@@ -83,7 +86,7 @@ mod tests {
     fn measured(server: &str, ms: u64) -> Measured {
         Measured {
             server: server.to_owned(),
-            first: Duration::from_millis(ms),
+            first: (server != "c").then(|| Duration::from_millis(ms)),
             whole: Duration::from_millis(ms * 10),
             gaps: Vec::new(),
         }
@@ -102,13 +105,14 @@ mod tests {
     fn a_run_is_one_line_under_its_headings() {
         let run = Run {
             name: "Pointsman",
-            answered: vec![measured("a", 1), measured("a", 2), measured("b", 3)],
+            answered: vec![measured("a", 1), measured("a", 2), measured("b", 3), measured("c", 500)],
             failed: 4,
             cached: 0.5,
         };
-        let text = write(&["a".to_owned(), "b".to_owned()], &[run]);
+        // The answer of c came in one piece.
+        let text = write(&["a".to_owned(), "c".to_owned(), "b".to_owned()], &[run]);
         let lines: Vec<Vec<&str>> = text.lines().map(|line| line.split_whitespace().collect()).collect();
-        assert_eq!(lines[1], ["a", "b*", "failed", "p50", "p95", "p50", "p95", "cached"]);
-        assert_eq!(lines[2], ["Pointsman", "2", "1", "4", "2", "3", "20", "30", "50%"]);
+        assert_eq!(lines[1], ["a", "c", "b*", "failed", "p50", "p95", "p50", "p95", "cached"]);
+        assert_eq!(lines[2], ["Pointsman", "2", "1", "1", "4", "2", "3", "20", "5000", "50%"]);
     }
 }

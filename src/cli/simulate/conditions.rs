@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::values;
-use crate::simulate::{Condition, Event};
+use crate::simulate::{Condition, Event, STRANGERS_PROMPT};
 
 /// The conditions of one flag.
 #[derive(Debug, Clone, PartialEq)]
@@ -38,7 +38,7 @@ pub(super) fn busy(text: &str) -> Result<Conditions, String> {
     if count > 10_000 {
         return Err(format!("{count} requests are too many, expected at most 10000"));
     }
-    Ok(Conditions(vec![Condition { at, server, what: Event::Strangers(count) }]))
+    Ok(Conditions(vec![Condition { at, server, what: Event::Strangers { count, prompt: STRANGERS_PROMPT } }]))
 }
 
 fn server<'t>(text: &'t str, example: &str) -> Result<(usize, &'t str), String> {
@@ -72,7 +72,11 @@ mod tests {
         );
         assert_eq!(
             busy("server=0@1s:5").unwrap().0,
-            [Condition { at: at(1), server: 0, what: Event::Strangers(5) }]
+            [Condition {
+                at: at(1),
+                server: 0,
+                what: Event::Strangers { count: 5, prompt: STRANGERS_PROMPT }
+            }]
         );
         for text in ["3@1s", "server=3", "server=x@1s", "server=1@soon", "server=1@1s:0"] {
             assert!(fail(text).is_err() && slow(text).is_err(), "{text}");

@@ -1,17 +1,19 @@
 //! Configurations become choosers.
 
 use std::path::{Path, PathBuf};
+use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::ensure;
 
+use super::captures::Captures;
 use crate::cli::deciding::{Kept, director};
 use crate::cli::holding::Holding;
 use crate::clock;
 use crate::config::{self, ConfigSource, LoadOptions, Plan};
-use crate::director::{BodyBudget, DirectorSettings};
+use crate::director::{Beside, BodyBudget, DirectorSettings};
 use crate::document::Level;
-use crate::metrics::Metrics;
+use crate::metrics::{Format, Metrics};
 use crate::plugins::Registry;
 use crate::pool::Pool;
 use crate::prefix::PrefixMemory;
@@ -25,9 +27,14 @@ const BODIES: u64 = 8 << 30;
 const MOST: usize = 32;
 
 /// The choosers of these values of `--config`, after the reference's default.
-pub(super) fn policies(given: &[String], registry: Registry) -> anyhow::Result<Vec<Policy<'static>>> {
+pub(super) fn policies(
+    given: &[String],
+    registry: Registry,
+    captures: Option<&Rc<Captures>>,
+) -> anyhow::Result<Vec<Policy<'static>>> {
     ensure!(given.len() <= MOST, "--config: got {} of them, at most {MOST} are compared", given.len());
-    let mut policies = vec![policy("default".to_owned(), ConfigSource::BuiltIn, registry)?];
+    let policy = |name, source| policy(name, source, registry, captures.cloned());
+    let mut policies = vec![policy("default".to_owned(), ConfigSource::BuiltIn)?];
     for name in given {
         let known =
             policies.iter().filter(|policy| policy.name == *name || stem(name) == policy.name).count();
@@ -35,11 +42,11 @@ pub(super) fn policies(given: &[String], registry: Registry) -> anyhow::Result<V
             "default" => continue,
             "round-robin" => Policy { name: name.clone(), brain: None },
             "recommended" if !Path::new(name).exists() => {
-                policy(name.clone(), ConfigSource::Text(RECOMMENDED.to_owned()), registry)?
+                policy(name.clone(), ConfigSource::Text(RECOMMENDED.to_owned()))?
             }
             path => {
                 let label = if known == 0 { stem(path) } else { path.to_owned() };
-                policy(label, ConfigSource::File(PathBuf::from(path)), registry)?
+                policy(label, ConfigSource::File(PathBuf::from(path)))?
             }
         });
     }
@@ -51,12 +58,24 @@ fn stem(path: &str) -> String {
 }
 
 /// Fails here, and not in the middle of a run, if the configuration cannot be used.
-fn policy(name: String, source: ConfigSource, registry: Registry) -> anyhow::Result<Policy<'static>> {
+fn policy(
+    name: String,
+    source: ConfigSource,
+    registry: Registry,
+    captures: Option<Rc<Captures>>,
+) -> anyhow::Result<Policy<'static>> {
     let plan = load(&source, 0, &Arc::new(Metrics::new()), registry)?;
     for note in not_simulated(&plan) {
         eprintln!("{name}: {note}");
     }
-    let brain = move |seed: u64, objectives: &[(String, i32)]| brain(&source, seed, objectives, registry);
+    let label = name.clone();
+    let brain = move |seed: u64, objectives: &[(String, i32)]| {
+        let begin = |plan: &Plan, metrics: &Metrics, pool: &Pool| match &captures {
+            Some(captures) => captures.begin(&label, plan, metrics, pool, seed),
+            None => Ok(None),
+        };
+        brain(&source, seed, objectives, registry, &begin)
+    };
     Ok(Policy { name, brain: Some(Box::new(brain)) })
 }
 
@@ -93,11 +112,15 @@ fn not_simulated(plan: &Plan) -> Vec<String> {
     notes
 }
 
+/// Begins a capture of what is decided, if one is to be made.
+type BeginCapture<'c> = dyn Fn(&Plan, &Metrics, &Pool) -> anyhow::Result<Option<Arc<Beside>>> + 'c;
+
 fn brain(
     source: &ConfigSource,
     seed: u64,
     objectives: &[(String, i32)],
     registry: Registry,
+    capture: &BeginCapture<'_>,
 ) -> anyhow::Result<Brain> {
     let metrics = Arc::new(Metrics::new());
     let mut plan = load(source, seed, &metrics, registry)?;
@@ -110,7 +133,15 @@ fn brain(
     }
     let controller = holding.as_ref().map(|holding| Arc::clone(&holding.controller));
     let settings = DirectorSettings { seed, ..DirectorSettings::default() };
-    let kept = Kept { decisions: None, budget: Arc::new(BodyBudget::new(BODIES)), beside: None };
+    let beside = capture(&plan, &metrics, &pool)?;
+    let kept = Kept { decisions: None, budget: Arc::new(BodyBudget::new(BODIES)), beside };
     let director = director(plan, &pool, &metrics, holding.as_ref(), settings, kept);
-    Ok(Brain { director, controller, pool })
+    let prediction_error = Box::new(move || prediction_error(&metrics.encode(Format::Text)));
+    Ok(Brain { director, controller, pool, prediction_error })
+}
+
+/// The error of predicted times to the first token, by the program's own page of metrics.
+fn prediction_error(page: &str) -> Option<f64> {
+    let samples = page.lines().filter(|line| line.starts_with("pointsman_latency_prediction_error_ratio{"));
+    samples.filter(|line| line.contains("\"ttft\"")).find_map(|line| line.rsplit_once(' ')?.1.parse().ok())
 }

@@ -180,9 +180,9 @@ mod tests {
     #[test]
     fn a_row_has_the_name_the_type_and_the_default_that_the_plugin_reads() {
         let rows = parameters(&scorers::load_aware::TYPE);
-        assert_eq!(rows.len(), 1, "{rows:?}");
+        assert_eq!(rows.len(), 3, "{rows:?}");
         assert_eq!(
-            (&*rows[0].path, &*rows[0].kind, rows[0].default.as_deref()),
+            (&*rows[2].path, &*rows[2].kind, rows[2].default.as_deref()),
             ("threshold", "whole number", Some("128"))
         );
         let paths: Vec<String> =

@@ -197,6 +197,7 @@ saturationDetector:
         staleness_threshold: Duration::from_millis(150),
         headroom: 0.0,
         staleness_policy: StalenessPolicy::InFlight,
+        by_age: false,
     });
     let plan_of = plan(by_thresholds);
     assert_eq!(plan_of.flow.unwrap().detector.kind, expected);

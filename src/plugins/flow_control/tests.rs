@@ -34,7 +34,7 @@ fn detectors_take_their_parameters() {
     assert_eq!(built.roles.detector, Some(DetectorKind::Utilization(Utilization::default())));
     let params = json!({
         "queueDepthThreshold": 1, "kvCacheUtilThreshold": 1, "metricsStalenessThreshold": "1s", "headroom": 0.5,
-        "stalenessPolicy": "saturated"
+        "stalenessPolicy": "saturated", "loadByAge": true
     });
     let expected = Utilization {
         queue_depth_threshold: 1,
@@ -42,6 +42,7 @@ fn detectors_take_their_parameters() {
         staleness_threshold: Duration::from_secs(1),
         headroom: 0.5,
         staleness_policy: StalenessPolicy::Saturated,
+        by_age: true,
     };
     let built = build(&utilization_detector::TYPE, params).unwrap();
     assert_eq!(built.roles.detector, Some(DetectorKind::Utilization(expected)));

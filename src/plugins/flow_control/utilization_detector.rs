@@ -7,6 +7,7 @@
 //! | `metricsStalenessThreshold` | `200ms` | age from which a reading is not believed |
 //! | `headroom` | 0 | share by which the filter lets the thresholds be exceeded |
 //! | `stalenessPolicy` | `inflight` | what an endpoint without a recent reading counts as: `saturated`, `ignore` (not there), `inflight` (by what this process has in flight there) |
+//! | `loadByAge` | false | counts the queue and the cache on from the last reading ([`crate::plugins::by_age`]): what ended since leaves the queue, and the prompts sent since take room in the cache |
 //!
 //! As a filter it keeps the endpoints below the thresholds, and all of them if none is. The formulas are in
 //! [`crate::flow::saturation`].
@@ -46,6 +47,9 @@ struct Params {
     /// How an endpoint without a believed reading counts. `inflight`: by its requests in flight, 100 being
     /// full; `saturated`: full; `ignore`: not there.
     staleness_policy: String,
+    /// Count the last reading on by what this process and its peers sent since and what ended since. Otherwise what was
+    /// sent since waits until the next reading, and the cache is as full as it was read.
+    load_by_age: bool,
 }
 
 impl Default for Params {
@@ -56,6 +60,7 @@ impl Default for Params {
             metrics_staleness_threshold: "200ms".to_owned(),
             headroom: 0.0,
             staleness_policy: "inflight".to_owned(),
+            load_by_age: false,
         }
     }
 }
@@ -79,6 +84,7 @@ fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
                 return Err(fault("stalenessPolicy", message));
             }
         },
+        by_age: params.load_by_age,
     };
     if let Some(doubt) = doubt_about_staleness(settings.staleness_threshold) {
         cx.warn(format!("metricsStalenessThreshold {doubt}"));

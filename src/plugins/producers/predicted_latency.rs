@@ -18,6 +18,7 @@ mod following;
 mod models;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Instant;
 
 use schemars::JsonSchema;
@@ -160,11 +161,13 @@ impl PredictedLatency {
     }
 
     fn situations(&self, call: &Call<'_>) -> Vec<Situation> {
+        let queues = self.shared.queues();
         let situation = |endpoint: &Endpoint, uncached: u64| {
             let load = endpoint.load();
+            let own = queues.get(&endpoint.incarnation()).map_or(0, |queue| queue.load(Relaxed));
             Situation {
                 uncached_tokens: uncached as f64,
-                queued_tokens: load.in_flight_tokens() as f64,
+                queued_tokens: own.saturating_add(load.tokens_elsewhere()) as f64,
                 running: load.in_flight() as f64,
                 waiting: load.waiting() as f64,
                 kv_usage: load.kv_usage(),
@@ -253,6 +256,8 @@ impl PreRequest for PredictedLatency {
         };
         // The first token is made where the prompt is processed.
         let first = decided.decision.prefill_target().unwrap_or(target);
+        let of_first = find(first).and_then(|place| situations.get(place));
+        let uncached = of_first.map_or(0.0, |situation| situation.uncached_tokens) as u64;
         let request = &decided.call.request;
         let wanted = objective(request.headers);
         let predictions = columns.slice(self.predictions);
@@ -267,6 +272,7 @@ impl PreRequest for PredictedLatency {
             first: ahead(first, LatencyKind::FirstToken),
             between: ahead(target, LatencyKind::BetweenTokens),
             wanted,
+            queued: Some(self.shared.queue(first.incarnation(), uncached)),
             streaming: self.streaming,
             running: self.shared.begin(target.incarnation(), wanted.between),
             labels,

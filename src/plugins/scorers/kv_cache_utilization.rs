@@ -1,16 +1,18 @@
 //! `kv-cache-utilization-scorer`: prefers endpoints whose KV cache has room.
 //!
-//! `1 − usage`, the scraped share of KV-cache blocks in use. Takes no parameters. Cost: one pass over the candidates.
+//! `1 − usage`, the scraped share of KV-cache blocks in use. With `loadByAge` the prompts that
+//! were sent since the reading count as well ([`crate::plugins::by_age`]). Cost: one pass over the candidates.
 
 use std::sync::Arc;
 
+use crate::plugins::by_age::ByAge;
 use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("kv-cache-utilization-scorer", Stability::Beta, |cx| {
-    cx.no_params();
-    Ok(Roles::default().scorer(Arc::new(KvCacheUtilization)))
+    let by_age = ByAge::alone(cx)?;
+    Ok(Roles::default().scorer(Arc::new(KvCacheUtilization { by_age })))
 })
 .about(
     "Prefers endpoints whose KV cache has room.",
@@ -19,7 +21,9 @@ pub static TYPE: PluginType = PluginType::new("kv-cache-utilization-scorer", Sta
 );
 
 #[derive(Debug)]
-struct KvCacheUtilization;
+struct KvCacheUtilization {
+    by_age: ByAge,
+}
 
 impl Scorer for KvCacheUtilization {
     fn category(&self) -> Category {
@@ -28,7 +32,8 @@ impl Scorer for KvCacheUtilization {
 
     fn score(&self, call: &Call<'_>, out: &mut [f64]) {
         for (score, endpoint) in out.iter_mut().zip(call.endpoints()) {
-            *score = 1.0 - endpoint.load().kv_usage();
+            *score = 1.0 - self.by_age.kv_usage(endpoint.load());
         }
+        self.by_age.choose(call, out);
     }
 }

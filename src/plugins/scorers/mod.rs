@@ -20,6 +20,7 @@ pub mod no_hit_lru;
 pub mod outstanding_requests;
 pub mod prefill_wait;
 pub mod prefix_cache;
+pub mod prefix_home;
 pub mod queue;
 pub mod running_requests_size;
 pub mod session_affinity;

@@ -11,14 +11,12 @@
 //! cost by a factor of a thousand. Cost: two passes over the candidates.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::Deserialize;
-use xxhash_rust::xxh64::xxh64;
 
+use crate::plugins::by_age::{Draw, HALF_LIFE_MS};
 use crate::plugins::{BuildCx, BuildError, PluginType, Roles, Stability};
-use crate::pool::Age;
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
@@ -37,38 +35,19 @@ struct Params {
 
 impl Default for Params {
     fn default() -> Self {
-        Self { half_life_ms: 500.0 }
+        Self { half_life_ms: HALF_LIFE_MS }
     }
 }
 
 fn build(cx: &mut BuildCx<'_>) -> Result<Roles, BuildError> {
     let Params { half_life_ms } = cx.params()?;
-    if !half_life_ms.is_finite() || half_life_ms < 0.0 {
-        return Err(BuildError::at(
-            "halfLifeMs",
-            format!("is {half_life_ms}, expected a number of at least 0"),
-        ));
-    }
-    let half_life = half_life_ms / 1e3;
-    Ok(Roles::default().scorer(Arc::new(OutstandingRequests { half_life, seed: cx.seed() })))
+    let draw = Draw::new(half_life_ms, cx.seed())?;
+    Ok(Roles::default().scorer(Arc::new(OutstandingRequests { draw })))
 }
 
 #[derive(Debug)]
 struct OutstandingRequests {
-    /// Seconds.
-    half_life: f64,
-    seed: u64,
-}
-
-impl OutstandingRequests {
-    /// How many of `count` endpoints are drawn.
-    fn drawn(&self, count: usize, oldest: Duration) -> usize {
-        if self.half_life <= 0.0 {
-            return count;
-        }
-        let share = (-oldest.as_secs_f64() / self.half_life).exp2();
-        ((count as f64 * share).ceil() as usize).max(2)
-    }
+    draw: Draw,
 }
 
 impl Scorer for OutstandingRequests {
@@ -77,27 +56,17 @@ impl Scorer for OutstandingRequests {
     }
 
     fn score(&self, call: &Call<'_>, out: &mut [f64]) {
-        let ages = call.endpoints().filter_map(|endpoint| match endpoint.load().age(call.now) {
-            Age::Since(age) => Some(age),
-            Age::Never => None,
-        });
-        let drawn = self.drawn(call.len(), ages.max().unwrap_or_default());
         for (value, endpoint) in out.iter_mut().zip(call.endpoints()) {
             *value = endpoint.load().outstanding() as f64;
         }
-        if drawn >= call.len() {
+        let Some(places) = self.draw.places(call) else {
             super::lowest_is_best(out);
             return;
-        }
-        let seed = xxh64(call.request.id.as_bytes(), self.seed);
-        let mut order: Vec<(u64, usize)> =
-            (0..out.len()).map(|place| (xxh64(&(place as u64).to_le_bytes(), seed), place)).collect();
-        order.select_nth_unstable(drawn - 1);
-        order.truncate(drawn);
-        let mut chosen: Vec<f64> = order.iter().filter_map(|(_, place)| out.get(*place).copied()).collect();
+        };
+        let mut chosen: Vec<f64> = places.iter().filter_map(|place| out.get(*place).copied()).collect();
         super::lowest_is_best(&mut chosen);
         out.fill(0.0);
-        for ((_, place), score) in order.into_iter().zip(chosen) {
+        for (place, score) in places.into_iter().zip(chosen) {
             if let Some(out) = out.get_mut(place) {
                 *out = score;
             }
@@ -123,14 +92,5 @@ mod tests {
         let snapshot = fleet.snapshot();
         let _leases: Vec<Lease> = (0..4).map(|_| Lease::take(&snapshot.endpoints()[2], 1)).collect();
         assert_eq!(score(&fleet), [0.0, 1.0, 0.0]);
-    }
-
-    #[test]
-    fn the_older_the_reading_the_fewer_are_drawn_but_never_less_than_two() {
-        let scorer = OutstandingRequests { half_life: 0.5, seed: 0 };
-        for (ms, drawn) in [(0, 16), (500, 8), (1000, 4), (5000, 2)] {
-            assert_eq!(scorer.drawn(16, Duration::from_millis(ms)), drawn, "{ms} ms");
-        }
-        assert_eq!(OutstandingRequests { half_life: 0.0, seed: 0 }.drawn(16, Duration::from_secs(9)), 16);
     }
 }

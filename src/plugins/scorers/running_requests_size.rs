@@ -1,17 +1,19 @@
 //! `running-requests-size-scorer`: prefers endpoints with fewer running requests.
 //!
 //! `(max − running) / (max − min)` over the endpoints in the running, 1 if all are equal. Reads the scraped size of the
-//! batch. Takes no parameters. Cost: two passes over the candidates.
+//! batch. With `loadByAge` it is counted on from its reading ([`crate::plugins::by_age`]). Cost: two passes over the
+//! candidates.
 
 use std::sync::Arc;
 
+use crate::plugins::by_age::ByAge;
 use crate::plugins::{PluginType, Roles, Stability};
 use crate::scheduling::{Call, Category, Scorer};
 
 /// Registry row.
 pub static TYPE: PluginType = PluginType::new("running-requests-size-scorer", Stability::Beta, |cx| {
-    cx.no_params();
-    Ok(Roles::default().scorer(Arc::new(RunningRequestsSize)))
+    let by_age = ByAge::alone(cx)?;
+    Ok(Roles::default().scorer(Arc::new(RunningRequestsSize { by_age })))
 })
 .about(
     "Prefers endpoints with fewer running requests.",
@@ -20,7 +22,9 @@ pub static TYPE: PluginType = PluginType::new("running-requests-size-scorer", St
 );
 
 #[derive(Debug)]
-struct RunningRequestsSize;
+struct RunningRequestsSize {
+    by_age: ByAge,
+}
 
 impl Scorer for RunningRequestsSize {
     fn category(&self) -> Category {
@@ -28,6 +32,7 @@ impl Scorer for RunningRequestsSize {
     }
 
     fn score(&self, call: &Call<'_>, out: &mut [f64]) {
-        super::least_is_best(call, out, |endpoint| endpoint.load().running());
+        super::least_is_best(call, out, |endpoint| self.by_age.running(endpoint.load()));
+        self.by_age.choose(call, out);
     }
 }

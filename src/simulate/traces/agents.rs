@@ -103,6 +103,7 @@ impl Thread {
                 session: self.session,
                 adapter: None,
                 objective: None,
+                streamed: true,
             });
             ensure!(
                 requests.len() <= lines::MOST_REQUESTS,

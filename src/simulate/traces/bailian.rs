@@ -43,6 +43,7 @@ pub(super) fn read(text: &str, seed: u64) -> anyhow::Result<Workload> {
             session,
             adapter: None,
             objective: None,
+            streamed: true,
         });
         ensure!(requests.len() <= lines::MOST_REQUESTS, "has more than {} requests", lines::MOST_REQUESTS);
     }

@@ -36,6 +36,7 @@ pub(super) fn read(text: &str) -> anyhow::Result<Workload> {
             session: requests.len() as u32,
             adapter: None,
             objective: None,
+            streamed: true,
         });
         ensure!(requests.len() <= lines::MOST_REQUESTS, "has more than {} requests", lines::MOST_REQUESTS);
     }

@@ -53,5 +53,6 @@ fn request(line: &str, number: usize) -> anyhow::Result<Request> {
         session: number as u32,
         adapter: None,
         objective: None,
+        streamed: true,
     })
 }

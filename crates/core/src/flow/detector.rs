@@ -51,6 +51,8 @@ pub struct Utilization {
     pub headroom: f64,
     /// How full an endpoint without a recent reading counts.
     pub staleness_policy: StalenessPolicy,
+    /// Waiting requests are counted on from the last reading by what ended since, too.
+    pub by_age: bool,
 }
 
 impl Default for Utilization {
@@ -61,6 +63,7 @@ impl Default for Utilization {
             staleness_threshold: Duration::from_millis(200),
             headroom: 0.0,
             staleness_policy: StalenessPolicy::default(),
+            by_age: false,
         }
     }
 }

@@ -176,8 +176,9 @@ impl Utilization {
             silent,
         };
         if load.fullness_age(now).is_fresh(self.staleness_threshold) {
-            let queue = pending(load) as f64 / self.queue_depth_threshold.max(1) as f64;
-            let score = queue.max(load.kv_usage() / self.kv_cache_util_threshold);
+            let (queue, usage) = self.figures(load);
+            let queue = queue as f64 / self.queue_depth_threshold.max(1) as f64;
+            let score = queue.max(usage / self.kv_cache_util_threshold);
             return counted(score, self.queue_depth_threshold, false);
         }
         match self.staleness_policy {
@@ -189,13 +190,23 @@ impl Utilization {
         }
     }
 
+    /// Waiting requests and cache usage.
+    fn figures(&self, load: &Load) -> (u64, f64) {
+        if self.by_age {
+            (load.waiting_by_now(), load.kv_usage_by_now())
+        } else {
+            (pending(load), load.kv_usage())
+        }
+    }
+
     /// True if the endpoint is below the thresholds, raised by the headroom. An endpoint without a recent reading has
     /// room only if the policy judges it by its requests in flight, and these are few enough.
     pub fn has_room(&self, load: &Load, now: Instant) -> bool {
         let share = 1.0 + self.headroom;
         if load.fullness_age(now).is_fresh(self.staleness_threshold) {
-            return (pending(load) as f64) < self.queue_depth_threshold as f64 * share
-                && load.kv_usage() < self.kv_cache_util_threshold * share;
+            let (queue, usage) = self.figures(load);
+            return (queue as f64) < self.queue_depth_threshold as f64 * share
+                && usage < self.kv_cache_util_threshold * share;
         }
         self.staleness_policy == StalenessPolicy::InFlight
             && (load.in_flight() as f64) < STALE_MAX_CONCURRENCY as f64 * share

@@ -297,3 +297,20 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_queue_is_counted_on_by_what_ended_since_where_that_is_asked_for() {
+    let start = Instant::now();
+    let pool = Pool::new("default", "pool", start);
+    let address = SocketAddr::from(([10, 0, 0, 1], 8000));
+    pool.replace_endpoints(vec![EndpointSpec::new(EndpointId::new("default", "a"), address)]);
+    let endpoint = Arc::clone(&pool.snapshot().endpoints()[0]);
+    let mut leases: Vec<Lease> = (0..4).map(|_| Lease::take(&endpoint, 1)).collect();
+    let page = Reading { waiting: Some(3), ..Reading::default() };
+    endpoint.load().record(page, endpoint.load().dispatched(), start);
+    leases.truncate(1);
+    for (by_age, room) in [(false, false), (true, true)] {
+        let settings = Utilization { queue_depth_threshold: 3, by_age, ..Utilization::default() };
+        assert_eq!(settings.has_room(endpoint.load(), start), room, "{by_age}");
+    }
+}

@@ -10,7 +10,8 @@ pub(super) const BETWEEN: usize = 4;
 pub struct Situation {
     /// Tokens of the prompt that the endpoint does not hold in its cache and has to prefill.
     pub uncached_tokens: f64,
-    /// Prompt tokens of other requests in flight at the endpoint that have no first token yet.
+    /// Prompt tokens that the endpoint has to prefill for other requests, which have no first token yet. Of peers'
+    /// requests all prompt tokens count.
     pub queued_tokens: f64,
     /// Requests in flight at the endpoint.
     pub running: f64,

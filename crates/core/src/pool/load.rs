@@ -11,6 +11,8 @@ use super::AttributeKey;
 use super::attributes::Attributes;
 
 pub(super) mod state;
+#[cfg(test)]
+mod tests;
 
 /// How old the last scrape is. Never seen, fresh and stale are different states; each consumer states its own policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -104,6 +106,10 @@ pub struct Load {
     epoch: Instant,
     in_flight: AtomicU64,
     in_flight_tokens: AtomicU64,
+    /// Own requests whose tokens count: no byte of their answers has come.
+    unanswered_prompts: AtomicU64,
+    /// Tokens of all requests that this process ever sent, and of those sent before the last reading.
+    tokens_sent: [AtomicU64; 2],
     dispatched: AtomicU64,
     /// Requests, tokens and dispatched requests of all peers, in this order.
     elsewhere: [AtomicU64; 3],
@@ -120,6 +126,8 @@ pub struct Load {
     dispatched_at_reading: AtomicU64,
     /// Requests that were in flight at the last reading, which the reading therefore counts.
     in_flight_at_reading: AtomicU64,
+    /// Those of them without a byte of an answer, of this process alone.
+    prompts_at_reading: AtomicU64,
     /// Consecutive scrapes that got no answer at all.
     unanswered: AtomicU32,
     lora: ArcSwap<LoraReading>,
@@ -134,6 +142,8 @@ impl Load {
             epoch,
             in_flight: AtomicU64::new(0),
             in_flight_tokens: AtomicU64::new(0),
+            unanswered_prompts: AtomicU64::new(0),
+            tokens_sent: Default::default(),
             dispatched: AtomicU64::new(0),
             elsewhere: Default::default(),
             waiting: AtomicU64::new(0),
@@ -145,6 +155,7 @@ impl Load {
             read: Default::default(),
             dispatched_at_reading: AtomicU64::new(0),
             in_flight_at_reading: AtomicU64::new(0),
+            prompts_at_reading: AtomicU64::new(0),
             unanswered: AtomicU32::new(0),
             lora: ArcSwap::default(),
             attributes: Attributes::default(),
@@ -208,6 +219,40 @@ impl Load {
             0 => 0,
             _ => self.carried_on(self.waiting()),
         }
+    }
+
+    /// Running requests now, computed from the last reading in the same way.
+    pub fn running_by_now(&self) -> u64 {
+        match self.updated.load(Relaxed) {
+            0 => 0,
+            _ => self.carried_on(self.running()),
+        }
+    }
+
+    /// KV-cache usage now, 0..=1: that of the last reading, and the tokens of the requests that this process sent
+    /// since. What ended since is in the next reading alone.
+    pub fn kv_usage_by_now(&self) -> f64 {
+        let room = u64::from(self.block_size()) * u64::from(self.num_blocks());
+        if room == 0 || self.updated.load(Relaxed) == 0 {
+            return self.kv_usage();
+        }
+        (self.kv_usage() + self.tokens_since_reading() as f64 / room as f64).min(1.0)
+    }
+
+    fn tokens_since_reading(&self) -> u64 {
+        let [sent, before] = &self.tokens_sent;
+        sent.load(Relaxed).saturating_sub(before.load(Relaxed))
+    }
+
+    /// Waiting requests of the last reading that this process did not send: all but those of its requests that had no
+    /// byte of an answer at that time.
+    pub fn waiting_of_others(&self) -> u64 {
+        self.waiting().saturating_sub(self.prompts_at_reading.load(Relaxed))
+    }
+
+    /// Estimated tokens of the prompts of peers whose answers have not begun.
+    pub fn tokens_elsewhere(&self) -> u64 {
+        self.elsewhere[1].load(Relaxed)
     }
 
     fn carried_on(&self, read: u64) -> u64 {
@@ -341,6 +386,10 @@ impl Load {
             self.attributes.set(key, *value);
         }
         let unread = self.dispatched().saturating_sub(dispatched_before);
+        let prompts = self.unanswered_prompts.load(Relaxed).saturating_sub(unread);
+        self.prompts_at_reading.store(prompts, Relaxed);
+        // What was sent while the page was on its way is little, and counts as read.
+        self.tokens_sent[1].store(self.tokens_sent[0].load(Relaxed), Relaxed);
         self.in_flight_at_reading.store(self.in_flight().saturating_sub(unread), Relaxed);
         self.dispatched_at_reading.store(dispatched_before, Relaxed);
         self.updated.store(at, Relaxed);
@@ -350,6 +399,7 @@ impl Load {
     pub(super) fn forget_reading(&self) {
         self.updated.store(0, Relaxed);
         self.in_flight_at_reading.store(0, Relaxed);
+        self.prompts_at_reading.store(0, Relaxed);
         self.read.iter().for_each(|read| read.store(0, Relaxed));
         self.waiting.store(0, Relaxed);
         self.running.store(0, Relaxed);
@@ -364,6 +414,8 @@ impl Load {
     pub(super) fn begin(&self, tokens: u64) {
         self.in_flight.fetch_add(1, Relaxed);
         self.in_flight_tokens.fetch_add(tokens, Relaxed);
+        self.unanswered_prompts.fetch_add(u64::from(tokens > 0), Relaxed);
+        self.tokens_sent[0].fetch_add(tokens, Relaxed);
         self.dispatched.fetch_add(1, Relaxed);
     }
 
@@ -373,125 +425,6 @@ impl Load {
 
     pub(super) fn end_tokens(&self, tokens: u64) {
         self.in_flight_tokens.fetch_sub(tokens, Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_missing_field_keeps_its_value_and_the_age_restarts() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        assert_eq!(load.age(start), Age::Never);
-        load.record(Reading { waiting: Some(3), kv_usage: Some(0.5), ..Reading::default() }, 0, start);
-        let later = start + Duration::from_secs(1);
-        assert_eq!(load.age(later), Age::Since(Duration::from_secs(1)));
-        load.record(Reading { waiting: Some(4), ..Reading::default() }, 0, later);
-        assert_eq!((load.waiting(), load.kv_usage()), (4, 0.5));
-        assert_eq!(load.age(later), Age::Since(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_figure_that_vanishes_from_the_page_grows_stale_by_itself() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        load.record(Reading { waiting: Some(3), kv_usage: Some(0.5), ..Reading::default() }, 0, start);
-        let later = start + Duration::from_secs(9);
-        load.record(Reading { kv_usage: Some(0.6), ..Reading::default() }, 0, later);
-        let nine = Age::Since(Duration::from_secs(9));
-        assert_eq!(load.figure_age(LoadFigure::Waiting, later), nine);
-        assert_eq!(load.figure_age(LoadFigure::KvUsage, later), Age::Since(Duration::ZERO));
-        assert_eq!(load.figure_age(LoadFigure::Running, later), Age::Never);
-        assert_eq!(load.fullness_age(later), nine);
-        assert_eq!(load.age(later), Age::Since(Duration::ZERO));
-    }
-
-    #[test]
-    fn a_figure_that_a_server_never_had_does_not_make_it_stale() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        load.record(Reading { waiting: Some(3), ..Reading::default() }, 0, start);
-        assert_eq!(load.fullness_age(start), Age::Since(Duration::ZERO));
-    }
-
-    #[test]
-    fn numbers_beyond_belief_are_bounded() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        let usual = Reading { block_size: Some(16), kv_usage: Some(0.5), ..Reading::default() };
-        load.record(usual, 0, start);
-        let absurd = Reading {
-            waiting: Some(u64::MAX),
-            running: Some(u64::MAX),
-            kv_usage: Some(f64::INFINITY),
-            block_size: Some(u32::MAX),
-            ..Reading::default()
-        };
-        load.record(absurd, 0, start);
-        assert_eq!((load.waiting(), load.running()), (MOST_REQUESTS, MOST_REQUESTS));
-        assert_eq!((load.kv_usage(), load.block_size()), (0.5, 16));
-    }
-
-    #[test]
-    fn an_empty_reading_does_not_make_an_endpoint_fresh() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        load.record(Reading::default(), 0, start);
-        assert_eq!(load.age(start), Age::Never);
-    }
-
-    #[test]
-    fn a_server_counts_as_unreachable_after_two_silent_scrapes_or_one_refused_connection() {
-        let load = Load::new(Instant::now());
-        assert!(load.is_reachable(), "never scraped is no fault");
-        load.note_silence(false);
-        assert!(load.is_reachable());
-        load.note_silence(false);
-        assert!(!load.is_reachable());
-        load.note_answer();
-        assert!(load.is_reachable());
-        load.note_silence(true);
-        assert!(!load.is_reachable());
-    }
-
-    #[test]
-    fn what_peers_have_under_way_counts_until_they_take_it_back() {
-        let load = Load::new(Instant::now());
-        load.begin(10);
-        load.set_elsewhere(Share { requests: 2, tokens: 30, dispatched: 9 }, 2);
-        assert_eq!((load.in_flight(), load.in_flight_tokens(), load.dispatched_since_reading()), (3, 40, 3));
-        assert_eq!(load.own(), Share { requests: 1, tokens: 10, dispatched: 1 });
-        load.set_elsewhere(Share::default(), 0);
-        assert_eq!((load.in_flight(), load.in_flight_tokens(), load.dispatched()), (1, 10, 3));
-    }
-
-    #[test]
-    fn a_reading_is_carried_on_by_what_was_sent_and_what_ended_since() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        load.begin(1);
-        assert_eq!((load.outstanding(), load.waiting_by_now()), (1, 0), "never read");
-        let before = load.dispatched();
-        load.begin(1);
-        // The page counts the first request, and five of others.
-        let page = Reading { running: Some(4), waiting: Some(2), ..Reading::default() };
-        load.record(page, before, start);
-        assert_eq!((load.outstanding(), load.waiting_by_now()), (7, 3));
-        load.end();
-        load.end();
-        assert_eq!((load.outstanding(), load.waiting_by_now()), (5, 1));
-    }
-
-    #[test]
-    fn requests_sent_while_a_scrape_was_under_way_count_as_unread() {
-        let start = Instant::now();
-        let load = Load::new(start);
-        load.begin(1);
-        let before = load.dispatched();
-        load.begin(1);
-        load.record(Reading { running: Some(1), ..Reading::default() }, before, start);
-        assert_eq!(load.dispatched_since_reading(), 1);
+        self.unanswered_prompts.fetch_sub(u64::from(tokens > 0), Relaxed);
     }
 }

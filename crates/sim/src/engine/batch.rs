@@ -1,9 +1,10 @@
 //! Continuous batching.
 //!
 //! The engine works in steps. A step gives each decoding request one token, and spends the rest of its token budget on
-//! prefill, the oldest request first. It lasts the decode time (if any request decodes) plus the prefill time of its
-//! prompt tokens. A long uncached prompt therefore delays all requests in the batch. Requests join and leave between
-//! steps. When blocks run out, the youngest running request loses its blocks and starts again.
+//! prefill, the oldest request first. A request waits until a step has tokens left for it, as in vLLM. A step lasts the
+//! decode time (if any request decodes) plus the prefill time of its prompt tokens. A long uncached prompt therefore
+//! delays all requests in the batch. Requests join and leave between steps. When blocks run out, the youngest running
+//! request loses its blocks and starts again.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -100,7 +101,9 @@ impl Engine {
         }
         let id = self.next_id;
         self.next_id += 1;
-        let request = Request::new(id, submission, self.limits.block_size, now);
+        let mut request = Request::new(id, submission, self.limits.block_size, now);
+        let cached = self.pool.cached(&request.hashes).min(request.blocks_reusable());
+        request.to_compute = request.tokens() - cached * self.limits.block_size;
         self.adapters.waits(request.adapter.as_ref());
         self.waiting.push_back(request);
         if self.step.is_none() {
@@ -182,10 +185,10 @@ impl Engine {
         }
     }
 
-    /// The prompt tokens of waiting and running requests that are not computed. For a waiting request all its tokens
-    /// count, even those in the cache.
+    /// The prompt tokens of waiting and running requests that are not computed. For a waiting request the tokens that
+    /// the cache had when it came do not count.
     pub(crate) fn uncomputed_tokens(&self) -> usize {
-        let waiting: usize = self.waiting.iter().map(Request::tokens).sum();
+        let waiting: usize = self.waiting.iter().map(|request| request.to_compute).sum();
         waiting + self.running.values().map(|running| running.uncomputed).sum::<usize>()
     }
 
@@ -214,10 +217,17 @@ impl Engine {
         self.start_step(now);
     }
 
+    /// Tokens of a step that those who run leave to others. Who decodes takes one.
+    fn budget_left(&self) -> usize {
+        let taken = self.running.values().map(|running| running.uncomputed.max(1)).sum();
+        self.limits.max_step_tokens.saturating_sub(taken)
+    }
+
     fn admit(&mut self, now: Duration) {
         let max_adapters = self.limits.max_adapters.unwrap_or(usize::MAX);
         let mut index = 0;
-        while self.running.len() < self.limits.max_running {
+        let mut budget = self.budget_left();
+        while self.running.len() < self.limits.max_running && budget > 0 {
             let Some(request) = self.waiting.get(index) else { break };
             if !self.adapters.fits(request.adapter.as_ref(), max_adapters) {
                 index += 1;
@@ -247,6 +257,7 @@ impl Engine {
                 request.fetched(present);
             }
             let uncomputed = request.tokens() - present * self.limits.block_size;
+            budget = budget.saturating_sub(uncomputed.max(1));
             self.running.insert(self.next_place, Running { request, blocks, uncomputed, ready_at });
             self.next_place += 1;
         }

@@ -20,6 +20,8 @@ pub(super) struct Request {
     /// True if the answer consists of words that a client may send back in its next prompt.
     speaks: bool,
     pub(super) fetch: Fetch,
+    /// The prompt tokens that the prefix cache did not have when the request came.
+    pub(super) to_compute: usize,
     /// The hashes of the full blocks of prompt and answer.
     pub(super) hashes: Vec<u64>,
     /// The tokens after the last full block.
@@ -46,6 +48,7 @@ impl Request {
             stops_by_itself: submission.stops_by_itself,
             answer_seed: submission.answer_seed,
             fetch: submission.fetch,
+            to_compute: submission.prompt.len(),
             speaks: matches!(submission.prompt, Prompt::Tokens(_)),
             hashes,
             tail,

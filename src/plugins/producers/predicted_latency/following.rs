@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::models::{Ahead, RunningObjective, Shared};
+use super::models::{Ahead, Queued, RunningObjective, Shared};
 use crate::latency::{LatencyKind, Objective};
 use crate::metrics::LatencyLabels;
 use crate::scheduling::EndedCall;
@@ -18,6 +18,8 @@ pub(super) struct Following {
     pub(super) streaming: bool,
     #[expect(dead_code, reason = "held until the request ends")]
     pub(super) running: Option<RunningObjective>,
+    /// Its uncached tokens, until its answer begins.
+    pub(super) queued: Option<Queued>,
     pub(super) labels: LatencyLabels,
     pub(super) shared: Arc<Shared>,
 }
@@ -39,6 +41,7 @@ impl Following {
 impl Following {
     /// The first bytes of the answer have come.
     pub(super) fn first_byte(&mut self, now: Instant, streamed: bool) {
+        self.queued = None;
         if streamed || !self.streaming {
             self.learn_first(now);
         }

@@ -35,9 +35,16 @@ impl RunningObjectives {
     }
 }
 
+/// Most endpoints whose queues are known beyond those that have one.
+const SPARE: usize = 4096;
+
+/// Uncached tokens that are not computed yet, by incarnation.
+type Queues = HashMap<u64, Arc<AtomicU64>>;
+
 /// The models, and the objectives that are running.
 pub(super) struct Shared {
     models: RwLock<Latencies>,
+    queues: RwLock<Queues>,
     running: Mutex<RunningObjectives>,
     within: Mutex<(f64, f64)>,
     /// Nanoseconds that the last prediction took.
@@ -55,6 +62,7 @@ impl Shared {
     pub(super) fn new(metrics: LatencyMetrics) -> Self {
         let shared = Self {
             models: RwLock::default(),
+            queues: RwLock::default(),
             running: Mutex::default(),
             within: Mutex::new((0.0, 1.0)),
             took: AtomicU64::new(0),
@@ -68,6 +76,25 @@ impl Shared {
 
     pub(super) fn models(&self) -> RwLockReadGuard<'_, Latencies> {
         self.models.read()
+    }
+
+    /// The queues of all endpoints.
+    pub(super) fn queues(&self) -> RwLockReadGuard<'_, Queues> {
+        self.queues.read()
+    }
+
+    /// Counts tokens that an endpoint has to compute, until what is returned is dropped.
+    pub(super) fn queue(&self, endpoint: u64, tokens: u64) -> Queued {
+        let known = self.queues.read().get(&endpoint).map(Arc::clone);
+        let of = known.unwrap_or_else(|| {
+            let mut queues = self.queues.write();
+            if queues.len() >= SPARE {
+                queues.retain(|_, queue| Arc::strong_count(queue) > 1);
+            }
+            Arc::clone(queues.entry(endpoint).or_default())
+        });
+        of.fetch_add(tokens, Relaxed);
+        Queued { of, tokens }
     }
 
     pub(super) fn standing(&self, kind: LatencyKind) -> Standing {
@@ -127,6 +154,18 @@ impl Shared {
             models.standing(kind)
         };
         self.metrics.standing(kind, standing);
+    }
+}
+
+/// Tokens in the queue of an endpoint, until they are dropped.
+pub(super) struct Queued {
+    of: Arc<AtomicU64>,
+    tokens: u64,
+}
+
+impl Drop for Queued {
+    fn drop(&mut self) {
+        self.of.fetch_sub(self.tokens, Relaxed);
     }
 }
 

@@ -34,6 +34,12 @@ pub struct LoadState {
     pub dispatched_at_reading: u64,
     /// Requests in flight that the last reading counts.
     pub in_flight_at_reading: u64,
+    /// Those of them that this process sent, and of whose answers no byte had come.
+    pub prompts_at_reading: u64,
+    /// Of the tokens in flight, those of peers.
+    pub tokens_elsewhere: u64,
+    /// Tokens of the requests that this process sent since the last reading.
+    pub tokens_since_reading: u64,
     /// Scrapes in a row that got no answer at all.
     pub unanswered: u32,
     /// LoRA adapters at the last reading.
@@ -67,6 +73,9 @@ impl Load {
             figures_read: self.read.each_ref().map(|read| time(read.load(Relaxed))),
             dispatched_at_reading: self.dispatched_at_reading.load(Relaxed),
             in_flight_at_reading: self.in_flight_at_reading.load(Relaxed),
+            prompts_at_reading: self.prompts_at_reading.load(Relaxed),
+            tokens_elsewhere: self.tokens_elsewhere(),
+            tokens_since_reading: self.tokens_since_reading(),
             unanswered: self.unanswered.load(Relaxed),
             lora: self.lora.load_full(),
             attributes: self.attributes.listed(),
@@ -77,9 +86,11 @@ impl Load {
     /// [`Snapshot::of`](crate::pool::Snapshot::of).
     pub fn set_state(&self, state: &LoadState) {
         self.in_flight.store(state.in_flight, Relaxed);
-        self.in_flight_tokens.store(state.in_flight_tokens, Relaxed);
+        self.in_flight_tokens.store(state.in_flight_tokens.saturating_sub(state.tokens_elsewhere), Relaxed);
         self.dispatched.store(state.dispatched, Relaxed);
-        self.elsewhere.iter().for_each(|share| share.store(0, Relaxed));
+        for (share, value) in self.elsewhere.iter().zip([0, state.tokens_elsewhere, 0]) {
+            share.store(value, Relaxed);
+        }
         self.waiting.store(state.waiting, Relaxed);
         self.running.store(state.running, Relaxed);
         self.kv_usage.store(state.kv_usage.to_bits(), Relaxed);
@@ -91,6 +102,10 @@ impl Load {
         }
         self.dispatched_at_reading.store(state.dispatched_at_reading, Relaxed);
         self.in_flight_at_reading.store(state.in_flight_at_reading, Relaxed);
+        self.prompts_at_reading.store(state.prompts_at_reading, Relaxed);
+        for (tokens, value) in self.tokens_sent.iter().zip([state.tokens_since_reading, 0]) {
+            tokens.store(value, Relaxed);
+        }
         self.unanswered.store(state.unanswered, Relaxed);
         if !Arc::ptr_eq(&self.lora.load(), &state.lora) {
             self.lora.store(Arc::clone(&state.lora));
@@ -112,6 +127,7 @@ mod tests {
         let key = |name| AttributeKey::new(name, "p");
         let (live, copy) = (Load::new(epoch), Load::new(epoch));
         live.begin(70);
+        live.set_elsewhere(crate::pool::Share { tokens: 30, ..crate::pool::Share::default() }, 0);
         let lora = LoraReading { max_active: 4, active: ["a".to_owned()].into(), ..LoraReading::default() };
         let reading = Reading {
             waiting: Some(3),
