@@ -342,3 +342,21 @@ fn what_was_sent_has_a_bound_and_comes_back() {
     index.apply(incarnation(&snapshot, 0), &stored(&[1; 8], 0, Tier::Gpu));
     assert_eq!(index.block_sizes(&[&*snapshot.endpoints()[0]]), [Some(SIZE)]);
 }
+
+#[test]
+fn a_block_that_many_engines_hold_takes_few_bytes_for_each_of_them() {
+    let snapshot = pool(100).snapshot();
+    let bytes = |shared: bool| {
+        let index = index(&snapshot);
+        for place in 0..100 {
+            // Each engine has a prompt of its own, or all have the same.
+            let first = if shared { 0 } else { place as u32 * 1_000_000 };
+            let tokens: Vec<u32> = (first..first + 6_000 * SIZE).collect();
+            index.apply(incarnation(&snapshot, place), &stored(&tokens, 0, Tier::Gpu));
+        }
+        index.memory().used() as f64 / index.entries() as f64
+    };
+    let (shared, own) = (bytes(true), bytes(false));
+    println!("{shared:.1} bytes for a block and a holder where all hold it, {own:.1} where one does");
+    assert!(shared <= 40.0 && own <= 60.0, "{shared} {own}");
+}
