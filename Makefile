@@ -49,7 +49,7 @@ help: ## List the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1 \t\2/' | expand -t 20
 
 .PHONY: setup
-setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute chromium ## Fetch or build what the tests need: Envoy, Prometheus, Chromium, an API server, Helm, kustomize, the crates
+setup: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute chromium redis ## Fetch or build what the tests need: Envoy, Prometheus, Chromium, Redis, an API server, Helm, kustomize, the crates
 	$(CARGO) fetch --locked
 
 # Nothing is fetched when the stamp is there. The link is relative, so the folder may be moved.
@@ -94,6 +94,11 @@ $(KUSTOMIZE_STAMP):
 iproute:
 	@command -v ip > /dev/null || { [ "$$(id -u)" = 0 ] && apt-get install -y iproute2 > /dev/null; } \
 	    || { echo "no ip: the tests need the package iproute2" >&2; exit 1; }
+
+# Replicas over a server are tested with Debian's Redis, unpacked and not installed. Where there is none, their tests say so and pass.
+.PHONY: redis
+redis:
+	@tests/fetch_redis.sh target/redis
 
 # The page is tested in a real browser. Where none can be installed, its tests say so and pass.
 .PHONY: chromium
@@ -165,7 +170,7 @@ deny: ## Check licences, advisories and sources of the dependencies (needs cargo
 	fi
 
 .PHONY: test
-test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute chromium deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
+test: $(ENVOY_STAMP) $(PROMETHEUS) $(CLUSTER_TOOLS) iproute chromium redis deny check ## Everything that has to pass, with a real Envoy, Prometheus and Kubernetes API server
 	$(CARGO) test --locked --workspace --no-run --quiet
 	$(CARGO) test --locked --workspace
 

@@ -16,13 +16,13 @@ use super::peer_flags::PeerSettings;
 use super::settings::Settings;
 use super::state_dir;
 use super::thread::Thread;
-use crate::config::Plan;
+use crate::config::{Plan, RedisServer};
 use crate::discovery::ServiceSlices;
 use crate::kubernetes::Connection;
 use crate::metrics::Metrics;
-use crate::peers::{PeerName, Peers, PeersSettings, resolve};
+use crate::peers::{PeerName, Peers, PeersSettings, RedisSettings, Way, resolve};
 use crate::pool::Pool;
-use crate::transport::Port;
+use crate::transport::{ClientFiles, Port};
 
 /// Longest time for which a replica that starts waits for what its peers know.
 const CATCH_UP: Duration = Duration::from_secs(3);
@@ -39,12 +39,20 @@ enum Found {
     Service(ServiceSlices, Box<Connection>),
 }
 
+/// How they are reached.
+enum Among {
+    /// By streams: where this replica is followed, and whom it follows.
+    Streams(Port, Found),
+    /// Over a server.
+    Server(RedisSettings),
+}
+
 /// This replica among its peers, before it runs.
 pub(super) struct Peering {
     peers: Peers,
     pool: Arc<Pool>,
-    /// Where it is followed and whom it follows; `None` if it only keeps what it knows.
-    among: Option<(Port, Found)>,
+    /// How it reaches its peers; `None` if it only keeps what it knows.
+    among: Option<Among>,
     state_dir: Option<PathBuf>,
     metrics: Arc<Metrics>,
 }
@@ -59,13 +67,21 @@ impl Peering {
         holding: Option<&Holding>,
         metrics: &Arc<Metrics>,
     ) -> anyhow::Result<Option<Self>> {
-        if port.is_none() && settings.state_dir.is_none() {
+        if port.is_none() && settings.state_dir.is_none() && plan.redis.is_none() {
             return Ok(None);
         }
         let others = settings.peers.as_ref();
-        let among = port
-            .zip(others)
-            .map(|(port, others)| anyhow::Ok((port, found(others, &settings.pool_namespace, connection)?)));
+        let among = match (port.zip(others), &plan.redis) {
+            (Some(_), Some(_)) => anyhow::bail!(
+                "dataLayer.crossReplica.redis and --peers or --peer-service exclude each other: replicas are reached over \
+                 a server or by streams"
+            ),
+            (Some((port, others)), None) => {
+                Some(Among::Streams(port, found(others, &settings.pool_namespace, connection)?))
+            }
+            (None, Some(server)) => Some(Among::Server(over(server))),
+            (None, None) => None,
+        };
         let queues = holding.map(|holding| Arc::clone(&holding.controller));
         let who = PeersSettings {
             pool: format!("{}/{}", settings.pool_namespace, settings.pool_name),
@@ -73,7 +89,7 @@ impl Peering {
             tls: others.map(PeerSettings::tls).transpose()?.flatten(),
         };
         let peers = Peers::new(who, pool, &plan.shared_indexes, metrics.peers(), queues);
-        let (pool, among) = (Arc::clone(pool), among.transpose()?);
+        let pool = Arc::clone(pool);
         let state_dir = settings.state_dir.clone();
         Ok(Some(Self { peers, pool, among, state_dir, metrics: Arc::clone(metrics) }))
     }
@@ -100,16 +116,22 @@ impl Peering {
                 ready.store(true, Relaxed);
             };
             let running = async {
-                let Some((port, found)) = among else {
-                    tokio::select! {
-                        () = peers.follow_pool() => {}
-                        () = stop.cancelled() => {}
+                match among {
+                    None => {
+                        tokio::select! {
+                            () = peers.follow_pool() => {}
+                            () = stop.cancelled() => {}
+                        }
                     }
-                    return;
-                };
-                let (to, addresses) = watch::channel(None);
-                let running = peers.clone().run(port, addresses, stop.clone());
-                tokio::join!(find(found, &metrics, to, stop.clone()), running);
+                    Some(Among::Streams(port, found)) => {
+                        let (to, addresses) = watch::channel(None);
+                        let running = peers.clone().run(Way::Streams(port, addresses), stop.clone());
+                        tokio::join!(find(found, &metrics, to, stop.clone()), running);
+                    }
+                    Some(Among::Server(server)) => {
+                        peers.clone().run(Way::Server(server), stop.clone()).await;
+                    }
+                }
             };
             let begin = async {
                 tokio::select! {
@@ -139,6 +161,20 @@ fn found(others: &PeerSettings, namespace: &str, connection: Option<Connection>)
         without: "this replica does not find its peers",
     };
     Ok(Found::Service(slices, Box::new(connection)))
+}
+
+/// The server that the configuration names.
+fn over(server: &RedisServer) -> RedisSettings {
+    let RedisServer { url, password_file, key_prefix, ca_file, identity } = server.clone();
+    RedisSettings {
+        host: url.host,
+        port: url.port,
+        tls: url.tls.then_some(ClientFiles { authorities: ca_file, identity }),
+        user: url.user,
+        password_file,
+        database: url.database.into(),
+        key_prefix,
+    }
 }
 
 /// Waits until the pool is known: what a file says is of its endpoints.

@@ -20,7 +20,7 @@ use super::loading::Loading;
 use super::scraping::{Beside, Scraping};
 use super::shadowing::{Cast, RunningPlugins, Shadowing};
 use crate::admin::{Reloaded, Reloading};
-use crate::config::{Carried, ConfigSource, Plan, line_changes};
+use crate::config::{Carried, ConfigSource, Plan, RedisServer, line_changes};
 use crate::director::Director;
 use crate::document::{Level, Problems};
 use crate::prefix::SharedIndex;
@@ -132,6 +132,7 @@ struct Shown {
 #[derive(Clone, PartialEq)]
 struct Fixed {
     discovery: String,
+    redis: Option<RedisServer>,
     warm: bool,
     waits: bool,
     /// Names of the indexes that peers share, and where they are: one that was made anew is another one.
@@ -143,6 +144,7 @@ impl Fixed {
         let place = |index: &Arc<dyn SharedIndex>| Arc::as_ptr(index).cast::<()>() as usize;
         Self {
             discovery: format!("{:?}", plan.discovery),
+            redis: plan.redis.clone(),
             warm: plan.gates.ha_populate_non_leader_datastore,
             waits: plan.flow.is_some(),
             indexes: plan.shared_indexes.iter().map(|it| (it.name().to_owned(), place(it))).collect(),
@@ -154,6 +156,7 @@ impl Fixed {
     fn needs_restart(&self, next: &Self, has_peers: bool) -> Vec<String> {
         let parts = [
             ("dataLayer.discovery", self.discovery != next.discovery),
+            ("dataLayer.crossReplica.redis", self.redis != next.redis),
             ("the feature gate haPopulateNonLeaderDatastore", self.warm != next.warm),
             ("the feature gate flowControl with peers", has_peers && self.waits != next.waits),
             ("a plugin whose index peers share", has_peers && self.indexes != next.indexes),

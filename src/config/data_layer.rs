@@ -3,6 +3,7 @@
 //! `llm-d.ai/v1` groups what `v1alpha1` has side by side: `discovery.endpoints.pluginRef` for `discovery.pluginRef`,
 //! and `crossReplica` for the fields `crossReplica…`. Both forms are read under both versions.
 
+use super::cross_replica::RedisServer;
 use super::reference::{Reference, named, reference, references};
 use crate::document::scalar::go_duration;
 use crate::document::{Fields, Level, Node, Problems};
@@ -25,11 +26,13 @@ pub struct DataLayer {
     pub sources: Vec<Source>,
     /// The source of endpoints without Kubernetes.
     pub discovery: Option<Reference>,
+    /// The server over which replicas tell each other what they do.
+    pub redis: Option<RedisServer>,
 }
 
 impl Default for DataLayer {
     fn default() -> Self {
-        Self { inject_defaults: true, sources: Vec::new(), discovery: None }
+        Self { inject_defaults: true, sources: Vec::new(), discovery: None, redis: None }
     }
 }
 
@@ -58,6 +61,9 @@ impl DataLayer {
             && let Some(mut group) = Fields::of(node, &fields.path("crossReplica"), problems)
         {
             synchronisation(&mut group, ["syncerPluginRef", "syncInterval", "publishTimeout"], problems);
+            if let Some(node) = group.get("redis") {
+                layer.redis = RedisServer::read(node, &group.path("redis"), problems);
+            }
             group.finish(Level::Error, problems);
         }
         fields.finish(Level::Error, problems);

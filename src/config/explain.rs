@@ -1,6 +1,7 @@
 //! The effective configuration as a document that loads to the same plan.
 
 use std::fmt::Write;
+use std::path::PathBuf;
 
 use serde_json::Value;
 
@@ -142,6 +143,24 @@ impl Plan {
         }
         if let Some(discovery) = &self.data_layer.discovery {
             writeln!(out, "  discovery:\n    pluginRef: {}", scalar(discovery))?;
+        }
+        if let Some(redis) = &self.redis {
+            writeln!(out, "  crossReplica:\n    redis:")?;
+            let file = |path: &Option<PathBuf>| path.as_ref().map(|path| path.display().to_string());
+            let (certificate, key) = redis.identity.clone().unzip();
+            let fields = [
+                ("url", Some(redis.url.text())),
+                ("passwordFile", file(&redis.password_file)),
+                ("keyPrefix", Some(redis.key_prefix.clone())),
+                ("caFile", file(&redis.ca_file)),
+                ("certFile", file(&certificate)),
+                ("keyFile", file(&key)),
+            ];
+            for (name, value) in fields {
+                if let Some(value) = value {
+                    writeln!(out, "      {name}: {}", scalar(&value))?;
+                }
+            }
         }
         Ok(())
     }

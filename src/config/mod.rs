@@ -7,7 +7,7 @@
 //! | `config_map` | an object of Kubernetes → the text that it holds |
 //! | `former` | forms of earlier releases → today's |
 //! | `migrate` | the text of a document in an earlier form → its text in today's |
-//! | `schema`, `reference`, `data_layer`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
+//! | `schema`, `reference`, `data_layer`, `cross_replica`, `flow_control`, `gates` | text → [`Document`]; unknown and repeated fields, types, ranges |
 //! | `resolve` | [`Document`] → [`Plan`], in the steps below |
 //! | `resolver` | what the steps work on: instances and problems; looks references up |
 //! | `construct`, `instance`, `instances`, `known`, `missing` | plugin types → plugin instances |
@@ -22,6 +22,7 @@ mod catalogue;
 mod changes;
 mod config_map;
 mod construct;
+mod cross_replica;
 mod data_layer;
 mod explain;
 mod flow_control;
@@ -49,6 +50,7 @@ mod wiring;
 pub use carry::Carried;
 pub use catalogue::{explain_plugin, json_schema, list_plugins};
 pub use changes::line_changes;
+pub use cross_replica::{RedisServer, RedisUrl};
 pub use data_layer::{DataLayer, Source};
 pub use flow_control::{FlowControl, PriorityBand, SaturationDetector};
 pub use gates::FeatureGates;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 
 use super::carry::Carried;
+use super::cross_replica::RedisServer;
 use super::names::{DataLayerNames, FlowNames};
 use super::{FeatureGates, FlowControl};
 use crate::datalayer::{EngineTable, ObjectReading, PageReading, SourceSpec};
@@ -98,6 +99,8 @@ pub struct Plan {
     pub engines: EngineTable,
     /// The source of endpoints without Kubernetes; `None` with Kubernetes.
     pub discovery: Option<FileDiscoverySpec>,
+    /// The server over which replicas tell each other what they do.
+    pub redis: Option<RedisServer>,
     /// Optional features.
     pub gates: FeatureGates,
     /// The settings by which requests wait; `None` while the gate is off.

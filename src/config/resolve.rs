@@ -127,6 +127,7 @@ impl Resolver<'_> {
             pages: data_layer.pages(instances),
             objects: data_layer.objects(instances),
             discovery: data_layer.discovery_spec(instances),
+            redis: document.data_layer.redis.clone(),
             gates: document.gates,
             flow,
             detector,

@@ -232,7 +232,7 @@ mod tests {
         for _ in 0..50 {
             limiter.admit("late");
         }
-        assert_eq!(limiter.elect(&activity), ["idle".into()]);
+        assert_eq!(limiter.elect(&activity), [Arc::<str>::from("idle")]);
         assert_eq!(["busy", "late", "idle"].map(|value| limiter.admit(value)), ["busy", "late", "other"]);
     }
 

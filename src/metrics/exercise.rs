@@ -15,6 +15,9 @@ pub(super) fn exercise_peers(metrics: &Metrics) {
     peers.refused("pool");
     peers.assignments("taken", 1);
     peers.divergence(0.25);
+    peers.server("write", true);
+    peers.server_ended("closed");
+    peers.round_trip(Duration::from_millis(1));
 }
 
 pub(super) fn exercise_shadow(metrics: &Metrics) {

@@ -87,6 +87,7 @@ const LABELS: &[(&str, &str)] = &[
     ("plugin_name", "instance name of the plugin"),
     ("plugin_type", "type of the plugin"),
     ("peer", "address of a replica's port for peers"),
+    ("connection", "`write` or `read`"),
     ("direction", "`sent` or `received`"),
     ("profile", "name of the scheduling profile"),
     ("pod", "name of the endpoint's pod, or its name in the endpoints file"),

@@ -46,8 +46,8 @@ const SNAPSHOTS: Definition<1> = Definition::new(
 const ENDS: Definition<1> = Definition::new(
     "pointsman_peer_ends_total",
     "Attempts to follow a peer that ended, by reason: unreachable, handshake (its certificate was not taken, or ours), \
-     refused, closed, silent (no word for three seconds), lost (a message was missing), malformed, itself, known (another \
-     address leads to the same peer).",
+     refused, closed, silent (no word for three seconds), lost (a message was missing), malformed, version (a version of \
+     the protocol that is not spoken any more), itself, known (another address leads to the same peer).",
     ["reason"],
 );
 
@@ -71,6 +71,27 @@ const DIVERGENCE: Definition<0> = Definition::new(
     [],
 );
 
+const SERVER: Definition<1> = Definition::new(
+    "pointsman_peer_server_connected",
+    "1 while the connection to the server that connects replicas is good, else 0, by connection: write, read. Absent where \
+     replicas reach each other by streams.",
+    ["connection"],
+);
+
+const SERVER_ENDS: Definition<1> = Definition::new(
+    "pointsman_peer_server_ends_total",
+    "Connections to the server that connects replicas that ended or could not begin, by reason: unreachable, handshake, \
+     password, refused (it answered with an error), closed, silent (no reply for two seconds), malformed. What replicas \
+     know of each other grows old meanwhile.",
+    ["reason"],
+);
+
+const ROUND_TRIP: Definition<0> = Definition::new(
+    "pointsman_peer_server_round_trip_seconds",
+    "Time that the last write to the server that connects replicas took, its reply included.",
+    [],
+);
+
 /// The families. Clones share them.
 #[derive(Clone)]
 pub struct PeerMetrics(Arc<Series>);
@@ -86,6 +107,9 @@ struct Series {
     refusals: Family<IntCounterVec, 1>,
     assignments: Family<IntCounterVec, 1>,
     divergence: Family<GaugeVec, 0>,
+    server: Family<IntGaugeVec, 1>,
+    server_ends: Family<IntCounterVec, 1>,
+    round_trip: Family<GaugeVec, 0>,
 }
 
 impl PeerMetrics {
@@ -101,6 +125,9 @@ impl PeerMetrics {
             refusals: Family::register(REFUSALS, registry),
             assignments: Family::register(ASSIGNMENTS, registry),
             divergence: Family::register(DIVERGENCE, registry),
+            server: Family::register(SERVER, registry),
+            server_ends: Family::register(SERVER_ENDS, registry),
+            round_trip: Family::register(ROUND_TRIP, registry),
         }))
     }
 
@@ -134,6 +161,21 @@ impl PeerMetrics {
     /// Shows which share of a sample of the peers' prompts this replica does not know.
     pub fn divergence(&self, share: f64) {
         self.0.divergence.child([]).set(share);
+    }
+
+    /// Shows whether a connection to the server that connects replicas is good.
+    pub fn server(&self, connection: &str, connected: bool) {
+        self.0.server.child([connection]).set(u64::from(connected));
+    }
+
+    /// Counts a connection to it that ended.
+    pub fn server_ended(&self, reason: &'static str) {
+        self.0.server_ends.child([reason]).inc();
+    }
+
+    /// Shows how long the last write to it took.
+    pub fn round_trip(&self, took: Duration) {
+        self.0.round_trip.child([]).set(took.as_secs_f64());
     }
 
     /// Counts a message to a peer.

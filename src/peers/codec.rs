@@ -48,7 +48,8 @@ impl Decoder for UpdateDecoder {
     }
 }
 
-fn read(bytes: &[u8]) -> Result<Update, Status> {
+/// A message from its bytes, which may be anything.
+pub(super) fn read(bytes: &[u8]) -> Result<Update, Status> {
     if fields(bytes).is_none_or(|fields| fields > MOST_FIELDS) {
         return Err(Status::internal(format!("a message has more than {MOST_FIELDS} fields, or is none")));
     }

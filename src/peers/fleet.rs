@@ -42,16 +42,30 @@ pub(super) enum Fault {
     Known,
     /// A message has content that no correct peer sends.
     Malformed(&'static str),
+    /// A message of a version that is not spoken any more.
+    Version,
 }
 
 impl Fault {
-    /// The reason, as metrics name it.
+    /// What it means, for people.
+    pub(super) fn text(self) -> &'static str {
+        match self {
+            Self::Lost => "a message is missing",
+            Self::Itself => "it is this process",
+            Self::Known => "the same peer is heard over another address",
+            Self::Malformed(what) => what,
+            Self::Version => "it speaks version 0 of the protocol, and this replica version 1 and later",
+        }
+    }
+
+    /// The reason as metrics name it.
     pub(super) fn name(self) -> &'static str {
         match self {
             Self::Lost => "lost",
             Self::Itself => "itself",
             Self::Known => "known",
             Self::Malformed(_) => "malformed",
+            Self::Version => "version",
         }
     }
 }
@@ -81,6 +95,32 @@ pub(super) struct Effects {
     pub(super) waiting: bool,
     /// The programs that peers have served, each with the weighed tokens since the peer's last message.
     pub(super) services: Vec<(Arc<str>, u64)>,
+    /// Flows of which peers have released requests, with their number since the last word.
+    pub(super) turns: Vec<(Arc<str>, u64)>,
+}
+
+/// Totals by fairness id that only grow.
+#[derive(Debug, Default)]
+struct Totals(HashMap<Arc<str>, u64>);
+
+impl Totals {
+    /// Takes a total; what came since the last one, if anything. What came before the first word of a peer (`complete`
+    /// is false) is no news.
+    fn take(&mut self, row: ServiceRow, complete: bool) -> Result<Option<(Arc<str>, u64)>, Fault> {
+        if row.fairness_id.len() > NAME_BYTES {
+            return Err(Fault::Malformed("a fairness id is too long"));
+        }
+        let id: Arc<str> = row.fairness_id.into();
+        if self.0.len() >= PROGRAMS && !self.0.contains_key(&id) {
+            // Whoever tells of so many has forgotten the first ones.
+            self.0.clear();
+        }
+        let before = self.0.insert(Arc::clone(&id), row.tokens);
+        let known = before.or_else(|| complete.then_some(0));
+        // A total that fell has begun anew.
+        let since = known.map_or(0, |before| row.tokens.checked_sub(before).unwrap_or(row.tokens));
+        Ok((since > 0).then(|| (id, since.min(MOST_TOKENS))))
+    }
 }
 
 /// The state of one peer, as the peer reports it.
@@ -96,8 +136,10 @@ pub(super) struct PeerState {
     endpoints: HashMap<u32, EndpointKey>,
     shares: HashMap<EndpointKey, Share>,
     waiting: Vec<BandRow>,
-    /// The weighed tokens of each program.
-    services: HashMap<Arc<str>, u64>,
+    /// Weighed tokens by program.
+    services: Totals,
+    /// Released requests by flow.
+    turns: Totals,
 }
 
 impl PeerState {
@@ -128,9 +170,9 @@ pub(super) struct Fleet {
     /// The number of this process's life.
     own: u64,
     links: BTreeMap<LinkId, PeerState>,
-    /// For each peer whose link has ended, the number of its life and the totals of its programs. The link that ended
-    /// last is at the end.
-    ended: VecDeque<(u64, HashMap<Arc<str>, u64>)>,
+    /// What peers whose links have ended had served and released, by the number of their lives, the one that ended last at
+    /// the end.
+    ended: VecDeque<(u64, [Totals; 2])>,
 }
 
 impl Fleet {
@@ -186,6 +228,9 @@ impl Fleet {
     /// Applies a message of `link`. A message that was applied before changes nothing. After a fault the caller must
     /// call [`Fleet::end`].
     pub(super) fn apply(&mut self, link: LinkId, update: Update, effects: &mut Effects) -> Result<(), Fault> {
+        if update.version == 0 {
+            return Err(Fault::Version);
+        }
         if update.epoch == self.own {
             return Err(Fault::Itself);
         }
@@ -207,7 +252,7 @@ impl Fleet {
         if update.sequence == 1
             && let Some(at) = self.ended.iter().position(|(epoch, _)| *epoch == update.epoch)
         {
-            peer.services = self.ended.remove(at).map(|(_, services)| services).unwrap_or_default();
+            [peer.services, peer.turns] = self.ended.remove(at).map(|(_, totals)| totals).unwrap_or_default();
         }
         if update.snapshot {
             peer.begin(&update, effects)?;
@@ -235,7 +280,10 @@ impl Fleet {
             effects.waiting = true;
         }
         for row in update.services {
-            peer.serve(row, effects)?;
+            effects.services.extend(peer.services.take(row, peer.complete)?);
+        }
+        for row in update.turns {
+            effects.turns.extend(peer.turns.take(row, peer.complete)?);
         }
         for row in update.assignments {
             peer.hear(row, effects);
@@ -248,11 +296,12 @@ impl Fleet {
     pub(super) fn end(&mut self, link: LinkId, effects: &mut Effects) {
         if let Some(peer) = self.links.remove(&link) {
             effects.waiting |= !peer.waiting.is_empty();
-            if let Some(epoch) = peer.epoch.filter(|_| !peer.services.is_empty()) {
+            let has_totals = !peer.services.0.is_empty() || !peer.turns.0.is_empty();
+            if let Some(epoch) = peer.epoch.filter(|_| has_totals) {
                 if self.ended.len() >= ENDED {
                     self.ended.pop_front();
                 }
-                self.ended.push_back((epoch, peer.services));
+                self.ended.push_back((epoch, [peer.services, peer.turns]));
             }
             peer.shares.into_keys().for_each(|key| {
                 effects.endpoints.entry(key).or_default();
@@ -305,26 +354,6 @@ impl PeerState {
         let sent = before.map_or(0, |before| share.dispatched.saturating_sub(before.dispatched));
         let sum = effects.endpoints.entry(key.clone()).or_default();
         *sum = sum.saturating_add(sent.min(MOST_REQUESTS));
-        Ok(())
-    }
-
-    fn serve(&mut self, row: ServiceRow, effects: &mut Effects) -> Result<(), Fault> {
-        if row.fairness_id.len() > NAME_BYTES {
-            return Err(Fault::Malformed("a fairness id is too long"));
-        }
-        let id: Arc<str> = row.fairness_id.into();
-        if self.services.len() >= PROGRAMS && !self.services.contains_key(&id) {
-            // A peer that reports so many programs has forgotten the first ones itself.
-            self.services.clear();
-        }
-        let before = self.services.insert(Arc::clone(&id), row.tokens);
-        // Tokens that were served before the first message of a peer are not new. A total that fell has begun again at
-        // 0.
-        let known = before.or_else(|| self.complete.then_some(0));
-        let since = known.map_or(0, |before| row.tokens.checked_sub(before).unwrap_or(row.tokens));
-        if since > 0 {
-            effects.services.push((id, since.min(MOST_TOKENS)));
-        }
         Ok(())
     }
 

@@ -10,7 +10,7 @@ use tonic::{Code, Request, Streaming};
 
 use super::codec::FollowerCodec;
 use super::connect::channel;
-use super::fleet::{Fault, LinkId};
+use super::fleet::LinkId;
 use super::shared::Shared;
 use super::status::Standing;
 use super::wire::{FOLLOW_PATH, FollowRequest, MAX_MESSAGE_BYTES, Update, VERSION};
@@ -41,7 +41,7 @@ impl Ended {
     fn pause(&self, attempts: u32) -> Duration {
         let spread = 1.0 - 0.3 * fastrand::f64();
         match self.reason {
-            "itself" | "known" | "refused" => REFUSAL_PAUSE.mul_f64(spread),
+            "itself" | "known" | "refused" | "version" => REFUSAL_PAUSE.mul_f64(spread),
             _ => FIRST_PAUSE.saturating_mul(1 << attempts.min(10)).min(OUTAGE_PAUSE).mul_f64(spread),
         }
     }
@@ -62,8 +62,9 @@ impl Drop for Followed<'_> {
 /// Follows the peer at `address` until the future is dropped.
 pub(super) async fn keep(shared: Arc<Shared>, address: SocketAddr) {
     let mut attempts = 0_u32;
+    let peer = address.to_string();
     loop {
-        let ended = follow(&shared, address).await;
+        let ended = follow(&shared, &peer, address).await;
         shared.metrics.ended(ended.reason);
         let standing = match ended.reason {
             "itself" | "known" => Standing::Alias(ended.reason),
@@ -77,13 +78,13 @@ pub(super) async fn keep(shared: Arc<Shared>, address: SocketAddr) {
         }
         attempts = if heard { 0 } else { attempts.saturating_add(1) };
         let pause = ended.pause(attempts);
-        shared.stands(address, standing, Some(ended.error));
+        shared.stands(&peer, standing, Some(ended.error));
         tokio::time::sleep(pause).await;
     }
 }
 
-/// Makes one attempt to follow the peer, and returns when it has ended.
-async fn follow(shared: &Shared, address: SocketAddr) -> Ended {
+/// One attempt: it returns when it has ended.
+async fn follow(shared: &Shared, peer: &str, address: SocketAddr) -> Ended {
     let link = shared.next_link();
     let followed = Followed { shared, link };
     let mut stream = match open(shared, address).await {
@@ -99,18 +100,12 @@ async fn follow(shared: &Shared, address: SocketAddr) -> Ended {
             Ok(Err(status)) => return ended(reason_of(&status), chain(&status)),
             Ok(Ok(Some(update))) => update,
         };
-        if let Err(fault) = shared.take(followed.link, address, update) {
-            let error = match fault {
-                Fault::Lost => "a message is missing".to_owned(),
-                Fault::Itself => "it is this process".to_owned(),
-                Fault::Known => "the same peer is heard over another address".to_owned(),
-                Fault::Malformed(what) => what.to_owned(),
-            };
-            return ended(fault.name(), error);
+        if let Err(fault) = shared.take(followed.link, peer, update) {
+            return ended(fault.name(), fault.text().to_owned());
         }
         if !heard {
             heard = true;
-            shared.stands(address, Standing::Following(link), None);
+            shared.stands(peer, Standing::Following(link), None);
             tracing::info!(peer = %address, "peer is heard");
         }
     }
@@ -162,7 +157,7 @@ fn chain(error: &dyn std::error::Error) -> String {
     text.chars().take(LONGEST_ERROR).collect()
 }
 
-/// True if either certificate was rejected, or if the other side does not speak TLS.
-fn is_of_tls(error: &str) -> bool {
+/// True if the other end's certificate was not taken, or ours was not, or it speaks no TLS.
+pub(super) fn is_of_tls(error: &str) -> bool {
     ["certificate", "fatal alert", "InvalidMessage", "tls handshake"].iter().any(|word| error.contains(word))
 }

@@ -62,6 +62,7 @@ pub(super) struct Own {
     /// The waiting requests, and the version of their last change.
     waiting: (Vec<BandRow>, u64),
     services: Services,
+    turns: Services,
 }
 
 /// What a follower knows.
@@ -79,7 +80,16 @@ pub(super) struct Cursor {
     waiting: u64,
     /// The follower knows the service of programs up to this version.
     services: u64,
+    /// Version up to which it knows whose turns there were.
+    turns: u64,
     journal: u64,
+}
+
+impl Cursor {
+    /// A follower that knows nothing, and is told no assignment before number `journal`.
+    pub(super) fn from_journal(journal: u64) -> Self {
+        Self { journal, ..Self::default() }
+    }
 }
 
 impl Own {
@@ -99,6 +109,7 @@ impl Own {
             times: VecDeque::new(),
             waiting: (Vec::new(), 0),
             services: Services::default(),
+            turns: Services::default(),
         }
     }
 
@@ -139,6 +150,16 @@ impl Own {
         }
         self.step(now);
         self.services.add(served, self.version);
+        true
+    }
+
+    /// So many requests of these flows were released. True if there are any.
+    pub(super) fn note_turns(&mut self, turns: Vec<(Arc<str>, u64)>, now: Instant) -> bool {
+        if turns.is_empty() {
+            return false;
+        }
+        self.step(now);
+        self.turns.add(turns, self.version);
         true
     }
 
@@ -252,8 +273,10 @@ impl Own {
         cursor.waiting = self.version;
         let (services, reached, more_services) = self.services.since(cursor.services, self.version);
         (update.services, cursor.services) = (services, reached);
-        // Assignments name endpoints by number, so they come after the endpoints.
-        let mut more = more_rows || more_services;
+        let (turns, reached, more_turns) = self.turns.since(cursor.turns, self.version);
+        (update.turns, cursor.turns) = (turns, reached);
+        // Assignments name endpoints by their numbers, so they come behind these.
+        let mut more = more_rows || more_services || more_turns;
         if !more {
             let part = journal.since(cursor.journal, ASSIGNMENT_BYTES);
             cursor.journal = part.next;
@@ -270,6 +293,7 @@ impl Own {
             || update.missed > 0
             || update.waiting.is_some()
             || !update.services.is_empty()
+            || !update.turns.is_empty()
             || more;
         if !says {
             return None;
@@ -282,6 +306,11 @@ impl Own {
     /// Returns a message that only says that this replica is alive, and how many messages there were.
     pub(super) fn sign_of_life(&self, cursor: &mut Cursor) -> Update {
         self.numbered(cursor, Update::default())
+    }
+
+    /// The last message: this replica ends, and has nothing under way.
+    pub(super) fn farewell(&self, cursor: &mut Cursor) -> Update {
+        self.numbered(cursor, Update { leaves: true, ..Update::default() })
     }
 
     fn numbered(&self, cursor: &mut Cursor, mut update: Update) -> Update {

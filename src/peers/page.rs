@@ -7,23 +7,21 @@ use serde_json::{Value, json};
 use super::fleet::Fleet;
 use super::own::Own;
 use super::settings::PeersSettings;
-use super::status::{PeerStatus, Standing, Statuses};
+use super::status::{ConnectionStatus, PeerStatus, ServerStatus, Standing, Statuses};
 
 /// The state of this replica, and of each peer that it is told of.
 pub(super) fn page(
     settings: &PeersSettings,
     own: &Own,
     followers: usize,
+    server: Option<&ServerStatus>,
     statuses: &Statuses,
     fleet: &Fleet,
     now: Instant,
 ) -> Value {
-    let peers: Vec<Value> = statuses
-        .by_address
-        .iter()
-        .map(|(address, status)| peer(&address.to_string(), status, fleet, now))
-        .collect();
-    json!({
+    let peers: Vec<Value> =
+        statuses.by_peer.iter().map(|(name, status)| peer(name, status, fleet, now)).collect();
+    let mut page = json!({
         "name": settings.name,
         "pool": settings.pool,
         "epoch": format!("{:016x}", own.epoch()),
@@ -32,7 +30,21 @@ pub(super) fn page(
         "version": own.version(),
         "in_flight_requests": own.requests(),
         "peers": peers,
-    })
+    });
+    if let Some(server) = server {
+        page["server"] = json!({
+            "address": server.address,
+            "tls": server.tls,
+            "round_trip_seconds": server.round_trip.as_secs_f64(),
+            "writes": connection(&server.connections[0]),
+            "reads": connection(&server.connections[1]),
+        });
+    }
+    page
+}
+
+fn connection(status: &ConnectionStatus) -> Value {
+    json!({"connected": status.connected, "error": status.error})
 }
 
 fn peer(address: &str, status: &PeerStatus, fleet: &Fleet, now: Instant) -> Value {

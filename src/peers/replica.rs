@@ -1,6 +1,6 @@
 //! This replica among its peers, as the other modules use it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -8,23 +8,27 @@ use std::time::Instant;
 
 use serde_json::Value;
 use tokio::sync::watch;
-use tokio::task::{AbortHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 
-use super::link;
 use super::page;
-use super::service::Replicas;
+use super::redis::{RedisSettings, Server};
 use super::settings::PeersSettings;
 use super::shared::Shared;
 use super::status::Standing;
+use super::transport::{Streams, Transport};
 use crate::flow::Controller;
 use crate::metrics::PeerMetrics;
 use crate::pool::Pool;
 use crate::prefix::SharedIndex;
-use crate::transport::{Http2Settings, Port, serve_grpc};
+use crate::transport::Port;
 
-/// The most addresses that are followed.
-const ADDRESSES: usize = 64;
+/// How replicas reach each other.
+pub enum Way {
+    /// By streams: where this replica is followed, and whom it follows (`None` while that is not known).
+    Streams(Port, watch::Receiver<Option<BTreeSet<SocketAddr>>>),
+    /// Over a server.
+    Server(RedisSettings),
+}
 
 /// This replica and its peers. Clones share all state.
 #[derive(Clone)]
@@ -42,21 +46,19 @@ impl Peers {
         Self(Arc::new(Shared::new(settings, pool, indexes, metrics, queues)))
     }
 
-    /// Serves followers on `port` and follows the peers at `addresses`, until it is told to stop. `addresses` is `None`
-    /// while the peers are not known.
-    pub async fn run(
-        self,
-        port: Port,
-        addresses: watch::Receiver<Option<BTreeSet<SocketAddr>>>,
-        stop: CancellationToken,
-    ) {
+    /// Tells the others what this replica does, and hears what they do, in this way until told to stop.
+    pub async fn run(self, way: Way, stop: CancellationToken) {
         let shared = self.0;
-        let serving = serve_grpc(
-            port,
-            Http2Settings::default(),
-            Replicas::new(Arc::clone(&shared)),
-            stop.clone().cancelled_owned(),
-        );
+        let carrying = async {
+            match way {
+                Way::Streams(port, addresses) => {
+                    Streams { port, addresses }.carry(Arc::clone(&shared), stop.clone()).await;
+                }
+                Way::Server(settings) => {
+                    Server::new(settings).carry(Arc::clone(&shared), stop.clone()).await;
+                }
+            }
+        };
         let ending = async {
             stop.cancelled().await;
             shared.closing.cancel();
@@ -67,10 +69,9 @@ impl Peers {
                 () = shared.look() => {}
                 () = shared.refresh() => {}
                 () = shared.follow_pool() => {}
-                () = follow(Arc::clone(&shared), addresses) => {}
             }
         };
-        tokio::join!(serving, ending, others);
+        tokio::join!(carrying, ending, others);
     }
 
     /// True once each peer that this replica is told of has reported everything that it knew, or cannot be reached.
@@ -78,7 +79,7 @@ impl Peers {
         let statuses = self.0.statuses.lock();
         let merged = self.0.merged.lock();
         statuses.told
-            && statuses.by_address.values().all(|status| match status.standing {
+            && statuses.by_peer.values().all(|status| match status.standing {
                 Standing::Begins => false,
                 Standing::Following(link) => {
                     merged.fleet.links().get(&link).is_some_and(|peer| peer.complete)
@@ -115,6 +116,7 @@ impl Peers {
             &self.0.settings,
             &own,
             self.0.followers.load(Relaxed),
+            self.0.server.lock().as_ref(),
             &statuses,
             &merged.fleet,
             Instant::now(),
@@ -126,42 +128,4 @@ impl std::fmt::Debug for Peers {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Peers").field("settings", &self.0.settings).finish_non_exhaustive()
     }
-}
-
-/// Follows exactly the peers at the present addresses.
-async fn follow(shared: Arc<Shared>, mut addresses: watch::Receiver<Option<BTreeSet<SocketAddr>>>) {
-    let mut tasks: JoinSet<()> = JoinSet::new();
-    let mut followed = HashMap::new();
-    loop {
-        let told = addresses.borrow_and_update().clone();
-        if let Some(told) = told {
-            if told.len() > ADDRESSES {
-                tracing::warn!(
-                    addresses = told.len(),
-                    most = ADDRESSES,
-                    "too many peers; only the first are followed"
-                );
-            }
-            let told: BTreeSet<SocketAddr> = told.into_iter().take(ADDRESSES).collect();
-            followed.retain(|address, task: &mut AbortHandle| {
-                let stays = told.contains(address);
-                if !stays {
-                    task.abort();
-                }
-                stays
-            });
-            shared.told(&told);
-            for address in told {
-                followed
-                    .entry(address)
-                    .or_insert_with(|| tasks.spawn(link::keep(Arc::clone(&shared), address)));
-            }
-        }
-        tokio::select! {
-            changed = addresses.changed() => if changed.is_err() { break },
-            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
-        }
-    }
-    // The list of addresses will not change any more, so the known peers are followed to the end.
-    while tasks.join_next().await.is_some() {}
 }

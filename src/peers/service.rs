@@ -73,11 +73,12 @@ impl Replicas {
     }
 }
 
-/// A place among the followers, which is free again when this value is dropped.
-struct Place(Arc<AtomicUsize>);
+/// A place among the followers, given back when dropped.
+pub(super) struct Place(Arc<AtomicUsize>);
 
 impl Place {
-    fn take(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
+    /// One of at most `max` places.
+    pub(super) fn take(count: &Arc<AtomicUsize>, max: usize) -> Option<Self> {
         let more = |open: usize| (open < max).then_some(open + 1);
         count.fetch_update(Relaxed, Relaxed, more).ok()?;
         Some(Self(Arc::clone(count)))

@@ -2,7 +2,6 @@
 //! the places that the totals are written to.
 
 use std::collections::{BTreeSet, HashMap};
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, Instant};
@@ -17,7 +16,7 @@ use super::own::{Cursor, EndpointKey, Own};
 use super::sample::Sample;
 use super::settings::PeersSettings;
 use super::state_file;
-use super::status::{Standing, Statuses};
+use super::status::{ServerStatus, Standing, Statuses};
 use super::wire::{BandRow, Update};
 use crate::flow::Controller;
 use crate::metrics::PeerMetrics;
@@ -39,6 +38,8 @@ pub(super) struct Shared {
     pub(super) metrics: PeerMetrics,
     /// The number of streams to followers.
     pub(super) followers: Arc<AtomicUsize>,
+    /// The server that connects replicas, if one does.
+    pub(super) server: Mutex<Option<ServerStatus>>,
     pub(super) closing: CancellationToken,
     epoch: u64,
     pool: Arc<Pool>,
@@ -88,6 +89,7 @@ impl Shared {
             settings,
             metrics,
             followers: Arc::default(),
+            server: Mutex::default(),
             closing: CancellationToken::new(),
             epoch,
             pool: Arc::clone(pool),
@@ -131,10 +133,11 @@ impl Shared {
         let now = Instant::now();
         let bands = self.queues.as_ref().map(|queues| waiting_in(queues));
         let services = self.queues.as_ref().map(|queues| queues.take_services()).unwrap_or_default();
+        let turns = self.queues.as_ref().map(|queues| queues.take_turns()).unwrap_or_default();
         let (changed, sent) = {
             let mut own = self.own.lock();
             let waits = bands.is_some_and(|bands| own.note_waiting(bands, now));
-            let serves = own.note_services(services, now);
+            let serves = own.note_services(services, now) | own.note_turns(turns, now);
             let changed = own.observe(&self.pool, now) || waits || serves;
             (changed, own.dispatched())
         };
@@ -157,7 +160,22 @@ impl Shared {
         self.own.lock().update(cursor, &self.journal, Instant::now())
     }
 
-    /// A message without changes.
+    /// The last message.
+    pub(super) fn farewell(&self, cursor: &mut Cursor) -> Update {
+        self.own.lock().farewell(cursor)
+    }
+
+    /// A cursor of whoever knows nothing, and shall be told assignments of at most about `bytes`.
+    pub(super) fn cursor(&self, bytes: usize) -> Cursor {
+        Cursor::from_journal(self.journal.last(bytes))
+    }
+
+    /// This replica and what waits and runs here, for people.
+    pub(super) fn requests(&self) -> u64 {
+        self.own.lock().requests()
+    }
+
+    /// A message that says nothing new.
     pub(super) fn sign_of_life(&self, cursor: &mut Cursor) -> Update {
         self.own.lock().sign_of_life(cursor)
     }
@@ -193,13 +211,13 @@ impl Shared {
         }
     }
 
-    /// Applies a message of the peer at `address`.
-    pub(super) fn take(&self, link: LinkId, address: SocketAddr, update: Update) -> Result<(), Fault> {
+    /// Takes in a message of `peer`.
+    pub(super) fn take(&self, link: LinkId, peer: &str, update: Update) -> Result<(), Fault> {
         let bytes = update.encoded_len();
         self.metrics.received(bytes, update.snapshot);
         self.metrics.assignments("missed", update.missed);
         let waited = Duration::from_micros(update.waited_micros.min(60_000_000));
-        self.statuses.lock().heard(address, bytes, waited, Instant::now());
+        self.statuses.lock().heard(peer, bytes, waited, Instant::now());
         let mut effects = Effects::default();
         let mut merged = self.merged.lock();
         let taken = merged.fleet.apply(link, update, &mut effects);
@@ -257,6 +275,9 @@ impl Shared {
         if !effects.services.is_empty() {
             queues.served_elsewhere(&effects.services);
         }
+        if !effects.turns.is_empty() {
+            queues.turns_elsewhere(&effects.turns);
+        }
         queues.set_rivals(merged.fleet.rivals(merged.sent));
         if moved || effects.waiting || !effects.endpoints.is_empty() {
             queues.notify_load();
@@ -278,20 +299,20 @@ impl Shared {
         Ok(count)
     }
 
-    /// Sets the addresses of the peers.
-    pub(super) fn told(&self, addresses: &BTreeSet<SocketAddr>) {
+    /// These are the peers from now on.
+    pub(super) fn told(&self, peers: &BTreeSet<String>) {
         let now = Instant::now();
         let mut statuses = self.statuses.lock();
         statuses.told = true;
-        statuses.by_address.retain(|address, _| addresses.contains(address));
-        for address in addresses {
-            statuses.begin(*address, now);
+        statuses.by_peer.retain(|peer, _| peers.contains(peer));
+        for peer in peers {
+            statuses.begin(peer, now);
         }
     }
 
-    /// Sets the state of the connection to the peer at `address`.
-    pub(super) fn stands(&self, address: SocketAddr, standing: Standing, error: Option<String>) {
-        self.statuses.lock().stands(address, standing, error, Instant::now());
+    /// How this replica stands to `peer`.
+    pub(super) fn stands(&self, peer: &str, standing: Standing, error: Option<String>) {
+        self.statuses.lock().stands(peer, standing, error, Instant::now());
     }
 
     /// Keeps the gauges up to date.
@@ -307,15 +328,14 @@ impl Shared {
         let statuses = self.statuses.lock();
         let merged = self.merged.lock();
         let (mut following, mut missing, mut shown) = (0, 0, BTreeSet::new());
-        for (address, status) in &statuses.by_address {
+        for (peer, status) in &statuses.by_peer {
             match status.standing {
                 Standing::Following(link) => {
                     following += 1;
                     let requests =
                         merged.fleet.links().get(&link).map_or(0, super::fleet::PeerState::requests);
-                    let name = address.to_string();
-                    self.metrics.peer(&name, status.lag(now).unwrap_or_default(), requests);
-                    shown.insert(name);
+                    self.metrics.peer(peer, status.lag(now).unwrap_or_default(), requests);
+                    shown.insert(peer.clone());
                 }
                 Standing::Begins | Standing::Missing(_) => missing += 1,
                 Standing::Alias(_) => {}

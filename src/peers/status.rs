@@ -1,7 +1,6 @@
 //! The state of the connection to each peer that this replica is told of, for people and metrics.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
 use super::fleet::LinkId;
@@ -19,7 +18,7 @@ pub(super) enum Standing {
     Alias(&'static str),
 }
 
-/// The state of one address.
+/// One peer.
 #[derive(Clone, Debug)]
 pub(super) struct PeerStatus {
     pub(super) standing: Standing,
@@ -53,27 +52,43 @@ impl PeerStatus {
     }
 }
 
-/// The state of all addresses that this replica is told of.
+/// One of the two connections to the server that connects replicas.
+#[derive(Clone, Debug, Default)]
+pub(super) struct ConnectionStatus {
+    pub(super) connected: bool,
+    /// The error that ended the last attempt.
+    pub(super) error: Option<String>,
+}
+
+/// The server that connects replicas.
+#[derive(Clone, Debug)]
+pub(super) struct ServerStatus {
+    /// `HOST:PORT`.
+    pub(super) address: String,
+    pub(super) tls: bool,
+    /// On which this replica writes, and on which it reads.
+    pub(super) connections: [ConnectionStatus; 2],
+    /// Time that the last write took.
+    pub(super) round_trip: Duration,
+}
+
+/// All peers that this replica is told of, by address, or by name and life where a server connects them.
 #[derive(Debug, Default)]
 pub(super) struct Statuses {
-    pub(super) by_address: BTreeMap<SocketAddr, PeerStatus>,
-    /// True once the addresses of the peers are known.
+    pub(super) by_peer: BTreeMap<String, PeerStatus>,
+    /// True once it is known who the peers are.
     pub(super) told: bool,
 }
 
 impl Statuses {
-    pub(super) fn begin(&mut self, address: SocketAddr, now: Instant) {
-        self.by_address.entry(address).or_insert_with(|| PeerStatus::new(now));
+    pub(super) fn begin(&mut self, peer: &str, now: Instant) {
+        if !self.by_peer.contains_key(peer) {
+            self.by_peer.insert(peer.to_owned(), PeerStatus::new(now));
+        }
     }
 
-    pub(super) fn stands(
-        &mut self,
-        address: SocketAddr,
-        standing: Standing,
-        error: Option<String>,
-        now: Instant,
-    ) {
-        let Some(status) = self.by_address.get_mut(&address) else { return };
+    pub(super) fn stands(&mut self, peer: &str, standing: Standing, error: Option<String>, now: Instant) {
+        let Some(status) = self.by_peer.get_mut(peer) else { return };
         if status.standing != standing {
             status.since = now;
         }
@@ -83,8 +98,8 @@ impl Statuses {
         }
     }
 
-    pub(super) fn heard(&mut self, address: SocketAddr, bytes: usize, waited: Duration, now: Instant) {
-        let Some(status) = self.by_address.get_mut(&address) else { return };
+    pub(super) fn heard(&mut self, peer: &str, bytes: usize, waited: Duration, now: Instant) {
+        let Some(status) = self.by_peer.get_mut(peer) else { return };
         status.heard = Some(now);
         status.waited = waited;
         status.messages += 1;

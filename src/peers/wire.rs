@@ -74,6 +74,12 @@ pub(super) struct Update {
     /// The programs whose totals changed.
     #[prost(message, repeated, tag = "15")]
     pub(super) services: Vec<ServiceRow>,
+    /// The sender ends.
+    #[prost(bool, tag = "16")]
+    pub(super) leaves: bool,
+    /// Flows of which requests were released, where that has changed; the tokens are requests.
+    #[prost(message, repeated, tag = "17")]
+    pub(super) turns: Vec<ServiceRow>,
 }
 
 /// The total service of one program since the sender began to count.

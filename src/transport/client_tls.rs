@@ -11,7 +11,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 
 use super::tls_settings::TlsError;
@@ -56,6 +56,42 @@ impl ClientTls {
             .with_no_client_auth();
         config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
+    }
+}
+
+/// Files of the client's side of TLS towards one server.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ClientFiles {
+    /// Authorities that the server's certificate comes from; `None` for those of the system.
+    pub authorities: Option<PathBuf>,
+    /// Certificate and key that the client shows.
+    pub identity: Option<(PathBuf, PathBuf)>,
+}
+
+impl ClientFiles {
+    /// TLS 1.2 and later, from the files as they are now.
+    pub fn client(&self) -> Result<Arc<ClientConfig>, TlsError> {
+        let sources = match &self.authorities {
+            Some(path) => Sources { files: vec![path.clone()], folders: Vec::new() },
+            None => Sources::of_environment(),
+        };
+        let (roots, _) = sources.read();
+        if let (true, Some(path)) = (roots.is_empty(), &self.authorities) {
+            let message = format!("{}: no certificate", path.display());
+            return Err(TlsError::Rustls(rustls::Error::General(message)));
+        }
+        let builder = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()?
+            .with_root_certificates(roots);
+        let Some((certificates, key)) = &self.identity else {
+            return Ok(Arc::new(builder.with_no_client_auth()));
+        };
+        let chain = CertificateDer::pem_file_iter(certificates)
+            .and_then(Iterator::collect::<Result<Vec<_>, _>>)
+            .map_err(|source| TlsError::Read { path: certificates.clone(), source })?;
+        let key = PrivateKeyDer::from_pem_file(key)
+            .map_err(|source| TlsError::Read { path: key.clone(), source })?;
+        Ok(Arc::new(builder.with_client_auth_cert(chain, key)?))
     }
 }
 

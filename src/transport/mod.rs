@@ -26,7 +26,7 @@ mod unread;
 mod writers;
 
 pub use certificate::{Identity, Renewal};
-pub use client_tls::ClientTls;
+pub use client_tls::{ClientFiles, ClientTls};
 pub use connections::Connections;
 pub use http::serve_http;
 pub use http1::{ClientAddress, LargeBodies, PageBody, serve_pages};

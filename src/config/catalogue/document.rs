@@ -134,6 +134,26 @@ struct CrossReplica {
     sync_interval: Option<GoDuration>,
     /// Has no effect: a peer that does not read for 3 s is let go.
     publish_timeout: Option<GoDuration>,
+    /// Replicas tell each other what they do over this server, instead of by `--peers` or `--peer-service`.
+    redis: Option<Redis>,
+}
+
+/// A server that speaks the protocol of Redis.
+#[derive(JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Redis {
+    /// `redis://[USER@]HOST[:PORT][/DATABASE]`, or `rediss://…` for TLS; without a password.
+    url: String,
+    /// File whose first line is the password. It is read at each connection.
+    password_file: Option<String>,
+    /// What the names of all keys begin with; `pointsman` if it is absent. The names hold the pool too.
+    key_prefix: Option<String>,
+    /// Authorities that the server's certificate comes from; those of the system if it is absent.
+    ca_file: Option<String>,
+    /// Certificate that the server is shown.
+    cert_file: Option<String>,
+    /// Its key.
+    key_file: Option<String>,
 }
 
 /// A data source and its readers.

@@ -10,6 +10,7 @@ mod manifests;
 mod metrics_access;
 mod notifications;
 mod outage;
+mod replicas;
 mod rights;
 mod serving;
 mod size;

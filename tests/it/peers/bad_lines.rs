@@ -6,9 +6,10 @@ use serde_json::Value;
 use tokio::time::sleep;
 
 use super::certificates::{authority, certificate, flag};
-use super::replicas::{Replicas, open};
+use super::over::with_server;
+use super::replicas::{Replicas, free_port, open};
 use super::{ACTIVE, PREFIX, prompt};
-use crate::support::{Carries, EndpointsFile, Exchange, Fleet, Proxy, config, holds, within};
+use crate::support::{Carries, EndpointsFile, Exchange, Fleet, Proxy, Redis, config, holds, within};
 
 /// Time in which all agree after the last fault.
 const SOON: Duration = Duration::from_secs(3);
@@ -71,7 +72,34 @@ async fn replicas_agree_with_the_open_streams_three_seconds_after_the_last_fault
     let endpoints = EndpointsFile::with(fleet.list());
     let text = config(&endpoints.path(), ACTIVE);
     let flags = [certificates.as_str(), "--drain-timeout=0s", "--linger-timeout=1s"];
-    let mut replicas = Replicas::over_lines(3, &text, &flags).await;
+    let replicas = Replicas::over_lines(3, &text, &flags).await;
+    agree_after_faults(replicas, &fleet, &endpoints).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_agree_three_seconds_after_the_last_fault_of_the_lines_to_a_server() {
+    let folder = tempfile::tempdir().unwrap();
+    certificate(folder.path(), &authority(), "localhost");
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    let secure = free_port();
+    let (port, cert, key, ca) = (secure.port().to_string(), at("tls.crt"), at("tls.key"), at("ca.crt"));
+    let options =
+        ["--tls-port", &port, "--tls-cert-file", &cert, "--tls-key-file", &key, "--tls-ca-cert-file", &ca];
+    let options = [&options[..], &["--tls-auth-clients", "no"]].concat();
+    let Some(_server) = Redis::start(free_port(), &options).await else { return };
+    let fleet = Fleet::start(4, &[]).await;
+    let endpoints = EndpointsFile::with(fleet.list());
+    let text = |port| {
+        let server = format!("{{url: \"rediss://localhost:{port}\", caFile: {ca}}}");
+        with_server(&config(&endpoints.path(), ACTIVE), &server)
+    };
+    let flags = ["--drain-timeout=0s", "--linger-timeout=1s"];
+    let replicas = Replicas::over_lines_to_a_server(3, secure, text, &flags).await;
+    agree_after_faults(replicas, &fleet, &endpoints).await;
+}
+
+/// Makes all lines bad in all ways, one after the other.
+async fn agree_after_faults(mut replicas: Replicas, fleet: &Fleet, endpoints: &EndpointsFile) {
     replicas.all_follow().await;
     let mut streams = Streams { open: Vec::new(), sent: 0 };
 
@@ -98,6 +126,7 @@ async fn replicas_agree_with_the_open_streams_three_seconds_after_the_last_fault
     let mut ends = 0.0;
     for replica in replicas.running() {
         ends += replica.metric("pointsman_peer_ends_total", &[]).await.unwrap_or(0.0);
+        ends += replica.metric("pointsman_peer_server_ends_total", &[]).await.unwrap_or(0.0);
     }
     assert!(ends > 0.0, "no fault was felt");
 }

@@ -2,13 +2,17 @@
 
 use std::path::Path;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, ExtendedKeyUsagePurpose, IsCa, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+};
 
 pub(super) type Authority = CertifiedIssuer<'static, KeyPair>;
 
 /// An authority of its own.
 pub(super) fn authority() -> Authority {
     let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    // Another name than that of the certificates, which would seem to have signed themselves.
+    params.distinguished_name.push(DnType::CommonName, "authority of replicas");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
 }

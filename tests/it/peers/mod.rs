@@ -2,30 +2,40 @@
 
 mod bad_lines;
 mod certificates;
+mod cost;
 mod limits;
+mod over;
 mod replicas;
 mod restart;
 mod rollout;
+mod server;
 mod strangers;
 mod through_envoy;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use over::{Over, over_both};
 use replicas::{Replicas, open};
 
-use crate::support::{EndpointsFile, Fleet, Proxy, eventually, holds};
+use crate::support::{EndpointsFile, Fleet, Proxy, config, eventually, holds};
 
 /// A name that spreads prompts by prefix alone.
 const PREFIX: &[(&str, u32)] = &[("prefix-cache-scorer", 1)];
 /// The scorer that counts requests in flight.
 const ACTIVE: &[(&str, u32)] = &[("active-request-scorer", 1)];
 
-#[tokio::test(flavor = "multi_thread")]
-async fn replicas_agree_on_what_is_in_flight_also_after_one_was_killed() {
+over_both!(
+    replicas_agree_on_what_is_in_flight_also_after_one_was_killed,
+    requests_that_peers_serve_count_in_the_choice_of_an_endpoint,
+    a_prompt_goes_where_any_replica_has_sent_it_before,
+    a_new_replica_is_told_what_its_peers_know_before_it_is_ready,
+);
+
+async fn replicas_agree_on_what_is_in_flight_also_after_one_was_killed(over: &Over) {
     let fleet = Fleet::start(4, &[]).await;
     let endpoints = EndpointsFile::with(fleet.list());
-    let mut replicas = Replicas::start(3, &endpoints, ACTIVE, &["--peer-plaintext"]).await;
+    let mut replicas = Replicas::over(over, 3, &config(&endpoints.path(), ACTIVE), &[]).await;
     replicas.all_follow().await;
 
     let mut exchanges = Vec::new();
@@ -56,11 +66,10 @@ async fn replicas_agree_on_what_is_in_flight_also_after_one_was_killed() {
     replicas.agree_on(0).await;
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn requests_that_peers_serve_count_in_the_choice_of_an_endpoint() {
+async fn requests_that_peers_serve_count_in_the_choice_of_an_endpoint(over: &Over) {
     let fleet = Fleet::start(6, &[]).await;
     let endpoints = EndpointsFile::with(fleet.list());
-    let replicas = Replicas::start(2, &endpoints, ACTIVE, &["--peer-plaintext"]).await;
+    let replicas = Replicas::over(over, 2, &config(&endpoints.path(), ACTIVE), &[]).await;
     replicas.all_follow().await;
     let mut open_ones = Vec::new();
     let mut chosen = std::collections::BTreeSet::new();
@@ -96,11 +105,10 @@ async fn found_again(replicas: &Replicas, count: usize) -> usize {
     same
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_prompt_goes_where_any_replica_has_sent_it_before() {
+async fn a_prompt_goes_where_any_replica_has_sent_it_before(over: &Over) {
     let fleet = Fleet::start(8, &[]).await;
     let endpoints = EndpointsFile::with(fleet.list());
-    let replicas = Replicas::start(2, &endpoints, PREFIX, &["--peer-plaintext"]).await;
+    let replicas = Replicas::over(over, 2, &config(&endpoints.path(), PREFIX), &[]).await;
     replicas.all_follow().await;
     assert_eq!(found_again(&replicas, 12).await, 12);
     let taken = replicas.running().nth(1).unwrap();
@@ -117,11 +125,10 @@ async fn without_peers_each_replica_knows_its_own_prompts_alone() {
     assert!(same < 9, "{same} of 12 would be an accident");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_new_replica_is_told_what_its_peers_know_before_it_is_ready() {
+async fn a_new_replica_is_told_what_its_peers_know_before_it_is_ready(over: &Over) {
     let fleet = Fleet::start(8, &[]).await;
     let endpoints = EndpointsFile::with(fleet.list());
-    let mut replicas = Replicas::start(2, &endpoints, PREFIX, &["--peer-plaintext"]).await;
+    let mut replicas = Replicas::over(over, 2, &config(&endpoints.path(), PREFIX), &[]).await;
     replicas.all_follow().await;
     replicas.kill(1).await;
     let first = Proxy::connect(replicas.running().next().unwrap().grpc).await;

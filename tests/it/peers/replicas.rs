@@ -7,6 +7,7 @@ use serde_json::Value;
 use tonic::transport::Channel;
 use tonic_health::pb::health_check_response::ServingStatus;
 
+use super::over::Over;
 use crate::support::{
     Carries, Client, EndpointsFile, Exchange, Line, Pointsman, Proxy, body, chat, config, destination,
     eventually, headers, health, holds,
@@ -17,7 +18,8 @@ pub(super) struct Replicas {
     all: Vec<Option<Pointsman>>,
     /// Where each is followed.
     pub(super) addresses: Vec<SocketAddr>,
-    config: String,
+    /// Configuration of each.
+    configs: Vec<String>,
     /// Flags of each.
     flags: Vec<Vec<String>>,
     /// Lines on which each hears each other one, if they can be made bad.
@@ -64,6 +66,33 @@ impl Replicas {
         Self::described(addresses, &peers, config, flags).begun().await
     }
 
+    /// The same with this configuration, reached in this way.
+    pub(super) async fn over(over: &Over, count: usize, config: &str, flags: &[&str]) -> Self {
+        let flags = [over.flags(), flags].concat();
+        let config = over.config(config);
+        match over {
+            Over::Streams => Self::with(count, &config, &flags).await,
+            Over::Server(server) => {
+                // Nothing is left of replicas that ended without a word.
+                assert!(server.ask("FLUSHALL").await.starts_with("+OK"));
+                Self::on_their_own(count, &config, &flags).begun().await
+            }
+        }
+    }
+
+    /// Replicas that no flag tells of each other; none of them runs yet.
+    pub(super) fn on_their_own(count: usize, config: &str, flags: &[&str]) -> Self {
+        let flags: Vec<String> =
+            ["--secure-serving=false"].iter().chain(flags).map(|flag| (*flag).to_owned()).collect();
+        Self {
+            all: (0..count).map(|_| None).collect(),
+            addresses: Vec::new(),
+            configs: vec![config.to_owned(); count],
+            flags: vec![flags; count],
+            lines: Vec::new(),
+        }
+    }
+
     /// The same, and none of them runs yet.
     pub(super) fn none(count: usize, config: &str, flags: &[&str]) -> Self {
         let addresses: Vec<SocketAddr> = (0..count).map(|_| free_port()).collect();
@@ -89,6 +118,23 @@ impl Replicas {
         replicas
     }
 
+    /// The same, and each reaches the server at `server` over a line of its own. `config` gives the configuration for the
+    /// port of a line.
+    pub(super) async fn over_lines_to_a_server(
+        count: usize,
+        server: SocketAddr,
+        config: impl Fn(u16) -> String,
+        flags: &[&str],
+    ) -> Self {
+        let mut replicas = Self::on_their_own(count, "", flags);
+        for number in 0..count {
+            let line = Line::to(server).await;
+            replicas.configs[number] = config(line.addr.port());
+            replicas.lines.push(vec![line]);
+        }
+        replicas.begun().await
+    }
+
     fn described(
         addresses: Vec<SocketAddr>,
         peers: &[Vec<SocketAddr>],
@@ -103,7 +149,8 @@ impl Replicas {
         });
         let flags: Vec<Vec<String>> = flags.collect();
         let all = flags.iter().map(|_| None).collect();
-        Self { all, addresses, config: config.to_owned(), flags, lines: Vec::new() }
+        let configs = vec![config.to_owned(); flags.len()];
+        Self { all, addresses, configs, flags, lines: Vec::new() }
     }
 
     async fn begun(mut self) -> Self {
@@ -115,7 +162,9 @@ impl Replicas {
 
     /// From now on the line on which `follower` hears `heard` does this.
     pub(super) fn line(&self, follower: usize, heard: usize, carries: Carries) {
-        self.lines[follower][heard].carry(carries);
+        // A line to a server is one for all that is heard on it.
+        let row = &self.lines[follower];
+        row[heard.min(row.len() - 1)].carry(carries);
     }
 
     /// All lines are good from now on.
@@ -135,13 +184,19 @@ impl Replicas {
         for _ in 0..count {
             replicas.push(Some(Pointsman::start(&config, &["--secure-serving=false"]).await));
         }
-        Self { all: replicas, addresses: Vec::new(), config, flags: Vec::new(), lines: Vec::new() }
+        Self {
+            all: replicas,
+            addresses: Vec::new(),
+            configs: Vec::new(),
+            flags: Vec::new(),
+            lines: Vec::new(),
+        }
     }
 
     /// Starts this one, which does not run.
     pub(super) async fn begin_again(&mut self, number: usize) {
         let flags: Vec<&str> = self.flags[number].iter().map(String::as_str).collect();
-        self.all[number] = Some(Pointsman::start(&self.config, &flags).await);
+        self.all[number] = Some(Pointsman::start(&self.configs[number], &flags).await);
     }
 
     /// Ends this one without a word.

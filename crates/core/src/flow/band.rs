@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hashbrown::HashMap;
+
 use super::fairness::Turn;
 use super::flows::{Flow, Flows};
 use super::limit::{Full, Queued};
@@ -110,6 +112,24 @@ impl Band {
             None => self.turn.begin(item.flow, item.enqueued, standing),
             Some(_) if before != after => self.turn.head_changed(item.flow, item.enqueued),
             Some(_) => {}
+        }
+    }
+
+    /// Adds a turn of `flow` to `turns`, if flows take turns here. Beyond `most` ids, further ones are left out.
+    pub(super) fn note_turn(&self, flow: u32, turns: &mut HashMap<Arc<str>, u64>, most: usize) {
+        if !matches!(self.turn, Turn::RoundRobin(_) | Turn::Sessions(_)) {
+            return;
+        }
+        let Some(id) = self.flows.get(flow).map(|flow| &flow.id) else { return };
+        if turns.len() < most || turns.contains_key(id) {
+            *turns.entry(Arc::clone(id)).or_default() += 1;
+        }
+    }
+
+    /// Another replica has released a request of this flow: the others come before it.
+    pub(super) fn turn_elsewhere(&mut self, fairness_id: &Arc<str>) {
+        if let (Turn::RoundRobin(_), Some(flow)) = (&self.turn, self.flows.find(fairness_id)) {
+            self.turn.served(flow);
         }
     }
 

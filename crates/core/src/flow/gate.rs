@@ -228,6 +228,18 @@ impl Gate {
         self.ledger.served(fairness_id, tokens as f64, at);
     }
 
+    /// Requests that were released since the last call, by fairness id, in bands whose flows take turns. Account is kept
+    /// from the first call on.
+    pub fn take_turns(&mut self) -> Vec<(Arc<str>, u64)> {
+        self.ledger.take_turns()
+    }
+
+    /// Another replica has released so many requests of this flow.
+    pub fn turns_elsewhere(&mut self, fairness_id: &Arc<str>, count: u64, now: Instant) {
+        let at = self.at(now);
+        self.ledger.turns_elsewhere(fairness_id, count, at);
+    }
+
     /// Looks at all queues again. Call this when the load or the pool changed, or when [`Gate::next_wakeup`] has come.
     pub fn advance(&mut self, now: Instant, load: &dyn Load, decisions: &mut Vec<GateDecision>) {
         self.look(now, load, decisions);

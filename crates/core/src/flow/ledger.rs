@@ -42,6 +42,8 @@ pub(super) struct Ledger {
     /// The tokens that programs were served since the last call of [`Ledger::take_services`]. `None` before the first
     /// call.
     services: Option<HashMap<Arc<str>, u64>>,
+    /// Requests that were released of each flow that takes turns, likewise.
+    turns: Option<HashMap<Arc<str>, u64>>,
     sessions: Vec<Sessions>,
     /// The number of requests that ever came in.
     sequence: u64,
@@ -61,6 +63,7 @@ impl Ledger {
             elsewhere_sum: Queued::default(),
             programs: Vec::new(),
             services: None,
+            turns: None,
             sessions: Vec::new(),
             sequence: 0,
         };
@@ -148,6 +151,9 @@ impl Ledger {
         self.queued.subtract(item.size, item.tokens);
         let mut retired = false;
         if let Some(band) = self.bands.get_mut(item.band as usize).and_then(Option::as_mut) {
+            if served && let Some(turns) = &mut self.turns {
+                band.note_turn(item.flow, turns, SERVICES);
+            }
             band.remove(&mut self.items, index, served);
             retired = band.retiring && band.queued.requests == 0;
         }
@@ -294,6 +300,24 @@ impl Ledger {
     /// Returns the service that was recorded since the last call, and starts recording.
     pub(super) fn take_services(&mut self) -> Vec<(Arc<str>, u64)> {
         self.services.replace(HashMap::new()).into_iter().flatten().collect()
+    }
+
+    /// Requests that were released since the last call, by fairness id, of flows that take turns.
+    pub(super) fn take_turns(&mut self) -> Vec<(Arc<str>, u64)> {
+        self.turns.replace(HashMap::new()).into_iter().flatten().collect()
+    }
+
+    /// Another replica has released so many requests of this flow.
+    pub(super) fn turns_elsewhere(&mut self, fairness_id: &Arc<str>, count: u64, at: Nanos) {
+        for sessions in &mut self.sessions {
+            sessions.released_elsewhere(fairness_id, count, at);
+        }
+        for band in self.bands.iter_mut().flatten() {
+            band.turn_elsewhere(fairness_id);
+            for sessions in &self.sessions {
+                band.turn_changed(sessions, fairness_id, at);
+            }
+        }
     }
 
     /// Makes a band for each of `priorities`, beside the configured bands. A band for any other priority is removed

@@ -58,6 +58,17 @@ impl Sessions {
         });
     }
 
+    /// Another replica has released so many requests of the session.
+    pub(super) fn released_elsewhere(&mut self, id: &Arc<str>, count: u64, now: Nanos) {
+        let before = self.turn(id, now) as u64 - 1;
+        let mut forgotten = Forgotten::new();
+        self.accounts.sweep(now, &mut forgotten);
+        self.accounts.touch(id, now, &mut forgotten, |session| {
+            session.released = before.saturating_add(count);
+            session.latest = now;
+        });
+    }
+
     /// Notes that a released request has ended.
     pub(super) fn ended(&mut self, id: &str, now: Nanos) {
         self.accounts.change(id, |session| {

@@ -111,6 +111,18 @@ impl Journal {
         self.state.lock().next
     }
 
+    /// Number from which on the assignments take at most about `bytes`.
+    pub fn last(&self, bytes: usize) -> u64 {
+        let state = self.state.lock();
+        let mut room = bytes;
+        let fits = |assignment: &&Arc<Assignment>| {
+            let left = room.checked_sub(assignment.bytes());
+            room = left.unwrap_or(0);
+            left.is_some()
+        };
+        state.next - state.kept.iter().rev().take_while(fits).count() as u64
+    }
+
     /// Bytes that it keeps now, about.
     pub fn bytes(&self) -> usize {
         self.state.lock().bytes

@@ -23,6 +23,20 @@ impl Controller {
         self.state.lock().gate.take_services()
     }
 
+    /// Requests that were released since the last call; see [`Gate::take_turns`](crate::flow::Gate::take_turns).
+    pub fn take_turns(&self) -> Vec<(Arc<str>, u64)> {
+        self.state.lock().gate.take_turns()
+    }
+
+    /// Other replicas have released so many requests of these flows; see
+    /// [`Gate::turns_elsewhere`](crate::flow::Gate::turns_elsewhere).
+    pub fn turns_elsewhere(&self, turns: &[(Arc<str>, u64)]) {
+        let mut state = self.state.lock();
+        for (fairness_id, count) in turns {
+            state.gate.turns_elsewhere(fairness_id, *count, now());
+        }
+    }
+
     /// Adds the service that other replicas gave to programs; see
     /// [`Gate::served_elsewhere`](crate::flow::Gate::served_elsewhere).
     pub fn served_elsewhere(&self, services: &[(Arc<str>, u64)]) {

@@ -311,6 +311,31 @@ fn what_another_replica_has_served_a_program_counts_and_is_not_told_on() {
 }
 
 #[test]
+fn a_flow_that_another_replica_has_served_comes_after_the_others() {
+    let band = BandSettings { fairness: Fairness::RoundRobin, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    assert!(bench.gate.take_turns().is_empty());
+    let tickets: Vec<Ticket> = ["a", "b", "c"].map(|flow| bench.wait(&arrival(0, flow))).into();
+    bench.gate.turns_elsewhere(&"a".into(), 2, bench.now);
+    bench.gate.turns_elsewhere(&"unknown".into(), 1, bench.now);
+    assert_eq!(order_of_release(&mut bench, &tickets), [1, 2, 0]);
+    let mut told = bench.gate.take_turns();
+    told.sort();
+    assert_eq!(told, ["a", "b", "c"].map(|flow| (flow.into(), 1)), "what others did is not told on");
+    assert!(bench.gate.take_turns().is_empty());
+}
+
+#[test]
+fn a_session_is_as_deep_as_all_replicas_have_made_it() {
+    let fairness = Fairness::TurnPriority(TurnPriority::default());
+    let band = BandSettings { fairness, ..BandSettings::default() };
+    let mut bench = Bench::new(banded(&[0], &band), 1, 0);
+    let tickets: Vec<Ticket> = ["new", "deep"].map(|flow| bench.wait(&arrival(0, flow))).into();
+    bench.gate.turns_elsewhere(&"deep".into(), 4, bench.now);
+    assert_eq!(order_of_release(&mut bench, &tickets), [1, 0]);
+}
+
+#[test]
 fn the_deepest_session_goes_first_unless_another_has_waited_for_its_turns() {
     let fairness = Fairness::TurnPriority(TurnPriority { time_weight: 0.5, ..TurnPriority::default() });
     let band = BandSettings { fairness, ..BandSettings::default() };
