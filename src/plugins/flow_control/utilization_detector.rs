@@ -7,7 +7,7 @@
 //! | `metricsStalenessThreshold` | `200ms` | age from which a reading is not believed |
 //! | `headroom` | 0 | share by which the filter lets the thresholds be exceeded |
 //! | `stalenessPolicy` | `inflight` | what an endpoint without a recent reading counts as: `saturated`, `ignore` (not there), `inflight` (by what this process has in flight there) |
-//! | `loadByAge` | false | counts the queue and the cache on from the last reading ([`crate::plugins::by_age`]): what ended since leaves the queue, and the prompts sent since take room in the cache |
+//! | `loadByAge` | false | counts the queue and the cache on from the last reading (`plugins/by_age.rs`): what ended since leaves the queue, and the prompts sent since take room in the cache |
 //!
 //! As a filter it keeps the endpoints below the thresholds, and all of them if none is. The formulas are in
 //! [`crate::flow::saturation`].

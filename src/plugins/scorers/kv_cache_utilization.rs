@@ -1,7 +1,7 @@
 //! `kv-cache-utilization-scorer`: prefers endpoints whose KV cache has room.
 //!
 //! `1 − usage`, the scraped share of KV-cache blocks in use. With `loadByAge` the prompts that
-//! were sent since the reading count as well ([`crate::plugins::by_age`]). Cost: one pass over the candidates.
+//! were sent since the reading count as well (`plugins/by_age.rs`). Cost: one pass over the candidates.
 
 use std::sync::Arc;
 

@@ -1,7 +1,7 @@
 //! `load-aware-scorer`: prefers endpoints with short queues, on an absolute scale.
 //!
 //! `0.5 · (1 − min(waiting, threshold) / threshold)`: 0.5 with an empty queue, 0 from the threshold on. Reads the
-//! scraped queue length. With `loadByAge` it is counted on from its reading ([`crate::plugins::by_age`]). Cost: one
+//! scraped queue length. With `loadByAge` it is counted on from its reading (`plugins/by_age.rs`). Cost: one
 //! pass over the candidates.
 
 use std::sync::Arc;

@@ -2,7 +2,7 @@
 //!
 //! `(max − waiting) / (max − min)` over the endpoints in the running, 1 if all are equal. It is relative: a difference
 //! of one request spreads scores over all of 0..=1. Reads the scraped queue length. With `loadByAge` the queue is
-//! counted on from its reading ([`crate::plugins::by_age`]). Cost: two passes over the candidates.
+//! counted on from its reading (`plugins/by_age.rs`). Cost: two passes over the candidates.
 
 use std::sync::Arc;
 

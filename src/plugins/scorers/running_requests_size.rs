@@ -1,7 +1,7 @@
 //! `running-requests-size-scorer`: prefers endpoints with fewer running requests.
 //!
 //! `(max − running) / (max − min)` over the endpoints in the running, 1 if all are equal. Reads the scraped size of the
-//! batch. With `loadByAge` it is counted on from its reading ([`crate::plugins::by_age`]). Cost: two passes over the
+//! batch. With `loadByAge` it is counted on from its reading (`plugins/by_age.rs`). Cost: two passes over the
 //! candidates.
 
 use std::sync::Arc;
