@@ -140,7 +140,7 @@ impl Capture {
             self.metrics.clone(),
             (Arc::clone(&load), Arc::clone(&written)),
         )?;
-        let deadline = limits.time.map(|time| Instant::now() + time);
+        let deadline = limits.time.and_then(|time| Instant::now().checked_add(time));
         let (open, told) = (Arc::clone(&self.open), Arc::clone(&ending));
         let metrics = self.metrics.clone();
         let opened = Arc::new(Open { queue, load });

@@ -31,6 +31,17 @@ fn decision(n: u64, hashes: usize) -> Box<DecisionLine> {
     Box::new(DecisionLine { n, request, ..DecisionLine::default() })
 }
 
+/// Turns the capture off, and waits until its writer has written all that was noted. On a machine with much to do that
+/// takes longer than `Capture::stop` waits.
+fn stop(capture: &Capture) {
+    capture.stop();
+    let began = Instant::now();
+    while capture.standing().ended.is_none() {
+        assert!(began.elapsed() < Duration::from_mins(2), "{:?}", capture.standing());
+        std::thread::park_timeout(Duration::from_millis(2));
+    }
+}
+
 fn lines(folder: &Path) -> Vec<Line> {
     let mut reader = Reader::open(folder).unwrap();
     let mut lines = Vec::new();
@@ -53,7 +64,7 @@ fn what_is_written_reads_as_it_was_and_says_of_figures_only_what_is_new() {
         let second = (1, LoadState { in_flight: n, ..LoadState::default() });
         capture.note(Note::Decision(decision(n, 2), Arc::clone(&list), vec![first, second]));
     }
-    capture.stop();
+    stop(&capture);
     assert!(!capture.is_on());
     let lines = lines(folder.path());
     let kinds: Vec<String> = lines.iter().map(kind).collect();
@@ -84,7 +95,7 @@ fn the_oldest_files_go_when_the_disk_is_full_and_each_that_stays_can_be_read_by_
             std::thread::park_timeout(Duration::from_millis(1));
         }
     }
-    capture.stop();
+    stop(&capture);
     let mut files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().map(|it| it.unwrap().path()).collect();
     files.sort();
     let total: u64 = files.iter().map(|file| file.metadata().unwrap().len()).sum();
@@ -137,7 +148,7 @@ fn of_a_damaged_file_the_whole_beginning_is_read() {
     for n in 0..20 {
         capture.note(Note::Decision(decision(n, 20_000), pool(1), Vec::new()));
     }
-    capture.stop();
+    stop(&capture);
     let file = std::fs::read_dir(folder.path()).unwrap().next().unwrap().unwrap().path();
     let bytes = std::fs::read(&file).unwrap();
     std::fs::write(&file, &bytes[..bytes.len() - 1000]).unwrap();

@@ -28,7 +28,7 @@ use super::outcome::{FailReason, LocalReason, Outcome, Verdict};
 use super::page;
 use super::readiness::Readiness;
 use super::route::{Route, RouteError, Rules};
-use crate::request::{Blanker, JsonObject};
+use crate::request::{Blanker, JsonObject, TooMuchBlank};
 use crate::telemetry::Span;
 use crate::transport::ClientAddress;
 
@@ -175,9 +175,11 @@ impl Proxy {
             .read(body, settings.body_bytes)
             .await
             .map_err(|error| (error.reason(), error.status(), error.to_string()))?;
-        let body = if settings.trust_client { body } else { untrusted(body) };
-        let object = JsonObject::read(body, MEMBERS)
-            .map_err(|error| (FailReason::Body, StatusCode::BAD_REQUEST, error.to_string()))?;
+        let unreadable =
+            |error: &dyn std::fmt::Display| (FailReason::Body, StatusCode::BAD_REQUEST, error.to_string());
+        let body =
+            if settings.trust_client { body } else { untrusted(body).map_err(|error| unreadable(&error))? };
+        let object = JsonObject::read(body, MEMBERS).map_err(|error| unreadable(&error))?;
         let id = match head.headers.get(REQUEST_ID) {
             Some(id) => id.clone(),
             None => HeaderValue::from_str(&Ids::new().uuid()).unwrap_or(HeaderValue::from_static("")),
@@ -298,15 +300,16 @@ fn stages(route: &Route) -> &'static str {
     }
 }
 
-/// Returns the body with the transfer parameters blanked that clients may not set.
-fn untrusted(body: Bytes) -> Bytes {
+/// Returns the body with the transfer parameters blanked that clients may not set. Fails where the blanker cannot tell
+/// which bytes these are.
+fn untrusted(body: Bytes) -> Result<Bytes, TooMuchBlank> {
     let mut blanker = Blanker::new(UNTRUSTED, UNTRUSTED_IN);
-    let Ok(pieces) = blanker.feed(&body) else { return body };
+    let pieces = blanker.feed(&body)?;
     if blanker.blanked() == 0 {
-        return body;
+        return Ok(body);
     }
     let rest = blanker.finish();
-    Bytes::from(pieces.iter().chain(&rest).flatten().copied().collect::<Vec<u8>>())
+    Ok(Bytes::from(pieces.iter().chain(&rest).flatten().copied().collect::<Vec<u8>>()))
 }
 
 fn engine_failed(failure: LegFailure) -> Refusal {
@@ -369,10 +372,14 @@ mod tests {
     #[test]
     fn what_clients_may_not_say_is_gone_and_all_else_stands() {
         let body = Bytes::from_static(br#"{"kv_transfer_params":{"a":1},"x":12345678901234567890}"#);
-        let clean = untrusted(body.clone());
+        let clean = untrusted(body.clone()).unwrap();
         assert_eq!(clean.len(), body.len());
         assert!(clean.ends_with(br#"  "x":12345678901234567890}"#));
         let plain = Bytes::from_static(br#"{"x":1}"#);
-        assert_eq!(untrusted(plain.clone()).as_ptr(), plain.as_ptr());
+        assert_eq!(untrusted(plain.clone()).unwrap().as_ptr(), plain.as_ptr());
+        // Without an end to the blanks nobody knows whether a value of the client's follows.
+        let blanks = " ".repeat(1 << 20);
+        let hidden = format!(r#"{{"kv_transfer_params"{blanks}:{{"a":1}}}}"#);
+        assert!(untrusted(Bytes::from(hidden)).is_err());
     }
 }
