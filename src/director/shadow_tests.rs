@@ -202,11 +202,13 @@ fn a_shadow_with_the_same_weights_agrees() {
 fn a_shadow_that_panics_costs_no_request_and_is_switched_off() {
     let (director, _, shadow) =
         director(|metrics| Some(shadow(vec![(Arc::new(Panics), 1.0)], Vec::new(), 10.0, metrics)));
-    for _ in 0..10 {
+    let shadow = shadow.unwrap();
+    // A panic may take longer than the share that a request earns, so that not every request is compared.
+    while shadow.standing().active {
         let routed = handle(&director, ask(COMPLETION, Headers::new())).unwrap();
         assert_eq!(routed.destination, "10.0.0.1:8000");
     }
-    let standing = shadow.unwrap().standing();
+    let standing = shadow.standing();
     assert_eq!((standing.active, standing.panics), (false, 3), "{standing:?}");
     assert_eq!(value(&director, "pointsman_shadow_panics_total"), 3.0);
     assert_eq!(value(&director, "pointsman_shadow_active"), 0.0);
