@@ -61,10 +61,12 @@ pub(super) struct Log {
 }
 
 impl Log {
-    /// A log that is empty on the server. Positions go on, so that nobody takes new entries for old ones.
+    /// A log that is empty on the server. Positions go on, so that nobody takes new entries for old ones, and one is left
+    /// out: what has changed since the last entry stands in the snapshot alone, so that everybody has to read it.
     pub(super) fn begin(&mut self, shared: &Shared) {
-        let first = self.position + 1;
-        *self = Self { position: self.position, first, ..Self::default() };
+        let position = self.position + 1;
+        let first = position + 1;
+        *self = Self { position, first, ..Self::default() };
         self.copy = Some((shared.cursor(ASSIGNMENTS), first, 0));
     }
 
@@ -177,13 +179,16 @@ mod tests {
     }
 
     impl World {
-        fn write(&mut self, shared: &Shared) {
+        /// Writes all there is. What a reader hears that reads after each batch: the first blocks.
+        fn write(&mut self, shared: &Shared, followed: &mut Followed, fleet: &mut Fleet) -> Vec<u64> {
+            let mut heard = Vec::new();
             loop {
                 let batch = self.log.next(shared, false);
                 if batch.entries.is_empty() {
-                    return;
+                    return heard;
                 }
                 self.kept.extend(batch.entries);
+                heard.extend(self.read(followed, fleet).1);
                 if let Some(count) = batch.keep {
                     self.kept.drain(..self.kept.len() - count as usize);
                 }
@@ -237,15 +242,12 @@ mod tests {
             journal.add(0, &endpoint, &BlockHashes::from_chains(64, &[&chain]));
             if number % 7 == 0 {
                 shared.followed();
-                world.write(&shared);
-                let (requests, told) = world.read(&mut early, &mut fleet);
-                assert_eq!(requests, leases.len() as u64);
-                heard.extend(told);
+                heard.extend(world.write(&shared, &mut early, &mut fleet));
+                assert_eq!(fleet.links()[&1].requests(), leases.len() as u64);
             }
         }
         shared.followed();
-        world.write(&shared);
-        heard.extend(world.read(&mut early, &mut fleet).1);
+        heard.extend(world.write(&shared, &mut early, &mut fleet));
         assert!(heard.iter().copied().eq((0..3000).map(|number| number * 1000)), "each once, in order");
         assert!(world.kept[0].position > 100, "the log was cut");
         assert!(world.kept[0].is_snapshot && world.log.len() == world.kept.len() as u64);
@@ -253,13 +255,12 @@ mod tests {
         let (requests, told) = world.read(&mut Followed::new(Instant::now()), &mut Fleet::new(1));
         assert_eq!((requests, told.last()), (30, Some(&2_999_000)));
         assert!(told.len() > 500, "{}", told.len());
-        // The server has lost everything: positions go on, and the early reader begins anew.
-        world.kept.clear();
-        world.log.begin(&shared);
-        world.write(&shared);
+        // The server has lost everything, and meanwhile requests have ended: the early reader has to know that.
         leases.clear();
         shared.followed();
-        world.write(&shared);
-        assert_eq!(world.read(&mut early, &mut fleet).0, 0);
+        world.kept.clear();
+        world.log.begin(&shared);
+        world.write(&shared, &mut early, &mut fleet);
+        assert_eq!(fleet.links()[&1].requests(), 0);
     }
 }
