@@ -53,8 +53,9 @@ pub(super) struct Log {
     changes: Option<Cursor>,
     /// The snapshot under way: its cursor, the position of its first entry, and its bytes so far.
     copy: Option<(Cursor, u64, usize)>,
-    /// Bytes of the last snapshot, and of what was written since it began.
+    /// Bytes of the last snapshot.
     copied: usize,
+    /// Bytes of the changes that were written since it began.
     since: usize,
     /// Position of the first entry that the log holds.
     first: u64,
@@ -130,7 +131,9 @@ impl Log {
     fn write(&mut self, batch: &mut Batch, room: &mut usize, field: &'static str, update: &Update) {
         let bytes = update.encode_to_vec();
         *room = room.saturating_sub(bytes.len().max(1));
-        self.since += bytes.len();
+        if field == CHANGE {
+            self.since += bytes.len();
+        }
         self.position += 1;
         let is_snapshot = update.snapshot;
         batch.entries.push(Entry { position: self.position, field, bytes, is_snapshot });
