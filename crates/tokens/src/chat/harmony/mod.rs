@@ -5,47 +5,22 @@
 //! The first message tells the day, in UTC, unless the server has one set.
 
 mod declarations;
+mod marks;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use crate::encoder::{Encoder, Stop};
+use crate::encoder::Stop;
 use crate::json::{Json, Map, present};
 use crate::model::Model;
 use crate::request::flag;
 use crate::unsupported::Unsupported;
 
 use super::tools;
+pub(crate) use marks::Marks;
 
 /// The oldest version whose format is known.
 const OLDEST: u32 = 31;
-
-/// Ids of the marks.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Marks {
-    start: u32,
-    channel: u32,
-    message: u32,
-    end: u32,
-    call: u32,
-}
-
-impl Marks {
-    /// The marks of a vocabulary; `None` unless it has all of them.
-    pub(crate) fn of(encoder: &Encoder) -> Option<Self> {
-        let id = |text: &str| match encoder.encode_whole(text).ok()?.as_slice() {
-            [id] => Some(*id),
-            _ => None,
-        };
-        Some(Self {
-            start: id("<|start|>")?,
-            channel: id("<|channel|>")?,
-            message: id("<|message|>")?,
-            end: id("<|end|>")?,
-            call: id("<|call|>")?,
-        })
-    }
-}
 
 /// A message as it is written.
 struct Message {
