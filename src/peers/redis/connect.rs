@@ -18,9 +18,9 @@ use crate::peers::connect::Connection as Line;
 use crate::peers::link::is_of_tls;
 
 /// Longest wait for a connection, from the name to the password.
-const OPEN: Duration = Duration::from_secs(3);
+const OPEN: Duration = Duration::from_millis(1500);
 /// Longest wait for a reply. What peers know of this replica is forgotten soon after.
-const ANSWER: Duration = Duration::from_secs(2);
+const ANSWER: Duration = Duration::from_millis(1500);
 /// Largest password file, in bytes.
 const PASSWORD: u64 = 4096;
 /// Characters of an error that are kept.
