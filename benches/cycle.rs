@@ -139,32 +139,17 @@ fn measure(criterion: &mut Criterion, name: &str, plan: fn() -> Plan) {
         let headers = Headers::new();
         let mut rng = Rng::with_seed(1);
         let mut decide =
-            |(body, inference): &(Bytes, Inference), whole: bool, columns: &mut Option<Columns>| {
-                let view = RequestView {
-                    id: "request",
-                    target_model: "model",
-                    headers: &headers,
-                    body,
-                    inference,
-                    tokens: None,
-                    findings: &[],
-                    media: &pointsman::request::MediaEstimate::DEFAULT,
-                    priority: 0,
-                    fairness_id: "default",
-                };
+            |(body, inference): &(Bytes, Inference), whole: bool, table: &mut Option<Columns>| {
+                let view = view(&headers, body, inference);
                 let candidates = Candidates::all(pool.snapshot());
                 let now = Instant::now();
-                if whole || columns.is_none() {
+                if whole || table.is_none() {
                     let slots = candidates.slots();
                     let empty = Columns::new();
                     let call = Call::new(view, now, &candidates, &slots, &empty);
-                    let mut table = Columns::new();
-                    for produced in plan.producer.producer.as_ref().unwrap().produce(&call).unwrap() {
-                        table.insert(produced);
-                    }
-                    *columns = Some(table);
+                    *table = Some(columns(&plan, &call));
                 }
-                let columns = columns.as_ref().unwrap();
+                let columns = table.as_ref().unwrap();
                 let everyone = candidates.slots();
                 let call = Call::new(view, now, &candidates, &everyone, columns);
                 let decision = plan.scheduler.schedule(&call, &mut rng, None).unwrap();
@@ -207,32 +192,42 @@ fn measure(criterion: &mut Criterion, name: &str, plan: fn() -> Plan) {
     }
 }
 
+fn view<'a>(headers: &'a Headers, body: &'a Bytes, inference: &'a Inference) -> RequestView<'a> {
+    RequestView {
+        id: "request",
+        target_model: "model",
+        headers,
+        body,
+        inference,
+        tokens: None,
+        findings: &[],
+        media: &pointsman::request::MediaEstimate::DEFAULT,
+        priority: 0,
+        fairness_id: "default",
+    }
+}
+
+/// The columns of the producer's data for all candidates.
+fn columns(plan: &Plan, call: &Call<'_>) -> Columns {
+    let mut table = Columns::new();
+    for produced in plan.producer.producer.as_ref().unwrap().produce(call).unwrap() {
+        table.insert(produced);
+    }
+    table
+}
+
 /// What the record of a decision costs beside it: the difference of the two rows.
 fn record(group: &mut BenchmarkGroup<'_, WallTime>, pool: &Pool, plan: &Plan, endpoints: usize) {
     let metrics = Metrics::new();
     let ring = Decisions::new(32 << 20, metrics.records());
     let names = Arc::new(PolicyNames::of(&plan.scheduler));
     let (headers, (body, inference)) = (Headers::new(), request(1));
-    let view = RequestView {
-        id: "request",
-        target_model: "model",
-        headers: &headers,
-        body: &body,
-        inference: &inference,
-        tokens: None,
-        findings: &[],
-        media: &pointsman::request::MediaEstimate::DEFAULT,
-        priority: 0,
-        fairness_id: "default",
-    };
+    let view = view(&headers, &body, &inference);
     let candidates = Candidates::all(pool.snapshot());
     let (everyone, now) = (candidates.slots(), Instant::now());
     let empty = Columns::new();
     let call = Call::new(view, now, &candidates, &everyone, &empty);
-    let mut table = Columns::new();
-    for produced in plan.producer.producer.as_ref().unwrap().produce(&call).unwrap() {
-        table.insert(produced);
-    }
+    let table = columns(plan, &call);
     let call = Call::new(view, now, &candidates, &everyone, &table);
     let mut rng = Rng::with_seed(1);
     group.bench_function(BenchmarkId::new("schedule; without a record", endpoints), |bencher| {

@@ -35,6 +35,7 @@ mod peering;
 mod queueing;
 mod reload;
 mod replay;
+mod report;
 mod running;
 mod scrape_series;
 mod scraping;

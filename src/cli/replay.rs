@@ -1,6 +1,5 @@
 //! `pointsman replay`: decisions of a capture, made again.
 
-use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -11,6 +10,7 @@ use serde_json::json;
 
 use super::deciding;
 use super::exit::USAGE_ERROR;
+use super::report;
 use crate::capture::lines::ConfigLine;
 use crate::config::{self, Carried, ConfigSource, LoadOptions, Plan};
 use crate::document::Level;
@@ -75,22 +75,8 @@ fn replay(args: &ReplayArgs, registry: Registry) -> anyhow::Result<Played> {
         });
         serde_json::to_string_pretty(&value).context("cannot write the result")
     };
-    let to_output = args.json.as_deref() == Some(Path::new("-"));
-    let text = if to_output { json()? + "\n" } else { table(&played, &name) };
-    match io::stdout().lock().write_all(text.as_bytes()) {
-        // Nobody left to read is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
-    let save = |path: &Path, text: &str| {
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    if let Some(path) = args.json.as_deref().filter(|_| !to_output) {
-        save(path, &json()?)?;
-    }
-    if let Some(path) = &args.report {
-        save(path, &html(&played, &name))?;
-    }
+    let (to, page) = (args.json.as_deref(), args.report.as_deref());
+    report::write(to, page, || table(&played, &name), json, || html(&played, &name))?;
     Ok(played)
 }
 

@@ -12,13 +12,14 @@ use super::scrape_series::{Counting, EXTRACTOR, SOURCE};
 use super::settings::ScrapeSettings;
 use crate::config::Plan;
 use crate::datalayer::{
-    self, DataLayer, EngineTable, MetricSpec, ObjectReading, OnPageFault, PageFault, Pages, SourceSpec,
+    self, DataLayer, EngineSpecs, EngineTable, MetricSpec, ObjectReading, OnPageFault, PageFault, Pages,
+    SourceSpec,
 };
 use crate::discovery::ObjectWatches;
-use crate::kvevents::{EventListener, LifeSeries, series_of_life};
+use crate::kvevents::{EventListener, series_of_life};
 use crate::metrics::{DataLayerMetrics, Metrics};
-use crate::pool::Pool;
-use crate::sidecar::{OutcomeSeries, series_of_outcomes};
+use crate::pool::{AttributeSeries, Pool};
+use crate::sidecar::series_of_outcomes;
 
 /// What the running configuration has beside serving.
 #[derive(Clone)]
@@ -72,10 +73,12 @@ impl Scraping {
         let (listeners, objects) = (plan.kv_events.clone(), plan.objects.clone());
         let mut engines = plan.engines.clone();
         if !listeners.is_empty() {
-            show_lives(&mut engines);
+            for (name, specs) in &mut engines.engines {
+                show(specs, series_of_life(name));
+            }
         }
         if plan.pre_request.iter().any(|hook| hook.plugin.names_prefill_servers()) {
-            show_outcomes(&mut engines);
+            engines.engines.values_mut().for_each(|specs| show(specs, series_of_outcomes()));
         }
         let pages = self.pages(plan, former)?;
         let read_by = plan.metrics_source.clone().map(|source| (source, engines));
@@ -121,23 +124,12 @@ impl Scraping {
     }
 }
 
-/// Has pages read for what shows that an engine's cache is gone.
-fn show_lives(engines: &mut EngineTable) {
-    for (name, specs) in &mut engines.engines {
-        for LifeSeries { attribute, metric, label } in series_of_life(name) {
-            let spec = MetricSpec::named(metric);
-            let spec = label.iter().fold(spec, |spec, (name, value)| spec.with_label(name, value));
-            specs.optional.push((attribute, spec));
-        }
-    }
-}
-
-/// Has pages read for what sidecars did with the prompts that were to be processed elsewhere.
-fn show_outcomes(engines: &mut EngineTable) {
-    for specs in engines.engines.values_mut() {
-        for OutcomeSeries { attribute, metric, label: (name, value) } in series_of_outcomes() {
-            specs.optional.push((attribute, MetricSpec::named(metric).with_label(name, value)));
-        }
+/// Has pages of the engines in `specs` read for `series` as well, where they have them.
+fn show(specs: &mut EngineSpecs, series: impl IntoIterator<Item = AttributeSeries>) {
+    for AttributeSeries { attribute, metric, label } in series {
+        let spec = MetricSpec::named(metric);
+        let spec = label.iter().fold(spec, |spec, (name, value)| spec.with_label(name, value));
+        specs.optional.push((attribute, spec));
     }
 }
 

@@ -5,7 +5,7 @@ mod conditions;
 mod policies;
 mod values;
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::rc::Rc;
@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use pointsman_sim::EngineProfile;
 
+use super::report;
 use crate::plugins::Registry;
 use crate::simulate::{
-    Condition, Experiment, GENERATORS, Generator, Objective, Report, Step, Workload, read_trace,
+    Condition, Experiment, GENERATORS, Generator, Objective, Report, Step, Workload, html, read_trace,
 };
 
 /// Wall time between two lines of progress.
@@ -172,24 +173,8 @@ fn tell(told: &mut Instant, step: Step<'_>) {
     );
 }
 
-fn write(args: &SimulateArgs, report: &Report) -> anyhow::Result<()> {
-    let json = || serde_json::to_string_pretty(report).context("cannot write the figures");
-    let mut out = io::stdout().lock();
-    let to_output = args.json.as_deref() == Some(Path::new("-"));
-    let text = if to_output { json()? + "\n" } else { report.table() };
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        // Nobody left to read is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => return Err(error.into()),
-        _ => {}
-    }
-    let save = |path: &Path, text: &str| {
-        std::fs::write(path, text).with_context(|| format!("cannot write {}", path.display()))
-    };
-    if let Some(path) = args.json.as_deref().filter(|_| !to_output) {
-        save(path, &json()?)?;
-    }
-    if let Some(path) = &args.report {
-        save(path, &crate::simulate::html(report))?;
-    }
-    Ok(())
+fn write(args: &SimulateArgs, figures: &Report) -> anyhow::Result<()> {
+    let json = || serde_json::to_string_pretty(figures).context("cannot write the figures");
+    let (to, page) = (args.json.as_deref(), args.report.as_deref());
+    report::write(to, page, || figures.table(), json, || html(figures))
 }

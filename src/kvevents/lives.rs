@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 
-use crate::pool::{AttributeKey, Endpoint};
+use crate::pool::{AttributeKey, AttributeSeries, Endpoint};
 
 /// The producer in the keys of the attributes.
 const PRODUCER: &str = "cache-events";
@@ -12,20 +12,9 @@ const TOKENS: &str = "prompt-tokens";
 /// The attribute that is 1 while the engine is awake, and 0 otherwise.
 const AWAKE: &str = "awake";
 
-/// A series of an engine's metrics page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LifeSeries {
-    /// The attribute that holds the value of the series.
-    pub attribute: AttributeKey,
-    /// The name of the series.
-    pub metric: &'static str,
-    /// The name and the value of the label that the series must have. `None` if any label will do.
-    pub label: Option<(&'static str, &'static str)>,
-}
-
 /// The series that show whether the cache of an engine of this kind still exists. Empty for a kind without such series.
-pub fn series_of_life(engine: &str) -> Vec<LifeSeries> {
-    let row = |attribute, metric, label| LifeSeries {
+pub fn series_of_life(engine: &str) -> Vec<AttributeSeries> {
+    let row = |attribute, metric, label| AttributeSeries {
         attribute: AttributeKey::new(attribute, PRODUCER),
         metric,
         label,

@@ -18,6 +18,6 @@ pub mod zmtp;
 pub use ages::Ages;
 pub use decode::{Decoder, NoBatch, PassedOver};
 pub use listen::{EventListener, Tick};
-pub use lives::{LifeSeries, series_of_life};
+pub use lives::series_of_life;
 pub use sequence::{Sequence, Step};
 pub use settings::EventSettings;

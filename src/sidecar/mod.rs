@@ -43,4 +43,4 @@ pub use connector::{Connector, EncodeConnector, Stage};
 pub use serve::{Sidecar, new_metrics};
 pub use settings::{Limits, Moriio, OnPrefillFailure, PerStage, Settings};
 pub use target::Target;
-pub use watch::{OutcomeSeries, SidecarWatch, series_of_outcomes};
+pub use watch::{SidecarWatch, series_of_outcomes};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use super::outcome::Outcome;
 use super::page::SHOWN;
 use crate::metrics::{SIDECAR_OUTCOMES, SplitMetrics, SplitState};
-use crate::pool::{AttributeKey, Endpoint, EndpointId, Snapshot};
+use crate::pool::{AttributeKey, AttributeSeries, DECODE_ROLES, Endpoint, EndpointId, ROLE_LABEL, Snapshot};
 
 /// The writer in the keys of the attributes.
 const PRODUCER: &str = "sidecar-outcomes";
@@ -15,28 +15,12 @@ const PRODUCER: &str = "sidecar-outcomes";
 const ENOUGH: u64 = 10;
 /// Least time between two warnings about one server.
 const PAUSE: Duration = Duration::from_mins(10);
-/// Pod label that names the stages that a server works on.
-const ROLE_LABEL: &str = "llm-d.ai/role";
-/// Values of the label for servers that work on the decode stage.
-const DECODE_ROLES: [&str; 4] = ["decode", "prefill-decode", "both", "encode-prefill-decode"];
-
-/// One series of a sidecar's counts on a metrics page.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OutcomeSeries {
-    /// The attribute of the endpoint that gets the value.
-    pub attribute: AttributeKey,
-    /// Name of the series.
-    pub metric: &'static str,
-    /// Name and value of the label that must match.
-    pub label: (&'static str, &'static str),
-}
-
 /// The series that a picker reads to see what sidecars did.
-pub fn series_of_outcomes() -> [OutcomeSeries; 3] {
-    SHOWN.map(|outcome| OutcomeSeries {
+pub fn series_of_outcomes() -> [AttributeSeries; 3] {
+    SHOWN.map(|outcome| AttributeSeries {
         attribute: key(outcome),
         metric: SIDECAR_OUTCOMES,
-        label: ("reason", outcome.reason()),
+        label: Some(("reason", outcome.reason())),
     })
 }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::decisions::Decisions;
-use crate::pool::{Age, Endpoint, Snapshot};
+use crate::pool::{Age, Endpoint, ROLE_LABEL, Snapshot};
 
 /// Seconds over which shares are counted.
 const MINUTE: usize = 60;
@@ -78,7 +78,7 @@ impl Hits {
 pub(super) fn list(snapshot: &Snapshot) -> Value {
     let rows = snapshot.endpoints().iter().map(|endpoint| {
         let (id, spec) = (endpoint.id(), endpoint.spec());
-        let role = endpoint.label("llm-d.ai/role").unwrap_or("both");
+        let role = endpoint.label(ROLE_LABEL).unwrap_or("both");
         json!([id.to_string(), endpoint.target(), role, &*spec.pod, spec.rank])
     });
     rows.collect()

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 
 use crate::plugins::{PluginType, Roles, Stability};
+use crate::pool::{DECODE_ROLES, ENCODE_ROLES, PREFILL_ROLES, ROLE_LABEL};
 use crate::scheduling::{Call, Filter, Mask};
 
 /// Registry row of the filter for servers that generate tokens.
@@ -25,9 +26,6 @@ pub static DECODE: PluginType = PluginType::new("decode-filter", Stability::Beta
          label for each endpoint.",
 );
 
-/// Roles that include decoding; `both` is an old spelling of `prefill-decode`.
-const DECODE_ROLES: &[&str] = &["decode", "prefill-decode", "both", "encode-prefill-decode"];
-
 /// Registry row of the filter for servers that encode media for others.
 pub static ENCODE: PluginType = PluginType::new("encode-filter", Stability::Beta, |cx| {
     cx.no_params();
@@ -44,9 +42,6 @@ pub static ENCODE: PluginType = PluginType::new("encode-filter", Stability::Beta
          look-up of a label for each endpoint.",
 );
 
-/// Roles that include encoding.
-const ENCODE_ROLES: &[&str] = &["encode", "encode-prefill", "encode-prefill-decode"];
-
 /// Registry row of the filter for servers that process prompts for others.
 pub static PREFILL: PluginType = PluginType::new("prefill-filter", Stability::Beta, |cx| {
     cx.no_params();
@@ -62,13 +57,6 @@ pub static PREFILL: PluginType = PluginType::new("prefill-filter", Stability::Be
     "Use it in the prefill profile of a pool with prefill servers. It costs one look-up of a label for \
          each endpoint.",
 );
-
-/// Roles that include processing prompts for others.
-const PREFILL_ROLES: &[&str] =
-    &["prefill", "encode-prefill", "prefill-decode", "both", "encode-prefill-decode"];
-
-/// Pod label that names what a model server does in a disaggregated deployment.
-const ROLE_LABEL: &str = "llm-d.ai/role";
 
 /// Keeps endpoints whose role is listed; what the three role filters are made of.
 #[derive(Debug)]

@@ -20,10 +20,7 @@ use std::time::Instant;
 use super::detector::{
     Concurrency, ConcurrencyMode, Detector, DetectorKind, STALE_MAX_CONCURRENCY, StalenessPolicy, Utilization,
 };
-use crate::pool::{Endpoint, Load};
-
-/// The pod label that names the stage of a model server.
-const ROLE_LABEL: &str = "llm-d.ai/role";
+use crate::pool::{DECODE_ROLES, Endpoint, Load, PREFILL_ROLES, ROLE_LABEL};
 
 /// The requests that were released and are on no endpoint yet.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -131,10 +128,8 @@ pub fn together<'e>(
 /// Returns whether an endpoint prefills, and whether it decodes.
 fn stages(endpoint: &Endpoint) -> (bool, bool) {
     match endpoint.label(ROLE_LABEL) {
-        Some("prefill" | "encode-prefill") => (true, false),
-        None | Some("decode") => (false, true),
-        Some("prefill-decode" | "both" | "encode-prefill-decode") => (true, true),
-        Some(_) => (false, false),
+        Some(role) => (PREFILL_ROLES.contains(&role), DECODE_ROLES.contains(&role)),
+        None => (false, true),
     }
 }
 

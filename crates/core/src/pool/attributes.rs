@@ -42,6 +42,17 @@ impl fmt::Display for AttributeKey {
     }
 }
 
+/// A series of a metrics page whose value becomes an attribute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AttributeSeries {
+    /// The attribute that gets the value.
+    pub attribute: AttributeKey,
+    /// The name of the series.
+    pub metric: &'static str,
+    /// The name and the value of a label that must match; `None` for any labels.
+    pub label: Option<(&'static str, &'static str)>,
+}
+
 /// The attributes of one endpoint. Reading and writing a known one is lock-free and allocates nothing.
 #[derive(Debug, Default)]
 pub(super) struct Attributes(ArcSwap<Vec<(AttributeKey, Arc<AtomicU64>)>>);

@@ -10,10 +10,11 @@ mod load;
 mod objectives;
 mod registry;
 mod rewrites;
+mod role;
 mod snapshot;
 mod subset;
 
-pub use attributes::AttributeKey;
+pub use attributes::{AttributeKey, AttributeSeries};
 pub use endpoint::{Endpoint, EndpointId, EndpointSpec, Labels, MetricsAccess};
 pub use lease::Lease;
 pub use load::state::LoadState;
@@ -21,5 +22,6 @@ pub use load::{Age, Load, LoadFigure, LoraReading, MOST_REQUESTS, Reading, Share
 pub use objectives::{Objectives, UnknownObjectives};
 pub use registry::{Pool, PoolChange};
 pub use rewrites::{MAX_TARGET_NAME, ModelRewrite, RewriteRule, RewriteTarget, Rewrites};
+pub use role::{DECODE_ROLES, ENCODE_ROLES, PREFILL_ROLES, ROLE_LABEL};
 pub use snapshot::Snapshot;
 pub use subset::{Subset, SubsetEntry, SubsetError};
